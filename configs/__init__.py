@@ -1,0 +1,1 @@
+"""Complete, runnable configurations (shipped in the wheel)."""

@@ -1,0 +1,1 @@
+"""What watches a run or intervenes in it: one callback a file."""

@@ -1,0 +1,1 @@
+"""Pure analysis of what a network has learned."""

@@ -1,0 +1,1 @@
+"""A task each, as data: one LightningDataModule a file."""

@@ -1,0 +1,1 @@
+"""Causal language models: loading, tokens, sampling, log-probabilities, export."""

@@ -1,0 +1,1 @@
+"""An algorithm each: one LightningModule a file."""

@@ -1,0 +1,19 @@
+"""The reward protocol: what scores rollouts."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from lit_narrative.rl.rollout import Rollout
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """A named score of completions.
+
+    Called with the rollouts of one batch, it returns one number a rollout; ``None`` means that it cannot score
+    that rollout, which is then left out of this reward's statistics. It never raises on generated text.
+    """
+
+    name: str
+
+    def __call__(self, rollouts: Sequence[Rollout]) -> Sequence[float | None]: ...

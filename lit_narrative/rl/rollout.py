@@ -1,0 +1,30 @@
+"""A rollout: one sampled completion, as the sampler made it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rollout:
+    """One completion of one prompt.
+
+    Attributes:
+        prompt_ids: (prompt_length,) int64.
+        completion_ids: (length,) int64, the sampled ids themselves, the end token included; never re-tokenised.
+        logprobs: (length,) float32, log-probability of each sampled id under the sampling distribution, in nats.
+        finished: whether the policy ended the text itself (False: it ran out of tokens).
+        text: the decoded completion without special tokens.
+        columns: what the prompt carries for the rewards.
+        group: index of the prompt within its batch; rollouts of one group share a prompt.
+    """
+
+    prompt_ids: torch.Tensor
+    completion_ids: torch.Tensor
+    logprobs: torch.Tensor
+    finished: bool
+    text: str
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    group: int = 0

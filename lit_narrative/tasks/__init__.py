@@ -1,0 +1,1 @@
+"""Tasks without Lightning: formats, rules, simulators, scores, rewards."""

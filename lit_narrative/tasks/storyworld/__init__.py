@@ -1,0 +1,1 @@
+"""Interactive storyworlds as JSON: read, play, score, generate."""

@@ -1,0 +1,61 @@
+"""Views: the shapes in which a task offers its content to the algorithms.
+
+A view is a map-style dataset of one of these rows: plain text and numbers, nothing of a tokenizer's making.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A prompt and the completion to imitate (SFT, perplexity)."""
+
+    prompt: str
+    completion: str
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt to continue; ``columns`` reach the rewards unchanged (GRPO, predict, steering)."""
+
+    text: str
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A text with a score, or a preferred text beside another one (reward model)."""
+
+    text: str
+    score: float
+    other: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A text with a class label (discriminators, probes)."""
+
+    text: str
+    label: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """A moment of a play.
+
+    Attributes:
+        vector: (dim,) float32, standardised by its layout.
+        context: the coarse context within which states are compared (an encounter).
+        affordances: for each option slot, whether the option is open.
+        meta: where the state comes from: at least ``world``, the world it was played in.
+    """
+
+    vector: np.ndarray
+    context: str
+    affordances: tuple[bool, ...]
+    meta: Mapping[str, Any] = field(default_factory=dict)
