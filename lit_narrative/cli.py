@@ -1,0 +1,6 @@
+"""The ``lit-narrative`` command."""
+
+
+def main() -> None:
+    """Entry point."""
+    raise SystemExit("lit-narrative: being built")
