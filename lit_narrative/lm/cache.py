@@ -1,0 +1,82 @@
+"""A key/value cache for decoding that writes in place.
+
+The library's dynamic cache concatenates on every step, which copies all it holds; this one owns a buffer for the whole
+length and hands out the filled part. It can also drop finished rows and repeat a prompt for its group.
+"""
+
+from typing import Any
+
+import torch
+from transformers import Cache, PretrainedConfig
+from transformers.cache_utils import DynamicLayer
+
+
+class BufferedLayer(DynamicLayer):
+    """Keys and values (rows, heads, capacity, head width) of one block, filled up to ``length``."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.capacity = capacity
+        self.length = 0
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Allocate the buffers on the first update."""
+        self.dtype, self.device = key_states.dtype, key_states.device
+        rows, heads = key_states.shape[:2]
+        self.keys = key_states.new_empty(rows, heads, self.capacity, key_states.shape[-1])
+        self.values = value_states.new_empty(rows, heads, self.capacity, value_states.shape[-1])
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append the new positions and return everything so far."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start, self.length = self.length, self.length + key_states.shape[-2]
+        assert self.keys is not None and self.values is not None
+        self.keys[:, :, start : self.length] = key_states
+        self.values[:, :, start : self.length] = value_states
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+    def get_seq_length(self) -> int:
+        """Positions filled so far."""
+        return self.length
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length of keys that a query of ``query_length`` will see, and their offset."""
+        return self.length + query_length, 0
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep only ``rows`` (indices; a row may come several times)."""
+        assert self.keys is not None and self.values is not None
+        self.keys = self._take(self.keys, rows)
+        self.values = self._take(self.values, rows)
+
+    def _take(self, buffer: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        taken = buffer.new_empty(len(rows), *buffer.shape[1:])
+        taken[:, :, : self.length] = buffer[:, :, : self.length].index_select(0, rows)
+        return taken
+
+
+def decoding_cache(config: PretrainedConfig, capacity: int) -> Cache:
+    """A cache of ``capacity`` positions for every block of a plain-attention model.
+
+    Sliding-window and linear-attention models keep state of another shape; they get the library's own cache.
+    """
+    from transformers import DynamicCache
+
+    text = config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"} or getattr(text, "sliding_window", None):
+        return DynamicCache(config=config)
+    return Cache(layers=[BufferedLayer(capacity) for _ in range(text.num_hidden_layers)])
+
+
+def select_rows(cache: Cache, rows: torch.Tensor) -> None:
+    """Keep ``rows`` of every block of ``cache``."""
+    for layer in cache.layers:
+        if isinstance(layer, BufferedLayer):
+            layer.select(rows)
+        else:
+            layer.reorder_cache(rows)

@@ -1,0 +1,172 @@
+"""Causal language models: by hub name, from a folder, or from a few numbers with seeded weights."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig, PreTrainedModel
+
+from lit_narrative.errors import UserError
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+Attention = Literal["sdpa", "eager", "flash_attention_2", "flex_attention"]
+
+
+@dataclass
+class ScratchModel:
+    """A model built from its sizes, with seeded random weights.
+
+    Args:
+        architecture: ``gpt2`` (learned positions) or ``llama`` (rotary positions, gated MLP).
+        hidden_size: width of the residual stream.
+        layers: number of blocks.
+        heads: attention heads; must divide ``hidden_size``.
+        intermediate_size: width of the MLP; default 4x (gpt2) or 8/3x (llama) the hidden size.
+        positions: longest sequence, prompt and completion together.
+        tie_embeddings: share the input and output embedding.
+        dropout: dropout rate (gpt2 only: the llama architecture has none but in attention).
+        seed: of the weights.
+    """
+
+    architecture: Literal["gpt2", "llama"] = "llama"
+    hidden_size: int = 128
+    layers: int = 2
+    heads: int = 4
+    intermediate_size: int | None = None
+    positions: int = 256
+    tie_embeddings: bool = True
+    dropout: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.heads:
+            raise UserError(f"model.heads={self.heads} does not divide model.hidden_size={self.hidden_size}")
+
+
+@dataclass
+class Lora:
+    """Low-rank adapters (Hu et al. 2021), trained in place of the weights.
+
+    Args:
+        r: rank.
+        alpha: scale; the update is multiplied by alpha / r.
+        dropout: on the adapter's input.
+        target_modules: names of the layers to adapt; default: what peft knows for the architecture.
+    """
+
+    r: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    target_modules: list[str] = field(default_factory=list)
+
+
+def scratch_config(spec: ScratchModel, vocab_size: int, pad_id: int, eos_id: int) -> PretrainedConfig:
+    """The transformers config of a :class:`ScratchModel`."""
+    # The padding id is kept out of the config: scoring fills the right side with id 0, which needs no mask.
+    ids = {"eos_token_id": eos_id, "bos_token_id": None, "pad_token_id": None}
+    if spec.architecture == "gpt2":
+        return GPT2Config(
+            vocab_size=vocab_size,
+            n_positions=spec.positions,
+            n_embd=spec.hidden_size,
+            n_layer=spec.layers,
+            n_head=spec.heads,
+            n_inner=spec.intermediate_size,
+            resid_pdrop=spec.dropout,
+            embd_pdrop=spec.dropout,
+            attn_pdrop=spec.dropout,
+            tie_word_embeddings=spec.tie_embeddings,
+            **ids,
+        )
+    return LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=spec.hidden_size,
+        intermediate_size=spec.intermediate_size or -(-spec.hidden_size * 8 // 3 // 8) * 8,
+        num_hidden_layers=spec.layers,
+        num_attention_heads=spec.heads,
+        num_key_value_heads=spec.heads,
+        max_position_embeddings=spec.positions,
+        attention_dropout=spec.dropout,
+        tie_word_embeddings=spec.tie_embeddings,
+        **ids,
+    )
+
+
+def build_lm(
+    config: PretrainedConfig, *, dtype: Dtype = "float32", attention: Attention = "sdpa", seed: int = 0
+) -> PreTrainedModel:
+    """A causal LM with random weights drawn from ``seed``; the global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), attn_implementation=attention)
+
+
+def load_lm(name: str, *, dtype: Dtype = "float32", attention: Attention = "sdpa") -> PreTrainedModel:
+    """Load a causal LM by hub name or folder; no remote code is run.
+
+    Raises:
+        UserError: if there is none, with what was looked for.
+    """
+    try:
+        return AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype), attn_implementation=attention)
+    except (OSError, ValueError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(
+            f"no causal language model at '{name}' ({reason}); give a hub name, a folder with config.json and "
+            "weights, a .ckpt file of this package, or sizes such as `model: {architecture: llama, layers: 2}`"
+        ) from error
+
+
+def config_from_dict(values: dict[str, object]) -> PretrainedConfig:
+    """Rebuild a config from ``config.to_dict()``."""
+    return AutoConfig.for_model(**values)
+
+
+def add_lora(lm: PreTrainedModel, spec: Lora) -> nn.Module:
+    """Wrap ``lm`` with trainable low-rank adapters; everything else is frozen.
+
+    Raises:
+        UserError: if a target module does not exist.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=spec.r,
+        lora_alpha=spec.alpha,
+        lora_dropout=spec.dropout,
+        target_modules=spec.target_modules or None,
+        fan_in_fan_out=lm.config.model_type == "gpt2",
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(lm, config)
+    except ValueError as error:
+        layers = sorted({name.rsplit(".", 1)[-1] for name, module in lm.named_modules() if isinstance(module, nn.Linear)})
+        raise UserError(f"model.lora: {error}; layers of this model: {', '.join(layers)}") from error
+
+
+def base_lm(lm: nn.Module) -> PreTrainedModel:
+    """The transformers model inside, with or without adapters around it."""
+    if isinstance(lm, PreTrainedModel):
+        return lm
+    return lm.get_base_model()  # type: ignore[operator,no-any-return]
+
+
+def max_positions(lm: nn.Module) -> int | None:
+    """Longest sequence that the model can read; None if its config sets no limit."""
+    return getattr(base_lm(lm).config.get_text_config(), "max_position_embeddings", None)
+
+
+def check_vocabulary(lm: nn.Module, tokenizer_size: int) -> None:
+    """Refuse a tokenizer that has ids which the model lacks.
+
+    Raises:
+        UserError: naming both sizes.
+    """
+    rows = base_lm(lm).get_input_embeddings().num_embeddings
+    if tokenizer_size > rows:
+        raise UserError(
+            f"the tokenizer has {tokenizer_size} tokens but the model embeds {rows}: they do not belong together; "
+            "leave `tokenizer` out to take the model's own"
+        )

@@ -1,0 +1,106 @@
+"""Log-probabilities of given completions under a causal LM.
+
+Notation: B rows, L longest prompt + completion, N completion tokens of all rows together, V vocabulary.
+
+Rows are padded on the right only: with causal attention nothing before the padding sees it, so neither a mask nor
+explicit positions are needed, and learned and rotary positions are right alike.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from lit_narrative.lm.load import base_lm
+from lit_narrative.lm.tokens import pad_right
+
+
+class CompletionBatch(NamedTuple):
+    """Prompts with their completions, side by side.
+
+    Attributes:
+        ids: (B, L) int64, prompt then completion, zeros on the right.
+        targets: (B, L) bool, true where ``ids`` holds a completion token.
+    """
+
+    ids: torch.Tensor
+    targets: torch.Tensor
+
+
+class TokenScores(NamedTuple):
+    """What the model thinks of each completion token, row by row in order.
+
+    Attributes:
+        logprobs: (N,) float32, nats.
+        entropy: (N,) float32, nats, of the distribution that the token was drawn from; no gradient.
+    """
+
+    logprobs: torch.Tensor
+    entropy: torch.Tensor
+
+
+def completion_batch(
+    prompts: Sequence[Sequence[int] | torch.Tensor], completions: Sequence[Sequence[int] | torch.Tensor]
+) -> CompletionBatch:
+    """Lay out prompts and completions as one right-padded batch."""
+    rows = [torch.cat([torch.as_tensor(p), torch.as_tensor(c)]) for p, c in zip(prompts, completions, strict=True)]
+    ids = pad_right(rows)
+    starts = torch.tensor([len(prompt) for prompt in prompts])[:, None]
+    ends = torch.tensor([len(row) for row in rows])[:, None]
+    columns = torch.arange(ids.shape[1])
+    return CompletionBatch(ids, (columns >= starts) & (columns < ends))
+
+
+def score_completions(
+    lm: nn.Module, batch: CompletionBatch, *, temperature: float = 1.0, chunk: int = 4096
+) -> TokenScores:
+    """Score every completion token of ``batch``.
+
+    Hidden states are computed once; the output layer then runs only on positions that predict a completion token,
+    ``chunk`` of them at a time, and is recomputed in the backward pass, so that at most (chunk, V) logits exist.
+
+    Args:
+        lm: a transformers causal LM, with or without adapters.
+        batch: B rows.
+        temperature: logits are divided by it, as in sampling.
+        chunk: positions per application of the output layer.
+    """
+    base = base_lm(lm)
+    hidden = base.get_decoder()(input_ids=batch.ids, use_cache=False).last_hidden_state
+    predicting = batch.targets[:, 1:]
+    hidden, labels = hidden[:, :-1][predicting], batch.ids[:, 1:][predicting]
+    if len(labels) <= chunk:
+        return _score_chunk(base, hidden, labels, temperature)
+    parts = [
+        checkpoint(_score_chunk, base, h, y, temperature, use_reentrant=False)
+        for h, y in zip(hidden.split(chunk), labels.split(chunk), strict=True)
+    ]
+    return TokenScores(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def _score_chunk(base: nn.Module, hidden: torch.Tensor, labels: torch.Tensor, temperature: float) -> TokenScores:
+    logits = output_logits(base, hidden).float() / temperature
+    logprobs = torch.log_softmax(logits, dim=-1)  # (n, V)
+    with torch.no_grad():
+        entropy = torch.special.entr(logprobs.exp()).sum(-1)
+    return TokenScores(logprobs.gather(-1, labels[:, None]).squeeze(-1), entropy)
+
+
+def output_logits(base: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+    """Logits (..., V) of final hidden states (..., d), with the scaling that some architectures put behind the head."""
+    config = base.config.get_text_config()  # type: ignore[operator,union-attr]
+    logits = base.get_output_embeddings()(hidden)  # type: ignore[operator]
+    if scale := getattr(config, "logit_scale", None):  # Cohere
+        logits = logits * scale
+    if scaling := getattr(config, "logits_scaling", None):  # Granite
+        logits = logits / scaling
+    if cap := getattr(config, "final_logit_softcapping", None):  # Gemma
+        logits = torch.tanh(logits / cap) * cap
+    return logits
+
+
+def to_rows(values: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Put flat token values (N,) back to their places (B, L); zeros elsewhere."""
+    return values.new_zeros(targets.shape).masked_scatter(targets, values)

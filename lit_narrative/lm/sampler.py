@@ -1,0 +1,312 @@
+"""Sampling completions from a causal LM.
+
+Every sequence has its own random stream: one uniform number a token, drawn ahead from the sequence's seed, turned into
+a token by inverting the cumulative distribution. What a sequence becomes therefore does not depend on which others are
+sampled beside it, on the batch split, or on how many devices share the work.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import Cache, PreTrainedTokenizerBase
+from transformers.generation.logits_process import (
+    LogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from lit_narrative.errors import UserError
+from lit_narrative.lm.cache import decoding_cache, select_rows
+from lit_narrative.lm.load import base_lm
+from lit_narrative.rl.rollout import Rollout
+from lit_narrative.views import Prompt
+
+# Finished rows leave the batch once at most this share is still alive: dropping copies the cache.
+COMPACT_BELOW = 0.75
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """One object for sampling and scoring.
+
+    Args:
+        max_new_tokens: longest completion, the end token included.
+        temperature: logits are divided by it, in sampling and wherever the samples are scored; above 0.
+        top_k: sample among the k most likely tokens; 0 is off.
+        top_p: sample among the smallest set of tokens with this probability; 1 is off.
+    """
+
+    max_new_tokens: int = 160
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise UserError(f"sampling.temperature={self.temperature} must be above 0; use 0.01 for nearly greedy text")
+        if self.max_new_tokens < 1:
+            raise UserError(f"sampling.max_new_tokens={self.max_new_tokens} must be at least 1")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"sampling.top_p={self.top_p} must be above 0 and at most 1")
+
+    @property
+    def filtered(self) -> bool:
+        """Whether tokens are cut off, so that sampling and scoring distributions differ."""
+        return self.top_k > 0 or self.top_p < 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt to complete ``len(seeds)`` times.
+
+    Attributes:
+        prompt: text and columns.
+        ids: the prompt's token ids.
+        seeds: one random stream a completion.
+    """
+
+    prompt: Prompt
+    ids: Sequence[int]
+    seeds: Sequence[int]
+
+
+class Sampler(Protocol):
+    """What turns requests into rollouts, in the order of requests, then seeds."""
+
+    def sample(
+        self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request], params: SamplingParams
+    ) -> list[Rollout]: ...
+
+
+def stream_seed(*parts: int) -> int:
+    """A 63-bit seed that depends on every part (run seed, epoch, prompt, sample …) and on nothing else."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+
+
+def uniforms(seeds: Sequence[int], count: int) -> torch.Tensor:
+    """(len(seeds), count) float32 in [0, 1): ``count`` draws of every stream."""
+    rows = [np.random.Generator(np.random.Philox(key=seed)).random(count, dtype=np.float32) for seed in seeds]
+    return torch.from_numpy(np.stack(rows))
+
+
+def pick(logits: torch.Tensor, uniform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sample one token a row by inverting the cumulative distribution.
+
+    Args:
+        logits: (rows, vocabulary) float32, already divided by the temperature.
+        uniform: (rows,) in [0, 1).
+
+    Returns:
+        Token ids (rows,) and their log-probabilities (rows,).
+    """
+    logprobs = torch.log_softmax(logits, dim=-1)
+    cumulative = logprobs.exp().cumsum(-1)
+    total = cumulative[:, -1:].contiguous()
+    tokens = torch.searchsorted(cumulative, uniform[:, None] * total, right=True)
+    # Rounding can put the threshold on the total itself; the last token with any probability is then the right one.
+    tokens = torch.minimum(tokens, torch.searchsorted(cumulative, total))
+    return tokens.squeeze(1), logprobs.gather(1, tokens).squeeze(1)
+
+
+class LoopSampler:
+    """The default sampler: our decode loop over the library's models.
+
+    A prompt is read once for its whole group, finished rows leave the batch, and the log-probability of every sampled
+    token is kept from the logits that it was drawn from.
+
+    Args:
+        rows: completions decoded side by side at most.
+    """
+
+    def __init__(self, rows: int = 256) -> None:
+        self.rows = rows
+
+    @torch.no_grad()
+    def sample(
+        self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request], params: SamplingParams
+    ) -> list[Rollout]:
+        """Complete every request; the model should be in evaluation mode."""
+        rollouts: list[Rollout] = []
+        first_group = 0
+        for lot in _lots(requests, self.rows):
+            rollouts += _rollouts(tokenizer, lot, _decode(lm, tokenizer.eos_token_id, lot, params), first_group)
+            first_group += len(lot)
+        return rollouts
+
+
+def _lots(requests: Sequence[Request], rows: int) -> list[list[Request]]:
+    """Cut requests into lots of at most ``rows`` completions (a larger request is a lot of its own)."""
+    lots: list[list[Request]] = []
+    count = rows
+    for request in requests:
+        if count + len(request.seeds) > rows:
+            lots.append([])
+            count = 0
+        lots[-1].append(request)
+        count += len(request.seeds)
+    return lots
+
+
+def _rollouts(
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[Request],
+    decoded: "_Decoded",
+    first_group: int,
+) -> list[Rollout]:
+    completions = [ids[:n] for ids, n in zip(decoded.ids, decoded.lengths.tolist(), strict=True)]
+    texts = tokenizer.batch_decode(completions, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    owners = [(group, request) for group, request in enumerate(requests, first_group) for _ in request.seeds]
+    return [
+        Rollout(
+            prompt_ids=torch.tensor(request.ids),
+            completion_ids=ids.clone(),
+            logprobs=logprobs[: len(ids)].clone(),
+            finished=bool(ids[-1] == tokenizer.eos_token_id),
+            text=text,
+            columns=request.prompt.columns,
+            group=group,
+        )
+        for (group, request), ids, logprobs, text in zip(owners, completions, decoded.logprobs, texts, strict=True)
+    ]
+
+
+class _Decoded(NamedTuple):
+    """Sampled ids (rows, steps), their log-probabilities, and how many of each row count."""
+
+    ids: torch.Tensor
+    logprobs: torch.Tensor
+    lengths: torch.Tensor
+
+
+def _decode(lm: nn.Module, eos: int, requests: Sequence[Request], params: SamplingParams) -> _Decoded:
+    """Sample all completions of ``requests`` side by side."""
+    device = next(lm.parameters()).device
+    prefix = _Prefix(requests, params.max_new_tokens, device)
+    noise = uniforms([seed for request in requests for seed in request.seeds], params.max_new_tokens).to(device)
+    warp = _warper(params)
+    cache = decoding_cache(base_lm(lm).config, prefix.width + params.max_new_tokens)
+    logits = prefix.read(lm, cache)
+    select_rows(cache, prefix.owner)
+    logits = logits[prefix.owner]
+
+    count, steps = noise.shape
+    ids = torch.zeros(count, steps, dtype=torch.long, device=device)
+    logprobs = torch.zeros(count, steps, device=device)
+    lengths = torch.full((count,), steps, device=device)
+    rows, alive = torch.arange(count, device=device), torch.ones(count, dtype=torch.bool, device=device)
+    for step in range(steps):
+        tokens, ids_logprobs = pick(warp(logits.float()), noise[rows, step])
+        ids[rows, step], logprobs[rows, step] = tokens, ids_logprobs
+        ended = alive & (tokens == eos)
+        lengths[rows[ended]] = step + 1
+        alive = alive & ~ended
+        living = int(alive.sum())
+        if living == 0 or step + 1 == steps:
+            break
+        if living <= COMPACT_BELOW * len(rows):
+            keep = alive.nonzero().squeeze(1)
+            select_rows(cache, keep)
+            rows, tokens, alive = rows[keep], tokens[keep], alive[keep]
+        inputs = prefix.step(rows, step)
+        logits = lm(input_ids=tokens[:, None], past_key_values=cache, use_cache=True, **inputs).logits[:, -1]
+    return _Decoded(ids.cpu(), logprobs.cpu(), lengths.cpu())
+
+
+def _warper(params: SamplingParams) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Temperature and filters as one function of float32 logits."""
+    warpers: list[LogitsProcessor] = []
+    if params.temperature != 1:
+        warpers.append(TemperatureLogitsWarper(params.temperature))
+    if params.top_k:
+        warpers.append(TopKLogitsWarper(params.top_k))
+    if params.top_p < 1:
+        warpers.append(TopPLogitsWarper(params.top_p))
+
+    def warp(logits: torch.Tensor) -> torch.Tensor:
+        for warper in warpers:
+            logits = warper(None, logits)
+        return logits
+
+    return warp
+
+
+class _Prefix:
+    """The prompts of a lot: read once each, then shared by their completions.
+
+    Prompts of one length need no mask at all. Others are padded on the left, and the mask and the true positions are
+    made ahead for all steps.
+    """
+
+    def __init__(self, requests: Sequence[Request], new_tokens: int, device: torch.device) -> None:
+        lengths = torch.tensor([len(request.ids) for request in requests], device=device)
+        counts = torch.tensor([len(request.seeds) for request in requests], device=device)
+        self.width = int(lengths.max())
+        self.owner = torch.repeat_interleave(torch.arange(len(requests), device=device), counts)
+        self.ids = torch.zeros(len(requests), self.width, dtype=torch.long, device=device)
+        for row, request in zip(self.ids, requests, strict=True):
+            row[self.width - len(request.ids) :] = torch.as_tensor(request.ids)
+        self.padded = bool((lengths != self.width).any())
+        self.lengths = lengths[self.owner]
+        columns = torch.arange(self.width + new_tokens, device=device)
+        self.mask = columns >= (self.width - lengths)[:, None]  # (prompts, all columns)
+
+    def read(self, lm: nn.Module, cache: Cache) -> torch.Tensor:
+        """Fill the cache with the prompts; logits (prompts, vocabulary) of the first new token."""
+        inputs: dict[str, torch.Tensor] = {}
+        if self.padded:
+            mask = self.mask[:, : self.width].long()
+            inputs = {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+        return lm(input_ids=self.ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **inputs).logits[:, -1]
+
+    def step(self, rows: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
+        """Mask and positions of the token sampled at ``step`` for the living ``rows``; empty where none are needed."""
+        if not self.padded:
+            return {}
+        return {
+            "attention_mask": self.mask[self.owner[rows], : self.width + step + 1].long(),
+            "position_ids": (self.lengths[rows] + step)[:, None],
+        }
+
+
+class HFSampler:
+    """``transformers.generate``, one completion at a time: the reference that :class:`LoopSampler` is tested against."""
+
+    @torch.no_grad()
+    def sample(
+        self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request], params: SamplingParams
+    ) -> list[Rollout]:
+        """Complete every request; seeds drive the library's own random draws."""
+        base, rollouts = base_lm(lm), []
+        for group, request in enumerate(requests):
+            ids = torch.tensor([request.ids], device=next(lm.parameters()).device)
+            for seed in request.seeds:
+                with torch.random.fork_rng():
+                    torch.manual_seed(seed)
+                    output = base.generate(ids, attention_mask=torch.ones_like(ids), **_generate_options(params, tokenizer))
+                completion = output.sequences[:, ids.shape[1] :].cpu()
+                scores = torch.stack([torch.log_softmax(s.float(), -1)[0] for s in output.scores]).cpu()
+                decoded = _Decoded(
+                    completion, scores.gather(1, completion.T).T, torch.tensor([completion.shape[1]])
+                )
+                single = Request(request.prompt, request.ids, (seed,))
+                rollouts += _rollouts(tokenizer, [single], decoded, group)
+        return rollouts
+
+
+def _generate_options(params: SamplingParams, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    return {
+        "do_sample": True,
+        "temperature": params.temperature,
+        "top_k": params.top_k,
+        "top_p": params.top_p,
+        "max_new_tokens": params.max_new_tokens,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "return_dict_in_generate": True,
+        "output_scores": True,
+    }

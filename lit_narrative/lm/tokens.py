@@ -1,0 +1,116 @@
+"""Tokenizers: from the hub, from a folder, or trained on a task's own corpus."""
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from lit_narrative.errors import UserError
+
+END = "<|end|>"
+PAD = "<|pad|>"
+
+
+@dataclass
+class TrainedTokenizer:
+    """A byte-level BPE trained on the task's corpus.
+
+    Args:
+        vocab_size: number of tokens, the 256 bytes and 2 special tokens included.
+        sample: how many corpus texts to train on.
+        split_words: split at words before merging, as GPT-2 does. Without it merges cross punctuation and spaces, so
+            that fragments of a JSON skeleton become single tokens (about five times shorter storyworlds).
+    """
+
+    vocab_size: int = 1024
+    sample: int = 3000
+    split_words: bool = False
+
+
+def train_tokenizer(texts: Iterable[str], spec: TrainedTokenizer) -> PreTrainedTokenizerBase:
+    """Train a tokenizer; the same texts in the same order give the same tokenizer."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=spec.split_words)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=spec.vocab_size,
+        special_tokens=[PAD, END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(islice(texts, spec.sample), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Load a tokenizer by hub name or folder.
+
+    Raises:
+        UserError: if there is none, with what was looked for.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"no tokenizer at '{name}' ({_first_line(error)}); give a hub name, a folder with tokenizer files, "
+            "or `tokenizer: {vocab_size: 1024}` to train one on the task's corpus"
+        ) from error
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"the tokenizer at '{name}' has no end-of-text token, so completions could never end")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def tokenizer_files(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """The tokenizer as {file name: content}, for a checkpoint."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+        return {str(path.relative_to(folder)): path.read_text(encoding="utf-8") for path in paths}
+
+
+def tokenizer_from_files(files: Mapping[str, str]) -> PreTrainedTokenizerBase:
+    """Rebuild a tokenizer from :func:`tokenizer_files`; no network, no original folder.
+
+    Raises:
+        ValueError: if a file name leaves its folder.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            if os.path.isabs(name) or ".." in Path(name).parts:
+                raise ValueError(f"unsafe file name in a checkpoint's tokenizer: {name!r}")
+            path = Path(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, encoding="utf-8")
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: bool = False) -> list[int]:
+    """Token ids of a prompt, with the tokenizer's own leading tokens; ``chat`` wraps it as a user's turn."""
+    if chat:
+        turn = [{"role": "user", "content": prompt}]
+        return list(tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=True)["input_ids"])
+    return list(tokenizer(prompt)["input_ids"])
+
+
+def encode_completion(tokenizer: PreTrainedTokenizerBase, completion: str) -> list[int]:
+    """Token ids of a completion, closed by the end token."""
+    return [*tokenizer(completion, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+
+
+def pad_right(rows: Sequence[Sequence[int] | torch.Tensor], value: int = 0) -> torch.Tensor:
+    """Stack rows of unequal length into (rows, longest) int64, filled with ``value`` on the right."""
+    tensors = [torch.as_tensor(row, dtype=torch.long) for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
