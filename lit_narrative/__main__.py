@@ -1,0 +1,6 @@
+"""``python -m lit_narrative``: the command ``lit-narrative``."""
+
+from lit_narrative.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Jobs: fit, validate, test and predict, through Lightning's command line."""

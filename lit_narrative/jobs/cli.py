@@ -1,0 +1,155 @@
+"""``lit-narrative fit | validate | test | predict``: Lightning's command line over the package's classes."""
+
+import logging
+import warnings
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from lit_narrative.errors import UserError
+from lit_narrative.jobs.folder import RunLogger, SaveRun, prepare_folder
+from lit_narrative.jobs.parser import JobParser
+from lit_narrative.shipped import find_config
+
+ROOMS = ("modules", "datamodules", "callbacks")
+"""Where the classes are that a configuration can name without their module."""
+
+VERSIONS = ("lit-narrative", "lightning", "torch", "transformers", "sae-lens")
+"""The packages whose versions a saved configuration names."""
+
+
+class NarrativeCLI(LightningCLI):
+    """Lightning's command line with the habits of this package.
+
+    The command line and the YAML win over the hyper-parameters in a checkpoint. Every job keeps its metrics and its
+    settings in the run folder, ``trainer.default_root_dir``; other loggers come beside that, not instead of it.
+    """
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Make a parser whose saved configurations name our versions."""
+        return super().init_parser(dump_header=[f"{name}=={version(name)}" for name in VERSIONS], **kwargs)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse ``args``; unlike the original without a warning when the process has arguments of its own."""
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the settings as they were given: the original lets those in the checkpoint win."""
+
+    def before_instantiate_classes(self) -> None:
+        """See that the checkpoint is there and that the run folder can be written.
+
+        Raises:
+            UserError: one of them is not so.
+        """
+        config = self.config[self.config.subcommand]
+        checkpoint = config.get("ckpt_path")
+        if checkpoint not in {None, "best", "last", "hpc"} and not Path(checkpoint).exists():
+            raise UserError(f"there is no checkpoint '{checkpoint}' (--ckpt_path, from {Path.cwd()})")
+        if not config.trainer.fast_dev_run:
+            prepare_folder(config.trainer.default_root_dir)
+        for logger in _as_list(config.trainer.logger):
+            if "save_dir" in logger.init_args and logger.init_args.save_dir in {None, "", "."}:
+                logger.init_args.save_dir = config.trainer.default_root_dir
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the trainer, with the run folder's table of metrics before the other loggers.
+
+        Raises:
+            UserError: the trainer refuses its settings.
+        """
+        settings = self._get(self.config_init, "trainer")
+        loggers: list[Logger] = _as_list(settings.logger)
+        if settings.logger is not False and not any(isinstance(logger, CSVLogger) for logger in loggers):
+            resume = bool(self._get(self.config, "ckpt_path"))
+            settings.logger = [RunLogger(settings.default_root_dir, str(self.subcommand), resume), *loggers]
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError) as error:
+            raise UserError(f"trainer: {error}") from error
+
+
+def run_job(args: list[str]) -> None:
+    """Run ``fit``, ``validate``, ``test`` or ``predict`` with the rest of its command line.
+
+    Raises:
+        UserError: a setting, a file or a name is wrong.
+    """
+    quieten()
+    for room in ROOMS:
+        package = import_module(f"lit_narrative.{room}")
+        for module in iter_modules(package.__path__):
+            import_module(f"{package.__name__}.{module.name}")
+    NarrativeCLI(
+        LightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_callback=SaveRun,
+        save_config_kwargs={"save_to_log_dir": False},
+        seed_everything_default=0,
+        trainer_defaults={"default_root_dir": "runs/default"},
+        parser_class=JobParser,
+        parser_kwargs={"prog": "lit-narrative"},
+        auto_configure_optimizers=False,
+        args=resolve_configs(args),
+    )
+
+
+def resolve_configs(args: list[str]) -> list[str]:
+    """Replace what ``--config`` and ``-c`` name by the file it stands for, and see that each can be read.
+
+    Raises:
+        UserError: there is no such configuration, or it is not YAML.
+    """
+    resolved = list(args)
+    for index, argument in enumerate(args):
+        flag, equals, name = argument.partition("=")
+        if flag in {"--config", "-c"} and equals:
+            resolved[index] = f"{flag}={_readable(name)}"
+        elif flag in {"--config", "-c"} and index + 1 < len(args):
+            resolved[index + 1] = str(_readable(args[index + 1]))
+    return resolved
+
+
+def _readable(name: str) -> Path:
+    """Find a configuration and see that it holds a YAML mapping."""
+    path = find_config(name)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold settings (`trainer:`, `model:`, `data:`), not {type(content).__name__}")
+    return path
+
+
+def quieten() -> None:
+    """Hide messages that nobody can act on: advertisements, and what this package causes knowingly."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
+    for message in (
+        ".*does not have many workers.*",  # the data sets are small or sampled in this process
+        ".*Checkpoint directory .* exists and is not empty.*",  # a run folder is used again when a run goes on
+    ):
+        warnings.filterwarnings("ignore", message)
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.pytorch\.cli")
+
+
+def _is_no_tip(record: logging.LogRecord) -> bool:
+    """Pass what is not an advertisement; Lightning begins those with "Tip:"."""
+    return "Tip:" not in record.getMessage()
+
+
+def _as_list(loggers: Any) -> list[Any]:
+    """Return what ``trainer.logger`` names: one, several, or none (true, false, null)."""
+    if isinstance(loggers, bool) or loggers is None:
+        return []
+    return list(loggers) if isinstance(loggers, list | tuple) else [loggers]

@@ -1,0 +1,132 @@
+"""What every job leaves in its run folder: the settings it ran with, and the table of its metrics."""
+
+import csv
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+
+from lit_narrative.errors import UserError
+from lit_narrative.files import write_text
+
+
+def stage_file(name: str, subcommand: str) -> str:
+    """Return the name of a job's file: ``config.yaml`` of a fit, ``config_test.yaml`` of a test.
+
+    A test of a trained run, in the folder of that run, then leaves the run's own files alone.
+    """
+    stem, suffix = os.path.splitext(name)
+    return name if subcommand == "fit" else f"{stem}_{subcommand}{suffix}"
+
+
+def prepare_folder(folder: str | Path) -> None:
+    """Make the run folder and see that files can be written there, before any work.
+
+    Raises:
+        UserError: they cannot.
+    """
+    probe = Path(folder) / f".probe-{os.getpid()}"
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"the run folder '{folder}' cannot be written ({error.strerror}): "
+            "name another by --trainer.default_root_dir"
+        ) from error
+
+
+class MetricsTable(ExperimentWriter):
+    """Lightning's writer of ``metrics.csv`` that keeps the earlier rows of a resumed run and writes whole files.
+
+    Args:
+        folder: the run folder.
+        name: of the file.
+        keep: whether to continue the table that is there; its rows from ``rewind``'s step on are dropped.
+    """
+
+    def __init__(self, folder: str, name: str, *, keep: bool) -> None:
+        super().__init__(folder)
+        self.metrics_file_path = os.path.join(folder, name)
+        self.metrics: list[dict[str, Any]] = read_table(self.metrics_file_path) if keep else []
+
+    def _check_log_dir_exists(self) -> None:
+        """Leave the folder as it is: its other files are the run's own."""
+
+    def rewind(self, step: int) -> None:
+        """Drop the rows of ``step`` and after it: they belong to steps that the resumed run takes again."""
+        self.metrics = [row for row in self.metrics if int(row["step"]) < step]
+
+    def save(self) -> None:
+        """Write the table, one column a metric, in order of name."""
+        if not self.metrics:
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, sorted({key for row in self.metrics for key in row}), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.metrics)
+        write_text(self.metrics_file_path, text.getvalue())
+
+
+def read_table(path: str | Path) -> list[dict[str, Any]]:
+    """Read the rows of a metrics table without their empty cells; none where there is no file."""
+    if not Path(path).is_file():
+        return []
+    with open(path, encoding="utf-8", newline="") as file:
+        return [{key: cell for key, cell in row.items() if cell} for row in csv.DictReader(file)]
+
+
+class RunLogger(CSVLogger):
+    """The metrics of a job as ``metrics.csv`` in its run folder, without sub-folders of versions.
+
+    Args:
+        save_dir: the run folder.
+        subcommand: the job; only a fit writes ``metrics.csv``, see ``stage_file``.
+        resume: whether the job goes on from a checkpoint, and so continues the table.
+    """
+
+    def __init__(self, save_dir: str, subcommand: str = "fit", resume: bool = False) -> None:
+        super().__init__(save_dir, name="", version="", flush_logs_every_n_steps=20)
+        self._file = stage_file(ExperimentWriter.NAME_METRICS_FILE, subcommand)
+        self._resume = resume
+
+    @property
+    def log_dir(self) -> str:
+        """The run folder itself."""
+        return self.save_dir
+
+    @property
+    def experiment(self) -> ExperimentWriter:
+        """The table; on other ranks than the first a stand-in that writes nothing."""
+        if self._experiment is None and _is_first_rank():
+            self._experiment = MetricsTable(self.log_dir, self._file, keep=self._resume)
+        return super().experiment
+
+
+def _is_first_rank() -> bool:
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+    return rank_zero_only.rank == 0
+
+
+class SaveRun(SaveConfigCallback):
+    """Save the settings to the run folder, whole, and set a resumed run's table back to its checkpoint."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write ``config.yaml``; called on the first rank."""
+        assert trainer.state.fn is not None
+        name = stage_file(self.config_filename, trainer.state.fn.value)
+        write_text(Path(trainer.default_root_dir) / name, self.parser.dump(self.config, skip_none=False))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Drop the metrics that were logged after the checkpoint."""
+        for logger in trainer.loggers:
+            if trainer.ckpt_path and trainer.is_global_zero and isinstance(logger, RunLogger):
+                assert isinstance(logger.experiment, MetricsTable)
+                logger.experiment.rewind(trainer.fit_loop.epoch_loop._batches_that_stepped)
