@@ -6,87 +6,52 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-Comparison = Literal[">=", "<=", ">", "<", "==", "!="]
+from lit_narrative.tasks.storyworld.parts import (
+    Comparison,
+    Effect,
+    Encounter,
+    Gate,
+    Option,
+    Reaction,
+    Variable,
+    bounds_json,
+    encounter_json,
+    plain,
+    plain_all,
+)
+
+__all__ = [
+    "COMPARISONS",
+    "LARGEST",
+    "TOP_KEYS",
+    "Comparison",
+    "Effect",
+    "Encounter",
+    "Gate",
+    "Option",
+    "Reaction",
+    "Variable",
+    "World",
+    "is_kept",
+    "owners",
+    "read_counting",
+    "read_world",
+    "variable_bounds",
+]
 
 COMPARISONS: frozenset[str] = frozenset((">=", "<=", ">", "<", "==", "!="))
 LARGEST = 1e9
 """Largest magnitude of any number in a world, so that no play overflows."""
+LONGEST_NAME = 256
+"""Longest variable name, in characters, that is looked at for the character it belongs to."""
+UNBOUNDED = (-math.inf, math.inf)
 TOP_KEYS = ("characters", "initial_state", "properties", "encounters")
 
 _NUMBER = frozenset((int, float))
-
-
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """A number of the state, with the bounds that effects are clamped to.
-
-    Attributes:
-        initial: value at the start of a play.
-        minimum: lower bound, ``-inf`` where none is declared.
-        maximum: upper bound, ``inf`` where none is declared.
-    """
-
-    initial: float
-    minimum: float = -math.inf
-    maximum: float = math.inf
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """A condition on one variable; an option is open where all its gates hold."""
-
-    variable: str
-    comparison: Comparison
-    value: float
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """``variable += change``, then clamped to the variable's bounds."""
-
-    variable: str
-    change: float
-
-
-@dataclass(frozen=True, slots=True)
-class Reaction:
-    """What follows a choice.
-
-    Attributes:
-        effects: changes of the state, in order.
-        next_encounter: id of the encounter that follows; ``None`` ends the story here.
-        text: what the reader is told.
-        leads: whether the reaction says what follows at all. A reaction without the key ``next_encounter`` only
-            changes the state, and the next reaction of the option follows it.
-    """
-
-    effects: tuple[Effect, ...]
-    next_encounter: str | None
-    text: str = ""
-    leads: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """A choice that an encounter offers; its reactions are walked up to the first that leads somewhere."""
-
-    id: str
-    text: str
-    gates: tuple[Gate, ...]
-    reactions: tuple[Reaction, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Encounter:
-    """A scene. One without options is an ending."""
-
-    id: str
-    text: str
-    options: tuple[Option, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,31 +73,42 @@ class World:
     def to_json(self) -> dict[str, Any]:
         """The world in the simple format; ``read_world(world.to_json())`` gives the same world back."""
         return {
-            "characters": {name: dict(values) for name, values in self.characters.items()},
-            "initial_state": {name: variable.initial for name, variable in self.variables.items()},
-            "properties": {name: _bounds_json(*bounds) for name, bounds in self._all_properties().items()},
-            "encounters": [_encounter_json(encounter) for encounter in self.encounters],
+            "characters": {name: plain_all(values) for name, values in self.characters.items()},
+            "initial_state": {name: plain(variable.initial) for name, variable in self.variables.items()},
+            "properties": {name: bounds_json(*bounds) for name, bounds in self._all_properties().items()},
+            "encounters": [encounter_json(encounter) for encounter in self.encounters],
         }
 
     def _all_properties(self) -> dict[str, tuple[float, float]]:
         """The declared properties, and an own entry for each variable whose bounds do not follow from them."""
         properties = dict(self.properties)
-        names = sorted(self.characters, key=len, reverse=True)
         for name, variable in self.variables.items():
             bounds = (variable.minimum, variable.maximum)
-            if bounds != variable_bounds(name, names, self.properties):
+            if bounds != variable_bounds(name, self.characters, self.properties):
                 properties[name] = bounds
         return properties
 
 
+def owners(variable: str) -> Iterator[tuple[str, str]]:
+    """How a variable's name may be split into (character, property), the longest character first.
+
+    ``Mara_Lou_trust`` is the trust of ``Mara_Lou``, or the ``Lou_trust`` of ``Mara``. Names of more than
+    ``LONGEST_NAME`` characters belong to nobody, so that the cost is bounded.
+    """
+    at = variable.rfind("_") if len(variable) <= LONGEST_NAME else -1
+    while at > 0:
+        yield variable[:at], variable[at + 1 :]
+        at = variable.rfind("_", 0, at)
+
+
 def variable_bounds(
-    name: str, characters: list[str], properties: Mapping[str, tuple[float, float]]
+    name: str, characters: Container[str], properties: Mapping[str, tuple[float, float]]
 ) -> tuple[float, float]:
     """Bounds of a variable: those of its own name, else those of the property it is of a character.
 
     Args:
         name: the variable, for example ``Mara_trust``.
-        characters: declared character names, longest first, so that ``Mara_Lou_trust`` is Mara_Lou's trust.
+        characters: the declared characters.
         properties: declared (minimum, maximum) by name.
 
     Returns:
@@ -140,13 +116,10 @@ def variable_bounds(
     """
     bounds = properties.get(name)
     if bounds is None:
-        for character in characters:
-            if name.startswith(character) and name[len(character) : len(character) + 1] == "_":
-                bounds = properties.get(name[len(character) + 1 :])
-                if bounds is not None:
-                    break
+        matches = (properties[prop] for who, prop in owners(name) if prop in properties and who in characters)
+        bounds = next(matches, None)
     if bounds is None or bounds[0] > bounds[1]:
-        return -math.inf, math.inf
+        return UNBOUNDED
     return bounds
 
 
@@ -182,7 +155,7 @@ def read_counting(value: Any) -> tuple[World | None, Counter[str]]:
             bad["keys"] += 1
     characters = _characters(parts["characters"], bad)
     properties = _properties(parts["properties"], bad)
-    variables = _variables(parts["initial_state"], list(characters), properties, bad)
+    variables = _variables(parts["initial_state"], characters, properties, bad)
     encounters = tuple(e for e in [_encounter(e, bad) for e in parts["encounters"]] if e is not None)
     return World(characters, variables, encounters, properties), bad
 
@@ -215,9 +188,8 @@ def _properties(value: dict[str, Any], bad: Counter[str]) -> dict[str, tuple[flo
 
 
 def _variables(
-    value: dict[str, Any], characters: list[str], properties: dict[str, tuple[float, float]], bad: Counter[str]
+    value: dict[str, Any], characters: Container[str], properties: dict[str, tuple[float, float]], bad: Counter[str]
 ) -> dict[str, Variable]:
-    characters.sort(key=len, reverse=True)
     variables = {}
     for name, initial in value.items():
         if _is_number(initial):
@@ -321,26 +293,20 @@ def _is_comparison(value: Any) -> bool:
     return type(value) is str and value in COMPARISONS
 
 
-def _bounds_json(low: float, high: float) -> dict[str, float]:
-    return {key: bound for key, bound in (("min", low), ("max", high)) if math.isfinite(bound)}
+def is_kept(kind: str, value: Any) -> bool:
+    """Whether the reader keeps an item of a list, where ``kind`` is the key of the list.
 
-
-def _encounter_json(encounter: Encounter) -> dict[str, Any]:
-    return {"id": encounter.id, "text": encounter.text, "options": [_option_json(o) for o in encounter.options]}
-
-
-def _option_json(option: Option) -> dict[str, Any]:
-    return {
-        "id": option.id,
-        "text": option.text,
-        "gates": [{"variable": g.variable, "comparison": g.comparison, "value": g.value} for g in option.gates],
-        "reactions": [_reaction_json(reaction) for reaction in option.reactions],
-    }
-
-
-def _reaction_json(reaction: Reaction) -> dict[str, Any]:
-    value: dict[str, Any] = {"text": reaction.text} if reaction.text else {}
-    value["after_effects"] = [{"variable": e.variable, "change": e.change} for e in reaction.effects]
-    if reaction.leads:
-        value["next_encounter"] = reaction.next_encounter
-    return value
+    Positions in a :class:`World` count kept items only; this is what turns them into positions in the file.
+    """
+    bad: Counter[str] = Counter()
+    match kind:
+        case "encounters":
+            return _encounter(value, bad) is not None
+        case "options":
+            return _option(value, bad) is not None
+        case "gates":
+            return bool(_gates([value], bad))
+        case "after_effects":
+            return bool(_effects([value], bad))
+        case _:
+            return type(value) is dict

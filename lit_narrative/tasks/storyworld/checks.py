@@ -1,0 +1,187 @@
+"""What a world must hold to beyond its shape: names that resolve, ids that are unique, bounds that make sense.
+
+Each check passes or fails as a whole; the schema component is the share that pass. Faults carry the place by
+positions in the *world*, which :func:`file_path` turns into positions in the file (they differ where malformed parts
+were dropped).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from lit_narrative.tasks.storyworld.issues import json_path
+from lit_narrative.tasks.storyworld.world import TOP_KEYS, World, is_kept, owners
+
+Path = tuple[str | int, ...]
+
+
+class Fault(NamedTuple):
+    """A broken rule: the place, by positions in the world, and what is wrong there."""
+
+    path: Path
+    message: str
+
+
+Check = Callable[[World], Iterator[Fault]]
+
+
+def unique_encounters(world: World) -> Iterator[Fault]:
+    """Encounter ids are unique."""
+    seen: set[str] = set()
+    for i, encounter in enumerate(world.encounters):
+        if encounter.id in seen:
+            yield Fault(("encounters", i, "id"), f"a second encounter {encounter.id[:80]!r}; only the first is played")
+        seen.add(encounter.id)
+
+
+def unique_options(world: World) -> Iterator[Fault]:
+    """Option ids are unique within their encounter."""
+    for i, encounter in enumerate(world.encounters):
+        seen: set[str] = set()
+        for j, option in enumerate(encounter.options):
+            if option.id in seen:
+                yield Fault(("encounters", i, "options", j, "id"), f"a second option {option.id[:80]!r}")
+            seen.add(option.id)
+
+
+def resolved_references(world: World) -> Iterator[Fault]:
+    """Every ``next_encounter`` names an encounter, or is null."""
+    known: set[str | None] = {None, *[encounter.id for encounter in world.encounters]}
+    for i, encounter in enumerate(world.encounters):
+        for j, option in enumerate(encounter.options):
+            for k, reaction in enumerate(option.reactions):
+                if reaction.next_encounter not in known:
+                    path = ("encounters", i, "options", j, "reactions", k, "next_encounter")
+                    yield Fault(path, f"dangling reference: there is no encounter {reaction.next_encounter[:80]!r}")  # type: ignore[index]
+
+
+def leading_options(world: World) -> Iterator[Fault]:
+    """Every option has a reaction that says what follows."""
+    for i, encounter in enumerate(world.encounters):
+        for j, option in enumerate(encounter.options):
+            if not any([reaction.leads for reaction in option.reactions]):
+                path = ("encounters", i, "options", j, "reactions")
+                yield Fault(path, "dead end: no reaction says which encounter follows (null ends the story)")
+
+
+def declared_gates(world: World) -> Iterator[Fault]:
+    """Gates read variables of the initial state."""
+    for i, encounter in enumerate(world.encounters):
+        for j, option in enumerate(encounter.options):
+            for k, gate in enumerate(option.gates):
+                if gate.variable not in world.variables:
+                    yield Fault(("encounters", i, "options", j, "gates", k, "variable"), _undeclared(gate.variable))
+
+
+def declared_effects(world: World) -> Iterator[Fault]:
+    """Effects change variables of the initial state."""
+    for i, encounter in enumerate(world.encounters):
+        for j, option in enumerate(encounter.options):
+            for k, reaction in enumerate(option.reactions):
+                for m, effect in enumerate(reaction.effects):
+                    if effect.variable not in world.variables:
+                        path = ("encounters", i, "options", j, "reactions", k, "after_effects", m, "variable")
+                        yield Fault(path, _undeclared(effect.variable))
+
+
+def characters_in_play(world: World) -> Iterator[Fault]:
+    """Every character has a variable, named ``<character>_<property>``."""
+    named = {who for variable in world.variables for who, _ in owners(variable)}
+    for name in world.characters:
+        if name not in named:
+            yield Fault(("characters", name), f"no variable {name[:80]}_<property> in initial_state")
+
+
+def sensible_bounds(world: World) -> Iterator[Fault]:
+    """No minimum exceeds its maximum, and variables start within their bounds."""
+    for name, (low, high) in world.properties.items():
+        if low > high:
+            yield Fault(("properties", name), f"min {low:g} exceeds max {high:g}; the bounds are ignored")
+    for name, variable in world.variables.items():
+        if not variable.minimum <= variable.initial <= variable.maximum:
+            bounds = f"[{variable.minimum:g}, {variable.maximum:g}]"
+            yield Fault(("initial_state", name), f"{variable.initial:g} lies outside its bounds {bounds}")
+
+
+def _undeclared(variable: str) -> str:
+    return f"variable {variable[:80]!r} is not declared in initial_state"
+
+
+CHECKS: tuple[tuple[Check, str], ...] = (
+    (unique_encounters, "encounters"),
+    (unique_options, "options"),
+    (resolved_references, "reactions"),
+    (leading_options, "options"),
+    (declared_gates, "gates"),
+    (declared_effects, "effects"),
+    (characters_in_play, "characters"),
+    (sensible_bounds, "initial_state"),
+)
+"""The checks, each with the kind of part without which it does not apply."""
+
+
+def schema_share(world: World, malformed: Mapping[str, int], duplicates: int) -> float:
+    """Share of the checks that pass: four top-level keys, the kinds of parts, the references; 0 to 1.
+
+    Kinds and references of which the world has none do not count, except encounters and options: without those
+    there is no storyworld. A value without a single encounter that can be read passes nothing.
+
+    Args:
+        world: what could be read.
+        malformed: number of malformed parts by kind (see ``world.read_counting``).
+        duplicates: number of objects with a key that occurs twice.
+    """
+    if not world.encounters:
+        return 0.0
+    passed, total = len(TOP_KEYS) - malformed["keys"], len(TOP_KEYS)
+    total += bool(duplicates)
+    kinds = _kinds(world)
+    for kind, present in kinds.items():
+        if malformed[kind] or present or kind == "options":
+            total += 1
+            passed += present and not malformed[kind]
+    for check, kind in CHECKS:
+        if kinds[kind]:
+            total += 1
+            passed += next(check(world), None) is None
+    return passed / total
+
+
+def _kinds(world: World) -> dict[str, bool]:
+    """Which kinds of parts the world has."""
+    options = [option for encounter in world.encounters for option in encounter.options]
+    reactions = [reaction for option in options for reaction in option.reactions]
+    return {
+        "characters": bool(world.characters),
+        "initial_state": bool(world.variables),
+        "properties": bool(world.properties),
+        "encounters": True,
+        "options": bool(options),
+        "gates": any([option.gates for option in options]),
+        "reactions": bool(reactions),
+        "effects": any([reaction.effects for reaction in reactions]),
+    }
+
+
+def faults(world: World) -> Iterator[Fault]:
+    """Every fault that the checks find, check by check."""
+    for check, _ in CHECKS:
+        yield from check(world)
+
+
+def file_path(path: Path, value: Any) -> str:
+    """The JSON path in the file of a place in the world that was read from it.
+
+    Args:
+        path: positions in the world.
+        value: the parsed file.
+    """
+    parts: list[str | int] = []
+    kind = ""
+    for part in path:
+        if isinstance(part, int):
+            part = [i for i, item in enumerate(value) if is_kept(kind, item)][part]
+        else:
+            kind = part
+        parts.append(part)
+        value = value[part]
+    return json_path(parts)

@@ -1,0 +1,91 @@
+"""What is wrong with a world, in words, with the place where it is wrong."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
+    from jsonschema.protocols import Validator
+
+Severity = Literal["error", "warning"]
+
+MOST_ISSUES = 50
+"""Bound on the schema errors looked at, so that the cost does not grow with the damage."""
+
+_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """A fault of a text or a world.
+
+    Attributes:
+        path: JSON path of the place, ``$`` for the whole text.
+        message: what is wrong and what is expected.
+        severity: ``error`` where a component of the score suffers, ``warning`` where only a reader would.
+    """
+
+    path: str
+    message: str
+    severity: Severity = "error"
+
+
+def json_path(parts: Iterable[str | int]) -> str:
+    """The JSON path of a place: ``json_path(["encounters", 0, "id"])`` is ``$.encounters[0].id``."""
+    path = "$"
+    for part in parts:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif _PLAIN_NAME.fullmatch(part):
+            path += f".{part}"
+        else:
+            path += f"[{json.dumps(part[:80])}]"
+    return path
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of the simple format."""
+    text = files("lit_narrative.tasks.storyworld").joinpath("schema.json").read_text(encoding="utf-8")
+    value: dict[str, Any] = json.loads(text)
+    return value
+
+
+@cache
+def validator() -> "Validator":
+    """A jsonschema validator of the simple format."""
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(schema())
+
+
+def schema_issues(value: Any) -> list[Issue]:
+    """Where a parsed value departs from the schema; at most ``MOST_ISSUES`` departures are looked at.
+
+    Departures at the same place of the format (``encounters[*].options``) make one issue, which names the first of
+    them and says how many more there are, so that one bad list does not fill the page.
+    """
+    groups: dict[tuple[str | int, ...], list[ValidationError]] = {}
+    for error in islice(validator().iter_errors(value), MOST_ISSUES):
+        groups.setdefault(_general(error.absolute_path), []).append(error)
+    return [_schema_issue(errors) for errors in groups.values()]
+
+
+def _general(path: Sequence[str | int]) -> tuple[str | int, ...]:
+    """A path with list positions and the names that a world invents replaced by ``*``."""
+    named_by_world = len(path) > 1 and path[0] != "encounters"
+    return tuple("*" if isinstance(part, int) or (named_by_world and i > 0) else part for i, part in enumerate(path))
+
+
+def _schema_issue(errors: "list[ValidationError]") -> Issue:
+    first = errors[0]
+    message = first.message if len(first.message) <= 200 else f"{first.message[:120]} … {first.message[-60:]}"
+    if len(errors) > 1:
+        message += f" (and {len(errors) - 1} more such faults)"
+    return Issue(json_path(first.absolute_path), message)
