@@ -1,0 +1,183 @@
+"""States as vectors: a fixed-length layout for the moments of any storyworld, fitted on a corpus of plays.
+
+Worlds differ in their names, so a variable's value goes to the slot that the digest of its name picks (blake2b: the
+same in every process); two variables of one world in one slot are averaged. Values are scaled by their declared
+bounds, and every component is standardised by the mean and deviation over the corpus. Which options are open is left
+out on purpose: it is what the features found in these vectors are tested against.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from math import isfinite
+from typing import Any, Self
+
+import numpy as np
+
+from lit_narrative.tasks.storyworld.simulate import Play
+from lit_narrative.tasks.storyworld.world import Variable, World
+from lit_narrative.views import State
+
+VERSION = 1
+"""Of the layout's meaning: a saved layout of another version is refused."""
+POSITIONS = 8
+"""One-hot places for an encounter's position in its file; later encounters share the last."""
+ACTIONS = 4
+"""One-hot places for the slot of the last choice; later slots share the last."""
+TURNS = 20
+"""The turn at which the turn fraction reaches 1."""
+MIN_STD = 0.05
+"""Components that hardly vary are not blown up beyond 20 times."""
+
+
+@dataclass(frozen=True, eq=False)
+class StateLayout:
+    """Where each fact about a moment of play goes in the vector, and the corpus statistics that standardise it.
+
+    The vector holds, in order: ``slots`` values in -1..1 and ``slots`` presences, the encounter's position one-hot,
+    the last choice's slot one-hot, the encounter's relative position, the turn fraction and the share of encounters
+    visited.
+
+    Attributes:
+        slots: number of hashed variable slots.
+        mean: (dim,) float64, over the states of the corpus.
+        std: (dim,) float64, likewise, at least ``MIN_STD``.
+    """
+
+    slots: int
+    mean: np.ndarray
+    std: np.ndarray
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return dimension(self.slots)
+
+    @classmethod
+    def fit(cls, plays: Iterable[tuple[World, Sequence[Play]]], slots: int = 32) -> Self:
+        """Fit the statistics on the plays of each world.
+
+        Args:
+            plays: worlds with their plays.
+            slots: number of hashed variable slots, at least 1.
+
+        Raises:
+            ValueError: There is no state in the plays, or ``slots`` is less than 1.
+        """
+        if slots < 1:
+            raise ValueError(f"slots must be at least 1; got {slots}")
+        raw = [raw_vectors(world, world_plays, slots) for world, world_plays in plays]
+        if not sum(map(len, raw)):
+            raise ValueError("a state layout needs at least one state to fit on; the plays hold none")
+        stacked = np.concatenate(raw)
+        return cls(slots, stacked.mean(0), np.maximum(stacked.std(0), MIN_STD))
+
+    def vectors(self, world: World, plays: Sequence[Play]) -> np.ndarray:
+        """The standardised states of plays of one world, in order: (n, dim) float32, always finite."""
+        return ((raw_vectors(world, plays, self.slots) - self.mean) / self.std).astype(np.float32)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that `from_json` reads back exactly."""
+        return {"version": VERSION, "slots": self.slots, "mean": self.mean.tolist(), "std": self.std.tolist()}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Rebuild a saved layout.
+
+        Raises:
+            ValueError: The layout has another version or its statistics another length.
+        """
+        if value.get("version") != VERSION:
+            raise ValueError(f"the state layout has version {value.get('version')}, this release reads {VERSION}")
+        layout = cls(value["slots"], np.array(value["mean"]), np.array(value["std"]))
+        if layout.mean.shape != (layout.dim,) or layout.std.shape != (layout.dim,):
+            raise ValueError(f"a layout of {layout.slots} slots needs {layout.dim} statistics; got {len(layout.mean)}")
+        return layout
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that name this layout, statistics included."""
+        return blake2b(json.dumps(self.to_json()).encode(), digest_size=6).hexdigest()
+
+
+def dimension(slots: int) -> int:
+    """Length of the vector of a layout with that many variable slots."""
+    return 2 * slots + POSITIONS + ACTIONS + 3
+
+
+def raw_vectors(world: World, plays: Sequence[Play], slots: int) -> np.ndarray:
+    """The states of plays before standardisation: (n, dim) float64 within -1..1."""
+    steps = [step for play in plays for step in play.steps]
+    raw = np.zeros((len(steps), dimension(slots)))
+    if not steps:
+        return raw
+    raw[:, : 2 * slots] = _variables(world, [step.state for step in steps], slots)
+    rows, first, total = np.arange(len(steps)), 2 * slots, len(world.encounters)
+    position = np.array([step.index for step in steps])
+    raw[rows, first + np.minimum(position, POSITIONS - 1)] = 1
+    action = np.array([choice for play in plays for choice in _last_choices(play)])
+    acted = action >= 0
+    raw[rows[acted], first + POSITIONS + np.minimum(action[acted], ACTIONS - 1)] = 1
+    raw[:, -3] = position / max(total - 1, 1)
+    raw[:, -2] = np.minimum([step.turn / TURNS for step in steps], 1)
+    raw[:, -1] = np.minimum([step.visited / total for step in steps], 1)
+    return raw
+
+
+def states(world: World, plays: Sequence[Play], layout: StateLayout, world_id: str) -> list[State]:
+    """The rows of the ``states`` view for one world.
+
+    Args:
+        world: the world played.
+        plays: its plays.
+        layout: fitted on a corpus.
+        world_id: tells the worlds of a set apart; splits and permutations keep a world's states together.
+    """
+    steps = [(number, step) for number, play in enumerate(plays) for step in play.steps]
+    rows = []
+    for vector, (number, step) in zip(layout.vectors(world, plays), steps, strict=True):
+        meta = {
+            "world": world_id,
+            "play": number,
+            "turn": step.turn,
+            "encounter": step.encounter,
+            "text": world.encounters[step.index].text,
+            "options": step.options,
+        }
+        rows.append(State(vector, str(step.index), step.open, meta))
+    return rows
+
+
+@lru_cache(maxsize=4096)
+def slot_of(name: str, slots: int) -> int:
+    """The slot of a variable's name: the same in every process."""
+    digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % slots
+
+
+def scaled(value: float, variable: Variable) -> float:
+    """A value on -1..1: linear between finite bounds, squashed where a bound is missing, 0 if not finite."""
+    if not isfinite(value):
+        return 0.0
+    width = variable.maximum - variable.minimum
+    if isfinite(width) and width > 0:
+        return min(max(2 * (value - variable.minimum) / width - 1, -1.0), 1.0)
+    return value / (1 + abs(value))
+
+
+def _variables(world: World, moments: Sequence[dict[str, float]], slots: int) -> np.ndarray:
+    """Values and presences by slot: (n, 2 slots)."""
+    names = list(world.variables)
+    where = np.zeros((len(names), slots))
+    where[np.arange(len(names)), [slot_of(name, slots) for name in names]] = 1
+    share = where / np.maximum(where.sum(0), 1)
+    values = [[scaled(moment[name], variable) for name, variable in world.variables.items()] for moment in moments]
+    presence = np.broadcast_to(where.max(0, initial=0), (len(moments), slots))
+    return np.hstack([np.reshape(values, (len(moments), len(names))) @ share, presence])
+
+
+def _last_choices(play: Play) -> list[int]:
+    """For each step the option slot chosen just before it; -1 at the start."""
+    return [-1, *(-1 if step.choice is None else step.choice for step in play.steps)][: len(play.steps)]
