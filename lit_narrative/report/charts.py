@@ -1,0 +1,214 @@
+"""Small charts as inline SVG: lines over steps, a histogram, dots with intervals.
+
+Each returns finished markup that follows the page's colours and says in its label what it shows. A tone is one of the
+page's colour roles: ``final``, ``sft``, ``corpus``, ``validation``, ``plain``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from lit_narrative.report.svg import Axis, Element, drawing, node, padded, path, tick_label
+from lit_narrative.report.wording import number
+
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A curve.
+
+    Attributes:
+        name: shown in the legend and in tooltips.
+        points: (x, y), by ascending x, at least one.
+        tone: colour role.
+        band: half-height of a shaded band at each point, or empty.
+        marked: draw the points themselves, for curves of few points.
+        faint: draw it in the background.
+    """
+
+    name: str
+    points: Points
+    tone: str = "final"
+    band: Sequence[float] = ()
+    marked: bool = False
+    faint: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A horizontal line to compare with."""
+
+    name: str
+    value: float
+    tone: str = "sft"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Size and bounds of a chart; a bound left at None follows the data."""
+
+    width: float = 360
+    height: float = 190
+    low: float | None = None
+    high: float | None = None
+    x_label: str = ""
+    marks: Sequence[float] = ()
+
+
+def line_chart(title: str, lines: Sequence[Line], levels: Sequence[Level] = (), frame: Frame | None = None) -> Markup:
+    """Draw curves over whole steps, with levels as dashed lines and ``frame.marks`` as faint uprights."""
+    frame = frame or Frame()
+    x, y = _axes(lines, levels, frame)
+    parts = [*_grid(x, y, frame), *(_upright(x(mark), y) for mark in frame.marks if x.low < mark < x.high)]
+    for line in lines:
+        parts += _curve(line, x, y)
+    parts += [_level(level, x, y) for level in levels]
+    return drawing(frame.width, frame.height, _describe(title, lines, levels), parts, "chart")
+
+
+def histogram(title: str, counts: Sequence[int], labels: Sequence[str], frame: Frame | None = None) -> Markup:
+    """Draw one bar a bin; ``labels`` name the bins (an empty label leaves the axis bare there)."""
+    frame = frame or Frame()
+    x = Axis(0, len(counts), 34, frame.width - 8)
+    y = Axis(0, max(*counts, 1) * 1.08, frame.height - 34, 8)
+    bars = [_bar(index, count, labels[index], x, y) for index, count in enumerate(counts)]
+    names = [
+        node("text", text=label, x=x(index + 0.5), y=y.start + 14, text_anchor="middle", class_="tick")
+        for index, label in enumerate(labels)
+    ]
+    label = f"{title}: " + ", ".join(f"{name or 'next'} {count}" for name, count in zip(labels, counts, strict=True))
+    parts = [*_rules(x, y), *bars, *names, _x_label(x, frame)]
+    return drawing(frame.width, frame.height, label, parts, "chart")
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """A value, with its interval where it has one; ``hollow`` draws a ring."""
+
+    name: str
+    value: float
+    tone: str
+    interval: tuple[float, float] | None = None
+    hollow: bool = False
+
+
+def dot_chart(
+    title: str, rows: Sequence[tuple[str, Sequence[Dot]]], bounds: tuple[float, float] = (0, 1), gutter: float = 118
+) -> Markup:
+    """Draw a row a name: its dots on a common axis over ``bounds``, joined by a thin line.
+
+    Args:
+        title: what is compared.
+        rows: (name, dots).
+        bounds: ends of the axis; what lies outside is drawn at the end.
+        gutter: room for the names, in units of which the chart is 360 wide.
+    """
+    height, x = 24.0, Axis(*bounds, gutter, 346)
+    y = Axis(0, 1, 10 + height * len(rows), 4)
+    parts = [part for tick in x.ticks(5) for part in (_upright(x(tick), y), _tick(x, y, tick, x.ticks(5)))]
+    for index, (name, dots) in enumerate(rows):
+        middle = 10 + height * (index + 0.5)
+        parts.append(node("text", text=name, x=gutter - 10, y=middle + 4, text_anchor="end", class_="name"))
+        parts += _dots(name, dots, x, middle)
+    words = "; ".join(f"{name}: " + ", ".join(f"{dot.name} {number(dot.value)}" for dot in dots) for name, dots in rows)
+    return drawing(360, y.start + 20, f"{title}. {words}", parts, "chart")
+
+
+def _axes(lines: Sequence[Line], levels: Sequence[Level], frame: Frame) -> tuple[Axis, Axis]:
+    xs = [x for line in lines for x, _ in line.points]
+    ys = [y for line in lines for _, y in line.points] + [level.value for level in levels]
+    ys += [y + side * half for line in lines for (_, y), half in zip(line.points, line.band, strict=False) for side in (-1, 1)]
+    low, high = padded(ys)
+    low, high = (low if frame.low is None else frame.low), (high if frame.high is None else frame.high)
+    left, right = (min(xs), max(xs)) if min(xs) < max(xs) else (min(xs) - 0.5, max(xs) + 0.5)
+    bottom = frame.height - (34 if frame.x_label else 22)
+    return Axis(left, right, 42, frame.width - 10), Axis(low, max(high, low + 1e-9), bottom, 8)
+
+
+def _grid(x: Axis, y: Axis, frame: Frame) -> list[Element]:
+    ticks = x.ticks(5, least=1)
+    return [*_rules(x, y), *(_tick(x, y, tick, ticks) for tick in ticks), _x_label(x, frame)]
+
+
+def _tick(x: Axis, y: Axis, tick: float, ticks: Sequence[float]) -> Element:
+    text = tick_label(tick, _step(ticks))
+    return node("text", text=text, x=x(tick), y=y.start + 14, text_anchor="middle", class_="tick")
+
+
+def _step(ticks: Sequence[float]) -> float:
+    return ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
+
+
+def _rules(x: Axis, y: Axis) -> list[Element]:
+    ticks = y.ticks()
+    parts = []
+    for tick in ticks:
+        parts.append(node("line", x1=x.start, x2=x.end, y1=y(tick), y2=y(tick), class_="rule"))
+        label = tick_label(tick, _step(ticks))
+        parts.append(node("text", text=label, x=x.start - 6, y=y(tick) + 4, text_anchor="end", class_="tick"))
+    return parts
+
+
+def _x_label(x: Axis, frame: Frame) -> Element:
+    middle = (x.start + x.end) / 2
+    return node("text", text=frame.x_label, x=middle, y=frame.height - 4, text_anchor="middle", class_="tick")
+
+
+def _upright(x: float, y: Axis) -> Element:
+    return node("line", x1=x, x2=x, y1=y.start, y2=y.end, class_="rule")
+
+
+def _curve(line: Line, x: Axis, y: Axis) -> list[Element]:
+    places = [(x(a), y(b)) for a, b in line.points]
+    tone = f"tone-{line.tone}" + (" faint" if line.faint else "")
+    parts = [_band(line, x, y)] if line.band else []
+    parts.append(node("path", d=path(places), class_=f"curve {tone}"))
+    marked = line.marked or len(places) == 1
+    radius, look = (4.0, f"dot marked {tone}") if marked else (1.5, f"dot {tone}")
+    for (a, b), (at_x, at_y) in zip(line.points, places, strict=True):
+        tip = node("title", text=f"{line.name}, step {a:g}: {number(b)}")
+        parts.append(node("circle", tip, cx=at_x, cy=at_y, r=radius, class_=look))
+    return parts
+
+
+def _band(line: Line, x: Axis, y: Axis) -> Element:
+    spread = [(x(a), b, half) for (a, b), half in zip(line.points, line.band, strict=True)]
+    upper = [(a, y(min(b + half, y.high))) for a, b, half in spread]
+    lower = [(a, y(max(b - half, y.low))) for a, b, half in reversed(spread)]
+    return node("path", d=path([*upper, *lower]) + "Z", class_=f"band tone-{line.tone}")
+
+
+def _level(level: Level, x: Axis, y: Axis) -> Element:
+    tip = node("title", text=f"{level.name}: {number(level.value)}")
+    at = y(min(max(level.value, y.low), y.high))
+    return node("line", tip, x1=x.start, x2=x.end, y1=at, y2=at, class_=f"level tone-{level.tone}")
+
+
+def _bar(index: int, count: int, label: str, x: Axis, y: Axis) -> Element:
+    tip = node("title", text=f"{label}: {count}" if label else str(count))
+    width = x(index + 1) - x(index)
+    return node("rect", tip, x=x(index) + 1, y=y(count), width=width - 2, height=y.start - y(count), rx=2, class_="bar")
+
+
+def _dots(row: str, dots: Sequence[Dot], x: Axis, y: float) -> list[Element]:
+    ends = [_inside(x, dot.value) for dot in dots]
+    parts = [node("line", x1=min(ends), x2=max(ends), y1=y, y2=y, class_="join")] if ends else []
+    for dot, end in zip(dots, ends, strict=True):
+        if dot.interval is not None:
+            low, high = (_inside(x, bound) for bound in dot.interval)
+            parts.append(node("line", x1=low, x2=high, y1=y, y2=y, class_=f"range tone-{dot.tone}"))
+        tip = node("title", text=f"{row}, {dot.name}: {number(dot.value)}")
+        look = "hollow" if dot.hollow else "marked"
+        parts.append(node("circle", tip, cx=end, cy=y, r=5, class_=f"dot {look} tone-{dot.tone}"))
+    return parts
+
+
+def _inside(x: Axis, value: float) -> float:
+    return x(min(max(value, x.low), x.high))
+
+
+def _describe(title: str, lines: Sequence[Line], levels: Sequence[Level]) -> str:
+    ends = [f"{line.name} from {number(line.points[0][1])} to {number(line.points[-1][1])}" for line in lines]
+    return f"{title}: " + ", ".join([*ends, *(f"{level.name} {number(level.value)}" for level in levels)])

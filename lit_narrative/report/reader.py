@@ -1,0 +1,176 @@
+"""Read a recipe's out folder.
+
+The folder holds one folder a job. ``test_sft`` and ``test_final`` are the held-out tests and must be there with their
+figures; every other folder that has a ``metrics.csv`` is a training job. What else a job keeps (samples, SAEs, its
+configuration) is read where it is found.
+"""
+
+import csv
+import math
+from pathlib import Path
+
+from lit_narrative.errors import UserError
+from lit_narrative.report.record import Record, read_record, read_records
+from lit_narrative.report.records import (
+    Curve,
+    Cycle,
+    Feature,
+    HeldOutTest,
+    Issue,
+    Job,
+    Level,
+    Outcome,
+    Run,
+    Sample,
+    TopState,
+)
+
+BEFORE, AFTER = "test_sft", "test_final"
+"""The two held-out tests: the policy that RL starts from, and the one it ends with."""
+
+
+def read_run(out: str | Path) -> Run:
+    """Read what the jobs of a recipe have left in ``out``.
+
+    Raises:
+        UserError: there is no such folder, a held-out test is missing, or a file is not what it should be.
+    """
+    folder = Path(out)
+    if not folder.is_dir():
+        raise UserError(f"there is no folder '{folder}': give the out folder of a recipe, such as runs/storyworld")
+    jobs = (path.parent for path in sorted(folder.glob("*/metrics.csv")))
+    training = {job.name: read_job(job) for job in jobs if job.name not in {BEFORE, AFTER}}
+    return Run(folder, read_test(folder / BEFORE), read_test(folder / AFTER), training)
+
+
+def read_test(job: Path) -> HeldOutTest:
+    """Read a test job.
+
+    Raises:
+        UserError: its figures are missing.
+    """
+    figures, samples = job / "verifiers" / "test.json", job / "samples" / "test.jsonl"
+    if not figures.is_file():
+        raise UserError(
+            f"'{figures}' is missing. It comes from the recipe's job '{job.name}': run the recipe again with "
+            f"`lit-narrative run RECIPE`, or that job alone with `lit-narrative test`"
+        )
+    rows = read_records(samples) if samples.is_file() else []
+    return HeldOutTest(job.name, _outcome(read_record(figures)), tuple(_sample(row) for row in rows))
+
+
+def read_job(job: Path) -> Job:
+    """Read a training job."""
+    config = job / "config.yaml"
+    return Job(
+        name=job.name,
+        curves=read_curves(job / "metrics.csv"),
+        config=config.read_text(encoding="utf-8") if config.is_file() else None,
+        cycles=tuple(_cycle(read_record(path)) for path in sorted(job.glob("sae/cycle_*/features.json"))),
+    )
+
+
+def read_curves(path: Path) -> dict[str, Curve]:
+    """Read the table of Lightning's ``CSVLogger``: one curve a column, over the column ``step``.
+
+    Empty cells and values that are not finite are left out, for they have no place on a chart.
+
+    Raises:
+        UserError: a cell is not a number, or the column ``step`` is missing.
+    """
+    points: dict[str, list[tuple[float, float]]] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            step = _cell(path, "step", row.get("step"))
+            for name, cell in row.items():
+                value = _cell(path, name, cell) if cell else math.nan
+                if math.isfinite(value) and name not in {"step", "epoch"}:
+                    points.setdefault(name, []).append((step, value))
+    return {name: tuple(sorted(curve, key=lambda point: point[0])) for name, curve in points.items()}
+
+
+def _cell(path: Path, column: str, cell: str | None) -> float:
+    try:
+        return float(cell or "")
+    except ValueError as error:
+        raise UserError(f"{path}: column '{column}' holds {cell!r}, which is not a number") from error
+
+
+def _outcome(record: Record) -> Outcome:
+    corpus, seed = record.child("corpus"), record.maybe("seed")
+    if (n := int(record.number("n"))) < 1:
+        raise UserError(f"{record.where}: 'n' must be at least 1, not {n}: a test without samples says nothing")
+    return Outcome(
+        n=n,
+        level=_level(record),
+        reward_ci=_pair(record, "reward_ci"),
+        valid_json=record.number("valid_json"),
+        unique=record.number("unique"),
+        unique_names=record.maybe("unique_names"),
+        unique_skeleton=record.maybe("unique_skeleton"),
+        corpus=_level(corpus) if corpus.value else None,
+        seed=None if seed is None else int(seed),
+    )
+
+
+def _level(record: Record) -> Level:
+    return Level(record.number("reward"), record.maybe("seed_total"), record.numbers("components"))
+
+
+def _pair(record: Record, key: str) -> tuple[float, float]:
+    match record.items(key):
+        case [float() | int() as low, float() | int() as high] if math.isfinite(low) and math.isfinite(high):
+            return float(low), float(high)
+    raise UserError(f"{record.where}: '{key}' must be two finite numbers, not {record.value.get(key)!r}")
+
+
+def _sample(record: Record) -> Sample:
+    issues = (
+        Issue(issue.text("path"), issue.text("message"), issue.text("severity")) for issue in record.children("issues")
+    )
+    return Sample(
+        prompt=record.text("prompt"),
+        text=record.text("text"),
+        reward=record.number("reward"),
+        components=record.numbers("components"),
+        issues=tuple(issues),
+        finished=record.value.get("finished") is not False,
+    )
+
+
+def _cycle(record: Record) -> Cycle:
+    features = tuple(_feature(feature) for feature in record.children("features"))
+    listed = sum(feature.significant for feature in features)
+    return Cycle(
+        number=int(record.number("cycle")),
+        metrics=record.numbers("metrics"),
+        density=tuple(value for value in record.items("density") if isinstance(value, int | float)),
+        readout=record.numbers("readout"),
+        features=features,
+        significant=max(listed, int(record.maybe("significant") or 0)),
+        targets=record.text("targets"),
+        matched_cosine=record.maybe("matched_cosine"),
+    )
+
+
+def _feature(record: Record) -> Feature:
+    return Feature(
+        latent=int(record.number("latent")),
+        density=record.maybe("density"),
+        correlation=record.maybe("correlation"),
+        conditional_mi=record.maybe("conditional_mi"),
+        p=record.maybe("p"),
+        q=record.maybe("q"),
+        significant=record.value.get("significant") is True,
+        top_states=tuple(_top_state(state) for state in record.children("top_states")),
+    )
+
+
+def _top_state(record: Record) -> TopState:
+    return TopState(
+        activation=record.number("activation"),
+        encounter=record.text("encounter"),
+        text=record.text("text"),
+        open=tuple(map(str, record.items("open"))),
+        closed=tuple(map(str, record.items("closed"))),
+    )

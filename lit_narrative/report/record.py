@@ -1,0 +1,117 @@
+"""A JSON object from a file, read so that an error names the file and the key."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lit_narrative.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A JSON object and where it comes from.
+
+    Attributes:
+        where: the file, with the line or key inside it, for error messages.
+        value: the object.
+    """
+
+    where: str
+    value: Mapping[str, Any]
+
+    def number(self, key: str) -> float:
+        """Return the finite number at ``key``.
+
+        Raises:
+            UserError: there is none.
+        """
+        found = self.maybe(key)
+        if found is None:
+            raise UserError(f"{self.where}: '{key}' must be a finite number, not {self.value.get(key)!r}")
+        return found
+
+    def maybe(self, key: str) -> float | None:
+        """Return the number at ``key``; None where it is absent, null, NaN or infinite."""
+        return finite(self.value.get(key))
+
+    def numbers(self, key: str) -> dict[str, float]:
+        """Return the finite numbers of the object at ``key`` (empty if absent)."""
+        entries = ((name, finite(value)) for name, value in self.child(key).value.items())
+        return {name: value for name, value in entries if value is not None}
+
+    def text(self, key: str) -> str:
+        """Return the text at ``key`` (empty if absent)."""
+        value = self.value.get(key)
+        return "" if value is None else str(value)
+
+    def child(self, key: str) -> "Record":
+        """Return the object at ``key`` (an empty one if absent).
+
+        Raises:
+            UserError: something else is there.
+        """
+        return as_record(f"{self.where}: '{key}'", self.value.get(key) or {})
+
+    def children(self, key: str) -> Iterator["Record"]:
+        """Yield the objects of the list at ``key`` (none if absent)."""
+        for index, item in enumerate(self.items(key)):
+            yield as_record(f"{self.where}: '{key}[{index}]'", item)
+
+    def items(self, key: str) -> list[Any]:
+        """Return the list at ``key`` (empty if absent).
+
+        Raises:
+            UserError: something else is there.
+        """
+        value = self.value.get(key)
+        if value is not None and not isinstance(value, list):
+            raise UserError(f"{self.where}: '{key}' must be a list, not {type(value).__name__}")
+        return value or []
+
+
+def finite(value: Any) -> float | None:
+    """Return a finite number as a float, anything else as None (a bool is no number)."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def as_record(where: str, value: Any) -> Record:
+    """Wrap a JSON value that must be an object.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not isinstance(value, dict):
+        raise UserError(f"{where} must be an object, not {type(value).__name__}")
+    return Record(where, value)
+
+
+def read_record(path: Path) -> Record:
+    """Read a file that holds one JSON object.
+
+    Raises:
+        UserError: the file holds something else.
+    """
+    return as_record(str(path), _decode(str(path), path.read_text(encoding="utf-8")))
+
+
+def read_records(path: Path) -> list[Record]:
+    """Read a JSON Lines file of objects; empty lines are skipped.
+
+    Raises:
+        UserError: a line holds something else.
+    """
+    lines = path.read_text(encoding="utf-8").split("\n")
+    places = [(f"{path}, line {index}", line) for index, line in enumerate(lines, start=1) if line.strip()]
+    return [as_record(place, _decode(place, line)) for place, line in places]
+
+
+def _decode(where: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{where} is not valid JSON: {error}") from error

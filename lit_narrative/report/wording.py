@@ -1,0 +1,52 @@
+"""Numbers and foreign text as a reader should meet them."""
+
+import re
+from collections.abc import Sequence
+
+NONE = "–"
+"""Shown where there is no value: a quantity that was not measured, or is not defined."""
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+
+
+def clip(text: str, limit: int) -> str:
+    """Make foreign text safe to lay out: at most ``limit`` characters, no controls, no stray surrogates.
+
+    Direction marks go too: one of them in a sample would turn the rest of the page around. Escaping for HTML is left
+    to whoever writes the page.
+    """
+    cut = text[: limit - 1].rstrip() + "…" if len(text) > limit else text
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", cut)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Write a value with fixed decimals; ``None`` becomes a dash, and a negative zero loses its sign."""
+    if value is None:
+        return NONE
+    return f"{value:.{digits}f}".replace("-", "−") if round(value, digits) else f"{0:.{digits}f}"
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """Write a difference with its sign, a true minus sign included."""
+    return ("+" if round(value, digits) > 0 else "") + number(value, digits)
+
+
+def percent(share: float | None) -> str:
+    """Write a share in [0, 1] as a percentage: whole, but with a decimal where rounding would claim all or nothing."""
+    if share is None:
+        return NONE
+    whole = f"{100 * share:.0f}%"
+    return f"{100 * share:.1f}%" if whole in {"0%", "100%"} and share not in {0, 1} else whole
+
+
+def interval(bounds: Sequence[float] | None, digits: int = 3) -> str:
+    """Write an interval as ``0.72 to 0.76``."""
+    if bounds is None:
+        return NONE
+    low, high = bounds
+    return f"{number(low, digits)} to {number(high, digits)}"
+
+
+def listing(words: Sequence[str]) -> str:
+    """Join words as a sentence does: ``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
