@@ -59,3 +59,22 @@ class State:
     context: str
     affordances: tuple[bool, ...]
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a task's verifiers say of one text.
+
+    Attributes:
+        total: weighted score in 0..1.
+        components: each verifier's score in 0..1.
+        valid: whether the text could be read at all.
+        issues: what is wrong, each with ``path``, ``message`` and ``severity``.
+        extra: further scores of the text by other standards, for the record.
+    """
+
+    total: float
+    components: Mapping[str, float]
+    valid: bool
+    issues: tuple[Mapping[str, str], ...] = ()
+    extra: Mapping[str, float] = field(default_factory=dict)

@@ -26,7 +26,7 @@ class ScratchModel:
         positions: longest sequence, prompt and completion together.
         tie_embeddings: share the input and output embedding.
         dropout: dropout rate (gpt2 only: the llama architecture has none but in attention).
-        seed: of the weights.
+        seed: of the weights; default: the run's seed.
     """
 
     architecture: Literal["gpt2", "llama"] = "llama"
@@ -37,7 +37,7 @@ class ScratchModel:
     positions: int = 256
     tie_embeddings: bool = True
     dropout: float = 0.0
-    seed: int = 0
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.heads:

@@ -83,11 +83,6 @@ class Sampler(Protocol):
     ) -> list[Rollout]: ...
 
 
-def stream_seed(*parts: int) -> int:
-    """A 63-bit seed that depends on every part (run seed, epoch, prompt, sample …) and on nothing else."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
-
-
 def uniforms(seeds: Sequence[int], count: int) -> torch.Tensor:
     """(len(seeds), count) float32 in [0, 1): ``count`` draws of every stream."""
     rows = [np.random.Generator(np.random.Philox(key=seed)).random(count, dtype=np.float32) for seed in seeds]
@@ -168,6 +163,7 @@ def _rollouts(
             logprobs=logprobs[: len(ids)].clone(),
             finished=bool(ids[-1] == tokenizer.eos_token_id),
             text=text,
+            prompt=request.prompt.text,
             columns=request.prompt.columns,
             group=group,
         )

@@ -1,6 +1,6 @@
-"""A rollout: one sampled completion, as the sampler made it."""
+"""A rollout: one sampled completion, as the sampler made it; and a window of them with their scores."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ class Rollout:
         logprobs: (length,) float32, log-probability of each sampled id under the sampling distribution, in nats.
         finished: whether the policy ended the text itself (False: it ran out of tokens).
         text: the decoded completion without special tokens.
+        prompt: the prompt's text.
         columns: what the prompt carries for the rewards.
         group: index of the prompt within its batch; rollouts of one group share a prompt.
     """
@@ -26,5 +27,27 @@ class Rollout:
     logprobs: torch.Tensor
     finished: bool
     text: str
+    prompt: str = ""
     columns: Mapping[str, Any] = field(default_factory=dict)
     group: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredRollouts:
+    """The rollouts of one window on one process, as they were scored.
+
+    Attributes:
+        epoch: the cycle.
+        number: the window within the cycle.
+        rollouts: R of them, groups one after another.
+        rewards: by name, (R,); NaN where a reward could not score.
+        totals: (R,) weighted sums.
+        advantages: (R,).
+    """
+
+    epoch: int
+    number: int
+    rollouts: Sequence[Rollout]
+    rewards: Mapping[str, torch.Tensor]
+    totals: torch.Tensor
+    advantages: torch.Tensor

@@ -1,0 +1,210 @@
+"""The virtuous cycle: play what the policy writes, refresh the SAE on it, and reward what the SAE can read."""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from lit_narrative.callbacks.processes import gather_lists
+from lit_narrative.callbacks.rollouts import RolloutCallback
+from lit_narrative.circuits.features import analyse
+from lit_narrative.errors import UserError
+from lit_narrative.modules.grpo import GRPOModule
+from lit_narrative.modules.sae import SAEModule
+from lit_narrative.rl.rollout import ScoredRollouts
+from lit_narrative.seeds import run_seed, stream_seed
+from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality
+from lit_narrative.tasks.storyworld.states import StateLayout
+from lit_narrative.views import State
+
+logger = logging.getLogger(__name__)
+REWARD = "feature_quality"
+
+
+@dataclass(frozen=True)
+class Played:
+    """States of the worlds that could be played, training worlds and held-out worlds apart."""
+
+    written: int
+    valid: int
+    train: list[State]
+    heldout: list[State]
+
+
+class SAERefresh(RolloutCallback):
+    """At the start of every cycle: write worlds with the policy, play them, train the SAE on their states, swap the
+    ``feature_quality`` reward to the new SAE.
+
+    The SAE goes on from the last cycle's weights, and its latents are matched to the old ones, so that a feature keeps
+    its index. Metrics ``cycle/*``; ``sae/cycle_<n>/`` holds the SAE (sae-lens reads it), its layout and its features.
+
+    Args:
+        sae: the SAE and how it is trained.
+        worlds: worlds to write a cycle.
+        plays_per_world: random plays of each.
+        steps: training steps of a refresh.
+        batch_size: states a step.
+        heldout: share of worlds kept from training, to measure on.
+        min_worlds: with fewer playable worlds the refresh is skipped, with a warning.
+        threshold: mean reward of a cycle that counts as reached, for ``cycle/to_threshold``.
+    """
+
+    def __init__(
+        self,
+        sae: SAEModule,
+        worlds: int = 128,
+        plays_per_world: int = 3,
+        steps: int = 200,
+        batch_size: int = 256,
+        heldout: float = 0.2,
+        min_worlds: int = 16,
+        threshold: float | None = None,
+    ) -> None:
+        self.sae = sae
+        self.worlds, self.plays_per_world, self.steps, self.batch_size = worlds, plays_per_world, steps, batch_size
+        self.heldout, self.min_worlds, self.threshold = heldout, min_worlds, threshold
+        self.version = -1
+        self._rewards: list[float] = []
+        self._sum, self._count, self._started, self._spent = 0.0, 0, 0.0, 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a run whose rewards do not use the SAE."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit" and isinstance(pl_module, GRPOModule) and REWARD not in pl_module.reward_weights:
+            raise UserError(f"callback SAERefresh needs '{REWARD}' among model.rewards; add it with its weight")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After a resume the reward gets the SAE of the interrupted cycle back."""
+        if self.version >= 0:
+            self._swap(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write, play, refresh, swap: before the cycle's first rollout."""
+        assert isinstance(pl_module, GRPOModule)
+        self._sum, self._count, self._started = 0.0, 0, time.perf_counter()
+        cycle = trainer.current_epoch
+        played = self._play(trainer, pl_module, cycle)
+        metrics: dict[str, float] = {
+            "number": cycle,
+            "worlds": played.written,
+            "valid_worlds": played.valid,
+            "states": len(played.train) + len(played.heldout),
+            "skipped": float(played.valid < self.min_worlds),
+        }
+        if played.valid < self.min_worlds:
+            logger.warning(
+                "cycle %d: only %d of %d worlds can be played (min_worlds=%d); the SAE stays as it is",
+                cycle,
+                played.valid,
+                played.written,
+                self.min_worlds,
+            )
+        else:
+            metrics |= self._refresh(trainer, pl_module, played, cycle)
+        self._spent = time.perf_counter() - self._started
+        pl_module.log_dict({f"cycle/{name}": torch.tensor(float(value)) for name, value in metrics.items()})
+
+    def on_rollouts(self, trainer: Trainer, module: GRPOModule, scored: ScoredRollouts) -> None:
+        """Add a window to the cycle's mean reward."""
+        totals = torch.tensor(gather_lists(trainer, scored.totals.tolist()))
+        self._sum += float(totals.nansum())
+        self._count += int((~totals.isnan()).sum())
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log how the cycle went."""
+        if not self._count:
+            return
+        reward = self._sum / self._count
+        metrics = {"reward": reward, "refresh_share": self._spent / (time.perf_counter() - self._started)}
+        if self._rewards:
+            metrics["improvement"] = reward - self._rewards[-1]
+        self._rewards.append(reward)
+        reached = [n for n, value in enumerate(self._rewards, 1) if self.threshold is not None and value >= self.threshold]
+        if reached:
+            metrics["to_threshold"] = reached[0]
+        pl_module.log_dict({f"cycle/{name}": torch.tensor(float(value)) for name, value in metrics.items()})
+
+    # --- the steps of a refresh -------------------------------------------------------------------------------------
+
+    def _play(self, trainer: Trainer, module: GRPOModule, cycle: int) -> Played:
+        """Worlds of the current policy, and the states of their plays."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        prompts = data.view("prompts", "train")
+        rng = np.random.default_rng([run_seed(), cycle])
+        count = min(8 if trainer.fast_dev_run else self.worlds, len(prompts))
+        chosen = rng.choice(len(prompts), size=count, replace=False)
+        own = [prompts[int(index)] for index in chosen[trainer.global_rank :: trainer.world_size]]
+        rollouts = gather_lists(trainer, module.generate(own, seed=stream_seed(run_seed(), cycle, 0x5AE)))
+        rollouts.sort(key=lambda rollout: int(rollout.columns["index"]))
+        worlds = data.play([rollout.text for rollout in rollouts], self.plays_per_world, seed=stream_seed(run_seed(), cycle))
+        border = round(len(worlds) * (1 - self.heldout))
+        train, heldout = worlds[:border], worlds[border:]
+        return Played(len(rollouts), len(worlds), [s for w in train for s in w], [s for w in heldout for s in w])
+
+    def _refresh(self, trainer: Trainer, module: GRPOModule, played: Played, cycle: int) -> dict[str, float]:
+        train, heldout = _vectors(played.train), _vectors(played.heldout)
+        before = self.sae.decoder() if self.version >= 0 else None
+        self.sae.build(train.shape[1])
+        self.sae.to(module.device)
+        generator = torch.Generator().manual_seed(stream_seed(run_seed(), cycle))
+        with torch.enable_grad():
+            self.sae.train_on(torch.from_numpy(train).to(module.device), self.steps, self.batch_size, generator)
+        matched = None if before is None else float(np.mean(self.sae.align(before).cosines))
+        self.sae.load_state_dict(trainer.strategy.broadcast(self.sae.state_dict()))
+        self.version = cycle
+        self._swap(trainer, module)
+        return self._report(trainer, played, heldout, matched)
+
+    def _report(
+        self, trainer: Trainer, played: Played, heldout: np.ndarray, matched: float | None
+    ) -> dict[str, float]:
+        """Measure the SAE, analyse its features, write both."""
+        own = self.sae.measure(torch.from_numpy(_vectors(played.train)).to(self.sae.device))
+        unseen = self.sae.measure(torch.from_numpy(heldout).to(self.sae.device))
+        states = [*played.train, *played.heldout]
+        features = analyse(states, self.sae.encoder(), seed=stream_seed(run_seed(), self.version))
+        metrics = {name: own[name] for name in ("explained_variance", "l0", "dead_fraction", "mse")}
+        metrics["explained_variance_heldout"] = unseen["explained_variance"]
+        summary = {"cycle": self.version, "metrics": metrics, "matched_cosine": matched, **features}
+        if trainer.is_global_zero and not trainer.fast_dev_run:
+            folder = Path(trainer.default_root_dir, "sae", f"cycle_{self.version:03d}")
+            layout: StateLayout = trainer.datamodule.layout  # type: ignore[attr-defined]
+            self.sae.save(folder, {"layout.json": layout.to_json(), "features.json": summary})
+        logged = dict(metrics, significant_features=features["significant"])
+        logged |= {f"auc_{name}": value for name, value in features["readout"].items() if value is not None}
+        return logged if matched is None else logged | {"matched_cosine": matched}
+
+    def _swap(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, GRPOModule)
+        reward = module.reward_functions[REWARD]
+        assert isinstance(reward, FeatureQuality)
+        reward.swap(self.sae.encoder(), trainer.datamodule.layout, self.version)  # type: ignore[attr-defined]
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The SAE, and where the cycle stands."""
+        return {
+            "sae": self.sae.state_dict() if self.version >= 0 else None,
+            "version": self.version,
+            "rewards": self._rewards,
+            "progress": [self._sum, float(self._count)],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them up again."""
+        self.version, self._rewards = state_dict["version"], state_dict["rewards"]
+        self._sum, self._count = state_dict["progress"][0], int(state_dict["progress"][1])
+        self._started = time.perf_counter()
+        if state_dict["sae"] is not None:
+            self.sae.build(state_dict["sae"]["sae.b_dec"].shape[0])
+            self.sae.load_state_dict(state_dict["sae"])
+
+
+def _vectors(states: list[State]) -> np.ndarray:
+    return np.stack([state.vector for state in states]).astype(np.float32, copy=False)

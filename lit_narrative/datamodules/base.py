@@ -1,0 +1,169 @@
+"""A task as data: views for the algorithms, one loader for all of them."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from lit_narrative.errors import UserError
+from lit_narrative.rl.rewards import Reward
+from lit_narrative.rl.rollout import Rollout
+from lit_narrative.seeds import run_seed
+from lit_narrative.views import Verdict
+
+Split = Literal["train", "val", "test"]
+VIEWS = ("examples", "prompts", "scored", "labelled", "states", "activations")
+
+
+class EpochSampler(DistributedSampler[Any]):
+    """The rows of this process in an order that depends on seed and epoch only.
+
+    After a kill in mid-epoch it goes on where the epoch stopped: the Trainer knows how many batches are done.
+    """
+
+    def __init__(self, *args: Any, done: Callable[[], int], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.done = done
+
+    def __iter__(self) -> Iterator[Any]:
+        rows = list(super().__iter__())
+        yield from rows[self.done() :]
+
+
+class TaskDataModule(LightningDataModule):
+    """Base of all tasks. A task overrides the views that it offers, and the rewards and verifiers if it has any.
+
+    The module being run says which view it needs and how rows become a batch; nothing is linked at construction.
+
+    Args:
+        batch_size: rows a batch and process in training.
+        eval_batch_size: rows a batch and process elsewhere; default: ``batch_size``.
+        num_workers: processes that read rows and collate them.
+    """
+
+    def __init__(self, batch_size: int = 16, eval_batch_size: int | None = None, num_workers: int = 0) -> None:
+        super().__init__()
+        self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
+
+    # --- what a task offers -----------------------------------------------------------------------------------------
+
+    def view(self, name: str, split: Split) -> Sequence[Any]:
+        """The rows of a view.
+
+        Raises:
+            UserError: if the task lacks the view, naming what it has.
+        """
+        if name not in self.views:
+            raise UserError(
+                f"{type(self).__name__} offers no '{name}' view; it has: {', '.join(self.views)}. "
+                "Choose another algorithm or another task"
+            )
+        rows: Sequence[Any] = getattr(self, name)(split)
+        return rows
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Names of the views that this task defines."""
+        return tuple(name for name in VIEWS if callable(getattr(type(self), name, None)))
+
+    def tokenizer_texts(self) -> Iterable[str]:
+        """Texts to train a tokenizer on: the task's training examples."""
+        return (row.prompt + row.completion for row in self.view("examples", "train"))
+
+    def reward_functions(self, names: Sequence[str]) -> dict[str, Reward]:
+        """The named rewards.
+
+        Raises:
+            UserError: naming the nearest name, if one is unknown.
+        """
+        raise UserError(f"{type(self).__name__} has no rewards; asked for: {', '.join(names)}")
+
+    def verify(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
+        """Judge completions by the task's own rules."""
+        raise UserError(f"{type(self).__name__} has no verifiers")
+
+    def unique_shares(self, texts: Sequence[str]) -> dict[str, float]:
+        """Share of distinct texts, and of whatever coarser identities the task knows."""
+        return {"text": len(set(texts)) / max(len(texts), 1)}
+
+    # --- loaders ----------------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> Any:
+        """Batches of the view that the module trains on."""
+        module = self._module
+        rows = self.view(module.view, "train")
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress  # type: ignore[union-attr]
+        loader = self._loader(
+            rows,
+            self.batch_size,
+            shuffle=True,
+            done=lambda: 0 if module.windowed else progress.current.ready * self.batch_size,
+            drop_last=module.windowed,
+        )
+        return module.wrap_train_loader(loader)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Batches of the view that the module is validated on."""
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Batches of the view that the module is tested on."""
+        return self._eval_loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Test prompts to complete."""
+        return self._loader(self.view("prompts", "test"), self.eval_batch_size or self.batch_size)
+
+    def _eval_loader(self, split: Split) -> DataLoader[Any]:
+        module = self._module
+        name = module.eval_view if module.eval_view in self.views else module.view
+        return self._loader(self.view(name, split), self.eval_batch_size or self.batch_size)
+
+    def _loader(
+        self,
+        rows: Sequence[Any],
+        batch_size: int,
+        shuffle: bool = False,
+        done: Callable[[], int] = lambda: 0,
+        drop_last: bool = False,
+    ) -> DataLoader[Any]:
+        trainer = self.trainer
+        assert trainer is not None
+        if not len(rows):
+            raise UserError(f"{type(self).__name__}: no rows to read; check the sizes and paths under `data`")
+        sampler = EpochSampler(
+            _Rows(rows),
+            num_replicas=trainer.world_size,
+            rank=trainer.global_rank,
+            shuffle=shuffle,
+            seed=run_seed(),
+            done=done,
+        )
+        return DataLoader(
+            _Rows(rows),
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=self._module.collate,
+            drop_last=drop_last,
+        )
+
+    @property
+    def _module(self) -> Any:
+        assert self.trainer is not None
+        return self.trainer.lightning_module
+
+
+class _Rows(Dataset[Any]):
+    """Rows as a map-style dataset."""
+
+    def __init__(self, rows: Sequence[Any]) -> None:
+        self.rows = rows
+
+    def __getitem__(self, index: int) -> Any:
+        return self.rows[index]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+

@@ -1,0 +1,165 @@
+"""Interactive storyworlds as data: written by a generator, or a user's own."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from lit_narrative.datamodules.base import Split, TaskDataModule
+from lit_narrative.errors import UserError, did_you_mean
+from lit_narrative.rl.rewards import Reward
+from lit_narrative.rl.rollout import Rollout
+from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality
+from lit_narrative.tasks.storyworld.generate import Skew, example
+from lit_narrative.tasks.storyworld.own_worlds import own_examples
+from lit_narrative.tasks.storyworld.plays import plays
+from lit_narrative.tasks.storyworld.registry import COMPONENTS
+from lit_narrative.tasks.storyworld.rewards import ComponentReward, NoveltyReward, Scorer
+from lit_narrative.tasks.storyworld.states import StateLayout, states
+from lit_narrative.tasks.storyworld.unique import unique_shares
+from lit_narrative.tasks.storyworld.verifiers import VerifierConfig
+from lit_narrative.tasks.storyworld.world import World
+from lit_narrative.views import Example, Prompt, State, Verdict
+
+MODEL_REWARDS = ("novelty", "feature_quality")
+
+
+class StoryworldData(TaskDataModule):
+    """Views ``examples`` (prompt, world as JSON), ``prompts`` and ``states`` (moments of plays).
+
+    Args:
+        worlds: a folder of ``*.json`` or a JSONL file with your own worlds; default: worlds from the generator.
+        train_size: generated worlds to train on.
+        val_size: held-out worlds, of themes and casts that training never sees.
+        test_size: likewise, disjoint from those.
+        state_worlds: worlds whose plays make the ``states`` view.
+        plays_per_world: plays of each.
+        corpus_seed: of the generated worlds.
+        skew: what the generated corpus is rich and poor in.
+        verifiers: minima and weights of the score.
+        **kwargs: of :class:`TaskDataModule`.
+    """
+
+    def __init__(
+        self,
+        worlds: str | None = None,
+        train_size: int = 12_000,
+        val_size: int = 256,
+        test_size: int = 512,
+        state_worlds: int = 256,
+        plays_per_world: int = 4,
+        corpus_seed: int = 0,
+        skew: Skew = Skew(),  # noqa: B008 (the command line shows the default's fields)
+        verifiers: VerifierConfig = VerifierConfig(),  # noqa: B008
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.worlds, self.corpus_seed, self.skew, self.verifiers = worlds, corpus_seed, skew, verifiers
+        self.sizes = {"train": train_size, "val": val_size, "test": test_size}
+        self.state_worlds, self.plays_per_world = state_worlds, plays_per_world
+        self._own: dict[str, list[Example]] | None = None
+        self._layout: StateLayout | None = None
+
+    # --- views ------------------------------------------------------------------------------------------------------
+
+    def examples(self, split: Split) -> Sequence[Example]:
+        """Prompts with worlds to imitate."""
+        if self.worlds is not None:
+            if self._own is None:
+                self._own = own_examples(self.worlds)
+            return self._own[split]
+        return _Generated(self.sizes[split], self.corpus_seed, self.skew, split)
+
+    def prompts(self, split: Split) -> Sequence[Prompt]:
+        """Prompts for the policy; the column ``reference`` holds the corpus' own world."""
+        return _Prompts(self.examples(split))
+
+    def states(self, split: Split) -> list[State]:
+        """Moments of seeded plays of corpus worlds, standardised by the layout of the training split."""
+        played = list(self._played(split))
+        return [s for key, world, runs in played for s in states(world, runs, self.layout, key)]
+
+    @property
+    def layout(self) -> StateLayout:
+        """How a moment becomes a vector, fitted once on plays of training worlds."""
+        if self._layout is None:
+            self._layout = StateLayout.fit((world, runs) for _, world, runs in self._played("train"))
+        return self._layout
+
+    def _played(self, split: Split) -> Iterator[tuple[str, World, Any]]:
+        scorer = self.scorer()
+        for number, row in enumerate(islice(self.examples(split), self.state_worlds)):
+            world = scorer(row.completion).world
+            if world is not None:
+                rng = np.random.default_rng([self.corpus_seed, number])
+                yield f"{split}-{number}", world, plays(world, self.plays_per_world, rng)
+
+    # --- rewards and verifiers --------------------------------------------------------------------------------------
+
+    def scorer(self, mode: Any = "strict") -> Scorer:
+        """Scores texts by this task's verifiers."""
+        return Scorer(self.verifiers, mode)
+
+    def reward_functions(self, names: Sequence[str]) -> dict[str, Reward]:
+        """Components of the strict score, ``novelty`` and ``feature_quality``."""
+        known = [*COMPONENTS, *MODEL_REWARDS]
+        for name in names:
+            if name not in known and ":" not in name:
+                raise UserError(
+                    f"model.rewards: unknown reward '{name}'{did_you_mean(name, known)}; known: {', '.join(known)}, "
+                    "or your own as package.module:function"
+                )
+        components = [name for name in names if name not in MODEL_REWARDS]
+        scorer = Scorer(self.verifiers.including(components))
+        rewards: dict[str, Reward] = {name: ComponentReward(name, scorer) for name in components}
+        if "novelty" in names:
+            rewards["novelty"] = NoveltyReward(scorer)
+        if "feature_quality" in names:
+            rewards["feature_quality"] = FeatureQuality()
+        return {name: rewards[name] for name in names}
+
+    def verify(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
+        """Strict scores with their issues, and the seed mode's total beside them."""
+        strict, seed = self.scorer(), self.scorer("seed")
+        return [_verdict(strict, seed, rollout.text) for rollout in rollouts]
+
+    def unique_shares(self, texts: Sequence[str]) -> dict[str, float]:
+        """Distinct texts, worlds apart from names, and skeletons."""
+        return unique_shares(texts)
+
+
+def _verdict(strict: Scorer, seed: Scorer, text: str) -> Verdict:
+    score = strict(text)
+    issues = tuple({"path": i.path, "message": i.message, "severity": i.severity} for i in score.issues)
+    valid = score.components["valid_json"] > 0
+    return Verdict(score.total, dict(score.components), valid, issues, {"seed_total": seed(text).total})
+
+
+class _Generated(Sequence[Example]):
+    """Corpus worlds, made when asked for: row n depends on (seed, split, n) alone."""
+
+    def __init__(self, size: int, seed: int, skew: Skew, split: Split) -> None:
+        self.size, self.seed, self.skew, self.split = size, seed, skew, split
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        if not 0 <= index < self.size:
+            raise IndexError(index)
+        return example(index, self.seed, self.skew, self.split)
+
+
+class _Prompts(Sequence[Prompt]):
+    """The prompts of examples, with the rest as columns."""
+
+    def __init__(self, rows: Sequence[Example]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Prompt:  # type: ignore[override]
+        row = self.rows[index]
+        return Prompt(row.prompt, {**row.meta, "index": index, "reference": row.completion})

@@ -1,0 +1,107 @@
+"""The language model inside a Lightning checkpoint: config and tokenizer ride beside the weights.
+
+Everything is plain values and tensors, so the file is read with ``weights_only``: no pickle, no network, no original
+folder.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lit_narrative.errors import UserError
+from lit_narrative.lm.load import Attention, Dtype, base_lm, build_lm, config_from_dict, load_lm
+from lit_narrative.lm.tokens import tokenizer_files, tokenizer_from_files
+
+LANGUAGE_MODEL = "language_model"
+PREFIX = "lm."
+
+
+def store_language_model(
+    checkpoint: dict[str, Any], lm: nn.Module, tokenizer: PreTrainedTokenizerBase, base: Any = None
+) -> None:
+    """Add config and tokenizer to ``checkpoint``.
+
+    Args:
+        checkpoint: what Lightning is about to write; its ``state_dict`` names the model ``lm``.
+        lm: the model, with or without adapters.
+        tokenizer: its tokenizer.
+        base: with adapters, where the base comes from. A base with a hub name or a folder is left out of the file, its
+            name is kept; any other base rides along whole.
+    """
+    named = base if isinstance(base, str) and not base.endswith(".ckpt") else None
+    if named:
+        trained = {PREFIX + name for name, parameter in lm.named_parameters() if parameter.requires_grad}
+        state = checkpoint["state_dict"]
+        for name in [name for name in state if name.startswith(PREFIX) and name not in trained]:
+            del state[name]
+    checkpoint[LANGUAGE_MODEL] = {
+        "config": _plain(base_lm(lm).config.to_dict()),
+        "tokenizer": tokenizer_files(tokenizer),
+        "base": named,
+    }
+
+
+def restore_language_model(
+    checkpoint: dict[str, Any], *, dtype: Dtype = "float32", attention: Attention = "sdpa"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Build the model (random weights, or the named base of adapters) and the tokenizer of a checkpoint."""
+    stored = checkpoint[LANGUAGE_MODEL]
+    tokenizer = tokenizer_from_files(stored["tokenizer"])
+    if stored["base"]:
+        return load_lm(stored["base"], dtype=dtype, attention=attention), tokenizer
+    return build_lm(config_from_dict(stored["config"]), dtype=dtype, attention=attention), tokenizer
+
+
+def read_language_model(
+    path: str | Path, *, dtype: Dtype = "float32", attention: Attention = "sdpa"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Read model, weights and tokenizer from a checkpoint of this package; adapters are merged into the weights.
+
+    Raises:
+        UserError: if the file is missing or holds no language model.
+    """
+    checkpoint = load_checkpoint(path)
+    if LANGUAGE_MODEL not in checkpoint:
+        raise UserError(f"{path} holds no language model; give a checkpoint that SFTModule or GRPOModule wrote")
+    lm, tokenizer = restore_language_model(checkpoint, dtype=dtype, attention=attention)
+    weights = {
+        name.removeprefix(PREFIX): value for name, value in checkpoint["state_dict"].items() if name.startswith(PREFIX)
+    }
+    lora = checkpoint["hyper_parameters"].get("lora")
+    if lora:
+        lm = _merge_adapters(lm, weights, lora)
+    else:
+        lm.load_state_dict(weights)
+    return lm, tokenizer
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU without unpickling anything but plain values.
+
+    Raises:
+        UserError: if there is no such file.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"no checkpoint at '{path}'; train one first or give another path")
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return checkpoint
+
+
+def _merge_adapters(lm: PreTrainedModel, weights: dict[str, torch.Tensor], lora: dict[str, Any]) -> PreTrainedModel:
+    from lit_narrative.lm.load import Lora, add_lora
+
+    adapted = add_lora(lm, Lora(**lora))
+    adapted.load_state_dict(weights, strict=False)
+    return adapted.merge_and_unload()  # type: ignore[operator,no-any-return]
+
+
+def _plain(value: Any) -> Any:
+    """Config values as a weights-only reader takes them."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,0 +1,272 @@
+"""Group relative policy optimisation (Shao et al. 2024) on the rewards that a task offers.
+
+How this differs from the textbook: (1) dropout is off in sampling, scoring and training alike; (2) the log-probabilities
+kept by the sampler serve as the old ones, nothing is scored twice; (3) the loss is divided by totals of the whole
+accumulation window over all processes, so its gradient does not depend on the micro-batch size.
+"""
+
+import copy
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from lit_narrative.errors import UserError
+from lit_narrative.lm.logprobs import CompletionBatch, TokenScores, completion_batch, score_completions, to_rows
+from lit_narrative.modules.base import LanguageModule
+from lit_narrative.modules.rollout_loader import RolloutBatch, RolloutLoader
+from lit_narrative.modules.rollout_metrics import rollout_metrics
+from lit_narrative.rl.advantages import Scale, group_advantages, weighted_sum
+from lit_narrative.rl.losses import LossSettings, LossType, Window, policy_loss
+from lit_narrative.rl.rewards import Reward
+from lit_narrative.rl.rollout import Rollout, ScoredRollouts
+from lit_narrative.seeds import run_seed, stream_seed
+from lit_narrative.views import Prompt
+
+ROLLOUTS = "rollouts"
+
+
+class GRPOModule(LanguageModule):
+    """Policy gradient with group advantages, clipping and a penalty for leaving the reference policy.
+
+    One epoch of the Trainer is one cycle; a batch of the task's prompts is one window of ``num_generations`` completions
+    each. Metric names follow TRL.
+
+    Args:
+        rewards: weight of each reward by name, as the task knows them, or ``package.module:function`` of your own.
+        num_generations: completions a prompt (the group), at least 2.
+        micro_batch_size: completions per forward and backward pass; set the Trainer's ``accumulate_grad_batches`` to the
+            number of micro-batches that make one optimizer step.
+        num_iterations: passes over each window (mu).
+        loss_type: how token losses are averaged, see :class:`LossSettings`.
+        epsilon: lower clip range of the ratio.
+        epsilon_high: upper clip range; default: ``epsilon``.
+        beta: weight of the divergence from the reference, the policy that this run starts from; 0 needs none.
+        scale_rewards: divide advantages by the deviation of the group, of the batch, or not.
+        shuffle_rewards: permute the rewards over the batch: a control run, which should learn nothing.
+        **kwargs: of :class:`LanguageModule`.
+    """
+
+    view = "prompts"
+    windowed = True
+
+    def __init__(
+        self,
+        rewards: dict[str, float],
+        num_generations: int = 8,
+        micro_batch_size: int = 32,
+        num_iterations: int = 1,
+        loss_type: LossType = "dr_grpo",
+        epsilon: float = 0.2,
+        epsilon_high: float | None = None,
+        beta: float = 0.04,
+        scale_rewards: Scale = "group",
+        shuffle_rewards: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if num_generations < 2:
+            raise UserError(f"model.num_generations={num_generations}: a group needs at least 2 completions")
+        if not rewards:
+            raise UserError("model.rewards is empty; name at least one reward with its weight")
+        if self.sampling.filtered:
+            raise UserError(
+                "model.sampling.top_k and top_p must be off in RL: the policy would be trained on another distribution "
+                "than it is sampled from; leave them at 0 and 1"
+            )
+        self.reward_weights = rewards
+        self.num_generations, self.micro_batch_size = num_generations, micro_batch_size
+        self.num_iterations, self.scale_rewards, self.shuffle_rewards = num_iterations, scale_rewards, shuffle_rewards
+        high = epsilon if epsilon_high is None else epsilon_high
+        self.loss_settings = LossSettings(loss_type, epsilon, high, beta, self.sampling.max_new_tokens)
+        self.reward_functions: dict[str, Reward] = {}
+        self.scored: ScoredRollouts | None = None
+        self._window: RolloutBatch | None = None
+        self._window_metrics: dict[str, float] = {}
+
+    # --- building ---------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Ask the task for the rewards, so that an unknown name fails before any work."""
+        if stage == "fit":
+            self.reward_functions = self.trainer.datamodule.reward_functions(list(self.reward_weights))  # type: ignore[attr-defined]
+
+    def _adopt(self, lm: nn.Module, tokenizer: Any) -> None:
+        super()._adopt(lm, tokenizer)
+        if self.loss_settings.beta and not self.lora:
+            self.reference = copy.deepcopy(self.lm).requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "GRPOModule":
+        """Training without dropout: the language models stay in evaluation mode."""
+        super().train(mode)
+        for name in ("lm", "reference"):
+            if name in self._modules:
+                self._modules[name].eval()  # type: ignore[union-attr]
+        if mode and self.ready and self.gradient_checkpointing:
+            for module in self.lm.modules():
+                if isinstance(module, GradientCheckpointingLayer):
+                    module.training = True  # the block recomputes; the dropouts within it stay off
+        return self
+
+    def wrap_train_loader(self, loader: DataLoader[Any]) -> Iterable[RolloutBatch]:
+        """Rollouts in place of prompts."""
+        steps, accumulate = self.micro_batches(int(loader.batch_size or 1)), self.trainer.accumulate_grad_batches
+        if steps % accumulate:
+            raise UserError(
+                f"trainer.accumulate_grad_batches={accumulate} does not divide the {steps} micro-batches of a window "
+                f"(data.batch_size={loader.batch_size} x num_generations={self.num_generations} completions / "
+                f"micro_batch_size={self.micro_batch_size})"
+            )
+        if len(loader) == 0:
+            raise UserError(f"fewer training prompts than data.batch_size={loader.batch_size}; lower it")
+        return RolloutLoader(loader, self)
+
+    # --- windows ----------------------------------------------------------------------------------------------------
+
+    def micro_batches(self, prompts: int) -> int:
+        """Micro-batches in one pass over the completions of ``prompts`` prompts."""
+        return math.ceil(prompts * self.num_generations / self.micro_batch_size)
+
+    def window(self, prompts: list[Prompt], number: int, resumed: bool) -> RolloutBatch:
+        """Sample and score the completions of one window; after a kill in its middle, take it from the checkpoint."""
+        if not (resumed and self._window is not None):
+            rollouts = self.generate(prompts, self.num_generations, stream_seed(run_seed(), self.current_epoch, number))
+            self.scored = self._advantages(rollouts, number)
+            self._window = self._learnable(rollouts, self.scored.advantages)
+        return self._window
+
+    def _advantages(self, rollouts: Sequence[Rollout], number: int) -> ScoredRollouts:
+        """Score this process's rollouts; statistics are over all processes."""
+        columns = [self._scores(name, rollouts) for name in self.reward_weights]
+        lengths = torch.tensor([float(len(rollout.completion_ids)) for rollout in rollouts])
+        finished = torch.tensor([float(rollout.finished) for rollout in rollouts])
+        table = self._gather(torch.stack([*columns, lengths, finished], dim=1))
+        weights = torch.tensor(list(self.reward_weights.values()))
+        rewards = table[:, : len(weights)]
+        totals = weighted_sum(rewards, weights)
+        if self.shuffle_rewards:
+            generator = torch.Generator().manual_seed(stream_seed(run_seed(), self.current_epoch, number, 1))
+            totals = totals[torch.randperm(len(totals), generator=generator)]
+        advantages = group_advantages(totals, self.num_generations, self.scale_rewards)
+        self._window_metrics = rollout_metrics(
+            dict(zip(self.reward_weights, rewards.T, strict=True)), totals, table[:, -2], table[:, -1], self.num_generations
+        )
+        own = slice(self.global_rank * len(rollouts), (self.global_rank + 1) * len(rollouts))
+        by_name = dict(zip(self.reward_weights, rewards[own].T, strict=True))
+        return ScoredRollouts(self.current_epoch, number, rollouts, by_name, totals[own], advantages[own])
+
+    def _scores(self, name: str, rollouts: Sequence[Rollout]) -> torch.Tensor:
+        scores = self.reward_functions[name](rollouts)
+        if len(scores) != len(rollouts):
+            raise UserError(f"reward '{name}' returned {len(scores)} scores for {len(rollouts)} completions")
+        return torch.tensor([math.nan if score is None else float(score) for score in scores])
+
+    def _gather(self, values: torch.Tensor) -> torch.Tensor:
+        """Rows of all processes, in order of rank."""
+        gathered = self.all_gather(values.to(self.device))
+        return gathered.flatten(0, gathered.ndim - values.ndim).cpu() if gathered.ndim > values.ndim else gathered.cpu()
+
+    def _learnable(self, rollouts: Sequence[Rollout], advantages: torch.Tensor) -> RolloutBatch:
+        batch = completion_batch([r.prompt_ids for r in rollouts], [r.completion_ids for r in rollouts])
+        old = nn.utils.rnn.pad_sequence([r.logprobs for r in rollouts], batch_first=True)
+        lengths = torch.tensor([len(r.completion_ids) for r in rollouts])
+        mask = torch.arange(old.shape[1]) < lengths[:, None]
+        window = RolloutBatch(batch, mask, old, None, advantages, Window(0, 0))
+        return window._replace(reference=self._reference_logprobs(window)) if self.loss_settings.beta else window
+
+    @torch.no_grad()
+    def _reference_logprobs(self, window: RolloutBatch) -> torch.Tensor:
+        """Score the window under the policy that the run started from."""
+        rows = []
+        with self.precision():
+            for part in torch.arange(len(window.mask)).split(self.micro_batch_size):
+                batch = window.select(part).batch
+                batch = type(batch)(*(tensor.to(self.device) for tensor in batch))
+                if self.lora:
+                    with self.lm.disable_adapter():  # type: ignore[operator]
+                        rows.append(self._score(self.lm, batch).logprobs.cpu())
+                else:
+                    rows.append(self._score(self.reference, batch).logprobs.cpu())
+        return to_rows(torch.cat(rows), window.mask)
+
+    def _score(self, lm: nn.Module, batch: CompletionBatch) -> TokenScores:
+        return score_completions(lm, batch, temperature=self.sampling.temperature)
+
+    def cut(self, rollouts: RolloutBatch, number: int, iteration: int) -> list[RolloutBatch]:
+        """One pass over a window: rows are dealt to optimizer steps at random, then cut with alike lengths together."""
+        count = math.ceil(len(rollouts.mask) / self.micro_batch_size)
+        steps = count // self.trainer.accumulate_grad_batches
+        seed = stream_seed(run_seed(), self.current_epoch, number, 2 + iteration)
+        order = torch.randperm(len(rollouts.mask), generator=torch.Generator().manual_seed(seed))
+        lengths = rollouts.mask.sum(1)
+        batches = []
+        for rows in order.tensor_split(steps):
+            local = torch.tensor([len(rows), int(lengths[rows].sum())], dtype=torch.float64)
+            totals = self._gather(local[None]).sum(0)
+            window = Window(int(totals[0]), int(totals[1]))
+            ordered = rows[lengths[rows].argsort(stable=True)]
+            for part in ordered.tensor_split(self.trainer.accumulate_grad_batches):
+                batches.append(rollouts.select(part)._replace(window=window))
+        return batches
+
+    # --- learning ---------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: RolloutBatch, batch_idx: int) -> torch.Tensor:
+        """This micro-batch's share of the window's loss."""
+        scores = self._score(self.lm, batch.batch)
+        logprobs = to_rows(scores.logprobs, batch.mask)
+        output = policy_loss(
+            logprobs, batch.old, batch.reference, batch.advantages, batch.mask, batch.window, self.loss_settings
+        )
+        tokens = batch.mask.sum()
+        metrics = {
+            "entropy": scores.entropy.mean(),
+            "clip_ratio/low_mean": output.clipped_low / tokens,
+            "clip_ratio/high_mean": output.clipped_high / tokens,
+            "clip_ratio/region_mean": (output.clipped_low + output.clipped_high) / tokens,
+        }
+        if batch.reference is not None:
+            metrics["kl"] = output.kl / tokens
+        self.log_dict({**metrics, **self._window_metrics}, batch_size=int(tokens), sync_dist=True)
+        self.log("reward", self._window_metrics["reward"], prog_bar=True, batch_size=1)
+        # Lightning divides by the accumulated batches and the strategy averages over processes; the window's totals
+        # already cover both.
+        share = output.loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
+        self.log("loss", share, prog_bar=True, batch_size=1, sync_dist=True)
+        return share
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the window in progress, so that a killed run goes on with the very same completions."""
+        super().on_save_checkpoint(checkpoint)
+        window = None if self._window is None else _as_dict(self._window)
+        windows: list[Any] = [window]
+        if self.trainer.world_size > 1:
+            windows = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(windows, window)
+        checkpoint[ROLLOUTS] = {"windows": windows, "metrics": self._window_metrics}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the window in progress."""
+        super().on_load_checkpoint(checkpoint)
+        stored = checkpoint.get(ROLLOUTS)
+        if stored and self._trainer is not None:
+            windows = stored["windows"]
+            if len(windows) == self.trainer.world_size and windows[self.global_rank] is not None:
+                self._window = _from_dict(windows[self.global_rank])
+                self._window_metrics = stored["metrics"]
+
+
+def _as_dict(window: RolloutBatch) -> dict[str, Any]:
+    return {**window._asdict(), "batch": tuple(window.batch), "window": tuple(window.window)}
+
+
+def _from_dict(values: dict[str, Any]) -> RolloutBatch:
+    return RolloutBatch(
+        **{**values, "batch": CompletionBatch(*values["batch"]), "window": Window(*values["window"])}
+    )

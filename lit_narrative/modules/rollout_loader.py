@@ -1,0 +1,98 @@
+"""The loader that writes its own data: completions of the current policy, scored and cut into micro-batches.
+
+An epoch is a cycle. For each batch of prompts the loader asks its module for a *window* of scored completions and
+yields micro-batches of it, ``num_iterations`` times over. It has a length, so that the Trainer does not prefetch: an
+unsized loader would train every step on completions of the policy before the last update.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch.utils.data import DataLoader
+
+from lit_narrative.lm.logprobs import CompletionBatch
+from lit_narrative.rl.losses import Window
+from lit_narrative.views import Prompt
+
+
+class RolloutBatch(NamedTuple):
+    """Scored completions, ready to learn from: R rows, T longest completion.
+
+    Attributes:
+        batch: prompt and completion ids, (R, L).
+        mask: (R, T) bool, true on completion tokens.
+        old: (R, T) log-probabilities under the policy that sampled.
+        reference: (R, T) under the reference; None if the loss needs none.
+        advantages: (R,).
+        window: totals of the optimizer step that this batch belongs to.
+    """
+
+    batch: CompletionBatch
+    mask: torch.Tensor
+    old: torch.Tensor
+    reference: torch.Tensor | None
+    advantages: torch.Tensor
+    window: Window
+
+    def select(self, rows: torch.Tensor) -> "RolloutBatch":
+        """The given rows, cut to their longest."""
+        width = int(self.batch.targets[rows].any(0).nonzero().max()) + 1
+        longest = int(self.mask[rows].sum(1).max())
+        return RolloutBatch(
+            CompletionBatch(self.batch.ids[rows, :width], self.batch.targets[rows, :width]),
+            self.mask[rows, :longest],
+            self.old[rows, :longest],
+            None if self.reference is None else self.reference[rows, :longest],
+            self.advantages[rows],
+            self.window,
+        )
+
+
+class RolloutSource(Protocol):
+    """What a loader asks of its algorithm."""
+
+    num_iterations: int
+    trainer: Any
+
+    def micro_batches(self, prompts: int) -> int:
+        """Micro-batches in one pass over the completions of ``prompts`` prompts."""
+
+    def window(self, prompts: list[Prompt], number: int, resumed: bool) -> RolloutBatch:
+        """Completions for window ``number`` of this epoch, or those of the interrupted one."""
+
+    def cut(self, rollouts: RolloutBatch, number: int, iteration: int) -> list[RolloutBatch]:
+        """One pass of micro-batches over a window."""
+
+
+class RolloutLoader:
+    """Iterates over micro-batches of fresh rollouts.
+
+    Args:
+        prompts: the task's loader; a batch of it is the prompts of one window.
+        source: the algorithm, whose policy samples.
+    """
+
+    def __init__(self, prompts: DataLoader[Prompt], source: RolloutSource) -> None:
+        self.prompts, self.source = prompts, source
+        self.sampler = prompts.sampler  # Lightning sets the epoch on it
+
+    @property
+    def batches_per_window(self) -> int:
+        """Micro-batches that one window yields, over all its passes."""
+        return self.source.micro_batches(int(self.prompts.batch_size or 1)) * self.source.num_iterations
+
+    def __len__(self) -> int:
+        return len(self.prompts) * self.batches_per_window
+
+    def __iter__(self) -> Iterator[RolloutBatch]:
+        # Lightning counts the batches of this epoch that are done; resumed in mid-epoch, that is where to go on.
+        done = self.source.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        first, offset = divmod(done, self.batches_per_window)
+        for number, prompts in enumerate(islice(iter(self.prompts), first, None), first):
+            rollouts = self.source.window(prompts, number, resumed=offset > 0)
+            passes = range(self.source.num_iterations)
+            batches = (batch for iteration in passes for batch in self.source.cut(rollouts, number, iteration))
+            yield from islice(batches, offset, None)
+            offset = 0

@@ -1,0 +1,21 @@
+"""Supervised fine-tuning: imitate the completions of a task's examples."""
+
+import torch
+
+from lit_narrative.lm.logprobs import CompletionBatch, score_completions
+from lit_narrative.modules.base import LanguageModule
+
+
+class SFTModule(LanguageModule):
+    """Mean negative log-likelihood of completion tokens; the prompt is read but not imitated.
+
+    Its arguments are those of :class:`LanguageModule`.
+    """
+
+    view = "examples"
+
+    def training_step(self, batch: CompletionBatch, batch_idx: int) -> torch.Tensor:
+        """The loss of one batch, in nats per token."""
+        loss = -score_completions(self.lm, batch).logprobs.mean()
+        self.log("loss", loss, prog_bar=True, batch_size=len(batch.ids))
+        return loss
