@@ -9,10 +9,10 @@ from pkgutil import iter_modules
 from typing import Any
 
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_narrative.errors import UserError
 from lit_narrative.jobs.folder import RunLogger, SaveRun, prepare_folder
@@ -39,6 +39,7 @@ class NarrativeCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse ``args``; unlike the original without a warning when the process has arguments of its own."""
+        assert args is None or isinstance(args, list)
         self.config = parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
@@ -59,6 +60,9 @@ class MetricsTable(ExperimentWriter):
     def _check_log_dir_exists(self) -> None:
         """Leave the folder as it is: its other files are the run's own."""
 
+    def log_hparams(self, params: dict[str, Any]) -> None:
+        """Leave them to the run folder's ``config.yaml``, which holds them and everything else."""
+
     def rewind(self, step: int) -> None:
         """Drop the rows of ``step`` and after it: they belong to steps that the resumed run takes again."""
         self.metrics = [row for row in self.metrics if int(row["step"]) < step]
@@ -102,17 +106,12 @@ class RunLogger(CSVLogger):
         return self.save_dir
 
     @property
-    def experiment(self) -> ExperimentWriter:
+    @rank_zero_experiment
+    def experiment(self) -> MetricsTable:
         """The table; on other ranks than the first a stand-in that writes nothing."""
-        if self._experiment is None and _is_first_rank():
+        if not isinstance(self._experiment, MetricsTable):
             self._experiment = MetricsTable(self.log_dir, self._file, keep=self._resume)
-        return super().experiment
-
-
-def _is_first_rank() -> bool:
-    from lightning.pytorch.utilities.rank_zero import rank_zero_only
-
-    return rank_zero_only.rank == 0
+        return self._experiment
 
 
 class SaveRun(SaveConfigCallback):
@@ -128,5 +127,4 @@ class SaveRun(SaveConfigCallback):
         """Drop the metrics that were logged after the checkpoint."""
         for logger in trainer.loggers:
             if trainer.ckpt_path and trainer.is_global_zero and isinstance(logger, RunLogger):
-                assert isinstance(logger.experiment, MetricsTable)
                 logger.experiment.rewind(trainer.fit_loop.epoch_loop._batches_that_stepped)

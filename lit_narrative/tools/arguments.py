@@ -33,7 +33,7 @@ def make_parser(function: Function, prog: str) -> ArgumentParser:
     helps = {entry.arg_name: entry.description for entry in documentation.params}
     types = get_type_hints(function)
     parser = _ToolParser(prog=prog, description=documentation.short_description, allow_abbrev=False)
-    own = set()
+    own: set[str | int] = set()
     for name, parameter in inspect.signature(function).parameters.items():
         if options := _own_options(types[name], parameter.default):
             flag = name if parameter.default is inspect.Parameter.empty else f"--{name}"
