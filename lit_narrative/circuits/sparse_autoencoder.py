@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from lit_narrative.errors import UserError
+
 if TYPE_CHECKING:
     from sae_lens import SAE, TrainingSAE
 
@@ -49,7 +51,7 @@ def build_sae(
         seed: of the initial weights; the global random state is left as it was.
 
     Raises:
-        ValueError: As `settings` raises.
+        UserError: As `settings` raises.
     """
     from sae_lens.registry import get_sae_training_class
 
@@ -64,10 +66,10 @@ def settings(architecture: Architecture, d_sae: int, options: Mapping[str, float
     """The chosen options by sae-lens' names.
 
     Raises:
-        ValueError: The architecture is unknown, does not take one of the options, or ``k`` is out of range.
+        UserError: The architecture is unknown, does not take one of the options, or ``k`` is out of range.
     """
     if architecture not in ARCHITECTURES:
-        raise ValueError(f"unknown SAE architecture {architecture!r}; choose from {', '.join(ARCHITECTURES)}")
+        raise UserError(f"unknown SAE architecture {architecture!r}; choose from {', '.join(ARCHITECTURES)}")
     from sae_lens.registry import get_sae_training_class
 
     known = {field.name for field in fields(get_sae_training_class(architecture)[1])}
@@ -76,9 +78,9 @@ def settings(architecture: Architecture, d_sae: int, options: Mapping[str, float
     for name, value in given.items():
         if name not in taken:
             takes = ", ".join(taken)
-            raise ValueError(f"the SAE architecture {architecture!r} takes no {name} (got {value}); it takes {takes}")
+            raise UserError(f"the SAE architecture {architecture!r} takes no {name} (got {value}); it takes {takes}")
     if "k" in taken and not 1 <= given.setdefault("k", min(DEFAULT_K, d_sae)) <= d_sae:
-        raise ValueError(f"k must lie in 1..{d_sae} (d_sae); got {given['k']}")
+        raise UserError(f"k must lie in 1..{d_sae} (d_sae); got {given['k']}")
     return {taken[name]: value for name, value in given.items()}
 
 

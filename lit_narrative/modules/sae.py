@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from lit_narrative.circuits import sparse_autoencoder as sparse
 from lit_narrative.circuits.feature_matching import Matching, match_features
 from lit_narrative.circuits.sparse_metrics import Firing, reconstruction_metrics
+from lit_narrative.errors import UserError
+from lit_narrative.modules.base import NarrativeModule
+from lit_narrative.seeds import run_seed
 from lit_narrative.views import State
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ class SAEStep:
     metrics: dict[str, Tensor]
 
 
-class SAEModule(LightningModule):
+class SAEModule(NarrativeModule):
     """Trains a sparse autoencoder of sae-lens and measures it in its inference form.
 
     The decoder's rows have unit norm at every step, its bias starts at the geometric median of the first batch.
@@ -56,7 +58,7 @@ class SAEModule(LightningModule):
         lr: of Adam, betas 0.9 and 0.999.
         warmup_steps: steps over which the learning rate rises linearly.
         dead_window: steps without firing after which a latent counts as dead.
-        seed: of the initial weights.
+        seed: of the initial weights; default: the run's.
         view: what the rows are: ``states`` of play, or ``activations`` (plain vectors).
 
     An option that the architecture does not take is an error naming what it takes.
@@ -80,12 +82,12 @@ class SAEModule(LightningModule):
         lr: float = 3e-3,
         warmup_steps: int = 20,
         dead_window: int = 100,
-        seed: int = 0,
+        seed: int | None = None,
         view: Literal["states", "activations"] = "states",
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.view = view
+        self.view = self.eval_view = view
         self.lr, self.warmup_steps, self.dead_window = lr, warmup_steps, dead_window
         self._options = {name: self.hparams[name] for name in sparse.OPTIONS}
         sparse.settings(architecture, d_sae, self._options)
@@ -94,36 +96,33 @@ class SAEModule(LightningModule):
         self.errors, self.firing = reconstruction_metrics(), Firing(d_sae)
         self._frozen: tuple[SAE[Any], ...] = ()  # a tuple, so that it is no part of the module
         if d_in is not None:
-            self._build(d_in)
+            self.build(d_in)
 
-    def _build(self, d_in: int) -> None:
-        architecture, d_sae, seed = self.hparams["architecture"], self.hparams["d_sae"], self.hparams["seed"]
-        self.sae = sparse.build_sae(architecture, d_in, d_sae, self._options, seed)
-
-    @property
-    def built(self) -> bool:
-        """Whether the SAE exists: it waits for ``d_in``."""
-        return "sae" in self._modules
+    def build(self, d_in: int) -> None:
+        """Make the SAE for vectors of a length, if it does not exist yet."""
+        if "sae" not in self._modules:
+            seed = run_seed() if self.hparams["seed"] is None else self.hparams["seed"]
+            architecture, d_sae = self.hparams["architecture"], self.hparams["d_sae"]
+            self.sae = sparse.build_sae(architecture, d_in, d_sae, self._options, seed)
 
     def setup(self, stage: str) -> None:
         """Ask the data for the length of its vectors, where ``d_in`` was not given.
 
         Raises:
-            ValueError: There is no datamodule to ask.
+            UserError: There is no datamodule to ask.
         """
-        if self.built:
+        if "sae" in self._modules:
             return
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is None:
-            raise ValueError("SAEModule needs d_in where it is trained without a datamodule; set model.d_in")
+            raise UserError("SAEModule needs d_in where it is trained without a datamodule; set model.d_in")
         loaders = {"fit": "train_dataloader", "validate": "val_dataloader", "test": "test_dataloader"}
         row = getattr(data, loaders.get(stage, "predict_dataloader"))().dataset[0]
-        self._build(self.collate([row]).shape[1])
+        self.build(self.collate([row]).shape[1])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Build the SAE by the checkpoint's shapes, where ``d_in`` was not given."""
-        if not self.built:
-            self._build(checkpoint["state_dict"]["sae.b_dec"].shape[0])
+        """Make the SAE by the checkpoint's shapes, where ``d_in`` was not given."""
+        self.build(checkpoint["state_dict"]["sae.b_dec"].shape[0])
 
     def collate(self, rows: Sequence[State | np.ndarray]) -> Tensor:
         """The vectors of the rows: (batch, d_in) float32."""
@@ -185,6 +184,7 @@ class SAEModule(LightningModule):
             batch_size: at most n is used.
             generator: of the batches (on the CPU).
         """
+        self.sae.to(x.device)
         optimizer = torch.optim.Adam(self.sae.parameters(), lr=self.lr)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._warmup)
         for rows in sparse.batches(len(x), batch_size, steps, generator):

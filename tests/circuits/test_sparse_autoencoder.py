@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lit_narrative.circuits import sparse_autoencoder as sparse
+from lit_narrative.errors import UserError
 
 EVERY = pytest.mark.parametrize("architecture", sparse.ARCHITECTURES)
 
@@ -55,7 +56,7 @@ def test_decoder_rows_start_with_unit_norm_and_the_encoder_is_their_transpose(
 def test_an_option_of_another_architecture_is_refused(
     architecture: sparse.Architecture, option: str, takes: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"{architecture}' takes no {option} .got 2.; it takes {takes}$"):
+    with pytest.raises(UserError, match=f"{architecture}' takes no {option} .got 2.; it takes {takes}$"):
         sparse.build_sae(architecture, 6, 16, {option: 2}, seed=0)
 
 
@@ -77,9 +78,9 @@ def test_an_option_reaches_sae_lens(architecture: sparse.Architecture, option: s
 
 
 def test_an_unknown_architecture_and_a_k_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="unknown SAE architecture 'vanilla'; choose from standard, topk"):
+    with pytest.raises(UserError, match="unknown SAE architecture 'vanilla'; choose from standard, topk"):
         sparse.build_sae("vanilla", 6, 16, {}, seed=0)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"k must lie in 1\.\.16 \(d_sae\); got 17"):
+    with pytest.raises(UserError, match=r"k must lie in 1\.\.16 \(d_sae\); got 17"):
         sparse.build_sae("topk", 6, 16, {"k": 17}, seed=0)
 
 

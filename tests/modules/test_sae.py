@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from lit_narrative.circuits import sparse_autoencoder as sparse
+from lit_narrative.errors import UserError
 from lit_narrative.modules.sae import SAEModule
 from lit_narrative.views import State
 
@@ -82,12 +83,12 @@ def test_the_activations_view_takes_bare_vectors(tmp_path: Path) -> None:
 
 def test_without_data_to_ask_the_length_must_be_given(tmp_path: Path) -> None:
     loader: DataLoader[Any] = DataLoader(vectors(8, 0), batch_size=8)
-    with pytest.raises(ValueError, match=r"set model\.d_in"):
+    with pytest.raises(UserError, match=r"set model\.d_in"):
         trainer(tmp_path, max_steps=1).fit(SAEModule(), loader)
 
 
 def test_a_wrong_option_is_refused_before_any_data_is_seen() -> None:
-    with pytest.raises(ValueError, match="'gated' takes no k"):
+    with pytest.raises(UserError, match="'gated' takes no k"):
         SAEModule("gated", k=4)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from lit_narrative.errors import UserError
 from lit_narrative.tasks.storyworld import themes
 from lit_narrative.tasks.storyworld.themes import Split
 from lit_narrative.views import Example
@@ -56,15 +57,15 @@ class Skew:
         """Check the lengths of the weights and the range of the shares.
 
         Raises:
-            ValueError: A weight list has the wrong length or no weight, or a share lies outside 0..1.
+            UserError: A weight list has the wrong length or no weight, or a share lies outside 0..1.
         """
         for name, length in (("encounters", 5), ("variables", 3), ("options", 3), ("structures", len(STRUCTURES))):
             weights = getattr(self, name)
             if len(weights) != length or min(weights) < 0 or sum(weights) <= 0:
-                raise ValueError(f"skew.{name} must be {length} weights >= 0, not all zero; got {weights}")
+                raise UserError(f"skew.{name} must be {length} weights >= 0, not all zero; got {weights}")
         for name in ("second_ending", "closing_option", "gates", "dangling", "unreferenced", "third_character"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"skew.{name} must lie in 0..1; got {getattr(self, name)}")
+                raise UserError(f"skew.{name} must lie in 0..1; got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True)

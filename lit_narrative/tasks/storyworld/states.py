@@ -56,7 +56,7 @@ class StateLayout:
         return dimension(self.slots)
 
     @classmethod
-    def fit(cls, plays: Iterable[tuple[World, Sequence[Play]]], slots: int = 32) -> Self:
+    def fit(cls, plays: Iterable[tuple[World, Iterable[Play]]], slots: int = 32) -> Self:
         """Fit the statistics on the plays of each world.
 
         Args:
@@ -74,7 +74,7 @@ class StateLayout:
         stacked = np.concatenate(raw)
         return cls(slots, stacked.mean(0), np.maximum(stacked.std(0), MIN_STD))
 
-    def vectors(self, world: World, plays: Sequence[Play]) -> np.ndarray:
+    def vectors(self, world: World, plays: Iterable[Play]) -> np.ndarray:
         """The standardised states of plays of one world, in order: (n, dim) float32, always finite."""
         return ((raw_vectors(world, plays, self.slots) - self.mean) / self.std).astype(np.float32)
 
@@ -107,8 +107,9 @@ def dimension(slots: int) -> int:
     return 2 * slots + POSITIONS + ACTIONS + 3
 
 
-def raw_vectors(world: World, plays: Sequence[Play], slots: int) -> np.ndarray:
+def raw_vectors(world: World, plays: Iterable[Play], slots: int) -> np.ndarray:
     """The states of plays before standardisation: (n, dim) float64 within -1..1."""
+    plays = list(plays)
     steps = [step for play in plays for step in play.steps]
     raw = np.zeros((len(steps), dimension(slots)))
     if not steps:
@@ -126,7 +127,7 @@ def raw_vectors(world: World, plays: Sequence[Play], slots: int) -> np.ndarray:
     return raw
 
 
-def states(world: World, plays: Sequence[Play], layout: StateLayout, world_id: str) -> list[State]:
+def states(world: World, plays: Iterable[Play], layout: StateLayout, world_id: str) -> list[State]:
     """The rows of the ``states`` view for one world.
 
     Args:
@@ -135,6 +136,7 @@ def states(world: World, plays: Sequence[Play], layout: StateLayout, world_id: s
         layout: fitted on a corpus.
         world_id: tells the worlds of a set apart; splits and permutations keep a world's states together.
     """
+    plays = list(plays)
     steps = [(number, step) for number, play in enumerate(plays) for step in play.steps]
     rows = []
     for vector, (number, step) in zip(layout.vectors(world, plays), steps, strict=True):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lit_narrative.errors import UserError
 from lit_narrative.tasks.storyworld import themes
 from lit_narrative.tasks.storyworld.generate import Skew, corpus, example
 
@@ -136,7 +137,7 @@ def test_every_knob_moves_the_corpus(knob: str, low: Any, high: Any, measure: An
 
 
 def test_a_knob_out_of_range_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"skew\.gates must lie in 0\.\.1; got 2"):
+    with pytest.raises(UserError, match=r"skew\.gates must lie in 0\.\.1; got 2"):
         Skew(gates=2)
-    with pytest.raises(ValueError, match=r"skew\.options must be 3 weights"):
+    with pytest.raises(UserError, match=r"skew\.options must be 3 weights"):
         Skew(options=(1, 2))
