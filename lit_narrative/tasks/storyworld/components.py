@@ -48,7 +48,11 @@ def effects(context: Context) -> float:
 
 @component("secrets")
 def secrets(context: Context) -> float:
-    """:func:`gate_curve` of the share of options that plays met both open and closed (``rehearsal.live_gates``)."""
+    """:func:`gate_curve` of the share of options with live gates (``rehearsal.live_gates``).
+
+    A gate is live where it reads declared variables only and is neither always true nor never true over the states
+    that seeded plays meet.
+    """
     plan, config = context.plan, context.config
     total = sum([len(scene) for scene in plan.scenes])
     candidates = gated_options(plan, context.reachable)

@@ -47,7 +47,7 @@ def _shortfalls(context: Context) -> list[Issue]:
     live = live_gates(plan, candidates, context.seed, config.rehearsals, config.max_steps)
     if total and not total <= 5 * len(live) <= 2.5 * total:
         issues.append(
-            f"options with a gate that plays found both open and closed: {len(live)} of {total}; "
+            f"options with a gate that is now true, now false: {len(live)} of {total}; "
             "one fifth to one half earn full marks"
         )
     return [Issue("$", message, "warning") for message in issues]

@@ -1,0 +1,149 @@
+"""``lit-narrative play``: play a storyworld in the terminal, or many times at random."""
+
+import sys
+from typing import Literal
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lit_narrative.errors import UserError
+from lit_narrative.tasks.storyworld.load import read_world_file
+from lit_narrative.tasks.storyworld.plays import Play
+from lit_narrative.tasks.storyworld.plays import play as play_once
+from lit_narrative.tasks.storyworld.simulate import DEAD_ENDS, Simulation, simulate
+from lit_narrative.tasks.storyworld.verifiers import score
+from lit_narrative.tasks.storyworld.world import Encounter, Gate, World
+from lit_narrative.tools.terminal import plain_console, printable
+
+ENDS = {
+    "ending": "The end.",
+    "implicit": "The story stops here: the option does not say what follows.",
+    "stuck": "Stuck: no option is open.",
+    "dangling": "Lost: the encounter that should follow does not exist.",
+    "timeout": "Stopped: the play took too many steps.",
+}
+
+
+def play(
+    file: str,
+    seed: int = 0,
+    policy: Literal["interactive", "random"] = "interactive",
+    runs: int = 200,
+    max_steps: int = 200,
+) -> None:
+    """Play a storyworld.
+
+    Args:
+        file: a world in the simple format.
+        seed: source of every random choice.
+        policy: interactive asks for each choice (an empty answer takes a random open option); random plays many
+            times and prints endings, dead ends and coverage.
+        runs: number of random plays.
+        max_steps: bound on the steps of a play.
+
+    Raises:
+        UserError: The file cannot be read or played, or there is no terminal to ask in.
+    """
+    if runs < 1 or max_steps < 1:
+        raise UserError(f"--runs {runs} --max_steps {max_steps}: both must be 1 or more")
+    world = _open(file)
+    console = plain_console()
+    if policy == "random":
+        _print_simulation(console, simulate(world, runs, seed, max_steps=max_steps))
+        return
+    if not sys.stdin.isatty():
+        raise UserError("there is no terminal to ask in; play at random with `--policy random`")
+    reader = Reader(console)
+    try:
+        _print_end(console, world, play_once(world, np.random.default_rng(seed), reader.choose, max_steps))
+    except (EOFError, KeyboardInterrupt):
+        console.print("\nleft the story")
+
+
+class Reader:
+    """Shows encounters on a console and asks a person to choose."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def choose(
+        self, rng: np.random.Generator, encounter: Encounter, state: dict[str, float], open_options: tuple[int, ...]
+    ) -> int:
+        """Show an encounter and ask until the answer is the number of an open option, or empty for a random one."""
+        self._show(encounter, state, open_options)
+        while True:
+            answer = input(f"choose 1 to {len(encounter.options)} (Enter: at random, Ctrl-D: leave) > ").strip()
+            if not answer:
+                choice = open_options[int(rng.integers(len(open_options)))]
+            elif answer.isdecimal() and int(answer[:9]) - 1 in open_options:
+                choice = int(answer) - 1
+            else:
+                self.console.print("that is no open option")
+                continue
+            self._follow(encounter, choice)
+            return choice
+
+    def _show(self, encounter: Encounter, state: dict[str, float], open_options: tuple[int, ...]) -> None:
+        self.console.print(Text(f"\n{printable(encounter.text)}", style="bold"))
+        self.console.print(Text("  ".join(f"{printable(n)} {v:g}" for n, v in state.items()), style="dim"))
+        for i, option in enumerate(encounter.options):
+            line = f"  {i + 1}. {printable(option.text or option.id)}"
+            if i in open_options:
+                self.console.print(Text(line))
+            else:
+                needs = " and ".join(_condition(gate) for gate in option.gates)
+                self.console.print(Text(f"{line}  (closed: {needs})", style="dim"))
+
+    def _follow(self, encounter: Encounter, choice: int) -> None:
+        option = encounter.options[choice]
+        self.console.print(Text(f"→ {printable(option.text or option.id)}", style="cyan"))
+        for reaction in option.reactions:
+            if reaction.text:
+                self.console.print(Text(printable(reaction.text)))
+            if reaction.leads:
+                break
+
+
+def _open(file: str) -> World:
+    result = score(read_world_file(file))
+    if result.world is None or not result.world.encounters:
+        first = result.issues[0]
+        raise UserError(f"'{file}' cannot be played: {first.path}: {first.message}")
+    return result.world
+
+
+def _condition(gate: Gate) -> str:
+    return f"{printable(gate.variable)} {gate.comparison} {gate.value:g}"
+
+
+def _print_end(console: Console, world: World, played: Play) -> None:
+    last = played.steps[-1]
+    if last.choice is None:
+        console.print(Text(f"\n{printable(world.encounters[last.index].text)}", style="bold"))
+    console.print(f"\n{ENDS[played.outcome]}")
+    console.print(Text("  ".join(f"{printable(n)} {v:g}" for n, v in played.state.items()), style="dim"))
+
+
+def _print_simulation(console: Console, result: Simulation) -> None:
+    table = Table("outcome", "share of plays", "95 % interval", title=f"{result.runs} random plays")
+    for ending in result.endings:
+        interval = f"{ending.low:.1%} to {ending.high:.1%}"
+        table.add_row(Text(f"ending {printable(ending.encounter)}"), f"{ending.share:.1%}", interval)
+    for name in ("implicit", *DEAD_ENDS):
+        table.add_row("no word of what follows" if name == "implicit" else name, f"{result.outcomes.get(name, 0):.1%}")
+    console.print(table)
+    console.print(f"dead ends   {result.dead_end_rate:.1%} of plays (stuck, dangling, timeout)")
+    console.print(f"coverage    {result.coverage:.1%} of encounters visited")
+    console.print(f"endings     {result.reachability:.1%} met; {result.effective_endings:.2f} effective endings")
+    console.print(f"secrets     {result.secret_reach:.1%} of plays took an option closed at the start")
+    console.print(f"paths       {result.path_diversity:.1%} distinct; late options closed {result.late_block:.1%}")
+    _print_gates(console, result)
+
+
+def _print_gates(console: Console, result: Simulation) -> None:
+    idle = [gate for gate in result.gates if gate.always_open or gate.never_open or not gate.seen]
+    for gate in idle:
+        fate = "always open" if gate.always_open else "never open" if gate.never_open else "never offered"
+        console.print(Text(f"gate        {printable(gate.option)} at {printable(gate.encounter)}: {fate}", "yellow"))
