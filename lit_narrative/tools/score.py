@@ -1,9 +1,9 @@
 """``lit-narrative score``: judge files of storyworlds by the verifiers."""
 
 import json
+from pathlib import Path
 from typing import Any, Literal
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -49,13 +49,15 @@ def _row(file: str, result: Score) -> dict[str, Any]:
 
 def _print_table(files: list[str], scores: list[Score]) -> None:
     console = plain_console()
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("file", overflow="fold")
-    for name in (*SIX, "total"):
-        table.add_column(name, justify="right", no_wrap=True)
+    columns = (*SIX, "total")
+    room = console.width - sum(len(name) + 2 for name in columns)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("file", overflow="ellipsis", no_wrap=True, max_width=max(room, 12))
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
     for file, result in zip(files, scores, strict=True):
         numbers = [f"{result.components[name]:.3f}" for name in SIX]
-        table.add_row(Text(printable(file)), *numbers, f"{result.total:.3f}")
+        table.add_row(Text(printable(Path(file).name)), *numbers, f"{result.total:.3f}")
     console.print(table)
     for file, result in zip(files, scores, strict=True):
         console.print(Text(f"\n{printable(file)}: {_count(result.issues)}", "bold"), overflow="fold")
