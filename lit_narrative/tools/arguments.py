@@ -1,7 +1,7 @@
 """Make a command of a typed function."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
@@ -15,7 +15,7 @@ Function = Callable[..., None]
 def call(command: Function | Mapping[str, Function], prog: str, args: list[str]) -> None:
     """Call a function, or the one of several that the first argument names, with what the command line gives.
 
-    A parameter without default is a positional argument; one with a default is ``--name``. A list takes one or more
+    A parameter without default is a positional argument; one with a default is ``--name``. A sequence takes one or more
     values, a switch (``bool``) none. Help texts are the function's docstring.
 
     Raises:
@@ -44,8 +44,8 @@ def make_parser(function: Function, prog: str) -> ArgumentParser:
 
 
 def _own_options(kind: Any, default: Any) -> dict[str, Any]:
-    """Return argparse's options for a list or a switch, which jsonargparse reads as one value."""
-    if get_origin(kind) is list:
+    """Return argparse's options for a sequence or a switch, which jsonargparse reads as one value."""
+    if get_origin(kind) in {list, Sequence}:
         many = {"nargs": "+", "type": get_args(kind)[0]}
         return many if default is inspect.Parameter.empty else {**many, "action": "extend", "default": list(default)}
     return {"action": "store_true"} if kind is bool and default is False else {}

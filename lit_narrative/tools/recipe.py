@@ -1,0 +1,172 @@
+"""A recipe: what it says, and what the jobs in it ask of each other."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from jsonschema import Draft202012Validator, ValidationError
+from jsonschema.exceptions import best_match
+
+from lit_narrative.errors import UserError, did_you_mean
+from lit_narrative.shipped import find_config
+
+TOOLS = {"report"}
+"""Commands that work on the recipe's whole folder; the others are Lightning's, each in a folder of its own."""
+
+_REFERENCE = re.compile(r"\$\{([^}]*)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One command of a recipe.
+
+    Attributes:
+        name: of the job and of its folder.
+        command: ``fit``, ``validate``, ``test``, ``predict`` or ``report``.
+        configs: its configuration files, later ones over earlier ones.
+        overrides: setting -> value, over the configuration; a text may hold references.
+        needs: the earlier jobs that it refers to; a ``report`` needs them all.
+    """
+
+    name: str
+    command: str
+    configs: tuple[Path, ...] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Jobs that run one after another.
+
+    Attributes:
+        out: the folder of the jobs' folders.
+        jobs: in order.
+        seed: of every job, and the value of ``${seed}``; None: what the configurations say.
+        threads: of PyTorch in each job; None: PyTorch's own choice.
+    """
+
+    out: Path
+    jobs: tuple[Job, ...]
+    seed: int | None = None
+    threads: int | None = None
+
+    def folder(self, job: Job) -> Path:
+        """Return the folder that a job writes to."""
+        return self.out if job.command in TOOLS else self.out / job.name
+
+    def resolve(self, value: Any) -> Any:
+        """Replace the references in a text: ``${jobs.NAME.dir}``, ``${jobs.NAME.ckpt}``, ``${out}``, ``${seed}``."""
+        return _REFERENCE.sub(lambda found: self._value(found[1]), value) if isinstance(value, str) else value
+
+    def _value(self, reference: str) -> str:
+        if reference == "out":
+            return str(self.out)
+        if reference == "seed":
+            return str(self.seed or 0)
+        _, name, attribute = reference.split(".")
+        folder = self.out / name
+        return str(folder / "checkpoints" / "last.ckpt" if attribute == "ckpt" else folder)
+
+
+def read_recipe(name: str, *, out: str | None = None, changes: Sequence[str] = (), seed: int | None = None) -> Recipe:
+    """Read a recipe and check it whole: its form, its configurations, and what its jobs refer to.
+
+    Args:
+        name: a file, or a shipped recipe (``storyworld``).
+        out: folder of the jobs, in place of the recipe's.
+        changes: ``JOB.SETTING=VALUE``, over the recipe's overrides.
+        seed: in place of the recipe's.
+
+    Raises:
+        UserError: something is wrong; it names the file and the place in it.
+    """
+    path = find_config(name, within="recipes")
+    content = _read(path)
+    jobs: list[Job] = []
+    for entry in content["jobs"]:
+        if entry["name"] in {job.name for job in jobs}:
+            raise UserError(f"{path}: two jobs have the name '{entry['name']}'")
+        jobs.append(_job(path, entry, jobs))
+    for change in changes:
+        _change(jobs, change)
+    chosen = content.get("seed") if seed is None else seed
+    return Recipe(Path(out or content["out"]), tuple(jobs), chosen, content.get("threads"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read the file and check its form."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    schema = json.loads(files("lit_narrative.tools").joinpath("recipe.schema.json").read_text(encoding="utf-8"))
+    if wrong := best_match(Draft202012Validator(schema).iter_errors(content)):
+        raise UserError(f"{path}: {_wording(wrong)}")
+    return dict(content)
+
+
+def _wording(error: ValidationError) -> str:
+    """Say where a recipe does not have the form of one, and the nearest name."""
+    where = error.json_path.removeprefix("$").lstrip(".") or "the recipe"
+    if error.validator == "additionalProperties":
+        known = cast(Mapping[str, Any], error.schema)["properties"]
+        unknown = next(key for key in cast(Mapping[str, Any], error.instance) if key not in known)
+        return f"{where} has no key '{unknown}'{did_you_mean(unknown, known)} ({', '.join(known)})"
+    if error.validator == "enum" and isinstance(error.validator_value, list):
+        near = did_you_mean(str(error.instance), error.validator_value)
+        return f"{where}: {error.instance!r} is none of {', '.join(error.validator_value)}{near}"
+    if error.validator == "not":
+        return f"{where}: a report takes no 'config'"
+    return f"{where}: {error.message}"
+
+
+def _job(path: Path, entry: Mapping[str, Any], earlier: Sequence[Job]) -> Job:
+    """Make a job; see that its configurations are there and that it refers to what comes before it."""
+    names = entry.get("config", [])
+    configs = tuple(find_config(name) for name in ([names] if isinstance(names, str) else names))
+    overrides = entry.get("overrides", {})
+    needs = []
+    for value in overrides.values():
+        for reference in _REFERENCE.findall(value) if isinstance(value, str) else ():
+            try:
+                needs += _needed(reference, earlier)
+            except UserError as error:
+                raise UserError(f"{path}: job '{entry['name']}': {error}") from error
+    if entry["command"] in TOOLS:
+        needs = [job.name for job in earlier]
+    return Job(entry["name"], entry["command"], configs, overrides, tuple(dict.fromkeys(needs)))
+
+
+def _needed(reference: str, earlier: Sequence[Job]) -> list[str]:
+    """Return the job that a reference needs, if any."""
+    if reference in {"out", "seed"}:
+        return []
+    jobs = {job.name: job for job in earlier}
+    root, _, rest = reference.partition(".")
+    name, _, attribute = rest.partition(".")
+    if root != "jobs" or attribute not in {"dir", "ckpt"}:
+        raise UserError(f"'${{{reference}}}' is none of ${{jobs.NAME.dir}}, ${{jobs.NAME.ckpt}}, ${{out}}, ${{seed}}")
+    if name not in jobs:
+        raise UserError(f"'${{{reference}}}' refers to no earlier job{did_you_mean(name, jobs)}")
+    if attribute == "ckpt" and jobs[name].command != "fit":
+        raise UserError(f"'${{{reference}}}': only a fit leaves a checkpoint, and '{name}' is a {jobs[name].command}")
+    return [name]
+
+
+def _change(jobs: list[Job], change: str) -> None:
+    """Apply ``JOB.SETTING=VALUE``."""
+    key, equals, value = change.partition("=")
+    name, _, setting = key.partition(".")
+    names = [job.name for job in jobs]
+    if not (equals and setting):
+        raise UserError(f"--set {change}: write JOB.SETTING=VALUE, such as {names[0]}.trainer.max_epochs=1")
+    if name not in names:
+        raise UserError(f"--set {change}: there is no job '{name}'{did_you_mean(name, names)} ({', '.join(names)})")
+    index = names.index(name)
+    jobs[index] = replace(jobs[index], overrides={**jobs[index].overrides, setting: value})

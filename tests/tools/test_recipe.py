@@ -1,0 +1,105 @@
+"""What a recipe says is checked whole before any work."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lit_narrative.errors import UserError
+from lit_narrative.tools.recipe import read_recipe
+from lit_narrative.tools.run import arguments
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    """Write a recipe of a fit, a test of its checkpoint, and a report; ``changes`` replace its keys."""
+    (folder / "job.yaml").write_text("trainer: {}\n")
+    config = str(folder / "job.yaml")
+    jobs: list[dict[str, Any]] = [
+        {"name": "sft", "command": "fit", "config": config, "overrides": {"model.init_args.lr": 0.5}},
+        {"name": "exam", "command": "test", "config": [config], "overrides": {"ckpt_path": "${jobs.sft.ckpt}"}},
+        {"name": "page", "command": "report"},
+    ]
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"out": "runs/tiny", "jobs": jobs, **changes}))
+    return path
+
+
+def test_jobs_become_command_lines(tmp_path: Path) -> None:
+    plan = read_recipe(str(write(tmp_path)), out="elsewhere", seed=3, changes=["sft.trainer.max_epochs=1"])
+    config = f"--config={tmp_path / 'job.yaml'}"
+    root = "--trainer.default_root_dir=elsewhere"
+    assert [arguments(plan, job) for job in plan.jobs] == [
+        ["fit", config, f"{root}/sft", "--seed_everything=3", "--model.init_args.lr=0.5", "--trainer.max_epochs=1"],
+        ["test", config, f"{root}/exam", "--seed_everything=3", "--ckpt_path=elsewhere/sft/checkpoints/last.ckpt"],
+        ["report", "elsewhere"],
+    ]
+    assert [job.needs for job in plan.jobs] == [(), ("sft",), ("sft", "exam")]
+
+
+def test_without_a_seed_the_configurations_keep_theirs(tmp_path: Path) -> None:
+    plan = read_recipe(str(write(tmp_path)))
+    assert not [argument for job in plan.jobs for argument in arguments(plan, job) if argument.startswith("--seed")]
+    assert str(plan.out) == "runs/tiny"
+
+
+def test_values_that_are_no_text_are_written_as_yaml(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    content = yaml.safe_load(path.read_text())
+    content["jobs"][0]["overrides"] = {"a": True, "b": None, "c": [1, "x"], "d": "x ${seed}", "e": {"f": 1e-5}}
+    plan = read_recipe(str(write(tmp_path, jobs=content["jobs"][:1])), seed=7)
+    words = ["--a=true", "--b=null", '--c=[1, "x"]', "--d=x 7", '--e={"f": 1e-05}']
+    assert arguments(plan, plan.jobs[0])[-5:] == words
+
+
+def job(**keys: Any) -> dict[str, Any]:
+    return {"name": "a", "command": "fit", "config": "CONFIG", **keys}
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"oot": "x"}, ["no key 'oot'", "did you mean 'out'"]),
+        ({"jobs": []}, ["jobs"]),
+        ({"jobs": [job(comand="fit")]}, ["jobs[0]", "no key 'comand'", "did you mean 'command'"]),
+        ({"jobs": [job(command="fitt")]}, ["jobs[0].command", "'fitt'", "did you mean 'fit'"]),
+        ({"jobs": [job(name="a b")]}, ["jobs[0].name", "'a b'"]),
+        ({"jobs": [{"name": "a", "command": "fit"}]}, ["jobs[0]", "'config' is a required property"]),
+        ({"jobs": [job(command="report")]}, ["jobs[0]", "a report takes no 'config'"]),
+        ({"jobs": [job(), job()]}, ["two jobs have the name 'a'"]),
+        ({"jobs": [job(config="nothing/here")]}, ["no configuration 'nothing/here'"]),
+        ({"jobs": [job(overrides={"x": "${jobs.b.ckpt}"})]}, ["job 'a'", "no earlier job"]),
+        ({"jobs": [job(overrides={"x": "${jobs.a.ckpt}"})]}, ["job 'a'", "no earlier job"]),
+        ({"jobs": [job(), job(name="c", overrides={"x": "${jobs.a.best}"})]}, ["job 'c'", "is none of"]),
+        ({"jobs": [job(command="test"), job(name="c", overrides={"x": "${jobs.a.ckpt}"})]}, ["only a fit"]),
+        ({"threads": 0}, ["threads"]),
+    ],
+)
+def test_wrong_recipe_is_one_clear_error(tmp_path: Path, changes: dict[str, Any], parts: list[str]) -> None:
+    config = str(tmp_path / "job.yaml")
+    for entry in changes.get("jobs", []):
+        if entry.get("config") == "CONFIG":
+            entry["config"] = config
+    with pytest.raises(UserError) as error:
+        read_recipe(str(write(tmp_path, **changes)))
+    assert [part for part in parts if part not in str(error.value)] == [], error.value
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ("sft.trainer.max_epochs", "JOB.SETTING=VALUE"),
+        ("sft=1", "JOB.SETTING=VALUE"),
+        ("stf.x=1", "did you mean 'sft'"),
+    ],
+)
+def test_wrong_change_is_one_clear_error(tmp_path: Path, change: str, part: str) -> None:
+    with pytest.raises(UserError, match=part):
+        read_recipe(str(write(tmp_path)), changes=[change])
+
+
+def test_recipe_that_is_not_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("jobs: [")
+    with pytest.raises(UserError, match=r"recipe\.yaml cannot be read as YAML.*line"):
+        read_recipe(str(path))

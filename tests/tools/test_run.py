@@ -1,0 +1,113 @@
+"""A recipe run for real: each job is a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lit_narrative.cli import main
+from tests.jobs.test_cli import rows
+
+CLASSES = "tests.jobs.test_cli"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A fit of eight steps, and a test of its checkpoint."""
+    trainer = {
+        "accelerator": "cpu",
+        "max_epochs": 2,
+        "log_every_n_steps": 1,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "callbacks": [{"class_path": "ModelCheckpoint", "init_args": {"save_last": True}}],
+    }
+    model, data = {"class_path": f"{CLASSES}.TinyModule"}, {"class_path": f"{CLASSES}.TinyData"}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({"trainer": trainer, "model": model, "data": data}))
+    config = str(tmp_path / "tiny.yaml")
+    jobs = [
+        {"name": "learn", "command": "fit", "config": config},
+        {"name": "exam", "command": "test", "config": config, "overrides": {"ckpt_path": "${jobs.learn.ckpt}"}},
+    ]
+    path = tmp_path / "tiny_recipe.yaml"
+    path.write_text(yaml.safe_dump({"out": str(tmp_path / "out"), "threads": 1, "jobs": jobs}))
+    return path
+
+
+def states(out: str) -> list[str]:
+    """Return what the lines ``[1/2] name: state ...`` say, without the seconds."""
+    lines = [line.partition(": ")[2] for line in out.splitlines() if line.startswith("[")]
+    return [line.partition(" in ")[0].rstrip(" .") for line in lines]
+
+
+def test_finished_jobs_are_left_out_and_changed_ones_run_again(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    main(["run", str(recipe)])
+    assert states(capsys.readouterr().out) == ["fit", "done", "test", "done"]
+    assert len(rows(out / "learn" / "metrics.csv")) >= 8
+    assert rows(out / "exam" / "metrics_test.csv")
+
+    main(["run", str(recipe)])
+    assert states(capsys.readouterr().out) == ["done before,", "done before,"]
+
+    main(["run", str(recipe), "--set", "exam.model.init_args.lr=0.75"])
+    assert states(capsys.readouterr().out) == ["done before,", "test", "done"]
+    assert float(rows(out / "exam" / "metrics_test.csv")[0]["test/lr"]) == 0.75
+
+
+def test_failed_job_ends_the_recipe_with_its_code_and_a_killed_fit_goes_on(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "lit_narrative", "run", str(recipe), "--set"]
+    stop = f'learn.trainer.callbacks+={{"class_path": "{CLASSES}.StopAt"}}'
+    failed = subprocess.run([*command, stop], capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert "error: job 'learn' ended with code 1; run the same command again to go on" in failed.stderr
+    assert not (out / "exam").exists()
+    assert json.loads((out / "learn" / "job.json").read_text())["finished"] is None
+
+    (out / "learn" / "kept").touch()
+    again = subprocess.run([*command, stop], capture_output=True, text=True)
+    assert "goes on from its last checkpoint" in again.stdout
+    assert (out / "learn" / "kept").exists()
+
+    changed = subprocess.run([*command, "learn.trainer.max_epochs=1"], capture_output=True, text=True)
+    assert changed.returncode == 0, changed.stderr
+    assert not (out / "learn" / "kept").exists()
+    assert len(rows(out / "learn" / "metrics.csv")) == 4
+
+
+def test_ending_the_recipe_ends_its_job(recipe: Path, tmp_path: Path) -> None:
+    endless = ["--set", "learn.trainer.max_epochs=-1"]
+    command = [sys.executable, "-m", "lit_narrative", "run", str(recipe), *endless]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        checkpoint = tmp_path / "out" / "learn" / "checkpoints" / "last.ckpt"
+        until = time.monotonic() + 60
+        while not checkpoint.exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        assert checkpoint.exists()
+        child = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) != 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
+def test_folder_of_somebody_else_is_left_alone(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "out" / "learn" / "thesis.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(SystemExit) as end:
+        main(["run", str(recipe)])
+    assert end.value.code == 2
+    assert "not a recipe's" in capsys.readouterr().err
+    assert mine.read_text() == "mine"
