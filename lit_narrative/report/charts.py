@@ -119,7 +119,12 @@ def dot_chart(
 def _axes(lines: Sequence[Line], levels: Sequence[Level], frame: Frame) -> tuple[Axis, Axis]:
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points] + [level.value for level in levels]
-    ys += [y + side * half for line in lines for (_, y), half in zip(line.points, line.band, strict=False) for side in (-1, 1)]
+    ys += [
+        y + side * half
+        for line in lines
+        for (_, y), half in zip(line.points, line.band, strict=False)
+        for side in (-1, 1)
+    ]
     low, high = padded(ys)
     low, high = (low if frame.low is None else frame.low), (high if frame.high is None else frame.high)
     left, right = (min(xs), max(xs)) if min(xs) < max(xs) else (min(xs) - 0.5, max(xs) + 0.5)

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lit_narrative.report.charts import Frame, Line, histogram, line_chart
-from lit_narrative.report.records import Cycle, Feature, Run
+from lit_narrative.report.run import Cycle, Feature, Run, TopState
 from lit_narrative.report.section import Figure, Key, Section, render
 from lit_narrative.report.wording import clip
 
@@ -17,7 +17,38 @@ SHOWN_STATES = 3
 READOUTS = {"sae": "SAE features", "raw": "raw state", "permuted": "permuted labels"}
 """What the read-out is trained on; the last is what chance looks like."""
 
-_TONES = {"sae": "final", "raw": "validation", "permuted": "corpus"}
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """A chart over the cycles: its heading, how to read it, and (measure, name, tone) of each curve."""
+
+    title: str
+    note: str
+    curves: Sequence[tuple[str, str, str]]
+    low: float | None = None
+    high: float | None = None
+
+
+TRENDS = (
+    Trend(
+        "Explained variance",
+        "How much of the states the SAE reproduces; 1 is all. The gap says how far it generalises.",
+        [
+            ("explained_variance", "own states", "final"),
+            ("explained_variance_heldout", "worlds not seen", "validation"),
+        ],
+        high=1.02,
+    ),
+    Trend("L0", "Latents active in a state, on average.", [("l0", "active latents", "final")], low=0),
+    Trend("Dead latents", "Share that is never active.", [("dead_fraction", "share", "final")], low=0, high=1.02),
+    Trend(
+        "Reading off a locked option",
+        "Area under the ROC curve (AUC), on worlds not used to fit: 0.5 is guessing, 1 is always right.",
+        [(key, READOUTS[key], tone) for key, tone in (("sae", "final"), ("raw", "validation"), ("permuted", "corpus"))],
+        high=1.02,
+    ),
+)
+"""What is drawn over the cycles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +65,8 @@ def sae(run: Run) -> Section:
     """Show the measures over the cycles, then each cycle's densities and features, the last cycle first."""
     cycles = [cycle for job in run.jobs.values() for cycle in job.cycles]
     parts = [_part(cycle) for cycle in reversed(cycles)]
-    body = render("features.html", cycles=cycles, parts=parts, trends=_trends(cycles), readouts=READOUTS)
+    trends = [figure for trend in TRENDS if (figure := _trend(trend, cycles)) is not None]
+    body = render("features.html", cycles=cycles, parts=parts, trends=trends, readouts=READOUTS)
     return Section("features", "What the SAE saw", body)
 
 
@@ -59,63 +91,54 @@ def density_bins(density: Sequence[float]) -> tuple[list[int], list[str]]:
     edges = [-3 + 0.5 * index for index in range(1, 7)]
     counts = [0] * (len(edges) + 1)
     for share in density:
-        place = 0 if share <= 0 else 1 + next(i for i, edge in enumerate(edges) if math.log10(share) <= edge + 1e-9)
-        counts[place] += 1
+        decade = math.log10(share) - 1e-9 if share > 0 else -math.inf
+        counts[0 if share <= 0 else 1 + sum(decade > edge for edge in edges[:-1])] += 1
     return counts, ["dead", "≤0.003", "≤0.01", "≤0.03", "≤0.1", "≤0.3", "≤1"]
 
 
 def _part(cycle: Cycle) -> Part:
     shown = sorted(cycle.features, key=lambda f: (not f.significant, 1.0 if f.q is None else f.q))[:SHOWN_FEATURES]
-    chart = histogram("Latents by density", *density_bins(cycle.density), Frame(x_label="share of states in which a latent is active"))
-    return Part(cycle, [_shortened(feature) for feature in shown], verdict(cycle), Figure("How often the latents are active", chart))
+    chart = histogram(
+        "Latents by density", *density_bins(cycle.density), Frame(x_label="share of states in which a latent is active")
+    )
+    return Part(
+        cycle,
+        [_shortened(feature) for feature in shown],
+        verdict(cycle),
+        Figure("How often the latents are active", chart),
+    )
 
 
 def _shortened(feature: Feature) -> Feature:
-    from dataclasses import replace
+    return replace(feature, top_states=tuple(map(_shortened_state, feature.top_states[:SHOWN_STATES])))
 
-    states = tuple(
-        replace(state, text=clip(state.text, 160), encounter=clip(state.encounter, 40), open=_names(state.open),
-                closed=_names(state.closed))
-        for state in feature.top_states[:SHOWN_STATES]
-    )  # fmt: skip
-    return replace(feature, top_states=states)
+
+def _shortened_state(state: TopState) -> TopState:
+    return replace(
+        state,
+        encounter=clip(state.encounter, 40),
+        text=clip(state.text, 160),
+        open=_names(state.open),
+        closed=_names(state.closed),
+    )
 
 
 def _names(options: Sequence[str]) -> tuple[str, ...]:
     return tuple(clip(option, 50) for option in options[:6])
 
 
-def _trends(cycles: Sequence[Cycle]) -> list[Figure]:
-    """Draw explained variance, L0, dead share and the read-outs over the cycles."""
-    explained = [("explained_variance", "own states", "final"), ("explained_variance_heldout", "worlds not seen", "validation")]
-    drawn = [
-        _over_cycles("Explained variance", [(name, _metric(cycles, key), tone) for key, name, tone in explained],
-                     "How much of the states the SAE reproduces; 1 is all. The gap says how far it generalises.", 1.02),
-        _over_cycles("L0", [("active latents", _metric(cycles, "l0"), "final")], "Latents active in a state, on average.",
-                     low=0),
-        _over_cycles("Dead latents", [("share", _metric(cycles, "dead_fraction"), "final")],
-                     "Share of latents that are never active.", 1.02, 0),
-        _over_cycles("Reading off a locked option", [(READOUTS[key], _readout(cycles, key), _TONES[key]) for key in READOUTS],
-                     "Area under the ROC curve, on worlds not used to fit: 0.5 is guessing, 1 is always right.", 1.02),
-    ]  # fmt: skip
-    return [figure for figure in drawn if figure is not None]
-
-
-def _over_cycles(
-    title: str, curves: Sequence[tuple[str, Sequence[tuple[float, float]], str]], note: str,
-    high: float | None = None, low: float | None = None,
-) -> Figure | None:  # fmt: skip
-    found = [(name, points, tone) for name, points, tone in curves if points]
-    if not found:
+def _trend(trend: Trend, cycles: Sequence[Cycle]) -> Figure | None:
+    """Draw a trend, or nothing where no cycle has measured it."""
+    lines = [
+        Line(name, points, tone, marked=True) for key, name, tone in trend.curves if (points := _over(cycles, key))
+    ]
+    if not lines:
         return None
-    lines = [Line(name, points, tone, marked=True) for name, points, tone in found]
-    keys = [Key(name, tone, "dot") for name, _, tone in found] if len(found) > 1 else []
-    return Figure(title, line_chart(title, lines, (), Frame(height=170, high=high, low=low, x_label="cycle")), note, keys)
+    keys = [Key(line.name, line.tone, "dot") for line in lines] if len(lines) > 1 else []
+    frame = Frame(height=170, low=trend.low, high=trend.high, x_label="cycle")
+    return Figure(trend.title, line_chart(trend.title, lines, (), frame), trend.note, keys)
 
 
-def _metric(cycles: Sequence[Cycle], key: str) -> list[tuple[float, float]]:
-    return [(float(cycle.number), cycle.metrics[key]) for cycle in cycles if key in cycle.metrics]
-
-
-def _readout(cycles: Sequence[Cycle], key: str) -> list[tuple[float, float]]:
-    return [(float(cycle.number), cycle.readout[key]) for cycle in cycles if key in cycle.readout]
+def _over(cycles: Sequence[Cycle], key: str) -> list[tuple[float, float]]:
+    measured = [(float(cycle.number), {**cycle.metrics, **cycle.readout}) for cycle in cycles]
+    return [(number, values[key]) for number, values in measured if key in values]

@@ -7,6 +7,7 @@ between. Edges that lead up or stay in a layer are left to the caller to draw ar
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean
 
 Edge = tuple[int, int]
@@ -51,7 +52,7 @@ def layered(sizes: Sequence[float], edges: Sequence[Edge], row: int = 4) -> Layo
     layers = _layers(count, edges, upward, row)
     down = [i for i, (start, end) in enumerate(edges) if i not in upward and layers[start] < layers[end]]
     chains, levels = _chains(edges, down, layers)
-    links = [pair for chain in chains.values() for pair in zip(chain, chain[1:], strict=False)]
+    links = [pair for chain in chains.values() for pair in pairwise(chain)]
     widths = [*sizes, *[_HELPER] * (len(levels) - count)]
     columns, width = _columns(_ordered(levels, links), links, widths)
     places = [(column, float(level)) for column, level in zip(columns, levels, strict=True)]

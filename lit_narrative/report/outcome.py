@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lit_narrative.report.charts import Dot, dot_chart
-from lit_narrative.report.records import Level, Outcome, Run
+from lit_narrative.report.run import Level, Outcome, Run
 from lit_narrative.report.section import Figure, Key, Section, render
 from lit_narrative.report.summary import difference_interval, share_change_interval, share_interval
 from lit_narrative.report.svg import padded
@@ -84,8 +84,12 @@ def honesty(run: Run) -> Section:
     rows = [(name, _totals(level)) for name, level in levels if level is not None]
     keys = [Key("strict total", "plain", "dot"), Key("lenient total", "plain", "ring")]
     note = "Both totals are measured on the same samples."
-    figure = Figure("Strict and lenient total", dot_chart("Strict and lenient total", rows, _around(rows), gutter=64), note, keys)
-    return Section("honesty", "Was the score earned?", render("honesty.html", verdict=honesty_verdict(run), chart=figure))
+    figure = Figure(
+        "Strict and lenient total", dot_chart("Strict and lenient total", rows, _around(rows), gutter=64), note, keys
+    )
+    return Section(
+        "honesty", "Was the score earned?", render("honesty.html", verdict=honesty_verdict(run), chart=figure)
+    )
 
 
 def honesty_verdict(run: Run) -> str:
@@ -146,10 +150,12 @@ def _variety_verdict(before: Outcome, after: Outcome) -> str:
     if before.unique_skeleton is None or after.unique_skeleton is None:
         return "The variety of structures was not measured."
     low, high = share_interval(after.unique_skeleton, after.n)
-    word = _direction(low - before.unique_skeleton, high - before.unique_skeleton, "grew", "shrank", "stayed about level")
+    word = _direction(
+        low - before.unique_skeleton, high - before.unique_skeleton, "grew", "shrank", "stayed about level"
+    )
     return (
-        f"The variety of structures {word}: {percent(before.unique_skeleton)} of the SFT model's worlds had a structure "
-        f"of their own, {percent(after.unique_skeleton)} of the final model's do."
+        f"The variety of structures {word}: {percent(before.unique_skeleton)} of the SFT model's worlds had a "
+        f"structure of their own, {percent(after.unique_skeleton)} of the final model's do."
     )
 
 

@@ -10,8 +10,8 @@ import math
 from pathlib import Path
 
 from lit_narrative.errors import UserError
-from lit_narrative.report.record import Record, read_record, read_records
-from lit_narrative.report.records import (
+from lit_narrative.report.json_record import Record, finite, read_record, read_records
+from lit_narrative.report.run import (
     Curve,
     Cycle,
     Feature,
@@ -84,7 +84,7 @@ def read_curves(path: Path) -> dict[str, Curve]:
             step = _cell(path, "step", row.get("step"))
             for name, cell in row.items():
                 value = _cell(path, name, cell) if cell else math.nan
-                if math.isfinite(value) and name not in {"step", "epoch"}:
+                if math.isfinite(value) and name != "step":
                     points.setdefault(name, []).append((step, value))
     return {name: tuple(sorted(curve, key=lambda point: point[0])) for name, curve in points.items()}
 
@@ -144,7 +144,7 @@ def _cycle(record: Record) -> Cycle:
     return Cycle(
         number=int(record.number("cycle")),
         metrics=record.numbers("metrics"),
-        density=tuple(value for value in record.items("density") if isinstance(value, int | float)),
+        density=tuple(share for share in map(finite, record.items("density")) if share is not None),
         readout=record.numbers("readout"),
         features=features,
         significant=max(listed, int(record.maybe("significant") or 0)),

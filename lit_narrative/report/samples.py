@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from lit_narrative.report.records import Run, Sample
+from lit_narrative.report.run import Run, Sample
 from lit_narrative.report.section import Section, render
 from lit_narrative.report.wording import clip
 from lit_narrative.report.world_graph import MAX_ENCOUNTERS, describe_option, draw_world, endings, leads_to
@@ -70,10 +70,10 @@ def choose(before: Sequence[Sample], after: Sequence[Sample]) -> list[tuple[str,
     picked = [(f"Prompt {index}, as it came", *pair) for index, pair in enumerate(matched[:FIRST], start=1)]
     rest = sorted(matched[FIRST:], key=lambda pair: pair[1].reward)
     if rest:
-        picked.append(("The final model's best among the samples kept", *rest[-1]))
+        picked.append(("The final model's best among the other samples", *rest[-1]))
     readable = [pair for pair in rest[:-1] if pair[1].components.get("valid_json", 1) > 0]
     if readable:
-        picked.append(("The final model's lowest score among the texts that parse", *readable[0]))
+        picked.append(("The final model's lowest score among the others that parse", *readable[0]))
     return picked
 
 
@@ -121,10 +121,10 @@ def _shortened(sample: Sample) -> Sample:
     )
 
 
-def _told(world: World) -> list[tuple[str, str, Sequence[str]]]:
+def _told(world: World) -> Sequence[tuple[str, str, Sequence[str]]]:
     plan = make_plan(world)
     last = endings(plan)
-    told = []
+    told: list[tuple[str, str, Sequence[str]]] = []
     for position, encounter in enumerate(world.encounters[:MAX_ENCOUNTERS]):
         options = list(zip(encounter.options, plan.scenes[position], strict=True))[:_OPTIONS]
         words = [f"{describe_option(option)}; {leads_to(plan, option, choice.target)}" for option, choice in options]

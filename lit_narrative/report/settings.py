@@ -3,7 +3,7 @@
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-from lit_narrative.report.records import Run
+from lit_narrative.report.run import Run
 from lit_narrative.report.section import Section, render
 from lit_narrative.report.wording import clip
 

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import lit_narrative
-from lit_narrative.report.records import Level, Outcome, Run
+from lit_narrative.report.run import Level, Outcome, Run
 
 Interval = tuple[float, float]
 

@@ -1,15 +1,16 @@
 """Curves of the training jobs: reward and components by step, and the signs of health."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from lit_narrative.report.charts import Frame, Level, Line, line_chart
-from lit_narrative.report.records import Curve, Job, Run
+from lit_narrative.report.run import Curve, Job, Run
 from lit_narrative.report.section import Figure, Key, Section, render
 
 HEALTH = {
     "kl": ("KL to the reference", "How far the policy has moved from the SFT model, in nats a token."),
     "entropy": ("Entropy", "How undecided the policy is, in nats a token. A fall to 0 means it repeats itself."),
-    "completions/mean_length": ("Completion length", "Tokens a text."),
+    "completions/mean_length": ("Completion length", "Tokens in a text, on average."),
     "completions/clipped_ratio": ("Cut off", "Share of texts that ran into the length limit."),
     "frac_reward_zero_std": ("Groups without signal", "Share of groups whose texts all scored the same: no gradient."),
     "clip_ratio/region_mean": ("Clipped updates", "Share of tokens whose update was clipped."),
@@ -19,6 +20,7 @@ HEALTH = {
 """Curves worth a look, with heading and explanation; the first three are always in sight."""
 
 _IN_SIGHT = 3
+_MOST_MARKS = 24
 _WARM_START = {
     "loss": ("Loss", "Mean negative log-likelihood of the corpus, in nats a token."),
     "train/loss": ("Loss", "Mean negative log-likelihood of the corpus, in nats a token."),
@@ -34,12 +36,13 @@ def training(run: Run) -> Section:
             "name": job.name,
             "reward": _reward(job, run),
             "components": _components(job, run),
+            "cycles": _cycle_rows(job.curves),
             "health": figures(job.curves, HEALTH, _cycle_marks(job)),
         }
         for job in run.jobs.values()
         if "reward" in job.curves
     ]
-    body = render("training.html", jobs=jobs, in_sight=_IN_SIGHT, cycles=any(job.cycles for job in run.jobs.values()))
+    body = render("training.html", jobs=jobs, in_sight=_IN_SIGHT)
     return Section("training", "How RL went", body)
 
 
@@ -53,7 +56,9 @@ def figures(curves: Mapping[str, Curve], wanted: Mapping[str, tuple[str, str]], 
     """Draw a small chart of each wanted curve that there is."""
     found = [(name, *words) for name, words in wanted.items() if name in curves]
     frame = Frame(300, 140, marks=marks, x_label="step")
-    return [Figure(title, line_chart(title, [_line(curves, name, title)], (), frame), note) for name, title, note in found]
+    return [
+        Figure(title, line_chart(title, [_line(curves, name, title)], (), frame), note) for name, title, note in found
+    ]
 
 
 def _reward(job: Job, run: Run) -> Figure:
@@ -68,8 +73,9 @@ def _reward(job: Job, run: Run) -> Figure:
         keys.append(Key("validation prompts", "validation", "dot"))
     levels = _levels(run.before.outcome.level.reward, run.corpus.reward if run.corpus else None)
     keys += [Key(level.name, level.tone, "level") for level in levels]
-    note = "Thin uprights: a new cycle begins." if marks else ""
-    chart = line_chart("Reward", lines, levels, Frame(width=720, height=270, marks=marks, x_label="step"))
+    note = "Rollouts are measured by all that training rewards, the SAE included; the rest by the strict score."
+    note += " Thin uprights: a new cycle begins." if marks else ""
+    chart = line_chart("Reward", lines, levels, Frame(width=540, height=230, marks=marks, x_label="step"))
     return Figure("Reward", chart, note, keys)
 
 
@@ -112,6 +118,17 @@ def _line(curves: Mapping[str, Curve], name: str, title: str) -> Line:
 
 
 def _cycle_marks(job: Job) -> tuple[float, ...]:
-    """Return the steps at which the logged cycle number changes."""
-    numbers = job.curves.get("cycle/number", ())
-    return tuple(step for index, (step, value) in enumerate(numbers) if index and value != numbers[index - 1][1])
+    """Return the steps at which a new cycle (an epoch of rollouts) begins; none where there are too many to see."""
+    epochs = job.curves.get("epoch", ())
+    marks = tuple(step for (_, before), (step, now) in pairwise(epochs) if now != before)
+    return marks if len(marks) <= _MOST_MARKS else ()
+
+
+def _cycle_rows(curves: Mapping[str, Curve]) -> list[dict[str, float]]:
+    """Return what was logged of each cycle under ``cycle/``, in order."""
+    rows: dict[float, dict[str, float]] = {}
+    for name, curve in curves.items():
+        if name.startswith("cycle/"):
+            for step, value in curve:
+                rows.setdefault(step, {})[name.removeprefix("cycle/")] = value
+    return [rows[step] for step in sorted(rows) if "number" in rows[step]]

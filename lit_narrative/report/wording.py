@@ -6,17 +6,22 @@ from collections.abc import Sequence
 NONE = "–"
 """Shown where there is no value: a quantity that was not measured, or is not defined."""
 
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 
 
 def clip(text: str, limit: int) -> str:
-    """Make foreign text safe to lay out: at most ``limit`` characters, no controls, no stray surrogates.
+    """Cut a text to at most ``limit`` characters, with an ellipsis where something is gone."""
+    return text[: limit - 1].rstrip() + "…" if len(text) > limit else text
 
-    Direction marks go too: one of them in a sample would turn the rest of the page around. Escaping for HTML is left
-    to whoever writes the page.
+
+def printable(text: str) -> str:
+    """Replace what no page should hold: control characters, stray surrogates, and marks that turn the direction.
+
+    One such mark in a sample would mirror the rest of its line.
     """
-    cut = text[: limit - 1].rstrip() + "…" if len(text) > limit else text
-    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", cut)
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup
 
@@ -164,8 +165,16 @@ def _draw_arrows(arrows: Sequence[Arrow], layout: Layout, reached: set[int]) -> 
             line, tip = _downward(layout, index, arrow, starts[index], ends[index])
         state = ("gated " if arrow.gated else "") + ("" if arrow.start in reached else "unreached")
         words = node("title", text=arrow.tip)
-        drawn.append(node("g", words, node("path", d=line, class_="hit"), node("path", d=line, class_="way"), tip,
-                          class_=f"option {state}".strip()))
+        drawn.append(
+            node(
+                "g",
+                words,
+                node("path", d=line, class_="hit"),
+                node("path", d=line, class_="way"),
+                tip,
+                class_=f"option {state}".strip(),
+            )
+        )
     return drawn
 
 
@@ -178,7 +187,7 @@ def _ports(arrows: Sequence[Arrow], layout: Layout, *, leaving: bool) -> dict[in
     shifts = {}
     for indices in at.values():
         far = {i: layout.bends[i] or (layout.places[arrows[i].end if leaving else arrows[i].start],) for i in indices}
-        ordered = sorted(indices, key=lambda i: far[i][0 if leaving else -1][0])  # noqa: B023 - used at once
+        ordered = sorted(indices, key=lambda i: far[i][0 if leaving else -1][0])
         gap = min(16.0, 0.7 * _BOX_W / len(ordered))
         shifts.update({i: (rank - (len(ordered) - 1) / 2) * gap for rank, i in enumerate(ordered)})
     return shifts
@@ -189,7 +198,7 @@ def _downward(layout: Layout, index: int, arrow: Arrow, leave: float, arrive: fl
     x1, y1 = _centre(layout.places[arrow.end])
     points = [(x0 + leave, y0 + _BOX_H / 2), *map(_centre, layout.bends[index]), (x1 + arrive, y1 - _BOX_H / 2 - 6)]
     line = f"M{points[0][0]:.1f} {points[0][1]:.1f}"
-    for (ax, ay), (bx, by) in zip(points, points[1:], strict=False):
+    for (ax, ay), (bx, by) in pairwise(points):
         half = (by - ay) / 2
         line += f"C{ax:.1f} {ay + half:.1f} {bx:.1f} {by - half:.1f} {bx:.1f} {by:.1f}"
     x, y = points[-1]

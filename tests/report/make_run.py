@@ -83,9 +83,13 @@ def make_warm_start(job: Path, rng: np.random.Generator) -> None:
         {"step": step, "epoch": 0, "loss": 0.7 + 5 * np.exp(-step / 120) + rng.normal(0, 0.05)}
         for step in range(9, 700, 10)
     ]
-    rows += [{"step": step, "epoch": 0, "val/perplexity": 1.9 + 40 * np.exp(-step / 90)} for step in range(99, 700, 100)]
+    rows += [
+        {"step": step, "epoch": 0, "val/perplexity": 1.9 + 40 * np.exp(-step / 90)} for step in range(99, 700, 100)
+    ]
     write_metrics(job / "metrics.csv", rows)
-    write_text(job / "config.yaml", "seed_everything: 0\nmodel:\n  class_path: SFTModule\n  init_args:\n    lr: 0.003\n")
+    write_text(
+        job / "config.yaml", "seed_everything: 0\nmodel:\n  class_path: SFTModule\n  init_args:\n    lr: 0.003\n"
+    )
 
 
 def make_cycles(job: Path, rng: np.random.Generator, significant: bool) -> None:
@@ -93,12 +97,22 @@ def make_cycles(job: Path, rng: np.random.Generator, significant: bool) -> None:
     rows = [training_row(step, step / (steps - 1), rng) for step in range(steps)]
     for cycle in range(CYCLES):
         done = (cycle + 1) / CYCLES
-        rows.append({"step": cycle * STEPS, "epoch": cycle, "cycle/number": cycle, "cycle/worlds": 105})
+        last = {"step": (cycle + 1) * STEPS - 1, "epoch": cycle}
         validation = {f"val/components/{name}": between(name, done) for name in COMPONENTS}
-        rows.append({"step": (cycle + 1) * STEPS - 1, "val/reward": total(SFT) + 0.13 * done, **validation})
+        rows.append({**last, "val/reward": total(SFT) + 0.13 * done, **validation})
+        rows.append({**last, **cycle_row(cycle, done)})
         write_json(job / "sae" / f"cycle_{cycle:03d}" / "features.json", make_features(cycle, rng, significant))
     write_metrics(job / "metrics.csv", rows)
-    write_text(job / "config.yaml", "seed_everything: 0\nmodel:\n  class_path: GRPOModule\n  init_args:\n    beta: 0.04\n")
+    write_text(
+        job / "config.yaml", "seed_everything: 0\nmodel:\n  class_path: GRPOModule\n  init_args:\n    beta: 0.04\n"
+    )
+
+
+def cycle_row(cycle: int, done: float) -> dict[str, float]:
+    row = {"number": cycle, "worlds": 128, "valid_worlds": 105 + cycle, "states": 1200 + 40 * cycle, "skipped": 0}
+    row |= {"reward": total(SFT) + 0.13 * done, "refresh_share": 0.11}
+    row |= {"improvement": 0.13 / CYCLES} if cycle else {}
+    return {f"cycle/{name}": value for name, value in row.items()}
 
 
 def between(name: str, done: float) -> float:
@@ -125,7 +139,9 @@ def training_row(step: int, done: float, rng: np.random.Generator) -> dict[str, 
 
 def make_features(cycle: int, rng: np.random.Generator, significant: bool) -> dict[str, Any]:
     density = np.where(rng.random(128) < 0.2, 0.0, 10 ** rng.uniform(-3, -0.2, 128))
-    features = [make_feature(int(latent), rank, rng, significant) for rank, latent in enumerate(rng.permutation(128)[:16])]
+    features = [
+        make_feature(int(latent), rank, rng, significant) for rank, latent in enumerate(rng.permutation(128)[:16])
+    ]
     return {
         "cycle": cycle,
         "metrics": {

@@ -144,7 +144,14 @@ class Cycle:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A training job: its curves by metric name, its configuration as YAML text, and the SAEs it refreshed."""
+    """A training job.
+
+    Attributes:
+        name: of its folder.
+        curves: by metric name, ``epoch`` among them.
+        config: its settings as YAML text.
+        cycles: the SAEs it has refreshed.
+    """
 
     name: str
     curves: Mapping[str, Curve]
