@@ -1,0 +1,60 @@
+"""What the wheel carries, and that it is all that an installation needs."""
+
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a copy of the sources and without the network."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("lit_narrative", "configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(source / "dist"), str(source)]
+    subprocess.run(build, check=True, capture_output=True)
+    return next((source / "dist").glob("*.whl"))
+
+
+def test_wheel_carries_every_module_configuration_and_data_file(wheel: Path) -> None:
+    def kept(path: Path) -> bool:
+        return path.is_file() and "__pycache__" not in path.parts
+
+    expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "lit_narrative").rglob("*") if kept(path)}
+    expected |= {
+        f"lit_narrative/configs/{path.relative_to(ROOT / 'configs').as_posix()}"
+        for path in (ROOT / "configs").rglob("*")
+        if kept(path)
+    }
+    with ZipFile(wheel) as archive:
+        found = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert sorted(found ^ expected) == [], "name new packages and data files in pyproject.toml"
+
+
+def test_pins_are_exact_and_name_no_place() -> None:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert [line for line in lines if line.count("==") != 1 or any(mark in line for mark in "+@/ ")] == []
+    assert "torch==2.13.0" in lines
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_wheel_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "env", with_pip=True)
+    programs = tmp_path / "env" / "bin"
+    pip = [str(programs / "python"), "-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt")]
+    subprocess.run([*pip, str(wheel)], check=True, cwd=tmp_path)
+    command = str(programs / "lit-narrative")
+    listed = subprocess.run([command, "configs", "list"], check=True, capture_output=True, text=True, cwd=tmp_path)
+    assert "storyworld/sft" in listed.stdout
+    fit = [command, "fit", "--config", "storyworld/sft", "--trainer.fast_dev_run=true"]
+    subprocess.run(fit, check=True, cwd=tmp_path)
