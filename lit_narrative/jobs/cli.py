@@ -10,10 +10,11 @@ from typing import Any
 
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 
+from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.errors import UserError
 from lit_narrative.jobs.folder import RunLogger, SaveRun, prepare_folder
 from lit_narrative.jobs.parser import JobParser
@@ -91,7 +92,7 @@ def run_job(args: list[str]) -> None:
             import_module(f"{package.__name__}.{module.name}")
     NarrativeCLI(
         LightningModule,
-        LightningDataModule,
+        TaskDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
         save_config_callback=SaveRun,

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_narrative.cli import main
+from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.jobs.cli import resolve_configs
 from lit_narrative.shipped import shipped_folder
 
@@ -34,7 +35,7 @@ class TinyModule(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=self.lr)
 
 
-class TinyData(LightningDataModule):
+class TinyData(TaskDataModule):
     def __init__(self, rows: int = 4) -> None:
         super().__init__()
         self.rows = rows
