@@ -23,6 +23,10 @@ STRUCTURES = ("line", "fork", "skip", "loop")
 """How options lead on: to the next scene, to one of the next two, to any later one, or now and then back."""
 BACK = 0.25
 """Probability that an option of a loop leads back."""
+AT_LEAST = 0.85
+"""Share of the gates that ask for at least some value; the others ask for at most."""
+USUAL = 2
+"""The value that gates ask for wherever it can be in doubt, so that worlds resemble each other in this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,14 +211,15 @@ class _Plot:
 
     def _gates(self, met: dict[str, set[int]]) -> list[Json]:
         """A gate that earlier choices decide: open for some of the values met so far, closed for others."""
-        open_to_choice = [name for name, values in met.items() if len(values) > 1]
-        if not open_to_choice:
+        in_doubt = {name: sorted(values) for name, values in met.items() if len(values) > 1}
+        if not in_doubt:
             return []
-        variable = self.rng.choice(open_to_choice)
-        values = sorted(met[variable])
-        if self.rng.random() < 0.5:
-            return [{"variable": variable, "comparison": ">=", "value": self.rng.choice(values[1:])}]
-        return [{"variable": variable, "comparison": "<=", "value": self.rng.choice(values[:-1])}]
+        usual = [name for name, values in in_doubt.items() if values[0] < USUAL <= values[-1]]
+        variable = self.rng.choice(usual or list(in_doubt))
+        if self.rng.random() >= AT_LEAST:
+            return [{"variable": variable, "comparison": "<=", "value": self.rng.choice(in_doubt[variable][:-1])}]
+        level = USUAL if usual else self.rng.choice(in_doubt[variable][1:])
+        return [{"variable": variable, "comparison": ">=", "value": level}]
 
     def _encounter(self, position: int, sentences: Sequence[str], options: list[Json]) -> Json:
         scene = self.scenes[position]

@@ -104,7 +104,7 @@ class StateLayout:
 
 def dimension(slots: int) -> int:
     """Length of the vector of a layout with that many variable slots."""
-    return 2 * slots + POSITIONS + ACTIONS + 3
+    return 2 * slots + POSITIONS + ACTIONS + 6
 
 
 def raw_vectors(world: World, plays: Iterable[Play], slots: int) -> np.ndarray:
@@ -114,13 +114,16 @@ def raw_vectors(world: World, plays: Iterable[Play], slots: int) -> np.ndarray:
     raw = np.zeros((len(steps), dimension(slots)))
     if not steps:
         return raw
-    raw[:, : 2 * slots] = _variables(world, [step.state for step in steps], slots)
+    now = [[scaled(step.state[name], variable) for name, variable in world.variables.items()] for step in steps]
+    values = np.reshape(now, (len(steps), len(world.variables)))
+    raw[:, : 2 * slots] = _by_slot(list(world.variables), values, slots)
     rows, first, total = np.arange(len(steps)), 2 * slots, len(world.encounters)
     position = np.array([step.index for step in steps])
     raw[rows, first + np.minimum(position, POSITIONS - 1)] = 1
     action = np.array([choice for play in plays for choice in _last_choices(play)])
     acted = action >= 0
     raw[rows[acted], first + POSITIONS + np.minimum(action[acted], ACTIONS - 1)] = 1
+    raw[:, -6:-3] = _moved(values, [scaled(variable.initial, variable) for variable in world.variables.values()])
     raw[:, -3] = position / max(total - 1, 1)
     raw[:, -2] = np.minimum([step.turn / TURNS for step in steps], 1)
     raw[:, -1] = np.minimum([step.visited / total for step in steps], 1)
@@ -169,15 +172,21 @@ def scaled(value: float, variable: Variable) -> float:
     return value / (1 + abs(value))
 
 
-def _variables(world: World, moments: Sequence[dict[str, float]], slots: int) -> np.ndarray:
-    """Values and presences by slot: (n, 2 slots)."""
-    names = list(world.variables)
+def _by_slot(names: Sequence[str], values: np.ndarray, slots: int) -> np.ndarray:
+    """Values (n, variables) and presences by slot: (n, 2 slots)."""
     where = np.zeros((len(names), slots))
     where[np.arange(len(names)), [slot_of(name, slots) for name in names]] = 1
     share = where / np.maximum(where.sum(0), 1)
-    values = [[scaled(moment[name], variable) for name, variable in world.variables.items()] for moment in moments]
-    presence = np.broadcast_to(where.max(0, initial=0), (len(moments), slots))
-    return np.hstack([np.reshape(values, (len(moments), len(names))) @ share, presence])
+    presence = np.broadcast_to(where.max(0, initial=0), (len(values), slots))
+    return np.hstack([values @ share, presence])
+
+
+def _moved(values: np.ndarray, initial: Sequence[float]) -> np.ndarray:
+    """The highest, the lowest and the mean change since the start: (n, 3) within -1..1."""
+    if not initial:
+        return np.zeros((len(values), 3))
+    change = (values - np.array(initial)) / 2
+    return np.stack([change.max(1), change.min(1), change.mean(1)], axis=1)
 
 
 def _last_choices(play: Play) -> list[int]:

@@ -66,6 +66,8 @@ def test_each_fact_has_its_place() -> None:
     assert (first[actions].sum(), second[actions].tolist()) == (0, [1, 0, 0, 0])
     assert first[-3:].tolist() == [0, 0, 0.5]
     assert second[-3:].tolist() == [1, 1 / 20, 1]
+    assert first[-6:-3].tolist() == [0, 0, 0]
+    assert second[-6:-3].tolist() == [0, -0.25, -0.125]
 
 
 def test_two_variables_in_one_slot_are_averaged() -> None:
@@ -143,7 +145,7 @@ def test_json_round_trip_is_exact_and_another_version_is_refused() -> None:
     assert back.digest == layout.digest != StateLayout.fit(made[1:], slots=16).digest
     with pytest.raises(ValueError, match="version 0, this release reads 1"):
         StateLayout.from_json({**layout.to_json(), "version": 0})
-    with pytest.raises(ValueError, match="16 slots needs 47 statistics; got 1"):
+    with pytest.raises(ValueError, match="16 slots needs 50 statistics; got 1"):
         StateLayout.from_json({**layout.to_json(), "mean": [0.0]})
 
 
