@@ -37,7 +37,7 @@ class Layout:
     layers: int
 
 
-def layered(sizes: Sequence[float], edges: Sequence[Edge], row: int = 4) -> Layout:
+def layered(sizes: Sequence[float], edges: Sequence[Edge], row: int = 3) -> Layout:
     """Lay out vertices with vertex 0 on top.
 
     Vertices that cannot be reached from 0 come below all others, ``row`` to a layer.
@@ -157,9 +157,21 @@ def _columns(
             wished = [fmean([columns[other] for other in [*above[v], *below[v]] or [v]]) for v in row]
             for vertex, column in zip(row, _spread(wished, [widths[vertex] for vertex in row]), strict=True):
                 columns[vertex] = column
+    _centre_lonely(order, {vertex for link in links for vertex in link}, columns)
     left = min(column - width / 2 for column, width in zip(columns, widths, strict=True))
     right = max(column + width / 2 for column, width in zip(columns, widths, strict=True))
     return [column - left for column in columns], right - left
+
+
+def _centre_lonely(order: Sequence[Sequence[int]], linked: set[int], columns: list[float]) -> None:
+    """Move the layers without any edge under the middle of the others."""
+    among = [columns[vertex] for vertex in linked] or [0.0]
+    middle = (min(among) + max(among)) / 2
+    for row in order:
+        if row and not linked & set(row):
+            shift = middle - (columns[row[0]] + columns[row[-1]]) / 2
+            for vertex in row:
+                columns[vertex] += shift
 
 
 def _spread(wished: Sequence[float], widths: Sequence[float]) -> list[float]:

@@ -20,9 +20,6 @@ MEANING = {
 }
 """The components that come with the package; others are shown by name alone."""
 
-_NOTICEABLE = 0.01
-"""A change of the lenient total below this is called none."""
-
 
 def headline(run: Run) -> Section:
     """Say what RL changed, with intervals."""
@@ -93,21 +90,26 @@ def honesty(run: Run) -> Section:
 
 
 def honesty_verdict(run: Run) -> str:
-    """Say what the two totals together tell."""
+    """Say what the two totals together tell.
+
+    The lenient total's own interval is not known; the strict one's, over the same samples, stands in for it.
+    """
     before, after = run.before.outcome, run.after.outcome
     if before.level.seed_total is None or after.level.seed_total is None:
         return "The lenient total was not measured in this run, so the two cannot be compared."
     lenient = after.level.seed_total - before.level.seed_total
-    strict = after.level.reward - before.level.reward
-    changes = f"(strict {signed(strict)}, lenient {signed(lenient)})"
-    if difference_interval(before, after)[0] > 0:
+    low, high = difference_interval(before, after)
+    changes = f"(strict {signed(after.level.reward - before.level.reward)}, lenient {signed(lenient)})"
+    if low > 0:
         return f"The strict total rose {changes}: the worlds got better by the rules that are hard to cheat."
-    if lenient > _NOTICEABLE:
+    if lenient > (high - low) / 2:
         return (
             f"Only the lenient total rose {changes}. That is what reward hacking looks like: "
             "the texts imitate the signs of a good world without being one."
         )
-    return f"Neither total rose {changes}."
+    if high < 0:
+        return f"The strict total fell {changes}: the worlds got worse."
+    return f"Neither total changed measurably {changes}."
 
 
 def components(run: Run) -> Section:
@@ -149,10 +151,9 @@ def variety(run: Run) -> Section:
 def _variety_verdict(before: Outcome, after: Outcome) -> str:
     if before.unique_skeleton is None or after.unique_skeleton is None:
         return "The variety of structures was not measured."
-    low, high = share_interval(after.unique_skeleton, after.n)
-    word = _direction(
-        low - before.unique_skeleton, high - before.unique_skeleton, "grew", "shrank", "stayed about level"
-    )
+    shares = (before.unique_skeleton, after.unique_skeleton)
+    change = share_change_interval(share_interval(shares[0], before.n), share_interval(shares[1], after.n), shares)
+    word = _direction(*change, "grew", "shrank", "stayed about level")
     return (
         f"The variety of structures {word}: {percent(before.unique_skeleton)} of the SFT model's worlds had a "
         f"structure of their own, {percent(after.unique_skeleton)} of the final model's do."

@@ -38,9 +38,27 @@ def read_run(out: str | Path) -> Run:
     folder = Path(out)
     if not folder.is_dir():
         raise UserError(f"there is no folder '{folder}': give the out folder of a recipe, such as runs/storyworld")
-    jobs = (path.parent for path in sorted(folder.glob("*/metrics.csv")))
-    training = {job.name: read_job(job) for job in jobs if job.name not in {BEFORE, AFTER}}
-    return Run(folder, read_test(folder / BEFORE), read_test(folder / AFTER), training)
+    stamps = read_stamps(folder)
+    jobs = (path.parent for path in sorted(folder.glob("*/metrics.csv"), key=lambda path: path.parent.name))
+    training = [read_job(job) for job in jobs if job.name not in {BEFORE, AFTER}]
+    order = list(stamps)
+    training.sort(key=lambda job: order.index(job.name) if job.name in stamps else len(order))
+    return Run(
+        folder, read_test(folder / BEFORE), read_test(folder / AFTER), {job.name: job for job in training}, stamps
+    )
+
+
+def read_stamps(folder: Path) -> dict[str, float]:
+    """Read how many seconds each finished job of a recipe took, from the stamps that ``lit-narrative run`` leaves.
+
+    Returns:
+        Seconds by job, in the order in which the jobs finished; empty where the jobs were started by hand.
+    """
+    stamps = [(path.parent.name, read_record(path)) for path in sorted(folder.glob("*/job.json"))]
+    finished = [
+        (stamp.number("finished"), name, stamp) for name, stamp in stamps if stamp.maybe("finished") is not None
+    ]
+    return {name: stamp.number("seconds") for _, name, stamp in sorted(finished, key=lambda entry: entry[:2])}
 
 
 def read_test(job: Path) -> HeldOutTest:
@@ -52,8 +70,8 @@ def read_test(job: Path) -> HeldOutTest:
     figures, samples = job / "verifiers" / "test.json", job / "samples" / "test.jsonl"
     if not figures.is_file():
         raise UserError(
-            f"'{figures}' is missing. It comes from the recipe's job '{job.name}': run the recipe again with "
-            f"`lit-narrative run RECIPE`, or that job alone with `lit-narrative test`"
+            f"'{figures}' is missing. The recipe's job '{job.name}' makes it: run "
+            f"`lit-narrative run storyworld --out {job.parent}` again (finished jobs are left out)"
         )
     rows = read_records(samples) if samples.is_file() else []
     return HeldOutTest(job.name, _outcome(read_record(figures)), tuple(_sample(row) for row in rows))

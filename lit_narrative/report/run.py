@@ -161,12 +161,21 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A recipe's out folder: the two held-out tests and the training jobs by name."""
+    """A recipe's out folder.
+
+    Attributes:
+        out: the folder.
+        before: the held-out test of the policy that RL starts from.
+        after: the same of the policy that it ends with.
+        jobs: training jobs by name.
+        seconds: how long each job took, where a recipe's runner has noted it.
+    """
 
     out: Path
     before: HeldOutTest
     after: HeldOutTest
     jobs: Mapping[str, Job]
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def corpus(self) -> Level | None:

@@ -24,7 +24,14 @@ def settings(run: Run) -> Section:
 def reproduce(run: Run) -> Section:
     """Give the commands that make the run and this page again."""
     seeds = {test.outcome.seed for test in (run.before, run.after)} - {None}
-    body = render("reproduce.html", out=clip(str(run.out), 200), jobs=list(run.jobs), seeds=sorted(map(str, seeds)))
+    body = render(
+        "reproduce.html",
+        out=clip(str(run.out), 200),
+        jobs=list(run.jobs),
+        seeds=sorted(map(str, seeds)),
+        seconds=run.seconds,
+        total=sum(run.seconds.values()),
+    )
     return Section("reproduce", "How to repeat this", body)
 
 

@@ -24,7 +24,15 @@ _MARGIN = 16.0
 
 @dataclass(frozen=True, slots=True)
 class Vertex:
-    """A box (``ending`` or ``encounter``), or the stub of an option that leads nowhere (``stop``, ``missing``)."""
+    """A box, or the stub of an option that leads to none.
+
+    Attributes:
+        kind: of a box, ``encounter`` or ``ending``, with `` unreached`` where no play comes; of a stub, ``stop`` where
+            the story ends, ``missing`` where the option leads to nothing.
+        title: of a box; a stub has none.
+        line: beneath the title.
+        tip: shown when pointed at.
+    """
 
     kind: str
     title: str
@@ -47,14 +55,23 @@ def endings(plan: Plan) -> set[int]:
     return {i for i, choices in enumerate(plan.scenes) if all(choice.target == END for choice in choices)}
 
 
+def reachable_encounters(plan: Plan) -> set[int]:
+    """Return the encounters that a play can come to as far as the options say; gates are taken as passable."""
+    ways = [(i, choice.target) for i, choices in enumerate(plan.scenes) for choice in choices if choice.target >= 0]
+    return reachable(len(plan.scenes), ways)
+
+
 def graph_of(plan: Plan) -> tuple[list[Vertex], list[Arrow]]:
-    """Return the boxes, stubs and arrows of a world's first encounters, the start first."""
+    """Return the boxes, stubs and arrows of a world's first encounters, the start first.
+
+    What cannot be reached has no arrows, so that the eye can follow those that matter.
+    """
     shown = plan.world.encounters[:MAX_ENCOUNTERS]
-    last = endings(plan)
-    vertices = [_box(encounter, i in last) for i, encounter in enumerate(shown)]
+    last, reached = endings(plan), reachable_encounters(plan)
+    vertices = [_box(encounter, i in last, i in reached) for i, encounter in enumerate(shown)]
     arrows: list[Arrow] = []
     for position, encounter in enumerate(shown):
-        if position in last:
+        if position in last or position not in reached:
             continue
         stubs: dict[Vertex, int] = {}
         for option, choice in list(zip(encounter.options, plan.scenes[position], strict=True))[:MAX_OPTIONS]:
@@ -93,23 +110,22 @@ def describe_option(option: Option) -> str:
 
 def draw_world(world: World, label: str) -> Markup:
     """Draw a world that has encounters; ``label`` names the drawing for those who cannot see it."""
-    plan = make_plan(world)
-    vertices, arrows = graph_of(plan)
+    vertices, arrows = graph_of(make_plan(world))
     edges = [(arrow.start, arrow.end) for arrow in arrows]
-    reached = _reached(plan, vertices, arrows)
     layout = layered([1.0 if vertex.title else _STUB for vertex in vertices], edges)
     around = len({arrows[index].end for index in layout.upward})
     width = 2 * _MARGIN + layout.width * _COLUMN + (14.0 + 8 * around if around else 0)
     height = 2 * _MARGIN + (layout.layers - 1) * _LAYER + _BOX_H
-    parts = _draw_arrows(arrows, layout, reached)
-    parts += [_draw_vertex(vertex, layout.places[i], i == 0, i in reached) for i, vertex in enumerate(vertices)]
+    parts = _draw_arrows(arrows, layout)
+    parts += [_draw_vertex(vertex, layout.places[i], i == 0) for i, vertex in enumerate(vertices)]
     return drawing(width, height, label, parts, "world", scale=1.1)
 
 
-def _box(encounter: Encounter, ending: bool) -> Vertex:
-    words = f"{clip(encounter.id, 60)}: {clip(encounter.text, 200)}"
-    kind, tip = ("ending", f"{words} (ending)") if ending else ("encounter", words)
-    return Vertex(kind, clip(encounter.id, 16), clip(encounter.text, 25), tip)
+def _box(encounter: Encounter, ending: bool, reached: bool) -> Vertex:
+    kind = ("ending" if ending else "encounter") + ("" if reached else " unreached")
+    notes = (" (ending)" if ending else "") + ("" if reached else " (cannot be reached)")
+    tip = f"{clip(encounter.id, 60)}: {clip(encounter.text, 200)}{notes}"
+    return Vertex(kind, clip(encounter.id, 16), clip(encounter.text, 24), tip)
 
 
 def _stub(plan: Plan, option: Option, target: int) -> Vertex:
@@ -117,64 +133,47 @@ def _stub(plan: Plan, option: Option, target: int) -> Vertex:
     return Vertex("stop" if known else "missing", "", tip=leads_to(plan, option, target))
 
 
-def _reached(plan: Plan, vertices: Sequence[Vertex], arrows: Sequence[Arrow]) -> set[int]:
-    """Return the vertices that a play can come to as far as the arrows say; gates are taken as passable."""
-    ways = [(i, choice.target) for i, choices in enumerate(plan.scenes) for choice in choices if choice.target >= 0]
-    boxes = reachable(len(plan.scenes), ways) & {i for i, vertex in enumerate(vertices) if vertex.title}
-    return boxes | {arrow.end for arrow in arrows if arrow.start in boxes and not vertices[arrow.end].title}
-
-
 def _centre(place: tuple[float, float]) -> tuple[float, float]:
     column, layer = place
     return _MARGIN + column * _COLUMN, _MARGIN + _BOX_H / 2 + layer * _LAYER
 
 
-def _draw_vertex(vertex: Vertex, place: tuple[float, float], start: bool, reached: bool) -> Element:
+def _draw_vertex(vertex: Vertex, place: tuple[float, float], start: bool) -> Element:
     x, y = _centre(place)
-    state = "" if reached else " unreached"
-    tip = node("title", text=vertex.tip if reached else f"{vertex.tip} (cannot be reached)")
+    tip = node("title", text=vertex.tip)
     if vertex.kind == "stop":
-        return node("g", tip, node("rect", x=x - 5, y=y - 23, width=10, height=10), class_=f"stop{state}")
+        return node("g", tip, node("rect", x=x - 5, y=y - 23, width=10, height=10), class_="stop")
     if vertex.kind == "missing":
         cross = f"M{x - 6:.1f} {y - 23:.1f}l12 12m0 -12l-12 12"
-        return node("g", tip, node("path", d=cross), class_=f"missing{state}")
-    return node("g", tip, *_box_parts(vertex, x, y, start), class_=f"{vertex.kind}{state}{' start' if start else ''}")
+        return node("g", tip, node("path", d=cross), class_="missing")
+    return node("g", tip, *_box_parts(vertex, x, y, start), class_=f"{vertex.kind}{' start' if start else ''}")
 
 
 def _box_parts(vertex: Vertex, x: float, y: float, start: bool) -> list[Element]:
     left, top = x - _BOX_W / 2, y - _BOX_H / 2
     parts = [node("rect", x=left, y=top, width=_BOX_W, height=_BOX_H, rx=8)]
-    if vertex.kind == "ending":
+    if vertex.kind.startswith("ending"):
         parts.append(node("rect", x=left + 3, y=top + 3, width=_BOX_W - 6, height=_BOX_H - 6, rx=6, class_="inner"))
-    mark = "▸ " if start else "■ " if vertex.kind == "ending" else ""
+    mark = "▸ " if start else "■ " if vertex.kind.startswith("ending") else ""
     parts.append(node("text", text=mark + vertex.title, x=x, y=y - 2, text_anchor="middle", class_="id"))
     parts.append(node("text", text=vertex.line, x=x, y=y + 13, text_anchor="middle", class_="line"))
     return parts
 
 
-def _draw_arrows(arrows: Sequence[Arrow], layout: Layout, reached: set[int]) -> list[Element]:
+def _draw_arrows(arrows: Sequence[Arrow], layout: Layout) -> list[Element]:
     starts = _ports(arrows, layout, leaving=True)
     ends = _ports(arrows, layout, leaving=False)
     lanes: dict[int, int] = {}
     drawn = []
     for index, arrow in enumerate(arrows):
         if index in layout.upward:
-            lane = lanes.setdefault(arrow.end, len(lanes))
+            lane = 0 if arrow.start == arrow.end else lanes.setdefault(arrow.end, len(lanes))
             line, tip = _around(layout, arrow, lane)
         else:
             line, tip = _downward(layout, index, arrow, starts[index], ends[index])
-        state = ("gated " if arrow.gated else "") + ("" if arrow.start in reached else "unreached")
         words = node("title", text=arrow.tip)
-        drawn.append(
-            node(
-                "g",
-                words,
-                node("path", d=line, class_="hit"),
-                node("path", d=line, class_="way"),
-                tip,
-                class_=f"option {state}".strip(),
-            )
-        )
+        ways = [node("path", d=line, class_="hit"), node("path", d=line, class_="way")]
+        drawn.append(node("g", words, *ways, tip, class_="option gated" if arrow.gated else "option"))
     return drawn
 
 
@@ -206,17 +205,25 @@ def _downward(layout: Layout, index: int, arrow: Arrow, leave: float, arrive: fl
 
 
 def _around(layout: Layout, arrow: Arrow, lane: int) -> tuple[str, Element]:
-    """Lead an arrow that goes up, sideways or back to itself around the right-hand side."""
+    """Lead an arrow that goes up, sideways or back to itself past the right-hand side of what lies between."""
     x0, y0 = _centre(layout.places[arrow.start])
     x1, y1 = _centre(layout.places[arrow.end])
-    right = _MARGIN + layout.width * _COLUMN + 8.0 * lane
+    right = _right_of(layout, arrow) + 8.0 + 8.0 * lane
     x0, x1, y0, y1 = x0 + _BOX_W / 2, x1 + _BOX_W / 2 + 6, y0 + 8, y1 - 8
-    bend = 10.0 if y0 >= y1 else -10.0
+    bend = min(10.0, abs(y0 - y1) / 2) * (1 if y0 >= y1 else -1)
     line = (
         f"M{x0:.1f} {y0:.1f}C{right:.1f} {y0:.1f} {right:.1f} {y0:.1f} {right:.1f} {y0 - bend:.1f}"
         f"L{right:.1f} {y1 + bend:.1f}C{right:.1f} {y1:.1f} {right:.1f} {y1:.1f} {x1:.1f} {y1:.1f}"
     )
     return line, _head(x1, y1, -6, 0)
+
+
+def _right_of(layout: Layout, arrow: Arrow) -> float:
+    """Return the right-hand side of the boxes in the layers that an arrow passes; a loop passes its own box alone."""
+    start, end = layout.places[arrow.start], layout.places[arrow.end]
+    top, bottom = sorted((start[1], end[1]))
+    passed = [start] if arrow.start == arrow.end else [place for place in layout.places if top <= place[1] <= bottom]
+    return max(_centre(place)[0] for place in passed) + _BOX_W / 2
 
 
 def _head(x: float, y: float, dx: float, dy: float) -> Element:

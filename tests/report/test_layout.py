@@ -28,6 +28,11 @@ def test_what_cannot_be_reached_lies_at_the_foot() -> None:
     assert [layer for _, layer in layout.places] == [0, 1, 2, 2, 3]
 
 
+def test_the_foot_lies_under_the_middle() -> None:
+    columns = [column for column, _ in layered([1] * 6, [(0, 1), (0, 2), (0, 3)]).places]
+    assert (columns[4] + columns[5]) / 2 == pytest.approx((columns[1] + columns[3]) / 2)
+
+
 def test_reachable_follows_the_edges() -> None:
     assert reachable(5, [(0, 2), (2, 0), (3, 1), (2, 4)]) == {0, 2, 4}
     assert reachable(0, []) == set()

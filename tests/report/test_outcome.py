@@ -50,7 +50,8 @@ def test_the_third_sentence_is_about_valid_json(run: Run, share: float, word: st
     [
         (0.75, 0.7, "hard to cheat"),
         (0.6, 0.75, "what reward hacking looks like"),
-        (0.6, 0.6, "Neither total rose"),
+        (0.62, 0.63, "Neither total changed measurably"),
+        (0.4, 0.6, "The strict total fell"),
         (0.4, None, "was not measured"),
     ],
 )
@@ -73,5 +74,7 @@ def test_components_of_a_user_are_shown_by_name(run: Run) -> None:
 
 def test_shrinking_variety_is_said(run: Run) -> None:
     assert "variety of structures shrank" in variety(run).body
-    outcome: Outcome = replace(run.after.outcome, unique_skeleton=None)
+    outcome: Outcome = replace(run.after.outcome, unique_skeleton=0.2)
+    assert "stayed about level" in variety(replace(run, after=replace(run.after, outcome=outcome))).body
+    outcome = replace(run.after.outcome, unique_skeleton=None)
     assert "was not measured" in variety(replace(run, after=replace(run.after, outcome=outcome))).body

@@ -11,7 +11,8 @@ def test_a_whole_run_is_read(out: Path) -> None:
     run = read_run(out)
     assert run.after.outcome.level.components == FINAL
     assert run.before.outcome.unique_skeleton == 0.22 and run.corpus is not None
-    assert list(run.jobs) == ["cycle", "sft"]
+    assert list(run.jobs) == ["sft", "cycle"]
+    assert run.seconds == {"sft": 62.0, "test_sft": 9.5, "cycle": 120.0, "test_final": 10.0}
     assert len(run.jobs["cycle"].curves["reward"]) == CYCLES * STEPS
     assert len(run.jobs["cycle"].cycles) == CYCLES and run.jobs["cycle"].cycles[2].significant == 3
     assert "GRPOModule" in (run.jobs["cycle"].config or "")
@@ -96,3 +97,8 @@ def test_values_that_were_not_measured_are_none(out: Path) -> None:
 def test_significant_features_beyond_the_list_are_counted(out: Path) -> None:
     edit_json(out / "cycle" / "sae" / "cycle_001" / "features.json", significant=21)
     assert read_run(out).jobs["cycle"].cycles[1].significant == 21
+
+
+def test_a_job_that_has_not_finished_has_no_time(out: Path) -> None:
+    edit_json(out / "cycle" / "job.json", finished=None)
+    assert list(read_run(out).seconds) == ["sft", "test_sft", "test_final"]

@@ -12,7 +12,7 @@ def test_configurations_are_printed(run: Run) -> None:
 
 def test_a_missing_configuration_is_said(run: Run) -> None:
     bare = {name: replace(job, config=None) for name, job in run.jobs.items()}
-    assert "No configuration was kept for cycle, sft" in settings(replace(run, jobs=bare)).body
+    assert "No configuration was kept for sft, cycle" in settings(replace(run, jobs=bare)).body
     assert "no settings to show" in settings(replace(run, jobs={})).body
 
 
@@ -26,3 +26,9 @@ def test_the_commands_name_the_folder(run: Run) -> None:
     body = reproduce(run).body
     assert f"lit-narrative report {run.out}" in body and f"--config {run.out}/cycle/config.yaml" in body
     assert "seed 0" in body
+
+
+def test_the_time_of_the_jobs_is_told_where_it_is_known(run: Run) -> None:
+    body = reproduce(run).body
+    assert "3.4 minutes" in body and "<code>cycle</code> 120 s" in body
+    assert "minutes" not in reproduce(replace(run, seconds={})).body

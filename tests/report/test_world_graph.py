@@ -46,7 +46,7 @@ def groups(markup: str, class_: str) -> list[str]:
 def test_arrows_follow_the_options(lighthouse: World) -> None:
     vertices, arrows = graph_of(make_plan(lighthouse))
     kinds = [vertex.kind for vertex in vertices]
-    assert kinds == ["encounter", "encounter", "ending", "ending", "stop", "missing", "missing"]
+    assert kinds == ["encounter", "encounter", "ending", "ending unreached", "stop", "missing", "missing"]
     assert [(arrow.start, arrow.end, arrow.gated) for arrow in arrows] == [
         (0, 1, False),
         (0, 1, True),
@@ -79,6 +79,11 @@ def test_an_encounter_reached_only_through_one_that_is_not_drawn_counts_as_reach
     unreached = groups(draw_world(world(**links), "a world"), "unreached")
     assert not [title for title in unreached if title.startswith("e1:")]
     assert [title for title in unreached if title.startswith("e2:")]
+
+
+def test_what_cannot_be_reached_has_no_arrows() -> None:
+    _, arrows = graph_of(make_plan(world(a=[option("go", "b")], b=[], c=[option("go", "b"), option("far", "z")])))
+    assert [(arrow.start, arrow.end) for arrow in arrows] == [(0, 1)]
 
 
 def test_large_worlds_are_cut() -> None:
