@@ -1,6 +1,7 @@
 """``lit-narrative fit | validate | test | predict``: Lightning's command line over the package's classes."""
 
 import logging
+import sys
 import warnings
 from importlib import import_module
 from importlib.metadata import version
@@ -86,6 +87,8 @@ def run_job(args: list[str]) -> None:
         UserError: a setting, a file or a name is wrong.
     """
     quieten()
+    if str(Path.cwd()) not in sys.path:  # a configuration may name classes and rewards from the folder it is used in
+        sys.path.append(str(Path.cwd()))
     for room in ROOMS:
         package = import_module(f"lit_narrative.{room}")
         for module in iter_modules(package.__path__):
@@ -139,6 +142,7 @@ def quieten() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
     for message in (
         ".*does not have many workers.*",  # the data sets are small or sampled in this process
+        ".*isinstance.treespec, LeafSpec.*",  # Lightning calls what newer PyTorch renames
         ".*Checkpoint directory .* exists and is not empty.*",  # a run folder is used again when a run goes on
     ):
         warnings.filterwarnings("ignore", message)

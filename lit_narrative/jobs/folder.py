@@ -44,18 +44,20 @@ def prepare_folder(folder: str | Path) -> None:
 
 
 class MetricsTable(ExperimentWriter):
-    """Lightning's writer of ``metrics.csv`` that keeps the earlier rows of a resumed run and writes whole files.
+    """Lightning's writer of ``metrics.csv``, without half-written files, and with the earlier rows of a resumed run.
+
+    Rows are appended, each in one write; when a new metric asks for a new column, the whole table takes its place.
 
     Args:
         folder: the run folder.
         name: of the file.
-        keep: whether to continue the table that is there; its rows from ``rewind``'s step on are dropped.
+        keep: whether to continue the table that is there; ``rewind`` then drops what the run does again.
     """
 
     def __init__(self, folder: str, name: str, *, keep: bool) -> None:
         super().__init__(folder)
         self.metrics_file_path = os.path.join(folder, name)
-        self.metrics: list[dict[str, Any]] = read_table(self.metrics_file_path) if keep else []
+        self.rows: list[dict[str, Any]] = read_table(self.metrics_file_path) if keep else []
 
     def _check_log_dir_exists(self) -> None:
         """Leave the folder as it is: its other files are the run's own."""
@@ -65,17 +67,28 @@ class MetricsTable(ExperimentWriter):
 
     def rewind(self, step: int) -> None:
         """Drop the rows of ``step`` and after it: they belong to steps that the resumed run takes again."""
-        self.metrics = [row for row in self.metrics if int(row["step"]) < step]
+        self.rows = [row for row in self.rows if int(row["step"]) < step]
+        self.metrics_keys = []
 
     def save(self) -> None:
-        """Write the table, one column a metric, in order of name."""
+        """Write the rows that are new, under one column a metric, in order of name."""
         if not self.metrics:
             return
-        text = io.StringIO()
-        writer = csv.DictWriter(text, sorted({key for row in self.metrics for key in row}), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.metrics)
-        write_text(self.metrics_file_path, text.getvalue())
+        new, self.metrics = self.metrics, []
+        self.rows += new
+        if set().union(*new) <= set(self.metrics_keys):
+            with open(self.metrics_file_path, "a", encoding="utf-8", newline="") as file:
+                file.write(_as_csv(new, self.metrics_keys))
+        else:
+            self.metrics_keys = sorted(set().union(*self.rows))
+            header = dict(zip(self.metrics_keys, self.metrics_keys, strict=True))
+            write_text(self.metrics_file_path, _as_csv([header, *self.rows], self.metrics_keys))
+
+
+def _as_csv(rows: list[dict[str, Any]], columns: list[str]) -> str:
+    text = io.StringIO()
+    csv.DictWriter(text, columns, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def read_table(path: str | Path) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The command line of jobs, run in this process with a module and data of a few numbers."""
 
 import csv
+import sys
 from pathlib import Path
 
 import pytest
@@ -205,3 +206,16 @@ def test_configs_are_found_by_every_spelling(config: Path, monkeypatch: pytest.M
     monkeypatch.chdir(config.parent)
     spellings = [["--config", "tiny.yaml"], ["-c", "tiny.yaml"], ["--config=tiny.yaml"]]
     assert [resolve_configs(args) for args in spellings] == spellings
+
+
+def test_classes_of_the_folder_it_runs_in_can_be_named(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (config.parent / "my_callbacks.py").write_text(
+        "from lightning.pytorch import Callback\n"
+        "class Mine(Callback):\n"
+        "    def on_fit_end(self, trainer, module):\n"
+        "        open('seen', 'w').close()\n"
+    )
+    monkeypatch.chdir(config.parent)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    main(["fit", "--config", "tiny.yaml", "--trainer.callbacks+", "my_callbacks.Mine"])
+    assert (config.parent / "seen").exists()
