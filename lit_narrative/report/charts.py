@@ -107,7 +107,7 @@ def dot_chart(
     """
     height, x = 24.0, Axis(*bounds, gutter, 346)
     y = Axis(0, 1, 10 + height * len(rows), 4)
-    parts = [part for tick in x.ticks(5) for part in (_upright(x(tick), y), _tick(x, y, tick, x.ticks(5)))]
+    parts = [part for tick in x.ticks() for part in (_upright(x(tick), y), _tick(x, y, tick, x.ticks()))]
     for index, (name, dots) in enumerate(rows):
         middle = 10 + height * (index + 0.5)
         parts.append(node("text", text=name, x=gutter - 10, y=middle + 4, text_anchor="end", class_="name"))
@@ -133,7 +133,7 @@ def _axes(lines: Sequence[Line], levels: Sequence[Level], frame: Frame) -> tuple
 
 
 def _grid(x: Axis, y: Axis, frame: Frame) -> list[Element]:
-    ticks = x.ticks(5, least=1)
+    ticks = x.ticks(least=1)
     return [*_rules(x, y), *(_tick(x, y, tick, ticks) for tick in ticks), _x_label(x, frame)]
 
 

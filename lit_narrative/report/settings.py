@@ -1,6 +1,7 @@
 """With what the run was made, and how to make it again."""
 
 import platform
+import shlex
 from importlib.metadata import PackageNotFoundError, version
 
 from lit_narrative.report.run import Run
@@ -26,7 +27,7 @@ def reproduce(run: Run) -> Section:
     seeds = {test.outcome.seed for test in (run.before, run.after)} - {None}
     body = render(
         "reproduce.html",
-        out=clip(str(run.out), 200),
+        out=clip(shlex.quote(str(run.out)), 200),
         jobs=list(run.jobs),
         seeds=sorted(map(str, seeds)),
         seconds=run.seconds,

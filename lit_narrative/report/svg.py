@@ -63,7 +63,7 @@ class Axis:
         """Return the position of ``value``."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
-    def ticks(self, count: int = 4, least: float = 0) -> list[float]:
+    def ticks(self, count: int = 5, least: float = 0) -> list[float]:
         """Return about ``count`` round values inside the axis, at least ``least`` apart."""
         step = max(round_step((self.high - self.low) / count), least)
         first = math.ceil(self.low / step - 1e-9)
