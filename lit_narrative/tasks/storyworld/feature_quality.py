@@ -1,0 +1,175 @@
+"""The seventh component: how well the current sparse autoencoder reads the states of a written world.
+
+Three terms, each in 0..1: sparsity (the number of active features lies in a band), explained variance, and
+affordances (what features tell, within each encounter, about whether an option is closed, beyond chance).
+The autoencoder and its layout are swapped at each cycle; between swaps the score is a pure function of the text.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lit_narrative.circuits.information import WorldPermutations, conditional_information, quantise
+from lit_narrative.errors import UserError
+from lit_narrative.tasks.storyworld.context import read_text
+from lit_narrative.tasks.storyworld.plays import Play, plays
+from lit_narrative.tasks.storyworld.states import StateLayout
+from lit_narrative.tasks.storyworld.verifiers import VerifierConfig
+
+if TYPE_CHECKING:
+    from lit_narrative.rl.rollout import Rollout
+
+Encode = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""(n, dim) standardised states to latents (n, m) and reconstructions (n, dim)."""
+
+MIN_STATES = 4
+"""Encounters met less often in the plays of a world say nothing about its features."""
+TOP = 16
+"""Features whose information is averaged."""
+PERMUTATIONS = 20
+_CONFIG = VerifierConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """The three terms of one world, each in 0..1."""
+
+    sparsity: float = 0.0
+    explained_variance: float = 0.0
+    affordances: float = 0.0
+
+    def total(self, weights: Sequence[float]) -> float:
+        """Weighted mean of the terms, in their order."""
+        terms = (self.sparsity, self.explained_variance, self.affordances)
+        return sum(weight * term for weight, term in zip(weights, terms, strict=True)) / sum(weights)
+
+
+class FeatureQuality:
+    """The reward ``feature_quality`` in 0..1: None before the first `swap`, 0 for text that cannot be played.
+
+    Args:
+        runs: seeded plays of each world.
+        band: lowest and highest share of active latents that earns full sparsity; outside it falls linearly.
+        weights: of sparsity, explained variance and affordances.
+        seed: of the plays, together with the text.
+
+    Raises:
+        UserError: ``runs`` is below 2, the band is no range within 0..1, or the weights are negative or all zero.
+    """
+
+    name = "feature_quality"
+
+    def __init__(
+        self,
+        runs: int = 8,
+        band: tuple[float, float] = (0.02, 0.2),
+        weights: tuple[float, float, float] = (0.2, 0.4, 0.4),
+        seed: int = 0,
+    ) -> None:
+        if runs < 2 or not 0 <= band[0] < band[1] <= 1 or min(weights) < 0 or sum(weights) <= 0:
+            raise UserError(
+                "feature_quality needs runs >= 2, 0 <= band[0] < band[1] <= 1 and weights >= 0, not all 0; "
+                f"got runs={runs}, band={band}, weights={weights}"
+            )
+        self.runs, self.band, self.weights, self.seed = runs, band, weights, seed
+        self.version: int | None = None
+        self._sae: tuple[Encode, StateLayout] | None = None
+
+    def swap(self, encode: Encode, layout: StateLayout, version: int) -> None:
+        """Score by another SAE from now on.
+
+        Args:
+            encode: the SAE as a function.
+            layout: how states become its vectors.
+            version: names the SAE in logs (the cycle that trained it).
+        """
+        self._sae, self.version = (encode, layout), version
+
+    def __call__(self, rollouts: "Sequence[Rollout]") -> list[float | None]:
+        """Score a batch; never raises on generated text."""
+        if self._sae is None:
+            return [None] * len(rollouts)
+        return [quality.total(self.weights) for quality in self.qualities([rollout.text for rollout in rollouts])]
+
+    def qualities(self, texts: Sequence[str]) -> list[Quality]:
+        """The terms of each text; all states of the batch are encoded together.
+
+        Raises:
+            RuntimeError: No SAE was swapped in yet.
+        """
+        if self._sae is None:
+            raise RuntimeError("feature_quality has no SAE yet; call swap first")
+        encode, layout = self._sae
+        played = [self._play(text, layout) for text in texts]
+        sizes = [len(vectors) for _, vectors in played]
+        if not sum(sizes):
+            return [Quality()] * len(texts)
+        stacked = np.concatenate([vectors for _, vectors in played])
+        latents, rebuilt = encode(stacked)
+        cuts = np.cumsum(sizes)[:-1]
+        parts = zip(played, *(np.split(array, cuts) for array in (stacked, latents, rebuilt)), strict=True)
+        return [self._quality(runs, x, z, back) if len(x) else Quality() for (runs, _), x, z, back in parts]
+
+    def _play(self, text: str, layout: StateLayout) -> tuple[list[Play], np.ndarray]:
+        """Play the world in a text: its plays and their vectors, none where there is no world."""
+        context = read_text(text, self.seed, _CONFIG)
+        digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        rng = np.random.default_rng([self.seed, int.from_bytes(digest, "big")])
+        runs = list(plays(context.plan, self.runs, rng)) if context.story.encounters else []
+        return runs, layout.vectors(context.story, runs)
+
+    def _quality(self, runs: Sequence[Play], x: np.ndarray, z: np.ndarray, back: np.ndarray) -> Quality:
+        return Quality(
+            band_score(float((z != 0).mean()), self.band),
+            explained(x, back),
+            affordance_score(runs, z, np.random.default_rng(self.seed)),
+        )
+
+
+def band_score(share: float, band: tuple[float, float]) -> float:
+    """1 where the share of active latents lies in the band, falling linearly to 0 at none and at all."""
+    low, high = band
+    if share < low:
+        return share / low
+    return 1.0 if share <= high else (1 - share) / (1 - high)
+
+
+def explained(x: np.ndarray, back: np.ndarray) -> float:
+    """Explained variance in 0..1 of states (n, dim) about the data set's mean, which standardisation put at 0.
+
+    A world's own mean would call a world of one state unexplained; the data set's does not.
+    """
+    error = float(np.square(x - back, dtype=np.float64).sum())
+    return float(np.clip(1 - error / max(float(np.square(x, dtype=np.float64).sum()), 1e-12), 0, 1))
+
+
+def affordance_score(runs: Sequence[Play], z: np.ndarray, rng: np.random.Generator) -> float:
+    """What the most telling features know of "some option is closed here", given the encounter, beyond chance: 0..1.
+
+    The mean of the ``TOP`` normalised informations, T, is compared with its mean C when whole plays are permuted:
+    (T − C) / (1 − C), at least 0. It is 0 where no choice ever opens or closes an option.
+
+    Args:
+        runs: plays of one world.
+        z: (n, m) latents of their steps, in order.
+        rng: of the permutations.
+    """
+    steps = [(number, step) for number, run in enumerate(runs) for step in run.steps]
+    asked = [row for row, (_, step) in enumerate(steps) if step.open]
+    closed = np.array([not all(steps[row][1].open) for row in asked], dtype=bool)
+    if closed.all() or not closed.any():
+        return 0.0
+    contexts = np.array([steps[row][1].index for row in asked])
+    numbers = np.array([steps[row][0] for row in asked])
+    active = z[asked]
+    levels = quantise(active[:, (active != 0).any(0)], bins=2)
+    labels = np.concatenate([closed[None], WorldPermutations(contexts, numbers).draw(closed, PERMUTATIONS, rng)])
+    bits, entropy = conditional_information(levels, labels, contexts, min_stratum=MIN_STATES)
+    if entropy[0] <= 0 or not levels.shape[1]:
+        return 0.0
+    top = np.sort(bits, axis=1)[:, -TOP:].mean(1) / np.maximum(entropy, 1e-12)
+    observed, chance = min(float(top[0]), 1.0), min(float(top[1:].mean()), 1.0)
+    return max(0.0, (observed - chance) / (1 - chance)) if chance < 1 else 0.0
