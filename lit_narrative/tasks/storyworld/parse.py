@@ -23,7 +23,7 @@ NO_VALUE = object()
 """The value of a text that is not JSON (``None`` is the value of the text ``null``)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Limits:
     """What is read, and what is forgiven.
 
@@ -139,7 +139,7 @@ def _decode(text: str, start: int, allow_trailing_text: bool) -> Parsed:
         value, end = decoder.raw_decode(text, start)
     except json.JSONDecodeError as error:
         message = f"not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
-        return _failed(message, read=error.pos / max(len(text), 1))
+        return _failed(message, read=error.pos / (len(text) + 1))
     except ValueError as error:  # NaN, or an integer of more digits than Python converts
         return _failed(f"not readable JSON: {str(error)[:120]}")
     if not allow_trailing_text and text[end:].strip(_BLANK):

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lighthouse import encounter, lighthouse, make, option, read
 
 from lit_narrative.tasks.storyworld.issues import validator
 from lit_narrative.tasks.storyworld.world import Variable, owners, read_counting, read_world, variable_bounds
+from tests.tasks.storyworld.lighthouse import encounter, lighthouse, make, option, read
 
 JUNK = st.recursive(
     st.none()

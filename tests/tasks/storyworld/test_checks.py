@@ -1,0 +1,130 @@
+"""Checks, doubts and issues: each fault is found once, and its path leads to it in the file."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from lit_narrative.tasks.storyworld.checks import faults, schema_share
+from lit_narrative.tasks.storyworld.doubts import doubts
+from lit_narrative.tasks.storyworld.issues import json_path, schema_issues
+from lit_narrative.tasks.storyworld.plan import make_plan
+from lit_narrative.tasks.storyworld.verifiers import Issue, score
+from lit_narrative.tasks.storyworld.world import read_counting
+from tests.tasks.storyworld.lighthouse import encounter, lighthouse, make, option, read
+
+
+def follow(path: str, value: Any) -> Any:
+    for name, quoted, index in re.findall(r"\.([A-Za-z_]\w*)|\[(\"[^\"]*\")\]|\[(\d+)\]", path):
+        value = value[int(index) if index else json.loads(quoted) if quoted else name]
+    return value
+
+
+def errors(value: Any) -> list[Issue]:
+    return [issue for issue in score(json.dumps(value)).issues if issue.severity == "error"]
+
+
+def test_a_sound_world_has_no_fault_and_no_doubt() -> None:
+    world = read(lighthouse())
+    assert list(faults(world)) == []
+    assert list(doubts(make_plan(world))) == []
+    assert schema_share(world, read_counting(lighthouse())[1], duplicates=0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("path", "to", "where", "says"),
+    [
+        (("encounters", 1, "id"), "storm", "$.encounters[1].id", "a second encounter 'storm'"),
+        (("encounters", 0, "options", 1, "id"), "tend", "$.encounters[0].options[1].id", "a second option 'tend'"),
+        (
+            ("encounters", 2, "options", 1, "reactions", 0, "next_encounter"),
+            "nowhere",
+            "$.encounters[2].options[1].reactions[0].next_encounter",
+            "dangling reference: there is no encounter 'nowhere'",
+        ),
+        (("encounters", 0, "options", 0, "reactions"), [], "$.encounters[0].options[0].reactions", "dead end"),
+        (
+            ("encounters", 1, "options", 0, "gates", 0, "variable"),
+            "ghost",
+            "$.encounters[1].options[0].gates[0].variable",
+            "'ghost' is not declared",
+        ),
+        (
+            ("encounters", 0, "options", 0, "reactions", 0, "after_effects", 1, "variable"),
+            "ghost",
+            "$.encounters[0].options[0].reactions[0].after_effects[1].variable",
+            "'ghost' is not declared",
+        ),
+        (("characters", "Old Tom"), {}, '$.characters["Old Tom"]', "no variable Old Tom_<property>"),
+        (("properties", "oil"), {"min": 6, "max": 5}, "$.properties.oil", "min 6 exceeds max 5"),
+        (("initial_state", "oil"), 9, "$.initial_state.oil", "9 lies outside its bounds [0, 5]"),
+    ],
+)
+def test_each_fault_has_a_path_that_leads_to_it(path: tuple[Any, ...], to: Any, where: str, says: str) -> None:
+    value = lighthouse()
+    *holders, last = path
+    place: Any = value
+    for key in holders:
+        place = place[key]
+    place[last] = to
+    (issue,) = [issue for issue in errors(value) if says in issue.message]
+    assert issue.path == where
+    assert follow(issue.path, value) == to
+
+
+def test_paths_count_the_malformed_parts_that_the_reader_drops() -> None:
+    value = lighthouse()
+    value["encounters"].insert(0, 5)
+    value["encounters"][3]["options"].insert(0, {"text": "no id"})
+    dig = value["encounters"][3]["options"][1]
+    dig["gates"] = [{"variable": 1}, {"variable": "ghost", "comparison": ">", "value": 1}]
+    dig["reactions"][0]["after_effects"] = [[], {"variable": "ghost", "change": 2}]
+    found = [issue for issue in errors(value) if "ghost" in issue.message]
+    assert [follow(issue.path, value) for issue in found] == ["ghost", "ghost"]
+
+
+def test_schema_issues_of_one_list_are_one_issue() -> None:
+    value = make(*["storm"] * 30)  # type: ignore[list-item]
+    (issue,) = schema_issues(value)
+    assert issue.path == "$.encounters[0]"
+    assert "(and 29 more such faults)" in issue.message
+    value["initial_state"] = {"a": "x", "b": "y"}
+    assert len(schema_issues(value)) == 2
+
+
+def test_a_long_value_does_not_fill_the_message() -> None:
+    (issue,) = schema_issues(make("x" * 100_000))  # type: ignore[arg-type]
+    assert len(issue.message) < 250
+    assert "is not of type 'object'" in issue.message
+
+
+def test_paths_quote_names_that_are_not_plain() -> None:
+    assert json_path(["a", 0, "b c", "d"]) == '$.a[0]["b c"].d'
+    assert json_path([]) == "$"
+
+
+def test_doubts_are_warnings() -> None:
+    world = make(
+        encounter("a", option("x", "b", {"logs": 0})),
+        encounter("b", option("x", "b")),
+        encounter("attic", option("x", None)),
+    )
+    result = score(json.dumps(world))
+    warnings = {(i.path, i.message) for i in result.issues if i.severity == "warning"}
+    assert {
+        ("$.encounters[1]", "every option of encounter 'b' leads back to it"),
+        ("$.encounters[2]", "no option leads to encounter 'attic'"),
+        ("$.encounters", "no ending can be reached"),
+        ("$.initial_state.logs", "variable 'logs' is neither read by a gate nor changed"),
+        ("$", "reachable endings: 0; 2 or more earn full marks"),
+    } <= warnings
+    assert result.components["schema"] == 1.0
+
+
+def test_the_schema_share_counts_checks_not_faults() -> None:
+    value = lighthouse()
+    one, many = json.dumps(value).replace('"boat"', '"x"', 1), json.dumps(value)
+    for name in ("boat", "wreck", "dawn"):
+        many = many.replace(f'"next_encounter": "{name}"', '"next_encounter": "x"')
+    assert score(one).components["schema"] == score(many).components["schema"] < 1.0
