@@ -3,6 +3,8 @@
 Each is a number in 0..1, and a pure function of (text, seed).
 """
 
+import numpy as np
+
 from lit_narrative.tasks.storyworld.checks import schema_share
 from lit_narrative.tasks.storyworld.context import Context
 from lit_narrative.tasks.storyworld.plays import plays
@@ -70,8 +72,6 @@ def endings(context: Context) -> float:
 @component("playability")
 def playability(context: Context) -> float:
     """Optional: share of seeded plays that come to an ending, neither stuck nor lost nor endless."""
-    import numpy as np
-
     config = context.config
     rng = np.random.default_rng(context.seed)
     played = plays(context.plan, config.rehearsals, rng, max_steps=config.max_steps)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NoReturn
 
+from lit_narrative.errors import UserError
 from lit_narrative.tasks.storyworld.issues import Issue
 
 _ESCAPE = re.compile(r"\\.", re.DOTALL)
@@ -19,6 +20,9 @@ _STEP = [0] * 256
 for _byte in _BRACKETS:
     _STEP[_byte] = 1 if _byte in b"[{" else -1
 
+DEEPEST = 500
+"""Nesting that Python's parser reads whatever the depth of the caller's own stack."""
+
 NO_VALUE = object()
 """The value of a text that is not JSON (``None`` is the value of the text ``null``)."""
 
@@ -29,7 +33,7 @@ class Limits:
 
     Attributes:
         max_chars: longest text, in characters.
-        max_depth: deepest nesting of arrays and objects.
+        max_depth: deepest nesting of arrays and objects, at most ``DEEPEST``.
         strip_code_fence: read what stands between ```` ``` ```` fences when the whole text is fenced (chat models).
         allow_trailing_text: read the value at the start, leaving what follows it.
         extract_first_object: start at the first ``{``, leaving what stands before it.
@@ -40,6 +44,16 @@ class Limits:
     strip_code_fence: bool = False
     allow_trailing_text: bool = False
     extract_first_object: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            UserError: A bound is below 1, or deeper than Python's parser goes.
+        """
+        if self.max_chars < 1 or not 1 <= self.max_depth <= DEEPEST:
+            bounds = f"max_chars {self.max_chars}, max_depth {self.max_depth}"
+            raise UserError(f"limits: {bounds}; max_chars must be 1 or more, max_depth 1 to {DEEPEST}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from lit_narrative.tasks.storyworld.issues import Issue
-from lit_narrative.tasks.storyworld.parse import nesting
+from lit_narrative.tasks.storyworld.parse import DEEPEST, nesting
 
 if TYPE_CHECKING:
     from lit_narrative.tasks.storyworld.verifiers import VerifierConfig
-
-_DEEPEST = 500
-"""The original dies of nesting near 1000, depending on the caller's stack; a fixed bound keeps the score pure."""
 
 _CRASHES = (TypeError, AttributeError, KeyError, ValueError)
 """What the original raises on values of unexpected types."""
@@ -46,7 +43,8 @@ def seed_issues(text: Any, config: "VerifierConfig") -> tuple[Issue, ...]:
 def _components(text: Any, config: "VerifierConfig") -> dict[str, float]:
     if not isinstance(text, str):
         raise TypeError("the text must be a str")
-    if nesting(text, _DEEPEST) > _DEEPEST:
+    # The original dies of nesting near 1000, depending on the caller's stack; a fixed bound keeps the score pure.
+    if nesting(text, DEEPEST) > DEEPEST:
         raise ValueError("nested too deep")
     try:
         value = json.loads(text)

@@ -133,10 +133,12 @@ def score(text: Any, *, mode: Mode = "strict", seed: int = 0, config: VerifierCo
         config: minima, weights and limits; the seed mode uses its minima and weights.
 
     Raises:
-        UserError: Seed mode with a weight for a component that the original does not have.
+        UserError: The mode is unknown, or seed mode with a weight for a component that the original does not have.
     """
     if mode == "seed":
         return _score_seed(text, seed, config)
+    if mode != "strict":
+        raise UserError(f"mode is {mode!r}; it must be 'strict' or 'seed'")
     context = read_text(text, seed, config)
     readable = context.world is not None
     values = {

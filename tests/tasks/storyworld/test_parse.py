@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lit_narrative.errors import UserError
 from lit_narrative.tasks.storyworld.parse import NO_VALUE, Limits, nesting, parse
 
 TEXT = '{"a":[1,{"b":"]}"}]}'
@@ -55,6 +56,19 @@ def test_the_limits_are_settings() -> None:
     assert not parse("[[1]]", Limits(max_depth=1)).ok
     assert parse("[1]", Limits(max_chars=3)).ok
     assert not parse("[1]", Limits(max_chars=2)).ok
+
+
+@pytest.mark.parametrize("wrong", [{"max_chars": 0}, {"max_depth": 0}, {"max_depth": 501}])
+def test_limits_out_of_range_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(UserError, match="max_depth 1 to 500"):
+        Limits(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_deepest_limit_is_read_from_a_deep_stack() -> None:
+    def deeper(levels: int) -> bool:
+        return parse("[" * 500 + "]" * 500, Limits(max_depth=500)).ok if levels == 0 else deeper(levels - 1)
+
+    assert deeper(200)
 
 
 def test_a_duplicate_key_is_reported_and_the_last_value_counts() -> None:

@@ -191,6 +191,11 @@ def test_a_wrong_setting_is_one_clear_error(settings: dict[str, Any], says: str)
         VerifierConfig(**settings)
 
 
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(UserError, match="mode is 'sed'; it must be 'strict' or 'seed'"):
+        score("{}", mode="sed")  # type: ignore[arg-type]
+
+
 def test_forgiving_limits_are_used() -> None:
     text = json.dumps(lighthouse())
     half = score(text + " " + "x" * (len(text) - 1), config=VerifierConfig(limits=Limits(allow_trailing_text=True)))
