@@ -103,7 +103,7 @@ class RolloutWriter(RolloutCallback):
 class CollapseMonitor(RolloutCallback):
     """Watches the variety of what the policy writes, and warns when it collapses.
 
-    Logs ``unique/<level>`` over each window, by the task's own levels of identity.
+    Logs ``completions/unique`` over each window, and the task's coarser levels of identity.
 
     Args:
         min_unique: share of distinct texts in a window below which it warns.
@@ -119,10 +119,10 @@ class CollapseMonitor(RolloutCallback):
         """Measure a window."""
         texts = gather_lists(trainer, [rollout.text for rollout in scored.rollouts])
         shares = trainer.datamodule.unique_shares(texts)  # type: ignore[attr-defined]
-        module.log_dict({f"unique/{level}": torch.tensor(share) for level, share in shares.items()})
-        self._low = self._low + 1 if shares["text"] < self.min_unique else 0
+        module.log_dict({f"completions/{level}": torch.tensor(share) for level, share in shares.items()})
+        self._low = self._low + 1 if shares["unique"] < self.min_unique else 0
         if self._low == 1:
-            logger.warning("only %.0f %% of this window's texts are distinct: the policy collapses", 100 * shares["text"])
+            logger.warning("only %.0f %% of this window's texts are distinct: the policy collapses", 100 * shares["unique"])
         if self.stop and self._low >= self.patience:
             logger.warning("stopping: %d windows in a row below min_unique=%.2f", self._low, self.min_unique)
             trainer.should_stop = True

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ class SAERefresh(RolloutCallback):
     its index. Metrics ``cycle/*``; ``sae/cycle_<n>/`` holds the SAE (sae-lens reads it), its layout and its features.
 
     Args:
-        sae: the SAE and how it is trained.
+        sae: makes the SAE, with the settings of its training.
         worlds: worlds to write a cycle.
         plays_per_world: random plays of each.
         steps: training steps of a refresh.
@@ -56,7 +57,7 @@ class SAERefresh(RolloutCallback):
 
     def __init__(
         self,
-        sae: SAEModule,
+        sae: Callable[[], SAEModule],
         worlds: int = 128,
         plays_per_world: int = 3,
         steps: int = 200,
@@ -65,7 +66,7 @@ class SAERefresh(RolloutCallback):
         min_worlds: int = 16,
         threshold: float | None = None,
     ) -> None:
-        self.sae = sae
+        self.sae = sae()
         self.worlds, self.plays_per_world, self.steps, self.batch_size = worlds, plays_per_world, steps, batch_size
         self.heldout, self.min_worlds, self.threshold = heldout, min_worlds, threshold
         self.version = -1

@@ -78,9 +78,7 @@ class Verifiers(Callback):
         self, trainer: Trainer, stage: str, rollouts: Sequence[Rollout], verdicts: Sequence[Verdict]
     ) -> dict[str, Any]:
         data = trainer.datamodule  # type: ignore[attr-defined]
-        summary = summarise(verdicts) | {"seed": self.seed}
-        shares = data.unique_shares([rollout.text for rollout in rollouts])
-        summary |= {"unique" if level == "text" else f"unique_{level}": share for level, share in shares.items()}
+        summary = summarise(verdicts) | data.unique_shares([r.text for r in rollouts]) | {"seed": self.seed}
         references = [_reference(rollout) for rollout in rollouts if "reference" in rollout.columns]
         if references:
             summary["corpus"] = summarise(data.verify(references))

@@ -84,8 +84,8 @@ class TaskDataModule(LightningDataModule):
         raise UserError(f"{type(self).__name__} has no verifiers")
 
     def unique_shares(self, texts: Sequence[str]) -> dict[str, float]:
-        """Share of distinct texts, and of whatever coarser identities the task knows."""
-        return {"text": len(set(texts)) / max(len(texts), 1)}
+        """``unique``: share of distinct texts; ``unique_<level>``: of whatever coarser identities the task knows."""
+        return {"unique": len(set(texts)) / max(len(texts), 1)}
 
     # --- loaders ----------------------------------------------------------------------------------------------------
 

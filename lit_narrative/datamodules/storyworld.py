@@ -1,6 +1,7 @@
 """Interactive storyworlds as data: written by a generator, or a user's own."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -111,13 +112,27 @@ class StoryworldData(TaskDataModule):
                     "or your own as package.module:function"
                 )
         components = [name for name in names if name not in MODEL_REWARDS]
-        scorer = Scorer(self.verifiers.including(components))
+        scorer = Scorer(self._judging(components))
         rewards: dict[str, Reward] = {name: ComponentReward(name, scorer) for name in components}
         if "novelty" in names:
             rewards["novelty"] = NoveltyReward(scorer)
         if "feature_quality" in names:
             rewards["feature_quality"] = FeatureQuality()
         return {name: rewards[name] for name in names}
+
+    def _judging(self, names: Sequence[str]) -> VerifierConfig:
+        """The verifiers with components of the user's own beside the six."""
+        return replace(self.verifiers, weights={**dict.fromkeys(names, 0.0), **self.verifiers.weights})
+
+    def play(self, texts: Sequence[str], plays_per_world: int, seed: int) -> list[list[State]]:
+        """States of seeded plays of every text that can be played, a list a world."""
+        scorer, found = self.scorer(), []
+        for number, text in enumerate(texts):
+            world = scorer(text).world
+            runs = [] if world is None else plays(world, plays_per_world, np.random.default_rng([seed, number]))
+            if world is not None and any(run.steps for run in runs):
+                found.append(states(world, runs, self.layout, str(number)))
+        return found
 
     def verify(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """Strict scores with their issues, and the seed mode's total beside them."""

@@ -8,6 +8,7 @@ accumulation window over all processes, so its gradient does not depend on the m
 import copy
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -181,17 +182,16 @@ class GRPOModule(LanguageModule):
     @torch.no_grad()
     def _reference_logprobs(self, window: RolloutBatch) -> torch.Tensor:
         """Score the window under the policy that the run started from."""
-        rows = []
-        with self.precision():
-            for part in torch.arange(len(window.mask)).split(self.micro_batch_size):
-                batch = window.select(part).batch
-                batch = type(batch)(*(tensor.to(self.device) for tensor in batch))
-                if self.lora:
-                    with self.lm.disable_adapter():  # type: ignore[operator]
-                        rows.append(self._score(self.lm, batch).logprobs.cpu())
-                else:
-                    rows.append(self._score(self.reference, batch).logprobs.cpu())
-        return to_rows(torch.cat(rows), window.mask)
+        adapted = self.lm.disable_adapter() if self.lora else nullcontext()  # type: ignore[operator]
+        reference = self.lm if self.lora else self.reference
+        logprobs = torch.zeros_like(window.old)
+        with self.precision(), adapted:
+            for rows in window.mask.sum(1).argsort(stable=True).split(self.micro_batch_size):
+                part = window.select(rows)
+                batch = CompletionBatch(*(tensor.to(self.device) for tensor in part.batch))
+                scored = self._score(reference, batch).logprobs.cpu()
+                logprobs[rows, : part.mask.shape[1]] = to_rows(scored, part.mask)
+        return logprobs
 
     def _score(self, lm: nn.Module, batch: CompletionBatch) -> TokenScores:
         return score_completions(lm, batch, temperature=self.sampling.temperature)
@@ -231,8 +231,9 @@ class GRPOModule(LanguageModule):
         }
         if batch.reference is not None:
             metrics["kl"] = output.kl / tokens
-        self.log_dict({**metrics, **self._window_metrics}, batch_size=int(tokens), sync_dist=True)
-        self.log("reward", self._window_metrics["reward"], prog_bar=True, batch_size=1)
+        window = dict(self._window_metrics)
+        self.log("reward", window.pop("reward", math.nan), prog_bar=True, batch_size=1)
+        self.log_dict(metrics | window, batch_size=int(tokens), sync_dist=True)
         # Lightning divides by the accumulated batches and the strategy averages over processes; the window's totals
         # already cover both.
         share = output.loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
