@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_narrative.errors import UserError
-from lit_narrative.jobs.explain import explain
+from lit_narrative.jobs.explain import explain, option_names
 
 
 class JobParser(LightningArgumentParser):
@@ -24,5 +24,4 @@ class JobParser(LightningArgumentParser):
         if not self.exit_on_error:
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
-        options = [action.dest for action in parser._actions if not action.dest.endswith("help")]
-        raise UserError(explain(message, options)) from ex
+        raise UserError(explain(message, option_names(parser))) from ex
