@@ -160,3 +160,28 @@ def test_batches_are_full_and_cover_every_row_once_an_epoch() -> None:
     assert [len(rows) for rows in made] == [4] * 5
     assert len(set(torch.cat(made[:2]).tolist())) == 8
     assert len(next(sparse.batches(3, 64, 1, torch.Generator().manual_seed(0)))) == 3
+
+
+def _share_on(rank: int, port: int, found: Any) -> None:
+    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    sae: Any = torch.nn.Module()  # what share looks at; a whole BatchTopK SAE takes ten seconds to import
+    sae.register_buffer("topk_threshold", torch.tensor(1.0 + rank))
+    since = torch.tensor([3, 0, 5]) if rank else torch.tensor([4, 7, 2])
+    sparse.share(sae, since)
+    found.put((since.tolist(), sae.topk_threshold.item()))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.ddp
+def test_ranks_agree_on_dead_latents_and_thresholds() -> None:
+    import socket
+
+    import torch.multiprocessing as processes
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = processes.get_context("spawn")
+    found = context.SimpleQueue()
+    processes.spawn(_share_on, (port, found), nprocs=2)  # type: ignore[no-untyped-call]
+    assert [found.get(), found.get()] == [([3, 0, 2], 1.5)] * 2

@@ -118,13 +118,23 @@ def test_a_resumed_run_ends_like_an_unbroken_one(tmp_path: Path) -> None:
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_the_first_step_centres_the_bias_and_each_step_keeps_unit_decoder_rows() -> None:
+def test_training_starts_from_the_median(tmp_path: Path) -> None:
+    x = torch.from_numpy(vectors(64, 0))
+    still = {"lr": 0.0, "d_sae": 16, "d_in": D_IN}
+    by_trainer, by_hand = SAEModule(**still), SAEModule(**still)
+    trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(by_trainer, datamodule=Data(shuffle=False))
+    by_hand.train_on(x, 1, 8, torch.Generator().manual_seed(0))
+    assert torch.allclose(by_trainer.sae.b_dec, sparse.geometric_median(torch.from_numpy(vectors(256, 0)[:64])))
+    assert torch.allclose(by_hand.sae.b_dec, sparse.geometric_median(x))
+
+
+def test_each_step_starts_with_unit_decoder_rows() -> None:
     module, x = SAEModule(d_sae=16, d_in=D_IN), torch.from_numpy(vectors(64, 0))
-    module.step(x)
-    assert torch.allclose(module.sae.b_dec, sparse.geometric_median(x))
     module.train_on(x, 5, 64, torch.Generator().manual_seed(0))
+    assert not torch.allclose(module.sae.W_dec.norm(dim=1), torch.ones(16), atol=1e-5)
     module.step(x)
     assert torch.allclose(module.sae.W_dec.norm(dim=1), torch.ones(16), atol=1e-5)
+    assert np.allclose(np.linalg.norm(module.decoder(), axis=1), 1, atol=1e-5)
 
 
 def test_a_step_reports_what_it_measured() -> None:

@@ -29,7 +29,7 @@ USUAL = 2
 """The value that gates ask for wherever it can be in doubt, so that worlds resemble each other in this."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Skew:
     """What the corpus is rich and poor in. Shares and probabilities lie in 0..1.
 
