@@ -18,8 +18,8 @@ class Firing(Metric):
 
     def __init__(self, d_sae: int) -> None:
         super().__init__()
-        self.add_state("counts", torch.zeros(d_sae, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("counts", torch.zeros(d_sae, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, latents: Tensor) -> None:
         """Count the latents (batch, d_sae) that are not zero."""
@@ -29,7 +29,7 @@ class Firing(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Density in 0..1; l0, the mean number of active latents; the share of latents that never fired."""
         density = self.counts / self.total
-        return {"density": density, "l0": density.sum(), "dead_fraction": (density == 0).double().mean()}
+        return {"density": density, "l0": density.sum(), "dead_fraction": (density == 0).float().mean()}
 
 
 def reconstruction_metrics() -> MetricCollection:

@@ -186,6 +186,7 @@ class SAEModule(NarrativeModule):
             batch_size: at most n is used.
             generator: of the batches (on the CPU).
         """
+        self.to(x.device)
         self.sae.to(x.device)
         if not self.steps:
             sparse.center(self.sae, x)
@@ -231,7 +232,8 @@ class SAEModule(NarrativeModule):
 
     def measure(self, x: Tensor) -> dict[str, Any]:
         """``mse``, ``explained_variance``, ``l0``, ``dead_fraction`` and ``density`` (a list) on (n, d_in)."""
-        frozen, errors, firing = sparse.inference_sae(self.sae), reconstruction_metrics(), Firing(self.hparams["d_sae"])
+        frozen = sparse.inference_sae(self.sae)
+        errors, firing = reconstruction_metrics().to(x.device), Firing(self.hparams["d_sae"]).to(x.device)
         latents = frozen.encode(x)
         firing.update(latents)
         errors.update(frozen.decode(latents), x)
