@@ -3,6 +3,7 @@
 import logging
 import sys
 import warnings
+from contextlib import ExitStack
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 
 from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.errors import UserError
-from lit_narrative.jobs.folder import RunLogger, SaveRun, prepare_folder
+from lit_narrative.jobs.folder import RunLogger, SaveRun, prepare_folder, shared_scratch
+from lit_narrative.jobs.hyperparameters import instantiators
 from lit_narrative.jobs.parser import JobParser
 from lit_narrative.shipped import find_config
 
@@ -32,8 +34,31 @@ class NarrativeCLI(LightningCLI):
     """Lightning's command line with the habits of this package.
 
     The command line and the YAML win over the hyper-parameters in a checkpoint. Every job keeps its metrics and its
-    settings in the run folder, ``trainer.default_root_dir``; other loggers come beside that, not instead of it.
+    settings in the run folder, ``trainer.default_root_dir``; other loggers come beside that, not instead of it. A
+    dry run (``trainer.fast_dev_run``) has a folder that goes away with it.
+
+    Args:
+        args: the command line, from the subcommand on; it is run at once.
     """
+
+    def __init__(self, args: list[str]) -> None:
+        self.dry_run = ExitStack()
+        with self.dry_run:
+            super().__init__(
+                LightningModule,
+                TaskDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=SaveRun,
+                save_config_kwargs={"save_to_log_dir": False},
+                seed_everything_default=0,
+                trainer_defaults={"default_root_dir": "runs/default"},
+                parser_class=JobParser,
+                parser_kwargs={"prog": "lit-narrative"},
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,  # ours is in instantiate_classes
+                args=args,
+            )
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Make a parser whose saved configurations name our versions."""
@@ -57,11 +82,30 @@ class NarrativeCLI(LightningCLI):
         checkpoint = config.get("ckpt_path")
         if checkpoint not in {None, "best", "last", "hpc"} and not Path(checkpoint).exists():
             raise UserError(f"there is no checkpoint '{checkpoint}' (--ckpt_path, from {Path.cwd()})")
-        if not config.trainer.fast_dev_run:
-            prepare_folder(config.trainer.default_root_dir)
+        if config.trainer.fast_dev_run:
+            config.trainer.default_root_dir = self.dry_run.enter_context(shared_scratch())
+        prepare_folder(config.trainer.default_root_dir)
         for logger in _as_list(config.trainer.logger):
             if "save_dir" in logger.init_args and logger.init_args.save_dir in {None, "", "."}:
                 logger.init_args.save_dir = config.trainer.default_root_dir
+
+    def instantiate_classes(self) -> None:
+        """Build the data, the model and the trainer.
+
+        Raises:
+            UserError: one of them, or a callback, refuses its settings.
+        """
+        try:
+            self.config_init = self.parser.instantiate(self.config, instantiators=instantiators(self))
+        except ValueError as error:  # jsonargparse's own, around what a class in a list of classes has raised
+            cause: BaseException | None = error
+            while cause and not isinstance(cause, UserError):
+                cause = cause.__cause__
+            if cause is None:
+                raise
+            raise cause from error
+        self.datamodule, self.model = self._get(self.config_init, "data"), self._get(self.config_init, "model")
+        self.trainer = self.instantiate_trainer()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer, with the run folder's table of metrics before the other loggers.
@@ -93,20 +137,7 @@ def run_job(args: list[str]) -> None:
         package = import_module(f"lit_narrative.{room}")
         for module in iter_modules(package.__path__):
             import_module(f"{package.__name__}.{module.name}")
-    NarrativeCLI(
-        LightningModule,
-        TaskDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        save_config_callback=SaveRun,
-        save_config_kwargs={"save_to_log_dir": False},
-        seed_everything_default=0,
-        trainer_defaults={"default_root_dir": "runs/default"},
-        parser_class=JobParser,
-        parser_kwargs={"prog": "lit-narrative"},
-        auto_configure_optimizers=False,
-        args=resolve_configs(args),
-    )
+    NarrativeCLI(resolve_configs(args))
 
 
 def resolve_configs(args: list[str]) -> list[str]:

@@ -3,7 +3,10 @@
 import csv
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
@@ -14,6 +17,8 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from lit_narrative.errors import UserError
 from lit_narrative.files import write_text
+
+_SCRATCH = "LIT_NARRATIVE_SCRATCH"
 
 
 def stage_file(name: str, subcommand: str) -> str:
@@ -41,6 +46,20 @@ def prepare_folder(folder: str | Path) -> None:
             f"the run folder '{folder}' cannot be written ({error.strerror}): "
             "name another by --trainer.default_root_dir"
         ) from error
+
+
+@contextmanager
+def shared_scratch() -> Iterator[str]:
+    """Make a folder that is removed at the end, the same for all processes that Lightning starts for this job."""
+    if _SCRATCH in os.environ:
+        yield os.environ[_SCRATCH]
+        return
+    with TemporaryDirectory(prefix="lit-narrative-") as folder:
+        os.environ[_SCRATCH] = folder
+        try:
+            yield folder
+        finally:
+            del os.environ[_SCRATCH]
 
 
 class MetricsTable(ExperimentWriter):

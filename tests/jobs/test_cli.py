@@ -1,6 +1,7 @@
 """The command line of jobs, run in this process with a module and data of a few numbers."""
 
 import csv
+import json
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lit_narrative.cli import main
 from lit_narrative.datamodules.base import TaskDataModule
+from lit_narrative.errors import UserError
 from lit_narrative.jobs.cli import resolve_configs
 from lit_narrative.shipped import shipped_folder
 
@@ -20,6 +22,8 @@ from lit_narrative.shipped import shipped_folder
 class TinyModule(LightningModule):
     def __init__(self, lr: float = 0.1, width: int = 1) -> None:
         super().__init__()
+        if width < 1:
+            raise UserError(f"model.width must be at least 1, not {width}")
         self.save_hyperparameters()
         self.lr = lr
         self.layer = nn.Linear(width, 1)
@@ -56,6 +60,19 @@ class StopAt(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
         if trainer.global_step == self.step:
             raise InterruptedError
+
+
+class Holder(Callback):
+    """A callback that is given a module of its own."""
+
+    def __init__(self, inner: LightningModule, places: int = 1) -> None:
+        if places > 1:
+            raise UserError("a holder has one place")
+        self.inner = inner
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert dict(self.inner.hparams) == {"lr": 0.75, "width": 1}
+        assert {"lr": 0.5, "width": 1}.items() <= dict(pl_module.hparams).items()
 
 
 @pytest.fixture
@@ -125,6 +142,14 @@ def test_command_line_wins_over_the_checkpoint(config: Path, tmp_path: Path) -> 
     assert float(rows(tmp_path / "run" / "metrics_test.csv")[0]["test/lr"]) == 0.125
 
 
+def test_module_inside_a_callback_has_its_own_hyperparameters(config: Path, tmp_path: Path) -> None:
+    inner = {"class_path": f"{__name__}.TinyModule", "init_args": {"lr": 0.75}}
+    holder = {"class_path": f"{__name__}.Holder", "init_args": {"inner": inner}}
+    main(["fit", "--config", str(config), "--trainer.callbacks+", json.dumps(holder)])
+    checkpoint = next((tmp_path / "run" / "checkpoints").glob("*.ckpt"))
+    assert torch.load(checkpoint, weights_only=True)["hyper_parameters"]["_class_path"].endswith("TinyModule")
+
+
 def test_resumed_run_continues_its_table(config: Path, tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     main(["fit", "--config", str(config), "--trainer.default_root_dir", str(whole)])
@@ -142,9 +167,22 @@ def test_other_loggers_come_beside_the_table_and_into_the_run_folder(config: Pat
     assert str(tmp_path / "run") in (tmp_path / "run" / "config.yaml").read_text().split("save_dir:")[1]
 
 
-def test_fast_dev_run_writes_nothing(config: Path, tmp_path: Path) -> None:
-    main(["fit", "--config", str(config), "--trainer.fast_dev_run", "true"])
-    assert not (tmp_path / "run").exists()
+class WriteHere(Callback):
+    """Write to the run folder, and say where that is."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        sys.stdout.write(f"{trainer.default_root_dir}\n")
+        Path(trainer.default_root_dir, "file").touch()
+
+
+def test_dry_run_leaves_nothing(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save = json.dumps({"class_path": "ModelCheckpoint", "init_args": {"save_last": True}})
+    callbacks = ["--trainer.callbacks+", save, "--trainer.callbacks+", f"{__name__}.WriteHere"]
+    before = sorted(tmp_path.iterdir())
+    main(["fit", "--config", str(config), "--trainer.fast_dev_run", "true", *callbacks])
+    folder = Path(next(line for line in capsys.readouterr().out.splitlines() if "lit-narrative-" in line))
+    assert not folder.exists()
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize(
@@ -160,6 +198,17 @@ def test_fast_dev_run_writes_nothing(config: Path, tmp_path: Path) -> None:
         (["--model", "TinyModul"], ["model", "no class 'TinyModul'"]),
         (["--ckpt_path", "runs/nowhere.ckpt"], ["no checkpoint 'runs/nowhere.ckpt'"]),
         (["--trainer.accelerator", "abacus"], ["trainer", "abacus"]),
+        (["--model.width", "0"], ["model.width must be at least 1, not 0"]),
+        (
+            [
+                "--trainer.callbacks+",
+                "Holder",
+                "--trainer.callbacks.inner",
+                "TinyModule",
+                "--trainer.callbacks.places=2",
+            ],
+            ["a holder has one place"],
+        ),
         (["--config", "storyworld/nothing"], ["no configuration 'storyworld/nothing'", str(shipped_folder())]),
     ],
 )
