@@ -1,0 +1,66 @@
+"""Every shipped configuration runs, and every shipped recipe and overlay fits what it is for."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lit_narrative.cli import main
+from lit_narrative.shipped import shipped_configs
+from lit_narrative.tools.recipe import read_recipe
+
+OVERLAYS = ("logger/", "trainer/")
+RECIPES = "recipes/"
+JOBS = [name for name in shipped_configs() if not name.startswith((*OVERLAYS, RECIPES))]
+QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"]
+
+
+@pytest.fixture(scope="module")
+def warm_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the checkpoint that other configurations begin from, after two steps on few worlds."""
+    folder = tmp_path_factory.mktemp("run")
+    small = ["--trainer.max_steps=2", "--trainer.val_check_interval=2", "--trainer.limit_val_batches=0"]
+    data = ["--data.train_size=64", "--model.tokenizer.sample=64", "--model.tokenizer.vocab_size=300"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        main(["fit", "--config", "storyworld/sft", *QUIET, *small, *data, "--model.model.positions=2048"])
+    return folder
+
+
+def subcommand(name: str) -> str:
+    return "test" if name.endswith("/test") else "fit"
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_configuration_runs(name: str, warm_start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(warm_start / "runs", tmp_path / "runs")
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    main([subcommand(name), "--config", name, "--trainer.fast_dev_run=true", *QUIET])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_header_says_what_it_is_and_how_to_launch_it(name: str) -> None:
+    header = [line for line in shipped_configs()[name].read_text().splitlines() if line.startswith("#")]
+    assert header
+    assert f"lit-narrative {subcommand(name)} --config {name}" in "\n".join(header)
+    assert any(line.startswith("# Hardware:") for line in header)
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_configs() if name.startswith(OVERLAYS)])
+def test_overlay_fits_over_a_job(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--config", "storyworld/sft", "--config", name, "--print_config"])
+    assert end.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)["trainer"]
+    for key, value in yaml.safe_load(shipped_configs()[name].read_text())["trainer"].items():
+        found = printed[key]
+        assert found["init_args"].items() >= value["init_args"].items() if isinstance(value, dict) else found == value
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_configs() if name.startswith(RECIPES)])
+def test_recipe_is_sound(name: str) -> None:
+    plan = read_recipe(name.removeprefix(RECIPES))
+    assert [job.command for job in plan.jobs][-1] == "report"
