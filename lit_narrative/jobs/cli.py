@@ -173,6 +173,7 @@ def quieten() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
     for message in (
         ".*does not have many workers.*",  # the data sets are small or sampled in this process
+        ".*It is recommended to use .* sync_dist=True.*",  # figures are reduced over processes before they are logged
         ".*isinstance.treespec, LeafSpec.*",  # Lightning calls what newer PyTorch renames
         ".*Checkpoint directory .* exists and is not empty.*",  # a run folder is used again when a run goes on
     ):

@@ -57,7 +57,7 @@ def run_job(plan: Recipe, job: Job, label: str) -> None:
     resume = same and job.command == "fit" and checkpoint.is_file()
     if not resume:
         clear(plan, job)
-    print(f"{label}: {job.command}{' goes on from its last checkpoint' if resume else ''} ...", flush=True)
+    print(f"{label}: {job.command} {'goes on from its last checkpoint ' if resume else ''}...", flush=True)
     write_json(stamp_path(plan, job), {"digest": digest, "finished": None})
     start = time.monotonic()
     if code := run_process(arguments(plan, job, checkpoint if resume else None), plan.threads):
