@@ -60,13 +60,13 @@ class SAERefresh(RolloutCallback):
         sae: Callable[[], SAEModule],
         worlds: int = 128,
         plays_per_world: int = 3,
-        steps: int = 200,
+        steps: int = 600,
         batch_size: int = 256,
         heldout: float = 0.2,
         min_worlds: int = 16,
         threshold: float | None = None,
     ) -> None:
-        self.sae = sae()
+        self._make_sae = sae
         self.worlds, self.plays_per_world, self.steps, self.batch_size = worlds, plays_per_world, steps, batch_size
         self.heldout, self.min_worlds, self.threshold = heldout, min_worlds, threshold
         self.version = -1
@@ -74,8 +74,9 @@ class SAERefresh(RolloutCallback):
         self._sum, self._count, self._started, self._spent = 0.0, 0, 0.0, 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a run whose rewards do not use the SAE."""
+        """Make the SAE; refuse a run whose rewards do not use it."""
         super().setup(trainer, pl_module, stage)
+        self.sae = self._make_sae()
         if stage == "fit" and isinstance(pl_module, GRPOModule) and REWARD not in pl_module.reward_weights:
             raise UserError(f"callback SAERefresh needs '{REWARD}' among model.rewards; add it with its weight")
 

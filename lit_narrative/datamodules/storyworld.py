@@ -94,7 +94,7 @@ class StoryworldData(TaskDataModule):
             world = scorer(row.completion).world
             if world is not None:
                 rng = np.random.default_rng([self.corpus_seed, number])
-                yield f"{split}-{number}", world, plays(world, self.plays_per_world, rng)
+                yield f"{split}-{number}", world, list(plays(world, self.plays_per_world, rng))
 
     # --- rewards and verifiers --------------------------------------------------------------------------------------
 
@@ -129,7 +129,7 @@ class StoryworldData(TaskDataModule):
         scorer, found = self.scorer(), []
         for number, text in enumerate(texts):
             world = scorer(text).world
-            runs = [] if world is None else plays(world, plays_per_world, np.random.default_rng([seed, number]))
+            runs = [] if world is None else list(plays(world, plays_per_world, np.random.default_rng([seed, number])))
             if world is not None and any(run.steps for run in runs):
                 found.append(states(world, runs, self.layout, str(number)))
         return found

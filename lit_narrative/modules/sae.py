@@ -90,7 +90,9 @@ class SAEModule(NarrativeModule):
         self.save_hyperparameters()
         self.view = self.eval_view = view
         self.lr, self.warmup_steps, self.dead_window = lr, warmup_steps, dead_window
-        self._options = {name: self.hparams[name] for name in sparse.OPTIONS}
+        self.architecture, self.d_sae, self.seed = architecture, d_sae, seed
+        given = locals()  # not hparams: the command line hands those of the model to an SAE inside a callback
+        self._options = {name: given[name] for name in sparse.OPTIONS}
         sparse.settings(architecture, d_sae, self._options)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.register_buffer("since_fired", torch.zeros(d_sae, dtype=torch.long))
@@ -102,9 +104,8 @@ class SAEModule(NarrativeModule):
     def build(self, d_in: int) -> None:
         """Make the SAE for vectors of a length, if it does not exist yet."""
         if "sae" not in self._modules:
-            seed = run_seed() if self.hparams["seed"] is None else self.hparams["seed"]
-            architecture, d_sae = self.hparams["architecture"], self.hparams["d_sae"]
-            self.sae = sparse.build_sae(architecture, d_in, d_sae, self._options, seed)
+            seed = run_seed() if self.seed is None else self.seed
+            self.sae = sparse.build_sae(self.architecture, d_in, self.d_sae, self._options, seed)
 
     def setup(self, stage: str) -> None:
         """Ask the data for the length of its vectors, where ``d_in`` was not given.
@@ -233,7 +234,7 @@ class SAEModule(NarrativeModule):
     def measure(self, x: Tensor) -> dict[str, Any]:
         """``mse``, ``explained_variance``, ``l0``, ``dead_fraction`` and ``density`` (a list) on (n, d_in)."""
         frozen = sparse.inference_sae(self.sae)
-        errors, firing = reconstruction_metrics().to(x.device), Firing(self.hparams["d_sae"]).to(x.device)
+        errors, firing = reconstruction_metrics().to(x.device), Firing(self.d_sae).to(x.device)
         latents = frozen.encode(x)
         firing.update(latents)
         errors.update(frozen.decode(latents), x)

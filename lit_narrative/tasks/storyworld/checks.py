@@ -183,5 +183,5 @@ def file_path(path: Path, value: Any) -> str:
         else:
             kind = part
         parts.append(part)
-        value = value[part]
+        value = value.get(part) if isinstance(value, dict) else value[part]  # a key may be what is missing
     return json_path(parts)
