@@ -111,3 +111,20 @@ def test_folder_of_somebody_else_is_left_alone(
     assert end.value.code == 2
     assert "not a recipe's" in capsys.readouterr().err
     assert mine.read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_the_main_job_in_small_ends_in_a_report(tmp_path: Path) -> None:
+    changes = [
+        "sft.trainer.max_steps=60",
+        "sft.trainer.val_check_interval=60",
+        "sft.data.train_size=1000",
+        "cycle.trainer.limit_train_batches=4",
+        "cycle.trainer.max_epochs=2",
+        "test_sft.data.test_size=32",
+        "test_final.data.test_size=32",
+    ]
+    main(["run", "storyworld", "--out", str(tmp_path / "out"), "--set", *changes])
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert {"reward", "valid_json", "unique", "components"} <= summary["sft"].keys() & summary["final"].keys()
+    assert (tmp_path / "out" / "report.html").stat().st_size > 10_000

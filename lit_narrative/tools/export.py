@@ -1,0 +1,36 @@
+"""``lit-narrative export``: a checkpoint in the form that other libraries read."""
+
+from pathlib import Path
+from typing import Literal
+
+from lit_narrative.errors import UserError
+
+
+def export(checkpoint: str, folder: str, what: Literal["model", "adapter", "sae"] = "model") -> None:
+    """Write a checkpoint as a folder that transformers, PEFT or SAELens reads.
+
+    Args:
+        checkpoint: a file such as ``runs/storyworld/cycle/checkpoints/last.ckpt``.
+        folder: the new folder.
+        what: ``model`` for transformers, with adapters merged; ``adapter`` for PEFT; ``sae`` for SAELens.
+
+    Raises:
+        UserError: the folder is there already, or the checkpoint does not hold what is asked for.
+    """
+    if Path(folder).exists():
+        raise UserError(f"'{folder}' exists already: name a new folder")
+    if what == "sae":
+        print(_export_sae(checkpoint, folder))
+        return
+    from lit_narrative.lm.export import export_adapter, export_model
+
+    print((export_adapter if what == "adapter" else export_model)(checkpoint, folder))
+
+
+def _export_sae(checkpoint: str, folder: str) -> Path:
+    from lit_narrative.lm.checkpoint import load_checkpoint
+    from lit_narrative.modules.sae import SAEModule
+
+    if "sae.b_dec" not in load_checkpoint(checkpoint)["state_dict"]:
+        raise UserError(f"{checkpoint} holds no autoencoder; give a checkpoint of SAEModule")
+    return SAEModule.load_from_checkpoint(checkpoint, map_location="cpu").save(folder)
