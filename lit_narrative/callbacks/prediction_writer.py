@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from lit_narrative.callbacks.processes import gather_lists
+from lit_narrative.callbacks.processes import dry_run, gather_lists
 from lit_narrative.files import write_jsonl
 
 
@@ -22,7 +22,7 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         """Write the completions of all processes in one file."""
         rollouts = gather_lists(trainer, [rollout for batch in predictions for rollout in batch])
-        if trainer.is_global_zero and not trainer.fast_dev_run:
+        if trainer.is_global_zero and not dry_run(trainer):
             rows = (
                 {
                     "prompt": rollout.prompt,

@@ -3,7 +3,6 @@
 import csv
 import io
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
-from lit_narrative.callbacks.processes import gather_lists
+from lit_narrative.callbacks.processes import dry_run, gather_lists
 from lit_narrative.errors import UserError
 from lit_narrative.files import write_jsonl, write_text
 from lit_narrative.modules.grpo import GRPOModule
@@ -26,7 +25,9 @@ class RolloutCallback(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a module that samples no rollouts."""
         if stage == "fit" and not isinstance(pl_module, GRPOModule):
-            raise UserError(f"callback {type(self).__name__} needs GRPOModule; {type(pl_module).__name__} has no rollouts")
+            raise UserError(
+                f"callback {type(self).__name__} needs GRPOModule; {type(pl_module).__name__} has no rollouts"
+            )
         self._seen: ScoredRollouts | None = None
 
     def on_train_batch_end(
@@ -59,7 +60,7 @@ class SampleTable(RolloutCallback):
         """Show the table."""
         due = self._windows % self.every_n_windows == 0
         self._windows += 1
-        if not due or not trainer.is_global_zero or trainer.fast_dev_run:
+        if not due or not trainer.is_global_zero or dry_run(trainer):
             return
         table = [list(row.values()) for row in rollout_rows(scored)[: self.rows]]
         columns = list(rollout_rows(scored)[0])
@@ -87,7 +88,7 @@ class RolloutWriter(RolloutCallback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the cycle's file, all processes together."""
         rows = gather_lists(trainer, self._rows)
-        if trainer.is_global_zero and not trainer.fast_dev_run:
+        if trainer.is_global_zero and not dry_run(trainer):
             path = Path(trainer.default_root_dir, "rollouts", f"cycle_{trainer.current_epoch:03d}.jsonl")
             write_jsonl(path, rows)
 
@@ -122,7 +123,9 @@ class CollapseMonitor(RolloutCallback):
         module.log_dict({f"completions/{level}": torch.tensor(share) for level, share in shares.items()})
         self._low = self._low + 1 if shares["unique"] < self.min_unique else 0
         if self._low == 1:
-            logger.warning("only %.0f %% of this window's texts are distinct: the policy collapses", 100 * shares["unique"])
+            logger.warning(
+                "only %.0f %% of this window's texts are distinct: the policy collapses", 100 * shares["unique"]
+            )
         if self.stop and self._low >= self.patience:
             logger.warning("stopping: %d windows in a row below min_unique=%.2f", self._low, self.min_unique)
             trainer.should_stop = True
@@ -145,5 +148,3 @@ def rollout_rows(scored: ScoredRollouts) -> list[dict[str, Any]]:
 
 def _number(value: torch.Tensor) -> float | None:
     return None if value.isnan() else float(value)
-
-

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from lit_narrative.callbacks.processes import gather_lists
+from lit_narrative.callbacks.processes import dry_run, gather_lists
 from lit_narrative.callbacks.rollouts import RolloutCallback
 from lit_narrative.circuits.features import analyse
 from lit_narrative.errors import UserError
@@ -38,8 +38,10 @@ class Played:
 
 
 class SAERefresh(RolloutCallback):
-    """At the start of every cycle: write worlds with the policy, play them, train the SAE on their states, swap the
-    ``feature_quality`` reward to the new SAE.
+    """Writes, plays, refreshes and swaps at the start of every cycle.
+
+    Worlds of the current policy are played, the SAE is trained on their states, and the ``feature_quality`` reward
+    gets the new SAE.
 
     The SAE goes on from the last cycle's weights, and its latents are matched to the old ones, so that a feature keeps
     its index. Metrics ``cycle/*``; ``sae/cycle_<n>/`` holds the SAE (sae-lens reads it), its layout and its features.
@@ -126,7 +128,9 @@ class SAERefresh(RolloutCallback):
         if self._rewards:
             metrics["improvement"] = reward - self._rewards[-1]
         self._rewards.append(reward)
-        reached = [n for n, value in enumerate(self._rewards, 1) if self.threshold is not None and value >= self.threshold]
+        reached = [
+            n for n, value in enumerate(self._rewards, 1) if self.threshold is not None and value >= self.threshold
+        ]
         if reached:
             metrics["to_threshold"] = reached[0]
         pl_module.log_dict({f"cycle/{name}": torch.tensor(float(value)) for name, value in metrics.items()})
@@ -138,12 +142,14 @@ class SAERefresh(RolloutCallback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         prompts = data.view("prompts", "train")
         rng = np.random.default_rng([run_seed(), cycle])
-        count = min(8 if trainer.fast_dev_run else self.worlds, len(prompts))
+        count = min(8 if dry_run(trainer) else self.worlds, len(prompts))
         chosen = rng.choice(len(prompts), size=count, replace=False)
         own = [prompts[int(index)] for index in chosen[trainer.global_rank :: trainer.world_size]]
         rollouts = gather_lists(trainer, module.generate(own, seed=stream_seed(run_seed(), cycle, 0x5AE)))
         rollouts.sort(key=lambda rollout: int(rollout.columns["index"]))
-        worlds = data.play([rollout.text for rollout in rollouts], self.plays_per_world, seed=stream_seed(run_seed(), cycle))
+        worlds = data.play(
+            [rollout.text for rollout in rollouts], self.plays_per_world, seed=stream_seed(run_seed(), cycle)
+        )
         border = round(len(worlds) * (1 - self.heldout))
         train, heldout = worlds[:border], worlds[border:]
         return Played(len(rollouts), len(worlds), [s for w in train for s in w], [s for w in heldout for s in w])
@@ -162,9 +168,7 @@ class SAERefresh(RolloutCallback):
         self._swap(trainer, module)
         return self._report(trainer, played, heldout, matched)
 
-    def _report(
-        self, trainer: Trainer, played: Played, heldout: np.ndarray, matched: float | None
-    ) -> dict[str, float]:
+    def _report(self, trainer: Trainer, played: Played, heldout: np.ndarray, matched: float | None) -> dict[str, float]:
         """Measure the SAE, analyse its features, write both."""
         own = self.sae.measure(torch.from_numpy(_vectors(played.train)).to(self.sae.device))
         unseen = self.sae.measure(torch.from_numpy(heldout).to(self.sae.device))
@@ -173,7 +177,7 @@ class SAERefresh(RolloutCallback):
         metrics = {name: own[name] for name in ("explained_variance", "l0", "dead_fraction", "mse")}
         metrics["explained_variance_heldout"] = unseen["explained_variance"]
         summary = {"cycle": self.version, "metrics": metrics, "matched_cosine": matched, **features}
-        if trainer.is_global_zero and not trainer.fast_dev_run:
+        if trainer.is_global_zero and not dry_run(trainer):
             folder = Path(trainer.default_root_dir, "sae", f"cycle_{self.version:03d}")
             layout: StateLayout = trainer.datamodule.layout  # type: ignore[attr-defined]
             self.sae.save(folder, {"layout.json": layout.to_json(), "features.json": summary})

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_narrative.callbacks.processes import gather_lists
+from lit_narrative.callbacks.processes import dry_run, gather_lists
 from lit_narrative.errors import UserError
 from lit_narrative.files import write_json, write_jsonl
 from lit_narrative.modules.base import LanguageModule
 from lit_narrative.rl.rollout import Rollout
-from lit_narrative.views import Prompt, Verdict
+from lit_narrative.views import Verdict
 
 
 class Verifiers(Callback):
@@ -62,7 +62,7 @@ class Verifiers(Callback):
 
     def _judge_split(self, trainer: Trainer, module: LightningModule, split: str) -> None:
         assert isinstance(module, LanguageModule)
-        count = 8 if trainer.fast_dev_run else self.samples
+        count = 8 if dry_run(trainer) else self.samples
         prompts = list(islice(trainer.datamodule.view("prompts", split), count))  # type: ignore[attr-defined]
         own = prompts[trainer.global_rank :: trainer.world_size]
         rollouts = gather_lists(trainer, module.generate(own, seed=self.seed))
@@ -82,7 +82,7 @@ class Verifiers(Callback):
         references = [_reference(rollout) for rollout in rollouts if "reference" in rollout.columns]
         if references:
             summary["corpus"] = summarise(data.verify(references))
-        if trainer.is_global_zero and not trainer.fast_dev_run:
+        if trainer.is_global_zero and not dry_run(trainer):
             folder = Path(trainer.default_root_dir)
             rows = (sample_row(rollout, verdict) for rollout, verdict in zip(rollouts, verdicts, strict=True))
             write_jsonl(folder / "samples" / f"{stage}.jsonl", rows)

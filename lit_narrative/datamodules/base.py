@@ -166,4 +166,3 @@ class _Rows(Dataset[Any]):
 
     def __len__(self) -> int:
         return len(self.rows)
-

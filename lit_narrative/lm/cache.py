@@ -79,4 +79,4 @@ def select_rows(cache: Cache, rows: torch.Tensor) -> None:
         if isinstance(layer, BufferedLayer):
             layer.select(rows)
         else:
-            layer.reorder_cache(rows)
+            layer.reorder_cache(rows)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """Causal language models: by hub name, from a folder, or from a few numbers with seeded weights."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -61,10 +61,10 @@ class Lora:
     target_modules: list[str] = field(default_factory=list)
 
 
-def scratch_config(spec: ScratchModel, vocab_size: int, pad_id: int, eos_id: int) -> PretrainedConfig:
+def scratch_config(spec: ScratchModel, vocab_size: int, eos_id: int) -> PretrainedConfig:
     """The transformers config of a :class:`ScratchModel`."""
     # The padding id is kept out of the config: scoring fills the right side with id 0, which needs no mask.
-    ids = {"eos_token_id": eos_id, "bos_token_id": None, "pad_token_id": None}
+    ids: dict[str, Any] = {"eos_token_id": eos_id, "bos_token_id": None, "pad_token_id": None}
     if spec.architecture == "gpt2":
         return GPT2Config(
             vocab_size=vocab_size,
@@ -118,7 +118,7 @@ def load_lm(name: str, *, dtype: Dtype = "float32", attention: Attention = "sdpa
         ) from error
 
 
-def config_from_dict(values: dict[str, object]) -> PretrainedConfig:
+def config_from_dict(values: dict[str, Any]) -> PretrainedConfig:
     """Rebuild a config from ``config.to_dict()``."""
     return AutoConfig.for_model(**values)
 
@@ -142,7 +142,9 @@ def add_lora(lm: PreTrainedModel, spec: Lora) -> nn.Module:
     try:
         return get_peft_model(lm, config)
     except ValueError as error:
-        layers = sorted({name.rsplit(".", 1)[-1] for name, module in lm.named_modules() if isinstance(module, nn.Linear)})
+        layers = sorted(
+            {name.rsplit(".", 1)[-1] for name, module in lm.named_modules() if isinstance(module, nn.Linear)}
+        )
         raise UserError(f"model.lora: {error}; layers of this model: {', '.join(layers)}") from error
 
 
@@ -164,7 +166,7 @@ def check_vocabulary(lm: nn.Module, tokenizer_size: int) -> None:
     Raises:
         UserError: naming both sizes.
     """
-    rows = base_lm(lm).get_input_embeddings().num_embeddings
+    rows = len(base_lm(lm).get_input_embeddings().weight)  # type: ignore[arg-type]
     if tokenizer_size > rows:
         raise UserError(
             f"the tokenizer has {tokenizer_size} tokens but the model embeds {rows}: they do not belong together; "

@@ -80,7 +80,8 @@ class Sampler(Protocol):
 
     def sample(
         self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request], params: SamplingParams
-    ) -> list[Rollout]: ...
+    ) -> list[Rollout]:
+        """Complete every request."""
 
 
 def uniforms(seeds: Sequence[int], count: int) -> torch.Tensor:
@@ -270,7 +271,7 @@ class _Prefix:
 
 
 class HFSampler:
-    """``transformers.generate``, one completion at a time: the reference that :class:`LoopSampler` is tested against."""
+    """``transformers.generate``, one completion at a time: what :class:`LoopSampler` is tested against."""
 
     @torch.no_grad()
     def sample(
@@ -283,12 +284,12 @@ class HFSampler:
             for seed in request.seeds:
                 with torch.random.fork_rng():
                     torch.manual_seed(seed)
-                    output = base.generate(ids, attention_mask=torch.ones_like(ids), **_generate_options(params, tokenizer))
+                    output = base.generate(  # type: ignore[operator]
+                        ids, attention_mask=torch.ones_like(ids), **_generate_options(params, tokenizer)
+                    )
                 completion = output.sequences[:, ids.shape[1] :].cpu()
                 scores = torch.stack([torch.log_softmax(s.float(), -1)[0] for s in output.scores]).cpu()
-                decoded = _Decoded(
-                    completion, scores.gather(1, completion.T).T, torch.tensor([completion.shape[1]])
-                )
+                decoded = _Decoded(completion, scores.gather(1, completion.T).T, torch.tensor([completion.shape[1]]))
                 single = Request(request.prompt, request.ids, (seed,))
                 rollouts += _rollouts(tokenizer, [single], decoded, group)
         return rollouts

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -97,7 +98,8 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: bool = 
     """Token ids of a prompt, with the tokenizer's own leading tokens; ``chat`` wraps it as a user's turn."""
     if chat:
         turn = [{"role": "user", "content": prompt}]
-        return list(tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=True)["input_ids"])
+        encoded: Any = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=True)
+        return list(encoded["input_ids"])
     return list(tokenizer(prompt)["input_ids"])
 
 

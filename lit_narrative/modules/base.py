@@ -1,4 +1,5 @@
 """What owns a causal language model: SFT, GRPO and steering extend it."""
+
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, is_dataclass
@@ -33,8 +34,8 @@ from lit_narrative.lm.load import (
     max_positions,
     scratch_config,
 )
-from lit_narrative.lm.sampler import LoopSampler, Request, Sampler, SamplingParams
 from lit_narrative.lm.logprobs import CompletionBatch, completion_batch, score_completions
+from lit_narrative.lm.sampler import LoopSampler, Request, Sampler, SamplingParams
 from lit_narrative.lm.tokens import (
     TrainedTokenizer,
     encode_completion,
@@ -146,8 +147,8 @@ class LanguageModule(NarrativeModule):
             # Resumed or tested: Lightning loads the weights later, into the model that the checkpoint describes.
             self.on_load_checkpoint(load_checkpoint(self.trainer.ckpt_path))
         elif self._from_checkpoint:
-            options = {"dtype": self.dtype_name, "attention": self.attention}
-            self._adopt(*read_language_model(str(self.model_settings), **options))
+            source = str(self.model_settings)
+            self._adopt(*read_language_model(source, dtype=self.dtype_name, attention=self.attention))
         else:
             self._build()
 
@@ -172,8 +173,13 @@ class LanguageModule(NarrativeModule):
         else:
             tokenizer = load_tokenizer(str(self.tokenizer_settings or self.model_settings))
         if isinstance(self.model_settings, ScratchModel):
-            config = scratch_config(self.model_settings, len(tokenizer), tokenizer.pad_token_id, tokenizer.eos_token_id)
-            lm = build_lm(config, dtype=self.dtype_name, attention=self.attention, seed=run_seed() if self.model_settings.seed is None else self.model_settings.seed)
+            config = scratch_config(self.model_settings, len(tokenizer), tokenizer.eos_token_id)
+            lm = build_lm(
+                config,
+                dtype=self.dtype_name,
+                attention=self.attention,
+                seed=run_seed() if self.model_settings.seed is None else self.model_settings.seed,
+            )
         else:
             lm = load_lm(self.model_settings, dtype=self.dtype_name, attention=self.attention)
         self._adopt(lm, tokenizer)
@@ -185,6 +191,7 @@ class LanguageModule(NarrativeModule):
             lm.gradient_checkpointing_enable()  # type: ignore[operator]
         self.tokenizer = tokenizer
         self.lm = add_lora(lm, self.lora) if self.lora else lm  # type: ignore[arg-type]
+        self.train()  # a model that was loaded comes in evaluation mode
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -301,7 +308,9 @@ class LanguageModule(NarrativeModule):
         """
         ids = self.encode_prompts([prompt.text for prompt in prompts])
         requests = [
-            Request(prompt, row, [stream_seed(seed, int(prompt.columns.get("index", place)), n) for n in range(samples)])
+            Request(
+                prompt, row, [stream_seed(seed, int(prompt.columns.get("index", place)), n) for n in range(samples)]
+            )
             for place, (prompt, row) in enumerate(zip(prompts, ids, strict=True))
         ]
         self.lm.eval()

@@ -1,15 +1,15 @@
 """Group relative policy optimisation (Shao et al. 2024) on the rewards that a task offers.
 
-How this differs from the textbook: (1) dropout is off in sampling, scoring and training alike; (2) the log-probabilities
-kept by the sampler serve as the old ones, nothing is scored twice; (3) the loss is divided by totals of the whole
-accumulation window over all processes, so its gradient does not depend on the micro-batch size.
+How this differs from the textbook: (1) dropout is off in sampling, scoring and training alike; (2) the
+log-probabilities kept by the sampler serve as the old ones, nothing is scored twice; (3) the loss is divided by totals
+of the whole accumulation window over all processes, so its gradient does not depend on the micro-batch size.
 """
 
 import copy
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,14 +34,14 @@ ROLLOUTS = "rollouts"
 class GRPOModule(LanguageModule):
     """Policy gradient with group advantages, clipping and a penalty for leaving the reference policy.
 
-    One epoch of the Trainer is one cycle; a batch of the task's prompts is one window of ``num_generations`` completions
-    each. Metric names follow TRL.
+    One epoch of the Trainer is one cycle; a batch of the task's prompts is one window of ``num_generations``
+    completions each. Metric names follow TRL.
 
     Args:
         rewards: weight of each reward by name, as the task knows them, or ``package.module:function`` of your own.
         num_generations: completions a prompt (the group), at least 2.
-        micro_batch_size: completions per forward and backward pass; set the Trainer's ``accumulate_grad_batches`` to the
-            number of micro-batches that make one optimizer step.
+        micro_batch_size: completions per forward and backward pass; set the Trainer's ``accumulate_grad_batches`` to
+            the number of micro-batches that make one optimizer step.
         num_iterations: passes over each window (mu).
         loss_type: how token losses are averaged, see :class:`LossSettings`.
         epsilon: lower clip range of the ratio.
@@ -100,6 +100,7 @@ class GRPOModule(LanguageModule):
         super()._adopt(lm, tokenizer)
         if self.loss_settings.beta and not self.lora:
             self.reference = copy.deepcopy(self.lm).requires_grad_(False)
+            self.train()
 
     def train(self, mode: bool = True) -> "GRPOModule":
         """Training without dropout: the language models stay in evaluation mode."""
@@ -154,7 +155,11 @@ class GRPOModule(LanguageModule):
             totals = totals[torch.randperm(len(totals), generator=generator)]
         advantages = group_advantages(totals, self.num_generations, self.scale_rewards)
         self._window_metrics = rollout_metrics(
-            dict(zip(self.reward_weights, rewards.T, strict=True)), totals, table[:, -2], table[:, -1], self.num_generations
+            dict(zip(self.reward_weights, rewards.T, strict=True)),
+            totals,
+            table[:, -2],
+            table[:, -1],
+            self.num_generations,
         )
         own = slice(self.global_rank * len(rollouts), (self.global_rank + 1) * len(rollouts))
         by_name = dict(zip(self.reward_weights, rewards[own].T, strict=True))
@@ -168,7 +173,7 @@ class GRPOModule(LanguageModule):
 
     def _gather(self, values: torch.Tensor) -> torch.Tensor:
         """Rows of all processes, in order of rank."""
-        gathered = self.all_gather(values.to(self.device))
+        gathered: Any = self.all_gather(values.to(self.device))
         return gathered.flatten(0, gathered.ndim - values.ndim).cpu() if gathered.ndim > values.ndim else gathered.cpu()
 
     def _learnable(self, rollouts: Sequence[Rollout], advantages: torch.Tensor) -> RolloutBatch:
@@ -231,9 +236,9 @@ class GRPOModule(LanguageModule):
         }
         if batch.reference is not None:
             metrics["kl"] = output.kl / tokens
-        window = dict(self._window_metrics)
+        window: dict[str, Any] = dict(self._window_metrics)
         self.log("reward", window.pop("reward", math.nan), prog_bar=True, batch_size=1)
-        self.log_dict(metrics | window, batch_size=int(tokens), sync_dist=True)
+        self.log_dict({**metrics, **window}, batch_size=int(tokens), sync_dist=True)
         # Lightning divides by the accumulated batches and the strategy averages over processes; the window's totals
         # already cover both.
         share = output.loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
@@ -268,6 +273,4 @@ def _as_dict(window: RolloutBatch) -> dict[str, Any]:
 
 
 def _from_dict(values: dict[str, Any]) -> RolloutBatch:
-    return RolloutBatch(
-        **{**values, "batch": CompletionBatch(*values["batch"]), "window": Window(*values["window"])}
-    )
+    return RolloutBatch(**{**values, "batch": CompletionBatch(*values["batch"]), "window": Window(*values["window"])})

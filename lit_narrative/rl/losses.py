@@ -1,8 +1,8 @@
 """Policy losses as pure functions.
 
 Notation: R completions of a micro-batch, T longest completion. The *window* is everything between two optimizer steps:
-all micro-batches of all processes. Losses are divided by totals of the window, never of the micro-batch, and micro-batch
-losses are summed; so the gradient does not depend on how the window was cut.
+all micro-batches of all processes. Losses are divided by totals of the window, never of the micro-batch, and those of
+micro-batches are summed; so the gradient does not depend on how the window was cut.
 """
 
 from dataclasses import dataclass

@@ -14,6 +14,9 @@ class Reward(Protocol):
     that rollout, which is then left out of this reward's statistics. It never raises on generated text.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What configurations and logs call it."""
 
-    def __call__(self, rollouts: Sequence[Rollout]) -> Sequence[float | None]: ...
+    def __call__(self, rollouts: Sequence[Rollout]) -> Sequence[float | None]:
+        """Score the rollouts of one batch, in order."""

@@ -1,0 +1,94 @@
+"""A run that is killed and resumed ends with the weights of an unbroken one, wherever it was killed."""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lit_narrative.datamodules.storyworld import StoryworldData
+from lit_narrative.errors import UserError
+from lit_narrative.modules.grpo import GRPOModule
+from lit_narrative.modules.sft import SFTModule
+from tests.runs.jobs import corpus, cycle, difference, trainer, weights
+
+STEPS = 16
+ROUNDING = 1e-6  # kernels round by the alignment of memory, which differs between processes
+
+
+class KillAt(Callback):
+    """SIGKILL to the own process once a number of optimizer steps is done."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Die without any chance to clean up."""
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_and_kill(folder: Path, policy: Path, step: int) -> Path:
+    """Run in a process of its own until it dies; returns its last checkpoint."""
+    process = multiprocessing.get_context("fork").Process(target=cycle, args=(folder, policy, [KillAt(step)]))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    checkpoints = list((folder / "checkpoints").iterdir())
+    assert checkpoints and all(path.suffix == ".ckpt" for path in checkpoints)  # nothing half-written
+    for path in checkpoints:
+        torch.load(path, weights_only=True)
+    return max(checkpoints, key=lambda path: int(path.stem.split("step=")[1]))
+
+
+# 8 steps are a cycle, 4 a window, 2 a pass: within a pass, between passes, windows and cycles, and in the second cycle.
+@pytest.mark.parametrize("step", [1, 2, 4, 8, 11])
+def test_a_killed_cycle_goes_on_as_if_nothing_had_happened(
+    tmp_path: Path, policy: Path, unbroken: Path, step: int
+) -> None:
+    last = run_and_kill(tmp_path, policy, step)
+    resumed = cycle(tmp_path / "resumed", policy, ckpt_path=last)
+    assert resumed.global_step == STEPS
+    assert difference(weights(unbroken, STEPS), weights(tmp_path / "resumed", STEPS)) < ROUNDING
+
+
+def test_the_unbroken_run_learned_something(policy: Path, unbroken: Path) -> None:
+    before = torch.load(policy, weights_only=True)["state_dict"]
+    after = {name: value for name, value in weights(unbroken, STEPS).items() if name in before}
+    assert difference(before, after) > 1e-5
+
+
+def test_sft_resumes_in_the_middle_of_an_epoch(tmp_path: Path, policy: Path) -> None:
+    def sft(folder: Path, ckpt_path: Path | None = None) -> None:
+        saver = ModelCheckpoint(folder / "checkpoints", save_top_k=-1, every_n_train_steps=1)
+        fit = trainer(folder, saver, max_steps=7, limit_val_batches=0)
+        fit.fit(SFTModule(str(policy), lr=1e-3), corpus(batch_size=4), ckpt_path=ckpt_path)
+
+    sft(tmp_path / "whole")
+    (middle,) = (tmp_path / "whole" / "checkpoints").glob("*step=2.ckpt")  # an epoch is 4 steps
+    sft(tmp_path / "rest", middle)
+    assert difference(weights(tmp_path / "whole", 7), weights(tmp_path / "rest", 7)) < ROUNDING
+
+
+def test_a_checkpoint_loads_without_trainer_data_or_the_original_files(tmp_path: Path, unbroken: Path) -> None:
+    (path,) = (unbroken / "checkpoints").glob(f"*step={STEPS}.ckpt")
+    copy = tmp_path / "copy.ckpt"
+    copy.write_bytes(path.read_bytes())
+    module = GRPOModule.load_from_checkpoint(copy)
+    state = {name: value for name, value in module.state_dict().items() if name.startswith("lm.")}
+    saved = {name: value for name, value in weights(unbroken, STEPS).items() if name.startswith("lm.")}
+    assert difference(saved, state) == 0.0
+    prompts = corpus(batch_size=1).prompts("train")
+    assert len(module.generate([prompts[0]], samples=2, seed=3)) == 2
+
+
+def test_resuming_with_another_module_says_so(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6.6"}, tmp_path / "other.ckpt")
+    fit = trainer(tmp_path, max_steps=1)
+    with pytest.raises(UserError, match="holds no language model"):
+        fit.fit(SFTModule(), StoryworldData(train_size=4, val_size=4), ckpt_path=tmp_path / "other.ckpt")
