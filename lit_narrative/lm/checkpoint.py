@@ -4,6 +4,7 @@ Everything is plain values and tensors, so the file is read with ``weights_only`
 folder.
 """
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def read_language_model(
     weights = {
         name.removeprefix(PREFIX): value for name, value in checkpoint["state_dict"].items() if name.startswith(PREFIX)
     }
-    lora = checkpoint["hyper_parameters"].get("lora")
+    lora = checkpoint.get("hyper_parameters", {}).get("lora")
     if lora:
         lm = _merge_adapters(lm, weights, lora)
     else:
@@ -82,11 +83,15 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU without unpickling anything but plain values.
 
     Raises:
-        UserError: if there is no such file.
+        UserError: if there is no such file, or it is damaged or holds more than plain values.
     """
     if not Path(path).is_file():
         raise UserError(f"no checkpoint at '{path}'; train one first or give another path")
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"'{path}' is no checkpoint that can be read safely: {reason}") from error
     return checkpoint
 
 

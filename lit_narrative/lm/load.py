@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from lit_narrative.errors import UserError
 
@@ -42,6 +43,11 @@ class ScratchModel:
     def __post_init__(self) -> None:
         if self.hidden_size % self.heads:
             raise UserError(f"model.heads={self.heads} does not divide model.hidden_size={self.hidden_size}")
+        if self.architecture == "llama" and self.hidden_size // self.heads % 2:
+            raise UserError(
+                f"model.hidden_size={self.hidden_size} over model.heads={self.heads} is not even, as rotary positions "
+                "need it; change one of them"
+            )
 
 
 @dataclass
@@ -143,7 +149,7 @@ def add_lora(lm: PreTrainedModel, spec: Lora) -> nn.Module:
         return get_peft_model(lm, config)
     except ValueError as error:
         layers = sorted(
-            {name.rsplit(".", 1)[-1] for name, module in lm.named_modules() if isinstance(module, nn.Linear)}
+            {name.rsplit(".", 1)[-1] for name, module in lm.named_modules() if isinstance(module, (nn.Linear, Conv1D))}
         )
         raise UserError(f"model.lora: {error}; layers of this model: {', '.join(layers)}") from error
 

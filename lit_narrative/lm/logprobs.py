@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from lit_narrative.errors import UserError
 from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.tokens import pad_right
 
@@ -99,6 +100,27 @@ def output_logits(base: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
     if cap := getattr(config, "final_logit_softcapping", None):  # Gemma
         logits = torch.tanh(logits / cap) * cap
     return logits
+
+
+@torch.no_grad()
+def check_output_layer(lm: nn.Module) -> None:
+    """Refuse an architecture that does more with its logits than :func:`output_logits` knows of.
+
+    Args:
+        lm: a transformers causal LM in evaluation mode, with or without adapters.
+
+    Raises:
+        UserError: if log-probabilities would not be those of the model.
+    """
+    base = base_lm(lm)
+    ids = torch.zeros(1, 2, dtype=torch.long, device=base.device)
+    ours = output_logits(base, base.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state).float()
+    theirs = base(input_ids=ids, use_cache=False).logits.float()
+    if (ours - theirs).abs().max() > 1e-3 * theirs.abs().max():
+        raise UserError(
+            f"models of type '{base.config.model_type}' change their logits in a way that is not known here, so their "
+            "log-probabilities would be wrong; choose another model"
+        )
 
 
 def to_rows(values: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ from torchmetrics import MeanMetric
 from transformers import PreTrainedTokenizerBase, get_scheduler
 
 from lit_narrative.errors import UserError
+from lit_narrative.files import whole_folder
 from lit_narrative.lm.checkpoint import (
     LANGUAGE_MODEL,
     load_checkpoint,
@@ -34,7 +35,7 @@ from lit_narrative.lm.load import (
     max_positions,
     scratch_config,
 )
-from lit_narrative.lm.logprobs import CompletionBatch, completion_batch, score_completions
+from lit_narrative.lm.logprobs import CompletionBatch, check_output_layer, completion_batch, score_completions
 from lit_narrative.lm.sampler import LoopSampler, Request, Sampler, SamplingParams
 from lit_narrative.lm.tokens import (
     TrainedTokenizer,
@@ -137,7 +138,8 @@ class LanguageModule(NarrativeModule):
         """Train the tokenizer on the task's corpus, once and on one process."""
         if not self.ready and not self.trainer.ckpt_path and self._trains_tokenizer():
             texts = self.trainer.datamodule.tokenizer_texts()  # type: ignore[attr-defined]
-            train_tokenizer(texts, self._tokenizer_spec()).save_pretrained(self._tokenizer_folder())
+            with whole_folder(self._tokenizer_folder()) as folder:
+                train_tokenizer(texts, self._tokenizer_spec()).save_pretrained(folder)
 
     def configure_model(self) -> None:
         """Build the model; does nothing if it is built, or if a checkpoint outside a Trainer will bring it."""
@@ -187,6 +189,7 @@ class LanguageModule(NarrativeModule):
     def _adopt(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
         """Take a model and its tokenizer as the policy; adapters and memory savings come on top."""
         check_vocabulary(lm, len(tokenizer))
+        check_output_layer(lm.eval())
         if self.gradient_checkpointing:
             lm.gradient_checkpointing_enable()  # type: ignore[operator]
         self.tokenizer = tokenizer
