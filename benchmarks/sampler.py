@@ -129,9 +129,9 @@ def main() -> None:
     lm.eval()
     prompts = [row.text for row in islice(StoryworldData().prompts("val"), options.prompts)]
     params = SamplingParams(options.max_new_tokens)
-    sides = [make(lm, tokenizer, prompts, options.group, params) for make in (our_sampler, library)]
+    ours, theirs = (make(lm, tokenizer, prompts, options.group, params) for make in (our_sampler, library))
     print(f"{sum(p.numel() for p in lm.parameters()):,} parameters, {options.prompts} prompts x {options.group}")
-    table(*compare(*sides, options.rounds))
+    table(*compare(ours, theirs, options.rounds))
 
 
 if __name__ == "__main__":

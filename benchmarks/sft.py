@@ -106,7 +106,7 @@ def bare(settings: Mapping[str, Any], folder: str, steps: int) -> Rates:
     arguments = settings["model"]["init_args"]
     tokenizer = AutoTokenizer.from_pretrained(f"{folder}/tokenizer")
     spec = ScratchModel(**arguments["model"])
-    lm = build_lm(scratch_config(spec, len(tokenizer), tokenizer.pad_token_id, tokenizer.eos_token_id)).train()
+    lm = build_lm(scratch_config(spec, len(tokenizer), tokenizer.eos_token_id)).train()
     optimizer = torch.optim.AdamW(lm.parameters(), lr=arguments["lr"], weight_decay=0.01)
     clock = Clock()
     for batch in batches(settings, lm, tokenizer, steps):

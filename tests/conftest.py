@@ -1,0 +1,19 @@
+"""What all tests share: no network, one thread, and a seed of the run only where a test sets one."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_run_seed() -> Iterator[None]:
+    """Forget the seed that a test's own run has set."""
+    yield
+    os.environ.pop("PL_GLOBAL_SEED", None)
