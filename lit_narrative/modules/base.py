@@ -4,45 +4,26 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
-from transformers import PreTrainedTokenizerBase, get_scheduler
+from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError
-from lit_narrative.files import whole_folder
-from lit_narrative.lm.checkpoint import (
-    LANGUAGE_MODEL,
-    load_checkpoint,
-    read_language_model,
-    restore_language_model,
-    store_language_model,
-)
-from lit_narrative.lm.load import (
-    Attention,
-    Dtype,
-    Lora,
-    ScratchModel,
-    add_lora,
-    build_lm,
-    check_vocabulary,
-    load_lm,
-    max_positions,
-    scratch_config,
-)
-from lit_narrative.lm.logprobs import CompletionBatch, check_output_layer, completion_batch, score_completions
+from lit_narrative.lm.checkpoint import LANGUAGE_MODEL, load_checkpoint, store_language_model
+from lit_narrative.lm.examples import LongExamples, example_batch
+from lit_narrative.lm.load import Attention, Dtype, Lora, ScratchModel, max_positions
+from lit_narrative.lm.logprobs import CompletionBatch, score_completions
+from lit_narrative.lm.optimizer import Schedule, adamw, schedule_by_step
+from lit_narrative.lm.policy import PolicySource
 from lit_narrative.lm.sampler import LoopSampler, Request, Sampler, SamplingParams
 from lit_narrative.lm.tokens import (
     TrainedTokenizer,
-    encode_completion,
     encode_prompt,
-    load_tokenizer,
-    train_tokenizer,
 )
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.seeds import run_seed, stream_seed
@@ -108,18 +89,23 @@ class LanguageModule(NarrativeModule):
         lr: float = 1e-3,
         weight_decay: float = 0.01,
         warmup_steps: int = 0,
-        schedule: Literal["constant", "linear", "cosine"] = "constant",
-        long_examples: Literal["error", "truncate"] = "error",
+        schedule: Schedule = "constant",
+        long_examples: LongExamples = "error",
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.hparams.update({name: plain(value) for name, value in self.hparams.items()})
-        self.model_settings = _as_settings(model, ScratchModel)
-        self.tokenizer_settings = _as_settings(tokenizer, TrainedTokenizer)
         self.lora = _as_settings(lora, Lora)
         self.sampling = _as_settings(sampling, SamplingParams)
-        self.chat, self.dtype_name, self.attention = chat, dtype, attention
-        self.gradient_checkpointing = gradient_checkpointing
+        self.source = PolicySource(
+            _as_settings(model, ScratchModel),
+            _as_settings(tokenizer, TrainedTokenizer),
+            self.lora,
+            dtype,
+            attention,
+            gradient_checkpointing,
+        )
+        self.chat, self.gradient_checkpointing = chat, gradient_checkpointing
         self.lr, self.weight_decay, self.warmup_steps, self.schedule = lr, weight_decay, warmup_steps, schedule
         self.long_examples = long_examples
         self.sampler: Sampler = LoopSampler()
@@ -136,10 +122,12 @@ class LanguageModule(NarrativeModule):
 
     def prepare_data(self) -> None:
         """Train the tokenizer on the task's corpus, once and on one process."""
-        if not self.ready and not self.trainer.ckpt_path and self._trains_tokenizer():
-            texts = self.trainer.datamodule.tokenizer_texts()  # type: ignore[attr-defined]
-            with whole_folder(self._tokenizer_folder()) as folder:
-                train_tokenizer(texts, self._tokenizer_spec()).save_pretrained(folder)
+        if not self.ready and not self.trainer.ckpt_path and self.source.trains_tokenizer:
+            self.source.prepare(self.trainer.datamodule.tokenizer_texts(), self._tokenizer_folder)  # type: ignore[attr-defined]
+
+    @property
+    def _tokenizer_folder(self) -> Path:
+        return Path(self.trainer.default_root_dir, "tokenizer")
 
     def configure_model(self) -> None:
         """Build the model; does nothing if it is built, or if a checkpoint outside a Trainer will bring it."""
@@ -148,82 +136,36 @@ class LanguageModule(NarrativeModule):
         if self.trainer.ckpt_path:
             # Resumed or tested: Lightning loads the weights later, into the model that the checkpoint describes.
             self.on_load_checkpoint(load_checkpoint(self.trainer.ckpt_path))
-        elif self._from_checkpoint:
-            source = str(self.model_settings)
-            self._adopt(*read_language_model(source, dtype=self.dtype_name, attention=self.attention))
         else:
-            self._build()
+            self.adopt(*self.source.build(self._tokenizer_folder))
 
-    @property
-    def _from_checkpoint(self) -> bool:
-        return isinstance(self.model_settings, str) and self.model_settings.endswith(".ckpt")
-
-    def _trains_tokenizer(self) -> bool:
-        return isinstance(self.tokenizer_settings, TrainedTokenizer) or (
-            self.tokenizer_settings is None and isinstance(self.model_settings, ScratchModel)
-        )
-
-    def _tokenizer_spec(self) -> TrainedTokenizer:
-        return self.tokenizer_settings if isinstance(self.tokenizer_settings, TrainedTokenizer) else TrainedTokenizer()
-
-    def _tokenizer_folder(self) -> Path:
-        return Path(self.trainer.default_root_dir, "tokenizer")
-
-    def _build(self) -> None:
-        if self._trains_tokenizer():
-            tokenizer = load_tokenizer(str(self._tokenizer_folder()))
-        else:
-            tokenizer = load_tokenizer(str(self.tokenizer_settings or self.model_settings))
-        if isinstance(self.model_settings, ScratchModel):
-            config = scratch_config(self.model_settings, len(tokenizer), tokenizer.eos_token_id)
-            lm = build_lm(
-                config,
-                dtype=self.dtype_name,
-                attention=self.attention,
-                seed=run_seed() if self.model_settings.seed is None else self.model_settings.seed,
-            )
-        else:
-            lm = load_lm(self.model_settings, dtype=self.dtype_name, attention=self.attention)
-        self._adopt(lm, tokenizer)
-
-    def _adopt(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Take a model and its tokenizer as the policy; adapters and memory savings come on top."""
-        check_vocabulary(lm, len(tokenizer))
-        check_output_layer(lm.eval())
-        if self.gradient_checkpointing:
-            lm.gradient_checkpointing_enable()  # type: ignore[operator]
-        self.tokenizer = tokenizer
-        self.lm = add_lora(lm, self.lora) if self.lora else lm  # type: ignore[arg-type]
+    def adopt(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Take a model and its tokenizer as the policy."""
+        self.lm, self.tokenizer = lm, tokenizer
         self.train()  # a model that was loaded comes in evaluation mode
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put config and tokenizer beside the weights; with adapters leave the base's weights out."""
-        store_language_model(checkpoint, self.lm, self.tokenizer, base=self.model_settings if self.lora else None)
+        store_language_model(checkpoint, self.lm, self.tokenizer, base=self.source.model if self.lora else None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the model that the weights belong to, if it is not there yet."""
         if LANGUAGE_MODEL not in checkpoint:
             raise UserError("this checkpoint holds no language model; was it written by another module or package?")
         if not self.ready:
-            self._adopt(*restore_language_model(checkpoint, dtype=self.dtype_name, attention=self.attention))
+            self.adopt(*self.source.restore(checkpoint))
 
     # --- optimisation -----------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with decay on matrices only, and a schedule by optimizer steps."""
-        trained = [parameter for parameter in self.lm.parameters() if parameter.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.weight_decay},
-            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=self.lr)
+        optimizer = adamw(self.lm, self.lr, self.weight_decay)
         if self.schedule == "constant" and not self.warmup_steps:
             return optimizer
-        name = "constant_with_warmup" if self.schedule == "constant" else self.schedule
         total = None if self.schedule == "constant" else int(self.trainer.estimated_stepping_batches)
-        scheduler = get_scheduler(name, optimizer, num_warmup_steps=self.warmup_steps, num_training_steps=total)
+        scheduler = schedule_by_step(optimizer, self.schedule, self.warmup_steps, total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     # --- held-out likelihood ----------------------------------------------------------------------------------------
@@ -232,23 +174,13 @@ class LanguageModule(NarrativeModule):
         """Examples become one tokenised, right-padded batch; prompts stay as they are."""
         if not isinstance(rows[0], Example):
             return list(rows)
-        prompts = [encode_prompt(self.tokenizer, row.prompt, self.chat) for row in rows]
-        completions = [encode_completion(self.tokenizer, row.completion) for row in rows]
-        limit = max_positions(self.lm)
-        if limit is not None:
-            completions = [self._fit_length(p, c, limit) for p, c in zip(prompts, completions, strict=True)]
-        return completion_batch(prompts, completions)
-
-    def _fit_length(self, prompt: list[int], completion: list[int], limit: int) -> list[int]:
-        length = len(prompt) + len(completion)
-        if length <= limit:
-            return completion
-        if self.long_examples == "error" or len(prompt) >= limit:
-            raise UserError(
-                f"an example of {length} tokens (prompt {len(prompt)}) exceeds the model's {limit} positions; shorten "
-                "it, use a model with more positions, or set model.long_examples=truncate"
-            )
-        return completion[: limit - len(prompt)]
+        return example_batch(
+            rows,
+            self.tokenizer,
+            limit=max_positions(self.lm),
+            long_examples=self.long_examples,
+            chat=self.chat,
+        )
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Gather the likelihood of held-out completions; prompts alone have none."""

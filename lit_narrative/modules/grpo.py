@@ -14,12 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.logprobs import CompletionBatch, TokenScores, completion_batch, score_completions, to_rows
+from lit_narrative.lm.logprobs import CompletionBatch, TokenScores, score_completions, to_rows
 from lit_narrative.modules.base import LanguageModule
-from lit_narrative.modules.rollout_loader import RolloutBatch, RolloutLoader
+from lit_narrative.modules.rollout_batch import RolloutBatch
+from lit_narrative.modules.rollout_loader import RolloutLoader
 from lit_narrative.modules.rollout_metrics import rollout_metrics
 from lit_narrative.rl.advantages import Scale, group_advantages, weighted_sum
 from lit_narrative.rl.losses import LossSettings, LossType, Window, policy_loss
@@ -96,8 +98,9 @@ class GRPOModule(LanguageModule):
         if stage == "fit":
             self.reward_functions = self.trainer.datamodule.reward_functions(list(self.reward_weights))  # type: ignore[attr-defined]
 
-    def _adopt(self, lm: nn.Module, tokenizer: Any) -> None:
-        super()._adopt(lm, tokenizer)
+    def adopt(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Take the policy, and a frozen copy of it as the reference (adapters are switched off instead)."""
+        super().adopt(lm, tokenizer)
         if self.loss_settings.beta and not self.lora:
             self.reference = copy.deepcopy(self.lm).requires_grad_(False)
             self.train()
@@ -138,7 +141,9 @@ class GRPOModule(LanguageModule):
         if not (resumed and self._window is not None):
             rollouts = self.generate(prompts, self.num_generations, stream_seed(run_seed(), self.current_epoch, number))
             self.scored = self._advantages(rollouts, number)
-            self._window = self._learnable(rollouts, self.scored.advantages)
+            self._window = RolloutBatch.of(rollouts, self.scored.advantages)
+            if self.loss_settings.beta:
+                self._window = self._window._replace(reference=self._reference_logprobs(self._window))
         return self._window
 
     def _advantages(self, rollouts: Sequence[Rollout], number: int) -> ScoredRollouts:
@@ -176,14 +181,6 @@ class GRPOModule(LanguageModule):
         gathered: Any = self.all_gather(values.to(self.device))
         return gathered.flatten(0, gathered.ndim - values.ndim).cpu() if gathered.ndim > values.ndim else gathered.cpu()
 
-    def _learnable(self, rollouts: Sequence[Rollout], advantages: torch.Tensor) -> RolloutBatch:
-        batch = completion_batch([r.prompt_ids for r in rollouts], [r.completion_ids for r in rollouts])
-        old = nn.utils.rnn.pad_sequence([r.logprobs for r in rollouts], batch_first=True)
-        lengths = torch.tensor([len(r.completion_ids) for r in rollouts])
-        mask = torch.arange(old.shape[1]) < lengths[:, None]
-        window = RolloutBatch(batch, mask, old, None, advantages, Window(0, 0))
-        return window._replace(reference=self._reference_logprobs(window)) if self.loss_settings.beta else window
-
     @torch.no_grad()
     def _reference_logprobs(self, window: RolloutBatch) -> torch.Tensor:
         """Score the window under the policy that the run started from."""
@@ -203,19 +200,15 @@ class GRPOModule(LanguageModule):
 
     def cut(self, rollouts: RolloutBatch, number: int, iteration: int) -> list[RolloutBatch]:
         """One pass over a window: rows are dealt to optimizer steps at random, then cut with alike lengths together."""
-        count = math.ceil(len(rollouts.mask) / self.micro_batch_size)
-        steps = count // self.trainer.accumulate_grad_batches
+        parts = self.trainer.accumulate_grad_batches
+        steps = math.ceil(len(rollouts.mask) / self.micro_batch_size) // parts
         seed = stream_seed(run_seed(), self.current_epoch, number, 2 + iteration)
-        order = torch.randperm(len(rollouts.mask), generator=torch.Generator().manual_seed(seed))
-        lengths = rollouts.mask.sum(1)
         batches = []
-        for rows in order.tensor_split(steps):
-            local = torch.tensor([len(rows), int(lengths[rows].sum())], dtype=torch.float64)
-            totals = self._gather(local[None]).sum(0)
+        for rows in rollouts.deal(steps, torch.Generator().manual_seed(seed)):
+            local = torch.tensor([[len(rows), int(rollouts.mask[rows].sum())]], dtype=torch.float64)
+            totals = self._gather(local).sum(0)
             window = Window(int(totals[0]), int(totals[1]))
-            ordered = rows[lengths[rows].argsort(stable=True)]
-            for part in ordered.tensor_split(self.trainer.accumulate_grad_batches):
-                batches.append(rollouts.select(part)._replace(window=window))
+            batches += [rollouts.select(part)._replace(window=window) for part in rows.tensor_split(parts)]
         return batches
 
     # --- learning ---------------------------------------------------------------------------------------------------
@@ -250,7 +243,7 @@ class GRPOModule(LanguageModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the window in progress, so that a killed run goes on with the very same completions."""
         super().on_save_checkpoint(checkpoint)
-        window = None if self._window is None else _as_dict(self._window)
+        window = None if self._window is None else self._window.as_dict()
         windows: list[Any] = [window]
         if self.trainer.world_size > 1:
             windows = [None] * self.trainer.world_size
@@ -264,13 +257,5 @@ class GRPOModule(LanguageModule):
         if stored and self._trainer is not None:
             windows = stored["windows"]
             if len(windows) == self.trainer.world_size and windows[self.global_rank] is not None:
-                self._window = _from_dict(windows[self.global_rank])
+                self._window = RolloutBatch.from_dict(windows[self.global_rank])
                 self._window_metrics = stored["metrics"]
-
-
-def _as_dict(window: RolloutBatch) -> dict[str, Any]:
-    return {**window._asdict(), "batch": tuple(window.batch), "window": tuple(window.window)}
-
-
-def _from_dict(values: dict[str, Any]) -> RolloutBatch:
-    return RolloutBatch(**{**values, "batch": CompletionBatch(*values["batch"]), "window": Window(*values["window"])})

@@ -7,47 +7,12 @@ unsized loader would train every step on completions of the policy before the la
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-import torch
 from torch.utils.data import DataLoader
 
-from lit_narrative.lm.logprobs import CompletionBatch
-from lit_narrative.rl.losses import Window
+from lit_narrative.modules.rollout_batch import RolloutBatch
 from lit_narrative.views import Prompt
-
-
-class RolloutBatch(NamedTuple):
-    """Scored completions, ready to learn from: R rows, T longest completion.
-
-    Attributes:
-        batch: prompt and completion ids, (R, L).
-        mask: (R, T) bool, true on completion tokens.
-        old: (R, T) log-probabilities under the policy that sampled.
-        reference: (R, T) under the reference; None if the loss needs none.
-        advantages: (R,).
-        window: totals of the optimizer step that this batch belongs to.
-    """
-
-    batch: CompletionBatch
-    mask: torch.Tensor
-    old: torch.Tensor
-    reference: torch.Tensor | None
-    advantages: torch.Tensor
-    window: Window
-
-    def select(self, rows: torch.Tensor) -> "RolloutBatch":
-        """The given rows, cut to their longest."""
-        width = int(self.batch.targets[rows].any(0).nonzero().max()) + 1
-        longest = int(self.mask[rows].sum(1).max())
-        return RolloutBatch(
-            CompletionBatch(self.batch.ids[rows, :width], self.batch.targets[rows, :width]),
-            self.mask[rows, :longest],
-            self.old[rows, :longest],
-            None if self.reference is None else self.reference[rows, :longest],
-            self.advantages[rows],
-            self.window,
-        )
 
 
 class RolloutSource(Protocol):

@@ -1,0 +1,77 @@
+"""Where a policy comes from: a hub name, a folder, a checkpoint, or the sizes of a new model; and what comes on top."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lit_narrative.files import whole_folder
+from lit_narrative.lm.checkpoint import read_language_model, restore_language_model
+from lit_narrative.lm.load import (
+    Attention,
+    Dtype,
+    Lora,
+    ScratchModel,
+    add_lora,
+    build_lm,
+    check_vocabulary,
+    load_lm,
+    scratch_config,
+)
+from lit_narrative.lm.logprobs import check_output_layer
+from lit_narrative.lm.tokens import TrainedTokenizer, load_tokenizer, train_tokenizer
+from lit_narrative.seeds import run_seed
+
+Policy = tuple[nn.Module, PreTrainedTokenizerBase]
+
+
+@dataclass(frozen=True)
+class PolicySource:
+    """How to get a model and its tokenizer; see ``LanguageModule`` for the meaning of each setting."""
+
+    model: str | ScratchModel
+    tokenizer: str | TrainedTokenizer | None
+    lora: Lora | None
+    dtype: Dtype
+    attention: Attention
+    gradient_checkpointing: bool
+
+    @property
+    def trains_tokenizer(self) -> bool:
+        """Whether a tokenizer is to be trained on the task's corpus."""
+        if self.tokenizer is None:
+            return isinstance(self.model, ScratchModel)
+        return isinstance(self.tokenizer, TrainedTokenizer)
+
+    def prepare(self, texts: Iterable[str], folder: Path) -> None:
+        """Train the tokenizer into ``folder``, whole or not at all."""
+        spec = self.tokenizer if isinstance(self.tokenizer, TrainedTokenizer) else TrainedTokenizer()
+        with whole_folder(folder) as fresh:
+            train_tokenizer(texts, spec).save_pretrained(fresh)
+
+    def build(self, tokenizer_folder: Path) -> Policy:
+        """Load or make the policy; ``tokenizer_folder`` is where :meth:`prepare` left the tokenizer."""
+        if isinstance(self.model, str) and self.model.endswith(".ckpt"):
+            return self._finished(*read_language_model(self.model, dtype=self.dtype, attention=self.attention))
+        where = tokenizer_folder if self.trains_tokenizer else self.tokenizer or self.model
+        tokenizer = load_tokenizer(str(where))
+        if isinstance(self.model, str):
+            return self._finished(load_lm(self.model, dtype=self.dtype, attention=self.attention), tokenizer)
+        config = scratch_config(self.model, len(tokenizer), tokenizer.eos_token_id)
+        seed = run_seed() if self.model.seed is None else self.model.seed
+        return self._finished(build_lm(config, dtype=self.dtype, attention=self.attention, seed=seed), tokenizer)
+
+    def restore(self, checkpoint: dict[str, Any]) -> Policy:
+        """The policy that a checkpoint's weights belong to; loading them is Lightning's business."""
+        return self._finished(*restore_language_model(checkpoint, dtype=self.dtype, attention=self.attention))
+
+    def _finished(self, lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Policy:
+        """Check that the two belong together; memory savings and adapters come on top."""
+        check_vocabulary(lm, len(tokenizer))
+        check_output_layer(lm.eval())
+        if self.gradient_checkpointing:
+            lm.gradient_checkpointing_enable()
+        return (add_lora(lm, self.lora) if self.lora else lm), tokenizer
