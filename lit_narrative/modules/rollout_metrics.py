@@ -26,7 +26,7 @@ def rollout_metrics(
     deviations = nanstd(totals.view(-1, group_size)).squeeze(1)
     metrics = {
         "reward": totals.nanmean(),
-        "reward_std": deviations.nanmean(),
+        "reward_std": nanstd(totals[None]).squeeze(),
         "frac_reward_zero_std": (deviations.nan_to_num() < 1e-8).float().mean(),
         "completions/mean_length": lengths.mean(),
         "completions/min_length": lengths.min(),

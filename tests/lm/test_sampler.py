@@ -76,7 +76,13 @@ def test_a_completion_does_not_depend_on_its_company(architecture: str) -> None:
     ]
     backwards = sample(lm, requests(PROMPTS[::-1]), params)
     back = [backwards[3 * n + m] for n in reversed(range(len(PROMPTS))) for m in range(3)]
-    for other in (alone, one_by_one, back, sample(lm, requests(), params, rows=1), sample(lm, requests(), params, rows=7)):
+    for other in (
+        alone,
+        one_by_one,
+        back,
+        sample(lm, requests(), params, rows=1),
+        sample(lm, requests(), params, rows=7),
+    ):
         assert completions(other) == completions(together)
         for a, b in zip(other, together, strict=True):
             torch.testing.assert_close(a.logprobs, b.logprobs, atol=1e-5, rtol=0)
