@@ -108,6 +108,29 @@ class TinyTask(TaskDataModule):
         return verdicts
 
 
+class Recorder(Callback):
+    """Keeps what each training step saw and gave: batches, losses, metrics, and the gradients of optimizer steps."""
+
+    def __init__(self) -> None:
+        self.batches: list[Any] = []
+        self.losses: list[float] = []
+        self.metrics: list[dict[str, float]] = []
+        self.gradients: list[dict[str, torch.Tensor]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.batches.append(batch)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.losses.append(float(outputs["loss"]))
+        self.metrics.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        named = pl_module.named_parameters()
+        self.gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
+
+
 def trainer(folder: Path, *callbacks: Callback, **options: Any) -> Trainer:
     """A quiet Trainer on the CPU in ``folder``, without logger, checkpoints and validation unless asked for."""
     quiet: dict[str, Any] = {

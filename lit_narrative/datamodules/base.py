@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
@@ -86,6 +87,10 @@ class TaskDataModule(LightningDataModule):
     def unique_shares(self, texts: Sequence[str]) -> dict[str, float]:
         """``unique``: share of distinct texts; ``unique_<level>``: of whatever coarser identities the task knows."""
         return {"unique": len(set(texts)) / max(len(texts), 1)}
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Tensors go to the device; a list of rows has none, and Lightning would stop at their frozen fields."""
+        return batch if isinstance(batch, list) else super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     # --- loaders ----------------------------------------------------------------------------------------------------
 

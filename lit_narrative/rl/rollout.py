@@ -1,7 +1,7 @@
 """A rollout: one sampled completion, as the sampler made it; and a window of them with their scores."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,11 @@ class Rollout:
     prompt: str = ""
     columns: Mapping[str, Any] = field(default_factory=dict)
     group: int = 0
+
+    def to(self, device: torch.device) -> "Rollout":
+        """The same rollout with its tensors on ``device``; Lightning asks for it when it collects predictions."""
+        tensors = {name: getattr(self, name).to(device) for name in ("prompt_ids", "completion_ids", "logprobs")}
+        return replace(self, **tensors)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,80 @@
+"""Where a policy comes from."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_narrative.errors import UserError
+from lit_narrative.lm.load import Lora
+from lit_narrative.lm.policy import PolicySource
+from lit_narrative.lm.tokens import TrainedTokenizer
+from tests.helpers import TEXTS, VOCABULARY, sizes, tiny_lm, tokenizer, tokenizer_folder
+
+SCRATCH = PolicySource(sizes(), TrainedTokenizer(VOCABULARY), None, "float32", "sdpa", False)
+IDS = torch.tensor([[5, 9, 2]])
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "trains"),
+    [
+        (sizes(), None, True),
+        (sizes(), TrainedTokenizer(), True),
+        (sizes(), "folder", False),
+        ("folder", None, False),
+        ("folder", TrainedTokenizer(), True),
+        ("a.ckpt", None, False),
+    ],
+)
+def test_a_tokenizer_is_trained_for_a_new_model_or_on_demand(model: object, given: object, trains: bool) -> None:
+    assert replace(SCRATCH, model=model, tokenizer=given).trains_tokenizer is trains
+
+
+def test_a_new_model_with_a_trained_tokenizer(tmp_path: Path) -> None:
+    SCRATCH.prepare(TEXTS, tmp_path / "words")
+    lm, words = SCRATCH.build(tmp_path / "words")
+    assert words(TEXTS[0])["input_ids"] == tokenizer()(TEXTS[0])["input_ids"]
+    assert lm.get_input_embeddings().num_embeddings == len(words) == VOCABULARY
+    assert lm.config.eos_token_id == words.eos_token_id
+
+
+def test_the_weights_come_from_the_models_seed_or_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = replace(SCRATCH, tokenizer=tokenizer_folder(tmp_path))
+
+    def embedding(seed: int | None) -> torch.Tensor:
+        lm, _ = replace(source, model=sizes(seed=seed)).build(tmp_path)
+        return lm.get_input_embeddings().weight
+
+    monkeypatch.setenv("PL_GLOBAL_SEED", "5")
+    assert torch.equal(embedding(None), embedding(5))
+    assert not torch.equal(embedding(None), embedding(6))
+
+
+def test_a_folder_brings_its_own_tokenizer(tmp_path: Path) -> None:
+    lm = tiny_lm()
+    lm.save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    found, words = replace(SCRATCH, model=str(tmp_path), tokenizer=None).build(tmp_path / "unused")
+    torch.testing.assert_close(found(IDS).logits, lm(IDS).logits, atol=0, rtol=0)
+    assert len(words) == VOCABULARY
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    tiny_lm(vocabulary=100).save_pretrained(tmp_path)
+    source = replace(SCRATCH, model=str(tmp_path), tokenizer=tokenizer_folder(tmp_path))
+    with pytest.raises(UserError, match="the tokenizer has 300 tokens but the model embeds 100"):
+        source.build(tmp_path)
+
+
+def test_what_comes_on_top(tmp_path: Path) -> None:
+    settings = {
+        "tokenizer": tokenizer_folder(tmp_path),
+        "lora": Lora(r=2),
+        "dtype": "bfloat16",
+        "gradient_checkpointing": True,
+    }
+    lm, _ = replace(SCRATCH, **settings).build(tmp_path)
+    assert any("lora_" in name for name, _ in lm.named_parameters())
+    assert lm.get_base_model().dtype == torch.bfloat16
+    assert lm.is_gradient_checkpointing
