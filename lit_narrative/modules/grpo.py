@@ -74,6 +74,9 @@ class GRPOModule(LanguageModule):
         super().__init__(**kwargs)
         if num_generations < 2:
             raise UserError(f"model.num_generations={num_generations}: a group needs at least 2 completions")
+        for name, value in (("micro_batch_size", micro_batch_size), ("num_iterations", num_iterations)):
+            if value < 1:
+                raise UserError(f"model.{name}={value} must be at least 1")
         if not rewards:
             raise UserError("model.rewards is empty; name at least one reward with its weight")
         if self.sampling.filtered:
@@ -104,6 +107,11 @@ class GRPOModule(LanguageModule):
         if self.loss_settings.beta and not self.lora:
             self.reference = copy.deepcopy(self.lm).requires_grad_(False)
             self.train()
+
+    def on_fit_start(self) -> None:
+        """Read all prompts once, so that one that is too long fails now and not in the middle of the run."""
+        rows = self.trainer.datamodule.view(self.view, "train")  # type: ignore[attr-defined]
+        self.encode_prompts([row.text for row in rows])
 
     def train(self, mode: bool = True) -> "GRPOModule":
         """Training without dropout: the language models stay in evaluation mode."""

@@ -1,0 +1,219 @@
+"""What a GRPO step is: its invariants."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from lit_narrative.lm.load import Lora
+from lit_narrative.lm.logprobs import score_completions, to_rows
+from lit_narrative.lm.sampler import SamplingParams
+from lit_narrative.modules.grpo import GRPOModule
+from lit_narrative.modules.rollout_batch import RolloutBatch
+from lit_narrative.rl.losses import LossSettings, LossType
+from tests.helpers import ARCHITECTURES, Recorder, TinyTask, fit, sizes, tokenizer_folder, weights
+
+LOSSES: tuple[LossType, ...] = ("grpo", "dr_grpo", "dapo")
+
+
+def policy(
+    folder: Path, architecture: str = "llama", kind: type[GRPOModule] = GRPOModule, **settings: Any
+) -> GRPOModule:
+    """Four completions a prompt; with the four prompts of a batch sixteen a window."""
+    given: dict[str, Any] = {
+        "model": sizes(architecture, dropout=0.1, layers=2),
+        "tokenizer": tokenizer_folder(folder),
+        "rewards": {"low": 1.0},
+        "num_generations": 4,
+        "micro_batch_size": 16,
+        "sampling": SamplingParams(12, temperature=0.9),
+        "lr": 1e-2,
+    }
+    return kind(**{**given, **settings})
+
+
+class Plain(GRPOModule):
+    """By stochastic gradient descent, so that a difference in the weights is one of the gradients."""
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=1.0)
+
+
+class Mixed(Plain):
+    """With the rows of every micro-batch in another order."""
+
+    def cut(self, rollouts: RolloutBatch, number: int, iteration: int) -> list[RolloutBatch]:
+        return [
+            batch.select(torch.arange(len(batch.mask)).flip(0)) for batch in super().cut(rollouts, number, iteration)
+        ]
+
+
+def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float = 1e-6) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], atol=tolerance, rtol=1e-4, msg=lambda text: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_policy_that_stands_still_has_no_divergence_and_nothing_to_clip(architecture: str, tmp_path: Path) -> None:
+    """Invariant 2, with dropout in the model and two passes over each window."""
+    module, seen = (
+        policy(tmp_path, architecture, lr=0.0, num_iterations=2, micro_batch_size=4, epsilon=1e-4),
+        Recorder(),
+    )
+    fit(module, TinyTask(), tmp_path, seen, max_epochs=2)
+    assert len(seen.metrics) == 2 * 2 * 2 * 4
+    for metrics in seen.metrics:
+        assert abs(metrics["kl"]) <= 1e-6
+        assert [metrics[f"clip_ratio/{name}_mean"] for name in ("low", "high", "region")] == [0, 0, 0]
+    batch = seen.batches[0]
+    module.lm.train()
+    noisy = to_rows(score_completions(module.lm, batch.batch, temperature=0.9).logprobs, batch.mask)
+    assert (noisy - batch.old).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_the_micro_batch_size_does_not_matter(loss_type: LossType, tmp_path: Path) -> None:
+    """Invariant 3: sixteen completions at once, or in parts that together make the same step."""
+    found = []
+    for size, parts in ((16, 1), (8, 2), (4, 4), (3, 6)):
+        module = policy(tmp_path, kind=Plain, micro_batch_size=size, loss_type=loss_type)
+        runner = fit(module, TinyTask(), tmp_path, max_steps=3, accumulate_grad_batches=parts)
+        assert runner.global_step == 3
+        found.append(weights(module.lm))
+    start = weights(initial(tmp_path))
+    assert max(float((found[0][name] - value).abs().max()) for name, value in start.items()) > 1e-3
+    for other in found[1:]:
+        same(other, found[0])
+
+
+def initial(folder: Path, architecture: str = "llama") -> nn.Module:
+    """The policy before any step."""
+    module = policy(folder, architecture, lr=0.0)
+    fit(module, TinyTask(), folder, max_steps=1)
+    return module.lm
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_the_order_of_rows_does_not_matter(loss_type: LossType, tmp_path: Path) -> None:
+    found = []
+    for kind in (Plain, Mixed):
+        module = policy(tmp_path, kind=kind, loss_type=loss_type, micro_batch_size=8)
+        fit(module, TinyTask(), tmp_path, max_steps=2, accumulate_grad_batches=2)
+        found.append(weights(module.lm))
+    same(found[1], found[0])
+
+
+class Ages(GRPOModule):
+    """Notes at which step each window was sampled, and how old the policy of its samples is at each step."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.sampled = -1
+        self.ages: list[int] = []
+
+    def window(self, prompts: Any, number: int, resumed: bool) -> RolloutBatch:
+        self.sampled = self.trainer.global_step
+        return super().window(prompts, number, resumed)
+
+    def training_step(self, batch: RolloutBatch, batch_idx: int) -> torch.Tensor:
+        self.ages.append(self.trainer.global_step - self.sampled)
+        return super().training_step(batch, batch_idx)
+
+
+def test_every_window_is_sampled_by_the_policy_after_the_last_step(tmp_path: Path) -> None:
+    """Two windows an epoch, two passes of two steps each: no batch is fetched ahead."""
+    module = policy(tmp_path, kind=Ages, micro_batch_size=8, num_iterations=2)
+    runner = fit(module, TinyTask(), tmp_path, max_epochs=2)
+    assert module.ages == [0, 1, 2, 3] * 4
+    assert runner.global_step == 16
+
+
+def test_each_pass_learns_from_every_completion_once(tmp_path: Path) -> None:
+    module, seen = policy(tmp_path, micro_batch_size=4, num_iterations=3), Recorder()
+    fit(module, TinyTask(rows=4), tmp_path, seen, max_epochs=1, accumulate_grad_batches=2)
+    assert len(seen.batches) == 3 * 4
+    orders = []
+    for first in (0, 4, 8):
+        rows = [tuple(ids.tolist()) for batch in seen.batches[first : first + 4] for ids in trimmed(batch)]
+        orders.append(rows)
+        assert len(rows) == 16
+        assert sorted(rows) == sorted(orders[0])
+    assert orders[0] != orders[1]
+    assert {batch.window.rows for batch in seen.batches} == {8}
+    for first in range(0, 12, 2):
+        pair = seen.batches[first : first + 2]
+        assert {batch.window.tokens for batch in pair} == {sum(int(batch.mask.sum()) for batch in pair)}
+
+
+def trimmed(batch: RolloutBatch) -> list[torch.Tensor]:
+    """Prompt and completion of each row without padding."""
+    ends = (batch.batch.targets * torch.arange(1, batch.batch.ids.shape[1] + 1)).amax(1)
+    return [ids[:end] for ids, end in zip(batch.batch.ids, ends, strict=True)]
+
+
+def test_old_and_reference_are_the_samplers_and_the_first_policys(tmp_path: Path) -> None:
+    """After several steps: old scores are the current policy's, the reference stays where the run began."""
+    module, seen = policy(tmp_path, lr=5e-2), Recorder()
+    fit(module, TinyTask(), tmp_path, seen, max_epochs=3)
+    first, last = seen.batches[0], seen.batches[-1]
+    start = initial(tmp_path)
+    for batch in (first, last):
+        expected = to_rows(score_completions(start, batch.batch, temperature=0.9).logprobs, batch.mask)
+        torch.testing.assert_close(batch.reference, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(first.old, first.reference, atol=1e-5, rtol=0)
+    assert (last.old - last.reference).abs().max() > 0.05
+    assert seen.metrics[0]["kl"] == pytest.approx(0, abs=1e-6)
+    assert seen.metrics[-1]["kl"] > 1e-4
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_adapters_are_all_that_learns_and_switched_off_they_are_the_reference(
+    architecture: str, tmp_path: Path
+) -> None:
+    module, seen = policy(tmp_path, architecture, lora=Lora(r=2), lr=5e-2), Recorder()
+    fit(module, TinyTask(), tmp_path, seen, max_epochs=2)
+    assert not hasattr(module, "reference")
+    before = weights(initial(tmp_path, architecture))
+    base = {name: p for name, p in module.lm.named_parameters() if "lora_" not in name}
+    for (name, after), expected in zip(base.items(), before.values(), strict=True):
+        assert torch.equal(after, expected), name
+    batch = seen.batches[-1]
+    with module.lm.disable_adapter():  # type: ignore[operator]
+        off = to_rows(score_completions(module.lm, batch.batch, temperature=0.9).logprobs, batch.mask)
+    torch.testing.assert_close(batch.reference, off, atol=1e-5, rtol=0)
+    assert seen.metrics[-1]["kl"] > 1e-5
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("lora", [None, Lora(r=2)], ids=["full", "lora"])
+def test_checkpointing_the_activations_gives_the_same_gradients(
+    architecture: str, lora: Lora | None, tmp_path: Path
+) -> None:
+    found = []
+    for saving in (False, True):
+        seen = Recorder()
+        module = policy(tmp_path, architecture, lora=lora, gradient_checkpointing=saving)
+        fit(module, TinyTask(), tmp_path, seen, max_steps=2)
+        found.append(seen.gradients)
+    for plain, saved in zip(*found, strict=True):
+        assert plain
+        same(saved, plain)
+
+
+def test_without_beta_there_is_no_reference(tmp_path: Path) -> None:
+    module, seen = policy(tmp_path, beta=0.0), Recorder()
+    fit(module, TinyTask(), tmp_path, seen, max_steps=1)
+    assert not hasattr(module, "reference")
+    assert seen.batches[0].reference is None
+    assert "kl" not in seen.metrics[0]
+
+
+def test_settings_reach_the_loss() -> None:
+    given = GRPOModule(
+        {"low": 1.0}, loss_type="dapo", epsilon=0.1, epsilon_high=0.3, beta=0.5, sampling=SamplingParams(7)
+    )
+    assert given.loss_settings == LossSettings("dapo", 0.1, 0.3, 0.5, 7)
+    assert GRPOModule({"low": 1.0}, epsilon=0.1).loss_settings.epsilon_high == 0.1
