@@ -1,0 +1,125 @@
+"""A task as data: views, loaders, and the order of rows."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lit_narrative.datamodules.base import EpochSampler, Split, TaskDataModule
+from lit_narrative.errors import UserError
+from lit_narrative.lm.sampler import SamplingParams
+from lit_narrative.modules.grpo import GRPOModule
+from lit_narrative.modules.sft import SFTModule
+from lit_narrative.views import Labelled, Prompt
+from tests.helpers import Recorder, TinyTask, fit, sizes, tiny_lm, tokenizer, tokenizer_folder, trainer
+
+
+class Moods(TaskDataModule):
+    """A task of labels and prompts."""
+
+    def labelled(self, split: Split) -> list[Labelled]:
+        return [Labelled("calm", 0)]
+
+    def prompts(self, split: Split) -> list[Prompt]:
+        return []
+
+
+def order(done: int = 0, **settings: Any) -> list[int]:
+    given: dict[str, Any] = {"num_replicas": 1, "rank": 0, "shuffle": True, "seed": 3, **settings}
+    epoch = given.pop("epoch", 0)
+    sampler = EpochSampler(range(10), done=lambda: done, **given)
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+def test_order_depends_on_seed_and_epoch_only() -> None:
+    torch.manual_seed(1)
+    first = order()
+    torch.manual_seed(2)
+    assert order() == first
+    assert sorted(first) == list(range(10))
+    assert order(epoch=1) != first
+    assert order(seed=4) != first
+    assert order(shuffle=False) == list(range(10))
+
+
+@pytest.mark.parametrize("done", [0, 1, 4, 10])
+def test_after_a_kill_the_epoch_goes_on_where_it_stopped(done: int) -> None:
+    assert order(done) == order()[done:]
+
+
+def test_processes_share_the_rows() -> None:
+    ranks = [order(num_replicas=2, rank=rank) for rank in (0, 1)]
+    assert sorted(ranks[0] + ranks[1]) == list(range(10))
+    assert order(2, num_replicas=2, rank=1) == ranks[1][2:]
+
+
+def test_a_task_names_the_views_that_it_has() -> None:
+    assert Moods().views == ("prompts", "labelled")
+    assert Moods().view("labelled", "train") == [Labelled("calm", 0)]
+    with pytest.raises(UserError, match=r"Moods offers no 'states' view; it has: prompts, labelled\. Choose another"):
+        Moods().view("states", "train")
+
+
+def test_a_task_without_rewards_and_verifiers_says_so() -> None:
+    with pytest.raises(UserError, match="Moods has no rewards; asked for: calmness"):
+        Moods().reward_functions(["calmness"])
+    with pytest.raises(UserError, match="Moods has no verifiers"):
+        Moods().verify([])
+    assert Moods().unique_shares(["a", "b", "a", "c"]) == {"unique": 0.75}
+
+
+def test_an_algorithm_and_a_task_that_do_not_fit(tmp_path: Path) -> None:
+    module = SFTModule(sizes(), tokenizer_folder(tmp_path))
+    with pytest.raises(UserError, match=r"Moods offers no 'examples' view"):
+        fit(module, Moods(), tmp_path, max_steps=1)
+    with pytest.raises(UserError, match="Moods: no rows to read"):
+        policy = GRPOModule({"low": 1.0})
+        policy.adopt(tiny_lm(), tokenizer())
+        trainer(tmp_path).test(policy, Moods(), verbose=False)
+
+
+def sft(folder: Path) -> SFTModule:
+    return SFTModule(sizes(), tokenizer_folder(folder), lr=0.0, sampling=SamplingParams(4))
+
+
+def test_batch_sizes_and_workers(tmp_path: Path) -> None:
+    seen, data = Recorder(), TinyTask(rows=7, batch_size=3, eval_batch_size=5, num_workers=1)
+    module = sft(tmp_path)
+    fit(module, data, tmp_path, seen, max_epochs=1)
+    assert [len(batch.ids) for batch in seen.batches] == [3, 3, 1]
+    runner = trainer(tmp_path)
+    runner.test(module, data, verbose=False)
+    assert runner.num_test_batches == [2]
+    assert [len(batch) for batch in runner.predict(module, data) or []] == [5, 2]
+
+
+def test_evaluation_falls_back_on_the_batch_size_of_training(tmp_path: Path) -> None:
+    runner = trainer(tmp_path)
+    module = sft(tmp_path)
+    module.adopt(tiny_lm(), tokenizer())
+    runner.test(module, TinyTask(rows=7, batch_size=3), verbose=False)
+    assert runner.num_test_batches == [3]
+
+
+def test_a_windowed_algorithm_gets_whole_batches_of_prompts_only(tmp_path: Path) -> None:
+    module, seen = (
+        GRPOModule({"low": 1.0}, model=sizes(), tokenizer=tokenizer_folder(tmp_path), num_generations=2),
+        Recorder(),
+    )
+    module.sampling = SamplingParams(4)
+    fit(module, TinyTask(rows=7, batch_size=3), tmp_path, seen, max_epochs=1)
+    assert [len(batch.mask) for batch in seen.batches] == [6, 6]
+
+
+def test_epochs_see_the_rows_in_another_order(tmp_path: Path) -> None:
+    seen = Recorder()
+    fit(sft(tmp_path), TinyTask(rows=8), tmp_path, seen, max_epochs=2)
+    first, second = ([tuple(ids.tolist()) for batch in seen.batches[n : n + 2] for ids in batch.ids] for n in (0, 2))
+    assert first != second
+
+
+def test_the_tokenizer_reads_the_training_examples() -> None:
+    data = TinyTask(rows=3)
+    assert list(data.tokenizer_texts()) == [row.prompt + row.completion for row in data.examples("train")]

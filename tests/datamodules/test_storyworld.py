@@ -1,0 +1,222 @@
+"""Storyworlds as data."""
+
+import json
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lit_narrative.datamodules.base import Split
+from lit_narrative.datamodules.storyworld import StoryworldData
+from lit_narrative.errors import UserError
+from lit_narrative.rl.rollout import Rollout
+from lit_narrative.tasks.storyworld.context import Context
+from lit_narrative.tasks.storyworld.generate import Skew
+from lit_narrative.tasks.storyworld.verifiers import SIX, VerifierConfig
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+def data(**settings: Any) -> StoryworldData:
+    return StoryworldData(**{"train_size": 60, "val_size": 20, "test_size": 20, "state_worlds": 12, **settings})
+
+
+def rollout(text: str) -> Rollout:
+    empty = torch.zeros(0, dtype=torch.long)
+    return Rollout(empty, empty, torch.zeros(0), True, text)
+
+
+def short(context: Context) -> float:
+    """A component of a user's own."""
+    return 1.0 if len(context.text) < 400 else 0.25
+
+
+def test_splits_have_their_sizes_and_share_no_theme_and_no_cast() -> None:
+    rows = {split: list(data().examples(split)) for split in SPLITS}
+    assert {split: len(found) for split, found in rows.items()} == {"train": 60, "val": 20, "test": 20}
+    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        for key in ("theme", "cast"):
+            held = {str(row.meta[key]) for row in rows[one]} & {str(row.meta[key]) for row in rows[other]}
+            assert not held, (one, other, key)
+
+
+def test_worlds_do_not_depend_on_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = list(data().examples("train"))
+    for variable, value in (("PL_GLOBAL_SEED", "9"), ("LOCAL_RANK", "1"), ("PYTHONHASHSEED", "4")):
+        monkeypatch.setenv(variable, value)
+    np.random.seed(5)
+    assert list(data().examples("train")) == first
+    assert [data(train_size=5).examples("train")[n] for n in range(5)] == first[:5]
+
+
+@pytest.mark.parametrize("settings", [{"corpus_seed": 1}, {"skew": Skew(gates=0.9, second_ending=0.9)}])
+def test_settings_of_the_corpus_change_it(settings: dict[str, Any]) -> None:
+    assert list(data(**settings).examples("train")) != list(data().examples("train"))
+
+
+def test_rows_are_counted_from_nought() -> None:
+    rows = data().examples("val")
+    with pytest.raises(IndexError):
+        rows[20]
+    with pytest.raises(IndexError):
+        rows[-1]
+
+
+def test_prompts_carry_the_worlds_own_text_and_place() -> None:
+    for place, (prompt, row) in enumerate(zip(data().prompts("test"), data().examples("test"), strict=True)):
+        assert prompt.text == row.prompt
+        assert prompt.columns["reference"] == row.completion
+        assert prompt.columns["index"] == place
+        assert prompt.columns["theme"] == row.meta["theme"]
+
+
+def test_states_are_moments_of_plays_standardised_on_the_training_worlds() -> None:
+    found = data(state_worlds=40)
+    train, held = found.states("train"), found.states("val")
+    vectors = np.stack([state.vector for state in train])
+    assert vectors.dtype == np.float32
+    spread = vectors.std(0)
+    np.testing.assert_allclose(vectors.mean(0), 0, atol=1e-3)
+    np.testing.assert_allclose(spread[spread > 0], 1, atol=1e-2)
+    assert {state.vector.shape for state in (*train, *held)} == {vectors.shape[1:]}
+    assert len({state.meta["world"] for state in train}) <= 40
+    assert not {state.meta["world"] for state in train} & {state.meta["world"] for state in held}
+    again = data(state_worlds=40).states("train")
+    assert all(np.array_equal(a.vector, b.vector) for a, b in zip(train, again, strict=True))
+
+
+def test_more_worlds_and_plays_make_more_states() -> None:
+    count = len(data().states("train"))
+    assert len(data(state_worlds=24).states("train")) > count
+    assert len(data(plays_per_world=8).states("train")) > count
+
+
+# --- a user's own worlds ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty worlds, a file each."""
+    made = tmp_path_factory.mktemp("worlds")
+    for number, row in enumerate(data().examples("train")):
+        (made / f"world_{number:02}.json").write_text(json.dumps(json.loads(row.completion), indent=1))
+    return made
+
+
+def texts(source: Path | str, split: Split) -> list[str]:
+    return [row.completion for row in StoryworldData(worlds=str(source)).examples(split)]
+
+
+def test_own_worlds_are_dealt_to_disjoint_splits_by_their_content(folder: Path, tmp_path: Path) -> None:
+    dealt = {split: texts(folder, split) for split in SPLITS}
+    assert sorted(text for found in dealt.values() for text in found) == sorted(
+        row.completion for row in data().examples("train")
+    )
+    assert len(dealt["train"]) > len(dealt["val"]) > 0
+    renamed = tmp_path / "renamed"
+    renamed.mkdir()
+    for number, path in enumerate(sorted(folder.iterdir(), reverse=True)):
+        (renamed / f"{number:02}.json").write_text(path.read_text())
+    assert {split: sorted(texts(renamed, split)) for split in SPLITS} == {
+        s: sorted(found) for s, found in dealt.items()
+    }
+    lines = tmp_path / "worlds.jsonl"
+    lines.write_text("".join(json.dumps(json.loads(path.read_text())) + "\n" for path in sorted(folder.iterdir())))
+    assert {split: texts(lines, split) for split in SPLITS} == dealt
+
+
+def test_own_worlds_name_their_cast_in_the_prompt_and_can_be_played(folder: Path) -> None:
+    own = StoryworldData(worlds=str(folder), state_worlds=5)
+    prompt = own.prompts("train")[0]
+    world = json.loads(prompt.columns["reference"])
+    assert all(name in prompt.text for name in (*world["characters"], *world["properties"]))
+    assert own.states("train")
+
+
+def test_too_few_own_worlds_leave_a_split_empty(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "one.json").write_text(next(folder.iterdir()).read_text())
+    with pytest.raises(UserError, match=r"data\.worlds: .* leave the \w+ split empty; add more worlds"):
+        StoryworldData(worlds=str(tmp_path)).examples("train")
+
+
+def test_own_worlds_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere"):
+        StoryworldData(worlds=str(tmp_path / "nowhere")).examples("train")
+
+
+# --- rewards and verifiers --------------------------------------------------------------------------------------------
+
+
+def test_rewards_come_in_the_order_asked_for() -> None:
+    names = ["novelty", "endings", "feature_quality", "valid_json"]
+    found = data().reward_functions(names)
+    assert list(found) == names
+    assert [reward.name for reward in found.values()] == names
+    world = rollout(data().examples("train")[0].completion)
+    junk = rollout("once upon a time")
+    assert found["novelty"]([world, world, junk]) == [0.5, 0.5, 0]
+    assert found["valid_json"]([world, junk]) == [1, 0]
+    assert found["feature_quality"]([world, junk]) == [None, None]
+    assert found["endings"]([junk]) == [0]
+
+
+def test_a_reward_of_ones_own() -> None:
+    name = f"{__name__}:short"
+    (reward,) = data().reward_functions([name]).values()
+    world = data().examples("train")[0].completion
+    assert reward.name == name
+    assert reward([rollout(world), rollout("{")]) == [0.25, 0]
+
+
+def test_an_unknown_reward_names_the_nearest_and_all() -> None:
+    with pytest.raises(
+        UserError, match=r"unknown reward 'secret'; did you mean 'secrets'\?; known: valid_json, .*novelty"
+    ):
+        data().reward_functions(["valid_json", "secret"])
+
+
+def test_verdicts() -> None:
+    text = data().examples("train")[0].completion
+    good, bad, hostile = data().verify([rollout(text), rollout(text[:80]), rollout("[" * 5000)])
+    assert good.valid
+    assert set(good.components) == set(SIX)
+    assert good.components["valid_json"] == 1
+    assert 0 < good.total <= 1
+    assert "seed_total" in good.extra
+    for verdict in (bad, hostile):
+        assert not verdict.valid
+        assert verdict.total == 0
+        assert set(verdict.issues[0]) == {"path", "message", "severity"}
+
+
+def test_the_verifiers_settings_count() -> None:
+    text = data().examples("train")[0].completion
+    (total,) = [v.total for v in data(verifiers=VerifierConfig(weights={"valid_json": 1.0})).verify([rollout(text)])]
+    assert total == 1
+    (few,) = data(verifiers=VerifierConfig(min_endings=1)).verify([rollout(text)])
+    (many,) = data(verifiers=VerifierConfig(min_endings=9)).verify([rollout(text)])
+    assert many.components["endings"] < few.components["endings"]
+
+
+def test_only_what_can_be_played_is_played() -> None:
+    made = data()
+    worlds = [row.completion for row in islice(made.examples("train"), 3)]
+    played = made.play([worlds[0], "no world", worlds[1], "{}"], 3, seed=7)
+    assert len(played) == 2
+    assert [{state.meta["world"] for state in states} for states in played] == [{"0"}, {"2"}]
+    again = made.play([worlds[0], "no world", worlds[1], "{}"], 3, seed=7)
+    for one, other in zip(played, again, strict=True):
+        assert all(np.array_equal(a.vector, b.vector) for a, b in zip(one, other, strict=True))
+
+
+def test_three_levels_of_uniqueness() -> None:
+    text = data().examples("train")[0].completion
+    renamed = text.replace(json.loads(text)["encounters"][0]["text"], "Another text.")
+    assert renamed != text
+    shares = data().unique_shares([text, text, renamed])
+    assert shares["unique"] == pytest.approx(2 / 3)
+    assert shares["unique_skeleton"] == pytest.approx(1 / 3)
+    assert set(shares) == {"unique", "unique_names", "unique_skeleton"}
