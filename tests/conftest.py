@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,3 +18,11 @@ def no_run_seed() -> Iterator[None]:
     """Forget the seed that a test's own run has set."""
     yield
     os.environ.pop("PL_GLOBAL_SEED", None)
+
+
+@pytest.fixture(scope="session")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a tiny policy that writes worlds that can be played."""
+    from tests.runs.jobs import warm_start
+
+    return warm_start(tmp_path_factory.mktemp("sft"))

@@ -53,8 +53,20 @@ class SampleTable(RolloutCallback):
     """
 
     def __init__(self, rows: int = 8, every_n_windows: int = 10) -> None:
+        if rows < 1 or every_n_windows < 1:
+            raise UserError(
+                f"callback SampleTable: rows={rows} and every_n_windows={every_n_windows} must be at least 1"
+            )
         self.rows, self.every_n_windows = rows, every_n_windows
         self._windows = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many windows have gone by."""
+        return {"windows": self._windows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self._windows = state_dict["windows"]
 
     def on_rollouts(self, trainer: Trainer, module: GRPOModule, scored: ScoredRollouts) -> None:
         """Show the table."""
@@ -129,6 +141,14 @@ class CollapseMonitor(RolloutCallback):
         if self.stop and self._low >= self.patience:
             logger.warning("stopping: %d windows in a row below min_unique=%.2f", self._low, self.min_unique)
             trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many windows in a row were low."""
+        return {"low": self._low}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self._low = state_dict["low"]
 
 
 def rollout_rows(scored: ScoredRollouts) -> list[dict[str, Any]]:

@@ -68,6 +68,11 @@ class SAERefresh(RolloutCallback):
         min_worlds: int = 16,
         threshold: float | None = None,
     ) -> None:
+        if not 0 < heldout < 1 or min_worlds < 2:
+            raise UserError(
+                f"callback SAERefresh: heldout={heldout} must lie between 0 and 1 and min_worlds={min_worlds} be at "
+                "least 2, so that there are worlds to train on and worlds to measure on"
+            )
         self._make_sae = sae
         self.worlds, self.plays_per_world, self.steps, self.batch_size = worlds, plays_per_world, steps, batch_size
         self.heldout, self.min_worlds, self.threshold = heldout, min_worlds, threshold
@@ -150,7 +155,7 @@ class SAERefresh(RolloutCallback):
         worlds = data.play(
             [rollout.text for rollout in rollouts], self.plays_per_world, seed=stream_seed(run_seed(), cycle)
         )
-        border = round(len(worlds) * (1 - self.heldout))
+        border = min(max(round(len(worlds) * (1 - self.heldout)), 1), len(worlds) - 1)  # both parts have a world
         train, heldout = worlds[:border], worlds[border:]
         return Played(len(rollouts), len(worlds), [s for w in train for s in w], [s for w in heldout for s in w])
 

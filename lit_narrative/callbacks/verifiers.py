@@ -31,6 +31,8 @@ class Verifiers(Callback):
     """
 
     def __init__(self, samples: int = 256, seed: int = 0) -> None:
+        if samples < 1:
+            raise UserError(f"callback Verifiers: samples={samples} must be at least 1")
         self.samples, self.seed = samples, seed
         self._predicted: list[Rollout] = []
 

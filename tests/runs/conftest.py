@@ -1,16 +1,10 @@
-"""The policy that the runs start from, and one unbroken run to compare with."""
+"""One unbroken run to compare with."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.runs.jobs import cycle, warm_start
-
-
-@pytest.fixture(scope="session")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of a tiny policy that writes worlds that can be played."""
-    return warm_start(tmp_path_factory.mktemp("sft"))
+from tests.runs.jobs import cycle
 
 
 @pytest.fixture(scope="session")

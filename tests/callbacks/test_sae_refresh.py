@@ -1,0 +1,188 @@
+"""The virtuous cycle on a tiny policy that knows sixteen worlds by heart."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from lit_narrative.callbacks.rollouts import RolloutCallback
+from lit_narrative.callbacks.sae_refresh import SAERefresh
+from lit_narrative.datamodules.storyworld import StoryworldData
+from lit_narrative.errors import UserError
+from lit_narrative.lm.sampler import SamplingParams
+from lit_narrative.modules.grpo import GRPOModule
+from lit_narrative.modules.sae import SAEModule
+from lit_narrative.modules.sft import SFTModule
+from lit_narrative.rl.rollout import ScoredRollouts
+from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality
+from tests.helpers import Recorder, TinyTask, fit, sizes, tokenizer_folder
+
+SETTINGS: dict[str, Any] = {"worlds": 16, "plays_per_world": 2, "steps": 20, "min_worlds": 4}
+REWARDS = {"valid_json": 0.6, "feature_quality": 0.4}
+
+
+def refresh(**settings: Any) -> SAERefresh:
+    return SAERefresh(lambda: SAEModule(d_sae=16, k=4), **{**SETTINGS, **settings})
+
+
+class Windows(RolloutCallback):
+    """Keeps the windows, and which SAE judged each."""
+
+    def __init__(self) -> None:
+        self.given: list[ScoredRollouts] = []
+        self.versions: list[int | None] = []
+
+    def on_rollouts(self, trainer: Trainer, module: GRPOModule, scored: ScoredRollouts) -> None:
+        reward = module.reward_functions["feature_quality"]
+        assert isinstance(reward, FeatureQuality)
+        self.given.append(scored)
+        self.versions.append(reward.version)
+
+
+class Cycle(NamedTuple):
+    """A finished run, and the metrics after its first and its last cycle."""
+
+    folder: Path
+    callback: SAERefresh
+    windows: Windows
+    first: dict[str, float]
+    last: dict[str, float]
+
+
+def run(folder: Path, policy: Path, callback: SAERefresh, *, cycles: int = 2, **options: Any) -> Cycle:
+    """Two windows of four completions a cycle, a step each."""
+    sampling = SamplingParams(128)
+    module = GRPOModule(REWARDS, num_generations=2, micro_batch_size=4, model=str(policy), sampling=sampling, lr=1e-4)
+    data = StoryworldData(train_size=16, val_size=16, test_size=16, state_worlds=16, batch_size=2)
+    windows, after = Windows(), AfterEpoch()
+    fit(module, data, folder, callback, windows, after, max_epochs=cycles, limit_train_batches=2, **options)
+    return Cycle(folder, callback, windows, after.metrics[0], after.metrics[-1])
+
+
+class AfterEpoch(Recorder):
+    """Metrics at the end of each epoch."""
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        pass
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self.metrics.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+
+@pytest.fixture(scope="module")
+def cycle(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Cycle:
+    return run(tmp_path_factory.mktemp("cycle"), policy, refresh(threshold=0.01))
+
+
+def test_a_cycle_logs_how_it_went(cycle: Cycle) -> None:
+    always = """number worlds valid_worlds states skipped explained_variance explained_variance_heldout l0 dead_fraction
+    mse significant_features reward refresh_share"""
+    assert {f"cycle/{name}" for name in always.split()} <= set(cycle.first)
+    assert (cycle.first["cycle/number"], cycle.last["cycle/number"]) == (0, 1)
+    for metrics in (cycle.first, cycle.last):
+        assert metrics["cycle/worlds"] == 16
+        assert 4 <= metrics["cycle/valid_worlds"] <= 16
+        assert metrics["cycle/states"] >= metrics["cycle/valid_worlds"]
+        assert metrics["cycle/skipped"] == 0
+        assert 0 < metrics["cycle/l0"] <= 4
+        assert 0 < metrics["cycle/refresh_share"] < 1
+
+
+def test_reward_improvement_and_threshold(cycle: Cycle) -> None:
+    means = [
+        torch.cat([scored.totals for scored in cycle.windows.given if scored.epoch == epoch]).mean().item()
+        for epoch in (0, 1)
+    ]
+    assert cycle.first["cycle/reward"] == pytest.approx(means[0], abs=1e-6)
+    assert cycle.last["cycle/reward"] == pytest.approx(means[1], abs=1e-6)
+    assert "cycle/improvement" not in cycle.first
+    assert cycle.last["cycle/improvement"] == pytest.approx(means[1] - means[0], abs=1e-6)
+    assert cycle.last["cycle/to_threshold"] == 1
+
+
+def test_the_reward_is_given_by_the_sae_of_its_cycle(cycle: Cycle) -> None:
+    assert cycle.windows.versions == [0, 0, 1, 1]
+    scores = torch.cat([scored.rewards["feature_quality"] for scored in cycle.windows.given])
+    assert not scores.isnan().any()
+    assert scores.max() > 0
+
+
+def test_each_cycle_leaves_its_sae_layout_and_features(cycle: Cycle) -> None:
+    for number in (0, 1):
+        folder = cycle.folder / "sae" / f"cycle_{number:03d}"
+        names = {path.name for path in folder.iterdir()}
+        assert {"cfg.json", "sae_weights.safetensors", "layout.json", "features.json"} <= names
+        features = json.loads((folder / "features.json").read_text())
+        assert features["cycle"] == number
+        assert set(features["metrics"]) >= {
+            "explained_variance",
+            "explained_variance_heldout",
+            "l0",
+            "dead_fraction",
+            "mse",
+        }
+        assert set(features) >= {"density", "readout", "features", "significant", "targets", "matched_cosine"}
+        assert len(features["density"]) == 16
+        assert (features["matched_cosine"] is None) == (number == 0)
+
+
+def test_features_keep_their_index_from_cycle_to_cycle(policy: Path, tmp_path: Path) -> None:
+    """A refresh of one step leaves the latents almost where they were."""
+    found = run(tmp_path, policy, refresh(steps=1))
+    assert "cycle/matched_cosine" not in found.first
+    assert found.last["cycle/matched_cosine"] > 0.99
+
+
+def test_the_same_run_gives_the_same_cycle(cycle: Cycle, policy: Path, tmp_path: Path) -> None:
+    again = run(tmp_path, policy, refresh(threshold=0.01))
+    timed = "cycle/refresh_share"
+    for one, other in ((again.first, cycle.first), (again.last, cycle.last)):
+        assert {**one, timed: 0} == pytest.approx({**other, timed: 0}, abs=1e-5)
+
+
+def test_a_cycle_survives_in_its_state(cycle: Cycle) -> None:
+    again = refresh()
+    again.sae = SAEModule(d_sae=16, k=4)
+    again.load_state_dict(cycle.callback.state_dict())
+    assert again.version == 1
+    width = cycle.callback.sae.decoder().shape[1]
+    vectors = np.random.default_rng(0).normal(size=(5, width)).astype(np.float32)
+    for found, expected in zip(again.sae.encoder()(vectors), cycle.callback.sae.encoder()(vectors), strict=True):
+        np.testing.assert_allclose(found, expected)
+
+
+def test_too_few_worlds_leave_the_sae_as_it_is(policy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "lit_narrative"):
+        found = run(tmp_path, policy, refresh(min_worlds=17), cycles=1)
+    (message,) = [record.getMessage() for record in caplog.records if "min_worlds" in record.getMessage()]
+    assert "of 16 worlds can be played (min_worlds=17); the SAE stays as it is" in message
+    assert found.last["cycle/skipped"] == 1
+    assert "cycle/explained_variance" not in found.last
+    assert not (tmp_path / "sae").exists()
+    assert found.windows.versions == [None, None]
+    assert all(scored.rewards["feature_quality"].isnan().all() for scored in found.windows.given)
+
+
+def test_a_run_that_does_not_use_the_reward_is_refused(tmp_path: Path) -> None:
+    module = GRPOModule({"low": 1.0}, model=sizes(), tokenizer=tokenizer_folder(tmp_path))
+    with pytest.raises(UserError, match="SAERefresh needs 'feature_quality' among model.rewards"):
+        fit(module, TinyTask(), tmp_path, refresh(), max_steps=1)
+    with pytest.raises(UserError, match="SAERefresh needs GRPOModule; SFTModule has no rollouts"):
+        fit(SFTModule(sizes(), tokenizer_folder(tmp_path)), TinyTask(), tmp_path, refresh(), max_steps=1)
+
+
+@pytest.mark.parametrize("settings", [{"heldout": 0.0}, {"heldout": 1.0}, {"min_worlds": 1}])
+def test_worlds_to_train_on_and_to_measure_on_are_needed(settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="worlds to train on and worlds to measure on"):
+        refresh(**settings)
+
+
+def test_there_is_always_a_world_to_measure_on(policy: Path, tmp_path: Path) -> None:
+    found = run(tmp_path, policy, refresh(heldout=0.01), cycles=1)
+    assert found.last["cycle/valid_worlds"] < 50
+    assert "cycle/explained_variance_heldout" in found.last
