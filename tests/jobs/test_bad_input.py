@@ -62,7 +62,11 @@ def fit(capsys: pytest.CaptureFixture[str], folder: Path, config: str, *args: st
         ("storyworld/grpo", ("--model.model=MODELS/good", "--model.num_generations=1"), ["at least 2"]),
         ("storyworld/grpo", ("--model.model=MODELS/good", "--model.sampling.top_k=5"), ["top_k"]),
         ("storyworld/grpo", ("--model.model=MODELS/good", "--model.sampling.max_new_tokens=60"), ["64 positions"]),
-        ("storyworld/grpo", ("--model.model=MODELS/good", "--trainer.accumulate_grad_batches=3"), ["does not divide"]),
+        (
+            "storyworld/grpo",
+            ("--model.model=MODELS/good", "--model.sampling.max_new_tokens=8", "--trainer.accumulate_grad_batches=3"),
+            ["does not divide"],
+        ),
     ],
 )
 def test_wrong_settings(
