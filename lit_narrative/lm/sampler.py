@@ -104,10 +104,8 @@ def pick(logits: torch.Tensor, uniform: torch.Tensor) -> tuple[torch.Tensor, tor
     """
     logprobs = torch.log_softmax(logits, dim=-1)
     cumulative = logprobs.exp().cumsum(-1)
-    total = cumulative[:, -1:].contiguous()
-    tokens = torch.searchsorted(cumulative, uniform[:, None] * total, right=True)
-    # Rounding can put the threshold on the total itself; the last token with any probability is then the right one.
-    tokens = torch.minimum(tokens, torch.searchsorted(cumulative, total))
+    # The largest uniform is 1 - 2^-24: times the rounded total it stays below it, so there is always a token.
+    tokens = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)
     return tokens.squeeze(1), logprobs.gather(1, tokens).squeeze(1)
 
 

@@ -185,17 +185,33 @@ def test_adapters_alone_learn_and_switched_off_they_are_the_reference(architectu
     assert seen.metrics[-1]["kl"] > 1e-5
 
 
+class Forwards(Recorder):
+    """Counts the passes into the blocks: one more a step for each that is recomputed."""
+
+    count = 0
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        def note(block: nn.Module, inputs: Any) -> None:
+            self.count += 1
+
+        for name, block in pl_module.lm.named_modules():
+            if name.endswith(".mlp"):
+                block.register_forward_pre_hook(note)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("lora", [None, Lora(r=2)], ids=["full", "lora"])
 def test_checkpointing_the_activations_gives_the_same_gradients(
     architecture: str, lora: Lora | None, tmp_path: Path
 ) -> None:
-    found = []
+    found, forwards = [], []
     for saving in (False, True):
-        seen = Recorder()
+        seen = Forwards()
         module = policy(tmp_path, architecture, lora=lora, gradient_checkpointing=saving)
         fit(module, TinyTask(), tmp_path, seen, max_steps=2)
         found.append(seen.gradients)
+        forwards.append(seen.count)
+    assert forwards[1] == forwards[0] + 2 * 2  # two blocks, two steps
     for plain, saved in zip(*found, strict=True):
         assert plain
         same(saved, plain)
