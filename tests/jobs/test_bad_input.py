@@ -64,7 +64,7 @@ def fit(capsys: pytest.CaptureFixture[str], folder: Path, config: str, *args: st
         ("storyworld/grpo", ("--model.model=MODELS/good", "--model.sampling.max_new_tokens=60"), ["64 positions"]),
         (
             "storyworld/grpo",
-            ("--model.model=MODELS/good", "--model.sampling.max_new_tokens=8", "--trainer.accumulate_grad_batches=3"),
+            ("--model.model=MODELS/good", "--model.sampling.max_new_tokens=2", "--trainer.accumulate_grad_batches=3"),
             ["does not divide"],
         ),
     ],
