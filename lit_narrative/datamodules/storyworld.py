@@ -19,7 +19,7 @@ from lit_narrative.tasks.storyworld.registry import COMPONENTS
 from lit_narrative.tasks.storyworld.rewards import ComponentReward, NoveltyReward, Scorer
 from lit_narrative.tasks.storyworld.states import StateLayout, states
 from lit_narrative.tasks.storyworld.unique import unique_shares
-from lit_narrative.tasks.storyworld.verifiers import VerifierConfig
+from lit_narrative.tasks.storyworld.verifiers import DEFAULT_WEIGHTS, VerifierConfig
 from lit_narrative.tasks.storyworld.world import World
 from lit_narrative.views import Example, Prompt, State, Verdict
 
@@ -136,7 +136,9 @@ class StoryworldData(TaskDataModule):
 
     def verify(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """Strict scores with their issues, and the seed mode's total beside them."""
-        strict, seed = self.scorer(), self.scorer("seed")
+        # The original has six components of fixed weights; those of the user's configuration are the strict score's.
+        strict = self.scorer()
+        seed = Scorer(replace(self.verifiers, weights=dict(DEFAULT_WEIGHTS)), "seed")
         return [_verdict(strict, seed, rollout.text) for rollout in rollouts]
 
     def unique_shares(self, texts: Sequence[str]) -> dict[str, float]:

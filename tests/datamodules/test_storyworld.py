@@ -201,6 +201,15 @@ def test_the_verifiers_settings_count() -> None:
     assert many.components["endings"] < few.components["endings"]
 
 
+def test_weights_of_ones_own_leave_the_original_total_alone() -> None:
+    text = data().examples("train")[0].completion
+    weights = {"valid_json": 0.5, "playability": 0.5}
+    (own,), (usual,) = (made.verify([rollout(text)]) for made in (data(verifiers=VerifierConfig(weights)), data()))
+    assert "playability" in own.components
+    assert own.total != usual.total
+    assert own.extra["seed_total"] == usual.extra["seed_total"] > 0
+
+
 def test_only_what_can_be_played_is_played() -> None:
     made = data()
     worlds = [row.completion for row in islice(made.examples("train"), 3)]
