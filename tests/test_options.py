@@ -53,6 +53,7 @@ def settings() -> list[str]:
         "Skew",
         "VerifierConfig",
         "Limits",
+        "FeatureQualitySettings",
     }
     nodes = {node.name: node for _, node in classes() if node.name in wanted}
     assert set(nodes) == wanted

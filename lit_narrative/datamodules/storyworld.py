@@ -11,7 +11,7 @@ from lit_narrative.datamodules.base import Split, TaskDataModule
 from lit_narrative.errors import UserError, did_you_mean
 from lit_narrative.rl.rewards import Reward
 from lit_narrative.rl.rollout import Rollout
-from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality
+from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality, FeatureQualitySettings
 from lit_narrative.tasks.storyworld.generate import Skew, example
 from lit_narrative.tasks.storyworld.own_worlds import own_examples
 from lit_narrative.tasks.storyworld.plays import plays
@@ -38,7 +38,8 @@ class StoryworldData(TaskDataModule):
         plays_per_world: plays of each.
         corpus_seed: of the generated worlds.
         skew: what the generated corpus is rich and poor in.
-        verifiers: minima and weights of the score.
+        verifiers: minima and weights of the score, and how texts are read.
+        feature_quality: how the reward of that name is measured.
         **kwargs: of :class:`TaskDataModule`.
     """
 
@@ -53,10 +54,12 @@ class StoryworldData(TaskDataModule):
         corpus_seed: int = 0,
         skew: Skew = Skew(),  # noqa: B008 (the command line shows the default's fields)
         verifiers: VerifierConfig = VerifierConfig(),  # noqa: B008
+        feature_quality: FeatureQualitySettings = FeatureQualitySettings(),  # noqa: B008
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.worlds, self.corpus_seed, self.skew, self.verifiers = worlds, corpus_seed, skew, verifiers
+        self.worlds, self.corpus_seed, self.skew = worlds, corpus_seed, skew
+        self.verifiers, self.feature_quality = verifiers, feature_quality
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         self.state_worlds, self.plays_per_world = state_worlds, plays_per_world
         self._own: dict[str, list[Example]] | None = None
@@ -117,7 +120,7 @@ class StoryworldData(TaskDataModule):
         if "novelty" in names:
             rewards["novelty"] = NoveltyReward(scorer)
         if "feature_quality" in names:
-            rewards["feature_quality"] = FeatureQuality()
+            rewards["feature_quality"] = FeatureQuality(self.feature_quality, verifiers=self.verifiers)
         return {name: rewards[name] for name in names}
 
     def _judging(self, names: Sequence[str]) -> VerifierConfig:
@@ -143,7 +146,7 @@ class StoryworldData(TaskDataModule):
 
     def unique_shares(self, texts: Sequence[str]) -> dict[str, float]:
         """Distinct texts, worlds apart from names, and skeletons."""
-        return unique_shares(texts)
+        return unique_shares(texts, self.verifiers.limits)
 
 
 def _verdict(strict: Scorer, seed: Scorer, text: str) -> Verdict:

@@ -14,7 +14,9 @@ from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.errors import UserError
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.tasks.storyworld.context import Context
+from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality, FeatureQualitySettings
 from lit_narrative.tasks.storyworld.generate import Skew
+from lit_narrative.tasks.storyworld.parse import Limits
 from lit_narrative.tasks.storyworld.verifiers import SIX, VerifierConfig
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -161,6 +163,28 @@ def test_rewards_come_in_the_order_asked_for() -> None:
     assert found["valid_json"]([world, junk]) == [1, 0]
     assert found["feature_quality"]([world, junk]) == [None, None]
     assert found["endings"]([junk]) == [0]
+
+
+def test_limits_hold_for_every_reward_and_for_uniqueness() -> None:
+    text = data().examples("train")[0].completion
+    fenced = [rollout(f"```json\n{text}\n```"), rollout(text)]
+    made = data(verifiers=VerifierConfig(limits=Limits(strip_code_fence=True)))
+    assert data().reward_functions(["novelty"])["novelty"](fenced) == [0, 1]
+    assert made.reward_functions(["novelty"])["novelty"](fenced) == [0.5, 0.5]
+    assert made.unique_shares([row.text for row in fenced])["unique_skeleton"] == 0.5
+    reward = made.reward_functions(["feature_quality"])["feature_quality"]
+    assert isinstance(reward, FeatureQuality)
+    reward.swap(lambda x: (x, x), made.layout, 0)
+    assert all(quality.explained_variance == 1 for quality in reward.qualities([row.text for row in fenced]))
+
+
+def test_settings_of_feature_quality_reach_the_reward() -> None:
+    settings = FeatureQualitySettings(weights=(0, 1, 0))
+    made = data(feature_quality=settings)
+    reward = made.reward_functions(["feature_quality"])["feature_quality"]
+    assert isinstance(reward, FeatureQuality)
+    reward.swap(lambda x: (x, x), made.layout, 0)
+    assert reward([rollout(made.examples("train")[0].completion)]) == [1]
 
 
 def test_a_reward_of_ones_own() -> None:

@@ -5,6 +5,7 @@ affordances (what features tell, within each encounter, about whether an option 
 The autoencoder and its layout are swapped at each cycle; between swaps the score is a pure function of the text.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -47,34 +48,54 @@ class Quality:
         return sum(weight * term for weight, term in zip(weights, terms, strict=True)) / sum(weights)
 
 
+@dataclass(frozen=True)
+class FeatureQualitySettings:
+    """How feature quality is measured.
+
+    Attributes:
+        runs: seeded plays of each world, 2 or more.
+        band: lowest and highest share of active latents that earns full sparsity, within 0..1; outside it falls
+            linearly.
+        weights: of sparsity, explained variance and affordances, 0 or more; only their ratios count.
+    """
+
+    runs: int = 8
+    band: tuple[float, float] = (0.02, 0.2)
+    weights: tuple[float, float, float] = (0.2, 0.4, 0.4)
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            UserError: ``runs`` is below 2, the band is no range within 0..1, or the weights are negative or all zero.
+        """
+        low, high = self.band
+        finite = all(map(math.isfinite, self.weights))
+        if self.runs < 2 or not 0 <= low < high <= 1 or not finite or min(self.weights) < 0 or sum(self.weights) <= 0:
+            raise UserError(
+                "feature_quality needs runs >= 2, 0 <= band[0] < band[1] <= 1 and weights >= 0, not all 0; "
+                f"got runs={self.runs}, band={self.band}, weights={self.weights}"
+            )
+
+
+_SETTINGS = FeatureQualitySettings()
+
+
 class FeatureQuality:
     """The reward ``feature_quality`` in 0..1: None before the first `swap`, 0 for text that cannot be played.
 
     Args:
-        runs: seeded plays of each world.
-        band: lowest and highest share of active latents that earns full sparsity; outside it falls linearly.
-        weights: of sparsity, explained variance and affordances.
+        settings: plays of each world, and what the terms weigh.
         seed: of the plays, together with the text.
-
-    Raises:
-        UserError: ``runs`` is below 2, the band is no range within 0..1, or the weights are negative or all zero.
+        verifiers: whose limits on the text apply.
     """
 
     name = "feature_quality"
 
     def __init__(
-        self,
-        runs: int = 8,
-        band: tuple[float, float] = (0.02, 0.2),
-        weights: tuple[float, float, float] = (0.2, 0.4, 0.4),
-        seed: int = 0,
+        self, settings: FeatureQualitySettings = _SETTINGS, seed: int = 0, verifiers: VerifierConfig = _CONFIG
     ) -> None:
-        if runs < 2 or not 0 <= band[0] < band[1] <= 1 or min(weights) < 0 or sum(weights) <= 0:
-            raise UserError(
-                "feature_quality needs runs >= 2, 0 <= band[0] < band[1] <= 1 and weights >= 0, not all 0; "
-                f"got runs={runs}, band={band}, weights={weights}"
-            )
-        self.runs, self.band, self.weights, self.seed = runs, band, weights, seed
+        self.settings, self.seed, self.verifiers = settings, seed, verifiers
         self.version: int | None = None
         self._sae: tuple[Encode, StateLayout] | None = None
 
@@ -92,7 +113,9 @@ class FeatureQuality:
         """Score a batch; never raises on generated text."""
         if self._sae is None:
             return [None] * len(rollouts)
-        return [quality.total(self.weights) for quality in self.qualities([rollout.text for rollout in rollouts])]
+        return [
+            quality.total(self.settings.weights) for quality in self.qualities([rollout.text for rollout in rollouts])
+        ]
 
     def qualities(self, texts: Sequence[str]) -> list[Quality]:
         """The terms of each text; all states of the batch are encoded together.
@@ -115,15 +138,15 @@ class FeatureQuality:
 
     def _play(self, text: str, layout: StateLayout) -> tuple[list[Play], np.ndarray]:
         """Play the world in a text: its plays and their vectors, none where there is no world."""
-        context = read_text(text, self.seed, _CONFIG)
+        context = read_text(text, self.seed, self.verifiers)
         digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         rng = np.random.default_rng([self.seed, int.from_bytes(digest, "big")])
-        runs = list(plays(context.plan, self.runs, rng)) if context.story.encounters else []
+        runs = list(plays(context.plan, self.settings.runs, rng)) if context.story.encounters else []
         return runs, layout.vectors(context.story, runs)
 
     def _quality(self, runs: Sequence[Play], x: np.ndarray, z: np.ndarray, back: np.ndarray) -> Quality:
         return Quality(
-            band_score(float((z != 0).mean()), self.band),
+            band_score(float((z != 0).mean()), self.settings.band),
             explained(x, back),
             affordance_score(runs, z, np.random.default_rng(self.seed)),
         )

@@ -14,6 +14,7 @@ class Scorer:
     """Scores texts and remembers the latest, since several rewards ask about the same text."""
 
     def __init__(self, config: VerifierConfig, mode: Mode = "strict", remember: int = 4096) -> None:
+        self.limits = config.limits
         self._score = lru_cache(maxsize=remember)(lambda text: score(text, mode=mode, config=config))
 
     def __call__(self, text: str) -> Score:
@@ -45,6 +46,7 @@ class NoveltyReward:
 
     def __call__(self, rollouts: Sequence[Rollout]) -> list[float]:
         """Completions that are no world earn 0."""
-        digests = [skeleton_digest(r.text) if self.scorer(r.text).world is not None else None for r in rollouts]
+        limits = self.scorer.limits
+        digests = [skeleton_digest(r.text, limits) if self.scorer(r.text).world is not None else None for r in rollouts]
         counts = Counter(digests)
         return [0.0 if digest is None else 1 / counts[digest] for digest in digests]

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lit_narrative.tasks.storyworld.dialect import detect
-from lit_narrative.tasks.storyworld.parse import parse
+from lit_narrative.tasks.storyworld.parse import Limits, parse
 from lit_narrative.tasks.storyworld.plan import DANGLING, IMPLICIT
 from lit_narrative.tasks.storyworld.world import Option, World, read_world
 
 MOST_NAMES = 64
 """Characters whose names are removed; further ones keep theirs, so that the cost is bounded."""
+_LIMITS = Limits()
 
 
 def text_digest(text: str) -> str:
@@ -22,13 +23,17 @@ def text_digest(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def names_digest(text: str) -> str | None:
+def names_digest(text: str, limits: Limits = _LIMITS) -> str | None:
     """Digest of the text with each character's name replaced by its number, also within variables and sentences.
+
+    Args:
+        text: any text.
+        limits: bounds on it, and what is forgiven in it.
 
     Returns:
         The digest; ``None`` where the text is no world.
     """
-    world = _read(text)
+    world = _read(text, limits)
     if world is None:
         return None
     names = {name: f"@{i}" for i, name in enumerate(list(world.characters)[:MOST_NAMES]) if name}
@@ -39,15 +44,19 @@ def names_digest(text: str) -> str | None:
     return text_digest(whole.sub(lambda match: names[match.group()], text))
 
 
-def skeleton_digest(text: str) -> str | None:
+def skeleton_digest(text: str, limits: Limits = _LIMITS) -> str | None:
     """Digest of the structure: which options lead where, what their gates read, what their effects change.
 
     Names, texts and numbers are removed: encounters, options and variables count by their position.
 
+    Args:
+        text: any text.
+        limits: bounds on it, and what is forgiven in it.
+
     Returns:
         The digest; ``None`` where the text is no world.
     """
-    world = _read(text)
+    world = _read(text, limits)
     return None if world is None else text_digest(repr(skeleton(world)))
 
 
@@ -61,8 +70,12 @@ def skeleton(world: World) -> tuple[Any, ...]:
     return len(world.characters), len(variables), scenes
 
 
-def unique_shares(texts: Sequence[str]) -> dict[str, float]:
+def unique_shares(texts: Sequence[str], limits: Limits = _LIMITS) -> dict[str, float]:
     """How many of the texts differ.
+
+    Args:
+        texts: any texts.
+        limits: bounds on each, and what is forgiven in it.
 
     Returns:
         ``unique``: distinct texts / texts. ``unique_names`` and ``unique_skeleton``: distinct worlds / worlds, among
@@ -70,8 +83,8 @@ def unique_shares(texts: Sequence[str]) -> dict[str, float]:
     """
     return {
         "unique": _share(texts, text_digest),
-        "unique_names": _share(texts, names_digest),
-        "unique_skeleton": _share(texts, skeleton_digest),
+        "unique_names": _share(texts, lambda text: names_digest(text, limits)),
+        "unique_skeleton": _share(texts, lambda text: skeleton_digest(text, limits)),
     }
 
 
@@ -80,8 +93,8 @@ def _share(texts: Sequence[str], digest: Callable[[str], str | None]) -> float:
     return len(set(digests)) / len(digests) if digests else 0.0
 
 
-def _read(text: str) -> World | None:
-    value = parse(text).value
+def _read(text: str, limits: Limits) -> World | None:
+    value = parse(text, limits).value
     if type(value) is not dict or detect(value) != "simple":
         return None
     return read_world(value)[0]

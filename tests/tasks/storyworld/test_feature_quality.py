@@ -12,10 +12,18 @@ import torch
 from lit_narrative.errors import UserError
 from lit_narrative.rl.rewards import Reward
 from lit_narrative.rl.rollout import Rollout
-from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality, Quality, band_score, explained
+from lit_narrative.tasks.storyworld.feature_quality import (
+    FeatureQuality,
+    FeatureQualitySettings,
+    Quality,
+    band_score,
+    explained,
+)
 from lit_narrative.tasks.storyworld.generate import Skew, corpus
+from lit_narrative.tasks.storyworld.parse import Limits
 from lit_narrative.tasks.storyworld.plays import plays
 from lit_narrative.tasks.storyworld.states import StateLayout
+from lit_narrative.tasks.storyworld.verifiers import VerifierConfig
 from lit_narrative.tasks.storyworld.world import read_world
 
 
@@ -38,8 +46,8 @@ def rollout(text: str) -> Rollout:
     return Rollout(torch.zeros(1).long(), torch.zeros(1).long(), torch.zeros(1), True, text)
 
 
-def swapped(**kwargs: Any) -> FeatureQuality:
-    reward = FeatureQuality(**kwargs)
+def swapped(seed: int = 0, verifiers: VerifierConfig | None = None, **settings: Any) -> FeatureQuality:
+    reward = FeatureQuality(FeatureQualitySettings(**settings), seed, verifiers or VerifierConfig())
     reward.swap(parts, layout(), 0)
     return reward
 
@@ -105,6 +113,19 @@ def test_the_score_is_the_weighted_mean_of_the_terms() -> None:
     assert swapped(weights=(0, 5, 0))([rollout(tower(gate(2)))]) == [1]
 
 
+def test_the_band_is_what_earns_full_sparsity() -> None:
+    (usual,), (all_active,) = (swapped(**band).qualities([tower(gate(2))]) for band in ({}, {"band": (0.98, 1.0)}))
+    assert 0 < usual.sparsity < 1
+    assert all_active.sparsity != usual.sparsity
+
+
+def test_limits_say_how_the_text_is_read() -> None:
+    fenced = f"```json\n{tower(gate(2))}\n```"
+    assert swapped().qualities([fenced]) == [Quality()]
+    (quality,) = swapped(verifiers=VerifierConfig(limits=Limits(strip_code_fence=True))).qualities([fenced])
+    assert quality.explained_variance == 1
+
+
 def test_a_score_depends_on_text_seed_and_sae_alone() -> None:
     texts = [row.completion for row in corpus(6, 1, Skew(gates=1))]
     together = swapped()([rollout(text) for text in texts])
@@ -160,8 +181,16 @@ def test_explained_variance_is_about_the_data_sets_mean_and_clipped() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"runs": 1}, {"band": (0.3, 0.2)}, {"band": (-0.1, 0.2)}, {"weights": (0, 0, 0)}, {"weights": (1, -1, 1)}]
+    "wrong",
+    [
+        {"runs": 1},
+        {"band": (0.3, 0.2)},
+        {"band": (-0.1, 0.2)},
+        {"weights": (0, 0, 0)},
+        {"weights": (1, -1, 1)},
+        {"weights": (1, float("nan"), 1)},
+    ],
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="feature_quality needs"):
-        FeatureQuality(**wrong)
+        FeatureQualitySettings(**wrong)

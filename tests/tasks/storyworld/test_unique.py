@@ -5,6 +5,7 @@ import subprocess
 import sys
 from typing import Any
 
+from lit_narrative.tasks.storyworld.parse import Limits
 from lit_narrative.tasks.storyworld.unique import names_digest, skeleton_digest, text_digest, unique_shares
 from tests.tasks.storyworld.lighthouse import lighthouse
 
@@ -55,6 +56,9 @@ def test_shares_count_distinct_texts_and_distinct_worlds() -> None:
         "unique_names": 2 / 4,
         "unique_skeleton": 2 / 4,
     }
+    fenced = [f"```json\n{text()}\n```", text()]
+    assert unique_shares(fenced)["unique_skeleton"] == 1  # the fenced one is no world
+    assert unique_shares(fenced, Limits(strip_code_fence=True))["unique_skeleton"] == 1 / 2
     assert unique_shares([]) == {"unique": 0.0, "unique_names": 0.0, "unique_skeleton": 0.0}
     assert unique_shares(["a", "b"]) == {"unique": 1.0, "unique_names": 0.0, "unique_skeleton": 0.0}
 
