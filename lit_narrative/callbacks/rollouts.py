@@ -94,15 +94,14 @@ class RolloutWriter(RolloutCallback):
         self._rows: list[dict[str, Any]] = []
 
     def on_rollouts(self, trainer: Trainer, module: GRPOModule, scored: ScoredRollouts) -> None:
-        """Keep a window's rows."""
-        self._rows += [{"window": scored.number, **row} for row in rollout_rows(scored)]
+        """Keep a window's rows, those of all processes."""
+        self._rows += gather_lists(trainer, [{"window": scored.number, **row} for row in rollout_rows(scored)])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the cycle's file, all processes together."""
-        rows = gather_lists(trainer, self._rows)
+        """Write the cycle's file."""
         if trainer.is_global_zero and not dry_run(trainer):
             path = Path(trainer.default_root_dir, "rollouts", f"cycle_{trainer.current_epoch:03d}.jsonl")
-            write_jsonl(path, rows)
+            write_jsonl(path, self._rows)
 
     def state_dict(self) -> dict[str, Any]:
         """The rows of the cycle in progress."""

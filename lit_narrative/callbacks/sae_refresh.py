@@ -78,6 +78,7 @@ class SAERefresh(RolloutCallback):
         self.heldout, self.min_worlds, self.threshold = heldout, min_worlds, threshold
         self.version = -1
         self._rewards: list[float] = []
+        self._judged = False
         self._sum, self._count, self._started, self._spent = 0.0, 0, 0.0, 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -97,21 +98,22 @@ class SAERefresh(RolloutCallback):
         assert isinstance(pl_module, GRPOModule)
         self._sum, self._count, self._started = 0.0, 0, time.perf_counter()
         cycle = trainer.current_epoch
+        needed = 2 if dry_run(trainer) else self.min_worlds
         played = self._play(trainer, pl_module, cycle)
         metrics: dict[str, float] = {
             "number": cycle,
             "worlds": played.written,
             "valid_worlds": played.valid,
             "states": len(played.train) + len(played.heldout),
-            "skipped": float(played.valid < self.min_worlds),
+            "skipped": float(played.valid < needed),
         }
-        if played.valid < self.min_worlds:
+        if played.valid < needed:
             logger.warning(
                 "cycle %d: only %d of %d worlds can be played (min_worlds=%d); the SAE stays as it is",
                 cycle,
                 played.valid,
                 played.written,
-                self.min_worlds,
+                needed,
             )
         else:
             metrics |= self._refresh(trainer, pl_module, played, cycle)
@@ -130,9 +132,10 @@ class SAERefresh(RolloutCallback):
             return
         reward = self._sum / self._count
         metrics = {"reward": reward, "refresh_share": self._spent / (time.perf_counter() - self._started)}
-        if self._rewards:
-            metrics["improvement"] = reward - self._rewards[-1]
+        if self._rewards and self._judged == (self.version >= 0):
+            metrics["improvement"] = reward - self._rewards[-1]  # by the same rewards
         self._rewards.append(reward)
+        self._judged = self.version >= 0
         reached = [
             n for n, value in enumerate(self._rewards, 1) if self.threshold is not None and value >= self.threshold
         ]

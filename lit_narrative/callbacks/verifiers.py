@@ -14,7 +14,7 @@ from lit_narrative.errors import UserError
 from lit_narrative.files import write_json, write_jsonl
 from lit_narrative.modules.base import LanguageModule
 from lit_narrative.rl.rollout import Rollout
-from lit_narrative.views import Verdict
+from lit_narrative.views import Prompt, Verdict
 
 
 class Verifiers(Callback):
@@ -41,6 +41,11 @@ class Verifiers(Callback):
         if not isinstance(pl_module, LanguageModule):
             raise UserError(f"callback Verifiers needs a module that writes text; {type(pl_module).__name__} does not")
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read the prompts that will be completed, so that one that is too long fails before training."""
+        assert isinstance(pl_module, LanguageModule)
+        pl_module.encode_prompts([prompt.text for prompt in self._prompts(trainer, "val")])
+
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge completions of validation prompts."""
         if not trainer.sanity_checking:
@@ -62,10 +67,13 @@ class Verifiers(Callback):
         self._predicted = []
         self._write(trainer, "predict", rollouts, trainer.datamodule.verify(rollouts))  # type: ignore[attr-defined]
 
+    def _prompts(self, trainer: Trainer, split: str) -> list[Prompt]:
+        count = 8 if dry_run(trainer) else self.samples
+        return list(islice(trainer.datamodule.view("prompts", split), count))  # type: ignore[attr-defined]
+
     def _judge_split(self, trainer: Trainer, module: LightningModule, split: str) -> None:
         assert isinstance(module, LanguageModule)
-        count = 8 if dry_run(trainer) else self.samples
-        prompts = list(islice(trainer.datamodule.view("prompts", split), count))  # type: ignore[attr-defined]
+        prompts = self._prompts(trainer, split)
         own = prompts[trainer.global_rank :: trainer.world_size]
         rollouts = gather_lists(trainer, module.generate(own, seed=self.seed))
         rollouts.sort(key=lambda rollout: rollout.columns["index"])

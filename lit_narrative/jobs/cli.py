@@ -29,6 +29,9 @@ ROOMS = ("modules", "datamodules", "callbacks")
 VERSIONS = ("lit-narrative", "lightning", "torch", "transformers", "sae-lens")
 """The packages whose versions a saved configuration names."""
 
+KEYWORDS = {None, "best", "last", "hpc"}
+"""What ``--ckpt_path`` takes beside a path."""
+
 
 class NarrativeCLI(LightningCLI):
     """Lightning's command line with the habits of this package.
@@ -69,6 +72,13 @@ class NarrativeCLI(LightningCLI):
         assert args is None or isinstance(args, list)
         self.config = parser.parse_args(args)
 
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Tell the trainer of the checkpoint before it starts: a model is built by what its checkpoint says."""
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if kwargs.get("ckpt_path") not in KEYWORDS:
+            self.trainer.ckpt_path = kwargs.pop("ckpt_path")
+        return kwargs
+
     def _parse_ckpt_path(self) -> None:
         """Leave the settings as they were given: the original lets those in the checkpoint win."""
 
@@ -80,7 +90,7 @@ class NarrativeCLI(LightningCLI):
         """
         config = self.config[self.config.subcommand]
         checkpoint = config.get("ckpt_path")
-        if checkpoint not in {None, "best", "last", "hpc"} and not Path(checkpoint).exists():
+        if checkpoint not in KEYWORDS and not Path(checkpoint).exists():
             raise UserError(f"there is no checkpoint '{checkpoint}' (--ckpt_path, from {Path.cwd()})")
         if config.trainer.fast_dev_run:
             config.trainer.default_root_dir = self.dry_run.enter_context(shared_scratch())

@@ -5,6 +5,7 @@ folder.
 """
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +96,24 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
+def check_adapters(lm: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Refuse weights that leave an adapter as it was: a base's weights may be missing, an adapter's may not.
+
+    Raises:
+        UserError: naming the first that is missing or not known.
+    """
+    known = {PREFIX + name for name in lm.state_dict()}
+    trained = {PREFIX + name for name, parameter in lm.named_parameters() if parameter.requires_grad}
+    stored = {name for name in state if name.startswith(PREFIX)}
+    if wrong := sorted((trained - stored) | (stored - known)):
+        raise UserError(f"the checkpoint's adapters are not those of this model: '{wrong[0]}' is on one side only")
+
+
 def _merge_adapters(lm: PreTrainedModel, weights: dict[str, torch.Tensor], lora: dict[str, Any]) -> PreTrainedModel:
     from lit_narrative.lm.load import Lora, add_lora
 
     adapted = add_lora(lm, Lora(**lora))
+    check_adapters(adapted, {PREFIX + name: value for name, value in weights.items()})
     adapted.load_state_dict(weights, strict=False)
     return adapted.merge_and_unload()  # type: ignore[operator,no-any-return]
 

@@ -7,6 +7,7 @@ from lit_narrative.files import whole_folder
 from lit_narrative.lm.checkpoint import (
     LANGUAGE_MODEL,
     PREFIX,
+    check_adapters,
     load_checkpoint,
     read_language_model,
     restore_language_model,
@@ -43,6 +44,7 @@ def export_adapter(checkpoint: str | Path, folder: str | Path) -> Path:
     base, tokenizer = restore_language_model(content)
     adapted = add_lora(base, Lora(**content["hyper_parameters"]["lora"]))
     weights = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
+    check_adapters(adapted, content["state_dict"])
     adapted.load_state_dict(weights, strict=False)
     with whole_folder(folder) as scratch:
         adapted.save_pretrained(scratch)  # type: ignore[operator]

@@ -41,6 +41,9 @@ class ScratchModel:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("hidden_size", "layers", "heads", "positions"):
+            if getattr(self, name) < 1:
+                raise UserError(f"model.{name}={getattr(self, name)} must be at least 1")
         if self.hidden_size % self.heads:
             raise UserError(f"model.heads={self.heads} does not divide model.hidden_size={self.hidden_size}")
         if self.architecture == "llama" and self.hidden_size // self.heads % 2:

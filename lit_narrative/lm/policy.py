@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lit_narrative.errors import UserError
 from lit_narrative.files import whole_folder
 from lit_narrative.lm.checkpoint import read_language_model, restore_language_model
 from lit_narrative.lm.load import (
@@ -39,6 +40,14 @@ class PolicySource:
     attention: Attention
     gradient_checkpointing: bool
 
+    def __post_init__(self) -> None:
+        if self._is_checkpoint and self.tokenizer is not None:
+            raise UserError("model.tokenizer is given, but the checkpoint in model.model brings its own; leave it out")
+
+    @property
+    def _is_checkpoint(self) -> bool:
+        return isinstance(self.model, str) and self.model.endswith(".ckpt")
+
     @property
     def trains_tokenizer(self) -> bool:
         """Whether a tokenizer is to be trained on the task's corpus."""
@@ -54,8 +63,8 @@ class PolicySource:
 
     def build(self, tokenizer_folder: Path) -> Policy:
         """Load or make the policy; ``tokenizer_folder`` is where :meth:`prepare` left the tokenizer."""
-        if isinstance(self.model, str) and self.model.endswith(".ckpt"):
-            return self._finished(*read_language_model(self.model, dtype=self.dtype, attention=self.attention))
+        if self._is_checkpoint:
+            return self._finished(*read_language_model(str(self.model), dtype=self.dtype, attention=self.attention))
         where = tokenizer_folder if self.trains_tokenizer else self.tokenizer or self.model
         tokenizer = load_tokenizer(str(where))
         if isinstance(self.model, str):

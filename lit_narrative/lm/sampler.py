@@ -106,6 +106,7 @@ def pick(logits: torch.Tensor, uniform: torch.Tensor) -> tuple[torch.Tensor, tor
     cumulative = logprobs.exp().cumsum(-1)
     # The largest uniform is 1 - 2^-24: times the rounded total it stays below it, so there is always a token.
     tokens = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)
+    tokens.clamp_(max=logits.shape[-1] - 1)  # only where logits are not finite
     return tokens.squeeze(1), logprobs.gather(1, tokens).squeeze(1)
 
 
@@ -211,6 +212,8 @@ def _decode(lm: nn.Module, eos: int, requests: Sequence[Request], params: Sampli
             rows, tokens, alive = rows[keep], tokens[keep], alive[keep]
         inputs = prefix.step(rows, step)
         logits = lm(input_ids=tokens[:, None], past_key_values=cache, use_cache=True, **inputs).logits[:, -1]
+    if not logprobs.isfinite().all():
+        raise UserError("the policy's logits are not finite: it has diverged; lower model.lr or use a wider precision")
     return _Decoded(ids.cpu(), logprobs.cpu(), lengths.cpu())
 
 

@@ -32,6 +32,13 @@ class TrainedTokenizer:
     sample: int = 3000
     split_words: bool = False
 
+    def __post_init__(self) -> None:
+        if self.vocab_size < 258 or self.sample < 1:
+            raise UserError(
+                f"model.tokenizer.vocab_size={self.vocab_size} must be at least 258 (256 bytes, 2 special tokens), and "
+                f"sample={self.sample} at least 1"
+            )
+
 
 def train_tokenizer(texts: Iterable[str], spec: TrainedTokenizer) -> PreTrainedTokenizerBase:
     """Train a tokenizer; the same texts in the same order give the same tokenizer."""

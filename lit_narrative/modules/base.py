@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.checkpoint import LANGUAGE_MODEL, load_checkpoint, store_language_model
+from lit_narrative.lm.checkpoint import LANGUAGE_MODEL, check_adapters, load_checkpoint, store_language_model
 from lit_narrative.lm.examples import LongExamples, example_batch
 from lit_narrative.lm.load import Attention, Dtype, Lora, ScratchModel, max_positions
 from lit_narrative.lm.logprobs import CompletionBatch, score_completions
@@ -93,6 +93,8 @@ class LanguageModule(NarrativeModule):
         long_examples: LongExamples = "error",
     ) -> None:
         super().__init__()
+        if lr < 0 or warmup_steps < 0:
+            raise UserError(f"model.lr={lr} must be at least 0, and model.warmup_steps={warmup_steps} at least 0")
         self.save_hyperparameters()
         self.hparams.update({name: plain(value) for name, value in self.hparams.items()})
         self.lora = _as_settings(lora, Lora)
@@ -134,7 +136,7 @@ class LanguageModule(NarrativeModule):
         if self.ready or self._trainer is None:
             return
         if self.trainer.ckpt_path:
-            # Resumed or tested: Lightning loads the weights later, into the model that the checkpoint describes.
+            # Resumed or tested from the command line: the checkpoint says what to build; Lightning loads it later.
             self.on_load_checkpoint(load_checkpoint(self.trainer.ckpt_path))
         else:
             self.adopt(*self.source.build(self._tokenizer_folder))
@@ -151,11 +153,24 @@ class LanguageModule(NarrativeModule):
         store_language_model(checkpoint, self.lm, self.tokenizer, base=self.source.model if self.lora else None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Build the model that the weights belong to, if it is not there yet."""
+        """Take the model and the tokenizer that the weights belong to, whatever was built before."""
         if LANGUAGE_MODEL not in checkpoint:
             raise UserError("this checkpoint holds no language model; was it written by another module or package?")
-        if not self.ready:
-            self.adopt(*self.source.restore(checkpoint))
+        self.adopt(*self.source.restore(checkpoint))
+        if self.lora:
+            check_adapters(self.lm, checkpoint["state_dict"])
+
+    # --- before the first step --------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        """Read all texts once, so that one that is too long fails now and not in the middle of the run."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        rows = data.view(self.view, "train")
+        if self.view == "prompts":
+            self.encode_prompts([row.text for row in rows])
+        elif self.view == "examples" and self.long_examples == "error":
+            for row in rows:
+                self.collate([row])
 
     # --- optimisation -----------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from lit_narrative.modules.rollout_batch import RolloutBatch
 from lit_narrative.modules.rollout_loader import RolloutLoader
 from lit_narrative.modules.rollout_metrics import rollout_metrics
 from lit_narrative.rl.advantages import Scale, group_advantages, weighted_sum
-from lit_narrative.rl.losses import LossSettings, LossType, Window, policy_loss
+from lit_narrative.rl.losses import LossOutput, LossSettings, LossType, Window, policy_loss
 from lit_narrative.rl.rewards import Reward
 from lit_narrative.rl.rollout import Rollout, ScoredRollouts
 from lit_narrative.seeds import run_seed, stream_seed
@@ -93,25 +93,23 @@ class GRPOModule(LanguageModule):
         self.scored: ScoredRollouts | None = None
         self._window: RolloutBatch | None = None
         self._window_metrics: dict[str, float] = {}
+        self._sums: dict[str, torch.Tensor] = {}
+        self._learns = False
 
     # --- building ---------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         """Ask the task for the rewards, so that an unknown name fails before any work."""
-        if stage == "fit":
+        self._learns = stage == "fit"
+        if self._learns:
             self.reward_functions = self.trainer.datamodule.reward_functions(list(self.reward_weights))  # type: ignore[attr-defined]
 
     def adopt(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Take the policy, and a frozen copy of it as the reference (adapters are switched off instead)."""
+        """Take the policy, and to learn a frozen copy of it as the reference (adapters are switched off instead)."""
         super().adopt(lm, tokenizer)
-        if self.loss_settings.beta and not self.lora:
+        if self._learns and self.loss_settings.beta and not self.lora:
             self.reference = copy.deepcopy(self.lm).requires_grad_(False)
             self.train()
-
-    def on_fit_start(self) -> None:
-        """Read all prompts once, so that one that is too long fails now and not in the middle of the run."""
-        rows = self.trainer.datamodule.view(self.view, "train")  # type: ignore[attr-defined]
-        self.encode_prompts([row.text for row in rows])
 
     def train(self, mode: bool = True) -> "GRPOModule":
         """Training without dropout: the language models stay in evaluation mode."""
@@ -134,6 +132,12 @@ class GRPOModule(LanguageModule):
                 f"(data.batch_size={loader.batch_size} x num_generations={self.num_generations} completions / "
                 f"micro_batch_size={self.micro_batch_size})"
             )
+        limit, window = self.trainer.limit_train_batches, steps * self.num_iterations
+        if type(limit) is int and limit % window and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            raise UserError(
+                f"trainer.limit_train_batches={limit} ends a cycle within a window of {window} micro-batches; give a "
+                "multiple of that"
+            )
         if len(loader) == 0:
             raise UserError(f"fewer training prompts than data.batch_size={loader.batch_size}; lower it")
         return RolloutLoader(loader, self)
@@ -146,12 +150,18 @@ class GRPOModule(LanguageModule):
 
     def window(self, prompts: list[Prompt], number: int, resumed: bool) -> RolloutBatch:
         """Sample and score the completions of one window; after a kill in its middle, take it from the checkpoint."""
-        if not (resumed and self._window is not None):
+        if resumed and self._window is None:
+            raise UserError(
+                "this checkpoint was saved in the middle of a window by another number of processes; resume it with as "
+                "many, or from a checkpoint at the end of a cycle"
+            )
+        if not resumed:
             rollouts = self.generate(prompts, self.num_generations, stream_seed(run_seed(), self.current_epoch, number))
             self.scored = self._advantages(rollouts, number)
             self._window = RolloutBatch.of(rollouts, self.scored.advantages)
             if self.loss_settings.beta:
                 self._window = self._window._replace(reference=self._reference_logprobs(self._window))
+        assert self._window is not None
         return self._window
 
     def _advantages(self, rollouts: Sequence[Rollout], number: int) -> ScoredRollouts:
@@ -182,7 +192,8 @@ class GRPOModule(LanguageModule):
         scores = self.reward_functions[name](rollouts)
         if len(scores) != len(rollouts):
             raise UserError(f"reward '{name}' returned {len(scores)} scores for {len(rollouts)} completions")
-        return torch.tensor([math.nan if score is None else float(score) for score in scores])
+        values = torch.tensor([math.nan if score is None else float(score) for score in scores])
+        return values.where(values.isfinite(), torch.nan)  # an infinite score is none
 
     def _gather(self, values: torch.Tensor) -> torch.Tensor:
         """Rows of all processes, in order of rank."""
@@ -228,23 +239,33 @@ class GRPOModule(LanguageModule):
         output = policy_loss(
             logprobs, batch.old, batch.reference, batch.advantages, batch.mask, batch.window, self.loss_settings
         )
-        tokens = batch.mask.sum()
-        metrics = {
-            "entropy": scores.entropy.mean(),
+        self._count(batch, batch_idx, output, scores.entropy)
+        # Lightning divides by the accumulated batches and the strategy averages over processes; the window's totals
+        # already cover both.
+        return output.loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
+
+    def _count(self, batch: RolloutBatch, batch_idx: int, output: LossOutput, entropy: torch.Tensor) -> None:
+        """Add up what is logged, and log it with the last micro-batch of an optimizer step, over the whole step."""
+        accumulate = self.trainer.accumulate_grad_batches
+        tokens = max(batch.window.tokens, 1)
+        parts = {
+            "loss": output.loss.detach(),
+            "entropy": entropy.sum() / tokens,
             "clip_ratio/low_mean": output.clipped_low / tokens,
             "clip_ratio/high_mean": output.clipped_high / tokens,
             "clip_ratio/region_mean": (output.clipped_low + output.clipped_high) / tokens,
         }
         if batch.reference is not None:
-            metrics["kl"] = output.kl / tokens
+            parts["kl"] = output.kl / tokens
+        first = batch_idx % accumulate == 0
+        self._sums = parts if first else {name: self._sums[name] + value for name, value in parts.items()}
+        if (batch_idx + 1) % accumulate and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        sums = {name: value * self.trainer.world_size for name, value in self._sums.items()}  # then averaged
         window: dict[str, Any] = dict(self._window_metrics)
+        self.log_dict({"loss": sums.pop("loss")}, prog_bar=True, batch_size=1, sync_dist=True)
         self.log("reward", window.pop("reward", math.nan), prog_bar=True, batch_size=1)
-        self.log_dict({**metrics, **window}, batch_size=int(tokens), sync_dist=True)
-        # Lightning divides by the accumulated batches and the strategy averages over processes; the window's totals
-        # already cover both.
-        share = output.loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
-        self.log("loss", share, prog_bar=True, batch_size=1, sync_dist=True)
-        return share
+        self.log_dict({**sums, **window}, batch_size=1, sync_dist=True)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -259,8 +280,12 @@ class GRPOModule(LanguageModule):
         checkpoint[ROLLOUTS] = {"windows": windows, "metrics": self._window_metrics}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the window in progress."""
+        """Take up the window in progress; a reference is of no use but to learn."""
         super().on_load_checkpoint(checkpoint)
+        if "reference" not in self._modules:
+            weights = checkpoint["state_dict"]
+            for name in [name for name in weights if name.startswith("reference.")]:
+                del weights[name]
         stored = checkpoint.get(ROLLOUTS)
         if stored and self._trainer is not None:
             windows = stored["windows"]

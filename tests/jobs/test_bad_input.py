@@ -12,9 +12,9 @@ from lit_narrative.lm.tokens import TrainedTokenizer, train_tokenizer
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model of 100 tokens and 64 positions, a tokenizer of 300, and one of 100 that fits the model."""
+    """A folder with a model of 300 tokens and 96 positions, a tokenizer of 300, and one of 100 that fits the model."""
     root = tmp_path_factory.mktemp("models")
-    lm = build_lm(scratch_config(ScratchModel(hidden_size=16, heads=2, layers=1, positions=64), 300, 1))
+    lm = build_lm(scratch_config(ScratchModel(hidden_size=16, heads=2, layers=1, positions=96), 300, 1))
     tokenizer = train_tokenizer(["Storyworld about a mill. " * 20], TrainedTokenizer(vocab_size=300))
     lm.save_pretrained(root / "good")
     tokenizer.save_pretrained(root / "good")
@@ -61,7 +61,7 @@ def fit(capsys: pytest.CaptureFixture[str], folder: Path, config: str, *args: st
         ),
         ("storyworld/grpo", ("--model.model=MODELS/good", "--model.num_generations=1"), ["at least 2"]),
         ("storyworld/grpo", ("--model.model=MODELS/good", "--model.sampling.top_k=5"), ["top_k"]),
-        ("storyworld/grpo", ("--model.model=MODELS/good", "--model.sampling.max_new_tokens=60"), ["64 positions"]),
+        ("storyworld/grpo", ("--model.model=MODELS/good", "--model.sampling.max_new_tokens=95"), ["96 positions"]),
         (
             "storyworld/grpo",
             ("--model.model=MODELS/good", "--model.sampling.max_new_tokens=2", "--trainer.accumulate_grad_batches=3"),
