@@ -50,8 +50,8 @@ def cycle(
         model=str(policy),
         rewards=REWARDS,
         num_generations=4,
-        micro_batch_size=4 if options.get("devices", 1) == 1 else 2,
-        num_iterations=2,
+        micro_batch_size=options.pop("micro_batch_size", 4 if options.get("devices", 1) == 1 else 2),
+        num_iterations=options.pop("num_iterations", 2),
         sampling=SamplingParams(128),
         lr=1e-4,
     )
