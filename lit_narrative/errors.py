@@ -12,6 +12,16 @@ class UserError(Exception):
     """
 
 
+def check_least(flag: str, value: int | None, least: int) -> None:
+    """Check that a number that a person gave is large enough; None, where it stands for a default, passes.
+
+    Raises:
+        UserError: it is below ``least``; the message names the flag and the value.
+    """
+    if value is not None and value < least:
+        raise UserError(f"{flag} is {value}; it must be {least} or more")
+
+
 def did_you_mean(word: str, names: Iterable[str]) -> str:
     """Return ``"; did you mean 'name'?"`` for the nearest of ``names``, or an empty text when none is near."""
     near = difflib.get_close_matches(word, list(names), n=1, cutoff=0.6)

@@ -5,9 +5,10 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from lit_narrative.errors import UserError
+from lit_narrative.errors import UserError, check_least
 from lit_narrative.rl.rewards import Reward
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.seeds import run_seed
@@ -38,13 +39,19 @@ class TaskDataModule(LightningDataModule):
     The module being run says which view it needs and how rows become a batch; nothing is linked at construction.
 
     Args:
-        batch_size: rows a batch and process in training.
-        eval_batch_size: rows a batch and process elsewhere; default: ``batch_size``.
-        num_workers: processes that read rows and collate them.
+        batch_size: rows a batch and process in training, 1 or more.
+        eval_batch_size: rows a batch and process elsewhere, 1 or more; default: ``batch_size``.
+        num_workers: processes that read rows and collate them, 0 or more.
+
+    Raises:
+        UserError: one of them is out of range.
     """
 
     def __init__(self, batch_size: int = 16, eval_batch_size: int | None = None, num_workers: int = 0) -> None:
         super().__init__()
+        check_least("data.batch_size", batch_size, 1)
+        check_least("data.eval_batch_size", eval_batch_size, 1)
+        check_least("data.num_workers", num_workers, 0)
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
 
     # --- what a task offers -----------------------------------------------------------------------------------------
@@ -99,14 +106,14 @@ class TaskDataModule(LightningDataModule):
         module = self._module
         rows = self.view(module.view, "train")
         progress = self.trainer.fit_loop.epoch_loop.batch_progress  # type: ignore[union-attr]
-        loader = self._loader(
-            rows,
-            self.batch_size,
+        sampler = EpochSampler(
+            _Rows(rows),
             shuffle=True,
+            seed=run_seed(),
             done=lambda: 0 if module.windowed else progress.current.ready * self.batch_size,
-            drop_last=module.windowed,
+            **self._share(rows),
         )
-        return module.wrap_train_loader(loader)
+        return module.wrap_train_loader(self._loader(rows, self.batch_size, sampler, drop_last=module.windowed))
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Batches of the view that the module is validated on."""
@@ -118,33 +125,27 @@ class TaskDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Test prompts to complete."""
-        return self._loader(self.view("prompts", "test"), self.eval_batch_size or self.batch_size)
+        return self._each_once(self.view("prompts", "test"))
 
     def _eval_loader(self, split: Split) -> DataLoader[Any]:
         module = self._module
         name = module.eval_view if module.eval_view in self.views else module.view
-        return self._loader(self.view(name, split), self.eval_batch_size or self.batch_size)
+        return self._each_once(self.view(name, split))
+
+    def _each_once(self, rows: Sequence[Any]) -> DataLoader[Any]:
+        """Rows in order; no process repeats one to have as many as the others, so that means count each row once."""
+        share = self._share(rows)
+        if len(rows) < share["num_replicas"]:  # a process without a batch would leave the others waiting
+            raise UserError(
+                f"{type(self).__name__}: {len(rows)} rows for {share['num_replicas']} processes to evaluate; "
+                "raise the sizes under `data` or lower trainer.devices"
+            )
+        sampler = UnrepeatedDistributedSampler(_Rows(rows), shuffle=False, **share)
+        return self._loader(rows, self.eval_batch_size or self.batch_size, sampler)
 
     def _loader(
-        self,
-        rows: Sequence[Any],
-        batch_size: int,
-        shuffle: bool = False,
-        done: Callable[[], int] = lambda: 0,
-        drop_last: bool = False,
+        self, rows: Sequence[Any], batch_size: int, sampler: DistributedSampler[Any], drop_last: bool = False
     ) -> DataLoader[Any]:
-        trainer = self.trainer
-        assert trainer is not None
-        if not len(rows):
-            raise UserError(f"{type(self).__name__}: no rows to read; check the sizes and paths under `data`")
-        sampler = EpochSampler(
-            _Rows(rows),
-            num_replicas=trainer.world_size,
-            rank=trainer.global_rank,
-            shuffle=shuffle,
-            seed=run_seed(),
-            done=done,
-        )
         return DataLoader(
             _Rows(rows),
             batch_size=batch_size,
@@ -153,6 +154,14 @@ class TaskDataModule(LightningDataModule):
             collate_fn=self._module.collate,
             drop_last=drop_last,
         )
+
+    def _share(self, rows: Sequence[Any]) -> dict[str, int]:
+        """Which of how many processes this is."""
+        trainer = self.trainer
+        assert trainer is not None
+        if not len(rows):
+            raise UserError(f"{type(self).__name__}: no rows to read; check the sizes and paths under `data`")
+        return {"num_replicas": trainer.world_size, "rank": trainer.global_rank}
 
     @property
     def _module(self) -> Any:

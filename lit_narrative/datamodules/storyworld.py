@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lit_narrative.datamodules.base import Split, TaskDataModule
-from lit_narrative.errors import UserError, did_you_mean
+from lit_narrative.errors import UserError, check_least, did_you_mean
 from lit_narrative.rl.rewards import Reward
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality, FeatureQualitySettings
@@ -31,16 +31,19 @@ class StoryworldData(TaskDataModule):
 
     Args:
         worlds: a folder of ``*.json`` or a JSONL file with your own worlds; default: worlds from the generator.
-        train_size: generated worlds to train on.
+        train_size: generated worlds to train on, 1 or more (as the other sizes).
         val_size: held-out worlds, of themes and casts that training never sees.
         test_size: likewise, disjoint from those.
-        state_worlds: worlds whose plays make the ``states`` view.
-        plays_per_world: plays of each.
+        state_worlds: worlds whose plays make the ``states`` view, 1 or more.
+        plays_per_world: plays of each, 1 or more.
         corpus_seed: of the generated worlds.
         skew: what the generated corpus is rich and poor in.
         verifiers: minima and weights of the score, and how texts are read.
         feature_quality: how the reward of that name is measured.
         **kwargs: of :class:`TaskDataModule`.
+
+    Raises:
+        UserError: a count is below 1.
     """
 
     def __init__(
@@ -61,6 +64,9 @@ class StoryworldData(TaskDataModule):
         self.worlds, self.corpus_seed, self.skew = worlds, corpus_seed, skew
         self.verifiers, self.feature_quality = verifiers, feature_quality
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
+        counts = {f"{split}_size": size for split, size in self.sizes.items()}
+        for name, count in {**counts, "state_worlds": state_worlds, "plays_per_world": plays_per_world}.items():
+            check_least(f"data.{name}", count, 1)
         self.state_worlds, self.plays_per_world = state_worlds, plays_per_world
         self._own: dict[str, list[Example]] | None = None
         self._layout: StateLayout | None = None

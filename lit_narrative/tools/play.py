@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lit_narrative.errors import UserError
+from lit_narrative.errors import UserError, check_least
 from lit_narrative.tasks.storyworld.load import read_world_file
 from lit_narrative.tasks.storyworld.plays import Play
 from lit_narrative.tasks.storyworld.plays import play as play_once
@@ -37,17 +37,18 @@ def play(
 
     Args:
         file: a world in the simple format.
-        seed: source of every random choice.
+        seed: source of every random choice, 0 or more.
         policy: interactive asks for each choice (an empty answer takes a random open option); random plays many
             times and prints endings, dead ends and coverage.
         runs: number of random plays.
         max_steps: bound on the steps of a play.
 
     Raises:
-        UserError: The file cannot be read or played, or there is no terminal to ask in.
+        UserError: A number is out of range, the file cannot be read or played, or there is no terminal to ask in.
     """
     if runs < 1 or max_steps < 1:
         raise UserError(f"--runs {runs} --max_steps {max_steps}: both must be 1 or more")
+    check_least("--seed", seed, 0)
     world = _open(file)
     console = plain_console()
     if policy == "random":

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 from lit_narrative import __version__
-from lit_narrative.errors import UserError
+from lit_narrative.errors import UserError, check_least
 from lit_narrative.files import write_json
 from lit_narrative.tools.recipe import TOOLS, Job, Recipe, read_recipe
 
@@ -28,13 +28,14 @@ def run(recipe: str, out: str | None = None, seed: int | None = None, set: Seque
     Args:
         recipe: a file, or the name of a shipped recipe, such as ``storyworld``.
         out: folder of the jobs' folders, in place of the recipe's.
-        seed: of every job, in place of the recipe's.
+        seed: of every job, in place of the recipe's; 0 or more.
         set: ``JOB.SETTING=VALUE``, over the settings of a job; may be given several times.
 
     Raises:
         UserError: the recipe, or what it names, is wrong.
         SystemExit: a job failed; the code is the job's.
     """
+    check_least("--seed", seed, 0)
     plan = read_recipe(recipe, out=out, changes=set, seed=seed)
     for number, job in enumerate(plan.jobs, 1):
         run_job(plan, job, f"[{number}/{len(plan.jobs)}] {job.name}")

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback, Trainer
+from torch.multiprocessing import ProcessRaisedException
 
 from lit_narrative.datamodules.base import EpochSampler, Split, TaskDataModule
 from lit_narrative.errors import UserError
@@ -80,6 +82,12 @@ def test_an_algorithm_and_a_task_that_do_not_fit(tmp_path: Path) -> None:
         trainer(tmp_path).test(policy, Moods(), verbose=False)
 
 
+@pytest.mark.parametrize(("name", "wrong"), [("batch_size", 0), ("eval_batch_size", 0), ("num_workers", -1)])
+def test_settings_of_the_loaders_out_of_range_are_refused(name: str, wrong: int) -> None:
+    with pytest.raises(UserError, match=rf"data\.{name} is {wrong}; it must be {wrong + 1} or more"):
+        TinyTask(**{name: wrong})
+
+
 def sft(folder: Path) -> SFTModule:
     return SFTModule(sizes(), tokenizer_folder(folder), lr=0.0, sampling=SamplingParams(4))
 
@@ -93,6 +101,34 @@ def test_batch_sizes_and_workers(tmp_path: Path) -> None:
     runner.test(module, data, verbose=False)
     assert runner.num_test_batches == [2]
     assert [len(batch) for batch in runner.predict(module, data) or []] == [5, 2]
+
+
+class Counts(Callback):
+    """Writes to a file of each process how many rows it evaluated."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.rows = folder, 0
+
+    def on_test_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        self.rows += len(batch.ids)
+        (self.folder / f"test_{trainer.global_rank}").write_text(str(self.rows))
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        self.rows += len(batch.ids)
+        (self.folder / f"val_{trainer.global_rank}").write_text(str(self.rows))
+
+
+@pytest.mark.ddp
+def test_two_processes_evaluate_every_row_once(tmp_path: Path) -> None:
+    processes = {"devices": 2, "strategy": "ddp_fork"}
+    module, data = sft(tmp_path), TinyTask(rows=5, batch_size=2)
+    fit(module, data, tmp_path, Counts(tmp_path), max_epochs=1, limit_val_batches=1.0, **processes)
+    module.adopt(tiny_lm(), tokenizer())
+    trainer(tmp_path, Counts(tmp_path), **processes).test(module, data, verbose=False)
+    for name in ("val", "test"):  # three rows in two batches, and two in one
+        assert [int((tmp_path / f"{name}_{rank}").read_text()) for rank in (0, 1)] == [3, 2]
+    with pytest.raises(ProcessRaisedException, match="UserError: TinyTask: 1 rows for 2 processes to evaluate"):
+        trainer(tmp_path, **processes).test(module, TinyTask(rows=1), verbose=False)
 
 
 def test_evaluation_falls_back_on_the_batch_size_of_training(tmp_path: Path) -> None:

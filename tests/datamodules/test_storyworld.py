@@ -59,6 +59,12 @@ def test_settings_of_the_corpus_change_it(settings: dict[str, Any]) -> None:
     assert list(data(**settings).examples("train")) != list(data().examples("train"))
 
 
+@pytest.mark.parametrize("name", ["train_size", "val_size", "test_size", "state_worlds", "plays_per_world"])
+def test_counts_below_one_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=rf"data\.{name} is 0; it must be 1 or more"):
+        data(**{name: 0})
+
+
 def test_rows_are_counted_from_nought() -> None:
     rows = data().examples("val")
     with pytest.raises(IndexError):

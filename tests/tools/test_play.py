@@ -118,6 +118,7 @@ def test_a_person_may_leave(file: str) -> None:
         ({}, "no terminal to ask in; play at random with `--policy random`"),
         ({"runs": 0, "policy": "random"}, "both must be 1 or more"),
         ({"max_steps": 0, "policy": "random"}, "both must be 1 or more"),
+        ({"seed": -1, "policy": "random"}, "--seed is -1; it must be 0 or more"),
     ],
 )
 def test_what_cannot_be_done_is_one_error(

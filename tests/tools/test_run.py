@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from lit_narrative.cli import main
+from lit_narrative.errors import UserError
+from lit_narrative.tools.run import run
 from tests.jobs.test_cli import rows
 
 CLASSES = "tests.jobs.test_cli"
@@ -61,6 +63,12 @@ def test_finished_jobs_are_left_out_and_changed_ones_run_again(
     main(["run", str(recipe), "--set", "exam.model.init_args.lr=0.75"])
     assert states(capsys.readouterr().out) == ["done before,", "test", "done"]
     assert float(rows(out / "exam" / "metrics_test.csv")[0]["test/lr"]) == 0.75
+
+
+def test_a_negative_seed_is_refused_before_any_job(recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--seed is -1; it must be 0 or more"):
+        run(str(recipe), seed=-1)
+    assert not (tmp_path / "out").exists()
 
 
 def test_failed_job_ends_the_recipe_with_its_code_and_a_killed_fit_goes_on(recipe: Path, tmp_path: Path) -> None:
