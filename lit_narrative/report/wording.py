@@ -50,8 +50,3 @@ def interval(bounds: Sequence[float] | None, digits: int = 3) -> str:
         return NONE
     low, high = bounds
     return f"{number(low, digits)} to {number(high, digits)}"
-
-
-def listing(words: Sequence[str]) -> str:
-    """Join words as a sentence does: ``a``, ``a and b``, ``a, b and c``."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
