@@ -25,7 +25,13 @@ def write_text(path: str | Path, text: str) -> Path:
 
 @contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
-    """Give a folder to fill that takes the place of ``path`` when all went well, and goes away otherwise."""
+    """Give a folder to fill that takes the place of ``path`` when all went well, and goes away otherwise.
+
+    A reader never sees a folder half filled. No rename replaces a folder that holds files, so an older one is moved
+    away first: for that moment there is no ``path``, and a kill in it leaves both folders, whole, in a hidden one
+    beside it, ``.<name>.*``, as ``old`` and ``new``. A kill at another time leaves ``path`` as it was or new, and
+    perhaps that hidden folder.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
@@ -46,9 +52,3 @@ def write_jsonl(path: str | Path, rows: Iterable[Any]) -> Path:
     """Write one compact JSON value a line."""
     lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
     return write_text(path, "".join(f"{line}\n" for line in lines))
-
-
-def read_jsonl(path: str | Path) -> list[Any]:
-    """Read the values of a JSON Lines file; empty lines are skipped."""
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.strip()]

@@ -5,9 +5,6 @@ them is here and in `lit_narrative.modules.sae`. sae_lens is imported where it i
 """
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -17,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lit_narrative.errors import UserError
+from lit_narrative.files import whole_folder, write_json
 
 if TYPE_CHECKING:
     from sae_lens import SAE, TrainingSAE
@@ -164,7 +162,7 @@ def permute_latents(sae: "TrainingSAE[Any]", permutation: Tensor) -> None:
 
 
 def save_sae(sae: "TrainingSAE[Any]", folder: str | Path, extras: Mapping[str, Any] | None = None) -> Path:
-    """Save a folder that ``sae_lens.SAE.load_from_disk`` reads; a reader sees the old folder or the whole new one.
+    """Save a folder that ``sae_lens.SAE.load_from_disk`` reads; it is never half written (see `whole_folder`).
 
     Args:
         sae: the SAE; its inference form is written.
@@ -172,13 +170,8 @@ def save_sae(sae: "TrainingSAE[Any]", folder: str | Path, extras: Mapping[str, A
         extras: further JSON files by name, written beside the SAE.
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-        fresh = Path(scratch, "new")
+    with whole_folder(folder) as fresh:
         sae.save_inference_model(fresh)
         for name, value in (extras or {}).items():
-            Path(fresh, name).write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        if folder.exists():
-            os.replace(folder, Path(scratch, "old"))
-        shutil.move(fresh, folder)
+            write_json(fresh / name, value)
     return folder
