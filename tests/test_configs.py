@@ -8,6 +8,7 @@ import yaml
 
 from lit_narrative.cli import main
 from lit_narrative.shipped import shipped_configs
+from lit_narrative.tools.configs import headline
 from lit_narrative.tools.recipe import read_recipe
 
 OVERLAYS = ("logger/", "trainer/")
@@ -47,6 +48,14 @@ def test_header_says_what_it_is_and_how_to_launch_it(name: str) -> None:
     assert header
     assert f"lit-narrative {subcommand(name)} --config {name}" in "\n".join(header)
     assert any(line.startswith("# Hardware:") for line in header)
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_first_line_is_a_whole_sentence(name: str) -> None:
+    """``lit-narrative configs list`` shows it alone."""
+    said = headline(shipped_configs()[name])
+    assert said[:1].isupper()
+    assert said.endswith(".")
 
 
 @pytest.mark.parametrize("name", [name for name in shipped_configs() if name.startswith(OVERLAYS)])
