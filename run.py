@@ -55,7 +55,7 @@ def set_up() -> int:
     stamp = hashlib.sha256(sys.version.encode() + pins).hexdigest()
     if STAMP.is_file() and STAMP.read_text() == stamp:
         return 0
-    print(f"Making the environment {ENVIRONMENT} (some minutes, about 2 GB) ...", flush=True)
+    print(f"Making the environment {ENVIRONMENT} (some minutes, 2 GB or more) ...", flush=True)
     try:
         make_environment()
     except subprocess.CalledProcessError as error:
@@ -69,7 +69,8 @@ def set_up() -> int:
 def make_environment() -> None:
     """Make ``.venv`` anew and install the package, for development, with exact pins.
 
-    PyTorch comes first and by its pin: a plain ``torch`` may bring a newer build with gigabytes of libraries for GPUs.
+    PyTorch comes first and by its pin, so that nothing installed later changes its version. On Linux the default index
+    gives the build of that version with libraries for GPUs; a CPU build of it satisfies the pin as well.
 
     Raises:
         subprocess.CalledProcessError: pip failed.
