@@ -170,7 +170,7 @@ class SAERefresh(RolloutCallback):
         generator = torch.Generator().manual_seed(stream_seed(run_seed(), cycle))
         with torch.enable_grad():
             self.sae.train_on(torch.from_numpy(train).to(module.device), self.steps, self.batch_size, generator)
-        matched = None if before is None else float(np.mean(self.sae.align(before).cosines))
+        matched = None if before is None else self.sae.align(before).mean_cosine
         self.sae.load_state_dict(trainer.strategy.broadcast(self.sae.state_dict()))
         self.version = cycle
         self._swap(trainer, module)
