@@ -7,6 +7,7 @@ explicit positions are needed, and learned and rotary positions are right alike.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -35,11 +36,14 @@ class TokenScores(NamedTuple):
 
     Attributes:
         logprobs: (N,) float32, nats.
-        entropy: (N,) float32, nats, of the distribution that the token was drawn from; no gradient.
+        entropy: (N,) float32, nats, of the distribution that the token was drawn from; without gradient unless asked
+            for.
+        values: (N,) float32, what the value head makes of the text before the token; None without a head.
     """
 
     logprobs: torch.Tensor
     entropy: torch.Tensor
+    values: torch.Tensor | None = None
 
 
 def completion_batch(
@@ -55,38 +59,75 @@ def completion_batch(
 
 
 def score_completions(
-    lm: nn.Module, batch: CompletionBatch, *, temperature: float = 1.0, chunk: int = 4096
+    lm: nn.Module,
+    batch: CompletionBatch,
+    *,
+    temperature: float = 1.0,
+    chunk: int = 4096,
+    value_head: nn.Module | None = None,
+    entropy_gradient: bool = False,
 ) -> TokenScores:
     """Score every completion token of ``batch``.
-
-    Hidden states are computed once; the output layer then runs only on positions that predict a completion token,
-    ``chunk`` of them at a time, and is recomputed in the backward pass, so that at most (chunk, V) logits exist.
 
     Args:
         lm: a transformers causal LM, with or without adapters.
         batch: B rows.
         temperature: logits are divided by it, as in sampling.
         chunk: positions per application of the output layer.
+        value_head: turns the hidden states (N, d) that predict the tokens into their values, (N,) or (N, 1).
+        entropy_gradient: let the gradient through the entropy.
     """
-    base = base_lm(lm)
-    hidden = base.get_decoder()(input_ids=batch.ids, use_cache=False).last_hidden_state
+    return score_tokens(
+        base_lm(lm),
+        batch,
+        temperature=temperature,
+        chunk=chunk,
+        value_head=value_head,
+        entropy_gradient=entropy_gradient,
+    )
+
+
+def score_tokens(
+    base: nn.Module,
+    batch: CompletionBatch,
+    *,
+    temperature: float,
+    chunk: int,
+    value_head: nn.Module | None,
+    entropy_gradient: bool,
+) -> TokenScores:
+    """As :func:`score_completions`, of the transformers model itself.
+
+    Hidden states are computed once; the output layer then runs only on positions that predict a completion token,
+    ``chunk`` of them at a time, and is recomputed in the backward pass, so that at most (chunk, V) logits exist.
+    """
+    hidden = base.get_decoder()(input_ids=batch.ids, use_cache=False).last_hidden_state  # type: ignore[operator]
     predicting = batch.targets[:, 1:]
     hidden, labels = hidden[:, :-1][predicting], batch.ids[:, 1:][predicting]
+    values = None if value_head is None else value_head(hidden).reshape(-1).float()
+    score = partial(_score_chunk, base, temperature=temperature, entropy_gradient=entropy_gradient)
     if len(labels) <= chunk:
-        return _score_chunk(base, hidden, labels, temperature)
+        return TokenScores(*score(hidden, labels), values)
     parts = [
-        checkpoint(_score_chunk, base, h, y, temperature, use_reentrant=False)
+        checkpoint(score, h, y, use_reentrant=False)
         for h, y in zip(hidden.split(chunk), labels.split(chunk), strict=True)
     ]
-    return TokenScores(*(torch.cat(values) for values in zip(*parts, strict=True)))
+    logprobs, entropy = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
+    return TokenScores(logprobs, entropy, values)
 
 
-def _score_chunk(base: nn.Module, hidden: torch.Tensor, labels: torch.Tensor, temperature: float) -> TokenScores:
+def _score_chunk(
+    base: nn.Module, hidden: torch.Tensor, labels: torch.Tensor, temperature: float, entropy_gradient: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability of each label and entropy, both (n,)."""
     logits = output_logits(base, hidden).float() / temperature
     logprobs = torch.log_softmax(logits, dim=-1)  # (n, V)
+    picked = logprobs.gather(-1, labels[:, None]).squeeze(-1)
+    if entropy_gradient:
+        # p log p is 0 where a logit is -inf, and so is its gradient
+        return picked, -(logprobs.exp() * logprobs.clamp(min=torch.finfo(logprobs.dtype).min)).sum(-1)
     with torch.no_grad():
-        entropy = torch.special.entr(logprobs.exp()).sum(-1)
-    return TokenScores(logprobs.gather(-1, labels[:, None]).squeeze(-1), entropy)
+        return picked, torch.special.entr(logprobs.exp()).sum(-1)
 
 
 def output_logits(base: nn.Module, hidden: torch.Tensor) -> torch.Tensor:

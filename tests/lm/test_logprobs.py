@@ -95,6 +95,41 @@ def test_gradient_equals_that_of_the_full_logits(architecture: str) -> None:
         torch.testing.assert_close(value, expected[name], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("chunk", [3, 100])
+def test_entropy_has_a_gradient_on_demand(architecture: str, chunk: int) -> None:
+    lm = tiny_lm(architecture, scale=4)
+    weights = torch.linspace(-1, 2, sum(map(len, COMPLETIONS)))
+    expected = gradients(lm, (reference(lm, 0.7).entropy * weights).sum())
+    scores = score_completions(lm, batch(), temperature=0.7, chunk=chunk, entropy_gradient=True)
+    torch.testing.assert_close(scores.entropy, reference(lm, 0.7).entropy, atol=1e-5, rtol=0)
+    found = gradients(lm, (scores.entropy * weights).sum())
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("chunk", [3, 100])
+def test_values_are_those_of_the_state_before_the_token(architecture: str, chunk: int) -> None:
+    lm = tiny_lm(architecture, scale=4)
+    torch.manual_seed(0)
+    head = nn.Linear(16, 1)
+    decoder = lm.get_decoder()
+    rows = [
+        head(decoder(torch.tensor([prompt + completion])).last_hidden_state[0, len(prompt) - 1 : -1])
+        for prompt, completion in zip(PROMPTS, COMPLETIONS, strict=True)
+    ]
+    expected = torch.cat(rows).squeeze(-1)
+    assert score_completions(lm, batch()).values is None
+    found = score_completions(lm, batch(), chunk=chunk, value_head=head).values
+    assert found is not None
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    want, have = gradients(lm, expected.square().sum()), gradients(lm, found.square().sum())
+    assert have.keys() == want.keys()
+    for name, value in have.items():
+        torch.testing.assert_close(value, want[name], atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("chunk", [1, 3, 10])
 def test_chunks_change_neither_values_nor_gradients(chunk: int) -> None:
     lm = tiny_lm(scale=4)
