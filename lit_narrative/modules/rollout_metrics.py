@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 
-from lit_narrative.rl.advantages import nanstd
+from lit_narrative.rl.advantages import Aggregation, Scale, nanstd
 
 
 def rollout_metrics(
@@ -13,6 +13,9 @@ def rollout_metrics(
     lengths: torch.Tensor,
     finished: torch.Tensor,
     group_size: int,
+    *,
+    scale: Scale = "group",
+    aggregation: Aggregation = "sum_then_normalize",
 ) -> dict[str, float]:
     """Summaries of R scored completions.
 
@@ -22,15 +25,15 @@ def rollout_metrics(
         lengths: (R,) tokens.
         finished: (R,) 1 where the policy ended the text itself.
         group_size: completions a prompt.
+        scale: as the advantages were scaled; see :func:`zero_deviation`.
+        aggregation: as several rewards became one advantage.
     """
-    deviations = nanstd(totals.view(-1, group_size)).squeeze(1)
     metrics = {
         "reward": totals.nanmean(),
         "reward_std": nanstd(totals[None]).squeeze(),
-        "frac_reward_zero_std": (deviations.nan_to_num() < 1e-8).float().mean(),
-        "completions/mean_length": lengths.mean(),
-        "completions/min_length": lengths.min(),
-        "completions/max_length": lengths.max(),
+        "frac_reward_zero_std": zero_deviation(rewards, totals, group_size, scale, aggregation),
+        **_lengths("length", lengths),
+        **_lengths("terminated_length", lengths[finished > 0]),
         "completions/clipped_ratio": 1 - finished.mean(),
     }
     for name, values in rewards.items():
@@ -38,3 +41,28 @@ def rollout_metrics(
         metrics[f"rewards/{name}/std"] = nanstd(values[None]).squeeze()
     # A reward that scored nothing has no mean; it is left out rather than logged as NaN.
     return {name: float(value) for name, value in metrics.items() if not value.isnan()}
+
+
+def zero_deviation(
+    rewards: Mapping[str, torch.Tensor], totals: torch.Tensor, group_size: int, scale: Scale, aggregation: Aggregation
+) -> torch.Tensor:
+    """Share of completions whose deviation, the one that their advantage is measured by, is 0.
+
+    That is of the group's totals; of the batch's totals with ``scale="batch"``; and with ``normalize_then_sum`` of the
+    batch's sums of normalised rewards, which is 0 only if no reward varies within any group. Where fewer than two
+    completions were scored it counts as 0.
+    """
+    if aggregation == "normalize_then_sum":
+        return _flat(torch.cat([values.view(-1, group_size) for values in rewards.values()])).all().float()
+    if scale == "batch":
+        return _flat(totals[None]).float().mean()
+    return _flat(totals.view(-1, group_size)).float().mean()
+
+
+def _flat(rows: torch.Tensor) -> torch.Tensor:
+    return nanstd(rows).squeeze(1).nan_to_num() < 1e-8
+
+
+def _lengths(name: str, lengths: torch.Tensor) -> dict[str, torch.Tensor]:
+    lengths = lengths if len(lengths) else lengths.new_zeros(1)  # as TRL: no text that ended itself is length 0
+    return {f"completions/{kind}_{name}": getattr(lengths, kind)() for kind in ("mean", "min", "max")}

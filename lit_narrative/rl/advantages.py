@@ -7,8 +7,65 @@ from typing import Literal
 
 import torch
 
+from lit_narrative.errors import UserError
+
 Scale = Literal["group", "batch", "none"]
+Aggregation = Literal["sum_then_normalize", "normalize_then_sum"]
+Estimator = Literal["group", "rloo"]
 EPS = 1e-4
+
+
+def score_advantages(
+    rewards: torch.Tensor,
+    weights: torch.Tensor,
+    group_size: int,
+    *,
+    estimator: Estimator = "group",
+    scale: Scale = "group",
+    aggregation: Aggregation = "sum_then_normalize",
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Total reward and advantage of each completion.
+
+    ``sum_then_normalize``: A = (total - baseline of the group) / (deviation + 1e-4) (GRPO, Shao et al. 2024, eq. 3).
+    ``normalize_then_sum``: each reward is normalised within its group, then their weighted sum over the whole batch
+    (GDPO, 2026), so that rewards of unequal spread count as weighted; ``scale`` is not read.
+
+    Args:
+        rewards: (R, k), groups one after another; NaN where a reward could not score the completion.
+        weights: (k,).
+        group_size: G, at least 2; must divide R.
+        estimator: the baseline: the ``group``'s mean, or the mean of the others (``rloo``, Ahmadian et al. 2024).
+        scale: divide by the deviation of the group, of the batch, or not (Dr. GRPO, Liu et al. 2025).
+        aggregation: how several rewards become one advantage.
+
+    Returns:
+        (R,) weighted sums of the raw rewards, NaN where none could score; (R,) advantages, 0 there.
+
+    Raises:
+        UserError: see :func:`check_estimator`.
+        ValueError: R is not a multiple of G.
+    """
+    check_estimator(estimator, aggregation)
+    totals = weighted_sum(rewards, weights)
+    if aggregation == "sum_then_normalize":
+        return totals, group_advantages(totals, group_size, scale, estimator)
+    standard = torch.stack([_normalised(column, group_size) for column in rewards.T], dim=1)
+    summed = weighted_sum(standard, weights).masked_fill(totals.isnan(), torch.nan)[None]
+    advantages = (summed - summed.nanmean()) / (nanstd(summed) + EPS)
+    return totals, _finite(advantages)
+
+
+def check_estimator(estimator: Estimator, aggregation: Aggregation) -> None:
+    """Refuse a baseline that would change nothing.
+
+    Raises:
+        UserError: leave-one-out with ``normalize_then_sum``.
+    """
+    if estimator == "rloo" and aggregation == "normalize_then_sum":
+        raise UserError(
+            "model.advantage=rloo does nothing beside model.multi_objective_aggregation=normalize_then_sum: the factor "
+            "G/(G-1) is divided out again; choose sum_then_normalize, or group"
+        )
 
 
 def weighted_sum(rewards: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -25,30 +82,34 @@ def weighted_sum(rewards: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return total.masked_fill(rewards.isnan().all(dim=1), torch.nan)
 
 
-def group_advantages(totals: torch.Tensor, group_size: int, scale: Scale = "group") -> torch.Tensor:
-    """Advantages relative to the group (GRPO, Shao et al. 2024, eq. 3; ``none`` is Dr. GRPO, Liu et al. 2025).
+def group_advantages(
+    totals: torch.Tensor, group_size: int, scale: Scale = "group", estimator: Estimator = "group"
+) -> torch.Tensor:
+    """Advantages relative to the group.
 
-    A = total - mean of its group, divided by (standard deviation + 1e-4) of the group or of the whole batch.
-    The deviation is the unbiased one. NaN totals are left out of the statistics and get advantage 0, as does a group
-    with fewer than two scored completions.
+    A = total - baseline, divided by (standard deviation + 1e-4) of the group or of the whole batch. The deviation is
+    the unbiased one. Leave-one-out: total - mean of the n - 1 others = n / (n - 1) (total - mean). NaN totals are left
+    out of all statistics and get advantage 0, as does a group with fewer than two scored completions.
 
     Args:
         totals: (R,), groups one after another.
         group_size: G; must divide R.
         scale: which deviation to divide by.
+        estimator: which baseline.
 
     Raises:
         ValueError: if R is not a multiple of G.
     """
-    if len(totals) % group_size:
-        raise ValueError(f"{len(totals)} rewards are not a whole number of groups of {group_size}")
-    groups = totals.view(-1, group_size)
-    centred = groups - groups.nanmean(dim=1, keepdim=True)
+    groups = _grouped(totals, group_size)
+    scored = (~groups.isnan()).sum(1, keepdim=True)
+    centred = (groups - groups.nanmean(dim=1, keepdim=True)).where(scored > 1, 0.0)
+    if estimator == "rloo":
+        centred = centred * scored / (scored - 1)
     if scale == "group":
         centred = centred / (nanstd(groups) + EPS)
     elif scale == "batch":
         centred = centred / (nanstd(totals[None]) + EPS)
-    return centred.flatten().nan_to_num(0.0, posinf=0.0, neginf=0.0)
+    return _finite(centred)
 
 
 def nanstd(values: torch.Tensor) -> torch.Tensor:
@@ -56,3 +117,19 @@ def nanstd(values: torch.Tensor) -> torch.Tensor:
     count = (~values.isnan()).sum(-1, keepdim=True)
     squares = (values - values.nanmean(-1, keepdim=True)).square().nansum(-1, keepdim=True)
     return (squares / (count - 1)).where(count > 1, torch.nan).sqrt()
+
+
+def _grouped(values: torch.Tensor, group_size: int) -> torch.Tensor:
+    if len(values) % group_size:
+        raise ValueError(f"{len(values)} rewards are not a whole number of groups of {group_size}")
+    return values.view(-1, group_size)
+
+
+def _normalised(rewards: torch.Tensor, group_size: int) -> torch.Tensor:
+    """One reward, (R,), centred and scaled within its groups; NaN stays."""
+    groups = _grouped(rewards, group_size)
+    return ((groups - groups.nanmean(1, keepdim=True)) / (nanstd(groups) + EPS)).flatten()
+
+
+def _finite(advantages: torch.Tensor) -> torch.Tensor:
+    return advantages.flatten().nan_to_num(0.0, posinf=0.0, neginf=0.0)

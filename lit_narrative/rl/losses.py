@@ -5,90 +5,187 @@ all micro-batches of all processes. Losses are divided by totals of the window, 
 micro-batches are summed; so the gradient does not depend on how the window was cut.
 """
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from lit_narrative.rl.kl import k3
-
-LossType = Literal["grpo", "dr_grpo", "dapo"]
-
-
-@dataclass(frozen=True)
-class LossSettings:
-    """What the loss is.
-
-    Args:
-        loss_type: how token losses are averaged: ``grpo`` mean of per-completion means (Shao et al. 2024, eq. 3),
-            ``dr_grpo`` sum over a constant length (Liu et al. 2025), ``dapo`` mean over tokens (Yu et al. 2025, eq. 8).
-        epsilon: the ratio is clipped below at 1 - epsilon.
-        epsilon_high: and above at 1 + epsilon_high; default: epsilon ("clip higher" of DAPO otherwise).
-        beta: weight of the divergence from the reference; 0 needs no reference.
-        max_completion_length: the constant length of ``dr_grpo``.
-    """
-
-    loss_type: LossType
-    epsilon: float
-    epsilon_high: float
-    beta: float
-    max_completion_length: int
+from lit_narrative.rl.kl import kl_divergence
+from lit_narrative.rl.loss_settings import LossSettings as LossSettings
+from lit_narrative.rl.loss_settings import LossType as LossType
+from lit_narrative.rl.masks import off_policy_mask
+from lit_narrative.rl.ratios import log_ratio_at
+from lit_narrative.rl.surrogates import SURROGATES, Step
 
 
 class Window(NamedTuple):
-    """Totals of one optimizer step over all its micro-batches and processes."""
+    """Totals of one optimizer step over all its micro-batches and processes.
+
+    Attributes:
+        rows: completions, those whose tokens are all masked included.
+        tokens: tokens of the loss mask.
+        entropy_tokens: tokens of the entropy bonus: those of the loss mask that the top-entropy mask keeps.
+        max_completion_length: the constant length of ``dr_grpo``.
+    """
 
     rows: int
     tokens: int
+    entropy_tokens: int
+    max_completion_length: int
+
+
+class LossInputs(NamedTuple):
+    """One micro-batch. Log-probabilities are in nats, at the temperature that sampled.
+
+    Attributes:
+        logprobs: (R, T) of the policy, with gradient.
+        old: (R, T) of the policy when it sampled; None: this is that policy, and the ratio is 1.
+        mask: (R, T) bool, tokens that count; rows of masked truncated completions are all false.
+        advantages: (R,) or (R, T).
+        reference: (R, T) of the reference; None if there is none.
+        entropy: (R, T) of the policy, with gradient if there is a bonus; None: neither bonus nor metric.
+        sampler: (R, T) of a foreign sampler; NaN where it gave none.
+        is_ratio: (R, T) or (R, 1), correction for a foreign sampler.
+        sentences: (R, T) int64, 0-based sentence of each token within its completion.
+        keep: (R, T) bool, tokens of the top-entropy mask, which is computed once over the window.
+    """
+
+    logprobs: torch.Tensor
+    old: torch.Tensor | None
+    mask: torch.Tensor
+    advantages: torch.Tensor
+    reference: torch.Tensor | None = None
+    entropy: torch.Tensor | None = None
+    sampler: torch.Tensor | None = None
+    is_ratio: torch.Tensor | None = None
+    sentences: torch.Tensor | None = None
+    keep: torch.Tensor | None = None
 
 
 class LossOutput(NamedTuple):
-    """The scalar to differentiate, and detached sums over the micro-batch for the log."""
+    """The scalar to differentiate, and what is logged.
+
+    Attributes:
+        loss: this micro-batch's share of the window's loss; shares are summed, never divided again.
+        metrics: detached shares by TRL's names, divided by the window's totals: they sum over micro-batches and
+            processes to the window's value. ``policy_loss`` is the loss without the entropy bonus, ``entropy_bonus``
+            the mean entropy over the tokens of the bonus.
+        extremes: detached ``…_min`` and ``…_max`` over completions of their own means, to be combined by minimum and
+            maximum; infinite where no completion has a token, which is neutral.
+    """
 
     loss: torch.Tensor
-    kl: torch.Tensor
-    clipped_low: torch.Tensor
-    clipped_high: torch.Tensor
+    metrics: dict[str, torch.Tensor]
+    extremes: dict[str, torch.Tensor]
 
 
-def policy_loss(
-    logprobs: torch.Tensor,
-    old: torch.Tensor,
-    reference: torch.Tensor | None,
-    advantages: torch.Tensor,
-    mask: torch.Tensor,
-    window: Window,
-    settings: LossSettings,
-) -> LossOutput:
-    """Clipped surrogate with a penalty for leaving the reference (PPO, Schulman et al. 2017, eq. 7; GRPO, eq. 3).
+def policy_loss(inputs: LossInputs, window: Window, settings: LossSettings, *, entropy_coef: float = 0.0) -> LossOutput:
+    """Loss of one micro-batch: policy term, divergence from the reference, entropy bonus.
+
+    Token loss x = p k o r + beta KL, with p the term of the loss type, k the top-entropy mask, o the off-policy mask,
+    r the correction for a foreign sampler (inside p for ``vespo``), KL multiplied by the ratio if it is corrected for
+    bias; averaged as the loss type says; minus ``entropy_coef`` times the mean entropy. The order is TRL's.
 
     Args:
-        logprobs: (R, T) of the policy, with gradient.
-        old: (R, T) of the policy that sampled.
-        reference: (R, T) of the reference; None if beta is 0.
-        advantages: (R,).
-        mask: (R, T) bool, true on completion tokens.
+        inputs: the micro-batch.
         window: totals to divide by.
         settings: which loss.
+        entropy_coef: weight of the bonus in this step, see :class:`lit_narrative.rl.entropy.AdaptiveEntropy`.
+
+    Raises:
+        ValueError: the settings need an input that is None.
     """
-    ratio = torch.exp(logprobs - old)  # (R, T)
-    low, high = 1 - settings.epsilon, 1 + settings.epsilon_high
-    weight = advantages[:, None]
-    per_token = -torch.minimum(ratio * weight, ratio.clamp(low, high) * weight)
-    kl = logprobs.new_zeros(())
-    if reference is not None:
-        divergence = k3(logprobs, reference)
-        per_token = per_token + settings.beta * divergence
-        kl = (divergence.detach() * mask).sum()
-    clipped_low = ((ratio < low) & (weight < 0) & mask).sum()
-    clipped_high = ((ratio > high) & (weight > 0) & mask).sum()
-    return LossOutput(aggregate(per_token, mask, window, settings), kl, clipped_low, clipped_high)
+    _check(inputs, settings, entropy_coef)
+    step = _step(inputs, settings)
+    surrogate = SURROGATES[settings.loss_type](step, settings)
+    averages = {name: values.detach() for name, values in surrogate.averages.items()}
+    per_token, dropped = _masked(surrogate.term, inputs, step, settings)
+    if dropped is not None:
+        averages["off_policy_mask/dropped_mean"] = dropped
+    if inputs.reference is not None and settings.beta:
+        divergence = _divergence(inputs.reference, step, settings)
+        averages["kl"] = divergence.detach()
+        if not settings.kl_in_reward:
+            per_token = per_token + settings.beta * divergence
+    loss = aggregate(per_token, step.mask, window, settings)
+    metrics = {name: _share(values, step.mask, window) for name, values in averages.items()}
+    metrics["policy_loss"] = loss.detach()
+    if inputs.entropy is not None:
+        metrics["entropy"] = _share(inputs.entropy.detach(), step.mask, window)
+        acting = step.mask if inputs.keep is None else step.mask & inputs.keep
+        bonus = (inputs.entropy * acting).sum() / max(window.entropy_tokens, 1)
+        metrics["entropy_bonus"] = bonus.detach()
+        loss = loss - entropy_coef * bonus if entropy_coef else loss
+    return LossOutput(loss, metrics, _extremes(averages, step.mask))
 
 
 def aggregate(per_token: torch.Tensor, mask: torch.Tensor, window: Window, settings: LossSettings) -> torch.Tensor:
-    """This micro-batch's share of the window's loss: (R, T) token losses to a scalar."""
-    if settings.loss_type == "grpo":
-        return ((per_token * mask).sum(1) / mask.sum(1).clamp(min=1)).sum() / window.rows
+    """This micro-batch's share of the window's loss: token losses (R, T) or (R, 1) to a scalar."""
+    masked = per_token * mask
+    if settings.loss_type in ("grpo", "sapo"):
+        return (masked.sum(1) / mask.sum(1).clamp(min=1)).sum() / window.rows
     if settings.loss_type == "dr_grpo":
-        return (per_token * mask).sum() / (window.rows * settings.max_completion_length)
-    return (per_token * mask).sum() / max(window.tokens, 1)
+        return masked.sum() / (window.rows * window.max_completion_length)
+    if settings.loss_type == "luspo":
+        return masked.sum() / window.rows
+    return masked.sum() / max(window.tokens, 1)  # bnpo, dapo, cispo, vespo
+
+
+def _check(inputs: LossInputs, settings: LossSettings, entropy_coef: float) -> None:
+    if settings.beta and inputs.reference is None and not settings.kl_in_reward:
+        raise ValueError(f"beta={settings.beta} needs log-probabilities of the reference")
+    if entropy_coef and inputs.entropy is None:
+        raise ValueError(f"an entropy bonus of weight {entropy_coef} needs the entropy of each token")
+
+
+def _step(inputs: LossInputs, settings: LossSettings) -> Step:
+    """What is outside of the mask is made 0, so that not even a NaN there counts."""
+    mask = inputs.mask.bool()
+    logprobs = inputs.logprobs.masked_fill(~mask, 0.0)
+    old = logprobs.detach() if inputs.old is None else inputs.old.masked_fill(~mask, 0.0)
+    log_ratio = logprobs - old
+    ratio = log_ratio_at(log_ratio, mask, settings.importance_sampling_level, inputs.sentences).exp()
+    advantages = inputs.advantages[:, None] if inputs.advantages.ndim == 1 else inputs.advantages
+    return Step(logprobs, old, log_ratio, ratio, advantages, mask, inputs.is_ratio)
+
+
+def _masked(
+    term: torch.Tensor, inputs: LossInputs, step: Step, settings: LossSettings
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The policy term times masks and correction, and which completions the off-policy mask dropped."""
+    dropped = None
+    if settings.off_policy_mask_threshold is not None:
+        behaviour = step.old if inputs.sampler is None else inputs.sampler.masked_fill(~step.mask, 0.0)
+        kept = off_policy_mask(step.advantages, step.logprobs, behaviour, step.mask, settings.off_policy_mask_threshold)
+        term, dropped = term * kept, ~kept
+    if inputs.keep is not None:
+        term = term * inputs.keep
+    if inputs.is_ratio is not None and settings.loss_type != "vespo":
+        term = term * inputs.is_ratio
+    return term, dropped
+
+
+def _divergence(reference: torch.Tensor, step: Step, settings: LossSettings) -> torch.Tensor:
+    divergence = kl_divergence(step.logprobs, reference.masked_fill(~step.mask, 0.0), settings.kl_estimator)
+    corrected = settings.use_bias_correction_kl and not settings.kl_in_reward
+    return divergence * step.ratio if corrected else divergence
+
+
+def _share(values: torch.Tensor, mask: torch.Tensor, window: Window) -> torch.Tensor:
+    """Share of a mean over the window's tokens, or over its completions where each has one value."""
+    if values.shape[1] == 1:
+        return values.sum() / max(window.rows, 1)
+    return (values * mask).sum() / max(window.tokens, 1)
+
+
+def _extremes(averages: dict[str, torch.Tensor], mask: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Smallest and largest share of clipped tokens in a completion."""
+    if "clip_ratio/low_mean" not in averages:
+        return {}
+    empty = ~mask.any(1)
+    low, high = (
+        (averages[f"clip_ratio/{side}_mean"] * mask).sum(1) / mask.sum(1).clamp(min=1) for side in ("low", "high")
+    )
+    return {
+        "clip_ratio/low_min": low.masked_fill(empty, torch.inf).amin(),
+        "clip_ratio/high_max": high.masked_fill(empty, -torch.inf).amax(),
+    }

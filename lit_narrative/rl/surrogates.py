@@ -1,0 +1,117 @@
+"""The policy term of each loss type: what a token adds to the loss before masks, divergence and averaging.
+
+Notation: R completions, T longest completion; shapes (R, T), or (R, 1) where a whole completion has one value.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from lit_narrative.rl.loss_settings import LossSettings
+
+
+class Step(NamedTuple):
+    """What a policy term is made of.
+
+    Attributes:
+        logprobs: (R, T) of the policy, with gradient.
+        old: (R, T) of the policy when it sampled.
+        log_ratio: (R, T), their difference, with gradient.
+        ratio: (R, T) or (R, 1), at the level of the settings, with gradient.
+        advantages: (R, T) or (R, 1).
+        mask: (R, T) bool.
+        is_ratio: (R, T) or (R, 1), of a foreign sampler; None: none.
+    """
+
+    logprobs: torch.Tensor
+    old: torch.Tensor
+    log_ratio: torch.Tensor
+    ratio: torch.Tensor
+    advantages: torch.Tensor
+    mask: torch.Tensor
+    is_ratio: torch.Tensor | None
+
+
+class Surrogate(NamedTuple):
+    """A policy term and what is logged about it.
+
+    Attributes:
+        term: (R, T) or (R, 1), to be minimised.
+        averages: by TRL's name, (R, T) or (R, 1), to be averaged over tokens or completions.
+    """
+
+    term: torch.Tensor
+    averages: dict[str, torch.Tensor]
+
+
+def clipped(step: Step, settings: LossSettings) -> Surrogate:
+    """-min(rho A, clip(rho, 1 - epsilon, 1 + epsilon_high) A) (PPO, Schulman et al. 2017, eq. 7).
+
+    With ``delta`` the first rho is capped at delta (two-sided clipping, INTELLECT-2, 2025, section 3.4).
+    """
+    low, high = 1 - settings.epsilon, settings.upper
+    inside = step.ratio.clamp(low, high)
+    ratio = step.ratio if settings.delta is None else step.ratio.clamp(max=settings.delta)
+    below = (ratio < low) & (step.advantages < 0)
+    above = (ratio > high) & (step.advantages > 0)
+    averages = {"clip_ratio/low_mean": below, "clip_ratio/high_mean": above, "clip_ratio/region_mean": below | above}
+    return Surrogate(-torch.minimum(ratio * step.advantages, inside * step.advantages), averages)
+
+
+def cispo(step: Step, settings: LossSettings) -> Surrogate:
+    """-stopgrad(min(rho, cap)) A log pi (MiniMax-M1, 2025, eq. 4; ScaleRL, Khatri et al. 2025)."""
+    weight = step.ratio.detach().clamp(max=settings.upper)
+    capped = (step.ratio > settings.upper) & (step.advantages > 0)
+    return Surrogate(-weight * step.advantages * step.logprobs, {"cispo_clip_ratio": capped})
+
+
+def sapo(step: Step, settings: LossSettings) -> Surrogate:
+    """-(4 / tau) sigmoid(tau (rho - 1)) A, tau by the sign of A (SAPO, Gao et al. 2025, eq. 5)."""
+    tau = _choose(step.advantages > 0, settings.sapo_temperature_pos, settings.sapo_temperature_neg, step.ratio)
+    return Surrogate(-torch.sigmoid(tau * (step.ratio - 1)) * 4 / tau * step.advantages, {})
+
+
+def vespo(step: Step, settings: LossSettings) -> Surrogate:
+    """-phi(w) A log pi with w the ratio of the whole completion (VESPO, 2026)."""
+    phi = gamma_weights(step, settings)
+    return Surrogate(-phi * step.advantages * step.logprobs, {"vespo/phi_seq_mean": phi})
+
+
+@torch.no_grad()
+def gamma_weights(step: Step, settings: LossSettings) -> torch.Tensor:
+    """phi(w) = w^k exp(lambda (1 - w)), so that phi(1) = 1; k and lambda by the sign of the advantage.
+
+    w is the product of the token ratios of the completion, and of those of a foreign sampler; computed in logarithms,
+    clamped as in the authors' code.
+
+    Returns:
+        Of the shape of ``step.advantages``.
+    """
+    lowest, highest = math.log(1e-8), 20.0
+    log_w = (step.log_ratio.clamp(-highest, highest) * step.mask).sum(1, keepdim=True)
+    if step.is_ratio is not None:
+        log_w = log_w + (step.is_ratio.log().clamp(lowest, highest) * step.mask).sum(1, keepdim=True)
+    log_w = log_w.clamp(lowest, highest)
+    good = step.advantages >= 0
+    k = _choose(good, settings.vespo_k_pos, settings.vespo_k_neg, log_w)
+    decay = _choose(good, settings.vespo_lambda_pos, settings.vespo_lambda_neg, log_w).clamp(min=1e-4)
+    return torch.exp(decay + k * log_w - decay * log_w.exp()).nan_to_num(0.0, 0.0, 0.0)
+
+
+def _choose(condition: torch.Tensor, if_true: float, if_false: float, like: torch.Tensor) -> torch.Tensor:
+    """One of two numbers for each element, in the precision of ``like`` (``torch.where`` would make it float32)."""
+    return like.new_full(condition.shape, if_false).masked_fill(condition, if_true)
+
+
+SURROGATES: dict[str, Callable[[Step, LossSettings], Surrogate]] = {
+    "grpo": clipped,
+    "bnpo": clipped,
+    "dr_grpo": clipped,
+    "dapo": clipped,
+    "luspo": clipped,
+    "cispo": cispo,
+    "sapo": sapo,
+    "vespo": vespo,
+}
