@@ -1,4 +1,4 @@
-"""Tokens sampled a second, ours against ``transformers.generate``: ``python benchmarks/sampler.py``.
+"""Tokens sampled a second, ours against ``transformers.generate``: ``python -m benchmarks.sampler``.
 
 Target: at least 1.5 times the library's tokens per CPU second, on the model of ``storyworld/sft`` and real prompts.
 Lengths are ragged in practice, so the model must know how to end a world: give a trained checkpoint by
@@ -12,14 +12,15 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from benchmarks.rounds import Rates, alternate, print_rates
 from lit_narrative.cli import main as lit_narrative
 from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.lm.checkpoint import read_language_model
@@ -30,13 +31,6 @@ from lit_narrative.views import Prompt
 
 Sample = Callable[[int], int]
 """Sample the whole batch with a seed; how many tokens came."""
-
-
-class Rates(NamedTuple):
-    """Tokens a second."""
-
-    cpu: float
-    wall: float
 
 
 def warm_start(folder: str, steps: int) -> str:
@@ -96,20 +90,10 @@ def rate(sample: Sample, seed: int) -> Rates:
     return Rates(tokens / (time.process_time() - cpu), tokens / (time.perf_counter() - wall))
 
 
-def compare(ours: Sample, theirs: Sample, rounds: int) -> tuple[list[Rates], list[Rates]]:
+def compare(ours: Sample, theirs: Sample, rounds: int) -> list[list[Rates]]:
     """Alternating rounds after one of each to warm up."""
     ours(0), theirs(0)
-    pairs = [(rate(ours, seed), rate(theirs, seed)) for seed in range(1, rounds + 1)]
-    return [ours for ours, _ in pairs], [theirs for _, theirs in pairs]
-
-
-def table(ours: list[Rates], theirs: list[Rates]) -> None:
-    """Medians, and the median of the ratios of neighbouring rounds."""
-    print(f"{'tokens a second':<24}{'ours':>10}{'generate':>10}{'ratio':>8}")
-    for place, name in enumerate(("per CPU second", "per second")):
-        a, b = [r[place] for r in ours], [r[place] for r in theirs]
-        ratio = median(x / y for x, y in zip(a, b, strict=True))
-        print(f"{name:<24}{median(a):>10.0f}{median(b):>10.0f}{ratio:>8.2f}")
+    return alternate([partial(rate, ours), partial(rate, theirs)], rounds)
 
 
 def main() -> None:
@@ -131,7 +115,7 @@ def main() -> None:
     params = SamplingParams(options.max_new_tokens)
     ours, theirs = (make(lm, tokenizer, prompts, options.group, params) for make in (our_sampler, library))
     print(f"{sum(p.numel() for p in lm.parameters()):,} parameters, {options.prompts} prompts x {options.group}")
-    table(*compare(ours, theirs, options.rounds))
+    print_rates(("ours", "generate"), *compare(ours, theirs, options.rounds))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""SFT tokens a second, our module under the Trainer against a bare PyTorch loop: ``python benchmarks/sft.py``.
+"""SFT tokens a second, our module under the Trainer against a bare PyTorch loop: ``python -m benchmarks.sft``.
 
 Target: at least 0.9 times the bare loop's tokens per CPU second, with the settings of ``storyworld/sft``.
 
@@ -15,8 +15,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import yaml
@@ -26,6 +25,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
+from benchmarks.rounds import Rates, alternate, print_rates
 from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.lm.load import ScratchModel, build_lm, scratch_config
 from lit_narrative.lm.logprobs import CompletionBatch
@@ -52,16 +52,9 @@ class Clock:
             ends = (batch.targets * torch.arange(1, batch.ids.shape[1] + 1)).amax(1)
             self.tokens += int(ends.sum())
 
-    def rates(self) -> "Rates":
+    def rates(self) -> Rates:
         """Prompt and completion tokens a second."""
         return Rates(self.tokens / (time.process_time() - self.cpu), self.tokens / (time.perf_counter() - self.wall))
-
-
-class Rates(NamedTuple):
-    """Tokens a second."""
-
-    cpu: float
-    wall: float
 
 
 class ClockCallback(Callback):
@@ -134,15 +127,6 @@ def batches(settings: Mapping[str, Any], lm: nn.Module, tokenizer: Any, steps: i
         yield batch
 
 
-def table(ours: list[Rates], theirs: list[Rates]) -> None:
-    """Medians and ratios."""
-    print(f"{'tokens a second':<24}{'Trainer':>10}{'bare':>10}{'ratio':>8}")
-    for place, name in enumerate(("per CPU second", "per second")):
-        a, b = [r[place] for r in ours], [r[place] for r in theirs]
-        ratio = median(x / y for x, y in zip(a, b, strict=True))
-        print(f"{name:<24}{median(a):>10.0f}{median(b):>10.0f}{ratio:>8.2f}")
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -154,15 +138,13 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     settings = yaml.safe_load(shipped_configs()["storyworld/sft"].read_text())
-    ours, theirs = [], []
     with tempfile.TemporaryDirectory() as folder:
         texts = StoryworldData(**settings["data"]["init_args"]).tokenizer_texts()
         spec = TrainedTokenizer(**settings["model"]["init_args"]["tokenizer"])
         train_tokenizer(texts, spec).save_pretrained(Path(folder, "tokenizer"))
-        for _ in range(options.rounds):
-            ours.append(with_trainer(settings, folder, options.steps))
-            theirs.append(bare(settings, folder, options.steps))
-    table(ours, theirs)
+        sides = [lambda _, run=run: run(settings, folder, options.steps) for run in (with_trainer, bare)]
+        rates = alternate(sides, options.rounds)
+    print_rates(("Trainer", "bare"), *rates)
 
 
 if __name__ == "__main__":

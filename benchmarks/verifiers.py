@@ -1,4 +1,4 @@
-"""Worlds scored per second on one core: ``python benchmarks/verifiers.py``.
+"""Worlds scored per second on one core: ``python -m benchmarks.verifiers``.
 
 Target: at least 2,000 small worlds a second in strict mode, over valid and faulty worlds alike. Prints the best of
 five rounds in CPU time, so that a busy machine does not change the figure.

@@ -1,0 +1,129 @@
+"""Our side: the project's modules under Lightning's Trainer, as a user would run them."""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loops.optimization.automatic import Closure
+
+from benchmarks.rl.clock import OTHER, Clock
+from benchmarks.rl.shape import Shape, distinct_words, texts
+from lit_narrative.datamodules.base import Split, TaskDataModule
+from lit_narrative.lm import sampler
+from lit_narrative.lm.sampler import LoopSampler, SamplingParams
+from lit_narrative.modules import grpo, sft
+from lit_narrative.modules.grpo import GRPOModule
+from lit_narrative.modules.sft import SFTModule
+from lit_narrative.rl.rewards import Reward
+from lit_narrative.rl.rollout import Rollout
+from lit_narrative.views import Example, Prompt
+
+VERSIONS = ("lit-narrative", "lightning", "transformers", "torch")
+
+
+class Distinct:
+    """The trivial reward, in our protocol."""
+
+    name = "distinct"
+
+    def __call__(self, rollouts: Sequence[Rollout]) -> list[float]:
+        """Score completions."""
+        return [distinct_words(rollout.text) for rollout in rollouts]
+
+
+class RandomTexts(TaskDataModule):
+    """The task: random words."""
+
+    def __init__(self, shape: Shape, rows: int, batch_size: int) -> None:
+        super().__init__(batch_size)
+        self.shape, self.rows = shape, rows
+
+    def prompts(self, split: Split) -> list[Prompt]:
+        """Prompts to complete."""
+        return [Prompt(text) for text in texts(self.shape, self.rows, self.shape.prompt_tokens, 0)]
+
+    def examples(self, split: Split) -> list[Example]:
+        """Prompts with completions, one token short of the full length: the end token follows."""
+        completions = texts(self.shape, self.rows, self.shape.completion_tokens - 1, 1)
+        return [Example(row.text, text) for row, text in zip(self.prompts(split), completions, strict=True)]
+
+    def reward_functions(self, names: Sequence[str]) -> dict[str, Reward]:
+        """The one reward."""
+        return {name: Distinct() for name in names}
+
+
+class Ticks(Callback):
+    """Ends a step of the clock after so many micro-batches."""
+
+    def __init__(self, clock: Clock, every: int) -> None:
+        self.clock, self.every = clock, every
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Count."""
+        if (batch_idx + 1) % self.every == 0:
+            self.clock.tick()
+
+
+def run_grpo(shape: Shape, folder: Path, clock: Clock) -> None:
+    """Train by GRPO; the clock sees each batch of completions as a step."""
+    module = GRPOModule(
+        rewards={"distinct": 1.0},
+        num_generations=shape.group,
+        micro_batch_size=shape.rows,
+        num_iterations=shape.mu,
+        loss_type="dapo",
+        beta=shape.beta,
+        model=str(folder),
+        sampling=SamplingParams(shape.completion_tokens),
+        lr=shape.lr,
+    )
+    _time_learning(clock, module)
+    clock.wrap(LoopSampler, "sample", "decode", lambda rollouts: sum(len(r.completion_ids) for r in rollouts))
+    clock.wrap(sampler._Prefix, "read", "prefill")
+    clock.wrap(module, "_scores", "rewards")
+    clock.wrap(module, "_reference_logprobs", "reference")
+    clock.wrap(grpo, "score_completions", lambda *a, **k: "policy forward" if torch.is_grad_enabled() else "reference")
+    clock.wrap(grpo, "policy_loss", "policy forward")
+    data = RandomTexts(shape, shape.prompts * shape.batches, shape.prompts)
+    _trainer(shape, folder, shape.batches * shape.mu, Ticks(clock, shape.mu)).fit(module, data)
+
+
+def run_sft(shape: Shape, folder: Path, clock: Clock) -> None:
+    """Train on examples."""
+    module = SFTModule(model=str(folder), lr=shape.lr)
+    _time_learning(clock, module)
+    clock.wrap(sft, "score_completions", "policy forward")
+    clock.wrap(module, "collate", OTHER, lambda batch: batch.ids.numel())
+    data = RandomTexts(shape, shape.rows * shape.batches, shape.rows)
+    _trainer(shape, folder, shape.batches, Ticks(clock, 1)).fit(module, data)
+
+
+def _time_learning(clock: Clock, module: Any) -> None:
+    clock.wrap(module, "backward", "backward")
+    clock.wrap(module, "configure_gradient_clipping", "optimiser")
+    clock.wrap(module, "optimizer_zero_grad", "optimiser")
+    clock.wrap(torch.optim.AdamW, "step", "optimiser")
+    clock.wrap(Closure, "__call__", OTHER)  # it runs within the optimizer's step
+
+
+def _trainer(shape: Shape, folder: Path, steps: int, ticks: Ticks) -> Trainer:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    return Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        max_steps=steps,
+        gradient_clip_val=1.0,
+        log_every_n_steps=1,
+        logger=CSVLogger(folder),
+        callbacks=[ticks],
+        limit_val_batches=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
