@@ -43,8 +43,11 @@ class Verifiers(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the prompts that will be completed, so that one that is too long fails before training."""
-        assert isinstance(pl_module, LanguageModule)
-        pl_module.encode_prompts([prompt.text for prompt in self._prompts(trainer, "val")])
+        self._prompts(trainer, "val")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """As before training."""
+        self._prompts(trainer, "test")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge completions of validation prompts."""
@@ -69,7 +72,7 @@ class Verifiers(Callback):
 
     def _prompts(self, trainer: Trainer, split: str) -> list[Prompt]:
         count = 8 if dry_run(trainer) else self.samples
-        return list(islice(trainer.datamodule.view("prompts", split), count))  # type: ignore[attr-defined]
+        return list(islice(trainer.datamodule.admitted("prompts", split), count))  # type: ignore[attr-defined]
 
     def _judge_split(self, trainer: Trainer, module: LightningModule, split: str) -> None:
         assert isinstance(module, LanguageModule)

@@ -53,6 +53,7 @@ class TaskDataModule(LightningDataModule):
         check_least("data.eval_batch_size", eval_batch_size, 1)
         check_least("data.num_workers", num_workers, 0)
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
+        self._admitted: dict[tuple[str, Split], Sequence[Any]] = {}
 
     # --- what a task offers -----------------------------------------------------------------------------------------
 
@@ -74,6 +75,20 @@ class TaskDataModule(LightningDataModule):
     def views(self) -> tuple[str, ...]:
         """Names of the views that this task defines."""
         return tuple(name for name in VIEWS if callable(getattr(type(self), name, None)))
+
+    def setup(self, stage: str) -> None:
+        """Forget what the module of an earlier run has admitted."""
+        self._admitted = {}
+
+    def admitted(self, name: str, split: Split) -> Sequence[Any]:
+        """The rows of a view that the module being run takes; it is asked once a run.
+
+        Raises:
+            UserError: the task lacks the view, or a row cannot be used.
+        """
+        if (name, split) not in self._admitted:
+            self._admitted[name, split] = self._module.admit(self.view(name, split))
+        return self._admitted[name, split]
 
     def tokenizer_texts(self) -> Iterable[str]:
         """Texts to train a tokenizer on: the task's training examples."""
@@ -104,16 +119,17 @@ class TaskDataModule(LightningDataModule):
     def train_dataloader(self) -> Any:
         """Batches of the view that the module trains on."""
         module = self._module
-        rows = self.view(module.view, "train")
+        rows = self.admitted(module.view, "train")
+        batch_size = module.train_batch_size(self.batch_size, self.trainer.world_size)  # type: ignore[union-attr]
         progress = self.trainer.fit_loop.epoch_loop.batch_progress  # type: ignore[union-attr]
         sampler = EpochSampler(
             _Rows(rows),
             shuffle=True,
             seed=run_seed(),
-            done=lambda: 0 if module.windowed else progress.current.ready * self.batch_size,
+            done=lambda: 0 if module.windowed else progress.current.ready * batch_size,
             **self._share(rows),
         )
-        return module.wrap_train_loader(self._loader(rows, self.batch_size, sampler, drop_last=module.windowed))
+        return module.wrap_train_loader(self._loader(rows, batch_size, sampler, drop_last=module.windowed))
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Batches of the view that the module is validated on."""
@@ -125,12 +141,12 @@ class TaskDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Test prompts to complete."""
-        return self._each_once(self.view("prompts", "test"))
+        return self._each_once(self.admitted("prompts", "test"))
 
     def _eval_loader(self, split: Split) -> DataLoader[Any]:
         module = self._module
         name = module.eval_view if module.eval_view in self.views else module.view
-        return self._each_once(self.view(name, split))
+        return self._each_once(self.admitted(name, split))
 
     def _each_once(self, rows: Sequence[Any]) -> DataLoader[Any]:
         """Rows in order; no process repeats one to have as many as the others, so that means count each row once."""

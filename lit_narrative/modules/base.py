@@ -1,55 +1,36 @@
 """What owns a causal language model: SFT, GRPO and steering extend it."""
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule
+from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 from transformers import PreTrainedTokenizerBase
 
-from lit_narrative.errors import UserError
+from lit_narrative.errors import UserError, check_least
 from lit_narrative.lm.checkpoint import LANGUAGE_MODEL, check_adapters, load_checkpoint, store_language_model
 from lit_narrative.lm.examples import LongExamples, example_batch
 from lit_narrative.lm.load import Attention, Dtype, Lora, ScratchModel, max_positions
 from lit_narrative.lm.logprobs import CompletionBatch, score_completions
 from lit_narrative.lm.optimizer import Schedule, adamw, schedule_by_step
 from lit_narrative.lm.policy import PolicySource
+from lit_narrative.lm.prompts import LongPrompts, PromptReader
 from lit_narrative.lm.sampler import LoopSampler, Request, Sampler, SamplingParams
-from lit_narrative.lm.tokens import (
-    TrainedTokenizer,
-    encode_prompt,
-)
+from lit_narrative.lm.tokens import TrainedTokenizer
+from lit_narrative.modules.gradients import GradientGuard
+from lit_narrative.modules.narrative import NarrativeModule
+from lit_narrative.modules.settings import as_settings, plain
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.seeds import run_seed, stream_seed
 from lit_narrative.views import Example, Prompt
 
-
-class NarrativeModule(LightningModule):
-    """An algorithm: it names the view it learns from and turns rows of a view into batches.
-
-    Attributes:
-        view: the view that training reads.
-        eval_view: the view that validation and test read, where the task offers it; else ``view``.
-        windowed: the module wraps the training loader, reads whole batches only and keeps count of them itself.
-    """
-
-    view: str
-    eval_view: str
-    windowed = False
-
-    def collate(self, rows: Sequence[Any]) -> Any:
-        """A batch of the rows of a view."""
-        raise NotImplementedError
-
-    def wrap_train_loader(self, loader: DataLoader[Any]) -> Iterable[Any]:
-        """What the Trainer iterates over, given the task's loader; an algorithm may put its own around it."""
-        return loader
+logger = logging.getLogger(__name__)
 
 
 class LanguageModule(NarrativeModule):
@@ -70,6 +51,12 @@ class LanguageModule(NarrativeModule):
         warmup_steps: linear warm-up in optimizer steps.
         schedule: of the learning rate after the warm-up, by optimizer steps.
         long_examples: what to do with an example longer than the model's positions.
+        max_prompt_length: of prompts to complete, in tokens; default: what the model's positions leave beside
+            ``sampling.max_new_tokens``.
+        long_prompts: what to do with a longer one: ``error``, ``drop`` its row before training, or keep its last tokens
+            (``truncate_left``).
+        max_skipped_steps: stop after so many optimizer steps in a row whose gradients were not finite; fewer are
+            skipped and counted.
     """
 
     eval_view = "examples"
@@ -91,17 +78,21 @@ class LanguageModule(NarrativeModule):
         warmup_steps: int = 0,
         schedule: Schedule = "constant",
         long_examples: LongExamples = "error",
+        max_prompt_length: int | None = None,
+        long_prompts: LongPrompts = "error",
+        max_skipped_steps: int = 10,
     ) -> None:
         super().__init__()
         if lr < 0 or warmup_steps < 0:
             raise UserError(f"model.lr={lr} must be at least 0, and model.warmup_steps={warmup_steps} at least 0")
+        check_least("model.max_prompt_length", max_prompt_length, 1)
         self.save_hyperparameters()
         self.hparams.update({name: plain(value) for name, value in self.hparams.items()})
-        self.lora = _as_settings(lora, Lora)
-        self.sampling = _as_settings(sampling, SamplingParams)
+        self.lora = as_settings(lora, Lora)
+        self.sampling = as_settings(sampling, SamplingParams)
         self.source = PolicySource(
-            _as_settings(model, ScratchModel),
-            _as_settings(tokenizer, TrainedTokenizer),
+            as_settings(model, ScratchModel),
+            as_settings(tokenizer, TrainedTokenizer),
             self.lora,
             dtype,
             attention,
@@ -109,7 +100,8 @@ class LanguageModule(NarrativeModule):
         )
         self.chat, self.gradient_checkpointing = chat, gradient_checkpointing
         self.lr, self.weight_decay, self.warmup_steps, self.schedule = lr, weight_decay, warmup_steps, schedule
-        self.long_examples = long_examples
+        self.long_examples, self.max_prompt_length, self.long_prompts = long_examples, max_prompt_length, long_prompts
+        self.guard = GradientGuard(max_skipped_steps)
         self.sampler: Sampler = LoopSampler()
         self.nll = MeanMetric()
         # An adapter's checkpoint leaves the base out; everything else is checked name by name.
@@ -151,6 +143,7 @@ class LanguageModule(NarrativeModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put config and tokenizer beside the weights; with adapters leave the base's weights out."""
         store_language_model(checkpoint, self.lm, self.tokenizer, base=self.source.model if self.lora else None)
+        checkpoint["gradients"] = self.guard.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the model and the tokenizer that the weights belong to, whatever was built before."""
@@ -159,18 +152,27 @@ class LanguageModule(NarrativeModule):
         self.adopt(*self.source.restore(checkpoint))
         if self.lora:
             check_adapters(self.lm, checkpoint["state_dict"])
+        if "gradients" in checkpoint:
+            self.guard.load_state_dict(checkpoint["gradients"])
 
     # --- before the first step --------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Read all texts once, so that one that is too long fails now and not in the middle of the run."""
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        rows = data.view(self.view, "train")
-        if self.view == "prompts":
-            self.encode_prompts([row.text for row in rows])
-        elif self.view == "examples" and self.long_examples == "error":
+        """Read all training rows once, so that one that cannot be used fails now and not in the middle of the run."""
+        self.trainer.datamodule.admitted(self.view, "train")  # type: ignore[attr-defined]
+
+    def admit(self, rows: Sequence[Any]) -> Sequence[Any]:
+        """The rows that the model can read: all of them, or with ``long_prompts: drop`` those whose prompt fits."""
+        if len(rows) and isinstance(rows[0], Example) and self.long_examples == "error":
             for row in rows:
                 self.collate([row])
+        if not len(rows) or not isinstance(rows[0], Prompt):
+            return rows
+        reader = self.prompt_reader()
+        kept = reader.admit(rows)
+        if (gone := len(rows) - len(kept)) and self.global_rank == 0:
+            logger.warning("left out %d of %d prompts that exceed %s tokens", gone, len(rows), reader.limit)
+        return kept
 
     # --- optimisation -----------------------------------------------------------------------------------------------
 
@@ -182,6 +184,19 @@ class LanguageModule(NarrativeModule):
         total = None if self.schedule == "constant" else int(self.trainer.estimated_stepping_batches)
         scheduler = schedule_by_step(optimizer, self.schedule, self.warmup_steps, total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the Trainer asks, skip a step whose gradients are not finite, and log under TRL's names."""
+        plugin = self.trainer.precision_plugin
+        scaler = plugin.scaler if isinstance(plugin, MixedPrecision) else None
+        norm = self.guard.clip(optimizer, gradient_clip_val, gradient_clip_algorithm, scaler)
+        rate, skipped = optimizer.param_groups[0]["lr"], float(self.guard.skipped)
+        self.log_dict({"grad_norm": norm, "learning_rate": rate, "skipped_steps": skipped}, batch_size=1)
 
     # --- held-out likelihood ----------------------------------------------------------------------------------------
 
@@ -227,41 +242,36 @@ class LanguageModule(NarrativeModule):
 
     # --- text -------------------------------------------------------------------------------------------------------
 
-    def encode_prompts(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Token ids of prompts.
-
-        Raises:
-            UserError: if a prompt is empty or leaves no room for a completion.
-        """
-        rows = [encode_prompt(self.tokenizer, prompt, self.chat) for prompt in prompts]
-        for prompt, row in zip(prompts, rows, strict=True):
-            self._check_length(prompt, len(row))
-        return rows
-
-    def _check_length(self, prompt: str, length: int) -> None:
-        limit, room = max_positions(self.lm), self.sampling.max_new_tokens
-        if length == 0:
-            raise UserError("a prompt has no tokens; every prompt needs at least one")
-        if limit is not None and length + room > limit:
-            raise UserError(
-                f"a prompt of {length} tokens plus model.sampling.max_new_tokens={room} exceeds the model's {limit} "
-                f"positions; shorten the prompt ('{prompt[:60]}…') or lower max_new_tokens"
-            )
+    def prompt_reader(self, params: SamplingParams | None = None) -> PromptReader:
+        """What turns prompts into token ids, for completions as long as ``params`` (default: the module's) allow."""
+        return PromptReader(
+            self.tokenizer,
+            max_positions(self.lm),
+            (params or self.sampling).max_new_tokens,
+            self.max_prompt_length,
+            self.long_prompts,
+            self.chat,
+        )
 
     def generate(
-        self, prompts: Sequence[Prompt], samples: int = 1, seed: int = 0, params: SamplingParams | None = None
+        self,
+        prompts: Sequence[Prompt],
+        samples: int = 1,
+        seed: int = 0,
+        params: SamplingParams | None = None,
+        streams: Sequence[int] | None = None,
     ) -> list[Rollout]:
         """Sample ``samples`` completions of every prompt, in order, in evaluation mode.
 
-        The random stream of a completion depends on ``seed``, its sample number and the prompt's ``index`` column
-        (its place in ``prompts`` without one), so that it is the same on any number of processes.
+        The random stream of a completion depends on ``seed``, its sample number and the prompt's number in ``streams``
+        (default: its ``index`` column, its place in ``prompts`` without one), so that it is the same on any number of
+        processes.
         """
-        ids = self.encode_prompts([prompt.text for prompt in prompts])
+        numbers = [int(prompt.columns.get("index", place)) for place, prompt in enumerate(prompts)]
+        ids = self.prompt_reader(params).encode([prompt.text for prompt in prompts])
         requests = [
-            Request(
-                prompt, row, [stream_seed(seed, int(prompt.columns.get("index", place)), n) for n in range(samples)]
-            )
-            for place, (prompt, row) in enumerate(zip(prompts, ids, strict=True))
+            Request(prompt, row, [stream_seed(seed, number, n) for n in range(samples)])
+            for number, prompt, row in zip(streams or numbers, prompts, ids, strict=True)
         ]
         self.lm.eval()
         try:
@@ -273,15 +283,3 @@ class LanguageModule(NarrativeModule):
     def precision(self) -> AbstractContextManager[None]:
         """The Trainer's precision, for model calls outside of its steps."""
         return self.trainer.precision_plugin.forward_context() if self._trainer else nullcontext()
-
-
-def _as_settings(value: Any, kind: type) -> Any:
-    """Settings as their dataclass; a checkpoint hands them over as a plain dict."""
-    return kind(**value) if isinstance(value, dict) else value
-
-
-def plain(value: Any) -> Any:
-    """Settings as plain values, safe for a checkpoint that is read with ``weights_only``."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
-    return value

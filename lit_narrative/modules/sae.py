@@ -14,7 +14,7 @@ from lit_narrative.circuits import sparse_autoencoder as sparse
 from lit_narrative.circuits.feature_matching import Matching, match_features
 from lit_narrative.circuits.sparse_metrics import Firing, reconstruction_metrics
 from lit_narrative.errors import UserError
-from lit_narrative.modules.base import NarrativeModule
+from lit_narrative.modules.narrative import NarrativeModule
 from lit_narrative.seeds import run_seed
 from lit_narrative.views import State
 

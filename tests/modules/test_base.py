@@ -1,5 +1,6 @@
 """What every language module can do: write."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,55 @@ def test_the_mode_is_left_as_it_was(training: bool) -> None:
 
 
 def test_a_prompt_needs_tokens_and_room() -> None:
-    with pytest.raises(UserError, match="a prompt has no tokens"):
+    with pytest.raises(UserError, match="1 of the prompts have no text to continue"):
         module().generate([Prompt("")])
-    with pytest.raises(UserError, match=r"max_new_tokens=200 exceeds the model's 128 positions; shorten .*'Write\.…'"):
+    with pytest.raises(UserError, match=r"max_new_tokens=200 leaves no room for a prompt in the model's 128 positions"):
         module(sampling=SamplingParams(200)).generate([Prompt("Write.")])
+    with pytest.raises(UserError, match=r"prompt 0 \('Write\.…'\) has .* and only 1 of the model's 128 positions"):
+        module(sampling=SamplingParams(127)).generate([Prompt("Write.")])
     rollouts = module(sampling=SamplingParams(127), chat=False).generate([Prompt("A")])
     assert len(rollouts[0].prompt_ids) == 1
+
+
+def test_room_is_what_the_caller_samples() -> None:
+    made = module(sampling=SamplingParams(200))
+    assert len(made.generate([Prompt("Write.")], params=SamplingParams(4))[0].completion_ids) <= 4
+    with pytest.raises(UserError, match="max_new_tokens=128 leaves no room"):
+        module().generate([Prompt("Write.")], params=SamplingParams(128))
+
+
+def test_a_cut_prompt_is_sampled_from_its_end_and_keeps_its_text() -> None:
+    (whole,) = module().generate([Prompt(PROMPTS[3])])
+    (cut,) = module(max_prompt_length=5, long_prompts="truncate_left").generate([Prompt(PROMPTS[3])])
+    assert cut.prompt_ids.tolist() == whole.prompt_ids.tolist()[-5:]
+    assert cut.prompt == PROMPTS[3]
+    with pytest.raises(UserError, match=r"allowed by model\.max_prompt_length=5"):
+        module(max_prompt_length=5).generate([Prompt(PROMPTS[3])])
+
+
+@pytest.mark.parametrize("length", [0, -3])
+def test_prompts_have_at_least_one_token(length: int) -> None:
+    with pytest.raises(UserError, match=rf"model\.max_prompt_length is {length}; it must be 1 or more"):
+        module(max_prompt_length=length)
+
+
+@pytest.mark.parametrize(("policy", "left"), [("error", 8), ("truncate", 8)])
+def test_rows_of_other_views_are_all_admitted(policy: str, left: int) -> None:
+    rows = TinyTask(rows=8).examples("train")
+    assert len(module(long_examples=policy, long_prompts="drop", max_prompt_length=1).admit(rows)) == left
+    assert module().admit([]) == []
+    narrow = module(long_examples="error")
+    narrow.adopt(tiny_lm(positions=16), tokenizer())
+    with pytest.raises(UserError, match=r"an example of .* exceeds the model's 16 positions"):
+        narrow.admit(rows)
+
+
+def test_left_out_prompts_are_counted_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "lit_narrative"):
+        kept = module(long_prompts="drop", max_prompt_length=10).admit(TinyTask(rows=8).prompts("train"))
+    assert [row.text for row in kept] == ["Write.", "A"] * 2
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line == "left out 4 of 8 prompts that exceed 10 tokens"
 
 
 def test_chat_wraps_prompts() -> None:

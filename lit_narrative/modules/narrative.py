@@ -1,0 +1,41 @@
+"""What every algorithm of the house says of itself: the view it learns from, and how rows become batches."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from torch.utils.data import DataLoader
+
+
+class NarrativeModule(LightningModule):
+    """An algorithm: it names the view it learns from and turns rows of a view into batches.
+
+    Attributes:
+        view: the view that training reads.
+        eval_view: the view that validation and test read, where the task offers it; else ``view``.
+        windowed: the module wraps the training loader, reads whole batches only and keeps count of them itself.
+    """
+
+    view: str
+    eval_view: str
+    windowed = False
+
+    def admit(self, rows: Sequence[Any]) -> Sequence[Any]:
+        """The rows of a view that this module takes, in order; asked once for each view and split of a run.
+
+        Raises:
+            UserError: a row cannot be used and may not be left out.
+        """
+        return rows
+
+    def train_batch_size(self, batch_size: int, world_size: int) -> int:
+        """Rows a training batch and process, given what the task asks for and the number of processes."""
+        return batch_size
+
+    def collate(self, rows: Sequence[Any]) -> Any:
+        """A batch of the rows of a view."""
+        raise NotImplementedError
+
+    def wrap_train_loader(self, loader: DataLoader[Any]) -> Iterable[Any]:
+        """What the Trainer iterates over, given the task's loader; an algorithm may put its own around it."""
+        return loader
