@@ -8,10 +8,11 @@ explicit positions are needed, and learned and rotary positions are right alike.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
 from lit_narrative.errors import UserError
@@ -77,8 +78,10 @@ def score_completions(
         value_head: turns the hidden states (N, d) that predict the tokens into their values, (N,) or (N, 1).
         entropy_gradient: let the gradient through the entropy.
     """
-    return score_tokens(
-        base_lm(lm),
+    base = base_lm(lm)
+    # A sharded model has its weights within a forward method only, which this is one of then.
+    score: Any = base.score_tokens if isinstance(base, FSDPModule) else partial(score_tokens, base)
+    return score(
         batch,
         temperature=temperature,
         chunk=chunk,
