@@ -19,6 +19,8 @@ from lit_narrative.lm.tokens import tokenizer_files, tokenizer_from_files
 
 LANGUAGE_MODEL = "language_model"
 PREFIX = "lm."
+REFERENCE = "reference"
+"""What a reference policy is called: a module beside the policy, or a set of adapters within it."""
 
 
 def store_language_model(
@@ -37,7 +39,8 @@ def store_language_model(
     if named:
         trained = {PREFIX + name for name, parameter in lm.named_parameters() if parameter.requires_grad}
         state = checkpoint["state_dict"]
-        for name in [name for name in state if name.startswith(PREFIX) and name not in trained]:
+        kept = {name for name in state if name in trained or _of_reference(name)}
+        for name in [name for name in state if name.startswith(PREFIX) and name not in kept]:
             del state[name]
     checkpoint[LANGUAGE_MODEL] = {
         "config": _plain(base_lm(lm).config.to_dict()),
@@ -49,12 +52,39 @@ def store_language_model(
 def restore_language_model(
     checkpoint: dict[str, Any], *, dtype: Dtype = "float32", attention: Attention = "sdpa"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Build the model (random weights, or the named base of adapters) and the tokenizer of a checkpoint."""
-    stored = checkpoint[LANGUAGE_MODEL]
-    tokenizer = tokenizer_from_files(stored["tokenizer"])
+    """Build the model (random weights, or the named base of adapters) and the tokenizer of a checkpoint.
+
+    Raises:
+        UserError: if it holds no language model.
+    """
+    stored, tokenizer = _stored(checkpoint), stored_tokenizer(checkpoint)
     if stored["base"]:
         return load_lm(stored["base"], dtype=dtype, attention=attention), tokenizer
     return build_lm(config_from_dict(stored["config"]), dtype=dtype, attention=attention), tokenizer
+
+
+def stored_tokenizer(checkpoint: dict[str, Any]) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint."""
+    return tokenizer_from_files(_stored(checkpoint)["tokenizer"])
+
+
+def fits(checkpoint: dict[str, Any], lm: nn.Module, base: Any) -> bool:
+    """Whether ``lm`` is the model that :func:`restore_language_model` would build, but for weights in the file.
+
+    Args:
+        checkpoint: what Lightning has read.
+        lm: a model, with or without adapters.
+        base: where it came from, which matters if the file holds adapters only.
+    """
+    stored = _stored(checkpoint)
+    return stored["base"] in (None, base) and stored["config"] == _plain(base_lm(lm).config.to_dict())
+
+
+def _stored(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    if LANGUAGE_MODEL not in checkpoint:
+        raise UserError("this checkpoint holds no language model; was it written by another module or package?")
+    stored: dict[str, Any] = checkpoint[LANGUAGE_MODEL]
+    return stored
 
 
 def read_language_model(
@@ -68,6 +98,7 @@ def read_language_model(
     checkpoint = load_checkpoint(path)
     if LANGUAGE_MODEL not in checkpoint:
         raise UserError(f"{path} holds no language model; give a checkpoint that SFTModule or GRPOModule wrote")
+    drop_reference(checkpoint["state_dict"])
     lm, tokenizer = restore_language_model(checkpoint, dtype=dtype, attention=attention)
     weights = {
         name.removeprefix(PREFIX): value for name, value in checkpoint["state_dict"].items() if name.startswith(PREFIX)
@@ -89,11 +120,21 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise UserError(f"no checkpoint at '{path}'; train one first or give another path")
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"'{path}' is no checkpoint that can be read safely: {reason}") from error
     return checkpoint
+
+
+def drop_reference(state: dict[str, torch.Tensor]) -> None:
+    """Take the weights of a reference policy out of ``state``: they are of no use but to learn on."""
+    for name in [name for name in state if _of_reference(name)]:
+        del state[name]
+
+
+def _of_reference(name: str) -> bool:
+    return name.startswith(f"{REFERENCE}.") or f".{REFERENCE}." in name
 
 
 def check_adapters(lm: nn.Module, state: Mapping[str, torch.Tensor]) -> None:

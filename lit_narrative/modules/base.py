@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
@@ -14,7 +15,7 @@ from torchmetrics import MeanMetric
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError, check_least
-from lit_narrative.lm.checkpoint import LANGUAGE_MODEL, check_adapters, load_checkpoint, store_language_model
+from lit_narrative.lm.checkpoint import check_adapters, fits, load_checkpoint, store_language_model, stored_tokenizer
 from lit_narrative.lm.examples import LongExamples, example_batch
 from lit_narrative.lm.load import Attention, Dtype, Lora, ScratchModel, max_positions
 from lit_narrative.lm.logprobs import CompletionBatch, score_completions
@@ -22,6 +23,7 @@ from lit_narrative.lm.optimizer import Schedule, adamw, schedule_by_step
 from lit_narrative.lm.policy import PolicySource
 from lit_narrative.lm.prompts import LongPrompts, PromptReader
 from lit_narrative.lm.sampler import LoopSampler, Request, Sampler, SamplingParams
+from lit_narrative.lm.shard import gathered, shard
 from lit_narrative.lm.tokens import TrainedTokenizer
 from lit_narrative.modules.gradients import GradientGuard
 from lit_narrative.modules.narrative import NarrativeModule
@@ -124,14 +126,24 @@ class LanguageModule(NarrativeModule):
         return Path(self.trainer.default_root_dir, "tokenizer")
 
     def configure_model(self) -> None:
-        """Build the model; does nothing if it is built, or if a checkpoint outside a Trainer will bring it."""
-        if self.ready or self._trainer is None:
+        """Build the model, unless it is built or a checkpoint outside a Trainer will bring it; shard what is built."""
+        if self._trainer is None:
             return
-        if self.trainer.ckpt_path:
+        if not self.ready and self.trainer.ckpt_path:
             # Resumed or tested from the command line: the checkpoint says what to build; Lightning loads it later.
-            self.on_load_checkpoint(load_checkpoint(self.trainer.ckpt_path))
-        else:
+            self.adopt(*self.source.restore(load_checkpoint(self.trainer.ckpt_path)))
+        elif not self.ready:
             self.adopt(*self.source.build(self._tokenizer_folder))
+        self.share_out()
+
+    def share_out(self) -> None:
+        """Give each process its part of every model in this module, where the strategy is for that (``fsdp2``)."""
+        if self.device_mesh is None:
+            return
+        dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
+        for part in self.children():
+            if next(part.parameters(), None) is not None:
+                shard(part, self.device_mesh["data_parallel"], dtype)
 
     def adopt(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
         """Take a model and its tokenizer as the policy."""
@@ -146,10 +158,12 @@ class LanguageModule(NarrativeModule):
         checkpoint["gradients"] = self.guard.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the model and the tokenizer that the weights belong to, whatever was built before."""
-        if LANGUAGE_MODEL not in checkpoint:
-            raise UserError("this checkpoint holds no language model; was it written by another module or package?")
-        self.adopt(*self.source.restore(checkpoint))
+        """Take the model and the tokenizer that the weights belong to; one that is the same is not built again."""
+        if self.ready and fits(checkpoint, self.lm, self.source.model):
+            self.tokenizer = stored_tokenizer(checkpoint)
+        else:
+            self.adopt(*self.source.restore(checkpoint))
+            self.share_out()
         if self.lora:
             check_adapters(self.lm, checkpoint["state_dict"])
         if "gradients" in checkpoint:
@@ -275,7 +289,7 @@ class LanguageModule(NarrativeModule):
         ]
         self.lm.eval()
         try:
-            with self.precision():
+            with self.precision(), gathered(self.lm):
                 return self.sampler.sample(self.lm, self.tokenizer, requests, params or self.sampling)
         finally:
             self.train(self.training)
