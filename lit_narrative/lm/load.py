@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConf
 from transformers.pytorch_utils import Conv1D
 
 from lit_narrative.errors import UserError
+from lit_narrative.lm.fused import use_faster_modules
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Attention = Literal["sdpa", "eager", "flash_attention_2", "flex_attention"]
@@ -108,7 +109,8 @@ def build_lm(
     """A causal LM with random weights drawn from ``seed``; the global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), attn_implementation=attention)
+        lm = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), attn_implementation=attention)
+    return use_faster_modules(lm)
 
 
 def load_lm(name: str, *, dtype: Dtype = "float32", attention: Attention = "sdpa") -> PreTrainedModel:
@@ -118,13 +120,14 @@ def load_lm(name: str, *, dtype: Dtype = "float32", attention: Attention = "sdpa
         UserError: if there is none, with what was looked for.
     """
     try:
-        return AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype), attn_implementation=attention)
+        lm = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype), attn_implementation=attention)
     except (OSError, ValueError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
             f"no causal language model at '{name}' ({reason}); give a hub name, a folder with config.json and "
             "weights, a .ckpt file of this package, or sizes such as `model: {architecture: llama, layers: 2}`"
         ) from error
+    return use_faster_modules(lm)
 
 
 def config_from_dict(values: dict[str, Any]) -> PretrainedConfig:
