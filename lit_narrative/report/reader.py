@@ -23,6 +23,7 @@ from lit_narrative.report.run import (
     Run,
     Sample,
     TopState,
+    TrainingSample,
 )
 
 BEFORE, AFTER = "test_sft", "test_final"
@@ -79,12 +80,40 @@ def read_test(job: Path) -> HeldOutTest:
 
 def read_job(job: Path) -> Job:
     """Read a training job."""
-    config = job / "config.yaml"
+    config, table = job / "config.yaml", job / "samples" / "train.csv"
     return Job(
         name=job.name,
         curves=read_curves(job / "metrics.csv"),
         config=config.read_text(encoding="utf-8") if config.is_file() else None,
         cycles=tuple(_cycle(read_record(path)) for path in sorted(job.glob("sae/cycle_*/features.json"))),
+        rollouts=tuple(read_training_samples(table)) if table.is_file() else (),
+    )
+
+
+def read_training_samples(path: Path) -> list[TrainingSample]:
+    """Read the table of the callback ``SampleTable``.
+
+    Raises:
+        UserError: a column is missing, or a cell is not a number.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        csv.field_size_limit(2**31 - 1)  # a text may be longer than what csv takes for a damaged file
+        rows = list(csv.DictReader(file, restkey="", restval=""))
+    return [_training_sample(path, row) for row in rows]
+
+
+def _training_sample(path: Path, row: dict[str, str]) -> TrainingSample:
+    if missing := {"step", "prompt", "text", "reward", "advantage", "finished"} - row.keys():
+        raise UserError(f"{path}: column '{min(missing)}' is missing; the callback SampleTable writes it")
+    scores = {name.removeprefix("rewards/"): cell for name, cell in row.items() if name.startswith("rewards/")}
+    return TrainingSample(
+        step=int(_cell(path, "step", row["step"])),
+        prompt=row["prompt"],
+        text=row["text"],
+        reward=_cell(path, "reward", row["reward"]) if row["reward"] else None,
+        rewards={name: _cell(path, f"rewards/{name}", cell) for name, cell in scores.items() if cell},
+        advantage=_cell(path, "advantage", row["advantage"]) if row["advantage"] else None,
+        finished=row["finished"] == "True",
     )
 
 

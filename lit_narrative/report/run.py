@@ -143,6 +143,29 @@ class Cycle:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingSample:
+    """One completion that training learned from.
+
+    Attributes:
+        step: the optimizer step.
+        prompt: what it continues.
+        text: the completion.
+        reward: weighted sum of its rewards, in units of their own; None if no reward could score it.
+        rewards: each reward by name; missing where it could not score.
+        advantage: what the sum was worth beside its rivals; None if it was not learned from.
+        finished: whether the policy itself ended it.
+    """
+
+    step: int
+    prompt: str
+    text: str
+    reward: float | None
+    rewards: Mapping[str, float]
+    advantage: float | None
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A training job.
 
@@ -151,12 +174,14 @@ class Job:
         curves: by metric name, ``epoch`` among them.
         config: its settings as YAML text.
         cycles: the SAEs it has refreshed.
+        rollouts: the latest table of completions that it learned from.
     """
 
     name: str
     curves: Mapping[str, Curve]
     config: str | None
     cycles: tuple[Cycle, ...]
+    rollouts: tuple[TrainingSample, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,8 @@ def training(run: Run) -> Section:
             "components": _components(job, run),
             "cycles": _cycle_rows(job.curves),
             "health": figures(job.curves, HEALTH, _cycle_marks(job)),
+            "rollouts": job.rollouts,
+            "reward_names": list(dict.fromkeys(name for sample in job.rollouts for name in sample.rewards)),
         }
         for job in run.jobs.values()
         if "reward" in job.curves

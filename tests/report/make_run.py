@@ -88,7 +88,7 @@ def make_warm_start(job: Path, rng: np.random.Generator) -> None:
     rows += [
         {"step": step, "epoch": 0, "val/perplexity": 1.9 + 40 * np.exp(-step / 90)} for step in range(99, 700, 100)
     ]
-    write_metrics(job / "metrics.csv", rows)
+    write_table(job / "metrics.csv", rows)
     write_text(
         job / "config.yaml", "seed_everything: 0\nmodel:\n  class_path: SFTModule\n  init_args:\n    lr: 0.003\n"
     )
@@ -104,10 +104,31 @@ def make_cycles(job: Path, rng: np.random.Generator, significant: bool) -> None:
         rows.append({**last, "val/reward": total(SFT) + 0.13 * done, **validation})
         rows.append({**last, **cycle_row(cycle, done)})
         write_json(job / "sae" / f"cycle_{cycle:03d}" / "features.json", make_features(cycle, rng, significant))
-    write_metrics(job / "metrics.csv", rows)
+    write_table(job / "metrics.csv", rows)
+    write_table(job / "samples" / "train.csv", make_rollouts(steps, rng))
     write_text(
-        job / "config.yaml", "seed_everything: 0\nmodel:\n  class_path: GRPOModule\n  init_args:\n    beta: 0.04\n"
+        job / "config.yaml",
+        "seed_everything: 0\nmodel:\n  class_path: GRPOModule\n  init_args:\n    loss:\n      beta: 0.04\n",
     )
+
+
+def make_rollouts(step: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    rows = []
+    for index, advantage in enumerate((0.87, -0.87, None)):
+        premise, rewards = example(index, 1, RICH, "train"), {f"rewards/{name}": rng.random() for name in COMPONENTS}
+        rows.append(
+            {
+                "step": step,
+                "prompt": premise.prompt,
+                "text": premise.completion,
+                "reward": 0.5 + (advantage or 0) / 4,
+                **rewards,
+                "rewards/feature_quality": None if advantage is None else 0.41,
+                "advantage": advantage,
+                "finished": index != 1,
+            }
+        )
+    return rows
 
 
 def cycle_row(cycle: int, done: float) -> dict[str, float]:
@@ -187,7 +208,7 @@ def make_feature(latent: int, rank: int, rng: np.random.Generator, significant: 
     }
 
 
-def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     names = list(dict.fromkeys(name for row in rows for name in row))
     with path.open("w", newline="", encoding="utf-8") as file:

@@ -10,7 +10,7 @@ from lit_narrative.files import write_jsonl
 from lit_narrative.report.page import SECTIONS, build_page
 from lit_narrative.report.reader import read_run
 from lit_narrative.report.run import Run
-from tests.report.make_run import edit_json
+from tests.report.make_run import edit_json, write_table
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 ATTACK = "</pre></script><script>alert(1)</script><img src=x onerror=alert(1)>\"'>&{{ 7*7 }}\x00\u202e"
@@ -80,6 +80,8 @@ def test_hostile_texts_are_escaped_and_bounded(out: Path) -> None:
         write_jsonl(out / job / "samples" / "test.jsonl", [row, {**row, "text": world}] * 8)
         edit_json(out / job / "verifiers" / "test.json", components={ATTACK: 0.5})
     (out / "cycle" / "config.yaml").write_text(ATTACK * 20_000, "utf-8")
+    row = {"step": 1, "prompt": ATTACK * 99, "text": ATTACK * 20_000, "reward": 0, f"rewards/{ATTACK}": 0}
+    write_table(out / "cycle" / "samples" / "train.csv", [{**row, "advantage": 0, "finished": True}] * 8)
     page = build_page(read_run(out))
     checker = check(page)
     assert not checker.tags.keys() - tags.keys() and "onerror" not in checker.attributes

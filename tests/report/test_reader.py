@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from lit_narrative.errors import UserError
-from lit_narrative.report.reader import read_curves, read_run
+from lit_narrative.report.reader import read_curves, read_run, read_training_samples
 from tests.report.make_run import CYCLES, FINAL, STEPS, edit_json
 
 
@@ -102,3 +102,30 @@ def test_significant_features_beyond_the_list_are_counted(out: Path) -> None:
 def test_a_job_that_has_not_finished_has_no_time(out: Path) -> None:
     edit_json(out / "cycle" / "job.json", finished=None)
     assert list(read_run(out).seconds) == ["sft", "test_sft", "test_final"]
+
+
+def test_the_table_of_rollouts_is_read(out: Path) -> None:
+    first, second, third = read_run(out).jobs["cycle"].rollouts
+    assert (first.step, first.advantage, first.finished) == (CYCLES * STEPS, 0.87, True)
+    assert first.rewards["feature_quality"] == 0.41 and first.reward == pytest.approx(0.7175)
+    assert (second.advantage, second.finished) == (-0.87, False)
+    assert third.advantage is None and "feature_quality" not in third.rewards and "valid_json" in third.rewards
+    assert read_run(out).jobs["sft"].rollouts == ()
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("step,prompt,text,reward,finished\n", None),
+        ("step,prompt,text,reward,finished\n1,a,b,0.5,True\n", "column 'advantage' is missing"),
+        ("step,prompt,text,reward,advantage,finished\n1,a,b,high,0,True\n", "column 'reward' holds 'high'"),
+    ],
+)
+def test_a_damaged_table_of_rollouts_is_named(tmp_path: Path, table: str, message: str | None) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text(table, "utf-8")
+    if message is None:
+        assert read_training_samples(path) == []
+    else:
+        with pytest.raises(UserError, match=rf"train\.csv: {message}"):
+            read_training_samples(path)

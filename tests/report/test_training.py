@@ -49,3 +49,20 @@ def test_the_warm_start_is_not_among_the_rl_jobs(run: Run) -> None:
 def test_a_reward_logged_once_can_be_drawn(run: Run) -> None:
     job = Job("grpo", {"reward": ((0, 0.5),)}, None, ())
     assert "<figcaption>Reward</figcaption>" in training(replace(run, jobs={"grpo": job})).body
+
+
+def test_the_latest_rollouts_are_shown_with_rewards_and_advantage(run: Run) -> None:
+    table = str(training(run).body).split("What it learned from, at step 42")[1].split("</table>")[0]
+    assert table.count("<tr>") == 1 + 3
+    head, first, second, third = table.split("<tr>")[1:]
+    assert [name in head for name in ("prompt", "text", "reward", "valid_json", "feature_quality", "advantage")] == [
+        True
+    ] * 6
+    assert "+0.870" in first and "0.718" in first and "0.410" in first and "Storyworld" in first
+    assert "−0.870" in second and "cut off" in second and "cut off" not in first
+    assert third.count(">–</td>") == 2
+
+
+def test_without_such_a_table_nothing_is_said(run: Run) -> None:
+    bare = replace(run, jobs={"cycle": replace(run.jobs["cycle"], rollouts=())})
+    assert "What it learned from" not in training(bare).body
