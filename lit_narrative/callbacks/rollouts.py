@@ -47,6 +47,8 @@ class RolloutCallback(Callback):
 class SampleTable(RolloutCallback):
     """A few rollouts with their rewards as a table, for the loggers that show tables, and as ``samples/train.csv``.
 
+    The file holds the latest table; the report shows it.
+
     Args:
         rows: completions of the table, from the first groups of the window.
         every_n_windows: how often.
@@ -74,8 +76,8 @@ class SampleTable(RolloutCallback):
         self._windows += 1
         if not due or not trainer.is_global_zero or dry_run(trainer):
             return
-        table = [list(row.values()) for row in rollout_rows(scored)[: self.rows]]
-        columns = list(rollout_rows(scored)[0])
+        rows = [{"step": trainer.global_step, **row} for row in rollout_rows(scored)[: self.rows]]
+        columns, table = list(rows[0]), [list(row.values()) for row in rows]
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([columns, *table])
         write_text(Path(trainer.default_root_dir, "samples", "train.csv"), text.getvalue())

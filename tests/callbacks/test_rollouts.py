@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
+from lightning.pytorch.loggers import WandbLogger
 
 from lit_narrative.callbacks.rollouts import CollapseMonitor, RolloutCallback, RolloutWriter, SampleTable
 from lit_narrative.errors import UserError
@@ -107,8 +109,9 @@ def test_a_few_rollouts_are_shown_as_a_table(tmp_path: Path) -> None:
     windows = Windows()
     run(tmp_path, windows, SampleTable(rows=3, every_n_windows=2))
     header, *rows = table(tmp_path)
-    assert header == COLUMNS
-    assert [row[1] for row in rows] == [rollout.text for rollout in windows.given[2].rollouts[:3]]
+    assert header == ["step", *COLUMNS]
+    assert [row[0] for row in rows] == ["9"] * 3
+    assert [row[2] for row in rows] == [rollout.text for rollout in windows.given[2].rollouts[:3]]
 
 
 def test_the_table_counts_windows_over_a_kill(tmp_path: Path) -> None:
@@ -118,7 +121,7 @@ def test_the_table_counts_windows_over_a_kill(tmp_path: Path) -> None:
     run(tmp_path / "after", after, max_epochs=1)
     first = Windows()
     run(tmp_path / "plain", first, max_epochs=1)
-    assert table(tmp_path / "after")[1][1] == first.given[1].rollouts[0].text
+    assert table(tmp_path / "after")[1][2] == first.given[1].rollouts[0].text
 
 
 @pytest.mark.parametrize("settings", [{"rows": 0}, {"every_n_windows": 0}])
@@ -162,3 +165,18 @@ def test_patience_outlives_a_kill(tmp_path: Path) -> None:
     seen = Windows()
     run(tmp_path, seen, after, max_epochs=3)
     assert len(seen.given) == 1
+
+
+def test_wandb_gets_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    windows, logger = Windows(), WandbLogger(save_dir=tmp_path, project="tests", offline=True)
+    try:
+        run(tmp_path, windows, SampleTable(rows=3), logger=logger, max_epochs=1)
+    finally:
+        wandb.finish()
+    (file,) = tmp_path.glob("wandb/offline-run-*/files/media/table/samples/train_*.table.json")
+    stored = json.loads(file.read_text())
+    assert stored["columns"] == ["step", *COLUMNS]
+    assert [row[2] for row in stored["data"]] == [r.text for r in windows.given[0].rollouts[:3]]
+    assert [row[3] for row in stored["data"]] == pytest.approx(windows.given[0].totals[:3].tolist())
