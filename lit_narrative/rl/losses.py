@@ -101,10 +101,10 @@ def policy_loss(inputs: LossInputs, window: Window, settings: LossSettings, *, e
     per_token, dropped = _masked(surrogate.term, inputs, step, settings)
     if dropped is not None:
         averages["off_policy_mask/dropped_mean"] = dropped
-    if inputs.reference is not None and settings.beta:
+    if inputs.reference is not None:
         divergence = _divergence(inputs.reference, step, settings)
         averages["kl"] = divergence.detach()
-        if not settings.kl_in_reward:
+        if settings.beta and not settings.kl_in_reward:
             per_token = per_token + settings.beta * divergence
     loss = aggregate(per_token, step.mask, window, settings)
     metrics = {name: _share(values, step.mask, window) for name, values in averages.items()}

@@ -1,6 +1,7 @@
 """Summaries of scored completions, by hand."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +23,9 @@ def test_by_hand() -> None:
             "completions/mean_length": 5,
             "completions/min_length": 2,
             "completions/max_length": 8,
+            "completions/mean_terminated_length": 16 / 3,
+            "completions/min_terminated_length": 2,
+            "completions/max_terminated_length": 8,
             "completions/clipped_ratio": 0.25,
             "rewards/a/mean": 2,
             "rewards/a/std": math.sqrt(2),
@@ -34,3 +38,23 @@ def test_completions_without_a_score_are_left_out() -> None:
     assert found["reward"] == 1
     assert found["frac_reward_zero_std"] == 1
     assert "reward_std" not in found
+
+
+def test_no_completion_ended_itself() -> None:
+    found = rollout_metrics({}, torch.arange(4.0), torch.full((4,), 9.0), torch.zeros(4), 2)
+    assert found["completions/clipped_ratio"] == 1
+    assert found["completions/mean_terminated_length"] == 0
+
+
+def test_no_deviation_is_measured_as_the_advantages_were() -> None:
+    """Two groups, each all alike: no group deviates, the batch does."""
+    rewards = {"a": torch.tensor([1.0, 1, 2, 2]), "b": torch.tensor([0.0, 0, 1, 1])}
+    totals, ones = torch.tensor([1.0, 1, 3, 3]), torch.ones(4)
+
+    def share(**options: Any) -> float:
+        return rollout_metrics(rewards, totals, ones, ones, 2, **options)["frac_reward_zero_std"]
+
+    assert share() == share(scale="none") == share(aggregation="normalize_then_sum") == 1
+    assert share(scale="batch") == 0
+    rewards["b"][0] = 5.0
+    assert share(aggregation="normalize_then_sum") == 0

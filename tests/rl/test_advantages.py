@@ -2,19 +2,30 @@
 
 import math
 from collections.abc import Sequence
+from typing import get_args
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_narrative.rl.advantages import EPS, Scale, group_advantages, nanstd, weighted_sum
+from lit_narrative.errors import UserError
+from lit_narrative.rl.advantages import (
+    EPS,
+    Aggregation,
+    Scale,
+    check_estimator,
+    group_advantages,
+    nanstd,
+    score_advantages,
+    weighted_sum,
+)
 
 NAN = math.nan
 
 
-def close(found: torch.Tensor, expected: Sequence[float]) -> None:
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32), atol=1e-5, rtol=0)
+def close(found: torch.Tensor, expected: Sequence[float], tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32), atol=tolerance, rtol=0)
 
 
 def test_binary_rewards_by_group() -> None:
@@ -81,3 +92,60 @@ def test_deviation() -> None:
     found = nanstd(values)
     close(found[[0, 2], 0], [math.sqrt(2), 0])
     assert found[1].isnan()
+
+
+# --- leave-one-out, several rewards -----------------------------------------------------------------------------------
+
+
+@given(Groups)
+def test_leave_one_out_is_the_mean_of_the_others(sizes: tuple[int, list[list[float]]]) -> None:
+    size, rows = sizes
+    totals = torch.tensor(rows, dtype=torch.float64)
+    others = (totals.sum(1, keepdim=True) - totals) / (size - 1)
+    found = group_advantages(totals.flatten(), size, "none", "rloo")
+    torch.testing.assert_close(found, (totals - others).flatten())
+
+
+def test_leave_one_out_counts_only_who_was_scored() -> None:
+    close(group_advantages(torch.tensor([2.0, NAN, 4, 0, NAN, NAN]), 3, "none", "rloo"), [-2, 0, 2, 0, 0, 0])
+
+
+def test_leave_one_out_with_rewards_of_the_group() -> None:
+    rewards, weights = torch.tensor([[3.0], [1], [0], [4]]), torch.ones(1)
+    totals, found = score_advantages(rewards, weights, 2, estimator="rloo", scale="none")
+    close(totals, [3, 1, 0, 4])
+    close(found, [2, -2, -4, 4])
+
+
+def test_normalised_rewards_count_as_weighted_whatever_their_spread() -> None:
+    """One reward a thousand times the other: summed it decides alone, normalised both speak."""
+    rewards = torch.tensor([[1000.0, 0], [0, 1], [1000, 1], [0, 0]])
+    weights = torch.ones(2)
+    _, summed = score_advantages(rewards, weights, 4)
+    _, normalised = score_advantages(rewards, weights, 4, aggregation="normalize_then_sum")
+    close(summed, [0.865, -0.865, 0.867, -0.867], 1e-2)
+    close(normalised, [0, 0, 1.2247, -1.2247], 1e-3)
+
+
+def test_normalised_rewards_do_not_read_the_scale() -> None:
+    rewards, weights = torch.rand(8, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0.6, 0.3, 0.1])
+    found = [
+        score_advantages(rewards, weights, 4, scale=scale, aggregation="normalize_then_sum")[1]
+        for scale in get_args(Scale)
+    ]
+    assert all(advantages.equal(found[0]) for advantages in found)
+
+
+@pytest.mark.parametrize("aggregation", get_args(Aggregation))
+def test_what_nothing_scored_has_no_advantage(aggregation: Aggregation) -> None:
+    rewards = torch.tensor([[1.0, NAN], [NAN, NAN], [2, 5], [0.5, 1]])
+    totals, advantages = score_advantages(rewards, torch.ones(2), 4, aggregation=aggregation)
+    assert totals.isnan().tolist() == [False, True, False, False]
+    assert advantages[1] == 0
+    assert (advantages[[0, 2, 3]] != 0).all()
+
+
+def test_leave_one_out_would_be_divided_out_again() -> None:
+    with pytest.raises(UserError, match=r"model\.advantage=rloo does nothing beside .*normalize_then_sum"):
+        score_advantages(torch.zeros(4, 1), torch.ones(1), 2, estimator="rloo", aggregation="normalize_then_sum")
+    check_estimator("rloo", "sum_then_normalize")

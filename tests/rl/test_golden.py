@@ -85,7 +85,7 @@ def inputs_of(config: dict[str, Any], logprobs: torch.Tensor, entropy: torch.Ten
 
 
 def rows_of(inputs: LossInputs, rows: slice) -> LossInputs:
-    return LossInputs(*(None if value is None else value[rows] for value in inputs))
+    return LossInputs._make(None if value is None else value[rows] for value in inputs)
 
 
 def own_window(inputs: LossInputs, config: dict[str, Any]) -> Window:

@@ -1,115 +1,323 @@
-"""The clipped surrogate, against a loop over tokens."""
+"""The policy loss against a loop over tokens, and the invariance that the exact window buys."""
 
 import math
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any, get_args
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from lit_narrative.rl.losses import LossSettings, LossType, Window, aggregate, policy_loss
+from lit_narrative.rl.losses import LossInputs, LossOutput, LossSettings, LossType, Window, aggregate, policy_loss
 
-TYPES: tuple[LossType, ...] = ("grpo", "dr_grpo", "dapo")
-SETTINGS = LossSettings("grpo", 0.2, 0.3, 0.1, 7)
+TYPES: tuple[LossType, ...] = get_args(LossType)
+LEVELS = ("token", "sequence", "sentence")
+LENGTHS = (6, 1, 3, 6, 0)
 
 
-def inputs(rows: int = 5, length: int = 6, seed: int = 0) -> dict[str, torch.Tensor]:
+def combinations() -> list[LossSettings]:
+    """Every loss type at every level that it has."""
+    pairs = [(kind, level) for kind in TYPES for level in LEVELS if kind != "vespo" or level == "token"]
+    return [LossSettings(kind, level) for kind, level in pairs]  # type: ignore[arg-type]
+
+
+def name(found: LossSettings) -> str:
+    return f"{found.loss_type}/{found.importance_sampling_level}"
+
+
+def batch(seed: int = 0, lengths: tuple[int, ...] = LENGTHS) -> LossInputs:
+    """Random completions with everything that a loss can ask for."""
     generator = torch.Generator().manual_seed(seed)
+    rows, longest = len(lengths), 6
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    logprobs = -normal(rows, length).abs()
+    logprobs = -normal(rows, longest).abs()
+    return LossInputs(
+        logprobs.requires_grad_(),
+        logprobs.detach() + 0.4 * normal(rows, longest),
+        torch.arange(longest) < torch.tensor(lengths)[:, None],
+        normal(rows),
+        logprobs.detach() + 0.4 * normal(rows, longest),
+        normal(rows, longest).abs().requires_grad_(),
+        logprobs.detach() + 0.4 * normal(rows, longest),
+        normal(rows, longest).exp(),
+        torch.arange(longest).div(2, rounding_mode="floor").expand(rows, -1),
+        normal(rows, longest) > -0.5,
+    )
+
+
+def window_of(inputs: LossInputs, length: int = 7) -> Window:
+    kept = int((inputs.mask if inputs.keep is None else inputs.mask & inputs.keep).sum())
+    return Window(len(inputs.mask), int(inputs.mask.sum()), kept, length)
+
+
+def select(inputs: LossInputs, rows: list[int]) -> LossInputs:
+    return LossInputs._make(None if value is None else value[rows] for value in inputs)
+
+
+def gradients(loss: torch.Tensor, inputs: LossInputs) -> tuple[torch.Tensor, torch.Tensor]:
+    assert inputs.entropy is not None
+    policy, entropy = torch.autograd.grad(loss, (inputs.logprobs, inputs.entropy), allow_unused=True)
+    return policy, torch.zeros_like(inputs.entropy) if entropy is None else entropy
+
+
+# --- against a loop ---------------------------------------------------------------------------------------------------
+
+
+def log_ratio(inputs: LossInputs, row: int, place: int, level: str) -> torch.Tensor:
+    """Logarithm of the ratio of one token, at its level."""
+    difference = inputs.logprobs[row] - inputs.old[row]  # type: ignore[index]
+    places = [t for t in range(len(difference)) if inputs.mask[row, t]]
+    if level == "token":
+        return difference[place]
+    if level == "sentence":
+        sentence = inputs.sentences[row, place]  # type: ignore[index]
+        places = [t for t in places if inputs.sentences[row, t] == sentence]  # type: ignore[index]
+    return torch.stack([difference[t] for t in places]).mean()
+
+
+def token_term(inputs: LossInputs, row: int, place: int, s: LossSettings) -> torch.Tensor:
+    """The policy term of one token, as the papers write it."""
+    advantage, logprob = inputs.advantages[row], inputs.logprobs[row, place]
+    ratio = log_ratio(inputs, row, place, s.importance_sampling_level).exp()
+    if s.loss_type == "cispo":
+        return -min(float(ratio.detach()), 5.0) * advantage * logprob
+    if s.loss_type == "sapo":
+        tau = s.sapo_temperature_pos if advantage > 0 else s.sapo_temperature_neg
+        return -4 / tau / (1 + (-tau * (ratio - 1)).exp()) * advantage
+    if s.loss_type == "vespo":
+        places = [t for t in range(inputs.mask.shape[1]) if inputs.mask[row, t]]
+        w = math.exp(sum(float(log_ratio(inputs, row, t, "token").detach()) for t in places))
+        k, decay = (2.0, 3.0) if advantage >= 0 else (3.0, 2.0)
+        return -(w**k) * math.exp(decay * (1 - w)) * advantage * logprob
+    low, high = 1 - s.epsilon, 1 + (s.epsilon if s.epsilon_high is None else s.epsilon_high)
+    first = ratio if s.delta is None else min(ratio, torch.tensor(s.delta))
+    second = min(max(ratio, torch.tensor(low)), torch.tensor(high))
+    return -min(first * advantage, second * advantage)
+
+
+def loop(inputs: LossInputs, window: Window, s: LossSettings) -> torch.Tensor:
+    total = torch.zeros((), dtype=torch.float64)
+    for row in range(len(inputs.mask)):
+        places = [t for t in range(inputs.mask.shape[1]) if inputs.mask[row, t]]
+        for place in places:
+            difference = inputs.logprobs[row, place] - inputs.reference[row, place]  # type: ignore[index]
+            ratio = log_ratio(inputs, row, place, s.importance_sampling_level).exp()
+            term = token_term(inputs, row, place, s) + s.beta * ratio * ((-difference).exp() + difference - 1)
+            total = total + term / divisor(s.loss_type, len(places), window)
+    return total
+
+
+def divisor(loss_type: LossType, length: int, window: Window) -> float:
     return {
-        "logprobs": logprobs,
-        "old": logprobs + 0.4 * normal(rows, length),
-        "reference": logprobs + 0.4 * normal(rows, length),
-        "advantages": normal(rows),
-        "mask": torch.arange(length) < torch.tensor([6, 1, 3, 6, 0])[:rows, None],
-    }
+        "grpo": window.rows * length,
+        "sapo": window.rows * length,
+        "luspo": window.rows,
+        "dr_grpo": window.rows * window.max_completion_length,
+    }.get(loss_type, window.tokens)
 
 
-def loop(given: dict[str, torch.Tensor], window: Window, settings: LossSettings) -> torch.Tensor:
-    """Token by token, as the papers write it."""
-    loss = torch.zeros((), dtype=torch.float64)
-    for row, advantage in enumerate(given["advantages"]):
-        tokens = [place for place in range(given["mask"].shape[1]) if given["mask"][row, place]]
-        for place in tokens:
-            here, old, reference = (given[name][row, place] for name in ("logprobs", "old", "reference"))
-            ratio = (here - old).exp()
-            clipped = min(max(ratio, 1 - settings.epsilon), 1 + settings.epsilon_high)  # type: ignore[type-var]
-            term = -min(ratio * advantage, clipped * advantage)
-            term = term + settings.beta * ((reference - here).exp() - (reference - here) - 1)
-            if settings.loss_type == "grpo":
-                loss = loss + term / len(tokens) / window.rows
-            elif settings.loss_type == "dr_grpo":
-                loss = loss + term / settings.max_completion_length / window.rows
-            else:
-                loss = loss + term / window.tokens
-    return loss
-
-
-@pytest.mark.parametrize("loss_type", TYPES)
-def test_values_and_gradients_are_those_of_the_loop(loss_type: LossType) -> None:
-    settings, window = replace(SETTINGS, loss_type=loss_type), Window(11, 40)
-    given = inputs()
-    given["logprobs"].requires_grad_()
-    found = policy_loss(**given, window=window, settings=settings).loss
-    expected = loop(given, window, settings)
+@pytest.mark.parametrize("s", combinations(), ids=name)
+def test_values_and_gradients_are_those_of_the_loop(s: LossSettings) -> None:
+    inputs, window = batch()._replace(is_ratio=None, keep=None), Window(11, 40, 40, 7)
+    found, expected = policy_loss(inputs, window, s).loss, loop(inputs, window, s)
     torch.testing.assert_close(found, expected)
-    (a,) = torch.autograd.grad(found, given["logprobs"])
-    (b,) = torch.autograd.grad(expected, given["logprobs"])
-    torch.testing.assert_close(a, b)
-    assert (a[~given["mask"]] == 0).all()
+    gradient, _ = gradients(found, inputs)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, inputs.logprobs)[0])
+    assert (gradient[~inputs.mask] == 0).all()
+
+
+def test_two_sided_clipping_is_that_of_the_loop() -> None:
+    s, window = LossSettings("grpo", delta=1.5, epsilon_high=0.3), Window(11, 40, 40, 7)
+    inputs = batch(seed=3)._replace(is_ratio=None, keep=None)
+    found = policy_loss(inputs, window, s).loss
+    torch.testing.assert_close(found, loop(inputs, window, s))
+    assert found != policy_loss(inputs, window, replace(s, delta=None)).loss
 
 
 def test_one_token_by_hand() -> None:
     """Ratio 1.5 with a good advantage is clipped at 1.3, with a bad one it is not."""
     ratio = torch.tensor([[math.log(1.5)], [math.log(1.5)], [math.log(0.5)], [math.log(0.5)]])
-    old, mask = torch.zeros(4, 1), torch.ones(4, 1, dtype=torch.bool)
-    advantages = torch.tensor([1.0, -1, 1, -1])
-    output = policy_loss(ratio, old, None, advantages, mask, Window(1, 1), SETTINGS)
-    torch.testing.assert_close(output.loss, torch.tensor(-1.3 + 1.5 - 0.5 + 0.8))
-    assert (int(output.clipped_low), int(output.clipped_high), float(output.kl)) == (1, 1, 0.0)
+    mask, advantages = torch.ones(4, 1, dtype=torch.bool), torch.tensor([1.0, -1, 1, -1])
+    inputs = LossInputs(ratio, torch.zeros(4, 1), mask, advantages)
+    output = policy_loss(inputs, Window(4, 4, 4, 1), LossSettings("luspo", epsilon_high=0.3, beta=0.0))
+    torch.testing.assert_close(output.loss, torch.tensor((-1.3 + 1.5 - 0.5 + 0.8) / 4))
+    found = {key: float(value) for key, value in {**output.metrics, **output.extremes}.items()}
+    shares = {"clip_ratio/low_mean": 0.25, "clip_ratio/high_mean": 0.25, "clip_ratio/region_mean": 0.5}
+    ends = {"clip_ratio/low_min": 0.0, "clip_ratio/high_max": 1.0}
+    assert found == pytest.approx({**shares, **ends, "policy_loss": float(output.loss)})
 
 
-@pytest.mark.parametrize("loss_type", TYPES)
-def test_the_cut_of_a_window_changes_nothing(loss_type: LossType) -> None:
-    """Invariant 3 in the loss itself: any rows together, in any order."""
-    settings = replace(SETTINGS, loss_type=loss_type)
-    given = inputs()
-    window = Window(5, int(given["mask"].sum()))
-    whole = policy_loss(**given, window=window, settings=settings)
-    for parts in ([[0, 1], [2, 3, 4]], [[4], [2, 0], [3, 1]]):
-        outputs = [
-            policy_loss(**{name: value[rows] for name, value in given.items()}, window=window, settings=settings)
-            for rows in parts
-        ]
-        for place, name in enumerate(whole._fields):
-            torch.testing.assert_close(sum(output[place] for output in outputs), whole[place], msg=name)
+# --- the exact window -------------------------------------------------------------------------------------------------
 
 
-def test_on_policy_gradient_is_advantage_times_score() -> None:
-    given = inputs()
-    given["old"] = given["logprobs"].clone()
-    given["logprobs"].requires_grad_()
-    settings = replace(SETTINGS, loss_type="dapo")
-    window = Window(5, int(given["mask"].sum()))
-    loss = policy_loss(**{**given, "reference": None}, window=window, settings=settings).loss
-    (gradient,) = torch.autograd.grad(loss, given["logprobs"])
-    torch.testing.assert_close(gradient, -given["advantages"][:, None] * given["mask"] / window.tokens)
+def combined(outputs: list[LossOutput]) -> tuple[dict[str, float], dict[str, float]]:
+    metrics = {key: sum(float(o.metrics[key]) for o in outputs) for key in outputs[0].metrics}
+    ends: dict[str, Any] = {"min": min, "max": max}
+    extremes = {key: ends[key[-3:]](float(o.extremes[key]) for o in outputs) for key in outputs[0].extremes}
+    return metrics, extremes
 
 
-def test_masked_tokens_count_for_nothing() -> None:
-    given, window = inputs(), Window(5, 16)
-    junk = {**given, "logprobs": given["logprobs"].where(given["mask"], -3.0)}
-    junk["reference"] = junk["reference"].where(given["mask"], 2.0)
-    for loss_type in TYPES:
-        settings = replace(SETTINGS, loss_type=loss_type)
-        a, b = (policy_loss(**rows, window=window, settings=settings) for rows in (given, junk))
-        torch.testing.assert_close(a, b)
+@pytest.mark.parametrize("s", combinations(), ids=name)
+@given(order=st.permutations(range(len(LENGTHS))), cuts=st.sets(st.integers(1, 4)), seed=st.integers(0, 3))
+@settings(max_examples=15, deadline=None)
+def test_the_cut_of_a_window_changes_nothing(s: LossSettings, order: list[int], cuts: set[int], seed: int) -> None:
+    """Invariant 3 in the loss itself, for every type with all masks: any rows together, in any order."""
+    s = replace(s, off_policy_mask_threshold=0.05)
+    inputs = batch(seed)
+    window = window_of(inputs)
+    whole = policy_loss(inputs, window, s, entropy_coef=0.3)
+    edges = [0, *sorted(cuts), len(order)]
+    parts = [select(inputs, order[a:b]) for a, b in pairwise(edges)]
+    outputs = [policy_loss(part, window, s, entropy_coef=0.3) for part in parts]
+    loss = torch.stack([output.loss for output in outputs]).sum()
+    torch.testing.assert_close(loss, whole.loss)
+    for found, expected in zip(gradients(loss, inputs), gradients(whole.loss, inputs), strict=True):
+        torch.testing.assert_close(found, expected)
+    for found_logs, logs in zip(combined(outputs), combined([whole]), strict=True):
+        assert found_logs == pytest.approx(logs)
+
+
+def test_bnpo_is_dapo_on_the_whole_window() -> None:
+    inputs = batch()
+    a, b = (policy_loss(inputs, window_of(inputs), LossSettings(kind)) for kind in ("bnpo", "dapo"))  # type: ignore[arg-type]
+    assert a.loss == b.loss
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TYPES if kind not in ("cispo", "vespo", "sapo")])
+def test_on_policy_gradient_is_advantage_times_score(kind: LossType) -> None:
+    inputs = batch()._replace(old=None, reference=None, is_ratio=None, keep=None)
+    window = window_of(inputs)
+    gradient, _ = gradients(policy_loss(inputs, window, LossSettings(kind, beta=0.0)).loss, inputs)
+    lengths = inputs.mask.sum(1).tolist()
+    weights = torch.tensor([1 / divisor(kind, max(length, 1), window) for length in lengths], dtype=torch.float64)
+    torch.testing.assert_close(gradient, -(inputs.advantages * weights)[:, None] * inputs.mask)
+
+
+@pytest.mark.parametrize("kind", ["cispo", "vespo", "sapo"])
+def test_on_policy_all_weights_are_one(kind: LossType) -> None:
+    """The gradients of the unclipped losses agree there: the sigmoid of SAPO has slope 1 at ratio 1."""
+    inputs = batch()._replace(old=None, reference=None, is_ratio=None, keep=None)
+    window = window_of(inputs)
+    plain: LossType = "grpo" if kind == "sapo" else "dapo"
+    a, b = (gradients(policy_loss(inputs, window, LossSettings(k, beta=0.0)).loss, inputs)[0] for k in (kind, plain))
+    torch.testing.assert_close(a, b)
+
+
+# --- masks and multipliers --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("s", combinations(), ids=name)
+def test_masked_tokens_count_for_nothing_whatever_stands_there(s: LossSettings) -> None:
+    s = replace(s, off_policy_mask_threshold=0.05)
+    inputs = batch()
+    window = window_of(inputs)
+
+    def junk(values: torch.Tensor | None) -> torch.Tensor:
+        assert values is not None
+        return values.detach().masked_fill(~inputs.mask, torch.nan)
+
+    spoilt = inputs._replace(
+        logprobs=junk(inputs.logprobs).requires_grad_(),
+        old=junk(inputs.old),
+        reference=junk(inputs.reference),
+        sampler=junk(inputs.sampler),
+        entropy=inputs.entropy,
+    )
+    a, b = (policy_loss(part, window, s) for part in (inputs, spoilt))
+    torch.testing.assert_close(a, b)
+    torch.testing.assert_close(gradients(a.loss, inputs)[0], gradients(b.loss, spoilt)[0])
+
+
+def test_masks_and_correction_spare_the_divergence() -> None:
+    inputs, s = batch(), LossSettings("dapo", beta=0.5)
+    window = window_of(inputs)
+    nothing = inputs._replace(keep=torch.zeros_like(inputs.mask), is_ratio=torch.full((5, 1), 7.0))
+    output = policy_loss(nothing, window, s)
+    assert output.loss.item() == pytest.approx(0.5 * float(output.metrics["kl"]))
+    assert policy_loss(inputs, window, s).metrics["kl"] == output.metrics["kl"]
+
+
+def test_the_correction_for_a_foreign_sampler_is_a_factor() -> None:
+    inputs, window, s = batch()._replace(keep=None), Window(5, 16, 16, 7), LossSettings("dapo", beta=0.0)
+    twice = inputs._replace(is_ratio=torch.full((5, 1), 2.0, dtype=torch.float64))
+    once = policy_loss(inputs._replace(is_ratio=None), window, s).loss
+    torch.testing.assert_close(policy_loss(twice, window, s).loss, 2 * once)
+
+
+def test_the_off_policy_mask_prefers_the_sampler() -> None:
+    """Without one the old policy stands for it."""
+    inputs, s = batch(seed=1), LossSettings("dapo", off_policy_mask_threshold=0.0, beta=0.0)
+    inputs, window = inputs._replace(advantages=-inputs.advantages.abs()), window_of(inputs)
+    sampler = inputs.logprobs.detach() + 1.0  # every completion is less likely now
+    gone = policy_loss(inputs._replace(sampler=sampler), window, s)
+    assert gone.loss.item() == 0
+    assert float(gone.metrics["off_policy_mask/dropped_mean"]) == pytest.approx(4 / 5)  # one completion is empty
+    same = inputs._replace(sampler=inputs.old)
+    assert policy_loss(inputs._replace(sampler=None), window, s).loss == policy_loss(same, window, s).loss
+
+
+def test_entropy_bonus() -> None:
+    """-c times the mean entropy of the tokens that it acts on; its gradient too."""
+    inputs, s = batch(), LossSettings("grpo")
+    window = window_of(inputs)
+    acting = inputs.mask & inputs.keep  # type: ignore[operator]
+    mean = inputs.entropy[acting].mean()  # type: ignore[index]
+    plain, with_bonus = (policy_loss(inputs, window, s, entropy_coef=c) for c in (0.0, 0.3))
+    torch.testing.assert_close(with_bonus.loss, plain.loss - 0.3 * mean)
+    assert with_bonus.metrics["policy_loss"] == plain.loss
+    torch.testing.assert_close(with_bonus.metrics["entropy_bonus"], mean.detach())
+    torch.testing.assert_close(with_bonus.metrics["entropy"], inputs.entropy[inputs.mask].mean().detach())  # type: ignore[index]
+    _, gradient = gradients(with_bonus.loss, inputs)
+    torch.testing.assert_close(gradient, -0.3 * acting.double() / acting.sum())
+
+
+def test_advantages_of_tokens() -> None:
+    """A column of equal advantages is the same as one for the row."""
+    inputs, s = batch(), LossSettings("grpo", "sequence")
+    window = window_of(inputs)
+    spread = inputs._replace(advantages=inputs.advantages[:, None].expand(-1, 6))
+    torch.testing.assert_close(policy_loss(spread, window, s).loss, policy_loss(inputs, window, s).loss)
+
+
+def test_divergence_in_the_reward_stays_out_of_the_loss() -> None:
+    inputs = batch()
+    window = window_of(inputs)
+    inside, outside, none = (
+        policy_loss(inputs, window, LossSettings("dapo", **options))
+        for options in ({"kl_in_reward": True}, {"use_bias_correction_kl": False}, {"beta": 0.0})  # type: ignore[arg-type]
+    )
+    assert inside.loss == none.loss != outside.loss
+    assert inside.metrics["kl"] == outside.metrics["kl"]
+    assert none.metrics["kl"] > outside.metrics["kl"] / 2  # without weight it is still watched
+
+
+def test_what_is_logged_has_no_gradient() -> None:
+    inputs = batch()
+    output = policy_loss(inputs, window_of(inputs), LossSettings("grpo"), entropy_coef=0.1)
+    assert output.loss.requires_grad
+    assert not any(value.requires_grad for value in (*output.metrics.values(), *output.extremes.values()))
 
 
 def test_an_empty_window_has_no_loss() -> None:
-    mask = torch.zeros(2, 3, dtype=torch.bool)
-    for loss_type in TYPES:
-        assert aggregate(torch.ones(2, 3), mask, Window(2, 0), replace(SETTINGS, loss_type=loss_type)) == 0
+    nothing = batch(lengths=(0, 0))
+    for kind in TYPES:
+        output = policy_loss(nothing, window_of(nothing), LossSettings(kind), entropy_coef=0.1)
+        assert output.loss == 0
+        assert all(value == 0 for key, value in output.metrics.items() if key != "vespo/phi_seq_mean")
+        assert all(value.isinf() for value in output.extremes.values())
+    assert aggregate(torch.ones(2, 3), torch.zeros(2, 3, dtype=torch.bool), Window(2, 0, 0, 5), LossSettings()) == 0
+
+
+def test_missing_inputs_are_named() -> None:
+    inputs = batch()
+    with pytest.raises(ValueError, match=r"beta=0\.04 needs log-probabilities of the reference"):
+        policy_loss(inputs._replace(reference=None), window_of(inputs), LossSettings())
+    with pytest.raises(ValueError, match=r"bonus of weight 0\.1 needs the entropy of each token"):
+        policy_loss(inputs._replace(entropy=None), window_of(inputs), LossSettings(), entropy_coef=0.1)
+    with pytest.raises(ValueError, match="sentence level needs the sentence of each token"):
+        policy_loss(inputs._replace(sentences=None), window_of(inputs), LossSettings("grpo", "sentence"))
