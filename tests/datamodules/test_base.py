@@ -1,11 +1,13 @@
 """A task as data: views, loaders, and the order of rows."""
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, Trainer, seed_everything
 from torch.multiprocessing import ProcessRaisedException
 
 from lit_narrative.datamodules.base import EpochSampler, Split, TaskDataModule
@@ -14,7 +16,7 @@ from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.views import Labelled, Prompt
-from tests.helpers import Recorder, TinyTask, fit, sizes, tiny_lm, tokenizer, tokenizer_folder, trainer
+from tests.helpers import LowTokens, Recorder, TinyTask, fit, sizes, tiny_lm, tokenizer, tokenizer_folder, trainer
 
 
 class Moods(TaskDataModule):
@@ -159,3 +161,104 @@ def test_epochs_see_the_rows_in_another_order(tmp_path: Path) -> None:
 def test_the_tokenizer_reads_the_training_examples() -> None:
     data = TinyTask(rows=3)
     assert list(data.tokenizer_texts()) == [row.prompt + row.completion for row in data.examples("train")]
+
+
+class Bare(TaskDataModule):
+    """Prompts alone, every third of them long; each split has others."""
+
+    def prompts(self, split: Split) -> list[Prompt]:
+        return [Prompt(f"{split} {n}" + n % 3 // 2 * " and no more than that", {"index": n}) for n in range(9)]
+
+    def reward_functions(self, names: Sequence[str]) -> dict[str, Any]:
+        return {name: LowTokens() for name in names}
+
+
+class Seen(Recorder):
+    """Keeps what each loader gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prompts: dict[str, list[str]] = {"val": [], "test": [], "predict": []}
+
+    def on_validation_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        self.prompts["val"] += [prompt.text for prompt in batch]
+
+    def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        self.prompts["test"] += [prompt.text for prompt in batch]
+
+    def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        self.prompts["predict"] += [prompt.text for prompt in batch]
+
+
+def dropping(folder: Path, **settings: Any) -> GRPOModule:
+    given: dict[str, Any] = {"max_prompt_length": 14, "sampling": SamplingParams(4), "num_generations": 2, **settings}
+    return GRPOModule({"low": 1.0}, model=sizes(), tokenizer=tokenizer_folder(folder), long_prompts="drop", **given)
+
+
+def test_prompts_that_are_left_out_are_in_no_loader(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    module, data, seen = dropping(tmp_path), Bare(batch_size=3), Seen()
+    with caplog.at_level(logging.WARNING, "lit_narrative"):
+        runner = fit(module, data, tmp_path, seen, max_epochs=2, limit_val_batches=1.0)
+        runner.test(module, data, verbose=False)
+        runner.predict(module, data)
+    short = [n for n in range(9) if n % 3 < 2]
+    assert seen.prompts["val"] == [f"val {n}" for n in short] * 2
+    assert seen.prompts["test"] == seen.prompts["predict"] == [f"test {n}" for n in short]
+    lengths = {int(length) for batch in seen.batches for length in batch.batch.targets.int().argmax(1)}
+    assert len(seen.batches) == 4 and max(lengths) <= 14
+    lines = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert lines == ["left out 3 of 9 prompts that exceed 14 tokens"] * 4  # train, val, test, predict
+
+
+def test_if_all_prompts_are_left_out_nothing_begins(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="all 9 prompts are longer than 2 tokens"):
+        fit(dropping(tmp_path, max_prompt_length=2), Bare(), tmp_path, max_epochs=1)
+
+
+def test_a_module_is_asked_once_a_run_for_each_view(tmp_path: Path) -> None:
+    class Picky(SFTModule):
+        asked = 0
+
+        def admit(self, rows: Sequence[Any]) -> Sequence[Any]:
+            self.asked += 1
+            return list(rows)[:: self.asked]
+
+    module, data, seen = Picky(sizes(), tokenizer_folder(tmp_path)), TinyTask(rows=8), Recorder()
+    runner = fit(module, data, tmp_path, seen, max_epochs=2)
+    assert module.asked == 1 and len(seen.batches) == 4
+    runner.test(module, data, verbose=False)
+    assert module.asked == 2 and runner.num_test_batches == [1]
+    other = Picky(sizes(), tokenizer_folder(tmp_path))
+    other.adopt(tiny_lm(), tokenizer())
+    trainer(tmp_path).test(other, data, verbose=False)
+    assert other.asked == 1
+
+
+class Broad(SFTModule):
+    """Reads twice as many rows as the task offers at once."""
+
+    def train_batch_size(self, batch_size: int, world_size: int) -> int:
+        return 2 * batch_size * world_size
+
+
+class Until(Recorder):
+    """Leaves a checkpoint after the given number of batches."""
+
+    def __init__(self, batches: int, path: Path) -> None:
+        super().__init__()
+        self.until, self.path = batches, path
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        super().on_train_batch_end(trainer, *args)
+        if len(self.batches) == self.until:
+            trainer.save_checkpoint(self.path)
+
+
+def test_the_module_may_set_the_batch_size_of_training(tmp_path: Path) -> None:
+    module, seen = Broad(sizes(), tokenizer_folder(tmp_path)), Until(2, tmp_path / "middle.ckpt")
+    fit(module, TinyTask(rows=10, batch_size=2, eval_batch_size=5), tmp_path, seen, max_epochs=1)
+    assert [len(batch.ids) for batch in seen.batches] == [4, 4, 2]
+    resumed, rest = trainer(tmp_path, again := Recorder(), max_epochs=1), seen.batches[2:]
+    seed_everything(0, verbose=False)
+    resumed.fit(Broad(), TinyTask(rows=10, batch_size=2), ckpt_path=tmp_path / "middle.ckpt")
+    assert len(again.batches) == 1 and again.batches[0].ids.equal(rest[0].ids)
