@@ -1,4 +1,4 @@
-"""A small cycle as a user would set it up in Python; also run in processes of its own."""
+"""Small runs as a user would set them up in Python; also run in processes of their own."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +9,16 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_narrative.callbacks.sae_refresh import SAERefresh
+from lit_narrative.datamodules.base import Split
 from lit_narrative.datamodules.storyworld import StoryworldData
-from lit_narrative.lm.load import ScratchModel
+from lit_narrative.lm.load import Lora, ScratchModel
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.lm.tokens import TrainedTokenizer
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sae import SAEModule
 from lit_narrative.modules.sft import SFTModule
+from lit_narrative.views import Example
+from tests.helpers import PROMPTS, TinyTask
 
 REWARDS = {"valid_json": 0.4, "schema": 0.3, "endings": 0.2, "feature_quality": 0.1}
 
@@ -80,3 +83,40 @@ def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> 
     """The largest absolute difference of two sets of weights, which must have the same names."""
     assert one.keys() == other.keys()
     return max((value - other[name]).abs().max().item() for name, value in one.items())
+
+
+class EvenTask(TinyTask):
+    """Nineteen rows, which two processes cannot share evenly, with completions of one length.
+
+    The loss of SFT is a mean over a batch's tokens; where all batches have as many, it is the same on any number of
+    processes.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        super().__init__(rows=19, batch_size=batch_size, eval_batch_size=3)
+
+    def examples(self, split: Split) -> list[Example]:
+        return [Example(PROMPTS[n % len(PROMPTS)], f"{n:03}.") for n in range(self.rows)]
+
+
+def imitate(folder: Path, base: Path, lora: Lora | None = None, ckpt_path: Path | None = None, **options: Any) -> None:
+    """Four steps of SFT from ``base``, validated after each second, then tested; leaves what each process found."""
+    seed_everything(0, verbose=False)
+    module = SFTModule(
+        str(base), sampling=SamplingParams(12), lora=lora, lr=1e-3, schedule="cosine", warmup_steps=1, weight_decay=0.1
+    )
+    saver = ModelCheckpoint(folder / "checkpoints", save_top_k=-1, every_n_train_steps=1)
+    run = trainer(folder, saver, max_steps=4, val_check_interval=2, gradient_clip_val=0.5, **options)
+    data = EvenTask(4 if run.world_size == 1 else 2)
+    run.fit(module, data, ckpt_path=ckpt_path)
+    metrics = run.callback_metrics | run.test(module, data, verbose=False)[0]
+    texts = {r.columns["index"]: r.text for batch in run.predict(module, data) or [] for r in batch}  # type: ignore[union-attr]
+    torch.save((metrics, texts), folder / f"found_{run.global_rank}.pt")
+
+
+def found(folder: Path) -> tuple[dict[str, float], dict[int, str]]:
+    """The metrics of the first process, and what all of them wrote."""
+    parts = [torch.load(path) for path in sorted(folder.glob("found_*.pt"))]
+    return {name: float(value) for name, value in parts[0][0].items()}, {
+        k: v for _, texts in parts for k, v in texts.items()
+    }
