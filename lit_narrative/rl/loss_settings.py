@@ -38,7 +38,8 @@ class LossSettings:
             constant); ``cispo`` capped ratio as a weight (MiniMax 2025, eq. 4); ``sapo`` sigmoid in place of clipping
             (Gao et al. 2025); ``vespo`` smooth weight of the whole completion's ratio (2026).
         importance_sampling_level: the ratio of a ``token``, the geometric mean over the ``sequence`` (GSPO, Zheng et
-            al. 2025, eq. 7), or over the ``sentence`` that the token belongs to.
+            al. 2025, eq. 7), or over the ``sentence`` that the token belongs to. GSPO itself is ``sequence`` with
+            ``grpo``; means over tokens weigh a completion by its length beside it.
         epsilon: the ratio is clipped below at 1 - epsilon, in (0, 1].
         epsilon_high: and above at 1 + epsilon_high; default: epsilon. For ``cispo`` the cap itself, at least 1;
             default: 5.
