@@ -1,4 +1,4 @@
-"""The reward protocol: what scores rollouts."""
+"""The reward protocols: what scores rollouts; ``docs/rewards.md`` shows how to write one."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -20,3 +20,21 @@ class Reward(Protocol):
 
     def __call__(self, rollouts: Sequence[Rollout]) -> Sequence[float | None]:
         """Score the rollouts of one batch, in order."""
+
+
+@runtime_checkable
+class AsyncReward(Protocol):
+    """A named score that waits for something else, such as a judge on another machine.
+
+    It judges each completion alone; many of its calls are under way at the same time, in one event loop.
+    """
+
+    @property
+    def name(self) -> str:
+        """What configurations and logs call it."""
+
+    async def score(self, rollout: Rollout) -> float | None:
+        """Score one rollout; None where there is nothing to say."""
+
+
+AnyReward = Reward | AsyncReward

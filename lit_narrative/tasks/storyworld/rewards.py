@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.tasks.storyworld.unique import skeleton_digest
@@ -11,11 +12,18 @@ from lit_narrative.tasks.storyworld.verifiers import Mode, Score, VerifierConfig
 
 
 class Scorer:
-    """Scores texts and remembers the latest, since several rewards ask about the same text."""
+    """Scores texts and remembers the latest, since several rewards ask about the same text.
+
+    A copy in another process begins without memories.
+    """
 
     def __init__(self, config: VerifierConfig, mode: Mode = "strict", remember: int = 4096) -> None:
         self.limits = config.limits
+        self._settings = (config, mode, remember)
         self._score = lru_cache(maxsize=remember)(lambda text: score(text, mode=mode, config=config))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._settings
 
     def __call__(self, text: str) -> Score:
         """The score of one text."""
