@@ -9,7 +9,7 @@ from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lit_narrative.errors import UserError, check_least
-from lit_narrative.rl.rewards import Reward
+from lit_narrative.rl.rewards import AnyReward
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.seeds import run_seed
 from lit_narrative.views import Verdict
@@ -94,7 +94,7 @@ class TaskDataModule(LightningDataModule):
         """Texts to train a tokenizer on: the task's training examples."""
         return (row.prompt + row.completion for row in self.view("examples", "train"))
 
-    def reward_functions(self, names: Sequence[str]) -> dict[str, Reward]:
+    def reward_functions(self, names: Sequence[str]) -> dict[str, AnyReward]:
         """The named rewards.
 
         Raises:

@@ -9,7 +9,8 @@ import numpy as np
 
 from lit_narrative.datamodules.base import Split, TaskDataModule
 from lit_narrative.errors import UserError, check_least, did_you_mean
-from lit_narrative.rl.rewards import Reward
+from lit_narrative.rl.reward_import import import_reward
+from lit_narrative.rl.rewards import AnyReward
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality, FeatureQualitySettings
 from lit_narrative.tasks.storyworld.generate import Skew, example
@@ -111,8 +112,8 @@ class StoryworldData(TaskDataModule):
         """Scores texts by this task's verifiers."""
         return Scorer(self.verifiers, mode)
 
-    def reward_functions(self, names: Sequence[str]) -> dict[str, Reward]:
-        """Components of the strict score, ``novelty`` and ``feature_quality``."""
+    def reward_functions(self, names: Sequence[str]) -> dict[str, AnyReward]:
+        """Components of the strict score, ``novelty``, ``feature_quality``, and rewards of one's own by their path."""
         known = [*COMPONENTS, *MODEL_REWARDS]
         for name in names:
             if name not in known and ":" not in name:
@@ -120,13 +121,15 @@ class StoryworldData(TaskDataModule):
                     f"model.rewards: unknown reward '{name}'{did_you_mean(name, known)}; known: {', '.join(known)}, "
                     "or your own as package.module:function"
                 )
-        components = [name for name in names if name not in MODEL_REWARDS]
+        own = {name: reward for name in names if ":" in name and (reward := import_reward(name))}
+        components = [name for name in names if name not in MODEL_REWARDS and name not in own]
         scorer = Scorer(self._judging(components))
-        rewards: dict[str, Reward] = {name: ComponentReward(name, scorer) for name in components}
+        rewards: dict[str, AnyReward] = {name: ComponentReward(name, scorer) for name in components}
         if "novelty" in names:
             rewards["novelty"] = NoveltyReward(scorer)
         if "feature_quality" in names:
             rewards["feature_quality"] = FeatureQuality(self.feature_quality, verifiers=self.verifiers)
+        rewards |= own
         return {name: rewards[name] for name in names}
 
     def _judging(self, names: Sequence[str]) -> VerifierConfig:

@@ -201,6 +201,14 @@ def test_a_reward_of_ones_own() -> None:
     assert reward([rollout(world), rollout("{")]) == [0.25, 0]
 
 
+def test_a_reward_on_tokens_by_its_path() -> None:
+    names = ["valid_json", "lit_narrative.rl.penalties:SoftOverlong(max_completion_length=4, soft_punish_cache=2)"]
+    found = data().reward_functions(names)
+    assert list(found) == names
+    three = Rollout(torch.zeros(1).long(), torch.arange(3), torch.zeros(3), True, "")
+    assert found[names[1]]([rollout("{"), three]) == [0, -0.5]
+
+
 def test_an_unknown_reward_names_the_nearest_and_all() -> None:
     with pytest.raises(
         UserError, match=r"unknown reward 'secret'; did you mean 'secrets'\?; known: valid_json, .*novelty"
