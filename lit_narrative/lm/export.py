@@ -8,6 +8,7 @@ from lit_narrative.lm.checkpoint import (
     LANGUAGE_MODEL,
     PREFIX,
     check_adapters,
+    drop_reference,
     load_checkpoint,
     read_language_model,
     restore_language_model,
@@ -41,6 +42,7 @@ def export_adapter(checkpoint: str | Path, folder: str | Path) -> Path:
         )
     if not content[LANGUAGE_MODEL]["base"]:
         raise UserError(f"the base of the adapters in {checkpoint} has no name or folder of its own; export 'model'")
+    drop_reference(content["state_dict"])
     base, tokenizer = restore_language_model(content)
     adapted = add_lora(base, Lora(**content["hyper_parameters"]["lora"]))
     weights = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}

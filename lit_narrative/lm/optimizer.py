@@ -9,9 +9,9 @@ from transformers import get_scheduler
 Schedule = Literal["constant", "linear", "cosine"]
 
 
-def adamw(lm: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
+def adamw(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
     """AdamW over the trainable parameters, with decay on matrices but not on biases and norms."""
-    trained = [parameter for parameter in lm.parameters() if parameter.requires_grad]
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},

@@ -61,8 +61,8 @@ class PolicySource:
         with whole_folder(folder) as fresh:
             train_tokenizer(texts, spec).save_pretrained(fresh)
 
-    def build(self, tokenizer_folder: Path) -> Policy:
-        """Load or make the policy; ``tokenizer_folder`` is where :meth:`prepare` left the tokenizer."""
+    def build(self, tokenizer_folder: Path | None = None) -> Policy:
+        """Load or make the policy; ``tokenizer_folder`` is where :meth:`prepare` left the tokenizer, if it did."""
         if self._is_checkpoint:
             return self._finished(*read_language_model(str(self.model), dtype=self.dtype, attention=self.attention))
         where = tokenizer_folder if self.trains_tokenizer else self.tokenizer or self.model

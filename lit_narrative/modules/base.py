@@ -192,7 +192,7 @@ class LanguageModule(NarrativeModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with decay on matrices only, and a schedule by optimizer steps."""
-        optimizer = adamw(self.lm, self.lr, self.weight_decay)
+        optimizer = adamw(self, self.lr, self.weight_decay)
         if self.schedule == "constant" and not self.warmup_steps:
             return optimizer
         total = None if self.schedule == "constant" else int(self.trainer.estimated_stepping_batches)

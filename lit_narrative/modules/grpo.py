@@ -1,55 +1,75 @@
-"""Group relative policy optimisation (Shao et al. 2024) on the rewards that a task offers.
+"""Group relative policy optimisation (Shao et al. 2024) and its kin, on the rewards that a task offers.
 
 How this differs from the textbook: (1) dropout is off in sampling, scoring and training alike; (2) the
 log-probabilities kept by the sampler serve as the old ones, nothing is scored twice; (3) the loss is divided by totals
 of the whole accumulation window over all processes, so its gradient does not depend on the micro-batch size.
 """
 
-import copy
 import math
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
-from typing import Any
+import time
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from lit_narrative.errors import UserError
+from lit_narrative.errors import UserError, check_least
+from lit_narrative.lm.checkpoint import drop_reference
+from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.logprobs import CompletionBatch, TokenScores, score_completions, to_rows
 from lit_narrative.modules.base import LanguageModule
+from lit_narrative.modules.reference import ReferenceSettings, add_reference_adapters, follow, reference_model
 from lit_narrative.modules.rollout_batch import RolloutBatch
 from lit_narrative.modules.rollout_loader import RolloutLoader
-from lit_narrative.modules.rollout_metrics import rollout_metrics
-from lit_narrative.rl.advantages import Scale, group_advantages, weighted_sum
-from lit_narrative.rl.losses import LossOutput, LossSettings, LossType, Window, policy_loss
+from lit_narrative.modules.settings import as_settings
+from lit_narrative.modules.step_metrics import StepMetrics
+from lit_narrative.modules.windows import Windows
+from lit_narrative.rl.advantages import Aggregation, Scale
+from lit_narrative.rl.entropy import AdaptiveEntropy
+from lit_narrative.rl.gae import ValueSettings, value_loss
+from lit_narrative.rl.loss_settings import LossSettings
+from lit_narrative.rl.losses import Window, policy_loss
 from lit_narrative.rl.rewards import Reward
-from lit_narrative.rl.rollout import Rollout, ScoredRollouts
+from lit_narrative.rl.rollout import ScoredRollouts
+from lit_narrative.rl.scoring import RewardRunner, ScoringSettings
 from lit_narrative.seeds import run_seed, stream_seed
 from lit_narrative.views import Prompt
 
+Advantage = Literal["group", "rloo", "gae"]
 ROLLOUTS = "rollouts"
 
 
 class GRPOModule(LanguageModule):
-    """Policy gradient with group advantages, clipping and a penalty for leaving the reference policy.
+    """Policy gradient on rewarded completions, with clipping and a penalty for leaving the reference policy.
 
     One epoch of the Trainer is one cycle; a batch of the task's prompts is one window of ``num_generations``
-    completions each. Metric names follow TRL.
+    completions each. Metric names follow TRL; ``docs/trl.md`` maps its options to these.
 
     Args:
         rewards: weight of each reward by name, as the task knows them, or ``package.module:function`` of your own.
-        num_generations: completions a prompt (the group), at least 2.
-        micro_batch_size: completions per forward and backward pass; set the Trainer's ``accumulate_grad_batches`` to
-            the number of micro-batches that make one optimizer step.
+        num_generations: completions a prompt (the group), at least 2, or 1 with ``advantage: gae``.
+        generation_batch_size: completions of a window over all processes; default: the task's ``batch_size`` x
+            ``num_generations`` on each process.
+        micro_batch_size: completions per forward and backward pass, default 32; set the Trainer's
+            ``accumulate_grad_batches`` to the number of micro-batches that make one optimizer step.
+        steps_per_generation: micro-batches in one pass over a window; the other way to give ``micro_batch_size``.
         num_iterations: passes over each window (mu).
-        loss_type: how token losses are averaged, see :class:`LossSettings`.
-        epsilon: lower clip range of the ratio.
-        epsilon_high: upper clip range; default: ``epsilon``.
-        beta: weight of the divergence from the reference, the policy that this run starts from; 0 needs none.
-        scale_rewards: divide advantages by the deviation of the group, of the batch, or not.
+        loss: what is minimised.
+        advantage: how good a completion was: ``group`` against the mean of its group (GRPO), ``rloo`` against the mean
+            of the others (Ahmadian et al. 2024), ``gae`` against a learned value, token by token (PPO).
+        scale_rewards: divide advantages by the deviation of the group, of the batch, or not; default: group, and with
+            ``gae`` batch, which also takes the mean off.
+        multi_objective_aggregation: add up rewards and then normalise, or the other way round (GDPO).
+        value: the value head of ``gae``.
+        reference: the policy to stay near to.
+        scoring: how rewards are run.
+        dynamic_sampling: how often at most groups whose completions are all worth the same, which teach nothing, are
+            drawn again from other prompts (DAPO, Yu et al. 2025, section 3.2); 0 is off.
         shuffle_rewards: permute the rewards over the batch: a control run, which should learn nothing.
         **kwargs: of :class:`LanguageModule`.
     """
@@ -61,40 +81,73 @@ class GRPOModule(LanguageModule):
         self,
         rewards: dict[str, float],
         num_generations: int = 8,
-        micro_batch_size: int = 32,
+        generation_batch_size: int | None = None,
+        micro_batch_size: int | None = None,
+        steps_per_generation: int | None = None,
         num_iterations: int = 1,
-        loss_type: LossType = "dr_grpo",
-        epsilon: float = 0.2,
-        epsilon_high: float | None = None,
-        beta: float = 0.04,
-        scale_rewards: Scale = "group",
+        loss: LossSettings = LossSettings(),  # noqa: B008 (the command line shows the default's fields)
+        advantage: Advantage = "group",
+        scale_rewards: Scale | None = None,
+        multi_objective_aggregation: Aggregation = "sum_then_normalize",
+        value: ValueSettings = ValueSettings(),  # noqa: B008
+        reference: ReferenceSettings = ReferenceSettings(),  # noqa: B008
+        scoring: ScoringSettings = ScoringSettings(),  # noqa: B008
+        dynamic_sampling: int = 0,
         shuffle_rewards: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if num_generations < 2:
-            raise UserError(f"model.num_generations={num_generations}: a group needs at least 2 completions")
-        for name, value in (("micro_batch_size", micro_batch_size), ("num_iterations", num_iterations)):
-            if value < 1:
-                raise UserError(f"model.{name}={value} must be at least 1")
-        if not rewards:
+        self.loss, self.value = as_settings(loss, LossSettings), as_settings(value, ValueSettings)
+        self.reference_settings = as_settings(reference, ReferenceSettings)
+        self.scoring = as_settings(scoring, ScoringSettings)
+        self.reward_weights = rewards
+        self.num_generations, self.generation_batch_size = num_generations, generation_batch_size
+        self.micro_batch_size, self.steps_per_generation = micro_batch_size, steps_per_generation
+        self.num_iterations, self.dynamic_sampling = num_iterations, dynamic_sampling
+        self.advantage, self.multi_objective_aggregation = advantage, multi_objective_aggregation
+        self.scale_rewards: Scale = scale_rewards or ("batch" if advantage == "gae" else "group")
+        self.shuffle_rewards = shuffle_rewards
+        self._check_settings()
+        self.reference_kind = self.reference_settings.resolve(self.loss.beta, self.lora is not None)
+        self.weights = torch.tensor(list(rewards.values()))
+        self.value_head: nn.Module | None = None
+        self.reward_functions: dict[str, Reward] = {}
+        self.scored: ScoredRollouts | None = None
+        self.windows = Windows(self)
+        self.entropy = AdaptiveEntropy(self.loss)
+        self._window: RolloutBatch | None = None
+        self._step = StepMetrics()
+        self._learns = False
+        self._mean_entropy = math.inf
+        self._clock = 0.0
+
+    def _check_settings(self) -> None:
+        least = 1 if self.advantage == "gae" else 2
+        if self.num_generations < least:
+            raise UserError(
+                f"model.num_generations={self.num_generations}: a group needs at least {least} completions to compare"
+                + ("" if least == 1 else "; one is enough with model.advantage=gae")
+            )
+        for name in ("generation_batch_size", "micro_batch_size", "steps_per_generation", "num_iterations"):
+            check_least(f"model.{name}", getattr(self, name), 1)
+        check_least("model.dynamic_sampling", self.dynamic_sampling, 0)
+        if self.micro_batch_size and self.steps_per_generation:
+            raise UserError("model.micro_batch_size and model.steps_per_generation say the same; give one of them")
+        if not self.reward_weights:
             raise UserError("model.rewards is empty; name at least one reward with its weight")
         if self.sampling.filtered:
             raise UserError(
                 "model.sampling.top_k and top_p must be off in RL: the policy would be trained on another distribution "
                 "than it is sampled from; leave them at 0 and 1"
             )
-        self.reward_weights = rewards
-        self.num_generations, self.micro_batch_size = num_generations, micro_batch_size
-        self.num_iterations, self.scale_rewards, self.shuffle_rewards = num_iterations, scale_rewards, shuffle_rewards
-        high = epsilon if epsilon_high is None else epsilon_high
-        self.loss_settings = LossSettings(loss_type, epsilon, high, beta, self.sampling.max_new_tokens)
-        self.reward_functions: dict[str, Reward] = {}
-        self.scored: ScoredRollouts | None = None
-        self._window: RolloutBatch | None = None
-        self._window_metrics: dict[str, float] = {}
-        self._sums: dict[str, torch.Tensor] = {}
-        self._learns = False
+        if self.advantage == "gae" and self.scale_rewards == "group":
+            raise UserError("model.scale_rewards=group has no meaning for model.advantage=gae; choose batch or none")
+        summed = self.multi_objective_aggregation == "sum_then_normalize"
+        if not summed and (self.advantage != "group" or self.loss.kl_in_reward):
+            raise UserError(
+                "model.multi_objective_aggregation=normalize_then_sum normalises each reward within its group; it goes "
+                "with model.advantage=group and without model.loss.kl_in_reward"
+            )
 
     # --- building ---------------------------------------------------------------------------------------------------
 
@@ -103,13 +156,26 @@ class GRPOModule(LanguageModule):
         self._learns = stage == "fit"
         if self._learns:
             self.reward_functions = self.trainer.datamodule.reward_functions(list(self.reward_weights))  # type: ignore[attr-defined]
+            self.scorer = RewardRunner(self.reward_functions, self.scoring)
+
+    def teardown(self, stage: str) -> None:
+        """End the processes that score."""
+        if self._learns:
+            self.scorer.close()
 
     def adopt(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Take the policy, and to learn a frozen copy of it as the reference (adapters are switched off instead)."""
+        """Take the policy, and to learn what it is compared with: the reference and the value head."""
         super().adopt(lm, tokenizer)
-        if self._learns and self.loss_settings.beta and not self.lora:
-            self.reference = copy.deepcopy(self.lm).requires_grad_(False)
-            self.train()
+        if self.advantage == "gae":
+            width = base_lm(lm).config.get_text_config().hidden_size
+            self.value_head = nn.Linear(width, 1, device=next(lm.parameters()).device)
+            nn.init.zeros_(self.value_head.weight)
+            nn.init.zeros_(self.value_head.bias)
+        if self._learns and self.reference_kind == "copy":
+            self.reference = reference_model(self.reference_settings, self.lm, self.tokenizer, self.source)
+        elif self._learns and self.reference_kind == "adapter_copy":
+            add_reference_adapters(self.lm)
+        self.train()
 
     def train(self, mode: bool = True) -> "GRPOModule":
         """Training without dropout: the language models stay in evaluation mode."""
@@ -123,14 +189,33 @@ class GRPOModule(LanguageModule):
                     module.training = True  # the block recomputes; the dropouts within it stay off
         return self
 
+    def train_batch_size(self, batch_size: int, world_size: int) -> int:
+        """Prompts a window and process."""
+        if self.generation_batch_size is None:
+            return batch_size
+        prompts, rest = divmod(self.generation_batch_size, self.num_generations * world_size)
+        if rest:
+            raise UserError(
+                f"model.generation_batch_size={self.generation_batch_size} is not a whole number of groups of "
+                f"model.num_generations={self.num_generations} on each of {world_size} processes; give a multiple of "
+                f"{self.num_generations * world_size}"
+            )
+        return prompts
+
     def wrap_train_loader(self, loader: DataLoader[Any]) -> Iterable[RolloutBatch]:
         """Rollouts in place of prompts."""
-        steps, accumulate = self.micro_batches(int(loader.batch_size or 1)), self.trainer.accumulate_grad_batches
+        prompts, accumulate = int(loader.batch_size or 1), self.trainer.accumulate_grad_batches
+        rows, steps = prompts * self.num_generations, self.micro_batches(prompts)
+        if self.steps_per_generation and rows % self.steps_per_generation:
+            raise UserError(
+                f"model.steps_per_generation={self.steps_per_generation} does not divide the {rows} completions of a "
+                "window on each process"
+            )
         if steps % accumulate:
             raise UserError(
                 f"trainer.accumulate_grad_batches={accumulate} does not divide the {steps} micro-batches of a window "
-                f"(data.batch_size={loader.batch_size} x num_generations={self.num_generations} completions / "
-                f"micro_batch_size={self.micro_batch_size})"
+                f"({prompts} prompts x num_generations={self.num_generations} completions / "
+                f"micro_batch_size={self.rows_per_step(rows)})"
             )
         limit, window = self.trainer.limit_train_batches, steps * self.num_iterations
         if type(limit) is int and limit % window and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -139,14 +224,20 @@ class GRPOModule(LanguageModule):
                 "multiple of that"
             )
         if len(loader) == 0:
-            raise UserError(f"fewer training prompts than data.batch_size={loader.batch_size}; lower it")
+            raise UserError(f"fewer training prompts than the {prompts} of a window; lower data.batch_size")
+        self.windows.prompts = loader.dataset
         return RolloutLoader(loader, self)
 
     # --- windows ----------------------------------------------------------------------------------------------------
 
+    def rows_per_step(self, rows: int) -> int:
+        """Completions of a micro-batch, given those of a window on this process."""
+        return rows // self.steps_per_generation if self.steps_per_generation else self.micro_batch_size or 32
+
     def micro_batches(self, prompts: int) -> int:
         """Micro-batches in one pass over the completions of ``prompts`` prompts."""
-        return math.ceil(prompts * self.num_generations / self.micro_batch_size)
+        rows = prompts * self.num_generations
+        return math.ceil(rows / self.rows_per_step(rows))
 
     def window(self, prompts: list[Prompt], number: int, resumed: bool) -> RolloutBatch:
         """Sample and score the completions of one window; after a kill in its middle, take it from the checkpoint."""
@@ -156,116 +247,109 @@ class GRPOModule(LanguageModule):
                 "many, or from a checkpoint at the end of a cycle"
             )
         if not resumed:
-            rollouts = self.generate(prompts, self.num_generations, stream_seed(run_seed(), self.current_epoch, number))
-            self.scored = self._advantages(rollouts, number)
-            self._window = RolloutBatch.of(rollouts, self.scored.advantages)
-            if self.loss_settings.beta:
-                self._window = self._window._replace(reference=self._reference_logprobs(self._window))
+            self._window, self.scored = self.windows.make(prompts, number)
         assert self._window is not None
         return self._window
-
-    def _advantages(self, rollouts: Sequence[Rollout], number: int) -> ScoredRollouts:
-        """Score this process's rollouts; statistics are over all processes."""
-        columns = [self._scores(name, rollouts) for name in self.reward_weights]
-        lengths = torch.tensor([float(len(rollout.completion_ids)) for rollout in rollouts])
-        finished = torch.tensor([float(rollout.finished) for rollout in rollouts])
-        table = self._gather(torch.stack([*columns, lengths, finished], dim=1))
-        weights = torch.tensor(list(self.reward_weights.values()))
-        rewards = table[:, : len(weights)]
-        totals = weighted_sum(rewards, weights)
-        if self.shuffle_rewards:
-            generator = torch.Generator().manual_seed(stream_seed(run_seed(), self.current_epoch, number, 1))
-            totals = totals[torch.randperm(len(totals), generator=generator)]
-        advantages = group_advantages(totals, self.num_generations, self.scale_rewards)
-        self._window_metrics = rollout_metrics(
-            dict(zip(self.reward_weights, rewards.T, strict=True)),
-            totals,
-            table[:, -2],
-            table[:, -1],
-            self.num_generations,
-        )
-        own = slice(self.global_rank * len(rollouts), (self.global_rank + 1) * len(rollouts))
-        by_name = dict(zip(self.reward_weights, rewards[own].T, strict=True))
-        return ScoredRollouts(self.current_epoch, number, rollouts, by_name, totals[own], advantages[own])
-
-    def _scores(self, name: str, rollouts: Sequence[Rollout]) -> torch.Tensor:
-        scores = self.reward_functions[name](rollouts)
-        if len(scores) != len(rollouts):
-            raise UserError(f"reward '{name}' returned {len(scores)} scores for {len(rollouts)} completions")
-        values = torch.tensor([math.nan if score is None else float(score) for score in scores])
-        return values.where(values.isfinite(), torch.nan)  # an infinite score is none
-
-    def _gather(self, values: torch.Tensor) -> torch.Tensor:
-        """Rows of all processes, in order of rank."""
-        gathered: Any = self.all_gather(values.to(self.device))
-        return gathered.flatten(0, gathered.ndim - values.ndim).cpu() if gathered.ndim > values.ndim else gathered.cpu()
-
-    @torch.no_grad()
-    def _reference_logprobs(self, window: RolloutBatch) -> torch.Tensor:
-        """Score the window under the policy that the run started from."""
-        adapted = self.lm.disable_adapter() if self.lora else nullcontext()  # type: ignore[operator]
-        reference = self.lm if self.lora else self.reference
-        logprobs = torch.zeros_like(window.old)
-        with self.precision(), adapted:
-            for rows in window.mask.sum(1).argsort(stable=True).split(self.micro_batch_size):
-                part = window.select(rows)
-                batch = CompletionBatch(*(tensor.to(self.device) for tensor in part.batch))
-                scored = self._score(reference, batch).logprobs.cpu()
-                logprobs[rows, : part.mask.shape[1]] = to_rows(scored, part.mask)
-        return logprobs
-
-    def _score(self, lm: nn.Module, batch: CompletionBatch) -> TokenScores:
-        return score_completions(lm, batch, temperature=self.sampling.temperature)
 
     def cut(self, rollouts: RolloutBatch, number: int, iteration: int) -> list[RolloutBatch]:
         """One pass over a window: rows are dealt to optimizer steps at random, then cut with alike lengths together."""
         parts = self.trainer.accumulate_grad_batches
-        steps = math.ceil(len(rollouts.mask) / self.micro_batch_size) // parts
+        rows = len(rollouts.mask)
+        steps = math.ceil(rows / self.rows_per_step(rows)) // parts
+        learned = rollouts.learned
+        kept = learned if rollouts.keep is None else learned & rollouts.keep
         seed = stream_seed(run_seed(), self.current_epoch, number, 2 + iteration)
-        batches = []
-        for rows in rollouts.deal(steps, torch.Generator().manual_seed(seed)):
-            local = torch.tensor([[len(rows), int(rollouts.mask[rows].sum())]], dtype=torch.float64)
-            totals = self._gather(local).sum(0)
-            window = Window(int(totals[0]), int(totals[1]))
-            batches += [rollouts.select(part)._replace(window=window) for part in rows.tensor_split(parts)]
+        batches: list[RolloutBatch] = []
+        for chosen in rollouts.deal(steps, torch.Generator().manual_seed(seed)):
+            local = torch.tensor([len(chosen), int(learned[chosen].sum()), int(kept[chosen].sum())])
+            count, tokens, entropy_tokens = self.gather(local[None]).sum(0).tolist()
+            window = Window(count, tokens, entropy_tokens, self.sampling.max_new_tokens)
+            fresh = iteration == 0 and not batches
+            step = rollouts._replace(window=window, fresh=fresh)
+            batches += [step.select(part) for part in chosen.tensor_split(parts)]
         return batches
+
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        """Rows of all processes, in order of rank, on the CPU."""
+        gathered: Any = self.all_gather(values.to(self.device))
+        return gathered.flatten(0, gathered.ndim - values.ndim).cpu() if gathered.ndim > values.ndim else gathered.cpu()
+
+    def gather_ragged(self, values: torch.Tensor) -> torch.Tensor:
+        """(n,) values of all processes, which may have different numbers of them."""
+        counts = self.gather(torch.tensor([len(values)])).tolist()
+        padded = nn.functional.pad(values, (0, max(counts) - len(values)))
+        rows = self.gather(padded[None])
+        return torch.cat([row[:count] for row, count in zip(rows, counts, strict=True)])
+
+    def score(
+        self, lm: nn.Module, batch: CompletionBatch, value_head: nn.Module | None = None, entropy_gradient: bool = False
+    ) -> TokenScores:
+        """Score completions at the temperature they were sampled with."""
+        return score_completions(
+            lm,
+            batch,
+            temperature=self.sampling.temperature,
+            value_head=value_head,
+            entropy_gradient=entropy_gradient,
+        )
 
     # --- learning ---------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: RolloutBatch, batch_idx: int) -> torch.Tensor:
         """This micro-batch's share of the window's loss."""
-        scores = self._score(self.lm, batch.batch)
-        logprobs = to_rows(scores.logprobs, batch.mask)
+        bonus = self.loss.wants_entropy_gradient
+        scores = self.score(self.lm, batch.batch, self.value_head, entropy_gradient=bonus)
+        logprobs, entropy = to_rows(scores.logprobs, batch.mask), to_rows(scores.entropy, batch.mask)
         output = policy_loss(
-            logprobs, batch.old, batch.reference, batch.advantages, batch.mask, batch.window, self.loss_settings
+            batch.loss_inputs(logprobs, entropy), batch.window, self.loss, entropy_coef=self.entropy.coefficient
         )
-        self._count(batch, batch_idx, output, scores.entropy)
+        loss, shares, extremes = output.loss, dict(output.metrics), dict(output.extremes)
+        tokens, learned = max(batch.window.tokens, 1), batch.learned
+        if scores.values is not None:
+            values = to_rows(scores.values, batch.mask)
+            assert batch.values is not None and batch.returns is not None
+            error, clipped = value_loss(
+                values, batch.values, batch.returns, learned, batch.window.tokens, self.value.value_clip
+            )
+            loss = loss + self.value.value_loss_weight * error
+            shares |= {"value_loss": error, "value_clip_ratio": clipped}
+        if batch.fresh and batch.sampler is None:
+            drift = (logprobs.detach() - batch.old).abs() * learned
+            shares["sampling/sampling_logp_difference/mean"] = drift.sum() / tokens
+            extremes["sampling/sampling_logp_difference/max"] = drift.max()
+        self._step.add({"loss": loss, **shares}, extremes)
+        if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._log_step()
         # Lightning divides by the accumulated batches and the strategy averages over processes; the window's totals
         # already cover both.
-        return output.loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
+        return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
 
-    def _count(self, batch: RolloutBatch, batch_idx: int, output: LossOutput, entropy: torch.Tensor) -> None:
-        """Add up what is logged, and log it with the last micro-batch of an optimizer step, over the whole step."""
-        accumulate = self.trainer.accumulate_grad_batches
-        tokens = max(batch.window.tokens, 1)
-        parts = {
-            "loss": output.loss.detach(),
-            "entropy": entropy.sum() / tokens,
-            "clip_ratio/low_mean": output.clipped_low / tokens,
-            "clip_ratio/high_mean": output.clipped_high / tokens,
-            "clip_ratio/region_mean": (output.clipped_low + output.clipped_high) / tokens,
-        }
-        if batch.reference is not None:
-            parts["kl"] = output.kl / tokens
-        first = batch_idx % accumulate == 0
-        self._sums = parts if first else {name: self._sums[name] + value for name, value in parts.items()}
-        if (batch_idx + 1) % accumulate and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        sums = {name: value * self.trainer.world_size for name, value in self._sums.items()}  # then averaged
-        window: dict[str, Any] = dict(self._window_metrics)
-        self.log_dict({"loss": sums.pop("loss")}, prog_bar=True, batch_size=1, sync_dist=True)
-        self.log("reward", window.pop("reward", math.nan), prog_bar=True, batch_size=1)
-        self.log_dict({**sums, **window}, batch_size=1, sync_dist=True)
+    def _log_step(self) -> None:
+        """Log an optimizer step with its last micro-batch."""
+        found = self._step.pop(self.gather)
+        self._mean_entropy = found["entropy_bonus"]
+        if self.loss.use_adaptive_entropy:
+            found["entropy_coef"] = self.entropy.weight
+        now = time.perf_counter()
+        found.update(self.windows.metrics, step_time=now - self._clock)
+        self._clock = now
+        self.log("loss", found.pop("loss"), prog_bar=True, batch_size=1)
+        self.log("reward", found.pop("reward", math.nan), prog_bar=True, batch_size=1)
+        self.log_dict(found, batch_size=1)
+
+    def on_train_start(self) -> None:
+        """The first step's time begins here."""
+        self._clock = time.perf_counter()
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Optimizer | LightningOptimizer, optimizer_closure: Any = None
+    ) -> None:
+        """After the step, what follows the policy follows: the entropy coefficient and the reference."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.entropy.update(self._mean_entropy)
+        settings = self.reference_settings
+        if settings.sync_ref_model and (self.trainer.global_step + 1) % settings.ref_model_sync_steps == 0:
+            follow(self.lm, self._modules.get("reference"), settings.ref_model_mixup_alpha)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -274,21 +358,25 @@ class GRPOModule(LanguageModule):
         super().on_save_checkpoint(checkpoint)
         window = None if self._window is None else self._window.as_dict()
         windows: list[Any] = [window]
-        if self.trainer.world_size > 1:
+        if self._trainer is not None and self.trainer.world_size > 1:
             windows = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(windows, window)
-        checkpoint[ROLLOUTS] = {"windows": windows, "metrics": self._window_metrics}
+        checkpoint[ROLLOUTS] = {
+            "windows": windows,
+            "metrics": self.windows.metrics,
+            "tokens": self.windows.tokens,
+            "entropy": self.entropy.state_dict(),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the window in progress; a reference is of no use but to learn."""
+        if not self._learns:
+            drop_reference(checkpoint["state_dict"])
         super().on_load_checkpoint(checkpoint)
-        if "reference" not in self._modules:
-            weights = checkpoint["state_dict"]
-            for name in [name for name in weights if name.startswith("reference.")]:
-                del weights[name]
         stored = checkpoint.get(ROLLOUTS)
         if stored and self._trainer is not None:
+            self.entropy.load_state_dict(stored["entropy"])
+            self.windows.metrics, self.windows.tokens = stored["metrics"], stored["tokens"]
             windows = stored["windows"]
             if len(windows) == self.trainer.world_size and windows[self.global_rank] is not None:
                 self._window = RolloutBatch.from_dict(windows[self.global_rank])
-                self._window_metrics = stored["metrics"]

@@ -7,8 +7,10 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from lit_narrative.lm.logprobs import CompletionBatch, completion_batch
-from lit_narrative.rl.losses import Window
+from lit_narrative.rl.losses import LossInputs, Window
 from lit_narrative.rl.rollout import Rollout
+
+TOKENWISE = ("mask", "old", "reference", "sampler", "is_ratio", "sentences", "keep", "values", "returns")
 
 
 class RolloutBatch(NamedTuple):
@@ -17,40 +19,87 @@ class RolloutBatch(NamedTuple):
     Attributes:
         batch: prompt and completion ids, (R, L).
         mask: (R, T) bool, true on completion tokens.
+        counted: (R,) bool, false on rows that teach nothing (cut off, or without a score) and still count as rows.
         old: (R, T) log-probabilities under the policy that sampled.
-        reference: (R, T) under the reference; None if the loss needs none.
-        advantages: (R,).
+        advantages: (R,), or (R, T).
         window: totals of the optimizer step that this batch belongs to.
+        fresh: the policy is still the one that sampled.
+        reference: (R, T) under the reference; None if there is none.
+        sampler: (R, T) as the sampler gave them, where ``old`` was computed again.
+        is_ratio: (R, T) or (R, 1), weights that correct for the sampler.
+        sentences: (R, T) number of each token's sentence, for ratios of sentences.
+        keep: (R, T) bool, tokens that the policy term counts.
+        values: (R, T) of the value head when the window was sampled.
+        returns: (R, T) that the value head learns.
     """
 
     batch: CompletionBatch
     mask: torch.Tensor
+    counted: torch.Tensor
     old: torch.Tensor
-    reference: torch.Tensor | None
     advantages: torch.Tensor
-    window: Window
+    window: Window = Window(0, 0, 0, 0)
+    fresh: bool = False
+    reference: torch.Tensor | None = None
+    sampler: torch.Tensor | None = None
+    is_ratio: torch.Tensor | None = None
+    sentences: torch.Tensor | None = None
+    keep: torch.Tensor | None = None
+    values: torch.Tensor | None = None
+    returns: torch.Tensor | None = None
 
     @classmethod
-    def of(cls, rollouts: Sequence[Rollout], advantages: torch.Tensor) -> "RolloutBatch":
-        """Rollouts side by side, without reference and totals yet."""
+    def of(cls, rollouts: Sequence[Rollout]) -> "RolloutBatch":
+        """Rollouts side by side; nothing is known of their worth yet."""
         batch = completion_batch([r.prompt_ids for r in rollouts], [r.completion_ids for r in rollouts])
         old = pad_sequence([r.logprobs for r in rollouts], batch_first=True)
         lengths = torch.tensor([len(r.completion_ids) for r in rollouts])
         mask = torch.arange(old.shape[1]) < lengths[:, None]
-        return cls(batch, mask, old, None, advantages, Window(0, 0))
+        return cls(batch, mask, torch.ones(len(rollouts), dtype=torch.bool), old, torch.zeros(len(rollouts)))
+
+    @property
+    def learned(self) -> torch.Tensor:
+        """(R, T) bool, the tokens that the loss counts."""
+        return self.mask & self.counted[:, None]
+
+    @property
+    def completion_ids(self) -> torch.Tensor:
+        """(R, T) int64, zeros on the right."""
+        return torch.zeros_like(self.mask, dtype=torch.long).masked_scatter(
+            self.mask, self.batch.ids[self.batch.targets]
+        )
 
     def select(self, rows: torch.Tensor) -> "RolloutBatch":
         """The given rows, cut to their longest."""
         width = int(self.batch.targets[rows].any(0).nonzero().max()) + 1
         longest = int(self.mask[rows].sum(1).max())
-        return RolloutBatch(
-            CompletionBatch(self.batch.ids[rows, :width], self.batch.targets[rows, :width]),
-            self.mask[rows, :longest],
-            self.old[rows, :longest],
-            None if self.reference is None else self.reference[rows, :longest],
-            self.advantages[rows],
-            self.window,
+        tokenwise = {name: value[rows, :longest] for name in TOKENWISE if (value := getattr(self, name)) is not None}
+        advantages = self.advantages[rows]
+        return self._replace(
+            batch=CompletionBatch(self.batch.ids[rows, :width], self.batch.targets[rows, :width]),
+            counted=self.counted[rows],
+            advantages=advantages if advantages.ndim == 1 else advantages[:, :longest],
+            **tokenwise,
         )
+
+    def loss_inputs(self, logprobs: torch.Tensor, entropy: torch.Tensor) -> LossInputs:
+        """What the loss is made of, given (R, T) scores of the policy."""
+        return LossInputs(
+            logprobs=logprobs,
+            old=self.old,
+            mask=self.learned,
+            advantages=self.advantages,
+            reference=self.reference,
+            entropy=entropy,
+            sampler=self.sampler,
+            is_ratio=self.is_ratio,
+            sentences=self.sentences,
+            keep=self.keep,
+        )
+
+    def by_length(self, size: int) -> Iterator[torch.Tensor]:
+        """Row numbers of parts of at most ``size`` rows, alike lengths together."""
+        yield from self.mask.sum(1).argsort(stable=True).split(size)
 
     def deal(self, steps: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
         """Row numbers for each of ``steps`` optimizer steps: dealt at random, then sorted by length to pad little."""

@@ -1,7 +1,7 @@
 """What a GRPO step is: its invariants."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,10 +12,10 @@ from lit_narrative.lm.logprobs import score_completions, to_rows
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.rollout_batch import RolloutBatch
-from lit_narrative.rl.losses import LossSettings, LossType
+from lit_narrative.rl.loss_settings import LossSettings, LossType
 from tests.helpers import ARCHITECTURES, Recorder, TinyTask, fit, sizes, tokenizer_folder, weights
 
-LOSSES: tuple[LossType, ...] = ("grpo", "dr_grpo", "dapo")
+LOSSES: tuple[LossType, ...] = get_args(LossType)
 
 
 def policy(
@@ -38,7 +38,8 @@ class Plain(GRPOModule):
     """By stochastic gradient descent, so that a difference in the weights is one of the gradients."""
 
     def configure_optimizers(self) -> Any:
-        return torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=1.0)
+        scale = 1 / 12 if self.loss.loss_type == "luspo" else 1.0  # it sums over tokens and divides by rows alone
+        return torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=scale)
 
 
 class Mixed(Plain):
@@ -60,7 +61,7 @@ def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tole
 def test_a_policy_that_stands_still_has_no_divergence_and_nothing_to_clip(architecture: str, tmp_path: Path) -> None:
     """Invariant 2, with dropout in the model and two passes over each window."""
     module, seen = (
-        policy(tmp_path, architecture, lr=0.0, num_iterations=2, micro_batch_size=4, epsilon=1e-4),
+        policy(tmp_path, architecture, lr=0.0, num_iterations=2, micro_batch_size=4, loss=LossSettings(epsilon=1e-4)),
         Recorder(),
     )
     fit(module, TinyTask(), tmp_path, seen, max_epochs=2)
@@ -74,19 +75,47 @@ def test_a_policy_that_stands_still_has_no_divergence_and_nothing_to_clip(archit
     assert (noisy - batch.old).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("loss_type", LOSSES)
-def test_the_micro_batch_size_does_not_matter(loss_type: LossType, tmp_path: Path) -> None:
+VARIANTS: dict[str, dict[str, Any]] = {
+    "sequence": {"loss": LossSettings("grpo", "sequence")},
+    "sentence": {"loss": LossSettings("dapo", "sentence")},
+    "top entropy": {"loss": LossSettings(top_entropy_quantile=0.3)},
+    "entropy bonus": {"loss": LossSettings(entropy_coef=0.05)},
+    "adaptive entropy": {"loss": LossSettings(use_adaptive_entropy=True, entropy_target=9.0, entropy_coef=0.1)},
+    "top entropy and bonus": {"loss": LossSettings(top_entropy_quantile=0.3, entropy_coef=0.05)},
+    "no truncated": {"loss": LossSettings("dapo", mask_truncated_completions=True), "sampling": SamplingParams(80)},
+    "off policy": {"loss": LossSettings(off_policy_mask_threshold=0.01)},
+    "corrected": {"loss": LossSettings(importance_sampling_mode="sequence_mask")},
+    "divergence in reward": {"loss": LossSettings(kl_in_reward=True, kl_estimator="k1", beta=0.3)},
+    "k1": {"loss": LossSettings(kl_estimator="k1", beta=0.3)},
+    "gae": {"advantage": "gae"},
+    "rloo": {"advantage": "rloo", "scale_rewards": "none"},
+}
+SETTINGS = {loss_type: {"loss": LossSettings(loss_type)} for loss_type in LOSSES} | VARIANTS
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_micro_batch_size_does_not_matter(name: str, tmp_path: Path) -> None:
     """Invariant 3: sixteen completions at once, or in parts that together make the same step."""
     found = []
     for size, parts in ((16, 1), (8, 2), (4, 4), (3, 6)):
-        module = policy(tmp_path, kind=Plain, micro_batch_size=size, loss_type=loss_type)
+        module = policy(tmp_path, kind=Plain, micro_batch_size=size, **SETTINGS[name])
         runner = fit(module, TinyTask(), tmp_path, max_steps=3, accumulate_grad_batches=parts)
         assert runner.global_step == 3
-        found.append(weights(module.lm))
+        found.append(weights(module))
     start = weights(initial(tmp_path))
-    assert max(float((found[0][name] - value).abs().max()) for name, value in start.items()) > 1e-3
+    assert max(float((found[0][f"lm.{name}"] - value).abs().max()) for name, value in start.items()) > 1e-3
     for other in found[1:]:
         same(other, found[0])
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_order_of_rows_does_not_matter(name: str, tmp_path: Path) -> None:
+    found = []
+    for kind in (Plain, Mixed):
+        module = policy(tmp_path, kind=kind, micro_batch_size=8, **SETTINGS[name])
+        fit(module, TinyTask(), tmp_path, max_steps=2, accumulate_grad_batches=2)
+        found.append(weights(module))
+    same(found[1], found[0])
 
 
 def initial(folder: Path, architecture: str = "llama") -> nn.Module:
@@ -94,16 +123,6 @@ def initial(folder: Path, architecture: str = "llama") -> nn.Module:
     module = policy(folder, architecture, lr=0.0)
     fit(module, TinyTask(), folder, max_steps=1)
     return module.lm
-
-
-@pytest.mark.parametrize("loss_type", LOSSES)
-def test_the_order_of_rows_does_not_matter(loss_type: LossType, tmp_path: Path) -> None:
-    found = []
-    for kind in (Plain, Mixed):
-        module = policy(tmp_path, kind=kind, loss_type=loss_type, micro_batch_size=8)
-        fit(module, TinyTask(), tmp_path, max_steps=2, accumulate_grad_batches=2)
-        found.append(weights(module.lm))
-    same(found[1], found[0])
 
 
 class Ages(GRPOModule):
@@ -218,16 +237,8 @@ def test_checkpointing_the_activations_gives_the_same_gradients(
 
 
 def test_without_beta_there_is_no_reference(tmp_path: Path) -> None:
-    module, seen = policy(tmp_path, beta=0.0), Recorder()
+    module, seen = policy(tmp_path, loss=LossSettings(beta=0.0)), Recorder()
     fit(module, TinyTask(), tmp_path, seen, max_steps=1)
     assert not hasattr(module, "reference")
     assert seen.batches[0].reference is None
     assert "kl" not in seen.metrics[0]
-
-
-def test_settings_reach_the_loss() -> None:
-    given = GRPOModule(
-        {"low": 1.0}, loss_type="dapo", epsilon=0.1, epsilon_high=0.3, beta=0.5, sampling=SamplingParams(7)
-    )
-    assert given.loss_settings == LossSettings("dapo", 0.1, 0.3, 0.5, 7)
-    assert GRPOModule({"low": 1.0}, epsilon=0.1).loss_settings.epsilon_high == 0.1

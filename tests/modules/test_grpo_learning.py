@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -13,7 +13,9 @@ from lit_narrative.errors import UserError
 from lit_narrative.lm.load import Lora
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
+from lit_narrative.rl.loss_settings import LossSettings, LossType
 from lit_narrative.rl.rollout import Rollout
+from lit_narrative.rl.scoring import ScoringSettings
 from tests.helpers import LowTokens, Recorder, TinyTask, fit, sizes, tokenizer_folder, weights
 
 
@@ -41,12 +43,25 @@ def gain(found: list[float]) -> float:
     return mean(found[-5:]) - mean(found[:5])
 
 
-@pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "dapo"])
-def test_it_learns_what_is_rewarded(loss_type: str, tmp_path: Path) -> None:
-    assert gain(rewards(tmp_path, loss_type=loss_type)) > 0.2
+@pytest.mark.parametrize("loss_type", get_args(LossType))
+def test_it_learns_what_is_rewarded(loss_type: LossType, tmp_path: Path) -> None:
+    assert gain(rewards(tmp_path, loss=LossSettings(loss_type))) > 0.2
 
 
-@pytest.mark.parametrize("settings", [{"scale_rewards": "batch"}, {"scale_rewards": "none"}, {"num_iterations": 2}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"scale_rewards": "batch"},
+        {"scale_rewards": "none"},
+        {"num_iterations": 2},
+        {"advantage": "rloo"},
+        {"advantage": "gae"},
+        {"loss": LossSettings("grpo", "sequence")},
+        {"loss": LossSettings("grpo", "sentence")},
+        {"loss": LossSettings(kl_in_reward=True, kl_estimator="k1")},
+        {"scoring": ScoringSettings(independent=("low",))},
+    ],
+)
 def test_it_learns_with_other_settings(settings: dict[str, Any], tmp_path: Path) -> None:
     assert gain(rewards(tmp_path, **settings)) > 0.2
 
@@ -60,7 +75,9 @@ def test_shuffled_rewards_teach_nothing(tmp_path: Path) -> None:
 
 
 def test_the_divergence_penalty_holds_the_policy_back(tmp_path: Path) -> None:
-    assert gain(rewards(tmp_path, beta=5.0)) < 0.5 * gain(rewards(tmp_path, beta=0.0))
+    assert gain(rewards(tmp_path, loss=LossSettings(beta=5.0))) < 0.5 * gain(
+        rewards(tmp_path, loss=LossSettings(beta=0.0))
+    )
 
 
 class HighTokens(LowTokens):
@@ -110,7 +127,7 @@ def test_weights_say_what_counts(tmp_path: Path) -> None:
 
 def test_rewards_that_cannot_score_some_are_left_out(tmp_path: Path) -> None:
     seen = Recorder()
-    module = policy(tmp_path, rewards={"sparse": 1.0}, beta=0.0)
+    module = policy(tmp_path, rewards={"sparse": 1.0}, loss=LossSettings(beta=0.0))
     fit(module, task(Sparse()), tmp_path, seen, max_epochs=30)
     assert gain([metrics["reward"] for metrics in seen.metrics]) > 0.1
     assert module.scored is not None
@@ -119,7 +136,7 @@ def test_rewards_that_cannot_score_some_are_left_out(tmp_path: Path) -> None:
 
 
 def test_rewards_that_score_nothing_change_nothing(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"rewards": {"nothing": 1.0}, "beta": 0.0, "weight_decay": 0.0}
+    settings: dict[str, Any] = {"rewards": {"nothing": 1.0}, "loss": LossSettings(beta=0.0), "weight_decay": 0.0}
     module, seen = policy(tmp_path, **settings), Recorder()
     fit(module, task(Nothing()), tmp_path, seen, max_epochs=2)
     still = policy(tmp_path, **settings, lr=0.0)
@@ -152,8 +169,8 @@ def test_metrics_have_the_names_of_trl(tmp_path: Path) -> None:
         ({"rewards": {}}, r"model\.rewards is empty"),
         ({"sampling": SamplingParams(8, top_k=5)}, r"top_k and top_p must be off in RL"),
         ({"sampling": SamplingParams(8, top_p=0.9)}, r"top_k and top_p must be off in RL"),
-        ({"micro_batch_size": 0}, r"micro_batch_size=0 must be at least 1"),
-        ({"num_iterations": 0}, r"num_iterations=0 must be at least 1"),
+        ({"micro_batch_size": 0}, r"micro_batch_size is 0; it must be 1"),
+        ({"num_iterations": 0}, r"num_iterations is 0; it must be 1"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -162,13 +179,13 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], message: str,
 
 
 def test_an_accumulation_that_does_not_fit_the_window_is_refused(tmp_path: Path) -> None:
-    message = r"accumulate_grad_batches=3 does not divide the 4 micro-batches of a window \(data\.batch_size=4 x num"
+    message = r"accumulate_grad_batches=3 does not divide the 4 micro-batches of a window \(4 prompts x num"
     with pytest.raises(UserError, match=message):
         fit(policy(tmp_path, micro_batch_size=8), TinyTask(), tmp_path, max_steps=1, accumulate_grad_batches=3)
 
 
 def test_a_window_larger_than_the_prompts_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"fewer training prompts than data\.batch_size=4"):
+    with pytest.raises(UserError, match=r"fewer training prompts than the 4 of a window"):
         fit(policy(tmp_path), TinyTask(rows=3), tmp_path, max_steps=1)
 
 

@@ -17,8 +17,8 @@ def rollout(place: int, prompt: int, completion: int) -> Rollout:
 
 def batch() -> RolloutBatch:
     rollouts = [rollout(place, *lengths) for place, lengths in enumerate(LENGTHS)]
-    made = RolloutBatch.of(rollouts, torch.arange(4.0))
-    return made._replace(reference=made.old - 1)
+    made = RolloutBatch.of(rollouts)
+    return made._replace(advantages=torch.arange(4.0), reference=made.old - 1, is_ratio=torch.ones(4, 1))
 
 
 def test_rows_stand_side_by_side() -> None:
@@ -36,6 +36,9 @@ def test_chosen_rows_are_cut_to_their_longest() -> None:
     assert part.reference is not None
     assert part.reference.tolist() == [[-2, -3], [-2, -3]]
     assert part.advantages.tolist() == [3, 0]
+    assert part.is_ratio is not None and part.is_ratio.shape == (2, 1)
+    tokenwise = batch()._replace(advantages=batch().old)
+    assert tokenwise.select(torch.tensor([3, 0])).advantages.tolist() == [[-1, -2], [-1, -2]]
     assert batch()._replace(reference=None).select(torch.tensor([1])).reference is None
 
 
@@ -49,11 +52,22 @@ def test_every_row_is_dealt_once_and_sorted_by_length() -> None:
 
 
 def test_a_checkpoint_brings_it_back() -> None:
-    made = batch()._replace(window=Window(4, 9))
+    made = batch()._replace(window=Window(4, 9, 8, 16), fresh=True)
     again = RolloutBatch.from_dict(made.as_dict())
-    assert again.window == made.window
-    torch.testing.assert_close(tuple(again[1:5]), tuple(made[1:5]))
+    assert (again.window, again.fresh) == (made.window, True)
     torch.testing.assert_close(tuple(again.batch), tuple(made.batch))
+    for name in ("mask", "counted", "old", "advantages", "reference", "is_ratio"):
+        torch.testing.assert_close(getattr(again, name), getattr(made, name))
+    assert again.values is None
+
+
+def test_completions_stand_side_by_side_and_rows_that_do_not_count_teach_nothing() -> None:
+    made = batch()._replace(counted=torch.tensor([True, False, True, True]))
+    assert made.completion_ids.tolist() == [[3, 4, 0, 0], [101, 102, 103, 104], [205, 0, 0, 0], [302, 303, 0, 0]]
+    assert made.learned.sum(1).tolist() == [2, 0, 1, 2]
+    parts = list(made.by_length(3))
+    assert [len(part) for part in parts] == [3, 1]
+    assert parts[1].tolist() == [1]
 
 
 def test_moving_a_rollout_moves_its_tensors() -> None:

@@ -1,0 +1,137 @@
+"""The reference policy: what the policy is kept near to."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from lit_narrative.errors import UserError
+from lit_narrative.lm.checkpoint import REFERENCE
+from lit_narrative.lm.policy import PolicySource
+
+ReferenceKind = Literal["auto", "none", "copy", "adapter_off", "adapter_copy"]
+
+
+@dataclass(frozen=True)
+class ReferenceSettings:
+    """Which policy is the reference, and whether it follows.
+
+    Args:
+        kind: ``copy`` is a frozen second model; ``adapter_off`` is the policy without its adapters, which costs no
+            memory; ``adapter_copy`` is a frozen second set of adapters. ``auto``: none without ``loss.beta``, adapters
+            off with LoRA (a copy of them if they are to be followed), else a copy.
+        model: a hub name, folder or checkpoint of another reference than the policy that the run starts from.
+        sync_ref_model: let the reference follow the policy (TR-DPO, Gorbatovski et al. 2024).
+        ref_model_sync_steps: optimizer steps from one move to the next.
+        ref_model_mixup_alpha: how far it moves, above 0 and up to 1: reference <- (1 - alpha) reference + alpha policy.
+    """
+
+    kind: ReferenceKind = "auto"
+    model: str | None = None
+    sync_ref_model: bool = False
+    ref_model_sync_steps: int = 512
+    ref_model_mixup_alpha: float = 0.6
+
+    def __post_init__(self) -> None:
+        if self.ref_model_sync_steps < 1:
+            raise UserError(f"model.reference.ref_model_sync_steps={self.ref_model_sync_steps} must be at least 1")
+        if not 0 < self.ref_model_mixup_alpha <= 1:
+            raise UserError(
+                f"model.reference.ref_model_mixup_alpha={self.ref_model_mixup_alpha} must be above 0 and at most 1"
+            )
+        if self.model is not None and self.kind not in ("auto", "copy"):
+            raise UserError(
+                f"model.reference.model is a model of its own, which kind '{self.kind}' has no use for; leave kind out"
+            )
+        if self.sync_ref_model and self.kind in ("none", "adapter_off"):
+            raise UserError(
+                f"model.reference.sync_ref_model: kind '{self.kind}' has no weights that could follow the policy; "
+                "choose copy, or adapter_copy with LoRA"
+            )
+
+    def resolve(self, beta: float, lora: bool) -> ReferenceKind:
+        """The kind that a run needs, never ``auto``.
+
+        Raises:
+            UserError: if the settings contradict each other.
+        """
+        kind = self.kind
+        if kind == "auto" and self.model is None:
+            kind = "none" if not beta else "copy"
+            if beta and lora:
+                kind = "adapter_copy" if self.sync_ref_model else "adapter_off"
+        elif kind == "auto":
+            kind = "copy"
+        if kind == "none" and beta:
+            raise UserError(f"model.reference.kind is none, but model.loss.beta={beta} needs a reference")
+        if kind in ("adapter_off", "adapter_copy") and not lora:
+            raise UserError(f"model.reference.kind '{kind}' needs adapters: set model.lora, or choose copy")
+        if kind == "copy" and lora and self.sync_ref_model:
+            raise UserError(
+                "model.reference.sync_ref_model: a whole copy cannot follow a policy of adapters; choose adapter_copy"
+            )
+        if kind == "none" and self.sync_ref_model:
+            raise UserError("model.reference.sync_ref_model: there is no reference without model.loss.beta or a kind")
+        return kind
+
+
+def add_reference_adapters(lm: Any) -> None:
+    """Give a policy of adapters a frozen second set with the same weights."""
+    with torch.random.fork_rng(devices=[]):  # the second set is drawn first, and that should not show elsewhere
+        lm.add_adapter(REFERENCE, lm.peft_config["default"])
+    for own, other in _adapter_pairs(lm):
+        own.data.copy_(other.data)
+        own.requires_grad_(False)
+
+
+def reference_model(
+    settings: ReferenceSettings, lm: nn.Module, tokenizer: PreTrainedTokenizerBase, source: PolicySource
+) -> nn.Module:
+    """A frozen model in evaluation mode: another one that the settings name, or a copy of the policy.
+
+    Raises:
+        UserError: if the other model reads another vocabulary.
+    """
+    if settings.model is None:
+        return copy.deepcopy(lm).requires_grad_(False).eval()
+    other = replace(source, model=settings.model, tokenizer=None, lora=None, gradient_checkpointing=False)
+    reference, vocabulary = other.build()
+    if vocabulary.get_vocab() != tokenizer.get_vocab():
+        raise UserError(
+            f"model.reference.model '{settings.model}' has another vocabulary ({len(vocabulary)} tokens) than the "
+            f"policy ({len(tokenizer)} tokens), so its log-probabilities mean something else; choose one with the same"
+        )
+    return reference.requires_grad_(False).eval()
+
+
+@contextmanager
+def adapters_of_reference(lm: Any) -> Iterator[None]:
+    """Within it the policy speaks with its second set of adapters."""
+    lm.base_model.set_adapter(REFERENCE, inference_mode=True)
+    try:
+        yield
+    finally:
+        lm.base_model.set_adapter("default")
+
+
+@torch.no_grad()
+def follow(lm: nn.Module, reference: nn.Module | None, alpha: float) -> None:
+    """Move the reference towards the policy: a model of its own, or the second set of adapters if there is none."""
+    pairs = _adapter_pairs(lm) if reference is None else zip(reference.parameters(), lm.parameters(), strict=True)
+    for own, policy in pairs:
+        own.lerp_(policy.detach().to(own.dtype), alpha)
+
+
+def _adapter_pairs(lm: nn.Module) -> list[tuple[nn.Parameter, nn.Parameter]]:
+    """Each weight of the reference's adapters beside the policy's."""
+    named = dict(lm.named_parameters())
+    return [
+        (parameter, named[name.replace(f".{REFERENCE}.", ".default.")])
+        for name, parameter in named.items()
+        if f".{REFERENCE}." in name
+    ]
