@@ -1,12 +1,16 @@
 """Two processes with a share of the weights each learn, evaluate, write and resume as one process with all of them."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
 import lit_narrative.modules.fsdp  # noqa: F401 (registers the strategy)
+from lit_narrative.cli import main
 from lit_narrative.lm.load import Lora
 from lit_narrative.modules.sft import SFTModule
 from tests.helpers import PROMPTS, tiny_lm, tokenizer
@@ -82,3 +86,42 @@ def test_the_checkpoint_is_one_file_for_a_notebook(runs: Runs) -> None:
     own = {name: value for name, value in module.state_dict().items() if name in state}
     assert difference(state, own) == 0
     assert module.tokenizer(PROMPTS[0])["input_ids"] == tokenizer()(PROMPTS[0])["input_ids"]
+
+
+SMALL = (
+    *("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
+    *("--trainer.callbacks.samples=5", "--data.val_size=17", "--data.test_size=17", "--data.state_worlds=16"),
+    *("--data.train_size=32", "--data.batch_size=2", "--model.sampling.max_new_tokens=16"),
+)
+FIT = (
+    *("fit", "--config", "storyworld/sft", "--config", "trainer/fsdp", *SMALL),
+    *("--trainer.max_steps=2", "--trainer.val_check_interval=2"),
+    *("--model.tokenizer.sample=32", "--model.tokenizer.vocab_size=300", "--model.model.positions=2048"),
+    *("--model.model.hidden_size=32", "--model.model.heads=2"),
+)
+TEST = ("test", "--config", "storyworld/test", "--config", "trainer/fsdp", *SMALL)
+
+
+def check_folder(folder: Path) -> None:
+    """A whole run folder, whose checkpoint serves one process."""
+    assert yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["strategy"] == "fsdp2"
+    assert (folder / "metrics.csv").is_file()
+    assert (folder / "verifiers" / "val.json").is_file()
+    module = SFTModule.load_from_checkpoint(folder / "checkpoints" / "last.ckpt")
+    assert len(module.state_dict()) > 10
+
+
+def test_yaml_alone_shards_a_run(tmp_path: Path) -> None:
+    root = f"--trainer.default_root_dir={tmp_path}"
+    two_processes(main, [*FIT, root])
+    check_folder(tmp_path)
+    two_processes(main, [*TEST, root, f"--ckpt_path={tmp_path / 'checkpoints' / 'last.ckpt'}"])
+    assert (tmp_path / "verifiers" / "test.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"), ()])
+def test_torchrun_and_lightning_start_the_processes(launcher: tuple[str, ...], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", *launcher, "lit_narrative", *FIT, f"--trainer.default_root_dir={tmp_path}"]
+    subprocess.run(command, check=True, timeout=170)
+    check_folder(tmp_path)

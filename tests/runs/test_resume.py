@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.errors import UserError
+from lit_narrative.lm.load import ScratchModel
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sft import SFTModule
 from tests.runs.jobs import corpus, cycle, difference, trainer, weights
@@ -92,3 +93,32 @@ def test_resuming_with_another_module_says_so(tmp_path: Path) -> None:
     fit = trainer(tmp_path, max_steps=1)
     with pytest.raises(UserError, match="holds no language model"):
         fit.fit(SFTModule(), StoryworldData(train_size=4, val_size=4), ckpt_path=tmp_path / "other.ckpt")
+
+
+class CountingModule(SFTModule):
+    """Knows how many models it was given."""
+
+    adopted = 0
+
+    def adopt(self, lm: Any, tokenizer: Any) -> None:
+        self.adopted += 1
+        super().adopt(lm, tokenizer)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_what_is_built_is_not_built_again_for_a_checkpoint(tmp_path: Path, policy: Path, told: bool) -> None:
+    """The command line tells the Trainer of the checkpoint before it builds, a script does not."""
+    module = CountingModule(str(policy))
+    run = trainer(tmp_path, max_steps=151, limit_val_batches=0)
+    if told:
+        run.ckpt_path = str(policy)
+    run.fit(module, corpus(batch_size=4), ckpt_path=None if told else policy)
+    assert run.global_step == 151
+    assert module.adopted == 1
+
+
+def test_a_checkpoint_of_another_model_is_built_by_its_own_sizes(tmp_path: Path, policy: Path) -> None:
+    module = CountingModule(ScratchModel(hidden_size=16, layers=1, heads=2))
+    trainer(tmp_path).test(module, corpus(batch_size=4), ckpt_path=policy, verbose=False)
+    assert module.adopted == 2
+    assert difference(torch.load(policy, weights_only=True)["state_dict"], module.state_dict()) == 0
