@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -149,6 +150,34 @@ def inference_sae(sae: "TrainingSAE[Any]") -> "SAE[Any]":
     frozen.load_state_dict(state)
     frozen.fold_W_dec_norm()
     return frozen.eval().requires_grad_(False)
+
+
+class Encoder:
+    """A frozen SAE as a function on arrays: (n, d_in) float32 to latents (n, d_sae) and reconstruction (n, d_in).
+
+    It can be pickled; what comes of that runs on the CPU.
+    """
+
+    def __init__(self, frozen: "SAE[Any]") -> None:
+        self.frozen = frozen
+
+    @torch.no_grad()
+    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Latents and reconstruction of vectors."""
+        latents = self.frozen.encode(torch.from_numpy(x).to(self.frozen.W_dec))
+        return latents.cpu().numpy(), self.frozen.decode(latents).cpu().numpy()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {name: value.cpu() for name, value in self.frozen.state_dict().items()}
+        return _encoder, ({**self.frozen.cfg.to_dict(), "device": "cpu"}, state)
+
+
+def _encoder(config: dict[str, Any], state: dict[str, Tensor]) -> Encoder:
+    from sae_lens import SAE
+
+    frozen = SAE.from_dict(config)
+    frozen.load_state_dict(state)
+    return Encoder(frozen.eval().requires_grad_(False))
 
 
 @torch.no_grad()

@@ -242,14 +242,7 @@ class SAEModule(NarrativeModule):
 
     def encoder(self) -> Encode:
         """The SAE as it is now as a function on arrays; later training does not change it."""
-        frozen = sparse.inference_sae(self.sae)
-
-        @torch.no_grad()
-        def encode(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            latents = frozen.encode(torch.from_numpy(x).to(frozen.W_dec))
-            return latents.cpu().numpy(), frozen.decode(latents).cpu().numpy()
-
-        return encode
+        return sparse.Encoder(sparse.inference_sae(self.sae))
 
     # -- from one cycle to the next
 

@@ -1,8 +1,10 @@
 """sae-lens autoencoders as we build, freeze, reorder and save them."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -185,3 +187,11 @@ def test_ranks_agree_on_dead_latents_and_thresholds() -> None:
     found = context.SimpleQueue()
     processes.spawn(_share_on, (port, found), nprocs=2)  # type: ignore[no-untyped-call]
     assert [found.get(), found.get()] == [([3, 0, 2], 1.5)] * 2
+
+
+@EVERY
+def test_an_encoder_comes_back_from_a_pickle_as_it_was(architecture: sparse.Architecture) -> None:
+    encode = sparse.Encoder(sparse.inference_sae(build(architecture)))
+    x = vectors().numpy()
+    for before, after in zip(encode(x), pickle.loads(pickle.dumps(encode))(x), strict=True):
+        assert np.array_equal(before, after)

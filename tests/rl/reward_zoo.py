@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from threadpoolctl import threadpool_info
 
 from lit_narrative.rl.rollout import Rollout
+from lit_narrative.tasks.storyworld.context import Context
 
 
 def rollouts(*texts: str, **columns: object) -> list[Rollout]:
@@ -177,6 +179,16 @@ class Part:
 
     def __call__(self, rollouts: Sequence[Rollout]) -> list[float]:
         return [self.memory(rollout.text) for rollout in rollouts]
+
+
+def brevity(context: Context) -> float:
+    """A component of one's own."""
+    return 1.0 if len(context.text) < 1000 else 0.25
+
+
+def encode(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Half of the latents are active, and what is rebuilt is too small."""
+    return np.maximum(np.concatenate([x, -x], axis=1), 0), 0.5 * x
 
 
 def note(file: Path | None, text: str) -> None:
