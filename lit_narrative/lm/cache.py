@@ -7,7 +7,8 @@ length and hands out the filled part. It can also drop finished rows and repeat 
 from typing import Any
 
 import torch
-from transformers import Cache, PretrainedConfig
+from torch import nn
+from transformers import Cache, DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer
 
 
@@ -59,18 +60,22 @@ class BufferedLayer(DynamicLayer):
         return taken
 
 
-def decoding_cache(config: PretrainedConfig, capacity: int) -> Cache:
-    """A cache of ``capacity`` positions for every block of a plain-attention model.
+def plain_attention(base: nn.Module) -> bool:
+    """Whether every block of a transformers model keeps the keys and values of all positions and nothing else.
 
-    Sliding-window and linear-attention models keep state of another shape; they get the library's own cache.
+    Sliding-window, linear-attention and recurrent models keep state of another shape.
     """
-    from transformers import DynamicCache
-
-    text = config.get_text_config()
+    text = base.config.get_text_config()  # type: ignore[operator,union-attr]
     kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"} or getattr(text, "sliding_window", None):
+    return kinds == {"full_attention"} and not getattr(text, "sliding_window", None) and not base._is_stateful  # type: ignore[return-value]
+
+
+def decoding_cache(base: nn.Module, capacity: int) -> Cache:
+    """A cache of ``capacity`` positions for every block of a plain-attention model; the library's own for others."""
+    config: PretrainedConfig = base.config  # type: ignore[assignment]
+    if not plain_attention(base):
         return DynamicCache(config=config)
-    return Cache(layers=[BufferedLayer(capacity) for _ in range(text.num_hidden_layers)])
+    return Cache(layers=[BufferedLayer(capacity) for _ in range(config.get_text_config().num_hidden_layers)])
 
 
 def select_rows(cache: Cache, rows: torch.Tensor) -> None:

@@ -16,6 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
 from lit_narrative.errors import UserError
+from lit_narrative.lm.hidden import completion_states
 from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.tokens import pad_right
 
@@ -101,12 +102,11 @@ def score_tokens(
 ) -> TokenScores:
     """As :func:`score_completions`, of the transformers model itself.
 
-    Hidden states are computed once; the output layer then runs only on positions that predict a completion token,
-    ``chunk`` of them at a time, and is recomputed in the backward pass, so that at most (chunk, V) logits exist.
+    Hidden states are computed once, and those of a prompt that rows share once for all of them; the output layer then
+    runs only on positions that predict a completion token, ``chunk`` of them at a time, and is recomputed in the
+    backward pass, so that at most (chunk, V) logits exist.
     """
-    hidden = base.get_decoder()(input_ids=batch.ids, use_cache=False).last_hidden_state  # type: ignore[operator]
-    predicting = batch.targets[:, 1:]
-    hidden, labels = hidden[:, :-1][predicting], batch.ids[:, 1:][predicting]
+    hidden, labels = completion_states(base, batch.ids, batch.targets), batch.ids[batch.targets]
     values = None if value_head is None else value_head(hidden).reshape(-1).float()
     score = partial(_score_chunk, base, temperature=temperature, entropy_gradient=entropy_gradient)
     if len(labels) <= chunk:

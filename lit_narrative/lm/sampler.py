@@ -187,7 +187,7 @@ def _decode(lm: nn.Module, eos: int, requests: Sequence[Request], params: Sampli
     prefix = _Prefix(requests, params.max_new_tokens, device)
     noise = uniforms([seed for request in requests for seed in request.seeds], params.max_new_tokens).to(device)
     warp = _warper(params)
-    cache = decoding_cache(base_lm(lm).config, prefix.width + params.max_new_tokens)
+    cache = decoding_cache(base_lm(lm), prefix.width + params.max_new_tokens)
     logits = prefix.read(lm, cache)
     select_rows(cache, prefix.owner)
     logits = logits[prefix.owner]

@@ -23,7 +23,7 @@ def steps(lm: PreTrainedModel, cache: Cache, ids: torch.Tensor, prompt: int = 3)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_same_logits_as_the_dynamic_cache_and_as_none(architecture: str) -> None:
     lm = tiny_lm(architecture, scale=4)
-    cache = decoding_cache(lm.config, IDS.shape[1])
+    cache = decoding_cache(lm, IDS.shape[1])
     assert all(isinstance(layer, BufferedLayer) for layer in cache.layers)
     found = steps(lm, cache, IDS)
     torch.testing.assert_close(found, steps(lm, DynamicCache(config=lm.config), IDS), atol=1e-5, rtol=0)
@@ -34,7 +34,7 @@ def test_same_logits_as_the_dynamic_cache_and_as_none(architecture: str) -> None
 @pytest.mark.parametrize("own", [True, False])
 def test_rows_are_dropped_reordered_and_repeated(own: bool) -> None:
     lm = tiny_lm(scale=4)
-    cache = decoding_cache(lm.config, IDS.shape[1]) if own else DynamicCache(config=lm.config)
+    cache = decoding_cache(lm, IDS.shape[1]) if own else DynamicCache(config=lm.config)
     rows = torch.tensor([1, 0, 1])
     with torch.no_grad():
         lm(IDS[:, :4], past_key_values=cache, use_cache=True)
@@ -48,7 +48,7 @@ def test_rows_are_dropped_reordered_and_repeated(own: bool) -> None:
 
 def test_nothing_is_copied_from_step_to_step() -> None:
     lm = tiny_lm()
-    cache = decoding_cache(lm.config, 10)
+    cache = decoding_cache(lm, 10)
     steps(lm, cache, IDS[:, :5])
     place = cache.layers[0].keys.data_ptr()
     with torch.no_grad():
@@ -61,8 +61,8 @@ def test_models_with_a_sliding_window_keep_the_library_cache() -> None:
         vocab_size=60, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=1, sliding_window=4,
     )  # fmt: skip
-    assert isinstance(decoding_cache(config, 10), DynamicCache)
     lm = build_lm(config).eval()
+    assert isinstance(decoding_cache(lm, 10), DynamicCache)
     with torch.no_grad():
         expected = lm(IDS, use_cache=False).logits
-    torch.testing.assert_close(steps(lm, decoding_cache(config, 10), IDS), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(steps(lm, decoding_cache(lm, 10), IDS), expected, atol=1e-5, rtol=1e-4)
