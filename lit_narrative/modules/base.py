@@ -1,8 +1,5 @@
 """What owns a causal language model: SFT, GRPO and steering extend it."""
 
-import logging
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +13,21 @@ from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.lm.checkpoint import check_adapters, fits, load_checkpoint, store_language_model, stored_tokenizer
-from lit_narrative.lm.examples import LongExamples, example_batch
-from lit_narrative.lm.load import Attention, Dtype, Lora, ScratchModel, max_positions
+from lit_narrative.lm.examples import LongExamples
+from lit_narrative.lm.load import Attention, Dtype, Lora, ScratchModel
 from lit_narrative.lm.logprobs import CompletionBatch, score_completions
 from lit_narrative.lm.optimizer import Schedule, adamw, schedule_by_step
 from lit_narrative.lm.policy import PolicySource
-from lit_narrative.lm.prompts import LongPrompts, PromptReader
-from lit_narrative.lm.sampler import LoopSampler, Request, Sampler, SamplingParams
-from lit_narrative.lm.shard import gathered, shard
+from lit_narrative.lm.prompts import LongPrompts
+from lit_narrative.lm.sampler import LoopSampler, Sampler, SamplingParams
+from lit_narrative.lm.shard import shard
 from lit_narrative.lm.tokens import TrainedTokenizer
 from lit_narrative.modules.gradients import GradientGuard
-from lit_narrative.modules.narrative import NarrativeModule
 from lit_narrative.modules.settings import as_settings, plain
-from lit_narrative.rl.rollout import Rollout
-from lit_narrative.seeds import run_seed, stream_seed
-from lit_narrative.views import Example, Prompt
-
-logger = logging.getLogger(__name__)
+from lit_narrative.modules.writing import WritingModule
 
 
-class LanguageModule(NarrativeModule):
+class LanguageModule(WritingModule):
     """A policy language model with its tokenizer, its sampling and its self-contained checkpoints.
 
     Args:
@@ -62,8 +54,6 @@ class LanguageModule(NarrativeModule):
     """
 
     eval_view = "examples"
-    lm: nn.Module
-    tokenizer: PreTrainedTokenizerBase
 
     def __init__(
         self,
@@ -175,19 +165,6 @@ class LanguageModule(NarrativeModule):
         """Read all training rows once, so that one that cannot be used fails now and not in the middle of the run."""
         self.trainer.datamodule.admitted(self.view, "train")  # type: ignore[attr-defined]
 
-    def admit(self, rows: Sequence[Any]) -> Sequence[Any]:
-        """The rows that the model can read: all of them, or with ``long_prompts: drop`` those whose prompt fits."""
-        if len(rows) and isinstance(rows[0], Example) and self.long_examples == "error":
-            for row in rows:
-                self.collate([row])
-        if not len(rows) or not isinstance(rows[0], Prompt):
-            return rows
-        reader = self.prompt_reader()
-        kept = reader.admit(rows)
-        if (gone := len(rows) - len(kept)) and self.global_rank == 0:
-            logger.warning("left out %d of %d prompts that exceed %s tokens", gone, len(rows), reader.limit)
-        return kept
-
     # --- optimisation -----------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -214,18 +191,6 @@ class LanguageModule(NarrativeModule):
 
     # --- held-out likelihood ----------------------------------------------------------------------------------------
 
-    def collate(self, rows: Sequence[Any]) -> Any:
-        """Examples become one tokenised, right-padded batch; prompts stay as they are."""
-        if not isinstance(rows[0], Example):
-            return list(rows)
-        return example_batch(
-            rows,
-            self.tokenizer,
-            limit=max_positions(self.lm),
-            long_examples=self.long_examples,
-            chat=self.chat,
-        )
-
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Gather the likelihood of held-out completions; prompts alone have none."""
         if isinstance(batch, CompletionBatch):
@@ -249,51 +214,3 @@ class LanguageModule(NarrativeModule):
             nll = self.nll.compute()
             self.log_dict({f"{stage}/loss": nll, f"{stage}/perplexity": nll.exp()}, prog_bar=True)
         self.nll.reset()
-
-    def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[Rollout]:
-        """Complete every prompt of the batch."""
-        return self.generate(batch, seed=run_seed())
-
-    # --- text -------------------------------------------------------------------------------------------------------
-
-    def prompt_reader(self, params: SamplingParams | None = None) -> PromptReader:
-        """What turns prompts into token ids, for completions as long as ``params`` (default: the module's) allow."""
-        return PromptReader(
-            self.tokenizer,
-            max_positions(self.lm),
-            (params or self.sampling).max_new_tokens,
-            self.max_prompt_length,
-            self.long_prompts,
-            self.chat,
-        )
-
-    def generate(
-        self,
-        prompts: Sequence[Prompt],
-        samples: int = 1,
-        seed: int = 0,
-        params: SamplingParams | None = None,
-        streams: Sequence[int] | None = None,
-    ) -> list[Rollout]:
-        """Sample ``samples`` completions of every prompt, in order, in evaluation mode.
-
-        The random stream of a completion depends on ``seed``, its sample number and the prompt's number in ``streams``
-        (default: its ``index`` column, its place in ``prompts`` without one), so that it is the same on any number of
-        processes.
-        """
-        numbers = [int(prompt.columns.get("index", place)) for place, prompt in enumerate(prompts)]
-        ids = self.prompt_reader(params).encode([prompt.text for prompt in prompts])
-        requests = [
-            Request(prompt, row, [stream_seed(seed, number, n) for n in range(samples)])
-            for number, prompt, row in zip(streams or numbers, prompts, ids, strict=True)
-        ]
-        self.lm.eval()
-        try:
-            with self.precision(), gathered(self.lm):
-                return self.sampler.sample(self.lm, self.tokenizer, requests, params or self.sampling)
-        finally:
-            self.train(self.training)
-
-    def precision(self) -> AbstractContextManager[None]:
-        """The Trainer's precision, for model calls outside of its steps."""
-        return self.trainer.precision_plugin.forward_context() if self._trainer else nullcontext()

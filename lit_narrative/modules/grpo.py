@@ -28,6 +28,7 @@ from lit_narrative.modules.rollout_batch import RolloutBatch
 from lit_narrative.modules.rollout_loader import RolloutLoader
 from lit_narrative.modules.settings import as_settings
 from lit_narrative.modules.step_metrics import StepMetrics
+from lit_narrative.modules.window_plan import WindowPlan
 from lit_narrative.modules.windows import Windows
 from lit_narrative.rl.advantages import Aggregation, Scale
 from lit_narrative.rl.entropy import AdaptiveEntropy
@@ -101,9 +102,10 @@ class GRPOModule(LanguageModule):
         self.reference_settings = as_settings(reference, ReferenceSettings)
         self.scoring = as_settings(scoring, ScoringSettings)
         self.reward_weights = rewards
-        self.num_generations, self.generation_batch_size = num_generations, generation_batch_size
-        self.micro_batch_size, self.steps_per_generation = micro_batch_size, steps_per_generation
-        self.num_iterations, self.dynamic_sampling = num_iterations, dynamic_sampling
+        self.plan = WindowPlan(
+            num_generations, generation_batch_size, micro_batch_size, steps_per_generation, num_iterations
+        )
+        self.num_generations, self.dynamic_sampling = num_generations, dynamic_sampling
         self.advantage, self.multi_objective_aggregation = advantage, multi_objective_aggregation
         self.scale_rewards: Scale = scale_rewards or ("batch" if advantage == "gae" else "group")
         self.shuffle_rewards = shuffle_rewards
@@ -128,11 +130,7 @@ class GRPOModule(LanguageModule):
                 f"model.num_generations={self.num_generations}: a group needs at least {least} completions to compare"
                 + ("" if least == 1 else "; one is enough with model.advantage=gae")
             )
-        for name in ("generation_batch_size", "micro_batch_size", "steps_per_generation", "num_iterations"):
-            check_least(f"model.{name}", getattr(self, name), 1)
         check_least("model.dynamic_sampling", self.dynamic_sampling, 0)
-        if self.micro_batch_size and self.steps_per_generation:
-            raise UserError("model.micro_batch_size and model.steps_per_generation say the same; give one of them")
         if not self.reward_weights:
             raise UserError("model.rewards is empty; name at least one reward with its weight")
         if self.sampling.filtered:
@@ -167,8 +165,8 @@ class GRPOModule(LanguageModule):
         """Take the policy, and to learn what it is compared with: the reference and the value head."""
         super().adopt(lm, tokenizer)
         if self.advantage == "gae":
-            width = base_lm(lm).config.get_text_config().hidden_size
-            self.value_head = nn.Linear(width, 1, device=next(lm.parameters()).device)
+            width, like = base_lm(lm).config.get_text_config().hidden_size, next(lm.parameters())
+            self.value_head = nn.Linear(width, 1, device=like.device, dtype=like.dtype)
             nn.init.zeros_(self.value_head.weight)
             nn.init.zeros_(self.value_head.bias)
         if self._learns and self.reference_kind == "copy":
@@ -191,53 +189,19 @@ class GRPOModule(LanguageModule):
 
     def train_batch_size(self, batch_size: int, world_size: int) -> int:
         """Prompts a window and process."""
-        if self.generation_batch_size is None:
-            return batch_size
-        prompts, rest = divmod(self.generation_batch_size, self.num_generations * world_size)
-        if rest:
-            raise UserError(
-                f"model.generation_batch_size={self.generation_batch_size} is not a whole number of groups of "
-                f"model.num_generations={self.num_generations} on each of {world_size} processes; give a multiple of "
-                f"{self.num_generations * world_size}"
-            )
-        return prompts
+        return self.plan.prompts(batch_size, world_size)
 
     def wrap_train_loader(self, loader: DataLoader[Any]) -> Iterable[RolloutBatch]:
         """Rollouts in place of prompts."""
-        prompts, accumulate = int(loader.batch_size or 1), self.trainer.accumulate_grad_batches
-        rows, steps = prompts * self.num_generations, self.micro_batches(prompts)
-        if self.steps_per_generation and rows % self.steps_per_generation:
-            raise UserError(
-                f"model.steps_per_generation={self.steps_per_generation} does not divide the {rows} completions of a "
-                "window on each process"
-            )
-        if steps % accumulate:
-            raise UserError(
-                f"trainer.accumulate_grad_batches={accumulate} does not divide the {steps} micro-batches of a window "
-                f"({prompts} prompts x num_generations={self.num_generations} completions / "
-                f"micro_batch_size={self.rows_per_step(rows)})"
-            )
-        limit, window = self.trainer.limit_train_batches, steps * self.num_iterations
-        if type(limit) is int and limit % window and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            raise UserError(
-                f"trainer.limit_train_batches={limit} ends a cycle within a window of {window} micro-batches; give a "
-                "multiple of that"
-            )
+        prompts = int(loader.batch_size or 1)
+        limit = None if self.trainer.fast_dev_run else self.trainer.limit_train_batches  # type: ignore[attr-defined]
+        self.plan.check(prompts, self.trainer.accumulate_grad_batches, limit)
         if len(loader) == 0:
             raise UserError(f"fewer training prompts than the {prompts} of a window; lower data.batch_size")
         self.windows.prompts = loader.dataset
         return RolloutLoader(loader, self)
 
     # --- windows ----------------------------------------------------------------------------------------------------
-
-    def rows_per_step(self, rows: int) -> int:
-        """Completions of a micro-batch, given those of a window on this process."""
-        return rows // self.steps_per_generation if self.steps_per_generation else self.micro_batch_size or 32
-
-    def micro_batches(self, prompts: int) -> int:
-        """Micro-batches in one pass over the completions of ``prompts`` prompts."""
-        rows = prompts * self.num_generations
-        return math.ceil(rows / self.rows_per_step(rows))
 
     def window(self, prompts: list[Prompt], number: int, resumed: bool) -> RolloutBatch:
         """Sample and score the completions of one window; after a kill in its middle, take it from the checkpoint."""
@@ -255,7 +219,7 @@ class GRPOModule(LanguageModule):
         """One pass over a window: rows are dealt to optimizer steps at random, then cut with alike lengths together."""
         parts = self.trainer.accumulate_grad_batches
         rows = len(rollouts.mask)
-        steps = math.ceil(rows / self.rows_per_step(rows)) // parts
+        steps = math.ceil(rows / self.plan.rows(rows)) // parts
         learned = rollouts.learned
         kept = learned if rollouts.keep is None else learned & rollouts.keep
         seed = stream_seed(run_seed(), self.current_epoch, number, 2 + iteration)

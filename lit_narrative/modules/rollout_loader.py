@@ -12,17 +12,15 @@ from typing import Any, Protocol
 from torch.utils.data import DataLoader
 
 from lit_narrative.modules.rollout_batch import RolloutBatch
+from lit_narrative.modules.window_plan import WindowPlan
 from lit_narrative.views import Prompt
 
 
 class RolloutSource(Protocol):
     """What a loader asks of its algorithm."""
 
-    num_iterations: int
+    plan: WindowPlan
     trainer: Any
-
-    def micro_batches(self, prompts: int) -> int:
-        """Micro-batches in one pass over the completions of ``prompts`` prompts."""
 
     def window(self, prompts: list[Prompt], number: int, resumed: bool) -> RolloutBatch:
         """Completions for window ``number`` of this epoch, or those of the interrupted one."""
@@ -46,7 +44,7 @@ class RolloutLoader:
     @property
     def batches_per_window(self) -> int:
         """Micro-batches that one window yields, over all its passes."""
-        return self.source.micro_batches(int(self.prompts.batch_size or 1)) * self.source.num_iterations
+        return self.source.plan.micro_batches(int(self.prompts.batch_size or 1)) * self.source.plan.num_iterations
 
     def __len__(self) -> int:
         return len(self.prompts) * self.batches_per_window
@@ -57,7 +55,7 @@ class RolloutLoader:
         first, offset = divmod(done, self.batches_per_window)
         for number, prompts in enumerate(islice(iter(self.prompts), first, None), first):
             rollouts = self.source.window(prompts, number, resumed=offset > 0)
-            passes = range(self.source.num_iterations)
+            passes = range(self.source.plan.num_iterations)
             batches = (batch for iteration in passes for batch in self.source.cut(rollouts, number, iteration))
             yield from islice(batches, offset, None)
             offset = 0

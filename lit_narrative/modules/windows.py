@@ -183,7 +183,7 @@ class Windows:
         module = self.module
         found = [torch.zeros_like(window.old) for _ in range(3)]
         with module.precision():
-            for rows in window.by_length(module.rows_per_step(len(window.mask))):
+            for rows in window.by_length(module.plan.rows(len(window.mask))):
                 part = window.select(rows)
                 scores = module.score(lm, CompletionBatch(*(ids.to(module.device) for ids in part.batch)), value_head)
                 for kept, values in zip(found, scores, strict=True):
