@@ -19,8 +19,10 @@ from lit_narrative.lm.sampler import LoopSampler, SamplingParams
 from lit_narrative.modules import grpo, sft
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sft import SFTModule
+from lit_narrative.rl.loss_settings import LossSettings
 from lit_narrative.rl.rewards import Reward
 from lit_narrative.rl.rollout import Rollout
+from lit_narrative.rl.scoring import RewardRunner
 from lit_narrative.views import Example, Prompt
 
 VERSIONS = ("lit-narrative", "lightning", "transformers", "torch")
@@ -76,8 +78,7 @@ def run_grpo(shape: Shape, folder: Path, clock: Clock) -> None:
         num_generations=shape.group,
         micro_batch_size=shape.rows,
         num_iterations=shape.mu,
-        loss_type="dapo",
-        beta=shape.beta,
+        loss=LossSettings(loss_type="dapo", beta=shape.beta),
         model=str(folder),
         sampling=SamplingParams(shape.completion_tokens),
         lr=shape.lr,
@@ -85,9 +86,9 @@ def run_grpo(shape: Shape, folder: Path, clock: Clock) -> None:
     _time_learning(clock, module)
     clock.wrap(LoopSampler, "sample", "decode", lambda rollouts: sum(len(r.completion_ids) for r in rollouts))
     clock.wrap(sampler._Prefix, "read", "prefill")
-    clock.wrap(module, "_scores", "rewards")
-    clock.wrap(module, "_reference_logprobs", "reference")
-    clock.wrap(grpo, "score_completions", lambda *a, **k: "policy forward" if torch.is_grad_enabled() else "reference")
+    clock.wrap(RewardRunner, "score", "rewards")
+    clock.wrap(module.windows, "_under_reference", "reference")
+    clock.wrap(module, "score", lambda *a, **k: "policy forward" if torch.is_grad_enabled() else "reference")
     clock.wrap(grpo, "policy_loss", "policy forward")
     data = RandomTexts(shape, shape.prompts * shape.batches, shape.prompts)
     _trainer(shape, folder, shape.batches * shape.mu, Ticks(clock, shape.mu)).fit(module, data)
