@@ -114,6 +114,30 @@ def imitate(folder: Path, base: Path, lora: Lora | None = None, ckpt_path: Path 
     torch.save((metrics, texts), folder / f"found_{run.global_rank}.pt")
 
 
+def reinforce(folder: Path, base: Path, ckpt_path: Path | None = None, **options: Any) -> None:
+    """Two windows of 16 completions from ``base``, two passes and so two optimizer steps each.
+
+    ``options`` that are not the Trainer's are the module's.
+    """
+    seed_everything(0, verbose=False)
+    names = ("lora", "loss", "advantage", "reference")
+    module = GRPOModule(
+        {"low": 1.0},
+        num_generations=4,
+        micro_batch_size=4 if options.get("devices", 1) == 1 else 2,
+        num_iterations=2,
+        model=str(base),
+        sampling=SamplingParams(12),
+        lr=1e-4,
+        **{name: options.pop(name) for name in names if name in options},
+    )
+    saver = ModelCheckpoint(folder / "checkpoints", save_top_k=-1, every_n_train_steps=1)
+    settings = {"max_epochs": 1, "accumulate_grad_batches": 4, "gradient_clip_val": 1.0, "limit_val_batches": 0}
+    run = trainer(folder, saver, **settings, **options)
+    run.fit(module, TinyTask(rows=8, batch_size=4 if run.world_size == 1 else 2), ckpt_path=ckpt_path)
+    torch.save((run.callback_metrics, {}), folder / f"found_{run.global_rank}.pt")
+
+
 def found(folder: Path) -> tuple[dict[str, float], dict[int, str]]:
     """The metrics of the first process, and what all of them wrote."""
     parts = [torch.load(path) for path in sorted(folder.glob("found_*.pt"))]

@@ -2,8 +2,9 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -11,32 +12,47 @@ import yaml
 
 import lit_narrative.modules.fsdp  # noqa: F401 (registers the strategy)
 from lit_narrative.cli import main
+from lit_narrative.errors import UserError
 from lit_narrative.lm.load import Lora
+from lit_narrative.modules.grpo import GRPOModule
+from lit_narrative.modules.reference import ReferenceSettings
 from lit_narrative.modules.sft import SFTModule
 from tests.helpers import PROMPTS, tiny_lm, tokenizer
-from tests.runs.jobs import difference, found, imitate, weights
+from tests.runs.jobs import difference, found, imitate, reinforce, weights
 from tests.runs.processes import two_processes
 
 pytestmark = pytest.mark.ddp
 FSDP = {"devices": 2, "strategy": "fsdp2"}
-CASES = {"gpt2": None, "llama": Lora(r=3)}
 STEPS = 4
+FOLLOWED = ReferenceSettings(sync_ref_model=True, ref_model_sync_steps=1, ref_model_mixup_alpha=0.3)
+CASES: dict[str, tuple[Callable[..., None], str, dict[str, Any]]] = {
+    "sft": (imitate, "gpt2", {}),
+    "sft_lora": (imitate, "llama", {"lora": Lora(r=3)}),
+    "ppo": (reinforce, "llama", {"advantage": "gae", "reference": FOLLOWED}),
+    "grpo_lora": (reinforce, "gpt2", {"lora": Lora(r=3), "reference": FOLLOWED}),
+}
 
 
-Runs = tuple[Path, dict[str, Any]]
+class Runs(NamedTuple):
+    """The same run under each strategy, in ``one``, ``ddp`` and ``fsdp``, and how to run it again."""
+
+    folder: Path
+    job: Callable[..., None]
+    settings: dict[str, Any]
 
 
 @pytest.fixture(scope="module", params=CASES)
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """A folder with the same run under each strategy, and its settings."""
+    """The runs of one case, from a base that is drawn to some tokens."""
+    job, architecture, settings = CASES[request.param]
     folder = tmp_path_factory.mktemp("runs")
-    tiny_lm(request.param, scale=3).save_pretrained(folder / "base")
+    settings = {"base": folder / "base", **settings}
+    tiny_lm(architecture, scale=3).save_pretrained(folder / "base")
     tokenizer().save_pretrained(folder / "base")
-    settings = {"base": folder / "base", "lora": CASES[request.param]}
-    imitate(folder / "one", **settings)
-    imitate(folder / "ddp", **settings, devices=2, strategy="ddp_fork")
-    two_processes(imitate, folder / "fsdp", **settings, **FSDP)
-    return folder, settings
+    job(folder / "one", **settings)
+    job(folder / "ddp", **settings, devices=2, strategy="ddp_fork")
+    two_processes(job, folder / "fsdp", **settings, **FSDP)
+    return Runs(folder, job, settings)
 
 
 def checkpoint(folder: Path, step: int) -> Path:
@@ -45,46 +61,51 @@ def checkpoint(folder: Path, step: int) -> Path:
 
 
 def test_every_strategy_learns_the_same(runs: Runs) -> None:
-    folder, _ = runs
     for step in (1, STEPS):
-        expected = weights(folder / "one", step)
-        assert difference(weights(folder / "ddp", step), expected) < 1e-5
-        assert difference(weights(folder / "fsdp", step), expected) < 1e-5
-    assert difference(weights(folder / "one", 1), weights(folder / "one", STEPS)) > 1e-4
+        expected = weights(runs.folder / "one", step)
+        assert difference(weights(runs.folder / "ddp", step), expected) < 1e-5
+        assert difference(weights(runs.folder / "fsdp", step), expected) < 1e-5
+    assert difference(weights(runs.folder / "one", 1), weights(runs.folder / "one", STEPS)) > 5e-5
 
 
-def test_processes_with_different_numbers_of_batches_evaluate_and_write_as_one(runs: Runs) -> None:
-    folder, _ = runs
-    metrics, texts = found(folder / "one")
-    sharded_metrics, sharded_texts = found(folder / "fsdp")
-    for name in ("val/loss", "test/loss", "grad_norm", "learning_rate"):
-        assert sharded_metrics[name] == pytest.approx(metrics[name], rel=1e-4), name
+def test_every_strategy_measures_and_writes_the_same(runs: Runs) -> None:
+    """Also where processes have different numbers of batches to evaluate: of 19 rows 4 and 3."""
+    metrics, texts = found(runs.folder / "one")
+    sharded_metrics, sharded_texts = found(runs.folder / "fsdp")
+    timed = {"loss", "step_time"}  # the loss of SFT is logged for the own batch
+    assert metrics.keys() == sharded_metrics.keys()
+    for name in metrics.keys() - timed:
+        assert sharded_metrics[name] == pytest.approx(metrics[name], rel=1e-3, abs=1e-6), name
     assert sharded_texts == texts
-    assert len(texts) == 19  # of 4 batches on one process and 3 on the other
+    assert len(texts) == (19 if runs.job is imitate else 0)
 
 
-@pytest.mark.parametrize("start", ["fsdp", "ddp"])
-def test_a_sharded_run_goes_on_exactly_from_the_middle(runs: Runs, start: str) -> None:
-    folder, settings = runs
-    two_processes(imitate, folder / f"from_{start}", **settings, **FSDP, ckpt_path=checkpoint(folder / start, 2))
-    assert difference(weights(folder / f"from_{start}", STEPS), weights(folder / start, STEPS)) < 1e-6
+@pytest.mark.parametrize(("start", "step"), [("fsdp", 3), ("ddp", 1)])
+def test_a_sharded_run_goes_on_exactly(runs: Runs, start: str, step: int) -> None:
+    """From the middle of an epoch, and of a window; also where the run began under another strategy."""
+    again = runs.folder / f"from_{start}"
+    two_processes(runs.job, again, **runs.settings, **FSDP, ckpt_path=checkpoint(runs.folder / start, step))
+    assert difference(weights(again, STEPS), weights(runs.folder / start, STEPS)) < 1e-6
 
 
 def test_one_process_goes_on_with_what_two_began(runs: Runs) -> None:
-    folder, settings = runs
-    imitate(folder / "alone", **settings, ckpt_path=checkpoint(folder / "fsdp", 2))
-    assert difference(weights(folder / "alone", STEPS), weights(folder / "one", STEPS)) < 1e-5
+    if runs.job is reinforce:  # a window belongs to the processes that made it
+        with pytest.raises(UserError, match="by another number of processes"):
+            runs.job(runs.folder / "alone", **runs.settings, ckpt_path=checkpoint(runs.folder / "fsdp", 1))
+        return
+    runs.job(runs.folder / "alone", **runs.settings, ckpt_path=checkpoint(runs.folder / "fsdp", 2))
+    assert difference(weights(runs.folder / "alone", STEPS), weights(runs.folder / "one", STEPS)) < 1e-5
 
 
 def test_the_checkpoint_is_one_file_for_a_notebook(runs: Runs) -> None:
-    folder, settings = runs
-    last = checkpoint(folder / "fsdp", STEPS)
+    last = checkpoint(runs.folder / "fsdp", STEPS)
     state = torch.load(last, weights_only=True)["state_dict"]
     assert {type(value) for value in state.values()} == {torch.Tensor}
-    assert all("lora_" in name for name in state) == bool(settings["lora"])
-    module = SFTModule.load_from_checkpoint(last)
-    own = {name: value for name, value in module.state_dict().items() if name in state}
-    assert difference(state, own) == 0
+    policy = {name: value for name, value in state.items() if name.startswith("lm.") and ".reference." not in name}
+    assert all("lora_" in name for name in policy) == ("lora" in runs.settings)
+    module = (SFTModule if runs.job is imitate else GRPOModule).load_from_checkpoint(last)
+    own = {name: value for name, value in module.state_dict().items() if name in policy}
+    assert difference(policy, own) == 0
     assert module.tokenizer(PROMPTS[0])["input_ids"] == tokenizer()(PROMPTS[0])["input_ids"]
 
 
