@@ -163,7 +163,8 @@ from lit_narrative.rl.scoring import RewardRunner, ScoringSettings
 from tests.rl.reward_zoo import Obedient, ProcessId, rollouts
 
 def hang(sent):
-    threading.Timer(0.5, lambda: os.kill(os.getpid(), sent)).start()
+    reach = os.killpg if sent == signal.SIGINT else os.kill  # Ctrl-C reaches the workers too
+    threading.Timer(0.5, lambda: reach(os.getpid(), sent)).start()
     runner.score(rollouts("hang"))
 
 if __name__ == "__main__":
@@ -184,11 +185,18 @@ def test_nothing_is_left_when_the_program_ends(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
     runs = [
-        subprocess.Popen([sys.executable, program, how], env=environment, stdout=pipe, stderr=pipe, text=True)
+        subprocess.Popen(
+            [sys.executable, program, how],
+            env=environment,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            start_new_session=True,
+        )
         for how in ("end", "kill")
     ]
     for process, code, workers in zip(runs, (0, -signal.SIGKILL), (1, 2), strict=True):
         out, errors = process.communicate(timeout=50)  # nobody waits for what hangs
-        assert process.returncode == code, errors
+        assert (process.returncode, errors) == (code, "")
         assert len(set(out.split())) == workers, "after Ctrl-C there are new ones"
         assert all(gone(int(worker)) for worker in out.split())
