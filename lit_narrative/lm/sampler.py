@@ -102,12 +102,12 @@ def pick(logits: torch.Tensor, uniform: torch.Tensor) -> tuple[torch.Tensor, tor
     Returns:
         Token ids (rows,) and their log-probabilities (rows,).
     """
-    logprobs = torch.log_softmax(logits, dim=-1)
-    cumulative = logprobs.exp().cumsum(-1)
+    probabilities = torch.softmax(logits, dim=-1)
+    cumulative = probabilities.cumsum(-1)
     # The largest uniform is 1 - 2^-24: times the rounded total it stays below it, so there is always a token.
     tokens = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)
     tokens.clamp_(max=logits.shape[-1] - 1)  # only where logits are not finite
-    return tokens.squeeze(1), logprobs.gather(1, tokens).squeeze(1)
+    return tokens.squeeze(1), probabilities.gather(1, tokens).log().squeeze(1)
 
 
 class LoopSampler:
@@ -193,28 +193,26 @@ def _decode(lm: nn.Module, eos: int, requests: Sequence[Request], params: Sampli
     logits = logits[prefix.owner]
 
     count, steps = noise.shape
-    ids = torch.zeros(count, steps, dtype=torch.long, device=device)
+    ids = torch.full((count, steps), eos, device=device)
     logprobs = torch.zeros(count, steps, device=device)
-    lengths = torch.full((count,), steps, device=device)
     rows, alive = torch.arange(count, device=device), torch.ones(count, dtype=torch.bool, device=device)
     for step in range(steps):
-        tokens, ids_logprobs = pick(warp(logits.float()), noise[rows, step])
+        tokens, ids_logprobs = pick(warp(logits.float()), noise[:, step])
         ids[rows, step], logprobs[rows, step] = tokens, ids_logprobs
-        ended = alive & (tokens == eos)
-        lengths[rows[ended]] = step + 1
-        alive = alive & ~ended
+        alive &= tokens != eos
         living = int(alive.sum())
         if living == 0 or step + 1 == steps:
             break
         if living <= COMPACT_BELOW * len(rows):
             keep = alive.nonzero().squeeze(1)
             select_rows(cache, keep)
-            rows, tokens, alive = rows[keep], tokens[keep], alive[keep]
+            rows, tokens, alive, noise = rows[keep], tokens[keep], alive[keep], noise[keep]
         inputs = prefix.step(rows, step)
         logits = lm(input_ids=tokens[:, None], past_key_values=cache, use_cache=True, **inputs).logits[:, -1]
+    unfinished = (ids != eos).cumprod(1).sum(1)  # tokens before the first end
     if not logprobs.isfinite().all():
         raise UserError("the policy's logits are not finite: it has diverged; lower model.lr or use a wider precision")
-    return _Decoded(ids.cpu(), logprobs.cpu(), lengths.cpu())
+    return _Decoded(ids.cpu(), logprobs.cpu(), (unfinished + 1).clamp(max=steps).cpu())
 
 
 def _warper(params: SamplingParams) -> Callable[[torch.Tensor], torch.Tensor]:

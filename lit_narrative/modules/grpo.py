@@ -35,7 +35,7 @@ from lit_narrative.rl.entropy import AdaptiveEntropy
 from lit_narrative.rl.gae import ValueSettings, value_loss
 from lit_narrative.rl.loss_settings import LossSettings
 from lit_narrative.rl.losses import Window, policy_loss
-from lit_narrative.rl.rewards import Reward
+from lit_narrative.rl.rewards import AnyReward
 from lit_narrative.rl.rollout import ScoredRollouts
 from lit_narrative.rl.scoring import RewardRunner, ScoringSettings
 from lit_narrative.seeds import run_seed, stream_seed
@@ -113,7 +113,7 @@ class GRPOModule(LanguageModule):
         self.reference_kind = self.reference_settings.resolve(self.loss.beta, self.lora is not None)
         self.weights = torch.tensor(list(rewards.values()))
         self.value_head: nn.Module | None = None
-        self.reward_functions: dict[str, Reward] = {}
+        self.reward_functions: dict[str, AnyReward] = {}
         self.scored: ScoredRollouts | None = None
         self.windows = Windows(self)
         self.entropy = AdaptiveEntropy(self.loss)

@@ -19,7 +19,7 @@ class RolloutBatch(NamedTuple):
     Attributes:
         batch: prompt and completion ids, (R, L).
         mask: (R, T) bool, true on completion tokens.
-        counted: (R,) bool, false on rows that teach nothing (cut off, or without a score) and still count as rows.
+        counted: (R,) bool, false on rows that teach nothing (say, cut off) and still count as rows.
         old: (R, T) log-probabilities under the policy that sampled.
         advantages: (R,), or (R, T).
         window: totals of the optimizer step that this batch belongs to.

@@ -70,6 +70,9 @@ class Windows:
         """Window ``number`` of this epoch."""
         drawn = self._draw(prompts, number)
         window = RolloutBatch.of(drawn.rollouts)
+        finished = torch.tensor([rollout.finished for rollout in drawn.rollouts])
+        if self.module.loss.mask_truncated_completions:
+            window = window._replace(counted=finished)
         if self.module.loss.importance_sampling_level == "sentence":
             window = window._replace(sentences=sentence_ids(self.module.tokenizer, window.completion_ids, window.mask))
         window = self._under_reference(window)
@@ -174,9 +177,9 @@ class Windows:
             window = window._replace(sampler=window.old, old=seen.logprobs, is_ratio=ratio)
             metrics = self._everywhere(drift)
         if filtered:
-            everyone = module.gather_ragged(seen.entropy[window.mask])
+            everyone = module.gather_ragged(seen.entropy[window.learned])
             threshold = entropy_threshold(everyone, loss.top_entropy_quantile)
-            window = window._replace(keep=(seen.entropy >= threshold) & window.mask)
+            window = window._replace(keep=(seen.entropy >= threshold) & window.learned)
         return window, metrics
 
     def _look_back(self, window: RolloutBatch, lm: nn.Module, value_head: nn.Module | None = None) -> LookedBack:
@@ -222,12 +225,9 @@ class Windows:
             aggregation=module.multi_objective_aggregation,
         )
 
-        counted = ~totals[own].isnan()
-        if module.loss.mask_truncated_completions:
-            counted &= finished.bool()
-        window = window._replace(counted=counted)
         if module.advantage == "gae":
-            window = self._gae(window, totals[own], divergence)
+            counted = window.counted & ~totals[own].isnan()  # nothing is known of the value of the others
+            window = self._gae(window._replace(counted=counted), totals[own], divergence)
         else:
             window = window._replace(advantages=self._group_advantages(rewards, penalty)[own])
         kept = {name: values[own] for name, values in by_name.items()}

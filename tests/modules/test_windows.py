@@ -221,3 +221,14 @@ def test_a_window_can_be_given_by_its_completions_and_its_micro_batches(tmp_path
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         windows(tmp_path, **settings)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
+@pytest.mark.parametrize("advantage", ["group", "gae"])
+def test_half_precision_learns_too(precision: Any, advantage: Any, tmp_path: Path) -> None:
+    dtype = "bfloat16" if precision == "bf16-true" else "float32"
+    module, seen = policy(tmp_path, advantage=advantage, dtype=dtype), Recorder()
+    fit(module, TinyTask(rows=4), tmp_path, seen, max_epochs=2, precision=precision)
+    assert seen.metrics[-1]["grad_norm"] > 1e-3
+    assert seen.metrics[-1]["sampling/sampling_logp_difference/max"] < 0.2
+    assert all(torch.isfinite(value).all() for value in module.state_dict().values())
