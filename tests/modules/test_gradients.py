@@ -178,6 +178,30 @@ def test_a_step_that_is_not_finite_moves_nothing_and_training_goes_on(
     assert runner.global_step == 5
 
 
+class OnOneProcess(Faulty):
+    """Only the first process has the fault; each writes down where it ends."""
+
+    def training_step(self, batch: CompletionBatch, batch_idx: int) -> torch.Tensor:
+        if self.global_rank:
+            return SFTModule.training_step(self, batch, batch_idx)
+        return super().training_step(batch, batch_idx)
+
+    def on_train_end(self) -> None:
+        end = (self.guard.state_dict(), weights(self.lm))
+        torch.save(end, Path(self.trainer.default_root_dir, f"end_{self.global_rank}.pt"))
+
+
+@pytest.mark.ddp
+def test_a_fault_on_one_process_skips_the_step_on_all(tmp_path: Path) -> None:
+    module = OnOneProcess(sizes(), tokenizer_folder(tmp_path), sampling=SamplingParams(4), lr=1e-2)
+    module.faults = frozenset({1})
+    fit(module, TinyTask(rows=24), tmp_path, max_epochs=1, devices=2, strategy="ddp_fork")
+    ends = [torch.load(tmp_path / f"end_{rank}.pt") for rank in (0, 1)]
+    assert [state for state, _ in ends] == [{"skipped": 1, "in_a_row": 0}] * 2
+    for name, value in ends[0][1].items():
+        assert value.isfinite().all() and value.equal(ends[1][1][name])
+
+
 def test_one_bad_micro_batch_drops_its_step_only(tmp_path: Path) -> None:
     seen = Weights()
     module = faulty(tmp_path, {0})
