@@ -194,7 +194,7 @@ def _decode(lm: nn.Module, eos: int, requests: Sequence[Request], params: Sampli
 
     count, steps = noise.shape
     ids = torch.full((count, steps), eos, device=device)
-    logprobs = torch.zeros(count, steps, device=device)
+    logprobs = torch.zeros(count, steps, device=device, dtype=torch.float32)
     rows, alive = torch.arange(count, device=device), torch.ones(count, dtype=torch.bool, device=device)
     for step in range(steps):
         tokens, ids_logprobs = pick(warp(logits.float()), noise[:, step])
