@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_narrative.callbacks.sae_refresh import SAERefresh
@@ -14,10 +14,11 @@ from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.lm.load import Lora, ScratchModel
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.lm.tokens import TrainedTokenizer
+from lit_narrative.modules.base import LanguageModule
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sae import SAEModule
 from lit_narrative.modules.sft import SFTModule
-from lit_narrative.views import Example
+from lit_narrative.views import Example, Prompt
 from tests.helpers import PROMPTS, TinyTask
 
 REWARDS = {"valid_json": 0.4, "schema": 0.3, "endings": 0.2, "feature_quality": 0.1}
@@ -99,6 +100,15 @@ class EvenTask(TinyTask):
         return [Example(PROMPTS[n % len(PROMPTS)], f"{n:03}.") for n in range(self.rows)]
 
 
+class Writes(Callback):
+    """Completes one prompt before training: all processes but the first have nothing to do."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, LanguageModule)
+        prompts = [Prompt(PROMPTS[0])][trainer.global_rank :: trainer.world_size]
+        assert len(pl_module.generate(prompts)) == len(prompts)
+
+
 def imitate(folder: Path, base: Path, lora: Lora | None = None, ckpt_path: Path | None = None, **options: Any) -> None:
     """Four steps of SFT from ``base``, validated after each second, then tested; leaves what each process found."""
     seed_everything(0, verbose=False)
@@ -106,7 +116,7 @@ def imitate(folder: Path, base: Path, lora: Lora | None = None, ckpt_path: Path 
         str(base), sampling=SamplingParams(12), lora=lora, lr=1e-3, schedule="cosine", warmup_steps=1, weight_decay=0.1
     )
     saver = ModelCheckpoint(folder / "checkpoints", save_top_k=-1, every_n_train_steps=1)
-    run = trainer(folder, saver, max_steps=4, val_check_interval=2, gradient_clip_val=0.5, **options)
+    run = trainer(folder, saver, Writes(), max_steps=4, val_check_interval=2, gradient_clip_val=0.5, **options)
     data = EvenTask(4 if run.world_size == 1 else 2)
     run.fit(module, data, ckpt_path=ckpt_path)
     metrics = run.callback_metrics | run.test(module, data, verbose=False)[0]
