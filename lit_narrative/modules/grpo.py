@@ -310,7 +310,8 @@ class GRPOModule(LanguageModule):
     ) -> None:
         """After the step, what follows the policy follows: the entropy coefficient and the reference."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.entropy.update(self._mean_entropy)
+        if math.isfinite(self._mean_entropy):  # a step of a policy that broke down was skipped, and says nothing
+            self.entropy.update(self._mean_entropy)
         settings = self.reference_settings
         if settings.sync_ref_model and (self.trainer.global_step + 1) % settings.ref_model_sync_steps == 0:
             follow(self.lm, self._modules.get("reference"), settings.ref_model_mixup_alpha)
