@@ -123,14 +123,12 @@ def _score_chunk(
     base: nn.Module, hidden: torch.Tensor, labels: torch.Tensor, temperature: float, entropy_gradient: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability of each label and entropy, both (n,)."""
-    logits = output_logits(base, hidden).float() / temperature
-    logprobs = torch.log_softmax(logits, dim=-1)  # (n, V)
-    picked = logprobs.gather(-1, labels[:, None]).squeeze(-1)
-    if entropy_gradient:
+    logits = output_logits(base, hidden).float()
+    logprobs = torch.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)  # (n, V)
+    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
         # p log p is 0 where a logit is -inf, and so is its gradient
-        return picked, -(logprobs.exp() * logprobs.clamp(min=torch.finfo(logprobs.dtype).min)).sum(-1)
-    with torch.no_grad():
-        return picked, torch.special.entr(logprobs.exp()).sum(-1)
+        entropy = -torch.linalg.vecdot(logprobs.exp(), logprobs.clamp(min=torch.finfo(logprobs.dtype).min))
+    return logprobs.gather(-1, labels[:, None]).squeeze(-1), entropy
 
 
 def output_logits(base: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
