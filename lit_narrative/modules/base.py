@@ -96,6 +96,8 @@ class LanguageModule(WritingModule):
         self.guard = GradientGuard(max_skipped_steps)
         self.sampler: Sampler = LoopSampler()
         self.nll = MeanMetric()
+        # The run folder, where a trained tokenizer goes, is one for all nodes.
+        self.prepare_data_per_node = False
         # An adapter's checkpoint leaves the base out; everything else is checked name by name.
         self.strict_loading = self.lora is None
 

@@ -11,12 +11,13 @@ import torch
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
 
 
-def two_processes(function: Callable[..., None], *args: Any, limit: float = 120, **kwargs: Any) -> None:
+def two_processes(function: Callable[..., None], *args: Any, nodes: int = 1, limit: float = 120, **kwargs: Any) -> None:
     """Call ``function`` in two processes of one group; what either raises, or a hang, fails here.
 
     Args:
         function: what both run.
         *args: its arguments.
+        nodes: 1, or 2 for processes that believe to be on two machines.
         limit: seconds.
         **kwargs: its keyword arguments.
     """
@@ -24,7 +25,7 @@ def two_processes(function: Callable[..., None], *args: Any, limit: float = 120,
     errors = context.SimpleQueue()
     port = find_free_network_port()
     processes = [
-        context.Process(target=_process, args=(rank, port, errors, function, args, kwargs)) for rank in range(2)
+        context.Process(target=_process, args=(rank, nodes, port, errors, function, args, kwargs)) for rank in range(2)
     ]
     for process in processes:
         process.start()
@@ -40,13 +41,15 @@ def two_processes(function: Callable[..., None], *args: Any, limit: float = 120,
     assert [process.exitcode for process in processes] == [0, 0]
 
 
-def _process(rank: int, port: int, errors: Any, function: Callable[..., None], args: Any, kwargs: Any) -> None:
+def _process(
+    rank: int, nodes: int, port: int, errors: Any, function: Callable[..., None], args: Any, kwargs: Any
+) -> None:
     os.environ |= {
         "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
+        "LOCAL_RANK": str(rank if nodes == 1 else 0),
         "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "GROUP_RANK": "0",
+        "LOCAL_WORLD_SIZE": str(2 // nodes),
+        "GROUP_RANK": str(0 if nodes == 1 else rank),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "TORCHELASTIC_RUN_ID": "test",

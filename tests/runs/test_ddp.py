@@ -1,11 +1,17 @@
 """Two processes learn what one process learns."""
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.runs.jobs import cycle, difference, warm_start, weights
+from lit_narrative.lm.tokens import TrainedTokenizer
+from lit_narrative.modules.sft import SFTModule
+from tests.helpers import VOCABULARY, TinyTask, sizes
+from tests.runs.jobs import cycle, difference, trainer, warm_start, weights
+from tests.runs.processes import two_processes
 
 pytestmark = pytest.mark.ddp
 
@@ -32,6 +38,27 @@ def test_a_run_of_two_processes_resumes_in_the_middle_of_a_window(tmp_path: Path
     (middle,) = (tmp_path / "whole" / "checkpoints").glob("*step=3.ckpt")
     cycle(tmp_path / "resumed", policy, ckpt_path=middle, **options)
     assert difference(weights(tmp_path / "whole", 16), weights(tmp_path / "resumed", 16)) < 1e-6
+
+
+class AskedTask(TinyTask):
+    """Leaves a file for each process that wants texts for a tokenizer."""
+
+    def tokenizer_texts(self) -> Iterable[str]:
+        assert self.trainer is not None
+        Path(self.trainer.default_root_dir, f"asked_{os.getpid()}").touch()
+        return super().tokenizer_texts()
+
+
+def from_scratch(folder: Path) -> None:
+    run = trainer(folder, max_steps=1, num_nodes=2, devices=1, strategy="ddp", limit_val_batches=0)
+    run.fit(SFTModule(sizes(), TrainedTokenizer(VOCABULARY)), AskedTask(batch_size=2))
+
+
+def test_one_process_of_all_nodes_trains_the_tokenizer(tmp_path: Path) -> None:
+    """The run folder is one for all nodes: two that put a tokenizer there at once would be in each other's way."""
+    two_processes(from_scratch, tmp_path, nodes=2)
+    assert len(list(tmp_path.glob("asked_*"))) == 1
+    assert (tmp_path / "tokenizer").is_dir()
 
 
 @pytest.mark.slow

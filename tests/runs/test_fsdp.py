@@ -109,14 +109,25 @@ def test_the_checkpoint_is_one_file_for_a_notebook(runs: Runs) -> None:
     assert module.tokenizer(PROMPTS[0])["input_ids"] == tokenizer()(PROMPTS[0])["input_ids"]
 
 
+def test_bfloat16_keeps_whole_weights_and_learns_alike(tmp_path: Path) -> None:
+    tiny_lm("gpt2", scale=3).save_pretrained(tmp_path / "base")
+    tokenizer().save_pretrained(tmp_path / "base")
+    imitate(tmp_path / "one", tmp_path / "base")
+    two_processes(imitate, tmp_path / "fsdp", tmp_path / "base", precision="bf16-mixed", **FSDP)
+    state = weights(tmp_path / "fsdp", STEPS)
+    assert {value.dtype for value in state.values()} == {torch.float32}
+    (expected, _), (metrics, _) = found(tmp_path / "one"), found(tmp_path / "fsdp")
+    assert metrics["test/loss"] == pytest.approx(expected["test/loss"], rel=0.01)
+    assert 0 < difference(state, weights(tmp_path / "one", STEPS)) < 0.01
+
+
 SMALL = (
     *("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
     *("--trainer.callbacks.samples=5", "--data.val_size=17", "--data.test_size=17", "--data.state_worlds=16"),
     *("--data.train_size=32", "--data.batch_size=2", "--model.sampling.max_new_tokens=16"),
 )
 FIT = (
-    *("fit", "--config", "storyworld/sft", "--config", "trainer/fsdp", *SMALL),
-    *("--trainer.max_steps=2", "--trainer.val_check_interval=2"),
+    *("fit", "--config", "storyworld/sft", *SMALL, "--trainer.max_steps=2", "--trainer.val_check_interval=2"),
     *("--model.tokenizer.sample=32", "--model.tokenizer.vocab_size=300", "--model.model.positions=2048"),
     *("--model.model.hidden_size=32", "--model.model.heads=2"),
 )
@@ -134,15 +145,22 @@ def check_folder(folder: Path) -> None:
 
 def test_yaml_alone_shards_a_run(tmp_path: Path) -> None:
     root = f"--trainer.default_root_dir={tmp_path}"
-    two_processes(main, [*FIT, root])
+    two_processes(main, [*FIT, "--config", "trainer/fsdp", root])
     check_folder(tmp_path)
     two_processes(main, [*TEST, root, f"--ckpt_path={tmp_path / 'checkpoints' / 'last.ckpt'}"])
     assert (tmp_path / "verifiers" / "test.json").is_file()
 
 
+def test_two_nodes_share_a_run_folder(tmp_path: Path) -> None:
+    """Each node has a first process; only one of them trains the tokenizer and writes."""
+    small = ("--config", "trainer/multinode", "--trainer.devices=1", "--trainer.accelerator=cpu")
+    two_processes(main, [*FIT, *small, f"--trainer.default_root_dir={tmp_path}"], nodes=2)
+    check_folder(tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"), ()])
 def test_torchrun_and_lightning_start_the_processes(launcher: tuple[str, ...], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", *launcher, "lit_narrative", *FIT, f"--trainer.default_root_dir={tmp_path}"]
-    subprocess.run(command, check=True, timeout=170)
+    command = [sys.executable, "-m", *launcher, "lit_narrative", *FIT, "--config", "trainer/fsdp"]
+    subprocess.run([*command, f"--trainer.default_root_dir={tmp_path}"], check=True, timeout=170)
     check_folder(tmp_path)
