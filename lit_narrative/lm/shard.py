@@ -39,7 +39,9 @@ def shard(module: nn.Module, mesh: DeviceMesh, dtype: torch.dtype | None = None)
         fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     if isinstance(root, PreTrainedModel):
         root.score_tokens = MethodType(_score_tokens, root)  # type: ignore[assignment]
-        register_fsdp_forward_method(root, "score_tokens")
+        root.settle = MethodType(_settle, root)  # type: ignore[assignment]
+        for method in ("score_tokens", "settle"):
+            register_fsdp_forward_method(root, method)
 
 
 def _score_tokens(base: nn.Module, *args: Any, **kwargs: Any) -> TokenScores:
@@ -48,18 +50,24 @@ def _score_tokens(base: nn.Module, *args: Any, **kwargs: Any) -> TokenScores:
     return TokenScores(logprobs.clone(), entropy.clone(), None if values is None else values.clone())
 
 
+def _settle(base: nn.Module) -> None:
+    """Nothing, as the first forward of the root: FSDP2 takes for a root what is called first, be it a block."""
+
+
 @contextmanager
 def gathered(module: nn.Module) -> Iterator[None]:
     """Keep the weights of ``module`` whole on every process for a while; does nothing if they are not sharded.
 
-    Within, a forward without gradient needs no other process: each may run as many as it likes. All processes have to
-    enter. It nests.
+    Within, a forward without gradient, of the whole or of a part, needs no other process: each may run as many as it
+    likes. All processes have to enter. It nests.
     """
     parts = [part for part in module.modules() if isinstance(part, FSDPModule)]
     outermost = any(isinstance(parameter, DTensor) for parameter in module.parameters())
     for part in parts:
         part.set_reshard_after_forward(False, recurse=False)
         part.unshard()
+        if isinstance(part, PreTrainedModel):
+            part.settle()  # type: ignore[operator]
     try:
         yield
     finally:

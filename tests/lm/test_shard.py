@@ -10,7 +10,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
-from lit_narrative.lm.load import Lora, add_lora
+from lit_narrative.lm.load import Lora, add_lora, base_lm
 from lit_narrative.lm.logprobs import completion_batch, score_completions
 from lit_narrative.lm.sampler import LoopSampler, SamplingParams
 from lit_narrative.lm.shard import gathered, shard
@@ -86,6 +86,9 @@ def same_texts(mesh: Any) -> None:
         shard(sharded, mesh)
         expected = LoopSampler().sample(whole, tokenizer(), requests(), SamplingParams(24))
         with gathered(sharded):
+            ids = torch.tensor([[1, 2, 3]])
+            parts = [base_lm(lm).get_decoder()(input_ids=ids).last_hidden_state for lm in (whole, sharded)]
+            assert torch.equal(*parts)  # the first call of all may go past the root
             # The second process writes more, and longer: no process waits for another.
             for _ in range(1 + rank):
                 with gathered(sharded):
