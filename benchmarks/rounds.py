@@ -1,6 +1,5 @@
 """What the benchmarks share: alternating rounds, ratios of neighbours, and the table."""
 
-import math
 from collections.abc import Callable, Sequence
 from statistics import median
 from typing import NamedTuple, TypeVar
@@ -31,7 +30,7 @@ def alternate(sides: Sequence[Callable[[int], T]], rounds: int) -> list[list[T]]
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
     """Of neighbouring rounds."""
-    return [a / b if b else math.nan for a, b in zip(above, below, strict=True)]
+    return [a / b for a, b in zip(above, below, strict=True)]
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

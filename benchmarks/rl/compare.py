@@ -25,25 +25,25 @@ def measure(job: str, shape: Shape, rounds: int) -> tuple[list[Round], list[Roun
     """Rounds of ours and of TRL's."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _worker("files", job, shape, folder)
+        run_worker("files", job, shape, folder)
 
         def side(which: str) -> Callable[[int], Round]:
-            return lambda number: _worker(which, job, shape, folder, f"round {number} of {rounds}: {which}")
+            return lambda number: run_worker(which, job, shape, folder, f"round {number} of {rounds}: {which}")
 
         ours, theirs = alternate([side(which) for which in SIDES], rounds)
     return ours, theirs
 
 
-def _worker(side: str, job: str, shape: Shape, folder: Path, note: str = "") -> Round:
-    """Run one process. This one stays small: a child's peak memory starts at its parent's."""
+def run_worker(side: str, job: str, shape: Shape, folder: Path, note: str = "") -> Round:
+    """One side in a process of its own. This one stays small: a child's peak memory starts at its parent's."""
     if note:
         print(note, file=sys.stderr)
     out = folder / "round.json"
     out.write_text('{"imported": 0, "versions": {}}', encoding="utf-8")
-    command = [sys.executable, "-m", "benchmarks.rl.worker", side, job, json.dumps(shape.as_dict()), folder, out]
+    command = [sys.executable, "-m", "benchmarks.rl.worker", side, job, json.dumps(shape.as_dict())]
     quiet = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
     env = {**os.environ, **quiet, "OMP_NUM_THREADS": str(shape.threads), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    done = subprocess.run([*command, folder, out], cwd=ROOT, env=env, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{side} failed:\n{done.stderr[-4000:]}")
     values = json.loads(out.read_text(encoding="utf-8"))
@@ -53,28 +53,30 @@ def _worker(side: str, job: str, shape: Shape, folder: Path, note: str = "") -> 
 def costs(ours: Sequence[Round], theirs: Sequence[Round]) -> Rows:
     """Rows of the main table. The ratio is the median of the rounds' ratios, above 1 in our favour, with its range."""
 
-    def row(name: str, digits: int, value: Callable[[Round], float], more_is_better: bool = False) -> list[str]:
+    def row(name: str, digits: int, value: Callable[[Round], float], better: str = "") -> list[str]:
         a, b = ([value(measured) for measured in side] for side in (ours, theirs))
-        each = ratios(a, b) if more_is_better else ratios(b, a)
-        ratio = f"{median(each):.2f} ({min(each):.2f}–{max(each):.2f})"
+        ratio = ""
+        if better:
+            each = ratios(b, a) if better == "less" else ratios(a, b)
+            ratio = f"{median(each):.2f} ({min(each):.2f}–{max(each):.2f})"
         return [name, f"{median(a):.{digits}f}", f"{median(b):.{digits}f}", ratio]
 
     def per_step(read: Callable[[Step], float]) -> Callable[[Round], float]:
         return lambda measured: median(read(step) for step in measured.steps)
 
     return [
-        row("CPU seconds a step", 2, per_step(lambda step: step.cpu)),
+        row("CPU seconds a step", 2, per_step(lambda step: step.cpu), "less"),
         row("of it in the kernel", 2, per_step(lambda step: step.kernel)),
-        row("wall seconds a step", 2, per_step(lambda step: step.wall)),
-        row("tokens a CPU second", 0, per_step(lambda step: step.tokens / step.cpu), more_is_better=True),
-        row("peak memory, MiB", 0, lambda measured: measured.peak),
+        row("wall seconds a step", 2, per_step(lambda step: step.wall), "less"),
+        row("tokens a CPU second", 0, per_step(lambda step: step.tokens / step.cpu), "more"),
+        row("peak memory, MiB", 0, lambda measured: measured.peak, "less"),
         row("of it after the imports", 0, lambda measured: measured.imported),
     ]
 
 
 def breakdown(ours: Sequence[Round], theirs: Sequence[Round]) -> Rows:
     """CPU seconds and per cent of each part, medians over all steps."""
-    names = [name for name in PARTS if any(name in step.parts for side in (ours, theirs) for step in steps(side))]
+    names = [name for name in PARTS if any(step.parts.get(name) for side in (ours, theirs) for step in steps(side))]
     return [[name, *_part(ours, name), *_part(theirs, name)] for name in names]
 
 

@@ -20,7 +20,7 @@ from lit_narrative.modules import grpo, sft
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.rl.loss_settings import LossSettings
-from lit_narrative.rl.rewards import Reward
+from lit_narrative.rl.rewards import AnyReward
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.rl.scoring import RewardRunner
 from lit_narrative.views import Example, Prompt
@@ -54,7 +54,7 @@ class RandomTexts(TaskDataModule):
         completions = texts(self.shape, self.rows, self.shape.completion_tokens - 1, 1)
         return [Example(row.text, text) for row, text in zip(self.prompts(split), completions, strict=True)]
 
-    def reward_functions(self, names: Sequence[str]) -> dict[str, Reward]:
+    def reward_functions(self, names: Sequence[str]) -> dict[str, AnyReward]:
         """The one reward."""
         return {name: Distinct() for name in names}
 
