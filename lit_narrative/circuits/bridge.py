@@ -1,0 +1,189 @@
+"""A causal LM opened up for analysis: TransformerLens' bridge around a copy of it, without the network.
+
+Tokens go in and tensors come out; the bridge's own tokenizer and text methods are never used, since they look for the
+model's name on the hub and add or drop tokens. transformer_lens is imported where it is used, since it takes seconds.
+
+Hook names are TransformerLens': ``blocks.0.hook_resid_pre``, ``blocks.0.attn.hook_z``, ``blocks.0.hook_mlp_out`` …
+"""
+
+import copy
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from lit_narrative.errors import UserError
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+Hook = tuple[str, Callable[[Tensor, Any], Tensor | None]]
+"""A hook's name, and what it does with (activation, hook point): None leaves the activation as it is."""
+TOLERANCE = 1e-4
+TESTED = "GPT2LMHeadModel, LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"
+
+
+class Shape(NamedTuple):
+    """Sizes of a bridged model; with grouped queries there are fewer ``kv_heads`` than ``heads``."""
+
+    layers: int
+    heads: int
+    kv_heads: int
+    width: int
+    vocabulary: int
+
+
+def build_bridge(lm: nn.Module) -> "TransformerBridge":
+    """Bridge a copy of a causal LM: float32, evaluation mode, adapters merged, parameters frozen.
+
+    The bridge is a snapshot: what happens to ``lm`` later does not reach it, and ``lm`` stays as it is. One pass of
+    both models over the same tokens must give the same logits.
+
+    Args:
+        lm: a transformers model, with or without peft's adapters around it.
+
+    Raises:
+        UserError: TransformerLens has no bridge for this kind of model, or one that computes something else.
+    """
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+
+    plain = plain_copy(lm)
+    kind, tokens = type(plain).__name__, _some_tokens(plain)
+    with torch.no_grad():
+        expected = plain(tokens).logits
+    try:
+        bridge = build_bridge_from_module(plain, kind, hf_config=plain.config, model_name="local")
+    except ValueError as error:
+        raise UserError(f"no circuit analysis of a {kind} ({error}); it is tested on {TESTED}") from error
+    bridge.requires_grad_(False)  # the bridge splits query, key and value into parameters of its own
+    check_agreement(expected, run(bridge, tokens), kind)
+    return bridge
+
+
+def plain_copy(lm: nn.Module) -> PreTrainedModel:
+    """A copy of the model as its library would build it: frozen, float32, in evaluation mode, adapters merged."""
+    copied: Any = copy.deepcopy(lm)
+    if not isinstance(copied, PreTrainedModel):
+        copied = copied.merge_and_unload()
+    for module in copied.modules():
+        # TransformerLens tells GPT-2's transposed weights by the exact name of their class.
+        if isinstance(module, Conv1D):
+            module.__class__ = Conv1D
+    return copied.float().eval().requires_grad_(False)  # type: ignore[no-any-return]
+
+
+def check_agreement(expected: Tensor, found: Tensor, kind: str) -> None:
+    """Check that a bridge gives the logits of its model.
+
+    Args:
+        expected: (n, T, V) logits of the model.
+        found: (n, T, V) logits of the bridge.
+        kind: the model's class, for the message.
+
+    Raises:
+        UserError: They differ by more than 1e-4 of the largest logit (of 1, if that is larger).
+    """
+    allowed = TOLERANCE * max(1.0, expected.abs().max().item())
+    difference = (expected - found).abs().max().item()
+    if not difference <= allowed:
+        raise UserError(
+            f"the bridge of a {kind} gives other logits than the model (they differ by {difference:.2g}, allowed is "
+            f"{allowed:.2g}), so an analysis would be of another model; circuit analysis is tested on {TESTED}"
+        )
+
+
+def _some_tokens(lm: PreTrainedModel) -> Tensor:
+    config: Any = lm.config.get_text_config()
+    length = min(16, getattr(config, "max_position_embeddings", 16))
+    ids = torch.arange(2 * length, device=lm.device) * 7919 % config.vocab_size
+    return ids.view(2, length)
+
+
+def shape(bridge: "TransformerBridge") -> Shape:
+    """The sizes of the bridged model."""
+    config = bridge.cfg
+    return Shape(
+        config.n_layers, config.n_heads, config.n_key_value_heads or config.n_heads, config.d_model, config.d_vocab
+    )
+
+
+def run(
+    bridge: "TransformerBridge",
+    tokens: Tensor,
+    mask: Tensor | None = None,
+    hooks: Sequence[Hook] = (),
+    columns: Tensor | None = None,
+) -> Tensor:
+    """Logits of one forward pass; gradients are recorded unless the caller switched them off.
+
+    Args:
+        bridge: the model.
+        tokens: (n, T) ids.
+        mask: (n, T) bool, False where a row is padded; None where none is.
+        hooks: what to look at or to change on the way.
+        columns: (C,) the only places whose logits are wanted.
+
+    Returns:
+        (n, T, V), or (n, C, V).
+
+    Raises:
+        UserError: A hook does not exist, with the nearest names.
+    """
+    for name in {name for name, _ in hooks} - bridge.hook_dict.keys():
+        raise unknown_hook(bridge, name)
+    given: dict[str, Any] = {} if columns is None else {"logits_to_keep": columns}
+    if mask is not None and not mask.all():
+        given["attention_mask"] = mask.long()
+    return bridge.run_with_hooks(tokens, fwd_hooks=list(hooks), use_cache=False, **given)
+
+
+def unknown_hook(bridge: "TransformerBridge", name: str) -> UserError:
+    """The error that a hook name deserves which the model does not have."""
+    near = difflib.get_close_matches(name, list(bridge.hook_dict), n=4, cutoff=0.5)
+    known = ", ".join(near or ["blocks.0.hook_resid_pre", "blocks.0.attn.hook_z", "blocks.0.hook_mlp_out"])
+    return UserError(f"the model has no hook {name!r}; {'near names' if near else 'hooks are such as'}: {known}")
+
+
+def check_layers(bridge: "TransformerBridge", layers: Literal["all"] | Iterable[int]) -> tuple[int, ...]:
+    """The layers asked for, each once, in order.
+
+    Raises:
+        UserError: One is out of range, or there is none.
+    """
+    count = shape(bridge).layers
+    chosen = tuple(range(count)) if layers == "all" else tuple(sorted(set(layers)))
+    wrong = [layer for layer in chosen if not 0 <= layer < count]
+    if wrong or not chosen:
+        raise UserError(f"layers={list(chosen)}: the model has layers 0 to {count - 1}; name some of them, or `all`")
+    return chosen
+
+
+@contextmanager
+def separate_inputs(bridge: "TransformerBridge") -> Iterator[None]:
+    """Within, every head's query, key and value, and every MLP, has a hook on its own copy of the residual stream.
+
+    The hooks are ``blocks.{l}.hook_{q,k,v}_input`` (n, T, heads, d), ``blocks.{l}.hook_mlp_in`` (n, T, d) and
+    ``blocks.{l}.attn.hook_result`` (n, T, heads, d): what each head writes, without the shared bias.
+
+    Raises:
+        UserError: This kind of model cannot be taken apart so.
+    """
+    try:
+        _separate(bridge, True)
+    except NotImplementedError as error:
+        _separate(bridge, False)
+        raise UserError(f"a {bridge.cfg.architecture} has no inputs of single heads to patch: {error}") from error
+    try:
+        yield
+    finally:
+        _separate(bridge, False)
+
+
+def _separate(bridge: "TransformerBridge", on: bool) -> None:
+    for switch in (bridge.set_use_attn_result, bridge.set_use_split_qkv_input, bridge.set_use_hook_mlp_in):
+        switch(on)
