@@ -50,7 +50,8 @@ class BufferedLayer(DynamicLayer):
 
     def select(self, rows: torch.Tensor) -> None:
         """Keep only ``rows`` (indices; a row may come several times)."""
-        assert self.keys is not None and self.values is not None
+        if self.keys is None or self.values is None:
+            return  # nothing is in it yet
         self.keys = self._take(self.keys, rows)
         self.values = self._take(self.values, rows)
 

@@ -6,6 +6,7 @@ sampled beside it, on the batch split, or on how many devices share the work.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -22,6 +23,7 @@ from transformers.generation.logits_process import (
 
 from lit_narrative.errors import UserError
 from lit_narrative.lm.cache import decoding_cache, select_rows
+from lit_narrative.lm.grouped import Groups, can_group, grouped
 from lit_narrative.lm.load import base_lm
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.views import Prompt
@@ -183,32 +185,32 @@ class _Decoded(NamedTuple):
 
 def _decode(lm: nn.Module, eos: int, requests: Sequence[Request], params: SamplingParams) -> _Decoded:
     """Sample all completions of ``requests`` side by side."""
-    device = next(lm.parameters()).device
+    base, device = base_lm(lm), next(lm.parameters()).device
     prefix = _Prefix(requests, params.max_new_tokens, device)
     noise = uniforms([seed for request in requests for seed in request.seeds], params.max_new_tokens).to(device)
     warp = _warper(params)
-    cache = decoding_cache(base_lm(lm), prefix.width + params.max_new_tokens)
-    logits = prefix.read(lm, cache)
-    select_rows(cache, prefix.owner)
-    logits = logits[prefix.owner]
+    shares = len(prefix.owner) > len(requests) and can_group(base)
+    cache = decoding_cache(base, prefix.width + (0 if shares else params.max_new_tokens))
+    logits = prefix.read(lm, cache)[prefix.owner]
+    past = _SharedPast(prefix, cache) if shares else _OwnPast(prefix, cache)
 
     count, steps = noise.shape
     ids = torch.full((count, steps), eos, device=device)
     logprobs = torch.zeros(count, steps, device=device, dtype=torch.float32)
     rows, alive = torch.arange(count, device=device), torch.ones(count, dtype=torch.bool, device=device)
-    for step in range(steps):
-        tokens, ids_logprobs = pick(warp(logits.float()), noise[:, step])
-        ids[rows, step], logprobs[rows, step] = tokens, ids_logprobs
-        alive &= tokens != eos
-        living = int(alive.sum())
-        if living == 0 or step + 1 == steps:
-            break
-        if living <= COMPACT_BELOW * len(rows):
-            keep = alive.nonzero().squeeze(1)
-            select_rows(cache, keep)
-            rows, tokens, alive, noise = rows[keep], tokens[keep], alive[keep], noise[keep]
-        inputs = prefix.step(rows, step)
-        logits = lm(input_ids=tokens[:, None], past_key_values=cache, use_cache=True, **inputs).logits[:, -1]
+    with grouped(base) if shares else nullcontext():
+        for step in range(steps):
+            tokens, ids_logprobs = pick(warp(logits.float()), noise[:, step])
+            ids[rows, step], logprobs[rows, step] = tokens, ids_logprobs
+            alive &= tokens != eos
+            living = int(alive.sum())
+            if living == 0 or step + 1 == steps:
+                break
+            if living <= COMPACT_BELOW * len(rows):
+                keep = alive.nonzero().squeeze(1)
+                past.select(keep)
+                rows, tokens, alive, noise = rows[keep], tokens[keep], alive[keep], noise[keep]
+            logits = lm(input_ids=tokens[:, None], use_cache=True, **past.inputs(step)).logits[:, -1]
     unfinished = (ids != eos).cumprod(1).sum(1)  # tokens before the first end
     if not logprobs.isfinite().all():
         raise UserError("the policy's logits are not finite: it has diverged; lower model.lr or use a wider precision")
@@ -243,7 +245,7 @@ class _Prefix:
     def __init__(self, requests: Sequence[Request], new_tokens: int, device: torch.device) -> None:
         lengths = torch.tensor([len(request.ids) for request in requests], device=device)
         counts = torch.tensor([len(request.seeds) for request in requests], device=device)
-        self.width = int(lengths.max())
+        self.width, self.new_tokens = int(lengths.max()), new_tokens
         self.owner = torch.repeat_interleave(torch.arange(len(requests), device=device), counts)
         self.ids = torch.zeros(len(requests), self.width, dtype=torch.long, device=device)
         for row, request in zip(self.ids, requests, strict=True):
@@ -261,14 +263,47 @@ class _Prefix:
             inputs = {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
         return lm(input_ids=self.ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **inputs).logits[:, -1]
 
-    def step(self, rows: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
-        """Mask and positions of the token sampled at ``step`` for the living ``rows``; empty where none are needed."""
+
+class _OwnPast:
+    """Every row has its prompt's keys and values before its own."""
+
+    def __init__(self, prefix: _Prefix, cache: Cache) -> None:
+        select_rows(cache, prefix.owner)
+        self.cache, self.width, self.padded = cache, prefix.width, prefix.padded
+        self.mask, self.lengths = prefix.mask[prefix.owner], prefix.lengths
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep only ``rows``."""
+        select_rows(self.cache, rows)
+        self.mask, self.lengths = self.mask[rows], self.lengths[rows]
+
+    def inputs(self, step: int) -> dict[str, Any]:
+        """What the model needs beside the token sampled at ``step``; masks and positions only where prompts differ."""
         if not self.padded:
-            return {}
+            return {"past_key_values": self.cache}
         return {
-            "attention_mask": self.mask[self.owner[rows], : self.width + step + 1].long(),
-            "position_ids": (self.lengths[rows] + step)[:, None],
+            "past_key_values": self.cache,
+            "attention_mask": self.mask[:, : self.width + step + 1].long(),
+            "position_ids": (self.lengths + step)[:, None],
         }
+
+
+class _SharedPast:
+    """The rows of a group have their prompt's keys and values in common."""
+
+    def __init__(self, prefix: _Prefix, cache: Cache) -> None:
+        self.groups = Groups(cache, prefix.mask[:, : prefix.width], prefix.owner, prefix.new_tokens)
+        self.lengths = prefix.lengths
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep only ``rows``."""
+        self.groups.select(rows)
+        self.lengths = self.lengths[rows]
+
+    def inputs(self, step: int) -> dict[str, Any]:
+        """What the model needs beside the token sampled at ``step``."""
+        positions = (self.lengths + step)[:, None]
+        return {"past_key_values": self.groups.cache, "groups": self.groups, "position_ids": positions}
 
 
 class HFSampler:
