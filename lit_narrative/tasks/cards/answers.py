@@ -1,0 +1,112 @@
+"""Reading and judging what a policy wrote after ``Answer:``. Only the generated text is read, and it never raises."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_MARK = re.compile(r";|answer\s*:", re.IGNORECASE)
+_NUMBER = re.compile(r"(?<![^\s:;,])[+-]?[0-9]{1,9}(?=$|[\s;,]|[.!?](?:\s|$))")
+LONGEST = 10_000
+"""Characters that are read; what is longer than that answers nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A completion taken apart.
+
+    Attributes:
+        answer: the answer in its one form: decimal digits with a leading minus, or the label; None if there is none.
+        trace: the numbers of the scratchpad; empty without one.
+    """
+
+    answer: str | None
+    trace: tuple[int, ...] = ()
+
+    @property
+    def valid(self) -> bool:
+        """Whether there is an answer of the kind asked for."""
+        return self.answer is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A completion against what was right.
+
+    Attributes:
+        answer: what was answered, in its one form; None if nothing was.
+        expected: the right answer.
+        trace: the scratchpad's numbers.
+        correct: whether the answer is right.
+        process: share of running totals that are right, in 0..1; totals too many count as wrong.
+        trace_exact: whether all are; None where no scratchpad was asked for.
+        excess: how many words longer than need be, over the words needed, in 0..1.
+    """
+
+    answer: str | None
+    expected: str
+    trace: tuple[int, ...]
+    correct: bool
+    process: float
+    trace_exact: bool | None
+    excess: float
+
+    @property
+    def valid(self) -> bool:
+        """Whether there is an answer of the kind asked for."""
+        return self.answer is not None
+
+
+def parse(text: str, labels: Sequence[str] | None = None) -> Parsed:
+    """Find the answer: the first integer, or the first of the labels, after the last ``;`` or ``Answer:`` if any.
+
+    Args:
+        text: the completion alone, up to its end token.
+        labels: to choose from, in any case; None: the answer is an integer in ASCII digits.
+    """
+    if len(text) > LONGEST:
+        return Parsed(None)
+    marks = list(_MARK.finditer(text))
+    tail = text[marks[-1].end() :] if marks else text
+    found = _NUMBER.search(tail) if labels is None else _label_pattern(labels).search(tail)
+    trace = text[: marks[-1].start()] if marks and marks[-1].group() == ";" else ""
+    numbers = tuple(int(number) for number in _NUMBER.findall(trace))
+    if found is None:
+        return Parsed(None, numbers)
+    if labels is None:
+        return Parsed(str(int(found.group())), numbers)
+    return Parsed(next(label for label in labels if label.upper() == found.group().upper()), numbers)
+
+
+def judge(text: str, columns: Mapping[str, Any]) -> Judgement:
+    """Judge a completion of a prompt.
+
+    Args:
+        text: the completion alone.
+        columns: of the prompt, as :func:`lit_narrative.tasks.cards.prompts.example` makes them.
+    """
+    parsed = parse(text, columns["classification_labels"])
+    expected, totals = str(columns["answer"]), columns["running_totals"]
+    asked = columns["scratchpad"] == "running_total"
+    right = sum(one == other for one, other in zip(parsed.trace, totals, strict=False))
+    longest = max(len(totals), len(parsed.trace))
+    needed = len(totals) + 2 if asked else 1
+    return Judgement(
+        answer=parsed.answer,
+        expected=expected,
+        trace=parsed.trace,
+        correct=parsed.answer == expected,
+        process=right / longest if longest else 1.0,
+        trace_exact=parsed.trace == tuple(totals) if asked else None,
+        excess=min(max(len(text.split()) - needed, 0) / needed, 1.0),
+    )
+
+
+def score(texts: Sequence[str], columns: Sequence[Mapping[str, Any]]) -> list[Judgement]:
+    """Judge completions, each by the columns of its prompt."""
+    return [judge(text, row) for text, row in zip(texts, columns, strict=True)]
+
+
+def _label_pattern(labels: Sequence[str]) -> re.Pattern[str]:
+    words = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
+    return re.compile(rf"(?<![\w-])(?:{words})(?![\w-])", re.IGNORECASE)

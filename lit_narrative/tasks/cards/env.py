@@ -1,0 +1,175 @@
+"""The game as an environment of text, with the calls of gymnasium (which it does not need)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+from random import Random
+from typing import Any
+
+from lit_narrative.errors import UserError, check_least
+from lit_narrative.tasks.cards.answers import judge
+from lit_narrative.tasks.cards.dealing import MIXTURE, Deal, deals, draw_hand, kind_of
+from lit_narrative.tasks.cards.families import find_rule, wordings
+from lit_narrative.tasks.cards.game import SETS, CardGame, check_mixture, check_names
+from lit_narrative.tasks.cards.prompts import MISSING, WRONG, example
+from lit_narrative.tasks.cards.rewards import PARTS
+from lit_narrative.tasks.cards.rules import COLORS, Card
+
+WEIGHTS = {"correct": 1.0, "format": 0.1, "process": 0.0, "length": 0.0}
+"""Of the parts of the reward, where none are given."""
+
+
+class CardGameEnv:
+    """One hand an episode: the observation is a prompt, the action is what the policy writes after it.
+
+    The calls are those of gymnasium, so that its wrappers and loops work with it::
+
+        env = CardGameEnv(max_revisions=2)
+        prompt, info = env.reset(seed=0)
+        prompt, reward, terminated, truncated, info = env.step(" 3 -2 ; -2")
+
+    Args:
+        game: what is played.
+        mix: weights of the kinds that ``reset`` deals from.
+        held_out: kinds that it never deals.
+        weights: of the parts of the reward: ``correct``, ``format``, ``process`` (0..1 each) and ``length`` (-1..0).
+        max_revisions: answers a hand. With more than one, a wrong answer is answered by a line of feedback, and the
+            next observation is all that was said so far; the reward is that of each answer.
+
+    Raises:
+        UserError: a name is unknown, a kind is both mixed in and held out, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        game: CardGame | None = None,
+        mix: Mapping[str, float] | None = None,
+        held_out: Sequence[str] = ("length_shift", "classification"),
+        weights: Mapping[str, float] | None = None,
+        max_revisions: int = 1,
+    ) -> None:
+        self.game, self.held_out, self.max_revisions = game or CardGame(), tuple(held_out), max_revisions
+        self.mix = check_mixture(mix or {"id": 1.0}, held_out)
+        check_names("weights", weights or {}, PARTS)
+        check_least("max_revisions", max_revisions, 1)
+        self.weights = {**WEIGHTS, **weights} if weights else WEIGHTS
+        self._source = _Source(self.game, self.mix, self.held_out)
+        self._columns: Mapping[str, Any] | None = None
+
+    def reset(self, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Begin an episode.
+
+        Args:
+            seed: of this and all later hands; None goes on with the present stream.
+            options: ``split``: the set to deal from, in place of the mixture; or ``rule``: the rule's name; with it,
+                ``cards``: the hand, as pairs of colour and value.
+
+        Returns:
+            The prompt; and all that is known of the hand, the right answer as ``expected`` with it.
+
+        Raises:
+            UserError: an option is unknown, or asks for what is held out.
+        """
+        if seed is not None:
+            self._source = _Source(self.game, self.mix, self.held_out, seed)
+        row = example(self._source.deal(options or {}), self.game.scratchpad, self._source.game.seed)
+        self._columns, self._said, self._answers = row.meta, row.prompt, 0
+        return row.prompt, {**row.meta, "expected": row.meta["answer"]}
+
+    def step(self, text: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Judge an answer.
+
+        Args:
+            text: what was written after the prompt.
+
+        Returns:
+            The text so far, with feedback if there is another try; the reward; whether the episode has ended, by a
+            right answer or the only one allowed; whether it was cut off, after ``max_revisions`` wrong ones; and what
+            was made of the answer.
+
+        Raises:
+            RuntimeError: there is no episode to go on with.
+        """
+        if self._columns is None:
+            raise RuntimeError("the episode is over; call reset() first")
+        found, columns = judge(text, self._columns), self._columns
+        self._answers += 1
+        parts = {name: part(found) for name, part in PARTS.items()}
+        terminated = found.correct or self.max_revisions == 1
+        truncated = not terminated and self._answers >= self.max_revisions
+        self._said += text
+        if terminated or truncated:
+            self._columns = None
+        else:
+            self._said += WRONG if found.valid else MISSING
+        info = {
+            "parsed": found.answer,
+            "valid": found.valid,
+            "correct": found.correct,
+            "expected": found.expected,
+            "rule": columns["rule_name"],
+            "split": columns["split"],
+            "running_totals": columns["running_totals"],
+            "trace": list(found.trace),
+            "rewards": parts,
+        }
+        reward = sum(self.weights[name] * value for name, value in parts.items())
+        return self._said, reward, terminated, truncated, info
+
+
+class _Source:
+    """Where hands come from: a stream for the mixture, one for every set asked for, and one for rules by name."""
+
+    def __init__(
+        self, game: CardGame, mix: Mapping[str, float], held_out: Sequence[str], seed: int | None = None
+    ) -> None:
+        self.game = game if seed is None else replace(game, seed=seed)
+        self.held_out = held_out
+        self.streams = {MIXTURE: deals(self.game, MIXTURE, mix)}
+        self.rng = Random(f"{self.game.seed}/rules")
+        self.numbers = count()
+
+    def deal(self, options: Mapping[str, Any]) -> Deal:
+        """The next hand as the options ask for it."""
+        check_names("options", options, ("rule", "cards", "split"))
+        if "rule" in options:
+            return self._given(options)
+        if len(options) > ("split" in options):
+            raise UserError("options: cards need a rule; give its name as options['rule']")
+        name = options.get("split", MIXTURE)
+        if name != MIXTURE:
+            check_names("options['split']", [name], SETS)
+            self._check(kind_of(name))
+        return next(self.streams.setdefault(name, deals(self.game, name)))
+
+    def _given(self, options: Mapping[str, Any]) -> Deal:
+        rule = find_rule(options["rule"])
+        owners = [kind for kind in ("new_colors", "compositional", "classification") if rule in self.game.pool(kind)]
+        for kind in owners:
+            self._check(kind)
+        if "split" in options:
+            raise UserError("options: give a rule or a split, not both")
+        length = self.rng.randint(*self.game.lengths)
+        cards = options.get("cards")
+        hand = draw_hand(self.rng, rule, length, self.game.largest_value) if cards is None else _read(cards)
+        return Deal(rule, hand, "given", wordings(rule.name).canonical, "canonical", "given", next(self.numbers))
+
+    def _check(self, kind: str) -> None:
+        if kind in self.held_out:
+            raise UserError(f"options: '{kind}' is held out; leave it out of held_out to be dealt such hands")
+
+
+def _read(cards: Sequence[Any]) -> tuple[Card, ...]:
+    """Cards that a person gave.
+
+    Raises:
+        UserError: one is no card.
+    """
+    hand = []
+    for card in cards:
+        match card:
+            case (str(color), int(value)) if color in COLORS:
+                hand.append(Card(color, value))
+            case _:
+                raise UserError(f"options['cards']: {card!r} is no pair of a colour ({', '.join(COLORS)}) and a number")
+    return tuple(hand)

@@ -1,0 +1,237 @@
+"""Rules by name, and how each is put in words.
+
+A name says all of its rule: ``red_minus_blue``, ``sum_greater_than_4``, ``red_greater_than_4``, ``sum_above_20``. Any
+colour and any threshold will do, so that pools of rules are lists of names. The rewordings of a rule are of two sets
+without a sentence in common: one that training may use, one that only tests use. Both recombine a small vocabulary.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from lit_narrative.errors import UserError, did_you_mean
+from lit_narrative.tasks.cards.rules import COLORS, Clause, Head, Predicate, Rule
+
+Builder = Callable[[str, Mapping[str, str]], Rule]
+LARGEST_THRESHOLD = 150
+"""Of a name; larger numbers are not in the vocabulary."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wordings:
+    """How a rule is said.
+
+    Attributes:
+        canonical: the usual way.
+        train: rewordings that training may use.
+        test: rewordings that only tests use.
+    """
+
+    canonical: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Rules of one shape: a pattern of names, what a name means, and sentences to fill in.
+
+    ``{a}`` and ``{b}`` stand for colours, ``{k}`` for a threshold.
+    """
+
+    shape: str
+    build: Builder
+    wordings: Wordings
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """What its names look like."""
+        color = "|".join(color.lower() for color in COLORS)
+        return re.compile(self.shape.format(a=f"(?P<a>{color})", b=f"(?P<b>{color})", k="(?P<k>[0-9]{1,3})"))
+
+
+def _difference(name: str, part: Mapping[str, str]) -> Rule:
+    if part["a"] == part["b"]:
+        raise UserError(f"rule '{name}' takes a colour from itself")
+    return Rule(name, (Clause((part["a"],)), Clause((part["b"],), weight=-1)))
+
+
+def _parity(first: Predicate, second: Predicate) -> Builder:
+    return lambda name, part: Rule(name, (Clause(predicate=first), Clause(predicate=second, weight=-1)))
+
+
+def _compared(kind: str) -> Builder:
+    def build(name: str, part: Mapping[str, str]) -> Rule:
+        colors = (part["a"],) if "a" in part else None
+        return Rule(name, (Clause(colors, Predicate(kind, int(part["k"]))),))  # type: ignore[arg-type]
+
+    return build
+
+
+def _size(name: str, part: Mapping[str, str]) -> Rule:
+    return Rule(name, (Clause(),), Head(int(part["k"])))
+
+
+_ODD, _EVEN = Predicate("odd"), Predicate("even")
+
+FAMILIES = (
+    Family(
+        "{a}_minus_{b}",
+        _difference,
+        Wordings(
+            "add the {a} cards and subtract the {b} cards",
+            (
+                "take the {a} total minus the {b} total",
+                "{a} counts up and {b} counts down",
+                "start from the sum of {a} and remove the sum of {b}",
+            ),
+            ("the sum of {a} minus the sum of {b}", "start from the {a} total and subtract the {b} total"),
+        ),
+    ),
+    Family(
+        "odd_minus_even",
+        _parity(_ODD, _EVEN),
+        Wordings(
+            "add the odd values and subtract the even values",
+            (
+                "take the odd total minus the even total",
+                "odd counts up and even counts down",
+                "start from the sum of odd and remove the sum of even",
+            ),
+            ("the sum of odd minus the sum of even", "start from the odd total and subtract the even total"),
+        ),
+    ),
+    Family(
+        "even_minus_odd",
+        _parity(_EVEN, _ODD),
+        Wordings(
+            "add the even values and subtract the odd values",
+            (
+                "take the even total minus the odd total",
+                "even counts up and odd counts down",
+                "start from the sum of even and remove the sum of odd",
+            ),
+            ("the sum of even minus the sum of odd", "start from the even total and subtract the odd total"),
+        ),
+    ),
+    Family(
+        "sum_greater_than_{k}",
+        _compared("greater_than"),
+        Wordings(
+            "add the values greater than {k}",
+            (
+                "take the total of values over {k}",
+                "values over {k} count up",
+                "remove values up to {k} and take the sum",
+            ),
+            ("the sum of values over {k}", "start from the total and remove values up to {k}"),
+        ),
+    ),
+    Family(
+        "sum_less_equal_{k}",
+        _compared("less_equal"),
+        Wordings(
+            "add the values at most {k}",
+            (
+                "take the total of values up to {k}",
+                "values up to {k} count up",
+                "remove values over {k} and take the sum",
+            ),
+            ("the sum of values up to {k}", "start from the total and remove values over {k}"),
+        ),
+    ),
+    Family(
+        "{a}_greater_than_{k}",
+        _compared("greater_than"),
+        Wordings(
+            "add the {a} values greater than {k}",
+            (
+                "take the total of {a} over {k}",
+                "{a} over {k} counts up",
+                "start from the sum of {a} and remove {a} up to {k}",
+            ),
+            ("the sum of {a} over {k}", "start from the {a} total and remove {a} up to {k}"),
+        ),
+    ),
+    Family(
+        "{a}_less_equal_{k}",
+        _compared("less_equal"),
+        Wordings(
+            "add the {a} values at most {k}",
+            (
+                "take the total of {a} up to {k}",
+                "{a} up to {k} counts up",
+                "start from the sum of {a} and remove {a} over {k}",
+            ),
+            ("the sum of {a} up to {k}", "start from the {a} total and remove {a} over {k}"),
+        ),
+    ),
+    Family(
+        "sum_above_{k}",
+        _size,
+        Wordings(
+            "add all values and answer BIG above {k} and SMALL otherwise",
+            (
+                "take the total and answer BIG over {k} and SMALL up to {k}",
+                "answer SMALL for a sum up to {k} and BIG otherwise",
+                "BIG for a total above {k} and SMALL otherwise",
+            ),
+            (
+                "answer BIG for a sum over {k} and SMALL otherwise",
+                "take the sum and answer SMALL up to {k} and BIG above",
+            ),
+        ),
+    ),
+)
+
+
+@functools.cache
+def find_rule(name: str) -> Rule:
+    """The rule of a name.
+
+    Raises:
+        UserError: no rule has that name; the message shows the shapes that names have.
+    """
+    family, part = _family(name)
+    return family.build(name, part)
+
+
+@functools.cache
+def wordings(name: str) -> Wordings:
+    """The sentences for the rule of a name.
+
+    Raises:
+        UserError: no rule has that name.
+    """
+    family, part = _family(name)
+    said = family.wordings
+
+    def fill(sentence: str) -> str:
+        return sentence.format(**part)
+
+    return Wordings(fill(said.canonical), tuple(map(fill, said.train)), tuple(map(fill, said.test)))
+
+
+def all_sentences() -> Iterator[str]:
+    """Every sentence with every colour once; their words are the vocabulary of rules."""
+    for family in FAMILIES:
+        said = family.wordings
+        for color in COLORS:
+            for sentence in (said.canonical, *said.train, *said.test):
+                yield sentence.format(a=color, b=color, k=0)
+
+
+def _family(name: str) -> tuple[Family, dict[str, str]]:
+    for family in FAMILIES:
+        if found := family.pattern.fullmatch(name):
+            part = {key: value.upper() for key, value in found.groupdict().items()}
+            if str(int(part.get("k", 0))) != part.get("k", "0") or int(part.get("k", 0)) > LARGEST_THRESHOLD:
+                break
+            return family, part
+    shapes = [family.shape for family in FAMILIES]
+    examples = [shape.format(a="red", b="blue", k=4) for shape in shapes]
+    raise UserError(
+        f"there is no rule '{name}'{did_you_mean(name, examples)}; names are {', '.join(shapes)} "
+        f"with colours {', '.join(COLORS).lower()} and a threshold in 0..{LARGEST_THRESHOLD}"
+    )
