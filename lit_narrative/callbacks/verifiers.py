@@ -135,4 +135,5 @@ def sample_row(rollout: Rollout, verdict: Verdict) -> dict[str, Any]:
 def _reference(rollout: Rollout) -> Rollout:
     """The corpus' own completion of the same prompt, as if it had been sampled."""
     empty = torch.zeros(0, dtype=torch.long)
-    return Rollout(rollout.prompt_ids, empty, torch.zeros(0), True, str(rollout.columns["reference"]), rollout.prompt)
+    text, columns = str(rollout.columns["reference"]), rollout.columns
+    return Rollout(rollout.prompt_ids, empty, torch.zeros(0), True, text, rollout.prompt, columns)

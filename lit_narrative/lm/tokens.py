@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -15,25 +15,36 @@ from lit_narrative.errors import UserError
 
 END = "<|end|>"
 PAD = "<|pad|>"
+UNKNOWN = "<|unknown|>"
+_WORD = r" ?-?[0-9]+| ?\p{L}+| ?[^\s\p{L}0-9]|\s"
+"""A token of a word-level tokenizer: an integer, a word, another sign, a space or line break."""
 
 
 @dataclass
 class TrainedTokenizer:
-    """A byte-level BPE trained on the task's corpus.
+    """A tokenizer trained on the task's corpus: a byte-level BPE, or the list of its words.
 
     Args:
-        vocab_size: number of tokens, the 256 bytes and 2 special tokens included.
+        vocab_size: number of tokens, the 256 bytes and 2 special tokens included; with ``words`` as many as there are,
+            and no more than this.
         sample: how many corpus texts to train on.
         split_words: split at words before merging, as GPT-2 does. Without it merges cross punctuation and spaces, so
             that fragments of a JSON skeleton become single tokens (about five times shorter storyworlds).
+        kind: ``bpe``, or ``words``: every word, integer (with its sign), other sign and line break is one token, a
+            space before it included; what the corpus lacks becomes one token for unknown words.
     """
 
     vocab_size: int = 1024
     sample: int = 3000
     split_words: bool = False
+    kind: Literal["bpe", "words"] = "bpe"
 
     def __post_init__(self) -> None:
-        if self.vocab_size < 258 or self.sample < 1:
+        if self.kind == "words" and self.split_words:
+            raise UserError(
+                "model.tokenizer.split_words has no meaning with kind=words, which always splits; leave it out"
+            )
+        if (self.kind == "bpe" and self.vocab_size < 258) or self.sample < 1:
             raise UserError(
                 f"model.tokenizer.vocab_size={self.vocab_size} must be at least 258 (256 bytes, 2 special tokens), and "
                 f"sample={self.sample} at least 1"
@@ -41,7 +52,13 @@ class TrainedTokenizer:
 
 
 def train_tokenizer(texts: Iterable[str], spec: TrainedTokenizer) -> PreTrainedTokenizerBase:
-    """Train a tokenizer; the same texts in the same order give the same tokenizer."""
+    """Train a tokenizer; the same texts in the same order give the same tokenizer.
+
+    Raises:
+        UserError: the texts have more words than ``vocab_size`` admits.
+    """
+    if spec.kind == "words":
+        return _word_tokenizer(islice(texts, spec.sample), spec.vocab_size)
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -55,6 +72,21 @@ def train_tokenizer(texts: Iterable[str], spec: TrainedTokenizer) -> PreTrainedT
     )
     tokenizer.train_from_iterator(islice(texts, spec.sample), trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
+
+
+def _word_tokenizer(texts: Iterable[str], most: int) -> PreTrainedTokenizerBase:
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=2**31 - 1, special_tokens=[PAD, END, UNKNOWN], min_frequency=0, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    if (size := tokenizer.get_vocab_size()) > most:
+        raise UserError(f"the corpus has {size} words, model.tokenizer.vocab_size={most} admits fewer; raise it")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, unk_token=UNKNOWN)
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:

@@ -1,0 +1,215 @@
+"""The card game as data: one rule game, several ways to leave its distribution."""
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any, Literal
+
+from lit_narrative.datamodules.base import Split, TaskDataModule
+from lit_narrative.errors import UserError, check_least, did_you_mean
+from lit_narrative.rl.reward_import import import_reward
+from lit_narrative.rl.rewards import AnyReward
+from lit_narrative.rl.rollout import Rollout
+from lit_narrative.tasks.cards.answers import Judgement, judge, parse
+from lit_narrative.tasks.cards.dealing import MIXTURE, Bucket, Deal, deal, deals
+from lit_narrative.tasks.cards.game import KINDS, SETS, TEST_SETS, CardGame, check_mixture, check_names
+from lit_narrative.tasks.cards.prompts import example, prompt_text, vocabulary_texts
+from lit_narrative.tasks.cards.rewards import PARTS, CardReward
+from lit_narrative.views import Example, Labelled, Prompt, Verdict
+
+Label = Literal["rule", "kind", "paraphrased", "sign"]
+HELD_OUT = ("length_shift", "classification")
+
+
+class CardsData(TaskDataModule):
+    """Views ``examples`` (prompt, worked answer), ``prompts`` (with all that judges an answer) and ``labelled``.
+
+    Training examples are in distribution; training prompts, which reinforcement learns on, are a mixture of kinds. No
+    hand of cards is in training and in a test. Beside the three splits there are sets to measure on by name, one for
+    each kind of shift: see :meth:`named_prompts`.
+
+    Args:
+        game: what is played.
+        train_size: examples to imitate, 1 or more (as the other sizes).
+        prompt_size: training prompts of the mixture.
+        val_size: validation rows, in distribution.
+        test_size: rows of each test set.
+        test_sizes: the same for single sets.
+        mix: weights of the kinds in training prompts; default: ``id`` alone.
+        held_out: kinds that no training prompt may be of.
+        test_set: the test set that ``test`` and ``predict`` read.
+        label: what the ``labelled`` view tells: the rule, the kind, whether the rule is reworded, or the sign of the
+            total. It covers all kinds equally.
+        **kwargs: of :class:`TaskDataModule`.
+
+    Raises:
+        UserError: a size is below 1, a name is unknown, or a kind is both mixed in and held out.
+    """
+
+    def __init__(
+        self,
+        game: CardGame = CardGame(),  # noqa: B008 (the command line shows the default's fields)
+        train_size: int = 40_000,
+        prompt_size: int = 12_000,
+        val_size: int = 300,
+        test_size: int = 500,
+        test_sizes: dict[str, int] | None = None,
+        mix: dict[str, float] | None = None,
+        held_out: Sequence[str] = HELD_OUT,
+        test_set: str = "id_test",
+        label: Label = "rule",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_names("data.test_set", [test_set], TEST_SETS)
+        check_names("data.test_sizes", test_sizes or {}, TEST_SETS)
+        sizes = {"train_size": train_size, "prompt_size": prompt_size, "val_size": val_size, "test_size": test_size}
+        sizes |= {f"test_sizes.{name}": size for name, size in (test_sizes or {}).items()}
+        for name, size in sizes.items():
+            check_least(f"data.{name}", size, 1)
+        self.game, self.test_set, self.label, self.held_out = game, test_set, label, tuple(held_out)
+        self.mix = check_mixture(mix or {"id": 1.0}, self.held_out)
+        self.sizes = {"train": train_size, MIXTURE: prompt_size, "val": val_size}
+        self.sizes |= {name: (test_sizes or {}).get(name, test_size) for name in TEST_SETS}
+        self._dealt: dict[str, list[Deal]] = {}
+
+    # --- views ------------------------------------------------------------------------------------------------------
+
+    def examples(self, split: Split) -> Sequence[Example]:
+        """Prompts with worked answers to imitate, in distribution but for a ``test_set`` that is not."""
+        return self.named_examples(self.test_set if split == "test" else split)
+
+    def prompts(self, split: Split) -> Sequence[Prompt]:
+        """Prompts for the policy, for training those of the mixture; ``reference`` is the worked answer."""
+        name = {"train": MIXTURE, "val": "val", "test": self.test_set}[split]
+        return self.named_prompts(name)
+
+    def labelled(self, split: Split) -> list[Labelled]:
+        """Prompts of all kinds with the class that ``label`` asks for; `label_names` says what the numbers mean."""
+        size = self.sizes[self.test_set if split == "test" else split]
+        bucket: Bucket = split
+        dealt = islice(deals(self.game, f"labelled_{split}", dict.fromkeys(KINDS, 1.0), bucket), size)
+        names = self.label_names
+        return [Labelled(prompt_text(row.wording, row.cards), names.index(self._label(row))) for row in dealt]
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The classes of the ``labelled`` view, in order of their numbers."""
+        match self.label:
+            case "rule":
+                return tuple(dict.fromkeys(rule.name for kind in KINDS for rule in self.game.pool(kind)))
+            case "kind":
+                return KINDS
+            case "paraphrased":
+                return ("canonical", "reworded")
+            case "sign":
+                return ("negative", "zero", "positive")
+
+    def _label(self, row: Deal) -> str:
+        match self.label:
+            case "rule":
+                return row.rule.name
+            case "kind":
+                return row.kind
+            case "paraphrased":
+                return "reworded" if row.paraphrased else "canonical"
+            case "sign":
+                total = row.rule.total(row.cards)
+                return "zero" if total == 0 else "positive" if total > 0 else "negative"
+
+    # --- sets by name -----------------------------------------------------------------------------------------------
+
+    def named_deals(self, name: str) -> list[Deal]:
+        """The hands of a set: ``train``, ``val``, a test set, or ``mixture``, the training prompts.
+
+        Raises:
+            UserError: there is no such set.
+        """
+        check_names("cards", [name], (*SETS, MIXTURE))
+        if name not in self._dealt:
+            self._dealt[name] = deal(self.game, name, self.sizes[name], self.mix if name == MIXTURE else None)
+        return self._dealt[name]
+
+    def named_examples(self, name: str) -> Sequence[Example]:
+        """The examples of a set; see :meth:`named_deals`."""
+        return _Examples(self.named_deals(name), self.game)
+
+    def named_prompts(self, name: str) -> Sequence[Prompt]:
+        """The prompts of a set; see :meth:`named_deals`."""
+        return _Prompts(self.named_examples(name))
+
+    def tokenizer_texts(self) -> Iterable[str]:
+        """Every word of the game: a word-level tokenizer then knows any pool of rules, reworded or not."""
+        return vocabulary_texts()
+
+    # --- rewards and verifiers --------------------------------------------------------------------------------------
+
+    def reward_functions(self, names: Sequence[str]) -> dict[str, AnyReward]:
+        """``correct``, ``format``, ``process``, ``length``, and rewards of one's own by their path."""
+        found: dict[str, AnyReward] = {}
+        for name in names:
+            own = import_reward(name) if ":" in name else None
+            if own is None and name not in PARTS:
+                raise UserError(
+                    f"model.rewards: unknown reward '{name}'{did_you_mean(name, PARTS)}; known: {', '.join(PARTS)}, "
+                    "or your own as package.module:Class"
+                )
+            found[name] = own or CardReward(name)
+        return found
+
+    def verify(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
+        """Whether each answer is right, with what was wrong on the way to it."""
+        return [_verdict(judge(rollout.text, rollout.columns), rollout) for rollout in rollouts]
+
+    def unique_shares(self, texts: Sequence[str]) -> dict[str, float]:
+        """Distinct texts, and distinct numbers answered, among the texts that answer one."""
+        answers = [found for text in texts if (found := parse(text).answer) is not None]
+        return super().unique_shares(texts) | {"unique_answers": len(set(answers)) / max(len(answers), 1)}
+
+
+def _verdict(judgement: Judgement, rollout: Rollout) -> Verdict:
+    components = {"correct": float(judgement.correct), "format": float(judgement.valid)}
+    if judgement.trace_exact is not None:
+        components |= {"process": judgement.process, "trace_exact": float(judgement.trace_exact)}
+    issues = tuple(_issues(judgement, rollout.columns["running_totals"]))
+    return Verdict(float(judgement.correct), components, judgement.valid, issues)
+
+
+def _issues(judgement: Judgement, totals: Sequence[int]) -> Iterable[dict[str, str]]:
+    """What is wrong: the first running total that is, and the answer."""
+    if judgement.trace_exact is False:
+        pairs = zip(judgement.trace, totals, strict=False)
+        place = next((place for place, (got, right) in enumerate(pairs) if got != right), None)
+        said = f"{len(judgement.trace)} running totals for {len(totals)} cards"
+        if place is not None:
+            said = f"{judgement.trace[place]} where {totals[place]} is right"
+        yield {"path": f"trace[{place or 0}]", "message": said, "severity": "warning"}
+    if not judgement.correct:
+        said = f"answered {judgement.answer}" if judgement.valid else "no answer"
+        yield {"path": "answer", "message": f"{said}, {judgement.expected} is right", "severity": "error"}
+
+
+class _Examples(Sequence[Example]):
+    """Deals as examples, worked out when asked for."""
+
+    def __init__(self, dealt: Sequence[Deal], game: CardGame) -> None:
+        self.dealt, self.game = dealt, game
+
+    def __len__(self) -> int:
+        return len(self.dealt)
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        return example(self.dealt[index], self.game.scratchpad, self.game.seed)
+
+
+class _Prompts(Sequence[Prompt]):
+    """The prompts of examples, with the rest as columns."""
+
+    def __init__(self, rows: Sequence[Example]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Prompt:  # type: ignore[override]
+        row = self.rows[index]
+        return Prompt(row.prompt, {**row.meta, "index": index, "reference": row.completion})
