@@ -89,7 +89,7 @@ def run_grpo(shape: Shape, folder: Path, clock: Clock) -> None:
     clock.wrap(RewardRunner, "score", "rewards")
     clock.wrap(module.windows, "_under_reference", "reference")
     clock.wrap(module, "score", lambda *a, **k: "policy forward" if torch.is_grad_enabled() else "reference")
-    clock.wrap(grpo, "policy_loss", "policy forward")
+    clock.wrap(grpo, "step_loss", "policy forward")
     data = RandomTexts(shape, shape.prompts * shape.batches, shape.prompts)
     _trainer(shape, folder, shape.batches * shape.mu, Ticks(clock, shape.mu)).fit(module, data)
 

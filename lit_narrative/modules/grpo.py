@@ -8,6 +8,7 @@ of the whole accumulation window over all processes, so its gradient does not de
 import math
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,20 +22,22 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.lm.checkpoint import drop_reference
 from lit_narrative.lm.load import base_lm
-from lit_narrative.lm.logprobs import CompletionBatch, TokenScores, score_completions, to_rows
+from lit_narrative.lm.logprobs import CompletionBatch, TokenScores, score_completions
 from lit_narrative.modules.base import LanguageModule
+from lit_narrative.modules.processes import gather, gather_objects
 from lit_narrative.modules.reference import ReferenceSettings, add_reference_adapters, follow, reference_model
 from lit_narrative.modules.rollout_batch import RolloutBatch
 from lit_narrative.modules.rollout_loader import RolloutLoader
 from lit_narrative.modules.settings import as_settings
+from lit_narrative.modules.step_loss import step_loss
 from lit_narrative.modules.step_metrics import StepMetrics
 from lit_narrative.modules.window_plan import WindowPlan
 from lit_narrative.modules.windows import Windows
 from lit_narrative.rl.advantages import Aggregation, Scale
 from lit_narrative.rl.entropy import AdaptiveEntropy
-from lit_narrative.rl.gae import ValueSettings, value_loss
+from lit_narrative.rl.gae import ValueSettings
 from lit_narrative.rl.loss_settings import LossSettings
-from lit_narrative.rl.losses import Window, policy_loss
+from lit_narrative.rl.losses import Window
 from lit_narrative.rl.rewards import AnyReward
 from lit_narrative.rl.rollout import ScoredRollouts
 from lit_narrative.rl.scoring import RewardRunner, ScoringSettings
@@ -226,24 +229,12 @@ class GRPOModule(LanguageModule):
         batches: list[RolloutBatch] = []
         for chosen in rollouts.deal(steps, torch.Generator().manual_seed(seed)):
             local = torch.tensor([len(chosen), int(learned[chosen].sum()), int(kept[chosen].sum())])
-            count, tokens, entropy_tokens = self.gather(local[None]).sum(0).tolist()
+            count, tokens, entropy_tokens = gather(self, local[None]).sum(0).tolist()
             window = Window(count, tokens, entropy_tokens, self.sampling.max_new_tokens)
             fresh = iteration == 0 and not batches
             step = rollouts._replace(window=window, fresh=fresh)
             batches += [step.select(part) for part in chosen.tensor_split(parts)]
         return batches
-
-    def gather(self, values: torch.Tensor) -> torch.Tensor:
-        """Rows of all processes, in order of rank, on the CPU."""
-        gathered: Any = self.all_gather(values.to(self.device))
-        return gathered.flatten(0, gathered.ndim - values.ndim).cpu() if gathered.ndim > values.ndim else gathered.cpu()
-
-    def gather_ragged(self, values: torch.Tensor) -> torch.Tensor:
-        """(n,) values of all processes, which may have different numbers of them."""
-        counts = self.gather(torch.tensor([len(values)])).tolist()
-        padded = nn.functional.pad(values, (0, max(counts) - len(values)))
-        rows = self.gather(padded[None])
-        return torch.cat([row[:count] for row, count in zip(rows, counts, strict=True)])
 
     def score(
         self, lm: nn.Module, batch: CompletionBatch, value_head: nn.Module | None = None, entropy_gradient: bool = False
@@ -263,34 +254,17 @@ class GRPOModule(LanguageModule):
         """This micro-batch's share of the window's loss."""
         bonus = self.loss.wants_entropy_gradient
         scores = self.score(self.lm, batch.batch, self.value_head, entropy_gradient=bonus)
-        logprobs, entropy = to_rows(scores.logprobs, batch.mask), to_rows(scores.entropy, batch.mask)
-        output = policy_loss(
-            batch.loss_inputs(logprobs, entropy), batch.window, self.loss, entropy_coef=self.entropy.coefficient
-        )
-        loss, shares, extremes = output.loss, dict(output.metrics), dict(output.extremes)
-        tokens, learned = max(batch.window.tokens, 1), batch.learned
-        if scores.values is not None:
-            values = to_rows(scores.values, batch.mask)
-            assert batch.values is not None and batch.returns is not None
-            error, clipped = value_loss(
-                values, batch.values, batch.returns, learned, batch.window.tokens, self.value.value_clip
-            )
-            loss = loss + self.value.value_loss_weight * error
-            shares |= {"value_loss": error, "value_clip_ratio": clipped}
-        if batch.fresh and batch.sampler is None:
-            drift = (logprobs.detach() - batch.old).abs() * learned
-            shares["sampling/sampling_logp_difference/mean"] = drift.sum() / tokens
-            extremes["sampling/sampling_logp_difference/max"] = drift.max()
-        self._step.add({"loss": loss, **shares}, extremes)
+        step = step_loss(batch, scores, self.loss, self.value, entropy_coef=self.entropy.coefficient)
+        self._step.add(step.shares, step.extremes)
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._log_step()
         # Lightning divides by the accumulated batches and the strategy averages over processes; the window's totals
         # already cover both.
-        return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
+        return step.loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
 
     def _log_step(self) -> None:
         """Log an optimizer step with its last micro-batch."""
-        found = self._step.pop(self.gather)
+        found = self._step.pop(partial(gather, self))
         self._mean_entropy = found["entropy_bonus"]
         if self.loss.use_adaptive_entropy:
             found["entropy_coef"] = self.entropy.weight
@@ -322,12 +296,8 @@ class GRPOModule(LanguageModule):
         """Keep the window in progress, so that a killed run goes on with the very same completions."""
         super().on_save_checkpoint(checkpoint)
         window = None if self._window is None else self._window.as_dict()
-        windows: list[Any] = [window]
-        if self._trainer is not None and self.trainer.world_size > 1:
-            windows = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(windows, window)
         checkpoint[ROLLOUTS] = {
-            "windows": windows,
+            "windows": gather_objects(self, window),
             "metrics": self.windows.metrics,
             "tokens": self.windows.tokens,
             "entropy": self.entropy.state_dict(),

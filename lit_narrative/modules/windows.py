@@ -7,6 +7,7 @@ statistics are over the rollouts of all processes.
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 
 from lit_narrative.lm.logprobs import CompletionBatch, to_rows
 from lit_narrative.lm.sentences import sentence_ids
+from lit_narrative.modules.processes import gather, gather_ragged
 from lit_narrative.modules.reference import adapters_of_reference
 from lit_narrative.modules.rollout_batch import RolloutBatch
 from lit_narrative.modules.rollout_metrics import rollout_metrics
@@ -177,7 +179,7 @@ class Windows:
             window = window._replace(sampler=window.old, old=seen.logprobs, is_ratio=ratio)
             metrics = self._everywhere(drift)
         if filtered:
-            everyone = module.gather_ragged(seen.entropy[window.learned])
+            everyone = gather_ragged(module, seen.entropy[window.learned])
             threshold = entropy_threshold(everyone, loss.top_entropy_quantile)
             window = window._replace(keep=(seen.entropy >= threshold) & window.learned)
         return window, metrics
@@ -206,7 +208,7 @@ class Windows:
         finished = torch.tensor([float(rollout.finished) for rollout in rollouts])
         read = torch.tensor([float(len(rollout.prompt_ids)) for rollout in rollouts])
         facts = torch.stack([divergence.sum(1), lengths, finished, read], 1)
-        table = module.gather(torch.cat([drawn.rewards, facts], dim=1))
+        table = gather(module, torch.cat([drawn.rewards, facts], dim=1))
         rewards, (penalty, all_lengths, all_finished, all_read) = table[:, :-4], table[:, -4:].T
         if module.shuffle_rewards:
             seed = stream_seed(run_seed(), module.current_epoch, number, SHUFFLE)
@@ -271,7 +273,7 @@ class Windows:
         if module.scale_rewards == "batch":
             chosen = advantages[learned].double()
             moments = torch.stack([torch.ones_like(chosen), chosen, chosen.square()], 1).sum(0)
-            count, total, squares = module.gather(moments[None]).sum(0)
+            count, total, squares = gather(module, moments[None]).sum(0)
             mean = total / count.clamp(min=1)
             deviation = (squares / count.clamp(min=1) - mean.square()).clamp(min=0).sqrt()
             advantages = (advantages - mean.float()) / (deviation.float() + 1e-8)
@@ -284,8 +286,8 @@ class Windows:
             {name: metrics[name] / self.module.trainer.world_size for name in means},
             {name: value for name, value in metrics.items() if name not in means},
         )
-        return step.pop(self.module.gather)
+        return step.pop(partial(gather, self.module))
 
     def _total(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over processes."""
-        return self.module.gather(values[None]).sum(0)
+        return gather(self.module, values[None]).sum(0)
