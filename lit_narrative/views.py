@@ -44,6 +44,28 @@ class Labelled:
     label: int
 
 
+@dataclass(frozen=True, slots=True)
+class ContrastPair:
+    """Two prompts that differ in one thing, and so in their answers (activation patching, circuit analysis).
+
+    The prompts have one length in tokens, and the answers differ in their first token.
+
+    Attributes:
+        clean: the prompt whose mechanism is studied.
+        corrupt: its counterpart.
+        clean_answer: what follows ``clean``.
+        corrupt_answer: what follows ``corrupt``.
+        meta: where the pair comes from; ``spans`` may hold {name: (start, end)} in characters of the clean prompt:
+            places for analyses to name (``rule_end``, ``card1_value`` …).
+    """
+
+    clean: str
+    corrupt: str
+    clean_answer: str
+    corrupt_answer: str
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class State:
     """A moment of a play.

@@ -70,9 +70,9 @@ def plain_copy(lm: nn.Module) -> PreTrainedModel:
     copied: Any = copy.deepcopy(lm)
     if not isinstance(copied, PreTrainedModel):
         copied = copied.merge_and_unload()
-    for module in copied.modules():
-        # TransformerLens tells GPT-2's transposed weights by the exact name of their class.
-        if isinstance(module, Conv1D):
+    for name, module in copied.named_modules():
+        # TransformerLens tells the transposed weights of GPT-2's attention by the exact name of their class.
+        if isinstance(module, Conv1D) and ".mlp." not in name:
             module.__class__ = Conv1D
     return copied.float().eval().requires_grad_(False)  # type: ignore[no-any-return]
 
