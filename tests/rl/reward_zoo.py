@@ -1,7 +1,6 @@
 """Rewards that do what they should not, and rollouts that tell them to; importable by worker processes."""
 
 import asyncio
-import math
 import os
 import time
 from collections import Counter
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_info
 
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.tasks.storyworld.context import Context
@@ -24,6 +22,13 @@ def rollouts(*texts: str, **columns: object) -> list[Rollout]:
         Rollout(torch.tensor([1, 2]), row, -torch.ones(len(row)), True, text, "Write.", columns, number)
         for number, (text, row) in enumerate(zip(texts, ids, strict=True))
     ]
+
+
+def same(values: torch.Tensor, expected: object) -> None:
+    """Check scores; NaN is equal to NaN."""
+    torch.testing.assert_close(
+        values, torch.as_tensor(expected, dtype=torch.float32), rtol=0, atol=1e-6, equal_nan=True
+    )
 
 
 def value_of(text: str) -> float | None:
@@ -77,16 +82,6 @@ class Judge:
             self.under_way -= 1
 
 
-class Blocking:
-    """Calls itself asynchronous and never awaits."""
-
-    name = "blocking"
-
-    async def score(self, rollout: Rollout) -> float | None:
-        time.sleep(2)
-        return 1.0
-
-
 class Share:
     """1 / how many of the batch have the same text."""
 
@@ -136,13 +131,12 @@ class Seen:
 
 
 class Threads:
-    """The most threads that any library would use here."""
+    """How many threads PyTorch uses here."""
 
     name = "threads"
 
     def __call__(self, rollouts: Sequence[Rollout]) -> list[float]:
-        most = max([torch.get_num_threads(), *(pool["num_threads"] for pool in threadpool_info())])
-        return [float(most)] * len(rollouts)
+        return [float(torch.get_num_threads())] * len(rollouts)
 
 
 class ProcessId:
@@ -152,33 +146,6 @@ class ProcessId:
 
     def __call__(self, rollouts: Sequence[Rollout]) -> list[float]:
         return [float(os.getpid())] * len(rollouts)
-
-
-class Memory:
-    """Remembers what it measured, and how often that was; a copy elsewhere begins anew."""
-
-    def __init__(self, notes: Path) -> None:
-        self.notes, self.known = notes, dict[str, float]()
-
-    def __reduce__(self) -> tuple[type["Memory"], tuple[Path]]:
-        return Memory, (self.notes,)
-
-    def __call__(self, text: str) -> float:
-        if text not in self.known:
-            note(self.notes, text)
-            self.known[text] = math.sqrt(len(text))
-        return self.known[text]
-
-
-@dataclass
-class Part:
-    """One of several rewards that share a memory."""
-
-    name: str
-    memory: Memory
-
-    def __call__(self, rollouts: Sequence[Rollout]) -> list[float]:
-        return [self.memory(rollout.text) for rollout in rollouts]
 
 
 def brevity(context: Context) -> float:

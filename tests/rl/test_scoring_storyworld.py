@@ -25,7 +25,7 @@ def test_workers_give_the_same_values() -> None:
     data = StoryworldData(train_size=24, state_worlds=4)
     names = [*SIX, "novelty", "feature_quality", OWN]
     rows, values = written(data, 24), []
-    for workers, independent in ((0, ()), (1, ()), (2, (*SIX, OWN))):
+    for workers, independent in ((0, ()), (2, (*SIX, OWN))):
         rewards: dict[str, Reward] = data.reward_functions(names)  # type: ignore[assignment]
         with RewardRunner(rewards, ScoringSettings(workers=workers, independent=independent)) as runner:
             assert runner.score(rows).values[:, names.index("feature_quality")].isnan().all(), "it has no SAE yet"
@@ -34,5 +34,4 @@ def test_workers_give_the_same_values() -> None:
             quality.swap(encode, data.layout, 0)
             values.append(runner.score(rows).values)
     assert torch.equal(values[0], values[1])
-    assert torch.equal(values[0], values[2])
     assert (values[0].std(0) > 0).all(), "and each tells good from bad"

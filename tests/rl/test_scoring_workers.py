@@ -1,26 +1,35 @@
 """Worker processes that hang, die, are killed or left behind: the batch goes on, and nothing is left over."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from lit_narrative.errors import UserError
 from lit_narrative.rl.scoring import RewardRunner, ScoringSettings
-from tests.rl.reward_zoo import Obedient, ProcessId, Share, Threads, rollouts
+from tests.rl.reward_zoo import Obedient, ProcessId, Returns, Seen, Share, Sized, Threads, rollouts, same
 
 NAN = torch.nan
 ROOT = Path(__file__).resolve().parents[2]
+SIZED = Sized(torch.tensor(1.0))
+PLAIN = [Obedient("whole"), Obedient("alone"), Seen(), Share(), SIZED]
 
 
-def same(values: torch.Tensor, expected: list[Any]) -> None:
-    torch.testing.assert_close(values, torch.tensor(expected, dtype=torch.float32), rtol=0, atol=1e-6, equal_nan=True)
+@pytest.fixture(scope="module")
+def runner() -> Iterator[RewardRunner]:
+    """One for all, since to start a process takes seconds."""
+    rewards: dict[str, Any] = {reward.name: reward for reward in [*PLAIN, ProcessId(), Threads()]}
+    settings = ScoringSettings(workers=2, timeout=1, independent=("alone", "sized"), cache_size=0)
+    with RewardRunner(rewards, settings) as found:
+        yield found
 
 
 def alive(process: int) -> bool:
@@ -41,162 +50,91 @@ def gone(process: int, seconds: float = 5.0) -> bool:
     return not alive(process)
 
 
-def test_a_hang_costs_a_reward_of_the_batch_its_batch_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
-    rewards = {"obedient": Obedient(), "share": Share(), "pid": ProcessId()}
-    with RewardRunner(rewards, ScoringSettings(workers=1, timeout=0.5)) as runner:
-        began = time.monotonic()
-        scores = runner.score(rollouts("1", "hang"))
-        assert 0.5 < time.monotonic() - began < 5
-        same(scores.values[:, :2], [[NAN, 1], [NAN, 1]])
-        assert scores.failures == {"obedient": 2, "share": 0, "pid": 0}
-        assert "'obedient': 2 of 2 completions have no score; first cause: no answer within 0.5 s" in caplog.text
-        again = runner.score(rollouts("1", "2"))
-        same(again.values[:, :2], [[1, 1], [2, 1]])
-        assert again.values[0, 2] == scores.values[0, 2], "one new process, not one a batch"
+def test_values_are_those_of_this_process(runner: RewardRunner) -> None:
+    rows = rollouts(*(str(n % 7) for n in range(40)), "none", "nan", "inf", vector=torch.arange(3.0))
+    there = runner.score(rows)
+    with RewardRunner({reward.name: reward for reward in PLAIN}) as here:  # type: ignore[misc]
+        expected = here.score(rows)
+    same(there.values[:, : len(PLAIN)], expected.values)
+    assert there.failures == {**expected.failures, "pid": 0, "threads": 0}
+    assert there.failures["whole"] == there.failures["alone"] == 2
+    assert there.values[0, -2] != os.getpid() and there.values[0, -1] == 1
 
 
-def test_a_hang_costs_an_independent_reward_that_completion() -> None:
-    settings = ScoringSettings(workers=2, timeout=0.5, independent=("obedient",))
-    with RewardRunner({"obedient": Obedient()}, settings) as runner:
-        scores = runner.score(rollouts("1", "2", "hang", "4", "5", "6"))
-    same(scores.values[:, 0], [1, 2, NAN, 4, 5, 6])
-    assert scores.failures == {"obedient": 1}
+def test_a_reward_is_used_as_it_is_at_each_call(runner: RewardRunner) -> None:
+    column = runner.names.index("sized")
+    assert runner.score(rollouts("1234", vector=torch.zeros(1))).values[0, column] == 4
+    SIZED.unit = torch.tensor(2.0)
+    assert runner.score(rollouts("1234", vector=torch.zeros(1))).values[0, column] == 2
 
 
-def test_a_reward_that_always_hangs_is_given_up_before_long(caplog: pytest.LogCaptureFixture) -> None:
-    settings = ScoringSettings(workers=1, timeout=0.2, independent=("obedient",), cache_size=0)
-    with RewardRunner({"obedient": Obedient(), "share": Share()}, settings) as runner:
-        began = time.monotonic()
-        scores = runner.score(rollouts(*["hang"] * 50))
-        assert time.monotonic() - began < 6, "four hangs, not fifty"
-    assert scores.failures == {"obedient": 50, "share": 0}
+def test_a_hang_costs_a_part_of_the_batch_and_death_a_completion(
+    runner: RewardRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    began = time.monotonic()
+    scores = runner.score(rollouts("1", "hang", "die", "4", vector=torch.zeros(1)))  # to two workers: 1 die, hang 4
+    assert 1 < time.monotonic() - began < 40
+    same(scores.values[:, :2], [[NAN, 1], [NAN, NAN], [NAN, NAN], [NAN, NAN]])
+    assert [*scores.failures.values()] == [4, 3, 0, 0, 0, 0, 0]
+    assert "'whole': 4 of 4 completions have no score; first cause: no answer within 1 s" in caplog.text
+    scores = runner.score(rollouts("1", "die", vector=torch.zeros(1)))
+    same(scores.values[:, :2], [[NAN, 1], [NAN, NAN]])
+    assert (
+        "'whole': 2 of 2 completions have no score; first cause: its worker process died (exit code 7)" in caplog.text
+    )
 
 
-def test_a_completion_that_ends_the_process_is_set_apart(caplog: pytest.LogCaptureFixture) -> None:
-    settings = ScoringSettings(workers=2, independent=("obedient",))
-    with RewardRunner({"obedient": Obedient(), "share": Share()}, settings) as runner:
-        scores = runner.score(rollouts("1", "die", "3", "4"))
-    same(scores.values, [[1, 1], [NAN, 1], [3, 1], [4, 1]])
-    assert "1 of 4 completions have no score; first cause: its worker process died (exit code 7)" in caplog.text
+def test_a_worker_killed_between_batches_is_replaced(runner: RewardRunner) -> None:
+    rows = rollouts("1", "2", vector=torch.zeros(1))
+    first = int(runner.score(rows).values[0, -2])
+    os.kill(first, signal.SIGKILL)
+    time.sleep(0.5)
+    scores = runner.score(rows)
+    assert sum(scores.failures.values()) == 0
+    assert scores.values[0, -2] != first and gone(first)
 
 
-def test_a_reward_of_the_batch_that_ends_its_process_twice_is_lost(tmp_path: Path) -> None:
-    notes = tmp_path / "asked"
-    with RewardRunner({"obedient": Obedient(notes=notes)}, ScoringSettings(workers=1)) as runner:
-        assert runner.score(rollouts("1", "die")).failures == {"obedient": 2}
-    assert notes.read_text().split() == ["1", "die"] * 2
-
-
-@pytest.mark.parametrize("at_work", [False, True])
-def test_a_killed_worker_is_replaced_and_nothing_lost(at_work: bool, tmp_path: Path) -> None:
-    settings = ScoringSettings(workers=1, timeout=30)
-    with RewardRunner({"pid": ProcessId(), "slow": Slow(tmp_path)}, settings) as runner:
-        first = int(runner.score(rollouts("a")).values[0, 0])
-        if at_work:
-            (tmp_path / "kill").touch()  # the reward kills its own process from outside, half a second into its work
-        else:
-            os.kill(first, signal.SIGKILL)
-        scores = runner.score(rollouts("a", "b"))
-    same(scores.values[:, 1], [1, 1])
-    assert scores.failures == {"pid": 0, "slow": 0}
-    assert gone(first)
-
-
-class Slow:
-    """Where a file says so, has its process killed once while it works."""
-
-    name = "slow"
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __call__(self, rollouts: list[object]) -> list[float]:
-        order = self.folder / "kill"
-        if order.exists():
-            order.unlink()
-            subprocess.Popen(["kill", "-9", str(os.getpid())])
-            time.sleep(30)
-        return [1.0] * len(rollouts)
-
-
-def test_workers_are_single_threaded() -> None:
-    with RewardRunner({"threads": Threads()}, ScoringSettings(workers=1)) as runner:
-        same(runner.score(rollouts("a")).values[0], [1])
-
-
-def test_rewards_run_in_parallel(tmp_path: Path) -> None:
-    rewards = {"one": Meeting("one", "two", tmp_path), "two": Meeting("two", "one", tmp_path)}
-    with RewardRunner(rewards, ScoringSettings(workers=2)) as runner:
-        same(runner.score(rollouts("a")).values, [[1, 1]])
-
-
-@dataclass
-class Meeting:
-    """Waits until another is at work too."""
-
-    name: str
-    other: str
-    folder: Path
-
-    def __call__(self, rollouts: list[object]) -> list[float]:
-        (self.folder / self.name).touch()
-        end = time.monotonic() + 20
-        while not (met := (self.folder / self.other).exists()) and time.monotonic() < end:
-            time.sleep(0.01)
-        return [float(met)] * len(rollouts)
-
-
-def test_nothing_is_left_after_close() -> None:
-    runner = RewardRunner({"pid": ProcessId()}, ScoringSettings(workers=2))
-    process = int(runner.score(rollouts("a")).values[0, 0])
-    assert alive(process)
-    runner.close()
-    assert gone(process, 0.5)
-    runner.close()
-    with pytest.raises(RuntimeError, match="closed"):
+def test_errors_come_from_workers_and_end_them() -> None:
+    before = len(multiprocessing.active_children())
+    runner = RewardRunner({"bad": Returns([])}, ScoringSettings(workers=1))
+    with pytest.raises(UserError, match="'bad' returned 0 scores for 1 completions"):
         runner.score(rollouts("a"))
+    assert len(multiprocessing.active_children()) == before
 
 
 PROGRAM = """
-import os, signal, sys, threading
+import multiprocessing, os, signal, sys, threading
 from lit_narrative.rl.scoring import RewardRunner, ScoringSettings
 from tests.rl.reward_zoo import Obedient, ProcessId, rollouts
 
-def hang(sent):
-    reach = os.killpg if sent == signal.SIGINT else os.kill  # Ctrl-C reaches the workers too
-    threading.Timer(0.5, lambda: reach(os.getpid(), sent)).start()
-    runner.score(rollouts("hang"))
+def score(kill=None, sent=None):
+    runner = RewardRunner({"pid": ProcessId(), "obedient": Obedient()}, ScoringSettings(workers=1))
+    print(int(runner.score(rollouts("1")).values[0, 0]), flush=True)
+    if kill:
+        threading.Timer(0.3, lambda: kill(os.getpid(), sent)).start()
+        runner.score(rollouts("hang"))
 
 if __name__ == "__main__":
-    runner = RewardRunner({"pid": ProcessId(), "obedient": Obedient()}, ScoringSettings(workers=2, timeout=60))
-    print(int(runner.score(rollouts("1")).values[0, 0]), flush=True)
     if sys.argv[1] == "kill":
-        try:
-            hang(signal.SIGINT)
-        except KeyboardInterrupt:
-            print(int(runner.score(rollouts("1")).values[0, 0]), flush=True)
-            hang(signal.SIGKILL)
+        score(os.kill, signal.SIGKILL)
+    child = multiprocessing.get_context("fork").Process(target=score)
+    child.start()
+    child.join()  # ends by itself, though nothing there was closed
+    try:
+        score(os.killpg, signal.SIGINT)  # Ctrl-C reaches the worker too
+    except KeyboardInterrupt:
+        sys.exit(child.exitcode or len(multiprocessing.active_children()))
 """
 
 
-def test_nothing_is_left_when_the_program_ends(tmp_path: Path) -> None:
+def test_nothing_is_left_when_a_program_is_done_interrupted_or_killed(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    pipe = subprocess.PIPE
-    runs = [
-        subprocess.Popen(
-            [sys.executable, program, how],
-            env=environment,
-            stdout=pipe,
-            stderr=pipe,
-            text=True,
-            start_new_session=True,
-        )
-        for how in ("end", "kill")
-    ]
-    for process, code, workers in zip(runs, (0, -signal.SIGKILL), (1, 2), strict=True):
-        out, errors = process.communicate(timeout=50)  # nobody waits for what hangs
-        assert (process.returncode, errors) == (code, "")
-        assert len(set(out.split())) == workers, "after Ctrl-C there are new ones"
+    options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    options |= {"env": {**os.environ, "PYTHONPATH": str(ROOT)}, "start_new_session": True}
+    runs = [subprocess.Popen([sys.executable, program, how], **options) for how in ("interrupt", "kill")]
+    for process, code, workers in zip(runs, (0, -signal.SIGKILL), (2, 1), strict=True):
+        out, errors = process.communicate(timeout=60)  # nobody waits for what hangs
+        assert (process.returncode, len(out.split())) == (code, workers), errors
+        assert "Traceback" not in errors
         assert all(gone(int(worker)) for worker in out.split())

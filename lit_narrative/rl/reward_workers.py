@@ -1,0 +1,110 @@
+"""Rewards in processes of their own, which can be stopped.
+
+Everything goes there pickled to bytes: multiprocessing would pass tensors as file descriptors of shared memory, and
+thousands of small ones exhaust those.
+"""
+
+import multiprocessing
+import os
+import pickle
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from multiprocessing.util import Finalize
+from typing import Any
+
+import torch
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
+
+from lit_narrative.errors import UserError
+from lit_narrative.rl.rewards import Answer, Lost, Reward, TimedOut, ask
+from lit_narrative.rl.rollout import Rollout
+
+TENSORS = ("prompt_ids", "completion_ids", "logprobs")
+
+
+class RewardWorkers:
+    """A pool of processes.
+
+    Args:
+        count: how many.
+        timeout: seconds that a call of a reward may take.
+        rewards: by name; what they need is imported before the time of a first call begins.
+
+    Raises:
+        UserError: a reward cannot be pickled.
+    """
+
+    def __init__(self, count: int, timeout: float, rewards: Mapping[str, Reward]) -> None:
+        self.count, self.timeout = count, timeout
+        self._rewards = [pickled(reward, f"reward '{name}'") for name, reward in rewards.items()]
+        self._open()
+
+    def start(self, name: str, reward: Reward, rollouts: Sequence[Rollout]) -> Callable[[], list[Answer]]:
+        """Begin to call a reward as it is now; returns at once what waits for the answers.
+
+        Raises:
+            UserError: the reward, or what the rollouts carry in their columns, cannot be pickled.
+        """
+        if not self._pool.active:  # a process that died while it had nothing to do has taken the others with it
+            self.close()
+            self._open()
+        arrays: list[dict[str, Any]] = [{n: getattr(r, n).numpy(force=True) for n in TENSORS} for r in rollouts]
+        plain = [replace(r, **own) for r, own in zip(rollouts, arrays, strict=True)]
+        job = (name, pickled(reward, f"reward '{name}'"), pickled(plain, "what a prompt carries in its columns"))
+        future = self._pool.schedule(_do, job, timeout=self.timeout)
+        return lambda: self._answers(future, len(rollouts))
+
+    def _open(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPool(self.count, initializer=_prepare, initargs=(self._rewards,), context=context)
+        # Forked processes run no atexit functions when they end, and would wait for their workers for ever.
+        self.close = Finalize(self, _close, (self._pool,), exitpriority=10)
+
+    def _answers(self, future: ProcessFuture[list[Answer]], count: int) -> list[Answer]:
+        try:
+            return future.result()
+        except TimeoutError:
+            return [TimedOut(f"no answer within {self.timeout:g} s")] * count
+        except ProcessExpired as error:
+            return [Lost(f"its worker process died (exit code {error.exitcode})")] * count
+        except BrokenProcessPool:
+            return [Lost("a worker process died; if that is at its start, see its own message above")] * count
+
+
+def pickled(value: Any, what: str) -> bytes:
+    """Pickle something.
+
+    Raises:
+        UserError: it cannot be pickled; the message says ``what`` it is.
+    """
+    try:
+        return pickle.dumps(value)
+    except Exception as error:
+        raise UserError(
+            f"{what} cannot be pickled ({error}); define it at the top level of a module, and open files, locks and "
+            "connections when they are used"
+        ) from error
+
+
+def _close(pool: ProcessPool) -> None:
+    pool.stop()
+    pool.join()
+
+
+def _prepare(rewards: Sequence[bytes]) -> None:
+    torch.set_num_threads(1)
+    threading.Thread(target=_follow_owner, daemon=True).start()
+    for reward in rewards:
+        pickle.loads(reward)
+
+
+def _follow_owner() -> None:
+    multiprocessing.parent_process().join()  # type: ignore[union-attr]
+    os._exit(1)  # a reward that hangs would outlive an owner that was killed
+
+
+def _do(name: str, reward: bytes, packed: bytes) -> list[Answer]:
+    rollouts = [replace(r, **{n: torch.from_numpy(getattr(r, n)) for n in TENSORS}) for r in pickle.loads(packed)]
+    return ask(name, pickle.loads(reward), rollouts)
