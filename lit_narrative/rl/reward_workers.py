@@ -31,9 +31,6 @@ class RewardWorkers:
         count: how many.
         timeout: seconds that a call of a reward may take.
         rewards: by name; what they need is imported before the time of a first call begins.
-
-    Raises:
-        UserError: a reward cannot be pickled.
     """
 
     def __init__(self, count: int, timeout: float, rewards: Mapping[str, Reward]) -> None:
@@ -42,11 +39,7 @@ class RewardWorkers:
         self._open()
 
     def start(self, name: str, reward: Reward, rollouts: Sequence[Rollout]) -> Callable[[], list[Answer]]:
-        """Begin to call a reward as it is now; returns at once what waits for the answers.
-
-        Raises:
-            UserError: the reward, or what the rollouts carry in their columns, cannot be pickled.
-        """
+        """Begin to call a reward as it is now; returns at once what waits for the answers."""
         if not self._pool.active:  # a process that died while it had nothing to do has taken the others with it
             self.close()
             self._open()
@@ -70,7 +63,7 @@ class RewardWorkers:
         except ProcessExpired as error:
             return [Lost(f"its worker process died (exit code {error.exitcode})")] * count
         except BrokenProcessPool:
-            return [Lost("a worker process died; if that is at its start, see its own message above")] * count
+            return [Lost("a worker process died, at its start if its own message above says so")] * count
 
 
 def pickled(value: Any, what: str) -> bytes:

@@ -127,10 +127,8 @@ class RewardRunner:
     def _check(self, rewards: Mapping[str, AnyReward]) -> None:
         for name, reward in rewards.items():
             if not callable(reward) and not _is_async(reward):
-                raise UserError(
-                    f"reward '{name}' is a {type(reward).__name__} that cannot be used; a reward has "
-                    "`def __call__(self, rollouts)` or `async def score(self, rollout)`"
-                )
+                needed = "`def __call__(self, rollouts)` or `async def score(self, rollout)`"
+                raise UserError(f"reward '{name}' is a {type(reward).__name__} that cannot be used; it needs {needed}")
         for name in self.settings.independent:
             if name not in rewards:
                 known = did_you_mean(name, rewards) or f"; there are {', '.join(rewards)}"

@@ -121,7 +121,7 @@ def test_functions_are_rewards_too() -> None:
 
 
 def test_what_is_no_reward_is_refused() -> None:
-    with pytest.raises(UserError, match="'odd' is a int that cannot be used; a reward has"):
+    with pytest.raises(UserError, match="'odd' is a int that cannot be used; it needs"):
         RewardRunner({"odd": 3})  # type: ignore[dict-item]
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -72,15 +73,12 @@ def test_a_hang_costs_a_part_of_the_batch_and_death_a_completion(
     runner: RewardRunner, caplog: pytest.LogCaptureFixture
 ) -> None:
     began = time.monotonic()
-    scores = runner.score(rollouts("1", "hang", "die", "4", vector=torch.zeros(1)))  # to two workers: 1 die, hang 4
+    scores = runner.score(rollouts("die", "hang", "1", "4", vector=torch.zeros(1)))  # to one die, 1; to another hang, 4
     assert 1 < time.monotonic() - began < 40
-    same(scores.values[:, :2], [[NAN, 1], [NAN, NAN], [NAN, NAN], [NAN, NAN]])
+    same(scores.values[:, :2], [[NAN, NAN], [NAN, NAN], [NAN, 1], [NAN, NAN]])
     assert [*scores.failures.values()] == [4, 3, 0, 0, 0, 0, 0]
-    assert "'whole': 4 of 4 completions have no score; first cause: no answer within 1 s" in caplog.text
-    scores = runner.score(rollouts("1", "die", vector=torch.zeros(1)))
-    same(scores.values[:, :2], [[NAN, 1], [NAN, NAN]])
     assert (
-        "'whole': 2 of 2 completions have no score; first cause: its worker process died (exit code 7)" in caplog.text
+        "'whole': 4 of 4 completions have no score; first cause: its worker process died (exit code 7)" in caplog.text
     )
 
 
@@ -100,6 +98,17 @@ def test_errors_come_from_workers_and_end_them() -> None:
     with pytest.raises(UserError, match="'bad' returned 0 scores for 1 completions"):
         runner.score(rollouts("a"))
     assert len(multiprocessing.active_children()) == before
+
+
+def test_a_reward_that_only_this_process_knows_is_lost(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    notebook = ModuleType("a_notebook")
+    exec("class Mine:\n    def __call__(self, rollouts):\n        return [1.0] * len(rollouts)", notebook.__dict__)
+    monkeypatch.setitem(sys.modules, "a_notebook", notebook)
+    with RewardRunner({"mine": notebook.Mine()}, ScoringSettings(workers=1)) as runner:
+        assert runner.score(rollouts("a")).failures == {"mine": 1}
+    assert "a worker process died, at its start" in caplog.text
 
 
 PROGRAM = """
