@@ -139,7 +139,7 @@ class CardsData(TaskDataModule):
 
     def tokenizer_texts(self) -> Iterable[str]:
         """Every word of the game: a word-level tokenizer then knows any pool of rules, reworded or not."""
-        return vocabulary_texts()
+        return vocabulary_texts(self.game)
 
     # --- rewards and verifiers --------------------------------------------------------------------------------------
 

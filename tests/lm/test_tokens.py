@@ -103,3 +103,46 @@ def test_pad_right() -> None:
     padded = pad_right([[1, 2, 3], torch.tensor([4])], value=9)
     assert padded.tolist() == [[1, 2, 3], [4, 9, 9]]
     assert padded.dtype == torch.int64
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+WORDS = ["Rule: add the RED cards\nRED 3\n\nAnswer: 3 -12 ; -12", " -1 0 1 2"]
+
+
+def test_words_numbers_and_line_breaks_are_one_token_each() -> None:
+    words = train_tokenizer(WORDS, TrainedTokenizer(kind="words"))
+    tokens = words.convert_ids_to_tokens(words(WORDS[0])["input_ids"])
+    assert tokens[:6] == ["Rule", ":", " add", " the", " RED", " cards"]
+    assert tokens[-10:] == ["RED", " 3", "\n", "\n", "Answer", ":", " 3", " -12", " ;", " -12"]
+
+
+def test_words_come_back_as_they_were_and_through_files(tmp_path: Path) -> None:
+    words = train_tokenizer(WORDS, TrainedTokenizer(kind="words"))
+    words.save_pretrained(tmp_path)
+    for found in (words, load_tokenizer(str(tmp_path)), tokenizer_from_files(tokenizer_files(words))):
+        for text in WORDS:
+            ids = encode_completion(found, text)
+            assert ids == encode_completion(words, text)
+            assert found.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) == text
+        assert found.eos_token_id is not None
+        assert found.unk_token_id is not None
+
+
+def test_an_unknown_word_is_one_unknown_token() -> None:
+    words = train_tokenizer(WORDS, TrainedTokenizer(kind="words"))
+    assert words("RED zebra")["input_ids"] == [*words("RED")["input_ids"], words.unk_token_id]
+
+
+def test_the_same_words_give_the_same_tokenizer() -> None:
+    spec = TrainedTokenizer(kind="words")
+    assert tokenizer_files(train_tokenizer(WORDS, spec)) == tokenizer_files(train_tokenizer(iter(WORDS), spec))
+    few = train_tokenizer(WORDS, TrainedTokenizer(kind="words", sample=1))
+    assert len(few) < len(train_tokenizer(WORDS, spec))
+
+
+def test_more_words_than_admitted_are_refused() -> None:
+    with pytest.raises(UserError, match=r"corpus has 19 words, model\.tokenizer\.vocab_size=10 admits fewer"):
+        train_tokenizer(WORDS, TrainedTokenizer(10, kind="words"))
+    with pytest.raises(UserError, match="split_words has no meaning with kind=words"):
+        TrainedTokenizer(kind="words", split_words=True)

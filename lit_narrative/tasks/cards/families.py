@@ -3,6 +3,8 @@
 A name says all of its rule: ``red_minus_blue``, ``sum_greater_than_4``, ``red_greater_than_4``, ``sum_above_20``. Any
 colour and any threshold will do, so that pools of rules are lists of names. The rewordings of a rule are of two sets
 without a sentence in common: one that training may use, one that only tests use. Both recombine a small vocabulary.
+The usual sentences of different shapes share few words, and the colours fill gaps in them: a model can learn to tell
+rules apart without reading the colours, and measuring whether it did is what the game is for.
 """
 
 import functools
@@ -80,7 +82,7 @@ FAMILIES = (
         "{a}_minus_{b}",
         _difference,
         Wordings(
-            "add the {a} cards and subtract the {b} cards",
+            "total of {a} cards minus total of {b} cards",
             (
                 "take the {a} total minus the {b} total",
                 "{a} counts up and {b} counts down",
@@ -93,7 +95,7 @@ FAMILIES = (
         "odd_minus_even",
         _parity(_ODD, _EVEN),
         Wordings(
-            "add the odd values and subtract the even values",
+            "sum odd numbers then subtract even numbers",
             (
                 "take the odd total minus the even total",
                 "odd counts up and even counts down",
@@ -106,7 +108,7 @@ FAMILIES = (
         "even_minus_odd",
         _parity(_EVEN, _ODD),
         Wordings(
-            "add the even values and subtract the odd values",
+            "sum even numbers then subtract odd numbers",
             (
                 "take the even total minus the odd total",
                 "even counts up and odd counts down",
@@ -119,7 +121,7 @@ FAMILIES = (
         "sum_greater_than_{k}",
         _compared("greater_than"),
         Wordings(
-            "add the values greater than {k}",
+            "add every value greater than {k}",
             (
                 "take the total of values over {k}",
                 "values over {k} count up",
@@ -132,7 +134,7 @@ FAMILIES = (
         "sum_less_equal_{k}",
         _compared("less_equal"),
         Wordings(
-            "add the values at most {k}",
+            "add every value at most {k}",
             (
                 "take the total of values up to {k}",
                 "values up to {k} count up",
@@ -145,7 +147,7 @@ FAMILIES = (
         "{a}_greater_than_{k}",
         _compared("greater_than"),
         Wordings(
-            "add the {a} values greater than {k}",
+            "add every {a} value greater than {k}",
             (
                 "take the total of {a} over {k}",
                 "{a} over {k} counts up",
@@ -158,7 +160,7 @@ FAMILIES = (
         "{a}_less_equal_{k}",
         _compared("less_equal"),
         Wordings(
-            "add the {a} values at most {k}",
+            "add every {a} value at most {k}",
             (
                 "take the total of {a} up to {k}",
                 "{a} up to {k} counts up",

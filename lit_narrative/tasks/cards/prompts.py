@@ -5,7 +5,7 @@ from typing import Any
 
 from lit_narrative.tasks.cards.dealing import Deal
 from lit_narrative.tasks.cards.families import all_sentences
-from lit_narrative.tasks.cards.game import Scratchpad
+from lit_narrative.tasks.cards.game import CardGame, Scratchpad
 from lit_narrative.tasks.cards.labels import evaluate, intermediates
 from lit_narrative.tasks.cards.rules import COLORS, Card, Head
 from lit_narrative.views import Example
@@ -14,8 +14,8 @@ WRONG = "\nWrong answer: try again\nAnswer:"
 """What the verifier says to an answer that is not right."""
 MISSING = "\nNo answer: try again\nAnswer:"
 """What it says where it finds none."""
-NUMBERS = range(-150, 151)
-"""Every one of them is in the vocabulary, whatever is dealt."""
+LARGEST_NUMBER = 150
+"""Every integer up to it, of either sign, is in the vocabulary, whatever is dealt; larger ones if hands need them."""
 
 
 def prompt_text(wording: str, cards: Sequence[Card]) -> str:
@@ -63,9 +63,10 @@ def example(deal: Deal, scratchpad: Scratchpad, seed: int) -> Example:
     return Example(prompt_text(deal.wording, deal.cards), completion, meta)
 
 
-def vocabulary_texts() -> Iterator[str]:
+def vocabulary_texts(game: CardGame) -> Iterator[str]:
     """Texts that hold every word of the game; a word-level tokenizer trained on them knows any pool of rules."""
-    yield "".join(f" {number}" for number in NUMBERS)
+    most = max(LARGEST_NUMBER, game.largest_value * game.long_lengths[1])
+    yield "".join(f" {number}" for number in range(-most, most + 1))
     hand = [Card(color, 0) for color in COLORS]
     for sentence in all_sentences():
         yield prompt_text(sentence, hand) + completion_text("0", [0], "running_total")
