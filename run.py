@@ -26,6 +26,9 @@ PYTHON = (3, 11)
 CHECKS = (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"], ["lint-imports"])
 """What ``test`` runs before pytest when it is given no arguments."""
 
+PARALLEL = ("-n", "auto", "--dist", "loadfile")
+"""How ``test`` runs all of them: a process a core, each file in one."""
+
 TEST_SETTINGS = {
     "OMP_NUM_THREADS": "1",  # the models of the tests are too small to share
     "MKL_NUM_THREADS": "1",
@@ -95,7 +98,7 @@ def test(args: list[str]) -> int:
         print("$", *check, flush=True)
         if code := call(list(check), {}):
             return code
-    return call(["pytest", *args], TEST_SETTINGS)
+    return call(["pytest", *(args or PARALLEL)], TEST_SETTINGS)
 
 
 def call(command: list[str], settings: dict[str, str]) -> int:
