@@ -19,9 +19,8 @@ LAYER, COPIER = 1, 1
 @torch.no_grad()
 def planted_lm(noise: float = 0.02) -> GPT2LMHeadModel:
     """The model; its answer to a prompt is the plain letter of the marked one."""
-    config = GPT2Config(
-        vocab_size=QUERY + 1, n_positions=16, n_embd=WIDTH, n_layer=2, n_head=2, n_inner=24, tie_word_embeddings=False
-    )
+    sizes = {"vocab_size": QUERY + 1, "n_positions": 16, "n_embd": WIDTH, "n_layer": 2, "n_head": 2, "n_inner": 24}
+    config = GPT2Config(**sizes, tie_word_embeddings=False, bos_token_id=None, eos_token_id=None)  # type: ignore[arg-type]
     lm = GPT2LMHeadModel(config).eval()
     generator = torch.Generator().manual_seed(0)
     for module in lm.modules():
