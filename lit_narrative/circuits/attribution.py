@@ -21,7 +21,7 @@ from torch import Tensor
 from lit_narrative.circuits.bridge import Hook, separate_inputs, shape
 from lit_narrative.circuits.contrasts import Contrasts
 from lit_narrative.circuits.edge_scores import EdgeScores, NodeScores
-from lit_narrative.circuits.edges import by_node, edge_mask, run_edges, written
+from lit_narrative.circuits.edges import LIMIT, by_node, edge_mask, run_edges, written
 from lit_narrative.circuits.graph import Graph, Group
 from lit_narrative.circuits.questions import Questions, ask
 from lit_narrative.circuits.sweep import Progress
@@ -125,10 +125,11 @@ def _gradients(
     """For a batch of pairs and a point on the way: (n, T, S, d) differences and the gradients of the groups."""
     steps = 1 if settings.method == "eap" else settings.steps
     points = [0.0] if settings.method == "eap" else [(step + 0.5) / steps for step in range(steps)]
-    starts = range(0, len(pairs), settings.batch_size)
+    size = max(1, min(settings.batch_size, LIMIT // (pairs.clean.shape[1] * len(graph.sources) * bridge.cfg.d_model)))
+    starts = range(0, len(pairs), size)
     with separate_inputs(bridge):
         for turn, start in enumerate(starts):
-            rows = slice(start, start + settings.batch_size)
+            rows = slice(start, start + size)
             corrupt_questions = pairs.questions("corrupt").rows(rows)
             _, clean = written(bridge, pairs.questions("clean").rows(rows), graph)
             _, corrupt = written(bridge, corrupt_questions, graph)

@@ -34,6 +34,10 @@ class EdgeScores:
         """(E,) the scores in the order of ``graph.edges``."""
         return self.scores[self.graph.exists]
 
+    def magnitudes(self) -> dict[str, float]:
+        """Every edge's magnitude by its name, to be compared with another model's (`importance.overlap`)."""
+        return {self.graph.name(edge): abs(float(self.scores[edge])) for edge in self.graph.edges}
+
     def named(self, count: int) -> dict[tuple[str, str], float]:
         """The strongest edges by (source, destination)."""
         graph = self.graph

@@ -15,6 +15,9 @@ from lit_narrative.circuits.sweep import Progress, capture
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
+LIMIT = 2**26
+"""Numbers that the differences of all sources may take (256 MiB): fewer variants run together in a large model."""
+
 
 def written(bridge: "TransformerBridge", questions: Questions, graph: Graph) -> tuple[Scores, Tensor]:
     """The answers, and what every source writes: (n, T, S, d). To be called within `separate_inputs`."""
@@ -51,7 +54,7 @@ def run_edges(
     Returns:
         Scores of shape (C, M).
     """
-    size, parts = max(1, batch_size // len(questions)), []
+    size, parts = max(1, min(batch_size // len(questions), LIMIT // other.numel())), []
     with separate_inputs(bridge):
         for start in range(0, len(changed), size):
             chunk = torch.from_numpy(np.stack(changed[start : start + size])).to(other)

@@ -62,6 +62,7 @@ class Lens:
 @torch.no_grad()
 def logit_lens(bridge: "TransformerBridge", questions: Questions, batch_size: int = 256) -> Lens:
     """Read the residual stream before every layer, and at the end, through the last norm and the output embedding."""
+    questions = questions.to(bridge.cfg.device)
     count, columns = shape(bridge).layers, questions.columns
     hooks = [f"blocks.{layer}.hook_resid_pre" for layer in range(count)] + [_last(count)]
     _, kept = capture(bridge, questions, hooks, batch_size)
@@ -128,6 +129,7 @@ def direct_attribution(bridge: "TransformerBridge", questions: Questions) -> Dir
     """
     if questions.distractors is None:
         raise UserError("direct logit attribution compares the answer with a distractor; these rows have none")
+    questions = questions.to(bridge.cfg.device)
     graph, asked = Graph.of(shape(bridge)), questions.targets != IGNORED
     with separate_inputs(bridge):
         scores, parts = written(bridge, questions, graph)
@@ -135,7 +137,7 @@ def direct_attribution(bridge: "TransformerBridge", questions: Questions) -> Dir
     stream, scale = kept[_last(graph.layers)][asked], kept["ln_final.hook_scale"][asked]
     own = parts[asked]
     own = torch.cat([own, (stream - own.sum(1))[:, None]], 1)
-    direction, constant = _direction(bridge, questions.targets[asked], questions.distractors[asked])
+    direction, constant = _direction(bridge, questions, asked)
     if _centred(bridge):
         own = own - own.mean(-1, keepdim=True)
     values = torch.einsum("mpd,md->pm", own, direction / scale)
@@ -151,8 +153,10 @@ def _centred(bridge: "TransformerBridge") -> bool:
     return isinstance(bridge.ln_final.original_component, nn.LayerNorm)
 
 
-def _direction(bridge: "TransformerBridge", answers: Tensor, distractors: Tensor) -> tuple[Tensor, Tensor]:
+def _direction(bridge: "TransformerBridge", questions: Questions, asked: Tensor) -> tuple[Tensor, Tensor]:
     """Of each scored token, the direction (M, d) before the last norm's weight, and what biases add (M,)."""
+    assert questions.distractors is not None
+    answers, distractors = questions.targets[asked], questions.distractors[asked]
     norm: Any = bridge.ln_final.original_component
     output: Any = bridge.unembed.original_component
     difference = output.weight[answers] - output.weight[distractors]

@@ -80,6 +80,10 @@ class Questions:
         """The rows ``times`` over, one whole copy after the other."""
         return self._each(lambda tensor: tensor.repeat(times, 1))
 
+    def to(self, device: torch.device | str) -> Self:
+        """The same on a device."""
+        return self._each(lambda tensor: tensor.to(device))
+
     def rows(self, chosen: slice | Tensor) -> Self:
         """Some of the rows."""
         return self._each(lambda tensor: tensor[chosen])
@@ -97,6 +101,7 @@ class Questions:
 
 def ask(bridge: "TransformerBridge", questions: Questions, hooks: Sequence[Hook] = ()) -> Scores:
     """The model's answers, under hooks; gradients flow to ``logit_diff`` and ``logprob`` if they are recorded."""
+    questions = questions.to(bridge.cfg.device)
     columns = questions.columns
     return score(run(bridge, questions.tokens, questions.mask, hooks, columns), questions, columns)
 

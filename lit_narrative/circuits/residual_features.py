@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["id_specific", "ood_specific", "stable", "between", "dead"]
 SPECIFIC, STABLE = 2.0, 1.0
-"""Of the binary logarithm of the firing rates' ratio: a feature is specific beyond the first, stable within the other."""
+"""Of the binary logarithm of the firing rates' ratio: specific beyond the first, stable within the other."""
 ALIVE, EPSILON = 1e-3, 1e-4
 """A feature is alive that fires on more than this share of either split's tokens; what is added to both rates."""
 

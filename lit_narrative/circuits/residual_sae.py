@@ -174,5 +174,5 @@ def feature_effects(bridge: "TransformerBridge", sae: "SAE[Any]", questions: Que
         mean = ask(bridge, questions, [(hook, keep)]).logit_diff.mean()
     (gradient,) = torch.autograd.grad(mean, kept)
     with torch.no_grad():
-        latents = sae.encode(kept[0].detach()) * questions.mask[..., None]
+        latents = sae.encode(kept[0].detach()) * questions.mask[..., None].to(gradient.device)
         return (latents * (gradient @ sae.W_dec.T)).sum((0, 1))

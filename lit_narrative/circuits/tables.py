@@ -53,7 +53,7 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, Path(scratch, path.name))
+        save_file({name: np.array(array, order="C") for name, array in arrays.items()}, Path(scratch, path.name))
         os.replace(Path(scratch, path.name), path)
     return path
 
