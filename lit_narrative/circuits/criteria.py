@@ -1,6 +1,7 @@
 """Is a circuit enough, is it all, and is every edge needed?
 
-The criteria of Wang et al. 2022 (https://arxiv.org/abs/2211.00593), on edges. All figures are shares of the gap between the model's clean and corrupt runs.
+The criteria of Wang et al. 2022 (https://arxiv.org/abs/2211.00593), on edges. All figures are shares of the gap between
+the model's clean and corrupt runs.
 """
 
 from collections.abc import Sequence
