@@ -78,6 +78,8 @@ class Windows:
         if self.module.loss.importance_sampling_level == "sentence":
             window = window._replace(sentences=sentence_ids(self.module.tokenizer, window.completion_ids, window.mask))
         window = self._under_reference(window)
+        if self.module.value_head is not None and self.module.trainer.global_step == 0:
+            self._start_values(drawn.rewards)
         window, metrics = self._under_policy(window)
         window, scored, rewarded = self._judge(window, drawn, number)
         self.metrics = {**drawn.metrics, **metrics, **rewarded}
@@ -157,6 +159,11 @@ class Windows:
         with speaks:
             model = module.reference if module.reference_kind == "copy" else module.lm
             return window._replace(reference=self._look_back(window, model).logprobs)
+
+    def _start_values(self, rewards: torch.Tensor) -> None:
+        """Let the value head begin at the mean reward, so that its first advantages are not all of one sign."""
+        mean = weighted_sum(gather(self.module, rewards), self.module.weights).nanmean()
+        self.module.value_head.bias.fill_(float(mean.nan_to_num()))  # type: ignore[union-attr,operator]
 
     def _under_policy(self, window: RolloutBatch) -> tuple[RolloutBatch, dict[str, float]]:
         """Score the window under the policy again, for what the sampler does not tell: values, entropy, drift."""

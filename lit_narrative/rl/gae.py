@@ -17,7 +17,9 @@ class ValueSettings:
 
     Args:
         gamma: discount a token, in 0..1.
-        lam: lambda of generalised advantage estimation, in 0..1: 1 is the plain return, 0 one step ahead.
+        lam: lambda of generalised advantage estimation, in 0..1: 1 is the plain return, 0 one step ahead. With a reward
+            that comes with the last token, less than 1 praises the last tokens before the first ones for as long as the
+            values are not learned, and completions become short.
         value_clip: the value may leave the one at sampling by this much before its loss is clipped, above 0; None: no
             clipping.
         value_loss_weight: weight of the value loss beside the policy loss, above 0.
@@ -27,7 +29,7 @@ class ValueSettings:
     """
 
     gamma: float = 1.0
-    lam: float = 0.95
+    lam: float = 1.0
     value_clip: float | None = 0.2
     value_loss_weight: float = 0.1
 

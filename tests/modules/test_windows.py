@@ -91,8 +91,39 @@ def test_ppo_learns_returns_and_weighs_tokens_by_what_came_of_them(tmp_path: Pat
     advantages, returns = gae(rewards, batch.values, batch.mask, gamma=0.9, lam=0.8)
     torch.testing.assert_close(batch.advantages, advantages, atol=1e-5, rtol=0)
     torch.testing.assert_close(batch.returns, returns, atol=1e-5, rtol=0)
+
+
+class ByPrompt(LowTokens):
+    """Worth 1 if the prompt begins with an A."""
+
+    name = "by_prompt"
+
+    def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
+        return [float(rollout.prompt.startswith("A")) for rollout in rollouts]
+
+
+def test_the_value_head_learns_what_a_prompt_is_worth(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"advantage": "gae", "rewards": {"by_prompt": 1.0}, "lr": 1e-2}
+    value = ValueSettings(value_loss_weight=1.0, value_clip=None)
+    _, seen = windows(tmp_path, TinyTask(rows=4, rewards=[ByPrompt()]), epochs=40, value=value, **settings)
     errors = [metrics["value_loss"] for metrics in seen.metrics]
-    assert mean(errors[-10:]) < 0.7 * mean(errors[:5])
+    assert mean(errors[-5:]) < 0.3 * mean(errors[:5])
+
+
+def test_values_begin_at_the_mean_reward(tmp_path: Path) -> None:
+    module, seen = windows(tmp_path, advantage="gae", epochs=2)
+    batch = seen.batches[0]
+    totals = LowTokens()(rollouts_of(batch))
+    expected = sum(float(total or 0) for total in totals) / 16
+    torch.testing.assert_close(batch.values[batch.mask], torch.full((int(batch.mask.sum()),), expected))
+    assert seen.batches[1].values[seen.batches[1].mask].std() > 0  # and then they learn
+    assert module.value_head is not None
+
+
+def rollouts_of(batch: Any) -> list[Rollout]:
+    """The completions of a batch, as a reward reads them."""
+    ids = [row[mask] for row, mask in zip(batch.completion_ids, batch.mask, strict=True)]
+    return [Rollout(row[:0], row, row.float(), True, "") for row in ids]
 
 
 def test_advantages_of_tokens_are_standardised_over_the_window(tmp_path: Path) -> None:
@@ -106,6 +137,7 @@ def test_advantages_of_tokens_are_standardised_over_the_window(tmp_path: Path) -
 def test_the_divergence_can_cost_reward_in_place_of_loss(advantage: str, tmp_path: Path) -> None:
     loss = LossSettings(beta=0.5, kl_in_reward=True, kl_estimator="k1")
     settings: dict[str, Any] = {"advantage": advantage, "scale_rewards": "none", "lr": 5e-2}
+    settings["value"] = ValueSettings(lam=0.8)
     _, seen = windows(tmp_path, epochs=3, loss=loss, **settings)
     batch = seen.batches[-1]
     cost = 0.5 * (batch.old - batch.reference) * batch.mask
@@ -113,10 +145,10 @@ def test_the_divergence_can_cost_reward_in_place_of_loss(advantage: str, tmp_pat
     if advantage == "gae":
         from lit_narrative.rl.gae import gae as estimate
 
-        plain = estimate(torch.zeros_like(cost), batch.values, batch.mask, gamma=1.0, lam=0.95)[0]
-        priced = estimate(-cost, batch.values, batch.mask, gamma=1.0, lam=0.95)[0]
+        plain = estimate(torch.zeros_like(cost), batch.values, batch.mask, gamma=1.0, lam=0.8)[0]
+        priced = estimate(-cost, batch.values, batch.mask, gamma=1.0, lam=0.8)[0]
         scored = batch.advantages - (priced - plain)
-        rewarded = estimate(torch.zeros_like(cost), batch.values, batch.mask, gamma=1.0, lam=0.95)[0]
+        rewarded = estimate(torch.zeros_like(cost), batch.values, batch.mask, gamma=1.0, lam=0.8)[0]
         # what is left is the reward at the last token, spread backwards by lambda alone
         spread = (scored - rewarded)[batch.mask]
         assert (spread >= -1e-4).all() and (spread <= 1 + 1e-4).all()
