@@ -30,7 +30,7 @@ def warm_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def subcommand(name: str) -> str:
-    return "test" if name.endswith("/test") else "fit"
+    return "test" if name.endswith(("/test", "/circuits")) else "fit"
 
 
 @pytest.mark.parametrize("name", JOBS)

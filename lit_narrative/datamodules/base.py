@@ -1,7 +1,8 @@
 """A task as data: views for the algorithms, one loader for all of them."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -12,7 +13,7 @@ from lit_narrative.errors import UserError, check_least
 from lit_narrative.rl.rewards import AnyReward
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.seeds import run_seed
-from lit_narrative.views import Verdict
+from lit_narrative.views import ContrastPair, Example, Prompt, Verdict
 
 Split = Literal["train", "val", "test"]
 VIEWS = ("examples", "prompts", "scored", "labelled", "states", "activations")
@@ -87,7 +88,7 @@ class TaskDataModule(LightningDataModule):
             UserError: the task lacks the view, or a row cannot be used.
         """
         if (name, split) not in self._admitted:
-            self._admitted[name, split] = self._module.admit(self.view(name, split))
+            self._admitted[name, split] = self._module.admit(_numbered(self.view(name, split)))
         return self._admitted[name, split]
 
     def tokenizer_texts(self) -> Iterable[str]:
@@ -110,9 +111,42 @@ class TaskDataModule(LightningDataModule):
         """``unique``: share of distinct texts; ``unique_<level>``: of whatever coarser identities the task knows."""
         return {"unique": len(set(texts)) / max(len(texts), 1)}
 
+    def contrasts(self, split: str) -> Iterable[ContrastPair]:
+        """Pairs of prompts that circuit analysis sets against each other.
+
+        Args:
+            split: ``train``, ``val``, ``test``, or a set that the task knows by name.
+
+        Raises:
+            UserError: the task has none, or no such set.
+        """
+        raise UserError(
+            f"{type(self).__name__} offers no contrast pairs, which patching, attribution and lens need; choose other "
+            "analyses, or override its method `contrasts`"
+        )
+
+    def questions(self, split: str) -> Sequence[Example]:
+        """Examples for circuit analysis; ``meta`` may hold ``spans`` (named places) and ``targets`` (to probe for).
+
+        Args:
+            split: ``train``, ``val``, ``test``, or a set that the task knows by name.
+
+        Raises:
+            UserError: the task has no examples, or no such set.
+        """
+        if split not in get_args(Split):
+            known = ", ".join(get_args(Split))
+            raise UserError(f"{type(self).__name__} has no set '{split}' to analyse; it has: {known}")
+        return self.view("examples", split)  # type: ignore[arg-type]
+
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Tensors go to the device; a list of rows has none, and Lightning would stop at their frozen fields."""
         return batch if isinstance(batch, list) else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Let the module end what it started: Lightning tells the data of a fault, not the module."""
+        if self.trainer is not None:
+            self._module.teardown(str(self.trainer.state.fn))
 
     # --- loaders ----------------------------------------------------------------------------------------------------
 
@@ -183,6 +217,13 @@ class TaskDataModule(LightningDataModule):
     def _module(self) -> Any:
         assert self.trainer is not None
         return self.trainer.lightning_module
+
+
+def _numbered(rows: Sequence[Any]) -> Sequence[Any]:
+    """Prompts with their place in the view as ``index``, unless the task numbers them: random streams go by it."""
+    if not len(rows) or not isinstance(rows[0], Prompt) or "index" in rows[0].columns:
+        return rows
+    return [replace(row, columns={**row.columns, "index": place}) for place, row in enumerate(rows)]
 
 
 class _Rows(Dataset[Any]):

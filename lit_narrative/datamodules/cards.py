@@ -10,11 +10,12 @@ from lit_narrative.rl.reward_import import import_reward
 from lit_narrative.rl.rewards import AnyReward
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.tasks.cards.answers import Judgement, judge, parse
+from lit_narrative.tasks.cards.contrasts import contrast_pairs, question
 from lit_narrative.tasks.cards.dealing import MIXTURE, Bucket, Deal, deal, deals
 from lit_narrative.tasks.cards.game import KINDS, SETS, TEST_SETS, CardGame, check_mixture, check_names
 from lit_narrative.tasks.cards.prompts import example, prompt_text, vocabulary_texts
 from lit_narrative.tasks.cards.rewards import PARTS, CardReward
-from lit_narrative.views import Example, Labelled, Prompt, Verdict
+from lit_narrative.views import ContrastPair, Example, Labelled, Prompt, Verdict
 
 Label = Literal["rule", "kind", "paraphrased", "sign"]
 HELD_OUT = ("length_shift", "classification")
@@ -137,6 +138,14 @@ class CardsData(TaskDataModule):
         """The prompts of a set; see :meth:`named_deals`."""
         return _Prompts(self.named_examples(name))
 
+    def contrasts(self, split: str) -> Iterable[ContrastPair]:
+        """Pairs that differ in a card or in the rule, of a set as `named_deals` knows it; ``test`` is the test set."""
+        return contrast_pairs(self.named_deals(self.test_set if split == "test" else split), self.game)
+
+    def questions(self, split: str) -> Sequence[Example]:
+        """Examples of a set, with named places and what to probe for."""
+        return _Questions(self.named_deals(self.test_set if split == "test" else split), self.game)
+
     def tokenizer_texts(self) -> Iterable[str]:
         """Every word of the game: a word-level tokenizer then knows any pool of rules, reworded or not."""
         return vocabulary_texts(self.game)
@@ -199,6 +208,13 @@ class _Examples(Sequence[Example]):
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
         return example(self.dealt[index], self.game.scratchpad, self.game.seed)
+
+
+class _Questions(_Examples):
+    """Deals as examples with named places and what to probe for."""
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        return question(self.dealt[index], self.game)
 
 
 class _Prompts(Sequence[Prompt]):

@@ -1,0 +1,128 @@
+"""What circuit analysis asks of the card game: contrast pairs, and examples with named places and things to read off.
+
+A pair is two prompts that differ in one card's value or colour, or in the rule, with as many words on both sides. Where
+running totals are written, both prompts go on with those that the two completions share, and the pair is about the next
+one: the first that the difference changes.
+"""
+
+from collections.abc import Iterable, Iterator
+from random import Random
+from typing import Any
+
+from lit_narrative.tasks.cards.dealing import Deal, bucket_of
+from lit_narrative.tasks.cards.families import wordings
+from lit_narrative.tasks.cards.game import KINDS, CardGame
+from lit_narrative.tasks.cards.labels import evaluate
+from lit_narrative.tasks.cards.prompts import completion_text, example, prompt_text
+from lit_narrative.tasks.cards.rules import COLORS, Card, Rule
+from lit_narrative.views import ContrastPair, Example
+
+Span = tuple[int, int]
+Change = tuple[str, Rule, str, tuple[Card, ...], int | None]
+"""What is changed (value, color or rule), the rule, its wording, the cards, and the place of the changed card."""
+
+
+def contrast_pairs(dealt: Iterable[Deal], game: CardGame) -> Iterator[ContrastPair]:
+    """A pair for each deal that has one, in turn about a value, a colour and the rule where there is such a pair.
+
+    The hand of the corrupt prompt is of the same bucket as the clean one's, so that tests meet no hand of training.
+
+    Args:
+        dealt: the clean prompts.
+        game: its other rules and its scratchpad; its seed says which pair is drawn.
+    """
+    for turn, deal in enumerate(dealt):
+        rng = Random(f"{game.seed}/contrasts/{deal.set}/{deal.index}")
+        kinds = ("value", "color", "rule")
+        for shift in range(len(kinds)):
+            kind = kinds[(turn + shift) % len(kinds)]
+            changes = _rules(deal, game) if kind == "rule" else list(_cards(deal, game, kind))
+            rng.shuffle(changes)
+            pair = next(filter(None, (_pair(deal, change, game) for change in changes)), None)
+            if pair is not None:
+                yield pair
+                break
+
+
+def question(deal: Deal, game: CardGame) -> Example:
+    """A deal as an example whose ``meta`` also holds ``spans``, its named places, and ``targets``, what to probe for.
+
+    Targets are numbers (``total``, ``sum_red`` …, ``running_total_1`` …, ``contribution_1`` …) and classes (``rule``,
+    ``kind``, ``paraphrased``, ``matched_1`` …).
+    """
+    row, found = example(deal, game.scratchpad, game.seed), evaluate(deal.rule, deal.cards)
+    targets: dict[str, float | str] = {"rule": deal.rule.name, "kind": deal.kind, "total": float(found.total)}
+    targets["paraphrased"] = "yes" if deal.paraphrased else "no"
+    targets |= {f"sum_{color.lower()}": float(value) for color, value in found.color_sums.items()}
+    if found.label is not None:
+        targets["label"] = found.label
+    for place, (added, total, matched) in enumerate(
+        zip(found.contributions, found.running_totals, found.matched, strict=True), 1
+    ):
+        targets[f"contribution_{place}"], targets[f"running_total_{place}"] = float(added), float(total)
+        targets[f"matched_{place}"] = "yes" if matched else "no"
+    return Example(row.prompt, row.completion, {**row.meta, "spans": spans(deal), "targets": targets})
+
+
+def spans(deal: Deal) -> dict[str, Span]:
+    """Where in the prompt the rule and the cards are: ``rule_end``, ``card1_color``, ``card1_value`` and so on."""
+    end = len("Rule: ") + len(deal.wording)
+    found = {"rule_end": (end - len(deal.wording.split()[-1]), end)}
+    start = end + len("\nCards:\n")
+    for place, card in enumerate(deal.cards, 1):
+        middle = start + len(card.color)
+        end = middle + 1 + len(str(card.value))
+        found |= {f"card{place}_color": (start, middle), f"card{place}_value": (middle + 1, end)}
+        start = end + 1
+    return found
+
+
+def _cards(deal: Deal, game: CardGame, kind: str) -> Iterator[Change]:
+    """Every other value or colour of every card that leaves the hand where it belongs."""
+    bucket, required = bucket_of(deal.cards), set(deal.rule.required_colors)
+    for place, card in enumerate(deal.cards):
+        values = [Card(card.color, value) for value in range(game.largest_value + 1)]
+        for other in values if kind == "value" else [Card(color, card.value) for color in COLORS]:
+            cards = (*deal.cards[:place], other, *deal.cards[place + 1 :])
+            if other != card and bucket_of(cards) == bucket and required <= {own.color for own in cards}:
+                yield kind, deal.rule, deal.wording, cards, place
+
+
+def _rules(deal: Deal, game: CardGame) -> list[Change]:
+    """The game's other rules that are put in as many words."""
+    known = {rule.name: rule for kind in KINDS for rule in game.pool(kind)}
+    said = {name: _say(name, deal.template_id) for name in known if name != deal.rule.name}
+    return [
+        ("rule", known[name], wording, deal.cards, None)
+        for name, wording in said.items()
+        if wording is not None and len(wording.split()) == len(deal.wording.split())
+    ]
+
+
+def _say(name: str, template: str) -> str | None:
+    """A rule in the words of a template; None where it has no such template."""
+    said, (pool, _, number) = wordings(name), template.partition("_")
+    sentences = {"canonical": (said.canonical,), "train": said.train, "test": said.test}[pool]
+    place = int(number or 0)
+    return sentences[place] if place < len(sentences) else None
+
+
+def _pair(deal: Deal, change: Change, game: CardGame) -> ContrastPair | None:
+    """The pair of a change; None where it changes nothing that is written."""
+    kind, rule, wording, cards, place = change
+    left, right = _words(deal.rule, deal.cards, game), _words(rule, cards, game)
+    shared = next((n for n, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), None)
+    if shared is None:
+        return None
+    begun = "".join(left[:shared])
+    named = spans(deal)
+    named["changed"] = named["rule_end"] if place is None else named[f"card{place + 1}_{kind}"]
+    meta: dict[str, Any] = {"contrast": kind, "rule_name": deal.rule.name, "corrupt_rule_name": rule.name}
+    meta |= {"kind": deal.kind, "split": deal.set, "index": deal.index, "written": shared, "spans": named}
+    clean, corrupt = prompt_text(deal.wording, deal.cards) + begun, prompt_text(wording, cards) + begun
+    return ContrastPair(clean, corrupt, left[shared], right[shared], meta)
+
+
+def _words(rule: Rule, cards: tuple[Card, ...], game: CardGame) -> list[str]:
+    found = evaluate(rule, cards)
+    return [f" {word}" for word in completion_text(found.answer, found.running_totals, game.scratchpad).split()]
