@@ -49,18 +49,15 @@ def zero_deviation(
     """Share of completions whose deviation, the one that their advantage is measured by, is 0.
 
     That is of the group's totals; of the batch's totals with ``scale="batch"``; and with ``normalize_then_sum`` of the
-    batch's sums of normalised rewards, which is 0 only if no reward varies within any group. Where fewer than two
-    completions were scored it counts as 0.
+    batch's sums of normalised rewards, which is 0 only if no reward varies within any group. Fewer than two scores have
+    no deviation, hence none that is 0 (as TRL counts).
     """
     if aggregation == "normalize_then_sum":
-        return _flat(torch.cat([values.view(-1, group_size) for values in rewards.values()])).all().float()
-    if scale == "batch":
-        return _flat(totals[None]).float().mean()
-    return _flat(totals.view(-1, group_size)).float().mean()
-
-
-def _flat(rows: torch.Tensor) -> torch.Tensor:
-    return nanstd(rows).squeeze(1).nan_to_num() < 1e-8
+        deviations = nanstd(torch.cat([values.view(-1, group_size) for values in rewards.values()]))
+        known = deviations[~deviations.isnan()]
+        return deviations.new_tensor(len(known) > 0 and bool((known < 1e-8).all()))
+    rows = totals[None] if scale == "batch" else totals.view(-1, group_size)
+    return (nanstd(rows) < 1e-8).float().mean()
 
 
 def _lengths(name: str, lengths: torch.Tensor) -> dict[str, torch.Tensor]:

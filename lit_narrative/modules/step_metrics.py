@@ -1,5 +1,6 @@
 """What is logged about an optimizer step: micro-batches of all processes taken together."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -9,7 +10,7 @@ class StepMetrics:
     """Adds up the micro-batches of one optimizer step.
 
     A *share* has been divided by the step's totals already: shares are summed over micro-batches and processes. An
-    *extreme* is the least (``…min``) or greatest value of any.
+    *extreme* is the least (``…min``) or greatest value of any; plus or minus infinity says that there was none.
     """
 
     def __init__(self) -> None:
@@ -27,6 +28,8 @@ class StepMetrics:
     def pop(self, gather: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
         """The step's metrics over all processes, by one collective; begins the next step.
 
+        An extreme of nothing, in a step whose completions are all masked, is left out.
+
         Args:
             gather: puts the (1, n) rows of all processes together, (W, n).
         """
@@ -36,6 +39,8 @@ class StepMetrics:
         self._shares, self._extremes = {}, {}
         found = dict(zip(names, rows[:, : len(names)].sum(0).tolist(), strict=True))
         for place, name in enumerate(extremes, len(names)):
-            column = rows[:, place]
-            found[name] = float(column.min() if name.endswith("min") else column.max())
+            least = name.endswith("min")
+            value = float(rows[:, place].min() if least else rows[:, place].max())
+            if value != (math.inf if least else -math.inf):
+                found[name] = value
         return found

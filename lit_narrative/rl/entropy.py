@@ -37,7 +37,8 @@ class AdaptiveEntropy:
 
         Args:
             entropy: mean over the window's tokens of the bonus, of all processes: ``entropy_bonus`` among the metrics
-                of ``policy_loss``, summed over micro-batches and processes.
+                of ``policy_loss``, summed over micro-batches and processes. A step without such tokens has none: do
+                not call this then.
         """
         self.entropy = entropy
         if not self.settings.use_adaptive_entropy:

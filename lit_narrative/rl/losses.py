@@ -68,7 +68,7 @@ class LossOutput(NamedTuple):
         loss: this micro-batch's share of the window's loss; shares are summed, never divided again.
         metrics: detached shares by TRL's names, divided by the window's totals: they sum over micro-batches and
             processes to the window's value. ``policy_loss`` is the loss without the entropy bonus, ``entropy_bonus``
-            the mean entropy over the tokens of the bonus.
+            the mean entropy over the tokens of the bonus, NaN if the window has none.
         extremes: detached ``…_min`` and ``…_max`` over completions of their own means, to be combined by minimum and
             maximum; infinite where no completion has a token, which is neutral.
     """
@@ -97,25 +97,27 @@ def policy_loss(inputs: LossInputs, window: Window, settings: LossSettings, *, e
     _check(inputs, settings, entropy_coef)
     step = _step(inputs, settings)
     surrogate = SURROGATES[settings.loss_type](step, settings)
-    averages = {name: values.detach() for name, values in surrogate.averages.items()}
+    metrics = {
+        name: _share(values, step.mask, window, whole=surrogate.whole) for name, values in surrogate.averages.items()
+    }
     per_token, dropped = _masked(surrogate.term, inputs, step, settings)
     if dropped is not None:
-        averages["off_policy_mask/dropped_mean"] = dropped
+        whole = not step.token_advantages
+        metrics["off_policy_mask/dropped_mean"] = _share(dropped, step.mask, window, whole=whole)
     if inputs.reference is not None:
         divergence = _divergence(inputs.reference, step, settings)
-        averages["kl"] = divergence.detach()
+        metrics["kl"] = _share(divergence, step.mask, window)
         if settings.beta and not settings.kl_in_reward:
             per_token = per_token + settings.beta * divergence
     loss = aggregate(per_token, step.mask, window, settings)
-    metrics = {name: _share(values, step.mask, window) for name, values in averages.items()}
     metrics["policy_loss"] = loss.detach()
     if inputs.entropy is not None:
-        metrics["entropy"] = _share(inputs.entropy.detach(), step.mask, window)
+        metrics["entropy"] = _share(inputs.entropy, step.mask, window)
         acting = step.mask if inputs.keep is None else step.mask & inputs.keep
         bonus = (inputs.entropy * acting).sum() / max(window.entropy_tokens, 1)
-        metrics["entropy_bonus"] = bonus.detach()
+        metrics["entropy_bonus"] = bonus.detach() if window.entropy_tokens else bonus.new_full((), torch.nan)
         loss = loss - entropy_coef * bonus if entropy_coef else loss
-    return LossOutput(loss, metrics, _extremes(averages, step.mask))
+    return LossOutput(loss, metrics, _extremes(surrogate.averages, step.mask))
 
 
 def aggregate(per_token: torch.Tensor, mask: torch.Tensor, window: Window, settings: LossSettings) -> torch.Tensor:
@@ -145,7 +147,8 @@ def _step(inputs: LossInputs, settings: LossSettings) -> Step:
     log_ratio = logprobs - old
     ratio = log_ratio_at(log_ratio, mask, settings.importance_sampling_level, inputs.sentences).exp()
     advantages = inputs.advantages[:, None] if inputs.advantages.ndim == 1 else inputs.advantages
-    return Step(logprobs, old, log_ratio, ratio, advantages, mask, inputs.is_ratio)
+    token_advantages = inputs.advantages.ndim == 2
+    return Step(logprobs, old, log_ratio, ratio, advantages, mask, inputs.is_ratio, token_advantages)
 
 
 def _masked(
@@ -170,9 +173,10 @@ def _divergence(reference: torch.Tensor, step: Step, settings: LossSettings) -> 
     return divergence * step.ratio if corrected else divergence
 
 
-def _share(values: torch.Tensor, mask: torch.Tensor, window: Window) -> torch.Tensor:
-    """Share of a mean over the window's tokens, or over its completions where each has one value."""
-    if values.shape[1] == 1:
+def _share(values: torch.Tensor, mask: torch.Tensor, window: Window, *, whole: bool = False) -> torch.Tensor:
+    """Share of a mean over the window's tokens, or over its ``whole`` completions, each of which has one value."""
+    values = values.detach()
+    if whole:
         return values.sum() / max(window.rows, 1)
     return (values * mask).sum() / max(window.tokens, 1)
 

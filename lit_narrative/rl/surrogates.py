@@ -23,6 +23,7 @@ class Step(NamedTuple):
         advantages: (R, T) or (R, 1).
         mask: (R, T) bool.
         is_ratio: (R, T) or (R, 1), of a foreign sampler; None: none.
+        token_advantages: whether each token has its own advantage; completions of one token do not show it.
     """
 
     logprobs: torch.Tensor
@@ -32,6 +33,7 @@ class Step(NamedTuple):
     advantages: torch.Tensor
     mask: torch.Tensor
     is_ratio: torch.Tensor | None
+    token_advantages: bool = False
 
 
 class Surrogate(NamedTuple):
@@ -39,11 +41,13 @@ class Surrogate(NamedTuple):
 
     Attributes:
         term: (R, T) or (R, 1), to be minimised.
-        averages: by TRL's name, (R, T) or (R, 1), to be averaged over tokens or completions.
+        averages: by TRL's name, (R, T) to be averaged over tokens, or (R, 1) over completions.
+        whole: whether it is completions; told and not read off the shape, which is (R, 1) for one token too.
     """
 
     term: torch.Tensor
     averages: dict[str, torch.Tensor]
+    whole: bool
 
 
 def clipped(step: Step, settings: LossSettings) -> Surrogate:
@@ -57,26 +61,29 @@ def clipped(step: Step, settings: LossSettings) -> Surrogate:
     below = (ratio < low) & (step.advantages < 0)
     above = (ratio > high) & (step.advantages > 0)
     averages = {"clip_ratio/low_mean": below, "clip_ratio/high_mean": above, "clip_ratio/region_mean": below | above}
-    return Surrogate(-torch.minimum(ratio * step.advantages, inside * step.advantages), averages)
+    term = -torch.minimum(ratio * step.advantages, inside * step.advantages)
+    return Surrogate(term, averages, _ratio_is_whole(step, settings))
 
 
 def cispo(step: Step, settings: LossSettings) -> Surrogate:
     """-stopgrad(min(rho, cap)) A log pi (MiniMax-M1, 2025, eq. 4; ScaleRL, Khatri et al. 2025)."""
     weight = step.ratio.detach().clamp(max=settings.upper)
     capped = (step.ratio > settings.upper) & (step.advantages > 0)
-    return Surrogate(-weight * step.advantages * step.logprobs, {"cispo_clip_ratio": capped})
+    term = -weight * step.advantages * step.logprobs
+    return Surrogate(term, {"cispo_clip_ratio": capped}, _ratio_is_whole(step, settings))
 
 
 def sapo(step: Step, settings: LossSettings) -> Surrogate:
     """-(4 / tau) sigmoid(tau (rho - 1)) A, tau by the sign of A (SAPO, Gao et al. 2025, eq. 5)."""
     tau = _choose(step.advantages > 0, settings.sapo_temperature_pos, settings.sapo_temperature_neg, step.ratio)
-    return Surrogate(-torch.sigmoid(tau * (step.ratio - 1)) * 4 / tau * step.advantages, {})
+    return Surrogate(-torch.sigmoid(tau * (step.ratio - 1)) * 4 / tau * step.advantages, {}, whole=False)
 
 
 def vespo(step: Step, settings: LossSettings) -> Surrogate:
     """-phi(w) A log pi with w the ratio of the whole completion (VESPO, 2026)."""
     phi = gamma_weights(step, settings)
-    return Surrogate(-phi * step.advantages * step.logprobs, {"vespo/phi_seq_mean": phi})
+    term = -phi * step.advantages * step.logprobs
+    return Surrogate(term, {"vespo/phi_seq_mean": phi}, whole=not step.token_advantages)
 
 
 @torch.no_grad()
@@ -98,6 +105,11 @@ def gamma_weights(step: Step, settings: LossSettings) -> torch.Tensor:
     k = _choose(good, settings.vespo_k_pos, settings.vespo_k_neg, log_w)
     decay = _choose(good, settings.vespo_lambda_pos, settings.vespo_lambda_neg, log_w).clamp(min=1e-4)
     return torch.exp(decay + k * log_w - decay * log_w.exp()).nan_to_num(0.0, 0.0, 0.0)
+
+
+def _ratio_is_whole(step: Step, settings: LossSettings) -> bool:
+    """Whether what the ratio and the advantage decide together is the same for a whole completion."""
+    return settings.importance_sampling_level == "sequence" and not step.token_advantages
 
 
 def _choose(condition: torch.Tensor, if_true: float, if_false: float, like: torch.Tensor) -> torch.Tensor:

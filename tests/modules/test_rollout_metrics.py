@@ -36,8 +36,19 @@ def test_by_hand() -> None:
 def test_completions_without_a_score_are_left_out() -> None:
     found = rollout_metrics({}, torch.tensor([NAN, 1, NAN, NAN]), torch.ones(4), torch.ones(4), 2)
     assert found["reward"] == 1
-    assert found["frac_reward_zero_std"] == 1
     assert "reward_std" not in found
+
+
+@pytest.mark.parametrize("options", [{}, {"scale": "batch"}, {"aggregation": "normalize_then_sum"}], ids=str)
+def test_fewer_than_two_scores_have_no_deviation_that_is_zero(options: dict[str, Any]) -> None:
+    ones = torch.ones(4)
+
+    def share(*totals: float) -> float:
+        scores = torch.tensor(totals)
+        return rollout_metrics({"a": scores}, scores, ones, ones, 2, **options)["frac_reward_zero_std"]
+
+    assert share(NAN, NAN, NAN, NAN) == share(NAN, 1, NAN, NAN) == 0
+    assert share(NAN, 1, 1, 1) == (1 if options else 0.5)
 
 
 def test_no_completion_ended_itself() -> None:

@@ -182,6 +182,25 @@ def test_the_cut_of_a_window_changes_nothing(s: LossSettings, order: list[int], 
         assert found_logs == pytest.approx(logs)
 
 
+@pytest.mark.parametrize("s", combinations(), ids=name)
+@pytest.mark.parametrize("of_tokens", [False, True], ids=["advantages of completions", "of tokens"])
+def test_completions_of_one_token_count_the_same_beside_any_others(s: LossSettings, of_tokens: bool) -> None:
+    """A micro-batch is as wide as its longest completion: one of width 1 has shape (R, 1), as whole completions do."""
+    s, inputs = replace(s, off_policy_mask_threshold=0.05), batch(2, (1, 4, 1, 1, 0))
+    if of_tokens:
+        inputs = inputs._replace(advantages=inputs.advantages[:, None] * torch.linspace(-1, 2, 6))
+    window = window_of(inputs)
+    narrow = [
+        LossInputs._make(None if value is None else value[:, :1] if value.ndim == 2 else value for value in part)
+        for part in (select(inputs, [0, 2]), select(inputs, [3, 4]))
+    ]
+    outputs = [policy_loss(part, window, s, entropy_coef=0.3) for part in (*narrow, select(inputs, [1]))]
+    whole = policy_loss(inputs, window, s, entropy_coef=0.3)
+    torch.testing.assert_close(torch.stack([output.loss for output in outputs]).sum(), whole.loss)
+    for found, expected in zip(combined(outputs), combined([whole]), strict=True):
+        assert found == pytest.approx(expected)
+
+
 def test_bnpo_is_dapo_on_the_whole_window() -> None:
     inputs = batch()
     a, b = (policy_loss(inputs, window_of(inputs), LossSettings(kind)) for kind in ("bnpo", "dapo"))  # type: ignore[arg-type]
@@ -308,6 +327,7 @@ def test_an_empty_window_has_no_loss() -> None:
     for kind in TYPES:
         output = policy_loss(nothing, window_of(nothing), LossSettings(kind), entropy_coef=0.1)
         assert output.loss == 0
+        assert output.metrics.pop("entropy_bonus").isnan()
         assert all(value == 0 for key, value in output.metrics.items() if key != "vespo/phi_seq_mean")
         assert all(value.isinf() for value in output.extremes.values())
     assert aggregate(torch.ones(2, 3), torch.zeros(2, 3, dtype=torch.bool), Window(2, 0, 0, 5), LossSettings()) == 0
