@@ -22,8 +22,8 @@ from lit_narrative.rl.rollout import Rollout
 
 logger = logging.getLogger(__name__)
 
-BATCHES = 3
-"""After so many batches in a row in which a reward fails altogether, it counts as broken."""
+WINDOWS = 3
+"""After so many windows in a row in which a reward fails altogether, it counts as broken."""
 Call = tuple[str, tuple[int, ...]]
 """A reward's name, and the rows of the batch that it is called with."""
 
@@ -34,8 +34,9 @@ class ScoringSettings:
 
     Args:
         workers: processes that rewards run in; 0 runs them in this one, where nothing can stop one that hangs.
-        timeout: seconds that one call of a reward may take, in a worker or of an asynchronous one.
-        concurrency: calls of asynchronous rewards under way at the same time.
+        timeout: seconds that one call of a reward may take, in a worker or of an asynchronous one; there is no limit
+            for the others.
+        concurrency: calls of asynchronous rewards under way at the same time; of no effect without one.
         independent: names of rewards whose answer depends on the completion and its prompt alone, neither on the rest
             of the batch nor on anything that changes during the run. They are shared out among the workers,
             completions at fault are set apart, and their answers are remembered. Asynchronous rewards always are.
@@ -97,18 +98,24 @@ class RewardRunner:
         if settings.workers and self._called:
             self._workers = RewardWorkers(settings.workers, settings.timeout, self._called)
 
-    def score(self, rollouts: Sequence[Rollout]) -> Scores:
+    def score(self, rollouts: Sequence[Rollout], *, again: bool = False) -> Scores:
         """Score the rollouts of one batch.
 
+        Args:
+            rollouts: of one window, or some of it.
+            again: this is more of the same window as the call before. Time has to pass before a reward that fails
+                counts as broken, so failures are counted by windows: that everything failed once more adds nothing,
+                but any score shows that the reward works.
+
         Raises:
-            UserError: a reward returned another number of scores, or failed on everything in three batches in a row.
+            UserError: a reward returned another number of scores, or failed on everything in three windows in a row.
         """
         try:
             answers = self._answers(rollouts)
         except BaseException:
             self.close()
             raise
-        failures = {name: self._note(name, own) for name, own in answers.items()}
+        failures = {name: self._note(name, own, again) for name, own in answers.items()}
         columns = [[answer if isinstance(answer, float) else math.nan for answer in own] for own in answers.values()]
         return Scores(torch.tensor(columns, dtype=torch.float32).view(len(columns), -1).T.contiguous(), failures)
 
@@ -179,7 +186,7 @@ class RewardRunner:
             return self._workers.start(name, self._called[name], rollouts)
         return partial(ask, name, self._called[name], rollouts)
 
-    def _note(self, name: str, answers: Sequence[Answer]) -> int:
+    def _note(self, name: str, answers: Sequence[Answer], again: bool) -> int:
         """Log and count what a reward lost."""
         lost = [answer for answer in answers if isinstance(answer, Lost)]
         if lost:
@@ -187,10 +194,10 @@ class RewardRunner:
             logger.warning(message, name, len(lost), len(answers), lost[0])
         if answers:
             nothing = lost and not any(isinstance(answer, float) for answer in answers)
-            self._failed[name] = self._failed[name] + 1 if nothing else 0
-        if self._failed[name] >= BATCHES:
+            self._failed[name] = self._failed[name] + (not again) if nothing else 0
+        if self._failed[name] >= WINDOWS:
             raise UserError(
-                f"reward '{name}' failed on every completion of {self._failed[name]} batches in a row, last because "
+                f"reward '{name}' failed on every completion of {self._failed[name]} windows in a row, last because "
                 f"{lost[-1]}; correct it, or take it out of model.rewards"
             )
         return len(lost)

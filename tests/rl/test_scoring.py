@@ -76,12 +76,23 @@ def test_a_raise_costs_an_independent_reward_that_completion() -> None:
     assert scores.failures == {"obedient": 2}
 
 
-def test_a_reward_that_fails_on_three_batches_in_a_row_is_broken() -> None:
+def test_a_reward_that_fails_on_three_windows_in_a_row_is_broken() -> None:
     bad, good = rollouts("raise", "1"), rollouts("1", "2")
     with RewardRunner({"obedient": Obedient()}) as runner:
         for rows in (bad, bad, good, bad, bad):
             runner.score(rows)
-        with pytest.raises(UserError, match=r"'obedient' failed on every .* 3 batches in a row, last.*no such story"):
+        with pytest.raises(UserError, match=r"'obedient' failed on every .* 3 windows in a row, last.*no such story"):
+            runner.score(bad)
+
+
+def test_a_window_that_is_scored_in_parts_counts_once() -> None:
+    bad, good = rollouts("raise", "1"), rollouts("1", "2")
+    with RewardRunner({"obedient": Obedient()}) as runner:
+        for rows, again in ((bad, False), (bad, True), (bad, True), (bad, True), (bad, False), (good, True)):
+            runner.score(rows, again=again)
+        for again in (False, True, False, True):
+            assert runner.score(bad, again=again).failures == {"obedient": 2}, "the score before shows that it works"
+        with pytest.raises(UserError, match=r"failed on every completion of 3 windows in a row"):
             runner.score(bad)
 
 
