@@ -7,8 +7,6 @@ from typing import Literal
 
 import torch
 
-from lit_narrative.errors import UserError
-
 Scale = Literal["group", "batch", "none"]
 Aggregation = Literal["sum_then_normalize", "normalize_then_sum"]
 Estimator = Literal["group", "rloo"]
@@ -42,10 +40,11 @@ def score_advantages(
         (R,) weighted sums of the raw rewards, NaN where none could score; (R,) advantages, 0 there.
 
     Raises:
-        UserError: see :func:`check_estimator`.
-        ValueError: R is not a multiple of G.
+        ValueError: R is not a multiple of G, or leave-one-out beside ``normalize_then_sum``, which would divide its
+            factor G / (G - 1) out again.
     """
-    check_estimator(estimator, aggregation)
+    if aggregation == "normalize_then_sum" and estimator != "group":
+        raise ValueError(f"the estimator {estimator} does nothing beside normalize_then_sum")
     totals = weighted_sum(rewards, weights)
     if aggregation == "sum_then_normalize":
         return totals, group_advantages(totals, group_size, scale, estimator)
@@ -53,19 +52,6 @@ def score_advantages(
     summed = weighted_sum(standard, weights).masked_fill(totals.isnan(), torch.nan)[None]
     advantages = (summed - summed.nanmean()) / (nanstd(summed) + EPS)
     return totals, _finite(advantages)
-
-
-def check_estimator(estimator: Estimator, aggregation: Aggregation) -> None:
-    """Refuse a baseline that would change nothing.
-
-    Raises:
-        UserError: leave-one-out with ``normalize_then_sum``.
-    """
-    if estimator == "rloo" and aggregation == "normalize_then_sum":
-        raise UserError(
-            "model.advantage=rloo does nothing beside model.multi_objective_aggregation=normalize_then_sum: the factor "
-            "G/(G-1) is divided out again; choose sum_then_normalize, or group"
-        )
 
 
 def weighted_sum(rewards: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -46,7 +46,7 @@ class LossSettings:
         delta: cap of the ratio where the advantage is negative (two-sided clipping, INTELLECT-2, 2025), at least
             1 + epsilon_high.
         beta: weight of the divergence from the reference, 0 or more; 0 needs no reference.
-        kl_estimator: see :func:`lit_narrative.rl.kl.kl_divergence`.
+        kl_estimator: see :func:`lit_narrative.rl.kl.kl_divergence`; with a reference it is logged at ``beta`` 0 too.
         use_bias_correction_kl: multiply the divergence in the loss by the ratio (DeepSeek-V3.2, 2025), which makes the
             gradient of ``k1`` and ``k3`` that of the reverse KL. Not read where the divergence is in the reward: the
             policy gradient of a reward needs no correction.
@@ -110,6 +110,16 @@ class LossSettings:
         _check_ranges(self)
         _check_ignored(self)
         _check_meaning(self)
+
+    def check_without_reference(self) -> None:
+        """Refuse what only a divergence from a reference would read.
+
+        Raises:
+            UserError: it is set.
+        """
+        for name in ("kl_estimator", "use_bias_correction_kl"):
+            remedy = "is not read without a reference; set model.loss.beta or model.reference.kind, or remove it"
+            _require(getattr(self, name) == _default(name), name, getattr(self, name), remedy)
 
     @property
     def upper(self) -> float:

@@ -9,12 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_narrative.errors import UserError
 from lit_narrative.rl.advantages import (
     EPS,
     Aggregation,
     Scale,
-    check_estimator,
     group_advantages,
     nanstd,
     score_advantages,
@@ -146,6 +144,5 @@ def test_what_nothing_scored_has_no_advantage(aggregation: Aggregation) -> None:
 
 
 def test_leave_one_out_would_be_divided_out_again() -> None:
-    with pytest.raises(UserError, match=r"model\.advantage=rloo does nothing beside .*normalize_then_sum"):
+    with pytest.raises(ValueError, match="rloo does nothing beside normalize_then_sum"):
         score_advantages(torch.zeros(4, 1), torch.ones(1), 2, estimator="rloo", aggregation="normalize_then_sum")
-    check_estimator("rloo", "sum_then_normalize")

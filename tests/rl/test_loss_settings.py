@@ -108,6 +108,16 @@ def test_allowed(options: dict[str, Any]) -> None:
     assert {name: getattr(found, name) for name in options} == options
 
 
+@pytest.mark.parametrize("options", [{"kl_estimator": "k2"}, {"use_bias_correction_kl": False}], ids=str)
+def test_what_only_a_reference_would_need(options: dict[str, Any]) -> None:
+    LossSettings(beta=0.0).check_without_reference()
+    found = LossSettings(beta=0.0, **options)
+    with pytest.raises(
+        UserError, match=rf"^model\.loss\.{next(iter(options))}=.* is not read without a reference; set"
+    ):
+        found.check_without_reference()
+
+
 def test_upper_bound() -> None:
     for kind in CLIPPED:
         assert LossSettings(kind).upper == 1.2
