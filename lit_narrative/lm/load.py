@@ -44,13 +44,15 @@ class ScratchModel:
     def __post_init__(self) -> None:
         for name in ("hidden_size", "layers", "heads", "positions"):
             if getattr(self, name) < 1:
-                raise UserError(f"model.{name}={getattr(self, name)} must be at least 1")
+                raise UserError(f"model.model.{name}={getattr(self, name)} must be at least 1")
         if self.hidden_size % self.heads:
-            raise UserError(f"model.heads={self.heads} does not divide model.hidden_size={self.hidden_size}")
+            raise UserError(
+                f"model.model.heads={self.heads} does not divide model.model.hidden_size={self.hidden_size}; change one"
+            )
         if self.architecture == "llama" and self.hidden_size // self.heads % 2:
             raise UserError(
-                f"model.hidden_size={self.hidden_size} over model.heads={self.heads} is not even, as rotary positions "
-                "need it; change one of them"
+                f"model.model.hidden_size={self.hidden_size} over model.model.heads={self.heads} is not even, as "
+                "rotary positions need it; change one of them"
             )
 
 

@@ -50,13 +50,15 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
-            raise UserError(f"sampling.temperature={self.temperature} must be above 0; use 0.01 for nearly greedy text")
+            raise UserError(
+                f"model.sampling.temperature={self.temperature} must be above 0; use 0.01 for nearly greedy text"
+            )
         if self.max_new_tokens < 1:
-            raise UserError(f"sampling.max_new_tokens={self.max_new_tokens} must be at least 1")
+            raise UserError(f"model.sampling.max_new_tokens={self.max_new_tokens} must be at least 1")
         if self.top_k < 0:
-            raise UserError(f"sampling.top_k={self.top_k} must be at least 0; 0 is off")
+            raise UserError(f"model.sampling.top_k={self.top_k} must be at least 0; 0 is off")
         if not 0 < self.top_p <= 1:
-            raise UserError(f"sampling.top_p={self.top_p} must be above 0 and at most 1")
+            raise UserError(f"model.sampling.top_p={self.top_p} must be above 0 and at most 1")
 
     @property
     def filtered(self) -> bool:

@@ -61,12 +61,12 @@ def test_dtype_and_attention_reach_the_model() -> None:
 
 
 def test_heads_must_divide_the_width() -> None:
-    with pytest.raises(UserError, match=r"heads=3 does not divide model\.hidden_size=16"):
+    with pytest.raises(UserError, match=r"^model\.model\.heads=3 does not divide model\.model\.hidden_size=16"):
         ScratchModel(hidden_size=16, heads=3)
 
 
 def test_rotary_positions_need_an_even_head_width() -> None:
-    with pytest.raises(UserError, match=r"hidden_size=6.*heads=2.*even"):
+    with pytest.raises(UserError, match=r"^model\.model\.hidden_size=6 over model\.model\.heads=2.*even"):
         ScratchModel("llama", hidden_size=6, heads=2)
     assert ScratchModel("gpt2", hidden_size=6, heads=2).hidden_size == 6
 
