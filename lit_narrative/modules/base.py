@@ -1,5 +1,6 @@
 """What owns a causal language model: SFT, GRPO and steering extend it."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,10 @@ class LanguageModule(WritingModule):
         max_skipped_steps: int = 10,
     ) -> None:
         super().__init__()
-        if lr < 0 or warmup_steps < 0:
-            raise UserError(f"model.lr={lr} must be at least 0, and model.warmup_steps={warmup_steps} at least 0")
+        for name, value in (("lr", lr), ("weight_decay", weight_decay)):
+            if not 0 <= value < math.inf:
+                raise UserError(f"model.{name}={value} must be a number of 0 or more")
+        check_least("model.warmup_steps", warmup_steps, 0)
         check_least("model.max_prompt_length", max_prompt_length, 1)
         self.save_hyperparameters()
         self.hparams.update({name: plain(value) for name, value in self.hparams.items()})

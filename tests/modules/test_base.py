@@ -1,6 +1,7 @@
 """What every language module can do: write."""
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,17 @@ def test_hyperparameters_are_plain_values() -> None:
     assert again.sampling == made.sampling
     assert isinstance(made.hparams["model"], dict)
     assert again.source == made.source
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("lr", -1.0), ("lr", math.nan), ("lr", math.inf), ("weight_decay", -0.1), ("weight_decay", math.nan)],
+)
+def test_numbers_of_the_optimizer_that_mean_nothing_are_refused(name: str, value: float) -> None:
+    with pytest.raises(UserError, match=rf"^model\.{name}={value} must be a number of 0 or more"):
+        module(**{name: value})
+
+
+def test_a_negative_warmup_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^model\.warmup_steps is -1; it must be 0 or more"):
+        module(warmup_steps=-1)
