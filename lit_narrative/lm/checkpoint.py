@@ -39,7 +39,7 @@ def store_language_model(
     if named:
         trained = {PREFIX + name for name, parameter in lm.named_parameters() if parameter.requires_grad}
         state = checkpoint["state_dict"]
-        kept = {name for name in state if name in trained or _of_reference(name)}
+        kept = {name for name in state if name in trained or of_reference(name)}
         for name in [name for name in state if name.startswith(PREFIX) and name not in kept]:
             del state[name]
     checkpoint[LANGUAGE_MODEL] = {
@@ -129,11 +129,12 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def drop_reference(state: dict[str, torch.Tensor]) -> None:
     """Take the weights of a reference policy out of ``state``: they are of no use but to learn on."""
-    for name in [name for name in state if _of_reference(name)]:
+    for name in [name for name in state if of_reference(name)]:
         del state[name]
 
 
-def _of_reference(name: str) -> bool:
+def of_reference(name: str) -> bool:
+    """Whether a weight of this name belongs to a reference policy."""
     return name.startswith(f"{REFERENCE}.") or f".{REFERENCE}." in name
 
 

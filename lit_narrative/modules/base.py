@@ -114,7 +114,7 @@ class LanguageModule(WritingModule):
     def prepare_data(self) -> None:
         """Train the tokenizer on the task's corpus, once and on one process."""
         if not self.ready and not self.trainer.ckpt_path and self.source.trains_tokenizer:
-            self.source.prepare(self.trainer.datamodule.tokenizer_texts(), self._tokenizer_folder)  # type: ignore[attr-defined]
+            self.source.prepare(self.task.tokenizer_texts(), self._tokenizer_folder)
 
     @property
     def _tokenizer_folder(self) -> Path:
@@ -129,7 +129,11 @@ class LanguageModule(WritingModule):
             self.adopt(*self.source.restore(load_checkpoint(self.trainer.ckpt_path)))
         elif not self.ready:
             self.adopt(*self.source.build(self._tokenizer_folder))
+        self.complete()
         self.share_out()
+
+    def complete(self) -> None:
+        """Build what stands beside the policy and is not there yet; an algorithm says what."""
 
     def share_out(self) -> None:
         """Give each process its part of every model in this module, where the strategy is for that (``fsdp2``)."""
@@ -158,6 +162,7 @@ class LanguageModule(WritingModule):
             self.tokenizer = stored_tokenizer(checkpoint)
         else:
             self.adopt(*self.source.restore(checkpoint))
+            self.complete()
             self.share_out()
         if self.lora:
             check_adapters(self.lm, checkpoint["state_dict"])
@@ -168,7 +173,7 @@ class LanguageModule(WritingModule):
 
     def on_fit_start(self) -> None:
         """Read all training rows once, so that one that cannot be used fails now and not in the middle of the run."""
-        self.trainer.datamodule.admitted(self.view, "train")  # type: ignore[attr-defined]
+        self.task.admitted(self.view, "train")
 
     # --- optimisation -----------------------------------------------------------------------------------------------
 

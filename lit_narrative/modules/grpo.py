@@ -19,15 +19,16 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from lit_narrative.errors import UserError, check_least
+from lit_narrative.errors import UserError
 from lit_narrative.lm.checkpoint import drop_reference
 from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.logprobs import CompletionBatch, TokenScores, score_completions
 from lit_narrative.modules.base import LanguageModule
+from lit_narrative.modules.grpo_checks import check_beside, check_settings, check_sizes
 from lit_narrative.modules.processes import gather, gather_objects
 from lit_narrative.modules.reference import ReferenceSettings, add_reference_adapters, follow, reference_model
 from lit_narrative.modules.rollout_batch import RolloutBatch
-from lit_narrative.modules.rollout_loader import RolloutLoader
+from lit_narrative.modules.rollout_loader import RolloutLoader, begin_step_again
 from lit_narrative.modules.settings import as_settings
 from lit_narrative.modules.step_loss import step_loss
 from lit_narrative.modules.step_metrics import StepMetrics
@@ -112,11 +113,12 @@ class GRPOModule(LanguageModule):
         self.advantage, self.multi_objective_aggregation = advantage, multi_objective_aggregation
         self.scale_rewards: Scale = scale_rewards or ("batch" if advantage == "gae" else "group")
         self.shuffle_rewards = shuffle_rewards
-        self._check_settings()
+        check_settings(self)
         self.reference_kind = self.reference_settings.resolve(self.loss.beta, self.lora is not None)
         self.weights = torch.tensor(list(rewards.values()))
         self.value_head: nn.Module | None = None
         self.reward_functions: dict[str, AnyReward] = {}
+        self.scorer = RewardRunner({})
         self.scored: ScoredRollouts | None = None
         self.windows = Windows(self)
         self.entropy = AdaptiveEntropy(self.loss)
@@ -124,31 +126,10 @@ class GRPOModule(LanguageModule):
         self._step = StepMetrics()
         self._learns = False
         self._mean_entropy = math.inf
-        self._clock = 0.0
-
-    def _check_settings(self) -> None:
-        least = 1 if self.advantage == "gae" else 2
-        if self.num_generations < least:
-            raise UserError(
-                f"model.num_generations={self.num_generations}: a group needs at least {least} completions to compare"
-                + ("" if least == 1 else "; one is enough with model.advantage=gae")
-            )
-        check_least("model.dynamic_sampling", self.dynamic_sampling, 0)
-        if not self.reward_weights:
-            raise UserError("model.rewards is empty; name at least one reward with its weight")
-        if self.sampling.filtered:
-            raise UserError(
-                "model.sampling.top_k and top_p must be off in RL: the policy would be trained on another distribution "
-                "than it is sampled from; leave them at 0 and 1"
-            )
-        if self.advantage == "gae" and self.scale_rewards == "group":
-            raise UserError("model.scale_rewards=group has no meaning for model.advantage=gae; choose batch or none")
-        summed = self.multi_objective_aggregation == "sum_then_normalize"
-        if not summed and (self.advantage != "group" or self.loss.kl_in_reward):
-            raise UserError(
-                "model.multi_objective_aggregation=normalize_then_sum normalises each reward within its group; it goes "
-                "with model.advantage=group and without model.loss.kl_in_reward"
-            )
+        self._clock = self._paused = 0.0
+        self._logged: set[str] = set()
+        self._sizes: dict[str, int] = {}
+        self._resumed_sizes: dict[str, int] = {}
 
     # --- building ---------------------------------------------------------------------------------------------------
 
@@ -156,23 +137,27 @@ class GRPOModule(LanguageModule):
         """Ask the task for the rewards, so that an unknown name fails before any work."""
         self._learns = stage == "fit"
         if self._learns:
-            self.reward_functions = self.trainer.datamodule.reward_functions(list(self.reward_weights))  # type: ignore[attr-defined]
+            self.reward_functions = self.task.reward_functions(list(self.reward_weights))
             self.scorer = RewardRunner(self.reward_functions, self.scoring)
 
     def teardown(self, stage: str) -> None:
         """End the processes that score."""
-        if self._learns:
-            self.scorer.close()
+        self.scorer.close()
 
     def adopt(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Take the policy, and to learn what it is compared with: the reference and the value head."""
+        """Take the policy; what stood beside another one goes."""
+        self._modules.pop("reference", None)
+        self.value_head = None
         super().adopt(lm, tokenizer)
-        if self.advantage == "gae":
-            width, like = base_lm(lm).config.get_text_config().hidden_size, next(lm.parameters())
+
+    def complete(self) -> None:
+        """Build the value head, and to learn the reference."""
+        if self.advantage == "gae" and self.value_head is None:
+            width, like = base_lm(self.lm).config.get_text_config().hidden_size, next(self.lm.parameters())
             self.value_head = nn.Linear(width, 1, device=like.device, dtype=like.dtype)
             nn.init.zeros_(self.value_head.weight)
             nn.init.zeros_(self.value_head.bias)
-        if self._learns and self.reference_kind == "copy":
+        if self._learns and self.reference_kind == "copy" and "reference" not in self._modules:
             self.reference = reference_model(self.reference_settings, self.lm, self.tokenizer, self.source)
         elif self._learns and self.reference_kind == "adapter_copy":
             add_reference_adapters(self.lm)
@@ -196,13 +181,13 @@ class GRPOModule(LanguageModule):
 
     def wrap_train_loader(self, loader: DataLoader[Any]) -> Iterable[RolloutBatch]:
         """Rollouts in place of prompts."""
-        prompts = int(loader.batch_size or 1)
-        limit = None if self.trainer.fast_dev_run else self.trainer.limit_train_batches  # type: ignore[attr-defined]
-        self.plan.check(prompts, self.trainer.accumulate_grad_batches, limit)
-        if len(loader) == 0:
-            raise UserError(f"fewer training prompts than the {prompts} of a window; lower data.batch_size")
+        prompts, rollouts = int(loader.batch_size or 1), RolloutLoader(loader, self)
+        self._sizes = self.plan.check(prompts, len(loader), self.trainer)
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        if 0 < done < len(rollouts):
+            check_sizes(self._resumed_sizes, self._sizes)
         self.windows.prompts = loader.dataset
-        return RolloutLoader(loader, self)
+        return rollouts
 
     # --- windows ----------------------------------------------------------------------------------------------------
 
@@ -265,12 +250,17 @@ class GRPOModule(LanguageModule):
     def _log_step(self) -> None:
         """Log an optimizer step with its last micro-batch."""
         found = self._step.pop(partial(gather, self))
-        self._mean_entropy = found["entropy_bonus"]
+        self._mean_entropy = found.get("entropy_bonus", math.nan)
+        # What is said of a window's first step alone holds for the window.
+        self.windows.metrics.update({name: found[name] for name in found if name.startswith("sampling/")})
         if self.loss.use_adaptive_entropy:
             found["entropy_coef"] = self.entropy.weight
         now = time.perf_counter()
         found.update(self.windows.metrics, step_time=now - self._clock)
         self._clock = now
+        # Lightning repeats the last value of what is not logged: what this step has no value for is logged as NaN.
+        self._logged |= found.keys()
+        found |= dict.fromkeys(self._logged - found.keys(), math.nan)
         self.log("loss", found.pop("loss"), prog_bar=True, batch_size=1)
         self.log("reward", found.pop("reward", math.nan), prog_bar=True, batch_size=1)
         self.log_dict(found, batch_size=1)
@@ -278,6 +268,14 @@ class GRPOModule(LanguageModule):
     def on_train_start(self) -> None:
         """The first step's time begins here."""
         self._clock = time.perf_counter()
+
+    def on_validation_start(self) -> None:
+        """A step's time leaves validation out."""
+        self._paused = time.perf_counter()
+
+    def on_validation_end(self) -> None:
+        """The step's time goes on."""
+        self._clock += time.perf_counter() - self._paused
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Optimizer | LightningOptimizer, optimizer_closure: Any = None
@@ -298,6 +296,7 @@ class GRPOModule(LanguageModule):
         window = None if self._window is None else self._window.as_dict()
         checkpoint[ROLLOUTS] = {
             "windows": gather_objects(self, window),
+            "sizes": self._sizes,
             "metrics": self.windows.metrics,
             "tokens": self.windows.tokens,
             "entropy": self.entropy.state_dict(),
@@ -305,12 +304,15 @@ class GRPOModule(LanguageModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the window in progress; a reference is of no use but to learn."""
-        if not self._learns:
+        if not self._learns or self.reference_kind in ("none", "adapter_off"):
             drop_reference(checkpoint["state_dict"])
         super().on_load_checkpoint(checkpoint)
+        check_beside(set(self.state_dict()), set(checkpoint["state_dict"]))
         stored = checkpoint.get(ROLLOUTS)
         if stored and self._trainer is not None:
             self.entropy.load_state_dict(stored["entropy"])
+            self._resumed_sizes = stored["sizes"]
+            begin_step_again(checkpoint["loops"], stored["sizes"]["trainer.accumulate_grad_batches"])
             self.windows.metrics, self.windows.tokens = stored["metrics"], stored["tokens"]
             windows = stored["windows"]
             if len(windows) == self.trainer.world_size and windows[self.global_rank] is not None:

@@ -6,6 +6,8 @@ from typing import Any
 from lightning.pytorch import LightningModule
 from torch.utils.data import DataLoader
 
+from lit_narrative.errors import UserError
+
 
 class NarrativeModule(LightningModule):
     """An algorithm: it names the view it learns from and turns rows of a view into batches.
@@ -19,6 +21,20 @@ class NarrativeModule(LightningModule):
     view: str
     eval_view: str
     windowed = False
+
+    @property
+    def task(self) -> Any:
+        """The task's DataModule.
+
+        Raises:
+            UserError: the Trainer was given loaders instead.
+        """
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is None:
+            raise UserError(
+                f"{type(self).__name__} reads a task, not loaders; give one as Trainer.fit(module, datamodule=...)"
+            )
+        return data
 
     def admit(self, rows: Sequence[Any]) -> Sequence[Any]:
         """The rows of a view that this module takes, in order; asked once for each view and split of a run.

@@ -81,7 +81,9 @@ class ReferenceSettings:
 
 
 def add_reference_adapters(lm: Any) -> None:
-    """Give a policy of adapters a frozen second set with the same weights."""
+    """Give a policy of adapters a frozen second set with the same weights, unless it has one."""
+    if REFERENCE in lm.peft_config:
+        return
     with torch.random.fork_rng(devices=[]):  # the second set is drawn first, and that should not show elsewhere
         lm.add_adapter(REFERENCE, lm.peft_config["default"])
     for own, other in _adapter_pairs(lm):

@@ -59,3 +59,19 @@ class RolloutLoader:
             batches = (batch for iteration in passes for batch in self.source.cut(rollouts, number, iteration))
             yield from islice(batches, offset, None)
             offset = 0
+
+
+def begin_step_again(loops: dict[str, Any], accumulate: int) -> None:
+    """Let a resumed run begin its optimizer step anew, where the checkpoint was saved between its micro-batches.
+
+    The gradients so far are not in the checkpoint; the window is, so the step comes out the same.
+
+    Args:
+        loops: of a Lightning checkpoint; changed in place.
+        accumulate: micro-batches of an optimizer step.
+    """
+    progress = loops["fit_loop"]["epoch_loop.batch_progress"]
+    unfinished = progress["current"]["ready"] % accumulate
+    for counts in (progress["current"], progress["total"]):
+        for name in counts:
+            counts[name] -= unfinished

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from lightning.pytorch import Trainer
+
 from lit_narrative.errors import UserError, check_least
 
 MICRO_BATCH = 32
@@ -56,18 +58,24 @@ class WindowPlan:
         completions = prompts * self.num_generations
         return math.ceil(completions / self.rows(completions))
 
-    def check(self, prompts: int, accumulate: int, limit: int | float | None) -> None:
-        """See that windows are whole numbers of micro-batches and of optimizer steps.
+    def check(self, prompts: int, windows: int, trainer: Trainer) -> dict[str, int]:
+        """See that a cycle is made of whole windows, and a window of whole optimizer steps.
 
         Args:
             prompts: of a window on this process.
-            accumulate: the Trainer's ``accumulate_grad_batches``.
-            limit: the Trainer's ``limit_train_batches``; only a number of batches can cut a window.
+            windows: of a cycle, as far as the prompts go.
+            trainer: what runs it.
+
+        Returns:
+            What may not change in the middle of a cycle, by name.
 
         Raises:
             UserError: they are not, with the numbers.
         """
-        completions = prompts * self.num_generations
+        if windows == 0:
+            given = "model.generation_batch_size" if self.generation_batch_size else "data.batch_size"
+            raise UserError(f"fewer training prompts than the {prompts} of a window; lower {given}")
+        completions, accumulate = prompts * self.num_generations, trainer.accumulate_grad_batches
         if self.steps_per_generation and completions % self.steps_per_generation:
             raise UserError(
                 f"model.steps_per_generation={self.steps_per_generation} does not divide the {completions} completions "
@@ -77,12 +85,21 @@ class WindowPlan:
         if steps % accumulate:
             raise UserError(
                 f"trainer.accumulate_grad_batches={accumulate} does not divide the {steps} micro-batches of a window "
-                f"({prompts} prompts x num_generations={self.num_generations} completions / "
-                f"micro_batch_size={self.rows(completions)})"
+                f"({prompts} prompts x num_generations={self.num_generations} completions, {self.rows(completions)} "
+                "a micro-batch)"
             )
-        window = steps * self.num_iterations
-        if type(limit) is int and limit % window:
+        window, limit = steps * self.num_iterations, trainer.limit_train_batches
+        batches = int(windows * window * limit) if isinstance(limit, float) else min(windows * window, limit or 0)
+        if batches % window and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             raise UserError(
                 f"trainer.limit_train_batches={limit} ends a cycle within a window of {window} micro-batches; give a "
                 "multiple of that"
             )
+        return {
+            "data.batch_size": prompts,
+            "model.num_generations": self.num_generations,
+            "model.num_iterations": self.num_iterations,
+            "micro-batches of a window": steps,
+            "trainer.accumulate_grad_batches": accumulate,
+            "processes": trainer.world_size,
+        }

@@ -109,7 +109,6 @@ class Windows:
         metrics = {
             f"rewards/{name}/failures": float(count)
             for name, count in zip(module.reward_weights, self._total(failures), strict=True)
-            if count
         }
         if rounds:
             left = torch.tensor(float(len(self._stale(rewards))))
