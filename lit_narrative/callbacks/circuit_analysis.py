@@ -142,18 +142,20 @@ class CircuitAnalysis(Callback):
     # --- what -------------------------------------------------------------------------------------------------------
 
     def _check(self, trainer: Trainer, module: LightningModule) -> None:
-        """Try what can be wrong with the settings: the sets, the pairs, the model, its layers and hooks.
+        """Try what can be wrong with the settings: the sets, the pairs, the model, its layers and hooks, the reference.
 
         Raises:
             UserError: one of them is.
         """
         if trainer.is_global_zero:
             with _apart():
-                self._collect(trainer, module, 1)
+                material = self._collect(trainer, module, 1)
                 bridge = build_bridge(module.lm)  # type: ignore[arg-type]
                 check_layers(bridge, self.layers)
                 if "sae" in self.analyses and self.settings.sae.hook not in bridge.hook_dict:
                     raise unknown_hook(bridge, self.settings.sae.hook)
+                if self.reference is not None:
+                    reference_bridge(self.reference, material.tokenizer, bridge)
 
     def _collect(self, trainer: Trainer, module: LightningModule, examples: int) -> Material:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]

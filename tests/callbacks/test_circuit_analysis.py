@@ -2,30 +2,46 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
+from lightning.pytorch.loggers import CSVLogger
+from transformers import CTRLConfig, CTRLLMHeadModel
 
 from lit_narrative.callbacks.circuit_analysis import CircuitAnalysis
 from lit_narrative.callbacks.circuit_runs import CircuitSettings
 from lit_narrative.circuits.ablation import AblationSettings
 from lit_narrative.circuits.patches import PatchingSettings
 from lit_narrative.circuits.probes import ProbeSettings
+from lit_narrative.circuits.residual_sae import ResidualSAESettings
+from lit_narrative.cli import main
 from lit_narrative.datamodules.cards import CardsData
-from lit_narrative.lm.load import ScratchModel
+from lit_narrative.errors import UserError
+from lit_narrative.lm.load import Lora, ScratchModel
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.lm.tokens import TrainedTokenizer
+from lit_narrative.modules.sae import SAEModule
 from lit_narrative.modules.sft import SFTModule
+from lit_narrative.shipped import shipped_configs
 from lit_narrative.tasks.cards.game import CardGame
-from tests.helpers import fit, trainer, weights
+from tests.helpers import TinyTask, fit, sizes, tokenizer_folder, trainer, weights
 
 QUICK = replace(
     CircuitSettings(ProbeSettings(sites=("resid_pre",)), ablation=AblationSettings(("heads",))).tiny(),
     patching=PatchingSettings(sites=("resid_pre", "z"), places=("answer", "changed")),
 )
+SMALL = {
+    "probes": {"sites": ["resid_pre"]},
+    "patching": {"places": ["answer"], "sites": ["resid_pre", "z"]},
+    "attribution": {"steps": 1},
+    "faithfulness": {"fractions": [0.5], "random": 1},
+    "sae": {"steps": 2, "expansion": 1},
+}
 FIRST = ("patching", "ablation")
 
 
@@ -78,8 +94,166 @@ def test_model_and_random_streams_are_as_they_were(tmp_path: Path) -> None:
     """Training with an analysis after each epoch gives the weights of training without."""
     plain, watched = policy(), policy()
     fit(plain, data(), tmp_path / "plain", max_epochs=2)
-    fit(watched, data(), tmp_path / "watched", analysis(on="every_n_epochs"), max_epochs=2)
+    fit(
+        watched, data(), tmp_path / "watched", analysis(on="every_n_epochs", analyses=("patching", "sae")), max_epochs=2
+    )
     assert watched.lm.training
     for name, value in weights(plain).items():
         assert torch.equal(weights(watched)[name], value), name
     assert sorted(path.name for path in (tmp_path / "watched" / "circuits").iterdir()) == ["epoch_000", "epoch_001"]
+
+
+def test_every_analysis_by_the_command_line_on_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What SFT wrote is tested, and compared with what it was a step before."""
+    monkeypatch.chdir(tmp_path)
+    module = ["--model.model.hidden_size=16", "--model.model.layers=2", "--model.model.heads=2"]
+    small = ["--data.train_size=64", "--data.val_size=8", "--data.test_size=12", "--data.batch_size=16"]
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"]
+    for steps in (1, 2):
+        given = [f"--trainer.default_root_dir=fit{steps}", f"--trainer.max_steps={steps}"]
+        main(["fit", "--config", "cards/sft", *module, *small, *quiet, *given, "--trainer.limit_val_batches=0"])
+    shutil.copy(shipped_configs()["cards/circuits"], "own.yaml")
+    own = yaml.safe_load(Path("own.yaml").read_text())
+    (callback,) = own["trainer"]["callbacks"]
+    callback["init_args"] |= {"splits": ["id_test", "new_colors"], "examples": 8, "settings": SMALL}
+    callback["init_args"]["reference"] = "fit1/checkpoints/last.ckpt"
+    Path("own.yaml").write_text(yaml.safe_dump(own))
+    main(["test", "--config", "own.yaml", "--ckpt_path", "fit2/checkpoints/last.ckpt", *small, *quiet])
+    folder = tmp_path / "runs" / "cards" / "circuits" / "circuits"
+    said = json.loads((folder / "manifest.json").read_text())
+    assert said["errors"] == {}
+    assert said["checkpoint"] == "fit2/checkpoints/last.ckpt"
+    everywhere = {"probes.csv", "probes.safetensors", "ablation.csv", "jaccard.json"}
+    everywhere |= {f"sae/blocks.1.hook_resid_pre/{name}" for name in ("features.csv", "report.json", "cfg.json")}
+    of_pairs = ("patching.csv", "patching.safetensors", "circuit.json", "circuit.dot", "faithfulness.csv", "lens.csv")
+    everywhere |= {f"{split}/{name}" for split in ("id_test", "new_colors") for name in of_pairs}
+    assert everywhere | {f"reference/{name}" for name in everywhere} | {"changes.json"} <= set(said["files"])
+    changes = json.loads((folder / "changes.json").read_text())
+    assert set(changes["important_parts"]) == set(changes["circuits"]) == {"id_test", "new_colors"}
+    for name, row in changes["figures"].items():
+        assert row["model"] == said["figures"][name]
+        assert row["change"] == pytest.approx(row["model"] - row["reference"])
+    assert any(row["change"] for row in changes["figures"].values())
+
+
+def test_end_of_training_is_analysed_and_logged(tmp_path: Path) -> None:
+    log = CSVLogger(tmp_path)
+    fit(policy(), data(), tmp_path, analysis(on="fit_end"), max_steps=2, logger=log)
+    assert manifest(tmp_path)["step"] == 2
+    with Path(log.log_dir, "metrics.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert float(last["circuits/ablation/id_test/accuracy"]) >= 0
+
+
+def test_epochs_are_counted_and_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    fit(policy(), data(), tmp_path, analysis(on="every_n_epochs", every_n_epochs=2), max_epochs=3)
+    assert [path.name for path in (tmp_path / "circuits").iterdir()] == ["epoch_001"]
+    fit(policy(), data(), tmp_path / "dry", analysis(on="fit_end"), fast_dev_run=True)
+    assert not (tmp_path / "dry" / "circuits").exists()
+
+
+def test_adapters_are_part_of_what_is_analysed(tmp_path: Path) -> None:
+    """Adapters that change the answers change the figures, and stay where they are."""
+    module = policy(lora=Lora(r=2))
+    plain = outcome(tmp_path / "plain", module)
+    with torch.no_grad():
+        for name, value in module.lm.named_parameters():
+            if "lora_B" in name:
+                value.fill_(0.3)
+    changed = outcome(tmp_path / "changed", module)
+    assert any("lora_B" in name for name, _ in module.lm.named_parameters())
+    assert changed["circuits/patching/id_test/recovery"] != plain["circuits/patching/id_test/recovery"]
+
+
+def test_one_failing_analysis_stops_the_run_or_is_written_down(tmp_path: Path) -> None:
+    """Probes of more places than there are fail; the others are written all the same."""
+    settings = replace(QUICK, probes=ProbeSettings(places=("card9_value",)))
+    with pytest.raises(UserError, match="CircuitAnalysis: probes: no place is named 'card9_value'"):
+        outcome(tmp_path / "strict", analyses=("probes", "ablation"), settings=settings)
+    metrics = outcome(tmp_path / "lenient", analyses=("probes", "ablation"), settings=settings, strict=False)
+    assert "circuits/ablation/id_test/accuracy" in metrics
+    for name in ("strict", "lenient"):
+        said = manifest(tmp_path / name)
+        assert set(said["errors"]) == {"probes"}
+        assert "ablation.csv" in said["files"]
+
+
+def test_layers_reach_the_analyses_that_name_none(tmp_path: Path) -> None:
+    own = replace(QUICK, ablation=AblationSettings(("heads",), layers=(0,)))
+    outcome(tmp_path, layers=(1,), settings=own)
+    for name, expected in (("ablation.csv", "0"), ("id_test/patching.csv", "1")):
+        with (tmp_path / "circuits" / name).open() as file:
+            assert {row["layer"] for row in csv.DictReader(file)} == {expected}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"analyses": ("patchin",)}, r"no analysis 'patchin'; did you mean 'patching'\?"),
+        ({"analyses": ()}, "number of analyses is 0"),
+        ({"splits": ()}, "number of splits is 0"),
+        ({"examples": 0}, "examples is 0"),
+        ({"every_n_epochs": 0}, "every_n_epochs is 0"),
+    ],
+)
+def test_settings_out_of_range(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        analysis(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"layers": (2,)}, "the model has layers 0 to 1"),
+        ({"splits": ("id_tset",)}, "did you mean 'id_test'"),
+        (
+            {"analyses": ("sae",), "settings": replace(QUICK, sae=ResidualSAESettings("blocks.2.hook_resid_pre"))},
+            "near",
+        ),
+    ],
+)
+def test_what_the_model_or_the_task_lacks_is_said_before_training(
+    settings: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=said):
+        fit(policy(), data(), tmp_path, analysis(on="fit_end", **settings), max_steps=1)
+    assert not (tmp_path / "circuits").exists()
+    with pytest.raises(UserError, match=said):
+        outcome(tmp_path, **settings)
+
+
+def test_a_task_without_pairs_can_be_ablated_only(tmp_path: Path) -> None:
+    module = SFTModule(sizes(layers=2), tokenizer_folder(tmp_path))
+    with pytest.raises(UserError, match="TinyTask offers no contrast pairs"):
+        outcome(tmp_path, module, TinyTask(), splits=("test",))
+    metrics = outcome(tmp_path, module, TinyTask(), splits=("test",), analyses=("ablation",))
+    assert "circuits/ablation/test/accuracy" in metrics
+    with pytest.raises(UserError, match="name nothing to probe for"):
+        outcome(tmp_path, module, TinyTask(), splits=("test",), analyses=("probes",))
+
+
+def test_a_reference_of_another_model_is_refused(tmp_path: Path) -> None:
+    fit(policy(), data(), tmp_path, max_steps=1, enable_checkpointing=True)
+    (path,) = tmp_path.rglob("*.ckpt")
+    other = SFTModule(sizes(layers=2), tokenizer_folder(tmp_path))
+    with pytest.raises(UserError, match="the tokenizer of reference"):
+        outcome(tmp_path, other, TinyTask(), splits=("test",), analyses=("ablation",), reference=str(path))
+    with pytest.raises(UserError, match=r"no checkpoint at 'none.ckpt'"):
+        outcome(tmp_path, reference="none.ckpt")
+    module = policy()
+    module.source.model.layers = 3  # type: ignore[union-attr]
+    with pytest.raises(UserError, match="parts can be compared only one by one"):
+        outcome(tmp_path, module, reference=str(path))
+
+
+def test_a_model_that_cannot_be_opened_up(tmp_path: Path) -> None:
+    config = CTRLConfig(vocab_size=300, n_positions=128, n_embd=16, dff=32, n_layer=1, n_head=2)
+    CTRLLMHeadModel(config).save_pretrained(tmp_path / "ctrl")
+    module = SFTModule(str(tmp_path / "ctrl"), tokenizer_folder(tmp_path))
+    with pytest.raises(UserError, match="no circuit analysis of a CTRLLMHeadModel"):
+        outcome(tmp_path, module, TinyTask(), splits=("test",), analyses=("ablation",))
+
+
+def test_a_module_without_a_language_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="CircuitAnalysis needs a language model; SAEModule has none"):
+        outcome(tmp_path, SAEModule())
