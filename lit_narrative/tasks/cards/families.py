@@ -4,7 +4,8 @@ A name says all of its rule: ``red_minus_blue``, ``sum_greater_than_4``, ``red_g
 colour and any threshold will do, so that pools of rules are lists of names. The rewordings of a rule are of two sets
 without a sentence in common: one that training may use, one that only tests use. Both recombine a small vocabulary.
 The usual sentences of different shapes share few words, and the colours fill gaps in them: a model can learn to tell
-rules apart without reading the colours, and measuring whether it did is what the game is for.
+rules apart without reading the colours, and measuring whether it did is what the game is for. A rewording keeps a word
+or two of the usual sentence, so that a policy that explores has something to go by.
 """
 
 import functools
@@ -82,13 +83,13 @@ FAMILIES = (
         "{a}_minus_{b}",
         _difference,
         Wordings(
-            "total of {a} cards minus total of {b} cards",
+            "total of all {a} cards minus total of all {b} cards",
             (
-                "take the {a} total minus the {b} total",
-                "{a} counts up and {b} counts down",
-                "start from the sum of {a} and remove the sum of {b}",
+                "points of {a} minus points of {b}",
+                "gain the {a} cards and lose the {b} cards",
+                "{a} total up and {b} total down",
             ),
-            ("the sum of {a} minus the sum of {b}", "start from the {a} total and subtract the {b} total"),
+            ("gain points of {a} and lose points of {b}", "the {a} total minus the {b} total"),
         ),
     ),
     Family(
@@ -97,11 +98,11 @@ FAMILIES = (
         Wordings(
             "sum odd numbers then subtract even numbers",
             (
-                "take the odd total minus the even total",
-                "odd counts up and even counts down",
-                "start from the sum of odd and remove the sum of even",
+                "points of odd minus points of even",
+                "sum the odd then cut the even",
+                "odd numbers up and even numbers down",
             ),
-            ("the sum of odd minus the sum of even", "start from the odd total and subtract the even total"),
+            ("gain points of odd and lose points of even", "the odd then cut the even"),
         ),
     ),
     Family(
@@ -110,11 +111,11 @@ FAMILIES = (
         Wordings(
             "sum even numbers then subtract odd numbers",
             (
-                "take the even total minus the odd total",
-                "even counts up and odd counts down",
-                "start from the sum of even and remove the sum of odd",
+                "points of even minus points of odd",
+                "sum the even then cut the odd",
+                "even numbers up and odd numbers down",
             ),
-            ("the sum of even minus the sum of odd", "start from the even total and subtract the odd total"),
+            ("gain points of even and lose points of odd", "the even then cut the odd"),
         ),
     ),
     Family(
@@ -123,11 +124,11 @@ FAMILIES = (
         Wordings(
             "add every value greater than {k}",
             (
-                "take the total of values over {k}",
-                "values over {k} count up",
-                "remove values up to {k} and take the sum",
+                "add what is over {k}",
+                "every value over {k} counts",
+                "values greater than {k} give the answer",
             ),
-            ("the sum of values over {k}", "start from the total and remove values up to {k}"),
+            ("add values over {k}", "what is greater than {k} counts"),
         ),
     ),
     Family(
@@ -136,11 +137,11 @@ FAMILIES = (
         Wordings(
             "add every value at most {k}",
             (
-                "take the total of values up to {k}",
-                "values up to {k} count up",
-                "remove values over {k} and take the sum",
+                "add what is up to {k}",
+                "every value up to {k} counts",
+                "values at most {k} give the answer",
             ),
-            ("the sum of values up to {k}", "start from the total and remove values over {k}"),
+            ("add values up to {k}", "what is at most {k} counts"),
         ),
     ),
     Family(
@@ -149,11 +150,11 @@ FAMILIES = (
         Wordings(
             "add every {a} value greater than {k}",
             (
-                "take the total of {a} over {k}",
-                "{a} over {k} counts up",
-                "start from the sum of {a} and remove {a} up to {k}",
+                "add what is {a} over {k}",
+                "every {a} value over {k} counts",
+                "{a} values greater than {k} give the answer",
             ),
-            ("the sum of {a} over {k}", "start from the {a} total and remove {a} up to {k}"),
+            ("add {a} values over {k}", "what is {a} greater than {k} counts"),
         ),
     ),
     Family(
@@ -162,11 +163,11 @@ FAMILIES = (
         Wordings(
             "add every {a} value at most {k}",
             (
-                "take the total of {a} up to {k}",
-                "{a} up to {k} counts up",
-                "start from the sum of {a} and remove {a} over {k}",
+                "add what is {a} up to {k}",
+                "every {a} value up to {k} counts",
+                "{a} values at most {k} give the answer",
             ),
-            ("the sum of {a} up to {k}", "start from the {a} total and remove {a} over {k}"),
+            ("add {a} values up to {k}", "what is {a} at most {k} counts"),
         ),
     ),
     Family(
@@ -175,13 +176,13 @@ FAMILIES = (
         Wordings(
             "add all values and answer BIG above {k} and SMALL otherwise",
             (
-                "take the total and answer BIG over {k} and SMALL up to {k}",
-                "answer SMALL for a sum up to {k} and BIG otherwise",
+                "add all and answer BIG over {k} and SMALL up to {k}",
+                "answer SMALL for a total up to {k} and BIG otherwise",
                 "BIG for a total above {k} and SMALL otherwise",
             ),
             (
-                "answer BIG for a sum over {k} and SMALL otherwise",
-                "take the sum and answer SMALL up to {k} and BIG above",
+                "answer BIG for a total over {k} and SMALL otherwise",
+                "add all values and answer SMALL up to {k} and BIG above",
             ),
         ),
     ),

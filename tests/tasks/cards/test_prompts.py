@@ -9,7 +9,7 @@ from tests.tasks.cards.hands import HAND, given
 
 def test_the_layout() -> None:
     row = example(given("red_minus_blue", [Card("RED", 3), Card("BLUE", 9)]), "running_total", 0)
-    assert row.prompt == "Rule: total of RED cards minus total of BLUE cards\nCards:\nRED 3\nBLUE 9\n\nAnswer:"
+    assert row.prompt == "Rule: total of all RED cards minus total of all BLUE cards\nCards:\nRED 3\nBLUE 9\n\nAnswer:"
     assert row.completion == " 3 -6 ; -6"
 
 
