@@ -5,9 +5,17 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import MistralConfig, PreTrainedModel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoConfig,
+    MistralConfig,
+    MptConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
-from lit_narrative.lm.hidden import completion_states, shared_prompts
+from lit_narrative.lm.hidden import completion_states, shared_prompts, shares_rightly
 from lit_narrative.lm.load import Lora, add_lora, base_lm, build_lm
 from lit_narrative.lm.logprobs import CompletionBatch, completion_batch, score_completions
 from tests.helpers import ARCHITECTURES, tiny_lm
@@ -26,7 +34,9 @@ def group(prompts: list[list[int]], lengths: list[int] = LENGTHS, seed: int = 0)
 
 
 def model(architecture: str) -> PreTrainedModel:
-    return tiny_lm(architecture, scale=3).double()
+    lm = tiny_lm(architecture, scale=3).double()
+    assert shares_rightly(lm)  # tried here, so that positions are counted without it
+    return lm
 
 
 def states(lm: PreTrainedModel, batch: CompletionBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:
@@ -100,8 +110,8 @@ def test_a_batch_taken_apart() -> None:
     assert shared_prompts(*completion_batch([[5, 6]] * 2, long)) is None  # 2 + 2 x 39 positions for 2 x 42: no use
     apart = shared_prompts(*completion_batch([[5, 6, 7]] * 3 + [[5, 6]] * 3, [[20], [21, 22], [23]] * 2))
     assert apart is not None
-    assert sorted(map(tuple, apart.prompts.tolist())) == [(5, 6, 0), (5, 6, 7)]
-    assert apart.lengths.tolist() == [3, 3, 3, 2, 2, 2]
+    assert sorted(map(tuple, apart.prompts.tolist())) == [(0, 5, 6), (5, 6, 7)]
+    assert apart.mask[apart.owner].sum(1).tolist() == [3, 3, 3, 2, 2, 2]
     assert apart.completions[apart.targets].tolist() == [20, 21, 22, 23, 20, 21, 22, 23]
 
 
@@ -130,6 +140,49 @@ def test_where_sharing_is_impossible_or_useless_every_row_is_read_whole(case: st
     assert positions == batch.ids.numel()
     if case != "dropout":
         torch.testing.assert_close(found, row_by_row(lm, batch)[0], atol=1e-10, rtol=0)
+
+
+def by_columns() -> dict[str, PretrainedConfig]:
+    """Models that measure how far two tokens are apart by their columns."""
+    window: list[Any] = [[["global", "local"], 1]]
+    return {
+        "a local window": GPTNeoConfig(
+            vocab_size=60, hidden_size=16, num_layers=2, num_heads=2, attention_types=window, window_size=4,
+            max_position_embeddings=64, bos_token_id=0, eos_token_id=1,
+        ),
+        "alibi": MptConfig(vocab_size=60, d_model=16, n_layers=2, n_heads=2, max_seq_len=64),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", by_columns())
+def test_tokens_are_as_many_columns_apart_as_in_the_text(name: str) -> None:
+    lm = build_lm(by_columns()[name], attention="eager").eval()
+    with torch.no_grad():
+        for parameter in lm.parameters():
+            parameter.mul_(4 if parameter.ndim > 1 else 1)
+    assert shares_rightly(lm)
+    batch = completion_batch(*group(UNEVEN))
+    found, gradients, positions = states(lm, batch)
+    expected, expected_gradients = row_by_row(lm, batch)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    for parameter, value in gradients.items():
+        assert (value - expected_gradients[parameter]).norm() <= 1e-4 * expected_gradients[parameter].norm() + 1e-5
+    assert positions < batch.ids.numel()
+
+
+class Deaf(GPT2LMHeadModel):
+    """Counts its own positions, whatever it is told."""
+
+    def get_decoder(self) -> Any:
+        return lambda position_ids=None, **inputs: self.transformer(**inputs)
+
+
+def test_who_finds_something_else_behind_shared_prompts_reads_every_row_whole() -> None:
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=60, n_positions=64, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=1)
+    lm, batch = Deaf(config).eval(), completion_batch(*group(UNEVEN))
+    assert not shares_rightly(lm)
+    torch.testing.assert_close(states(lm, batch)[0], row_by_row(lm, batch)[0], atol=1e-5, rtol=0)
 
 
 def test_adapters_learn_the_same() -> None:
