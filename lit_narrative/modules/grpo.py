@@ -115,6 +115,8 @@ class GRPOModule(LanguageModule):
         self.shuffle_rewards = shuffle_rewards
         check_settings(self)
         self.reference_kind = self.reference_settings.resolve(self.loss.beta, self.lora is not None)
+        if self.reference_kind == "none":
+            self.loss.check_without_reference()
         self.weights = torch.tensor(list(rewards.values()))
         self.value_head: nn.Module | None = None
         self.reward_functions: dict[str, AnyReward] = {}

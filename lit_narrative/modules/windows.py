@@ -128,7 +128,7 @@ class Windows:
         seed = stream_seed(seed, REPLACE + again) if again else seed
         streams = [int(prompt.columns.get("index", place)) for place, prompt in enumerate(keys)]
         rollouts = module.generate(prompts, module.num_generations, seed, streams=streams)
-        scores = module.scorer.score(rollouts)
+        scores = module.scorer.score(rollouts, again=again > 0)
         failures = torch.tensor([float(scores.failures.get(name, 0)) for name in module.reward_weights])
         return rollouts, scores.values, failures
 
