@@ -68,7 +68,7 @@ class LossOutput(NamedTuple):
         loss: this micro-batch's share of the window's loss; shares are summed, never divided again.
         metrics: detached shares by TRL's names, divided by the window's totals: they sum over micro-batches and
             processes to the window's value. ``policy_loss`` is the loss without the entropy bonus, ``entropy_bonus``
-            the mean entropy over the tokens of the bonus, NaN if the window has none.
+            the mean entropy over the tokens of the bonus, left out if the window has none.
         extremes: detached ``…_min`` and ``…_max`` over completions of their own means, to be combined by minimum and
             maximum; infinite where no completion has a token, which is neutral.
     """
@@ -115,7 +115,8 @@ def policy_loss(inputs: LossInputs, window: Window, settings: LossSettings, *, e
         metrics["entropy"] = _share(inputs.entropy, step.mask, window)
         acting = step.mask if inputs.keep is None else step.mask & inputs.keep
         bonus = (inputs.entropy * acting).sum() / max(window.entropy_tokens, 1)
-        metrics["entropy_bonus"] = bonus.detach() if window.entropy_tokens else bonus.new_full((), torch.nan)
+        if window.entropy_tokens:
+            metrics["entropy_bonus"] = bonus.detach()
         loss = loss - entropy_coef * bonus if entropy_coef else loss
     return LossOutput(loss, metrics, _extremes(surrogate.averages, step.mask))
 
