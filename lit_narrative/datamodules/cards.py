@@ -136,7 +136,7 @@ class CardsData(TaskDataModule):
 
     def named_prompts(self, name: str) -> Sequence[Prompt]:
         """The prompts of a set; see :meth:`named_deals`."""
-        return _Prompts(self.named_examples(name))
+        return _CardPrompts(self.named_examples(name))
 
     def contrasts(self, split: str) -> Iterable[ContrastPair]:
         """Pairs that differ in a card or in the rule, of a set as `named_deals` knows it; ``test`` is the test set."""
@@ -217,7 +217,7 @@ class _Questions(_Examples):
         return question(self.dealt[index], self.game)
 
 
-class _Prompts(Sequence[Prompt]):
+class _CardPrompts(Sequence[Prompt]):
     """The prompts of examples, with the rest as columns."""
 
     def __init__(self, rows: Sequence[Example]) -> None:

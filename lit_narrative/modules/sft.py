@@ -1,7 +1,10 @@
 """Supervised fine-tuning: imitate the completions of a task's examples."""
 
+from typing import Any
+
 import torch
 
+from lit_narrative.lm.checkpoint import PREFIX, drop_reference
 from lit_narrative.lm.logprobs import CompletionBatch, score_completions
 from lit_narrative.modules.base import LanguageModule
 
@@ -19,3 +22,11 @@ class SFTModule(LanguageModule):
         loss = -score_completions(self.lm, batch).logprobs.mean()
         self.log("loss", loss, prog_bar=True, batch_size=len(batch.ids))
         return loss
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the policy alone from a checkpoint of reinforcement learning, not its reference or value head."""
+        state = checkpoint["state_dict"]
+        drop_reference(state)
+        for name in [name for name in state if not name.startswith(PREFIX)]:
+            del state[name]
+        super().on_load_checkpoint(checkpoint)

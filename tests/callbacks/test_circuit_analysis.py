@@ -25,8 +25,11 @@ from lit_narrative.errors import UserError
 from lit_narrative.lm.load import Lora, ScratchModel
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.lm.tokens import TrainedTokenizer
+from lit_narrative.modules.grpo import GRPOModule
+from lit_narrative.modules.reference import ReferenceSettings
 from lit_narrative.modules.sae import SAEModule
 from lit_narrative.modules.sft import SFTModule
+from lit_narrative.rl.loss_settings import LossSettings
 from lit_narrative.shipped import shipped_configs
 from lit_narrative.tasks.cards.game import CardGame
 from tests.helpers import TinyTask, fit, sizes, tokenizer_folder, trainer, weights
@@ -257,3 +260,24 @@ def test_a_model_that_cannot_be_opened_up(tmp_path: Path) -> None:
 def test_a_module_without_a_language_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="CircuitAnalysis needs a language model; SAEModule has none"):
         outcome(tmp_path, SAEModule())
+
+
+def test_a_checkpoint_of_reinforcement_is_analysed_by_its_policy(tmp_path: Path) -> None:
+    """It holds a reference as well, which is of no use here."""
+    fit(policy(), data(), tmp_path, max_steps=1, enable_checkpointing=True)
+    (start,) = tmp_path.rglob("*.ckpt")
+    learner = GRPOModule(
+        model=str(start),
+        rewards={"correct": 1.0},
+        num_generations=2,
+        sampling=SamplingParams(2),
+        loss=LossSettings(beta=0.1),
+        reference=ReferenceSettings(kind="copy"),
+    )
+    fit(learner, data(), tmp_path / "rl", max_steps=1, enable_checkpointing=True)
+    (path,) = (tmp_path / "rl").rglob("*.ckpt")
+    assert any(name.startswith("reference.") for name in torch.load(path, weights_only=True)["state_dict"])
+    runner = trainer(tmp_path, analysis(reference=str(start)))
+    runner.test(policy(), data(), ckpt_path=str(path), verbose=False)
+    assert manifest(tmp_path)["checkpoint"] == str(path)
+    assert (tmp_path / "circuits" / "changes.json").exists()
