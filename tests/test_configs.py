@@ -19,13 +19,14 @@ QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=
 
 @pytest.fixture(scope="module")
 def warm_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the checkpoint that other configurations begin from, after two steps on few worlds."""
+    """A folder with the checkpoints that other configurations begin from, after two steps on few rows."""
     folder = tmp_path_factory.mktemp("run")
     small = ["--trainer.max_steps=2", "--trainer.val_check_interval=2", "--trainer.limit_val_batches=0"]
     data = ["--data.train_size=64", "--model.tokenizer.sample=64", "--model.tokenizer.vocab_size=300"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         main(["fit", "--config", "storyworld/sft", *QUIET, *small, *data, "--model.model.positions=2048"])
+        main(["fit", "--config", "cards/sft", *QUIET, *small, "--data.train_size=256"])
     return folder
 
 

@@ -54,6 +54,7 @@ def settings() -> list[str]:
         "ScoringSettings",
         "ValueSettings",
         "Skew",
+        "CardGame",
         "VerifierConfig",
         "Limits",
         "FeatureQualitySettings",
