@@ -19,6 +19,17 @@ from transformers import AttentionInterface, Cache, PreTrainedModel
 from lit_narrative.lm.cache import BufferedLayer, plain_attention
 
 NAME = "lit_narrative_grouped"
+# What attention functions are handed and one new token a row, without dropout, has no use for.
+HARMLESS = {
+    "cache_position",
+    "dropout",
+    "is_causal",
+    "output_attentions",
+    "output_hidden_states",
+    "output_router_logits",
+    "position_ids",
+    "use_cache",
+}
 
 
 def can_group(base: PreTrainedModel) -> bool:
@@ -98,11 +109,17 @@ def grouped_attention(
         attention_mask: None: a row sees all of its own tokens.
         groups: the prompts.
         scaling: of the products; default: 1 / sqrt(D).
-        **kwargs: what else the library hands over; nothing that matters without dropout.
+        **kwargs: what else the library hands over.
 
     Returns:
         (R, 1, H g, D), and no weights.
+
+    Raises:
+        NotImplementedError: the model wants more of its attention than this.
     """
+    given = {"attention_mask": attention_mask, **kwargs}
+    if wanted := [name for name, value in given.items() if value is not None and name not in HARMLESS]:
+        raise NotImplementedError(f"grouped attention does not know {', '.join(wanted)}")
     prompt = groups.prompts[module.layer_idx]  # type: ignore[index]
     assert prompt.keys is not None and prompt.values is not None
     rows, heads = key.shape[:2]

@@ -5,7 +5,15 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.pytorch_utils import Conv1D
 
 from lit_narrative.errors import UserError
@@ -129,6 +137,8 @@ def load_lm(name: str, *, dtype: Dtype = "float32", attention: Attention = "sdpa
             f"no causal language model at '{name}' ({reason}); give a hub name, a folder with config.json and "
             "weights, a .ckpt file of this package, or sizes such as `model: {architecture: llama, layers: 2}`"
         ) from error
+    if (stops := getattr(lm.generation_config, "eos_token_id", None)) is not None:
+        lm.config.eos_token_id = stops  # checkpoints keep the config alone
     return use_faster_modules(lm)
 
 
@@ -167,6 +177,13 @@ def base_lm(lm: nn.Module) -> PreTrainedModel:
     if isinstance(lm, PreTrainedModel):
         return lm
     return lm.get_base_model()  # type: ignore[operator,no-any-return]
+
+
+def end_ids(lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Every id that ends a completion: the tokenizer's, then what else the model stops at."""
+    stops = getattr(base_lm(lm).generation_config, "eos_token_id", None)
+    others = stops if isinstance(stops, list) else [stops]
+    return list(dict.fromkeys(stop for stop in (tokenizer.eos_token_id, *others) if stop is not None))
 
 
 def max_positions(lm: nn.Module) -> int | None:

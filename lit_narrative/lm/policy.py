@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lit_narrative.errors import UserError
 from lit_narrative.files import whole_folder
 from lit_narrative.lm.checkpoint import read_language_model, restore_language_model
+from lit_narrative.lm.hidden import shares_rightly
 from lit_narrative.lm.load import (
     Attention,
     Dtype,
@@ -23,6 +24,7 @@ from lit_narrative.lm.load import (
     scratch_config,
 )
 from lit_narrative.lm.logprobs import check_output_layer
+from lit_narrative.lm.sampler import check_decoding
 from lit_narrative.lm.tokens import TrainedTokenizer, load_tokenizer, train_tokenizer
 from lit_narrative.seeds import run_seed
 
@@ -81,6 +83,8 @@ class PolicySource:
         """Check that the two belong together; memory savings and adapters come on top."""
         check_vocabulary(lm, len(tokenizer))
         check_output_layer(lm.eval())
+        check_decoding(lm)
+        shares_rightly(lm)  # found out here, before anything is hooked into the model
         if self.gradient_checkpointing:
             lm.gradient_checkpointing_enable()
         return (add_lora(lm, self.lora) if self.lora else lm), tokenizer

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import nn
-from transformers import Cache, PreTrainedTokenizerBase
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.logits_process import (
     LogitsProcessor,
     TemperatureLogitsWarper,
@@ -24,7 +24,8 @@ from transformers.generation.logits_process import (
 from lit_narrative.errors import UserError
 from lit_narrative.lm.cache import decoding_cache, select_rows
 from lit_narrative.lm.grouped import Groups, can_group, grouped
-from lit_narrative.lm.load import base_lm
+from lit_narrative.lm.load import base_lm, end_ids
+from lit_narrative.lm.trial import NEW_TOKENS, PROMPTS, ROWS, alike, once, too_short
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.views import Prompt
 
@@ -133,9 +134,10 @@ class LoopSampler:
     ) -> list[Rollout]:
         """Complete every request; the model should be in evaluation mode."""
         rollouts: list[Rollout] = []
-        first_group = 0
+        first_group, ends, base = 0, end_ids(lm, tokenizer), base_lm(lm)
+        shares = can_group(base) and groups_rightly(base)
         for lot in _lots(requests, self.rows):
-            rollouts += _rollouts(tokenizer, lot, _decode(lm, tokenizer.eos_token_id, lot, params), first_group)
+            rollouts += _rollouts(tokenizer, lot, _decode(lm, ends, lot, params, shares), ends, first_group)
             first_group += len(lot)
         return rollouts
 
@@ -157,6 +159,7 @@ def _rollouts(
     tokenizer: PreTrainedTokenizerBase,
     requests: Sequence[Request],
     decoded: "_Decoded",
+    ends: Sequence[int],
     first_group: int,
 ) -> list[Rollout]:
     completions = [ids[:n] for ids, n in zip(decoded.ids, decoded.lengths.tolist(), strict=True)]
@@ -167,7 +170,7 @@ def _rollouts(
             prompt_ids=torch.tensor(request.ids),
             completion_ids=ids.clone(),
             logprobs=logprobs[: len(ids)].clone(),
-            finished=bool(ids[-1] == tokenizer.eos_token_id),
+            finished=int(ids[-1]) in ends,
             text=text,
             prompt=request.prompt.text,
             columns=request.prompt.columns,
@@ -185,26 +188,28 @@ class _Decoded(NamedTuple):
     lengths: torch.Tensor
 
 
-def _decode(lm: nn.Module, eos: int, requests: Sequence[Request], params: SamplingParams) -> _Decoded:
-    """Sample all completions of ``requests`` side by side."""
+def _decode(
+    lm: nn.Module, ends: Sequence[int], requests: Sequence[Request], params: SamplingParams, shares: bool
+) -> _Decoded:
+    """Sample all completions of ``requests`` side by side, those of a group behind one prompt if ``shares``."""
     base, device = base_lm(lm), next(lm.parameters()).device
     prefix = _Prefix(requests, params.max_new_tokens, device)
     noise = uniforms([seed for request in requests for seed in request.seeds], params.max_new_tokens).to(device)
     warp = _warper(params)
-    shares = len(prefix.owner) > len(requests) and can_group(base)
+    shares = shares and len(prefix.owner) > len(requests)
     cache = decoding_cache(base, prefix.width + (0 if shares else params.max_new_tokens))
     logits = prefix.read(lm, cache)[prefix.owner]
     past = _SharedPast(prefix, cache) if shares else _OwnPast(prefix, cache)
 
     count, steps = noise.shape
-    ids = torch.full((count, steps), eos, device=device)
+    ids, stops = torch.zeros(count, steps, dtype=torch.long, device=device), torch.tensor(ends, device=device)
     logprobs = torch.zeros(count, steps, device=device, dtype=torch.float32)
     rows, alive = torch.arange(count, device=device), torch.ones(count, dtype=torch.bool, device=device)
     with grouped(base) if shares else nullcontext():
         for step in range(steps):
             tokens, ids_logprobs = pick(warp(logits.float()), noise[:, step])
             ids[rows, step], logprobs[rows, step] = tokens, ids_logprobs
-            alive &= tokens != eos
+            alive &= (tokens[:, None] != stops).all(1)
             living = int(alive.sum())
             if living == 0 or step + 1 == steps:
                 break
@@ -213,7 +218,7 @@ def _decode(lm: nn.Module, eos: int, requests: Sequence[Request], params: Sampli
                 past.select(keep)
                 rows, tokens, alive, noise = rows[keep], tokens[keep], alive[keep], noise[keep]
             logits = lm(input_ids=tokens[:, None], use_cache=True, **past.inputs(step)).logits[:, -1]
-    unfinished = (ids != eos).cumprod(1).sum(1)  # tokens before the first end
+    unfinished = (ids[..., None] != stops).all(-1).cumprod(1).sum(1)  # tokens before the first end
     if not logprobs.isfinite().all():
         raise UserError("the policy's logits are not finite: it has diverged; lower model.lr or use a wider precision")
     return _Decoded(ids.cpu(), logprobs.cpu(), (unfinished + 1).clamp(max=steps).cpu())
@@ -308,6 +313,56 @@ class _SharedPast:
         return {"past_key_values": self.groups.cache, "groups": self.groups, "position_ids": positions}
 
 
+def _decode_trial(base: PreTrainedModel, shares: bool) -> _Decoded:
+    """The completions of a trial; no end among them."""
+    requests = [Request(Prompt(""), ids, [ROWS * n + m for m in range(ROWS)]) for n, ids in enumerate(PROMPTS)]
+    return _decode(base, [], requests, SamplingParams(NEW_TOKENS), shares)
+
+
+@once
+def groups_rightly(base: PreTrainedModel) -> bool:
+    """Whether ``base`` decodes groups behind one copy of their prompt as it does rows of their own, by trial."""
+    shared, own = _decode_trial(base, True), _decode_trial(base, False)
+    return torch.equal(shared.ids, own.ids) and alike(shared.logprobs, own.logprobs, own.logprobs.std(), base.dtype)
+
+
+@torch.no_grad()
+def check_decoding(lm: nn.Module) -> None:
+    """Refuse an architecture that this sampler cannot read token by token, and try how to sample from any other.
+
+    Args:
+        lm: a transformers causal LM in evaluation mode, with or without adapters.
+
+    Raises:
+        UserError: if decoding fails, or its log-probabilities are not those of the whole text.
+    """
+    base = base_lm(lm)
+    if too_short(base):
+        return
+    try:
+        problem = "" if _decodes_rightly(base) else "its log-probabilities are not those of the text read at once"
+    except Exception as error:  # architectures trip over anything here
+        problem = next(iter(str(error).splitlines()), type(error).__name__)
+    if problem:
+        raise UserError(
+            f"models of type '{base.config.model_type}' cannot be sampled from here, token by token behind a cache "
+            f"({problem}); choose another model"
+        )
+    if can_group(base):
+        groups_rightly(base)
+
+
+def _decodes_rightly(base: PreTrainedModel) -> bool:
+    decoded = _decode_trial(base, False)
+    right, spreads = [], []
+    for prompt, completions in zip(PROMPTS, decoded.ids.to(base.device).split(ROWS), strict=True):
+        ids = torch.cat([completions.new_tensor([prompt] * ROWS), completions], dim=1)
+        logits = base(input_ids=ids, use_cache=False).logits[:, -NEW_TOKENS - 1 : -1].float()
+        right.append(torch.log_softmax(logits, -1).gather(-1, completions[..., None]).squeeze(-1))
+        spreads.append(logits.std(-1).mean())
+    return alike(decoded.logprobs, torch.cat(right).cpu(), torch.stack(spreads).mean().cpu(), base.dtype)
+
+
 class HFSampler:
     """``transformers.generate``, one completion at a time: what :class:`LoopSampler` is tested against."""
 
@@ -316,31 +371,33 @@ class HFSampler:
         self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request], params: SamplingParams
     ) -> list[Rollout]:
         """Complete every request; seeds drive the library's own random draws."""
-        base, rollouts = base_lm(lm), []
+        base, ends, rollouts = base_lm(lm), end_ids(lm, tokenizer), []
         for group, request in enumerate(requests):
             ids = torch.tensor([request.ids], device=next(lm.parameters()).device)
             for seed in request.seeds:
                 with torch.random.fork_rng():
                     torch.manual_seed(seed)
                     output = base.generate(  # type: ignore[operator]
-                        ids, attention_mask=torch.ones_like(ids), **_generate_options(params, tokenizer)
+                        ids, attention_mask=torch.ones_like(ids), **_generate_options(params, tokenizer, ends)
                     )
                 completion = output.sequences[:, ids.shape[1] :].cpu()
                 scores = torch.stack([torch.log_softmax(s.float(), -1)[0] for s in output.scores]).cpu()
                 decoded = _Decoded(completion, scores.gather(1, completion.T).T, torch.tensor([completion.shape[1]]))
                 single = Request(request.prompt, request.ids, (seed,))
-                rollouts += _rollouts(tokenizer, [single], decoded, group)
+                rollouts += _rollouts(tokenizer, [single], decoded, ends, group)
         return rollouts
 
 
-def _generate_options(params: SamplingParams, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def _generate_options(
+    params: SamplingParams, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]
+) -> dict[str, Any]:
     return {
         "do_sample": True,
         "temperature": params.temperature,
         "top_k": params.top_k,
         "top_p": params.top_p,
         "max_new_tokens": params.max_new_tokens,
-        "eos_token_id": tokenizer.eos_token_id,
+        "eos_token_id": list(ends),
         "pad_token_id": tokenizer.pad_token_id,
         "return_dict_in_generate": True,
         "output_scores": True,

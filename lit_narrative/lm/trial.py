@@ -7,6 +7,8 @@ from weakref import WeakKeyDictionary
 import torch
 from transformers import PreTrainedModel
 
+from lit_narrative.lm.load import max_positions
+
 # Two prompts of unequal length, and how many tokens each of their completions has.
 PROMPTS, ROWS, NEW_TOKENS = ((1, 2, 3, 4), (5, 6)), 2, 3
 LENGTH = 4 + NEW_TOKENS
@@ -15,20 +17,29 @@ Trial = Callable[[PreTrainedModel], bool]
 
 
 def once(trial: Trial) -> Trial:
-    """Make ``trial`` run on a model object when it is first asked for, without gradient; errors count as failing."""
+    """Make ``trial`` run on a model object when it is first asked for.
+
+    It runs without gradient and autocast; the model should be in evaluation mode. An error counts as failing, and so
+    does a model too short for it.
+    """
     known: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 
     @wraps(trial)
     def remembered(base: PreTrainedModel) -> bool:
         if base not in known:
             try:
-                with torch.no_grad():
-                    known[base] = trial(base)
+                with torch.no_grad(), torch.autocast(base.device.type, enabled=False):
+                    known[base] = not too_short(base) and trial(base)
             except Exception:  # architectures trip over anything here; the plain way is left
                 known[base] = False
         return known[base]
 
     return remembered
+
+
+def too_short(base: PreTrainedModel) -> bool:
+    """Whether ``base`` cannot read what a trial has it read."""
+    return (max_positions(base) or LENGTH) < LENGTH
 
 
 def alike(found: torch.Tensor, expected: torch.Tensor, spread: torch.Tensor, dtype: torch.dtype) -> bool:

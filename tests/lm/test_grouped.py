@@ -87,6 +87,17 @@ def test_the_text_is_that_of_rows_with_prompts_of_their_own(name: str) -> None:
         torch.testing.assert_close(a.logprobs, b.logprobs, atol=1e-5, rtol=0)
 
 
+def test_wishes_that_this_attention_does_not_know_are_refused() -> None:
+    groups = Groups(Cache(layers=[filled(3, 4, seed=0)]), MASKS["one length"], OWNER, TOKENS)
+    block, rows = nn.Module(), torch.zeros(len(OWNER), HEADS, 1, WIDTH)
+    block.layer_idx = 0  # type: ignore[assignment]
+    grouped_attention(block, rows, rows, rows, None, groups=groups, dropout=0.0, sliding_window=None)
+    with pytest.raises(NotImplementedError, match="sliding_window"):
+        grouped_attention(block, rows, rows, rows, None, groups=groups, sliding_window=4)
+    with pytest.raises(NotImplementedError, match="attention_mask"):
+        grouped_attention(block, rows, rows, rows, torch.zeros(1), groups=groups)
+
+
 def test_adapters_sample_this_way_too() -> None:
     lm = add_lora(tiny_lm(scale=3, vocabulary=30), Lora(r=2)).eval()
     torch.manual_seed(0)

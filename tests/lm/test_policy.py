@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.load import Lora
+from lit_narrative.lm.checkpoint import store_language_model
+from lit_narrative.lm.load import Lora, end_ids
 from lit_narrative.lm.policy import PolicySource
 from lit_narrative.lm.tokens import TrainedTokenizer
 from tests.helpers import TEXTS, VOCABULARY, sizes, tiny_lm, tokenizer, tokenizer_folder
@@ -78,3 +79,14 @@ def test_what_comes_on_top(tmp_path: Path) -> None:
     assert any("lora_" in name for name, _ in lm.named_parameters())
     assert lm.get_base_model().dtype == torch.bfloat16
     assert lm.is_gradient_checkpointing
+
+
+def test_every_end_of_a_loaded_model_outlives_a_checkpoint(tmp_path: Path) -> None:
+    lm = tiny_lm()
+    lm.generation_config.eos_token_id = [1, 7]
+    lm.save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    found, words = replace(SCRATCH, model=str(tmp_path), tokenizer=None).build(tmp_path / "unused")
+    checkpoint: dict[str, object] = {"state_dict": {}}
+    store_language_model(checkpoint, found, words)
+    assert [end_ids(*policy) for policy in ((found, words), SCRATCH.restore(checkpoint))] == [[1, 7], [1, 7]]

@@ -7,12 +7,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
-from transformers import MistralConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, MistralConfig, OpenAIGPTConfig, PreTrainedModel
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.load import build_lm
+from lit_narrative.lm.grouped import can_group
+from lit_narrative.lm.load import build_lm, end_ids
 from lit_narrative.lm.logprobs import completion_batch, score_completions
-from lit_narrative.lm.sampler import HFSampler, LoopSampler, Request, SamplingParams, pick, uniforms
+from lit_narrative.lm.sampler import (
+    HFSampler,
+    LoopSampler,
+    Request,
+    SamplingParams,
+    check_decoding,
+    groups_rightly,
+    pick,
+    uniforms,
+)
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.views import Prompt
 from tests.helpers import ARCHITECTURES, PROMPTS, requests, tiny_lm, tokenizer
@@ -135,6 +145,82 @@ def test_ends_and_lengths(architecture: str, limit: int) -> None:
         assert END not in ids[:-1]
         assert rollout.finished == (ids[-1] == END)
         assert rollout.finished or len(ids) == limit
+
+
+def test_any_end_of_the_model_ends_a_completion() -> None:
+    lm = quick_to_end()
+    assert end_ids(lm, tokenizer()) == [END]
+    lm.generation_config.eos_token_id = [7, END]
+    assert end_ids(lm, tokenizer()) == [END, 7]
+    rollouts = sample(lm, small_requests(100), SamplingParams(12))
+    last = [int(rollout.completion_ids[-1]) for rollout in rollouts]
+    assert {END, 7} < set(last)
+    for rollout, token in zip(rollouts, last, strict=True):
+        assert not {END, 7} & set(rollout.completion_ids[:-1].tolist())
+        assert rollout.finished == (token in (END, 7))
+        assert rollout.finished or len(rollout.completion_ids) == 12
+    greedy = SamplingParams(12, top_k=1)
+    theirs = HFSampler().sample(lm, tokenizer(), small_requests(1), greedy)
+    assert completions(sample(lm, small_requests(1), greedy)) == completions(theirs)
+
+
+# They reshape heads, subtract two attentions, and call their attention in a way of their own.
+UNGROUPED: dict[str, dict[str, int]] = {
+    "deepseek_v3": {
+        "kv_lora_rank": 8, "q_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8,
+        "first_k_dense_replace": 2, "n_routed_experts": 2, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 1,
+    },
+    "diffllama": {},
+    "nemotron": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNGROUPED)
+def test_models_with_attention_of_their_own_are_not_grouped(name: str) -> None:
+    config = CONFIG_MAPPING[name](
+        vocab_size=300, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=128, initializer_range=0.2, bos_token_id=None, pad_token_id=None,
+        eos_token_id=1, **UNGROUPED[name],
+    )  # fmt: skip
+    lm = build_lm(config).eval()
+    assert can_group(lm)  # nothing says that they do not
+    check_decoding(lm)
+    assert not groups_rightly(lm)
+    rollouts = sample(lm, requests(), SamplingParams(16))
+    batch = completion_batch([r.prompt_ids for r in rollouts], [r.completion_ids for r in rollouts])
+    found = torch.cat([rollout.logprobs for rollout in rollouts])
+    torch.testing.assert_close(found, score_completions(lm, batch).logprobs, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "mistral"])
+def test_what_decodes_rightly_passes(architecture: str) -> None:
+    lm = policy(architecture)
+    check_decoding(lm)
+    assert can_group(lm) == (architecture != "mistral")
+    assert groups_rightly(lm) or architecture == "mistral"
+
+
+def test_a_model_that_cannot_read_behind_a_cache_is_refused() -> None:
+    config = OpenAIGPTConfig(vocab_size=300, n_positions=64, n_embd=16, n_layer=1, n_head=2)
+    lm = build_lm(config, attention="eager").eval()
+    with pytest.raises(UserError, match="'openai-gpt' cannot be sampled"):
+        check_decoding(lm)
+
+
+def test_a_model_whose_decoding_finds_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that counts positions of its own."""
+    lm = tiny_lm("gpt2", scale=4)
+    forward = lm.forward
+    monkeypatch.setattr(lm, "forward", lambda position_ids=None, **inputs: forward(**inputs))
+    with pytest.raises(UserError, match=r"'gpt2' cannot be sampled .*read at once"):
+        check_decoding(lm)
+
+
+def test_a_model_too_short_for_a_trial_is_sampled_in_the_plain_way() -> None:
+    lm = tiny_lm("gpt2", positions=4)
+    check_decoding(lm)
+    assert not groups_rightly(lm)
+    assert len(sample(lm, [Request(Prompt("p"), [5], [1, 2])], SamplingParams(3))) == 2
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
