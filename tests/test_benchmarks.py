@@ -65,7 +65,7 @@ def test_a_step_of_grpo_is_measured_whole(side: str, tmp_path: Path) -> None:
     for step in measured.steps:
         assert set(step.parts) == learning | {"other"}
         assert sum(step.parts.values()) == pytest.approx(step.cpu, abs=1e-3)
-    assert measured.peak > measured.imported > 0
+    assert measured.peak >= measured.imported > 0
 
 
 @pytest.mark.parametrize("side", [SLOW_OURS, THEIRS])

@@ -89,8 +89,8 @@ def test_loads_without_network_elsewhere_with_the_original_files_gone(tmp_path: 
     shutil.rmtree(made)
     subprocess.run([sys.executable, "-c", ELSEWHERE], cwd=moved.parent, check=True, timeout=120)
     found = torch.load(moved.parent / "found.pt", weights_only=True)
-    for name in jobs:
-        torch.testing.assert_close(found[name], expected[name], atol=0, rtol=0)
+    for name in jobs:  # kernels round by the alignment of memory, which differs between processes
+        torch.testing.assert_close(found[name], expected[name], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
