@@ -195,11 +195,6 @@ class GRPOModule(LanguageModule):
 
     def window(self, prompts: list[Prompt], number: int, resumed: bool) -> RolloutBatch:
         """Sample and score the completions of one window; after a kill in its middle, take it from the checkpoint."""
-        if resumed and self._window is None:
-            raise UserError(
-                "this checkpoint was saved in the middle of a window by another number of processes; resume it with as "
-                "many, or from a checkpoint at the end of a cycle"
-            )
         if not resumed:
             self._window, self.scored = self.windows.make(prompts, number)
         assert self._window is not None

@@ -90,7 +90,7 @@ def test_a_sharded_run_goes_on_exactly(runs: Runs, start: str, step: int) -> Non
 
 def test_one_process_goes_on_with_what_two_began(runs: Runs) -> None:
     if runs.job is reinforce:  # a window belongs to the processes that made it
-        with pytest.raises(UserError, match="by another number of processes"):
+        with pytest.raises(UserError, match="processes 2 -> 1"):
             runs.job(runs.folder / "alone", **runs.settings, ckpt_path=checkpoint(runs.folder / "fsdp", 1))
         return
     runs.job(runs.folder / "alone", **runs.settings, ckpt_path=checkpoint(runs.folder / "fsdp", 2))
