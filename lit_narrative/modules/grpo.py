@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from lit_narrative.errors import UserError
 from lit_narrative.lm.checkpoint import drop_reference
 from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.logprobs import CompletionBatch, TokenScores, score_completions
