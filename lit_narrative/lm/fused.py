@@ -9,6 +9,7 @@ what is saved loads anywhere.
   oneDNN, which PyTorch ships too, uses it (measured on an AMD EPYC: 2.2 times as fast, equal to rounding).
 """
 
+import os
 from typing import Any
 
 import torch
@@ -21,10 +22,14 @@ from transformers.pytorch_utils import Conv1D
 # oneDNN compiles a kernel for every shape (1.5 ms). Rows of a decoding step are few and come again and again; other
 # shapes are taken only if the product is large enough to win at once. In multiplications and additions.
 FEW_ROWS, FEW_ROWS_OPERATIONS, OPERATIONS = 256, 4e6, 3e8
+# Kernels that oneDNN keeps: batches of texts have ever new shapes, and its own limit of 1,024 let a run grow by a GiB.
+KERNELS = "64"
 
 
 def use_faster_modules(lm: PreTrainedModel) -> PreTrainedModel:
     """Swap modules of ``lm`` in place for faster ones of the same function; other types are left alone."""
+    if _AVAILABLE:  # read when oneDNN is first used
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS)
     for module in lm.modules():
         if type(module) is nn.Linear:
             module.__class__ = FastLinear
