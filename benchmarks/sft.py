@@ -9,10 +9,8 @@ both; the first steps of each are left out; medians and the median of neighbouri
 """
 
 import argparse
-import logging
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,12 +18,12 @@ from typing import Any
 import torch
 import yaml
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
 from benchmarks.rounds import Rates, alternate, print_rates
+from benchmarks.trainer import bare_trainer
 from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.lm.load import ScratchModel, build_lm, scratch_config
 from lit_narrative.lm.logprobs import CompletionBatch
@@ -76,19 +74,8 @@ def with_trainer(settings: Mapping[str, Any], folder: str, steps: int) -> Rates:
     module = SFTModule(**{**settings["model"]["init_args"], "tokenizer": f"{folder}/tokenizer"})
     watch = ClockCallback()
     given = settings["trainer"]
-    fit = Trainer(
-        default_root_dir=folder,
-        accelerator="cpu",
-        max_steps=steps,
-        gradient_clip_val=given["gradient_clip_val"],
-        log_every_n_steps=given["log_every_n_steps"],
-        logger=CSVLogger(folder),
-        callbacks=[watch],
-        limit_val_batches=0,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    options = {name: given[name] for name in ("gradient_clip_val", "log_every_n_steps")}
+    fit = bare_trainer(folder, steps, watch, **options)
     fit.fit(module, StoryworldData(**settings["data"]["init_args"]))
     assert watch.rates is not None
     return watch.rates
@@ -135,8 +122,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
     settings = yaml.safe_load(shipped_configs()["storyworld/sft"].read_text())
     with tempfile.TemporaryDirectory() as folder:
         texts = StoryworldData(**settings["data"]["init_args"]).tokenizer_texts()

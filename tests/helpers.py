@@ -14,6 +14,7 @@ from lit_narrative.datamodules.base import Split, TaskDataModule
 from lit_narrative.lm.load import ScratchModel, build_lm, scratch_config
 from lit_narrative.lm.sampler import Request
 from lit_narrative.lm.tokens import TrainedTokenizer, encode_prompt, train_tokenizer
+from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.rl.rewards import Reward
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.seeds import stream_seed
@@ -66,6 +67,12 @@ def tokenizer_folder(folder: Path) -> str:
     """The tokenizer as a folder, for ``tokenizer=``."""
     tokenizer().save_pretrained(folder / "given_tokenizer")
     return str(folder / "given_tokenizer")
+
+
+def grpo(folder: Path, kind: type[GRPOModule] = GRPOModule, **settings: Any) -> GRPOModule:
+    """A GRPO module of a tiny model that `LowTokens` rewards, with its tokenizer under ``folder``."""
+    given = {"model": sizes(), "tokenizer": tokenizer_folder(folder), "rewards": {"low": 1.0}}
+    return kind(**{**given, **settings})
 
 
 class LowTokens:

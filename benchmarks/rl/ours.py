@@ -1,18 +1,16 @@
 """Our side: the project's modules under Lightning's Trainer, as a user would run them."""
 
-import logging
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loops.optimization.automatic import Closure
 
 from benchmarks.rl.clock import OTHER, Clock
 from benchmarks.rl.shape import Shape, distinct_words, texts
+from benchmarks.trainer import bare_trainer
 from lit_narrative.datamodules.base import Split, TaskDataModule
 from lit_narrative.lm import sampler
 from lit_narrative.lm.sampler import LoopSampler, SamplingParams
@@ -25,6 +23,7 @@ from lit_narrative.rl.rollout import Rollout
 from lit_narrative.rl.scoring import RewardRunner
 from lit_narrative.views import Example, Prompt
 
+TRAINER: dict[str, Any] = {"gradient_clip_val": 1.0, "log_every_n_steps": 1}
 VERSIONS = ("lit-narrative", "lightning", "transformers", "torch")
 
 
@@ -91,7 +90,7 @@ def run_grpo(shape: Shape, folder: Path, clock: Clock) -> None:
     clock.wrap(module, "score", lambda *a, **k: "policy forward" if torch.is_grad_enabled() else "reference")
     clock.wrap(grpo, "step_loss", "policy forward")
     data = RandomTexts(shape, shape.prompts * shape.batches, shape.prompts)
-    _trainer(shape, folder, shape.batches * shape.mu, Ticks(clock, shape.mu)).fit(module, data)
+    bare_trainer(folder, shape.batches * shape.mu, Ticks(clock, shape.mu), **TRAINER).fit(module, data)
 
 
 def run_sft(shape: Shape, folder: Path, clock: Clock) -> None:
@@ -101,7 +100,7 @@ def run_sft(shape: Shape, folder: Path, clock: Clock) -> None:
     clock.wrap(sft, "score_completions", "policy forward")
     clock.wrap(module, "collate", OTHER, lambda batch: batch.ids.numel())
     data = RandomTexts(shape, shape.rows * shape.batches, shape.rows)
-    _trainer(shape, folder, shape.batches, Ticks(clock, 1)).fit(module, data)
+    bare_trainer(folder, shape.batches, Ticks(clock, 1), **TRAINER).fit(module, data)
 
 
 def _time_learning(clock: Clock, module: Any) -> None:
@@ -110,21 +109,3 @@ def _time_learning(clock: Clock, module: Any) -> None:
     clock.wrap(module, "optimizer_zero_grad", "optimiser")
     clock.wrap(torch.optim.AdamW, "step", "optimiser")
     clock.wrap(Closure, "__call__", OTHER)  # it runs within the optimizer's step
-
-
-def _trainer(shape: Shape, folder: Path, steps: int, ticks: Ticks) -> Trainer:
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
-    return Trainer(
-        default_root_dir=folder,
-        accelerator="cpu",
-        max_steps=steps,
-        gradient_clip_val=1.0,
-        log_every_n_steps=1,
-        logger=CSVLogger(folder),
-        callbacks=[ticks],
-        limit_val_batches=0,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )

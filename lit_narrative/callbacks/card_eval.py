@@ -133,7 +133,7 @@ def log_probabilities(
             part = slice(start, start + _BATCH)
             batch = completion_batch([rollout.prompt_ids for rollout in rollouts[part]], completions[part])
             counts = batch.targets.sum(1).tolist()
-            scores = score_completions(module.lm, type(batch)(*(tensor.to(module.device) for tensor in batch)))
+            scores = score_completions(module.lm, batch.to(module.device))
             sums.append(torch.stack([tokens.sum() for tokens in scores.logprobs.float().cpu().split(counts)]))
     return torch.cat(sums)
 

@@ -3,19 +3,16 @@
 from collections.abc import Sequence
 from typing import TypeVar
 
-import torch
 from lightning.pytorch import Trainer
+
+from lit_narrative.modules.processes import gather_objects
 
 Item = TypeVar("Item")
 
 
 def gather_lists(trainer: Trainer, items: Sequence[Item]) -> list[Item]:
     """The items of all processes, in order of rank, on every process."""
-    if trainer.world_size == 1:
-        return list(items)
-    lists: list[Sequence[Item]] = [[]] * trainer.world_size
-    torch.distributed.all_gather_object(lists, list(items))
-    return [item for part in lists for item in part]
+    return [item for part in gather_objects(trainer, list(items)) for item in part]
 
 
 def dry_run(trainer: Trainer) -> bool:

@@ -98,39 +98,21 @@ def train_sae(
     sae = sparse.build_sae(settings.architecture, width, settings.expansion * width, settings.options, settings.seed)
     sae.to(x.device)
     sparse.center(sae, x)
-    trainer = _Trainer(sae, settings)
+    optimizer = torch.optim.Adam(sae.parameters(), lr=settings.lr)
+    since_fired = torch.zeros(sae.cfg.d_sae, dtype=torch.long, device=x.device)
     generator = torch.Generator().manual_seed(settings.seed)
-    for step, rows in enumerate(sparse.batches(len(x), settings.batch_size, settings.steps, generator), 1):
-        trainer.step(x[rows])
+    for done, rows in enumerate(sparse.batches(len(x), settings.batch_size, settings.steps, generator)):
+        made = sparse.training_pass(sae, x[rows], since_fired, settings.dead_window, done)
+        optimizer.zero_grad()
+        made.loss.backward()
+        torch.nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
+        optimizer.step()
         if progress is not None:
-            progress(step, settings.steps)
+            progress(done + 1, settings.steps)
     sae.fold_activation_norm_scaling_factor(factor)
     frozen = sparse.inference_sae(sae)
     frozen.cfg.metadata.hook_name = settings.hook
     return frozen
-
-
-class _Trainer:
-    """What sae-lens leaves to the caller: coefficients that warm up, dead latents, clipping, Adam."""
-
-    def __init__(self, sae: Any, settings: ResidualSAESettings) -> None:
-        self.sae, self.done, self.window = sae, 0, settings.dead_window
-        self.optimizer = torch.optim.Adam(sae.parameters(), lr=settings.lr)
-        self.since_fired = torch.zeros(sae.cfg.d_sae, dtype=torch.long, device=sae.W_dec.device)
-
-    def step(self, x: Tensor) -> None:
-        from sae_lens.saes.sae import TrainStepInput
-
-        self.sae.fold_W_dec_norm()
-        dead = self.since_fired > self.window
-        now = sparse.coefficients(self.sae, self.done)
-        out = self.sae.training_forward_pass(TrainStepInput(x, now, dead, self.done, is_logging_step=False))
-        self.optimizer.zero_grad()
-        out.loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.sae.parameters(), 1.0)
-        self.optimizer.step()
-        self.since_fired.add_(1).masked_fill_((out.feature_acts.detach() != 0).any(0), 0)
-        self.done += 1
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -105,6 +105,42 @@ def coefficients(sae: "TrainingSAE[Any]", step: int) -> dict[str, float]:
         value, warm_up = (given, 0) if isinstance(given, int | float) else (given.value, given.warm_up_steps)
         now[name] = value * min(step / warm_up, 1.0) if warm_up else float(value)
     return now
+
+
+class TrainingPass(NamedTuple):
+    """What one training pass gave.
+
+    Attributes:
+        loss: scalar, to minimise.
+        losses: its parts by sae-lens' names.
+        fires: (n, d_sae) bool, which latents fire.
+        dead: (d_sae,) bool, which were dead before.
+    """
+
+    loss: Tensor
+    losses: dict[str, Tensor]
+    fires: Tensor
+    dead: Tensor
+
+
+def training_pass(sae: "TrainingSAE[Any]", x: Tensor, since_fired: Tensor, dead_window: int, done: int) -> TrainingPass:
+    """Read a batch as sae-lens trains on it; backward and the optimizer are the caller's.
+
+    Args:
+        sae: its decoder rows are made unit vectors first.
+        x: (n, d_in).
+        since_fired: (d_sae,) long, steps since each latent fired; brought up to date in place.
+        dead_window: a latent is dead after more steps than this.
+        done: optimizer steps so far, which the warm-up of the coefficients goes by.
+    """
+    from sae_lens.saes.sae import TrainStepInput
+
+    sae.fold_W_dec_norm()
+    dead = since_fired > dead_window
+    out = sae.training_forward_pass(TrainStepInput(x, coefficients(sae, done), dead, done, is_logging_step=False))
+    fires = out.feature_acts.detach() != 0
+    since_fired.add_(1).masked_fill_(fires.any(0), 0)
+    return TrainingPass(out.loss, out.losses, fires, dead)
 
 
 @torch.no_grad()

@@ -219,6 +219,20 @@ class TaskDataModule(LightningDataModule):
         return self.trainer.lightning_module
 
 
+class ExamplePrompts(Sequence[Prompt]):
+    """The prompts of examples, numbered, with the rest as columns."""
+
+    def __init__(self, rows: Sequence[Example]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Prompt:  # type: ignore[override]
+        row = self.rows[index]
+        return Prompt(row.prompt, {**row.meta, "index": index, "reference": row.completion})
+
+
 def _numbered(rows: Sequence[Any]) -> Sequence[Any]:
     """Prompts with their place in the view as ``index``, unless the task numbers them: random streams go by it."""
     if not len(rows) or not isinstance(rows[0], Prompt) or "index" in rows[0].columns:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any, Literal
 
-from lit_narrative.datamodules.base import Split, TaskDataModule
+from lit_narrative.datamodules.base import ExamplePrompts, Split, TaskDataModule
 from lit_narrative.errors import UserError, check_least, did_you_mean
 from lit_narrative.rl.reward_import import import_reward
 from lit_narrative.rl.rewards import AnyReward
@@ -136,7 +136,7 @@ class CardsData(TaskDataModule):
 
     def named_prompts(self, name: str) -> Sequence[Prompt]:
         """The prompts of a set; see :meth:`named_deals`."""
-        return _CardPrompts(self.named_examples(name))
+        return ExamplePrompts(self.named_examples(name))
 
     def contrasts(self, split: str) -> Iterable[ContrastPair]:
         """Pairs that differ in a card or in the rule, of a set as `named_deals` knows it; ``test`` is the test set."""
@@ -215,17 +215,3 @@ class _Questions(_Examples):
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
         return question(self.dealt[index], self.game)
-
-
-class _CardPrompts(Sequence[Prompt]):
-    """The prompts of examples, with the rest as columns."""
-
-    def __init__(self, rows: Sequence[Example]) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Prompt:  # type: ignore[override]
-        row = self.rows[index]
-        return Prompt(row.prompt, {**row.meta, "index": index, "reference": row.completion})

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lit_narrative.datamodules.base import Split, TaskDataModule
+from lit_narrative.datamodules.base import ExamplePrompts, Split, TaskDataModule
 from lit_narrative.errors import UserError, check_least, did_you_mean
 from lit_narrative.rl.reward_import import import_reward
 from lit_narrative.rl.rewards import AnyReward
@@ -84,7 +84,7 @@ class StoryworldData(TaskDataModule):
 
     def prompts(self, split: Split) -> Sequence[Prompt]:
         """Prompts for the policy; the column ``reference`` holds the corpus' own world."""
-        return _Prompts(self.examples(split))
+        return ExamplePrompts(self.examples(split))
 
     def states(self, split: Split) -> list[State]:
         """Moments of seeded plays of corpus worlds, standardised by the layout of the training split."""
@@ -178,17 +178,3 @@ class _Generated(Sequence[Example]):
         if not 0 <= index < self.size:
             raise IndexError(index)
         return example(index, self.seed, self.skew, self.split)
-
-
-class _Prompts(Sequence[Prompt]):
-    """The prompts of examples, with the rest as columns."""
-
-    def __init__(self, rows: Sequence[Example]) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Prompt:  # type: ignore[override]
-        row = self.rows[index]
-        return Prompt(row.prompt, {**row.meta, "index": index, "reference": row.completion})

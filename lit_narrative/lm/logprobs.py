@@ -32,6 +32,10 @@ class CompletionBatch(NamedTuple):
     ids: torch.Tensor
     targets: torch.Tensor
 
+    def to(self, device: torch.device) -> "CompletionBatch":
+        """The same batch on ``device``."""
+        return CompletionBatch(self.ids.to(device), self.targets.to(device))
+
 
 class TokenScores(NamedTuple):
     """What the model thinks of each completion token, row by row in order.

@@ -207,13 +207,13 @@ class GRPOModule(LanguageModule):
         learned = rollouts.learned
         kept = learned if rollouts.keep is None else learned & rollouts.keep
         seed = stream_seed(run_seed(), self.current_epoch, number, 2 + iteration)
+        dealt = list(rollouts.deal(steps, torch.Generator().manual_seed(seed)))
+        local = torch.tensor([[len(own), int(learned[own].sum()), int(kept[own].sum())] for own in dealt])
         batches: list[RolloutBatch] = []
-        for chosen in rollouts.deal(steps, torch.Generator().manual_seed(seed)):
-            local = torch.tensor([len(chosen), int(learned[chosen].sum()), int(kept[chosen].sum())])
-            count, tokens, entropy_tokens = gather(self, local[None]).sum(0).tolist()
+        totals: list[list[int]] = gather(self, local[None]).sum(0).tolist()
+        for chosen, (count, tokens, entropy_tokens) in zip(dealt, totals, strict=True):
             window = Window(count, tokens, entropy_tokens, self.sampling.max_new_tokens)
-            fresh = iteration == 0 and not batches
-            step = rollouts._replace(window=window, fresh=fresh)
+            step = rollouts._replace(window=window, fresh=iteration == 0 and not batches)
             batches += [step.select(part) for part in chosen.tensor_split(parts)]
         return batches
 
@@ -291,7 +291,7 @@ class GRPOModule(LanguageModule):
         super().on_save_checkpoint(checkpoint)
         window = None if self._window is None else self._window.as_dict()
         checkpoint[ROLLOUTS] = {
-            "windows": gather_objects(self, window),
+            "windows": gather_objects(self._trainer, window),
             "sizes": self._sizes,
             "metrics": self.windows.metrics,
             "tokens": self.windows.tokens,

@@ -1,9 +1,11 @@
 """What the processes of a run tell each other."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
+
+Item = TypeVar("Item")
 
 
 def gather(module: LightningModule, values: torch.Tensor) -> torch.Tensor:
@@ -19,10 +21,10 @@ def gather_ragged(module: LightningModule, values: torch.Tensor) -> torch.Tensor
     return torch.cat([row[:count] for row, count in zip(gather(module, padded[None]), counts, strict=True)])
 
 
-def gather_objects(module: LightningModule, value: Any) -> list[Any]:
-    """What each process has, in order of rank; without a Trainer there is one."""
-    if module._trainer is None or module.trainer.world_size == 1:
+def gather_objects(trainer: Trainer | None, value: Item) -> list[Item]:
+    """What each process has, in order of rank, on every process; without a Trainer there is one."""
+    if trainer is None or trainer.world_size == 1:
         return [value]
-    values: list[Any] = [None] * module.trainer.world_size
+    values = [value] * trainer.world_size
     torch.distributed.all_gather_object(values, value)
     return values

@@ -142,21 +142,12 @@ class SAEModule(NarrativeModule):
 
         It advances the warm-up and the record of dead latents; backward and the optimizer are the caller's.
         """
-        from sae_lens.saes.sae import TrainStepInput
-
-        done = int(self.steps)
-        self.sae.fold_W_dec_norm()
-        dead = self.since_fired > self.dead_window
-        out = self.sae.training_forward_pass(
-            TrainStepInput(x, sparse.coefficients(self.sae, done), dead, done, is_logging_step=False)
-        )
-        fires = out.feature_acts.detach() != 0
-        self.since_fired.add_(1).masked_fill_(fires.any(0), 0)
+        made = sparse.training_pass(self.sae, x, self.since_fired, self.dead_window, int(self.steps))
         self.steps.add_(1)
-        metrics = {name: value.detach() for name, value in out.losses.items() if name != "mse_loss"}
-        metrics["mse"] = out.losses["mse_loss"].detach() / x.shape[1]
-        metrics |= {"l0": fires.sum(1).float().mean(), "dead_fraction": dead.float().mean()}
-        return SAEStep(out.loss, metrics)
+        metrics = {name: value.detach() for name, value in made.losses.items() if name != "mse_loss"}
+        metrics["mse"] = made.losses["mse_loss"].detach() / x.shape[1]
+        metrics |= {"l0": made.fires.sum(1).float().mean(), "dead_fraction": made.dead.float().mean()}
+        return SAEStep(made.loss, metrics)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Lightning's training step: `step`, shared over the ranks and logged."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 
-from lit_narrative.lm.logprobs import CompletionBatch, to_rows
+from lit_narrative.lm.logprobs import to_rows
 from lit_narrative.lm.sentences import sentence_ids
 from lit_narrative.modules.processes import gather, gather_ragged
 from lit_narrative.modules.reference import adapters_of_reference
@@ -72,9 +72,8 @@ class Windows:
         """Window ``number`` of this epoch."""
         drawn = self._draw(prompts, number)
         window = RolloutBatch.of(drawn.rollouts)
-        finished = torch.tensor([rollout.finished for rollout in drawn.rollouts])
         if self.module.loss.mask_truncated_completions:
-            window = window._replace(counted=finished)
+            window = window._replace(counted=torch.tensor([rollout.finished for rollout in drawn.rollouts]))
         if self.module.loss.importance_sampling_level == "sentence":
             window = window._replace(sentences=sentence_ids(self.module.tokenizer, window.completion_ids, window.mask))
         window = self._under_reference(window)
@@ -126,7 +125,7 @@ class Windows:
         module = self.module
         seed = stream_seed(run_seed(), module.current_epoch, number)
         seed = stream_seed(seed, REPLACE + again) if again else seed
-        streams = [int(prompt.columns.get("index", place)) for place, prompt in enumerate(keys)]
+        streams = [int(prompt.columns["index"]) for prompt in keys]
         rollouts = module.generate(prompts, module.num_generations, seed, streams=streams)
         scores = module.scorer.score(rollouts, again=again > 0)
         failures = torch.tensor([float(scores.failures.get(name, 0)) for name in module.reward_weights])
@@ -139,7 +138,7 @@ class Windows:
 
     def _replacement(self, failed: Prompt, number: int, again: int) -> Prompt:
         """Another training prompt, the same on any number of processes."""
-        index = int(failed.columns.get("index", 0))
+        index = int(failed.columns["index"])
         seed = stream_seed(run_seed(), self.module.current_epoch, number, REPLACE + again, index)
         return self.prompts[seed % len(self.prompts)]
 
@@ -196,7 +195,7 @@ class Windows:
         with module.precision():
             for rows in window.by_length(module.plan.rows(len(window.mask))):
                 part = window.select(rows)
-                scores = module.score(lm, CompletionBatch(*(ids.to(module.device) for ids in part.batch)), value_head)
+                scores = module.score(lm, part.batch.to(module.device), value_head)
                 for kept, values in zip(found, scores, strict=True):
                     if values is not None:
                         kept[rows, : part.mask.shape[1]] = to_rows(values.float().cpu(), part.mask)

@@ -10,8 +10,7 @@ from typing import NamedTuple
 import torch
 
 from lit_narrative.rl.kl import kl_divergence
-from lit_narrative.rl.loss_settings import LossSettings as LossSettings
-from lit_narrative.rl.loss_settings import LossType as LossType
+from lit_narrative.rl.loss_settings import LossSettings
 from lit_narrative.rl.masks import off_policy_mask
 from lit_narrative.rl.ratios import log_ratio_at
 from lit_narrative.rl.surrogates import SURROGATES, Step

@@ -1,10 +1,10 @@
 """Rewards of one's own by their path: ``package.module:object`` in a configuration."""
 
 import ast
-import importlib
 from typing import Any
 
 from lit_narrative.errors import UserError, did_you_mean
+from lit_narrative.imports import import_named
 from lit_narrative.rl.rewards import AnyReward, AsyncReward, Reward
 
 
@@ -58,12 +58,7 @@ def _parsed(path: str, expression: str) -> tuple[str, list[Any] | None, dict[str
 
 
 def _attribute(path: str, module_name: str, name: str) -> Any:
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise UserError(f"reward '{path}': there is no module '{error.name}'") from error
+    module = import_named(module_name, f"reward '{path}'")
     if name not in vars(module):
         near = did_you_mean(name, [known for known in vars(module) if not known.startswith("_")])
         raise UserError(f"reward '{path}': {module_name} has no '{name}'{near}")

@@ -14,22 +14,19 @@ from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.reference import ReferenceSettings
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.rl.loss_settings import LossSettings
-from tests.helpers import Recorder, TinyTask, fit, sizes, tokenizer_folder
+from tests.helpers import Recorder, TinyTask, fit, grpo, sizes, tokenizer_folder
 
 
 def policy(folder: Path, beta: float = 0.04, **settings: Any) -> GRPOModule:
     """Two windows an epoch, two optimizer steps each; its first step is at the reference, where kl is 0."""
     given: dict[str, Any] = {
-        "model": sizes(),
-        "tokenizer": tokenizer_folder(folder),
-        "rewards": {"low": 1.0},
         "num_generations": 2,
         "micro_batch_size": 2,
         "sampling": SamplingParams(6),
         "loss": LossSettings(beta=beta),
         "lr": 1e-2,
     }
-    return GRPOModule(**{**given, **settings})
+    return grpo(folder, **{**given, **settings})
 
 
 def run(folder: Path, *callbacks: Any, module: GRPOModule | None = None, **options: Any) -> Trainer:

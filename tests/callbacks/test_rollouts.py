@@ -17,22 +17,15 @@ from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.rl.rollout import Rollout, ScoredRollouts
-from tests.helpers import LowTokens, Recorder, TinyTask, fit, sizes, tokenizer_folder
+from tests.helpers import LowTokens, Recorder, TinyTask, fit, grpo, sizes, tokenizer_folder
 
 COLUMNS = ["prompt", "text", "reward", "rewards/low", "advantage", "finished"]
 
 
 def policy(folder: Path, **settings: Any) -> GRPOModule:
     """Two windows of eight completions an epoch, four steps each."""
-    given: dict[str, Any] = {
-        "model": sizes(),
-        "tokenizer": tokenizer_folder(folder),
-        "rewards": {"low": 1.0},
-        "num_generations": 2,
-        "micro_batch_size": 2,
-        "sampling": SamplingParams(6),
-    }
-    return GRPOModule(**{**given, **settings})
+    given: dict[str, Any] = {"num_generations": 2, "micro_batch_size": 2, "sampling": SamplingParams(6)}
+    return grpo(folder, **{**given, **settings})
 
 
 def run(folder: Path, *callbacks: Any, rewards: Sequence[Any] = (LowTokens(),), **options: Any) -> Any:

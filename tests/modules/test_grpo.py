@@ -13,7 +13,7 @@ from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.rollout_batch import RolloutBatch
 from lit_narrative.rl.loss_settings import LossSettings, LossType
-from tests.helpers import ARCHITECTURES, Recorder, TinyTask, fit, sizes, tokenizer_folder, weights
+from tests.helpers import ARCHITECTURES, Recorder, TinyTask, fit, grpo, sizes, weights
 
 LOSSES: tuple[LossType, ...] = get_args(LossType)
 
@@ -24,14 +24,12 @@ def policy(
     """Four completions a prompt; with the four prompts of a batch sixteen a window."""
     given: dict[str, Any] = {
         "model": sizes(architecture, dropout=0.1, layers=2),
-        "tokenizer": tokenizer_folder(folder),
-        "rewards": {"low": 1.0},
         "num_generations": 4,
         "micro_batch_size": 16,
         "sampling": SamplingParams(12, temperature=0.9),
         "lr": 1e-2,
     }
-    return kind(**{**given, **settings})
+    return grpo(folder, kind, **{**given, **settings})
 
 
 class Plain(GRPOModule):

@@ -16,19 +16,13 @@ from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.rl.loss_settings import LossSettings, LossType
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.rl.scoring import ScoringSettings
-from tests.helpers import LowTokens, Recorder, TinyTask, fit, sizes, tokenizer_folder, weights
+from tests.helpers import LowTokens, Recorder, TinyTask, fit, grpo, weights
 
 
 def policy(folder: Path, **settings: Any) -> GRPOModule:
     """Eight completions a prompt, thirty-two a window, one step each."""
-    given: dict[str, Any] = {
-        "model": sizes(),
-        "tokenizer": tokenizer_folder(folder),
-        "rewards": {"low": 1.0},
-        "sampling": SamplingParams(8),
-        "lr": 2e-2,
-    }
-    return GRPOModule(**{**given, **settings})
+    given: dict[str, Any] = {"sampling": SamplingParams(8), "lr": 2e-2}
+    return grpo(folder, **{**given, **settings})
 
 
 def rewards(folder: Path, data: TinyTask | None = None, windows: int = 30, **settings: Any) -> list[float]:

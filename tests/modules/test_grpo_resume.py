@@ -20,23 +20,15 @@ from lit_narrative.modules.reference import ReferenceSettings
 from lit_narrative.rl.loss_settings import LossSettings
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.rl.scoring import ScoringSettings
-from tests.helpers import LowTokens, Recorder, TinyTask, fit, sizes, tokenizer_folder, trainer, weights
+from tests.helpers import LowTokens, Recorder, TinyTask, fit, grpo, trainer, weights
 from tests.runs.jobs import difference
 
 FOLLOWS = ReferenceSettings(sync_ref_model=True, ref_model_sync_steps=2)
 
 
 def policy(folder: Path, **settings: Any) -> GRPOModule:
-    given: dict[str, Any] = {
-        "model": sizes(),
-        "tokenizer": tokenizer_folder(folder),
-        "rewards": {"low": 1.0},
-        "num_generations": 4,
-        "micro_batch_size": 4,
-        "sampling": SamplingParams(8),
-        "lr": 2e-2,
-    }
-    return GRPOModule(**{**given, **settings})
+    given: dict[str, Any] = {"num_generations": 4, "micro_batch_size": 4, "sampling": SamplingParams(8), "lr": 2e-2}
+    return grpo(folder, **{**given, **settings})
 
 
 def run(folder: Path, module: GRPOModule, ckpt_path: Path | None = None, told: bool = False, **options: Any) -> Trainer:

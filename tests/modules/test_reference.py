@@ -14,22 +14,15 @@ from lit_narrative.lm.tokens import TrainedTokenizer, train_tokenizer
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.reference import ReferenceSettings, adapters_of_reference
 from lit_narrative.rl.loss_settings import LossSettings
-from tests.helpers import TEXTS, Recorder, TinyTask, fit, sizes, tiny_lm, tokenizer_folder, weights
+from tests.helpers import TEXTS, Recorder, TinyTask, fit, grpo, sizes, tiny_lm, tokenizer_folder, weights
 
 LORA = Lora(r=2)
 EVERY_TWO = ReferenceSettings(sync_ref_model=True, ref_model_sync_steps=2, ref_model_mixup_alpha=0.25)
 
 
 def policy(folder: Path, **settings: Any) -> GRPOModule:
-    given: dict[str, Any] = {
-        "model": sizes(layers=2),
-        "tokenizer": tokenizer_folder(folder),
-        "rewards": {"low": 1.0},
-        "num_generations": 4,
-        "sampling": SamplingParams(8),
-        "lr": 5e-2,
-    }
-    return GRPOModule(**{**given, **settings})
+    given: dict[str, Any] = {"model": sizes(layers=2), "num_generations": 4, "sampling": SamplingParams(8), "lr": 5e-2}
+    return grpo(folder, **{**given, **settings})
 
 
 @pytest.mark.parametrize(

@@ -15,20 +15,13 @@ from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.rl.gae import ValueSettings, gae
 from lit_narrative.rl.loss_settings import LossSettings
 from lit_narrative.rl.rollout import Rollout
-from tests.helpers import LowTokens, Recorder, TinyTask, fit, sizes, tokenizer_folder
+from tests.helpers import LowTokens, Recorder, TinyTask, fit, grpo
 
 
 def policy(folder: Path, **settings: Any) -> GRPOModule:
     """Four prompts, four completions each: one window an epoch of `TinyTask(rows=4)`."""
-    given: dict[str, Any] = {
-        "model": sizes(),
-        "tokenizer": tokenizer_folder(folder),
-        "rewards": {"low": 1.0},
-        "num_generations": 4,
-        "sampling": SamplingParams(10),
-        "lr": 2e-2,
-    }
-    return GRPOModule(**{**given, **settings})
+    given: dict[str, Any] = {"num_generations": 4, "sampling": SamplingParams(10), "lr": 2e-2}
+    return grpo(folder, **{**given, **settings})
 
 
 def windows(

@@ -19,7 +19,8 @@ from lit_narrative.lm.logprobs import completion_batch, score_completions, to_ro
 from lit_narrative.modules.rollout_metrics import rollout_metrics
 from lit_narrative.rl.advantages import score_advantages
 from lit_narrative.rl.importance import importance_ratio
-from lit_narrative.rl.losses import LossInputs, LossOutput, LossSettings, Window, policy_loss
+from lit_narrative.rl.loss_settings import LossSettings
+from lit_narrative.rl.losses import LossInputs, LossOutput, Window, policy_loss
 from lit_narrative.rl.masks import entropy_threshold, off_policy_mask
 from lit_narrative.rl.penalties import Repetition, SoftOverlong
 from lit_narrative.rl.surrogates import Step, gamma_weights

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_narrative.rl.losses import LossInputs, LossOutput, LossSettings, LossType, Window, aggregate, policy_loss
+from lit_narrative.rl.loss_settings import LossSettings, LossType
+from lit_narrative.rl.losses import LossInputs, LossOutput, Window, aggregate, policy_loss
 
 TYPES: tuple[LossType, ...] = get_args(LossType)
 LEVELS = ("token", "sequence", "sentence")

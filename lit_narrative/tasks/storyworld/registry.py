@@ -1,10 +1,10 @@
 """The components of a score: a table of named functions that a user extends by writing one more."""
 
-import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lit_narrative.errors import UserError, did_you_mean
+from lit_narrative.imports import import_named
 
 if TYPE_CHECKING:
     from lit_narrative.tasks.storyworld.context import Context
@@ -57,13 +57,7 @@ def find_component(name: str) -> Component:
 
 def _imported(name: str) -> Component:
     module_name, _, attribute = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise UserError(f"component {name!r}: there is no module {error.name!r}") from error
-    function = getattr(module, attribute, None)
+    function = getattr(import_named(module_name, f"component {name!r}"), attribute, None)
     if not callable(function):
         raise UserError(f"component {name!r}: {module_name} has no function {attribute!r}")
     return function  # type: ignore[no-any-return]
