@@ -124,6 +124,7 @@ def score(kill=None, sent=None):
         runner.score(rollouts("hang"))
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # programs in the background ignore it
     if sys.argv[1] == "kill":
         score(os.kill, signal.SIGKILL)
     child = multiprocessing.get_context("fork").Process(target=score)
