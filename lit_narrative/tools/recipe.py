@@ -26,11 +26,12 @@ class Job:
     """One command of a recipe.
 
     Attributes:
-        name: of the job and of its folder.
+        name: of the job and of its folder; ``seed_<n>/<job>`` where a recipe runs over several seeds.
         command: ``fit``, ``validate``, ``test``, ``predict`` or ``report``.
         configs: its configuration files, later ones over earlier ones.
         overrides: setting -> value, over the configuration; a text may hold references.
         needs: the earlier jobs that it refers to; a ``report`` needs them all.
+        seed: of this job; None: what its configurations say.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Job:
     configs: tuple[Path, ...] = ()
     overrides: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +49,11 @@ class Recipe:
     Attributes:
         out: the folder of the jobs' folders.
         jobs: in order.
-        seed: of every job, and the value of ``${seed}``; None: what the configurations say.
         threads: of PyTorch in each job; None: PyTorch's own choice.
     """
 
     out: Path
     jobs: tuple[Job, ...]
-    seed: int | None = None
     threads: int | None = None
 
     def folder(self, job: Job) -> Path:
@@ -61,42 +61,66 @@ class Recipe:
         return self.out if job.command in TOOLS else self.out / job.name
 
     def resolve(self, value: Any) -> Any:
-        """Replace the references in a text: ``${jobs.NAME.dir}``, ``${jobs.NAME.ckpt}``, ``${out}``, ``${seed}``."""
+        """Replace the references in a text: ``${jobs.NAME.dir}``, ``${jobs.NAME.ckpt}``, ``${out}``."""
         return _REFERENCE.sub(lambda found: self._value(found[1]), value) if isinstance(value, str) else value
 
     def _value(self, reference: str) -> str:
         if reference == "out":
             return str(self.out)
-        if reference == "seed":
-            return str(self.seed or 0)
         _, name, attribute = reference.split(".")
         folder = self.out / name
         return str(folder / "checkpoints" / "last.ckpt" if attribute == "ckpt" else folder)
 
 
-def read_recipe(name: str, *, out: str | None = None, changes: Sequence[str] = (), seed: int | None = None) -> Recipe:
+def read_recipe(name: str, *, out: str | None = None, changes: Sequence[str] = (), seeds: Sequence[int] = ()) -> Recipe:
     """Read a recipe and check it whole: its form, its configurations, and what its jobs refer to.
 
     Args:
         name: a file, or a shipped recipe (``storyworld``).
         out: folder of the jobs, in place of the recipe's.
-        changes: ``JOB.SETTING=VALUE``, over the recipe's overrides.
-        seed: in place of the recipe's.
+        changes: ``JOB.SETTING=VALUE``, over the recipe's overrides, for every seed.
+        seeds: in place of the recipe's ``seeds``, or one in place of its ``seed``.
 
     Raises:
         UserError: something is wrong; it names the file and the place in it.
     """
     path = find_config(name, within="recipes")
     content = _read(path)
+    for change in changes:
+        _change(content["jobs"], change)
     jobs: list[Job] = []
     for entry in content["jobs"]:
         if entry["name"] in {job.name for job in jobs}:
             raise UserError(f"{path}: two jobs have the name '{entry['name']}'")
         jobs.append(_job(path, entry, jobs))
-    for change in changes:
-        _change(jobs, change)
-    chosen = content.get("seed") if seed is None else seed
-    return Recipe(Path(out or content["out"]), tuple(jobs), chosen, content.get("threads"))
+    if "seeds" in content:
+        jobs = _for_each_seed(jobs, seeds or content["seeds"])
+    elif len(seeds) > 1:
+        raise UserError(f"{path} runs with one seed, and --seed gives {len(seeds)}: write `seeds:` in place of `seed:`")
+    else:
+        jobs = [_seeded(job, seeds[0] if seeds else content.get("seed")) for job in jobs]
+    return Recipe(Path(out or content["out"]), tuple(jobs), content.get("threads"))
+
+
+def _for_each_seed(jobs: Sequence[Job], seeds: Sequence[int]) -> list[Job]:
+    """All jobs of the first seed, then of the next; a tool comes once, at the end."""
+    ordinary = [job for job in jobs if job.command not in TOOLS]
+    runs = [_seeded(job, seed, f"seed_{seed}/") for seed in dict.fromkeys(seeds) for job in ordinary]
+    every = tuple(job.name for job in runs)
+    return [*runs, *(replace(job, needs=every) for job in jobs if job.command in TOOLS)]
+
+
+def _seeded(job: Job, seed: int | None, folder: str = "") -> Job:
+    """Give a job its seed and put it into a folder, with the jobs of the same seed that it refers to."""
+
+    def rewritten(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return value.replace("${seed}", str(seed or 0)).replace("${jobs.", f"${{jobs.{folder}")
+
+    overrides = {key: rewritten(value) for key, value in job.overrides.items()}
+    needs = tuple(folder + name for name in job.needs)
+    return replace(job, name=folder + job.name, overrides=overrides, needs=needs, seed=seed)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -122,7 +146,7 @@ def _wording(error: ValidationError) -> str:
         near = did_you_mean(str(error.instance), error.validator_value)
         return f"{where}: {error.instance!r} is none of {', '.join(error.validator_value)}{near}"
     if error.validator == "not":
-        return f"{where}: a report takes no 'config'"
+        return f"{where}: {cast(Mapping[str, Any], error.schema)['description']}"
     return f"{where}: {error.message}"
 
 
@@ -159,14 +183,13 @@ def _needed(reference: str, earlier: Sequence[Job]) -> list[str]:
     return [name]
 
 
-def _change(jobs: list[Job], change: str) -> None:
-    """Apply ``JOB.SETTING=VALUE``."""
+def _change(entries: Sequence[dict[str, Any]], change: str) -> None:
+    """Apply ``JOB.SETTING=VALUE`` to the job's entry."""
     key, equals, value = change.partition("=")
     name, _, setting = key.partition(".")
-    names = [job.name for job in jobs]
+    jobs = {entry["name"]: entry for entry in entries if entry["command"] not in TOOLS}
     if not (equals and setting):
-        raise UserError(f"--set {change}: write JOB.SETTING=VALUE, such as {names[0]}.trainer.max_epochs=1")
-    if name not in names:
-        raise UserError(f"--set {change}: there is no job '{name}'{did_you_mean(name, names)} ({', '.join(names)})")
-    index = names.index(name)
-    jobs[index] = replace(jobs[index], overrides={**jobs[index].overrides, setting: value})
+        raise UserError(f"--set {change}: write JOB.SETTING=VALUE, such as {next(iter(jobs))}.trainer.max_epochs=1")
+    if name not in jobs:
+        raise UserError(f"--set {change}: no job '{name}' has settings{did_you_mean(name, jobs)} ({', '.join(jobs)})")
+    jobs[name]["overrides"] = {**jobs[name].get("overrides", {}), setting: value}

@@ -19,7 +19,7 @@ from lit_narrative.files import write_json
 from lit_narrative.tools.recipe import TOOLS, Job, Recipe, read_recipe
 
 
-def run(recipe: str, out: str | None = None, seed: int | None = None, set: Sequence[str] = ()) -> None:
+def run(recipe: str, out: str | None = None, seed: Sequence[int] = (), set: Sequence[str] = ()) -> None:
     """Run a recipe: its jobs one after another, each in a process of its own.
 
     A job that has finished is left out the next time, unless its settings, or the jobs that it builds on, have changed.
@@ -28,15 +28,16 @@ def run(recipe: str, out: str | None = None, seed: int | None = None, set: Seque
     Args:
         recipe: a file, or the name of a shipped recipe, such as ``storyworld``.
         out: folder of the jobs' folders, in place of the recipe's.
-        seed: of every job, in place of the recipe's; 0 or more.
-        set: ``JOB.SETTING=VALUE``, over the settings of a job; may be given several times.
+        seed: of every job, 0 or more, in place of the recipe's ``seed``; one or several in place of its ``seeds``.
+        set: ``JOB.SETTING=VALUE``, over the settings of a job, for every seed; may be given several times.
 
     Raises:
         UserError: the recipe, or what it names, is wrong.
         SystemExit: a job failed; the code is the job's.
     """
-    check_least("--seed", seed, 0)
-    plan = read_recipe(recipe, out=out, changes=set, seed=seed)
+    for number in seed:
+        check_least("--seed", number, 0)
+    plan = read_recipe(recipe, out=out, changes=set, seeds=seed)
     for number, job in enumerate(plan.jobs, 1):
         run_job(plan, job, f"[{number}/{len(plan.jobs)}] {job.name}")
     report = plan.out / "report.html"
@@ -81,8 +82,8 @@ def arguments(plan: Recipe, job: Job, checkpoint: Path | None = None) -> list[st
         checkpoint: where an interrupted fit goes on.
     """
     settings: dict[str, Any] = {} if job.command in TOOLS else {"trainer.default_root_dir": str(plan.folder(job))}
-    if plan.seed is not None and job.command not in TOOLS:
-        settings["seed_everything"] = plan.seed
+    if job.seed is not None and job.command not in TOOLS:
+        settings["seed_everything"] = job.seed
     settings |= {key: plan.resolve(value) for key, value in job.overrides.items()}
     if checkpoint:
         settings["ckpt_path"] = str(checkpoint)
@@ -101,7 +102,7 @@ def job_digest(plan: Recipe, job: Job) -> str:
         "command": job.command,
         "configs": [path.read_text(encoding="utf-8") for path in job.configs],
         "overrides": dict(job.overrides),
-        "seed": plan.seed,
+        "seed": job.seed,
         "needs": {other.name: read_stamp(plan, other) for other in plan.jobs if other.name in job.needs},
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

@@ -8,7 +8,7 @@ import yaml
 
 from lit_narrative.errors import UserError
 from lit_narrative.tools.recipe import read_recipe
-from lit_narrative.tools.run import arguments
+from lit_narrative.tools.run import arguments, job_digest
 
 
 def write(folder: Path, **changes: Any) -> Path:
@@ -26,7 +26,7 @@ def write(folder: Path, **changes: Any) -> Path:
 
 
 def test_jobs_become_command_lines(tmp_path: Path) -> None:
-    plan = read_recipe(str(write(tmp_path)), out="elsewhere", seed=3, changes=["sft.trainer.max_epochs=1"])
+    plan = read_recipe(str(write(tmp_path)), out="elsewhere", seeds=[3], changes=["sft.trainer.max_epochs=1"])
     config = f"--config={tmp_path / 'job.yaml'}"
     root = "--trainer.default_root_dir=elsewhere"
     assert [arguments(plan, job) for job in plan.jobs] == [
@@ -43,11 +43,54 @@ def test_without_a_seed_the_configurations_keep_theirs(tmp_path: Path) -> None:
     assert str(plan.out) == "runs/tiny"
 
 
+def test_every_job_runs_once_a_seed_and_a_report_once_on_all(tmp_path: Path) -> None:
+    path = write(tmp_path, seeds=[5, 0])
+    plan = read_recipe(str(path), out="o", changes=["exam.tag=s${seed} of ${out}"])
+    assert [(job.name, job.needs) for job in plan.jobs] == [
+        ("seed_5/sft", ()),
+        ("seed_5/exam", ("seed_5/sft",)),
+        ("seed_0/sft", ()),
+        ("seed_0/exam", ("seed_0/sft",)),
+        ("page", ("seed_5/sft", "seed_5/exam", "seed_0/sft", "seed_0/exam")),
+    ]
+    first = [f"--trainer.default_root_dir=o/seed_{seed}/exam --seed_everything={seed}" for seed in (5, 0)]
+    last = [f"--ckpt_path=o/seed_{seed}/sft/checkpoints/last.ckpt --tag=s{seed} of o" for seed in (5, 0)]
+    found = [" ".join(arguments(plan, job)[2:]) for job in (plan.jobs[1], plan.jobs[3])]
+    assert found == [f"{start} {end}" for start, end in zip(first, last, strict=True)]
+    assert arguments(plan, plan.jobs[-1]) == ["report", "o"]
+
+
+def test_the_command_line_replaces_the_list_of_seeds(tmp_path: Path) -> None:
+    several = write(tmp_path, seeds=[0, 1, 2])
+    assert [job.name for job in read_recipe(str(several), seeds=[7]).jobs] == ["seed_7/sft", "seed_7/exam", "page"]
+    assert len(read_recipe(str(several), seeds=[7, 8, 7]).jobs) == 5
+    one = write(tmp_path, seed=0)
+    assert [job.name for job in read_recipe(str(one), seeds=[7]).jobs] == ["sft", "exam", "page"]
+    with pytest.raises(UserError, match="runs with one seed, and --seed gives 2"):
+        read_recipe(str(one), seeds=[7, 8])
+
+
+def test_a_digest_of_a_seed_does_not_depend_on_the_other_seeds(tmp_path: Path) -> None:
+    path = str(write(tmp_path, seeds=[0, 1]))
+    both, one = read_recipe(path), read_recipe(path, seeds=[1])
+    digests = [job_digest(both, job) for job in both.jobs]
+    assert len(set(digests)) == 5
+    assert [job_digest(one, job) for job in one.jobs[:2]] == digests[2:4]
+
+
+def test_a_reference_on_the_command_line_is_checked_and_needed(tmp_path: Path) -> None:
+    path = str(write(tmp_path))
+    plan = read_recipe(path, changes=["exam.ckpt_path=x", "exam.other=${jobs.sft.dir}/y"])
+    assert plan.jobs[1].needs == ("sft",)
+    with pytest.raises(UserError, match=r"job 'sft': .* refers to no earlier job"):
+        read_recipe(path, changes=["sft.model=${jobs.exam.dir}"])
+
+
 def test_values_that_are_no_text_are_written_as_yaml(tmp_path: Path) -> None:
     path = write(tmp_path)
     content = yaml.safe_load(path.read_text())
     content["jobs"][0]["overrides"] = {"a": True, "b": None, "c": [1, "x"], "d": "x ${seed}", "e": {"f": 1e-5}}
-    plan = read_recipe(str(write(tmp_path, jobs=content["jobs"][:1])), seed=7)
+    plan = read_recipe(str(write(tmp_path, jobs=content["jobs"][:1])), seeds=[7])
     words = ["--a=true", "--b=null", '--c=[1, "x"]', "--d=x 7", '--e={"f": 1e-05}']
     assert arguments(plan, plan.jobs[0])[-5:] == words
 
@@ -72,7 +115,12 @@ def job(**keys: Any) -> dict[str, Any]:
         ({"jobs": [job(overrides={"x": "${jobs.a.ckpt}"})]}, ["job 'a'", "no earlier job"]),
         ({"jobs": [job(), job(name="c", overrides={"x": "${jobs.a.best}"})]}, ["job 'c'", "is none of"]),
         ({"jobs": [job(command="test"), job(name="c", overrides={"x": "${jobs.a.ckpt}"})]}, ["only a fit"]),
+        ({"jobs": [{"name": "a", "command": "report", "overrides": {}}]}, ["jobs[0]", "no 'overrides'"]),
         ({"threads": 0}, ["threads"]),
+        ({"seed": 0, "seeds": [0]}, ["give it 'seed' or 'seeds', not both"]),
+        ({"seeds": []}, ["seeds"]),
+        ({"seeds": [1, 1]}, ["seeds", "non-unique"]),
+        ({"seeds": [-1]}, ["seeds[0]", "-1"]),
     ],
 )
 def test_wrong_recipe_is_one_clear_error(tmp_path: Path, changes: dict[str, Any], parts: list[str]) -> None:
@@ -91,6 +139,7 @@ def test_wrong_recipe_is_one_clear_error(tmp_path: Path, changes: dict[str, Any]
         ("sft.trainer.max_epochs", "JOB.SETTING=VALUE"),
         ("sft=1", "JOB.SETTING=VALUE"),
         ("stf.x=1", "did you mean 'sft'"),
+        ("page.x=1", "no job 'page' has settings"),
     ],
 )
 def test_wrong_change_is_one_clear_error(tmp_path: Path, change: str, part: str) -> None:

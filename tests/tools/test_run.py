@@ -65,9 +65,24 @@ def test_finished_jobs_are_left_out_and_changed_ones_run_again(
     assert float(rows(out / "exam" / "metrics_test.csv")[0]["test/lr"]) == 0.75
 
 
+def test_a_recipe_of_several_seeds_runs_and_skips_by_seed(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = yaml.safe_load(recipe.read_text())
+    recipe.write_text(yaml.safe_dump({**content, "seeds": [0, 1]}))
+    command, out = ["run", str(recipe), "--set", "learn.trainer.max_epochs=1"], tmp_path / "out"
+    main([*command, "--seed", "0"])
+    assert states(capsys.readouterr().out) == ["fit", "done", "test", "done"]
+    main(command)
+    assert states(capsys.readouterr().out) == ["done before,", "done before,", "fit", "done", "test", "done"]
+    for seed in (0, 1):
+        assert yaml.safe_load((out / f"seed_{seed}" / "learn" / "config.yaml").read_text())["seed_everything"] == seed
+        assert rows(out / f"seed_{seed}" / "exam" / "metrics_test.csv")
+
+
 def test_a_negative_seed_is_refused_before_any_job(recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--seed is -1; it must be 0 or more"):
-        run(str(recipe), seed=-1)
+        run(str(recipe), seed=[0, -1])
     assert not (tmp_path / "out").exists()
 
 
