@@ -63,7 +63,7 @@ def main() -> None:
     pairs = random_pairs(options.pairs, options.length, vocabulary)
 
     def sweep(parts: list[Contrasts], batch_size: int, turn: int) -> tuple[float, float, torch.Tensor]:
-        settings = PatchingSettings(directions=("denoise",), batch_size=batch_size)
+        settings = PatchingSettings(places="columns", directions=("denoise",), batch_size=batch_size)
         cpu, wall = time.process_time(), time.perf_counter()
         found = torch.cat([torch.from_numpy(patch(bridge, part, settings).logit_diffs) for part in parts], 1)
         rate = found.numel()

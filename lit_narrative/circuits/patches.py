@@ -27,7 +27,8 @@ class PatchingSettings:
         sites: of ``SITES``; streams are patched by layer and place, heads by layer and head.
         layers: some of them, or all.
         directions: denoise, noise, or both.
-        places: names of columns (``answer`` …); None takes every column.
+        places: names of columns (``answer`` …), ``named`` for all that every pair has, or ``columns`` for every column
+            by its number (of pairs of one length: they are counted from the left of the longest).
         heads_by_place: patch heads place by place instead of at all of them together (not the pattern).
         max_pairs: pairs used at most.
         batch_size: rows (pairs times patches) of one forward pass.
@@ -36,7 +37,7 @@ class PatchingSettings:
     sites: Sequence[str] = ("resid_pre", "attn_out", "mlp_out", "z")
     layers: Literal["all"] | Sequence[int] = "all"
     directions: Sequence[Direction] = ("denoise", "noise")
-    places: Sequence[str] | None = None
+    places: Literal["named", "columns"] | Sequence[str] = "named"
     heads_by_place: bool = False
     max_pairs: int = 32
     batch_size: int = 512

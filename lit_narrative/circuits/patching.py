@@ -73,7 +73,8 @@ def patch(
     """
     settings = settings or PatchingSettings()
     pairs = contrasts.first(settings.max_pairs)
-    places = pairs.columns() if settings.places is None else pairs.places.pick(settings.places)
+    places = pairs.columns() if settings.places == "columns" else pairs.places
+    places = places if isinstance(settings.places, str) else places.pick(settings.places)
     chosen = cells(settings, check_layers(bridge, settings.layers), shape(bridge), len(places.names))
     names = list(dict.fromkeys(cell.hook for cell in chosen))
     sides: tuple[Side, Side] = ("clean", "corrupt")

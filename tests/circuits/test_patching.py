@@ -1,5 +1,6 @@
 """Activation patching: it finds a planted mechanism, and gives what patching cell by cell gives."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from lit_narrative.circuits.patches import Patching, PatchingSettings
 from lit_narrative.circuits.patching import patch
 from lit_narrative.circuits.positions import Places
 from lit_narrative.errors import UserError
-from tests.circuits.planted import COPIER, LAYER, LENGTH, planted_contrasts, planted_lm
+from tests.circuits.planted import COPIER, LAYER, planted_contrasts, planted_lm
 from tests.helpers import tiny_lm
 
 
@@ -50,7 +51,7 @@ def test_transformer_lens_own_patching_agrees(architecture: str) -> None:
 
     bridge, pairs = build_bridge(tiny_lm(architecture, scale=4.0, vocabulary=60)), random_contrasts()
     sites = ("resid_pre", "attn_out", "mlp_out", "z", "q", "k", "v", "pattern")
-    found = patch(bridge, pairs, PatchingSettings(sites, directions=("denoise",), batch_size=7))
+    found = patch(bridge, pairs, PatchingSettings(sites, places="columns", directions=("denoise",), batch_size=7))
     with torch.no_grad():
         _, cache = bridge.run_with_cache(pairs.clean)
 
@@ -78,9 +79,8 @@ def test_transformer_lens_own_patching_agrees(architecture: str) -> None:
 def test_batches_change_nothing_and_padding_is_respected(architecture: str) -> None:
     bridge, pairs = build_bridge(tiny_lm(architecture, scale=4.0, vocabulary=60)), random_contrasts(padded=2)
     sites = ("resid_mid", "z", "pattern")
-    together, alone = (
-        patch(bridge, pairs, PatchingSettings(sites, heads_by_place=True, batch_size=size)) for size in (100, 1)
-    )
+    settings = PatchingSettings(sites, places="columns", heads_by_place=True)
+    together, alone = (patch(bridge, pairs, replace(settings, batch_size=size)) for size in (100, 1))
     assert together.logit_diffs == pytest.approx(alone.logit_diffs, abs=1e-5)
     assert len(together.patches) == 2 * (2 * 5 + 2 * 2 * 5 + 2 * 2)
     unpadded = pairs.clean[:1, 2:]
@@ -104,8 +104,9 @@ def test_pairs_and_layers_are_bounded_and_progress_is_told() -> None:
     told: list[tuple[int, int]] = []
     settings = PatchingSettings(("attn_out",), layers=[1], max_pairs=2, batch_size=6)
     found = patch(build_bridge(planted_lm()), planted_contrasts(5), settings, lambda *step: told.append(step))
-    assert found.logit_diffs.shape == (2 * LENGTH, 2)
-    assert told == [(done, 14) for done in (3, 6, 7, 10, 13, 14)]
+    assert {patch.place for patch in found.patches} == {"marked", "answer"}
+    assert found.logit_diffs.shape == (2 * 2, 2)
+    assert told == [(done, 4) for done in (2, 4)]
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
