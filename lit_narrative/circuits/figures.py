@@ -1,0 +1,129 @@
+"""All figures of one model's analyses, or of two models' side by side, as PNG."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lit_narrative.circuits.figures_canvas import default_style, to_png
+from lit_narrative.circuits.figures_edges import draw_edges, draw_faithfulness, draw_pruned
+from lit_narrative.circuits.figures_features import draw_rates
+from lit_narrative.circuits.figures_parts import draw_ablation, draw_overlaps, draw_parts
+from lit_narrative.circuits.figures_patching import draw_patching
+from lit_narrative.circuits.figures_probes import draw_lens, draw_probes
+from lit_narrative.circuits.results import CircuitResults
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Models = Mapping[str, CircuitResults]
+
+
+class Drawn(NamedTuple):
+    """A figure: the analysis it belongs to, a name for its file, what it shows, and the PNG."""
+
+    analysis: str
+    name: str
+    title: str
+    png: bytes
+
+
+class _Sketch(NamedTuple):
+    analysis: str
+    name: str
+    title: str
+    draw: Callable[[], "Figure"]
+
+
+def draw_figures(models: Models) -> list[Drawn]:
+    """Draw what all models have in common, one after the other.
+
+    Args:
+        models: by the name that panels give them; a single model needs none (an empty text).
+    """
+    sketches = [sketch for plan in (_probes, _patching, _parts, _edges, _lens, _features) for sketch in plan(models)]
+    with default_style():
+        return [Drawn(*sketch[:3], to_png(sketch.draw())) for sketch in sketches]
+
+
+def write_figures(figures: Iterable[Drawn], folder: str | Path) -> None:
+    """Write figures as ``<name>.png`` into a folder, which is made."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for figure in figures:
+        (folder / f"{figure.name}.png").write_bytes(figure.png)
+
+
+def _shared(models: Models, table: str) -> list[str]:
+    """Splits (or hooks) of which every model has this table."""
+    first, *rest = (getattr(own, table) for own in models.values())
+    return [name for name in first if all(name in other for other in rest)]
+
+
+def _of(models: Models, table: str, name: str) -> dict[str, Any]:
+    return {model: getattr(own, table)[name] for model, own in models.items()}
+
+
+def _probes(models: Models) -> Iterator[_Sketch]:
+    found = {model: own.probes for model, own in models.items() if own.probes is not None}
+    if len(found) == len(models):
+        for split in dict.fromkeys(row.split for own in found.values() for row in own.rows):
+            title = f"Probes on {split}"
+            yield _Sketch("probes", f"probes_{split}", title, lambda split=split: draw_probes(found, split))  # type: ignore[misc]
+
+
+def _patching(models: Models) -> Iterator[_Sketch]:
+    for split in _shared(models, "patching"):
+        found, title = _of(models, "patching", split), f"Recovery by patch on {split}"
+        yield _Sketch("patching", f"patching_{split}", title, lambda found=found: draw_patching(found))  # type: ignore[misc]
+
+
+def _parts(models: Models) -> Iterator[_Sketch]:
+    found = {model: own.ablation for model, own in models.items() if own.ablation is not None}
+    if len(found) == len(models):
+        yield _Sketch("ablation", "ablation", "What taking each part out costs", lambda: draw_ablation(found))
+        title = "By layer, and whether splits rely on the same parts"
+        yield _Sketch("ablation", "ablation_overlap", title, lambda: draw_overlaps(found))
+
+
+def _edges(models: Models) -> Iterator[_Sketch]:
+    for split in _shared(models, "edges"):
+        found, title = _of(models, "edges", split), f"Strongest edges on {split}"
+        yield _Sketch("attribution", f"edges_{split}", title, lambda found=found: draw_edges(found))  # type: ignore[misc]
+    if nodes := _by_part(models, "nodes"):
+        title = "Scores of parts, summed over places"
+        yield _Sketch("attribution", "nodes", title, lambda: draw_parts(nodes, "score (logits)"))
+    if splits := _shared(models, "faithfulness"):
+        curves = {model: {split: own.faithfulness[split] for split in splits} for model, own in models.items()}
+        title = "Faithfulness of growing circuits"
+        yield _Sketch("attribution", "faithfulness", title, lambda: draw_faithfulness(curves))
+    for model, own in models.items():
+        for split, pruned in own.pruned.items():
+            graph = pruned.graph
+            edges = [(graph.sources[source], graph.destinations[reader]) for source, reader in pruned.kept]
+            name = f"acdc_{split}" if not model else f"acdc_{split}_{list(models).index(model) + 1}"
+            title = f"What ACDC leaves on {split}" + (f" ({model})" if model else "")
+            yield _Sketch("acdc", name, title, lambda graph=graph, edges=edges: draw_pruned(graph, edges))  # type: ignore[misc]
+
+
+def _by_part(models: Models, table: str) -> dict[str, dict[str, float]]:
+    """Totals by split (and model) and part."""
+    return {
+        f"{split} ({model})" if model else split: dict(getattr(own, table)[split].ranked())
+        for split in _shared(models, table)
+        for model, own in models.items()
+    }
+
+
+def _lens(models: Models) -> Iterator[_Sketch]:
+    if splits := _shared(models, "lens"):
+        found = {model: {split: own.lens[split] for split in splits} for model, own in models.items()}
+        yield _Sketch("lens", "lens", "What each layer would answer", lambda: draw_lens(found))
+    if direct := _by_part(models, "direct"):
+        title = "What each part adds to the answer's lead directly"
+        yield _Sketch("lens", "direct", title, lambda: draw_parts(direct, "mean contribution (logits)"))
+
+
+def _features(models: Models) -> Iterator[_Sketch]:
+    for hook in _shared(models, "features"):
+        found, title = _of(models, "features", hook), f"Firing rates of the features of {hook}"
+        yield _Sketch("sae", f"features_{hook}", title, lambda found=found: draw_rates(found))  # type: ignore[misc]
