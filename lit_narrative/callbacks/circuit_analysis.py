@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from rich.console import Console
 from rich.progress import Progress as Bars
 
+from lit_narrative.callbacks.circuit_material import Material, collect
 from lit_narrative.callbacks.circuit_reference import compare_with_reference, reference_bridge
 from lit_narrative.callbacks.circuit_runs import (
     PAIRED,
@@ -23,8 +24,6 @@ from lit_narrative.callbacks.circuit_runs import (
     CircuitSettings,
     Figures,
     Layers,
-    Material,
-    collect,
 )
 from lit_narrative.callbacks.processes import dry_run
 from lit_narrative.circuits.bridge import build_bridge, check_layers, unknown_hook
@@ -45,16 +44,19 @@ class CircuitAnalysis(Callback):
     """Opens a copy of the model up and finds what carries its answers; the run itself goes on as if nothing was.
 
     Works with any module that owns a causal LM that TransformerLens can bridge, and with any task that has examples;
-    ``patching``, ``attribution`` and ``lens`` need one that offers contrast pairs. One process analyses, the others
-    wait. Logs a few figures as ``circuits/*`` and writes a folder (replaced as a whole):
+    ``patching``, ``attribution``, ``acdc`` and ``lens`` need one that offers contrast pairs. One process analyses, the
+    others wait (by torch's default half an hour at most). Logs a few figures as ``circuits/*`` and writes a folder
+    (replaced as a whole):
 
     - ``probes.*``, ``ablation.*``, ``jaccard.json``, ``sae/<hook>/``: over all splits,
-    - ``<split>/patching.*``, ``circuit.*``, ``nodes.*``, ``faithfulness.*``, ``lens.csv``, ``direct.*``: of the pairs,
+    - ``<split>/attention.csv``: of its rows,
+    - ``<split>/patching.*``, ``circuit.*``, ``nodes.*``, ``faithfulness.*``, ``acdc.json``, ``criteria.json``,
+      ``lens.csv``, ``direct.*``: of its pairs,
     - ``reference/`` and ``changes.json``: the same of the reference, and what is different since,
     - ``manifest.json``: settings, versions, figures, files, and errors.
 
     Args:
-        analyses: any of probes, patching, ablation, attribution, lens and sae.
+        analyses: any of probes, patching, ablation, attribution, acdc, lens, attention and sae.
         on: when: after the tests, at the end of training, or after every so many epochs of it.
         every_n_epochs: how many, for ``every_n_epochs``; those go to ``<folder>/epoch_<n>``.
         examples: rows of each split at most, and pairs (of those the settings take fewer).
@@ -147,8 +149,8 @@ class CircuitAnalysis(Callback):
         Raises:
             UserError: one of them is.
         """
-        if trainer.is_global_zero:
-            with _apart():
+        with _together(trainer) as first, _apart():
+            if first:
                 material = self._collect(trainer, module, 1)
                 bridge = build_bridge(module.lm)  # type: ignore[arg-type]
                 check_layers(bridge, self.layers)
@@ -165,12 +167,12 @@ class CircuitAnalysis(Callback):
     def _analyse(self, trainer: Trainer, module: LightningModule, name: str = "") -> Figures:
         """Analyse on one process; the figures to log there, none elsewhere."""
         figures: Figures = {}
-        if trainer.is_global_zero:
-            with _apart(), self._target(trainer, name) as folder:
-                figures, errors = self._write(trainer, module, folder)
-            if errors and self.strict:
-                raise next(iter(errors.values()))
-        trainer.strategy.barrier("circuit_analysis")
+        with _together(trainer) as first:
+            if first:
+                with _apart(), self._target(trainer, name) as folder:
+                    figures, errors = self._write(trainer, module, folder)
+                if errors and self.strict:
+                    raise next(iter(errors.values()))
         return {f"circuits/{key}": value for key, value in figures.items()}
 
     @contextmanager
@@ -254,6 +256,23 @@ def _apart() -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         yield
+
+
+@contextmanager
+def _together(trainer: Trainer) -> Iterator[bool]:
+    """Whether this is the first process, which alone works within; the others wait, and end as it ends.
+
+    Raises:
+        UserError: on the others, if it raised anything.
+    """
+    try:
+        yield trainer.is_global_zero
+    except Exception as error:
+        trainer.strategy.broadcast(str(error) or type(error).__name__)
+        raise
+    said = trainer.strategy.broadcast(None)
+    if said is not None:
+        raise UserError(said)
 
 
 def _shown(trainer: Trainer) -> bool:

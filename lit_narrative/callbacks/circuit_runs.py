@@ -1,32 +1,32 @@
 """The analyses of CircuitAnalysis by name: each reads its material, writes its files, and gives a few figures."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
+from lit_narrative.callbacks.circuit_material import Material, halves, probe_targets
 from lit_narrative.circuits.ablation import AblationSettings, ablate
+from lit_narrative.circuits.acdc import PruningSettings, prune
+from lit_narrative.circuits.attention import attend
 from lit_narrative.circuits.attribution import AttributionSettings, attribute_edges, attribute_nodes
-from lit_narrative.circuits.contrasts import Contrasts, encode_contrasts
-from lit_narrative.circuits.faithfulness import CurveSettings, curve
+from lit_narrative.circuits.criteria import judge
+from lit_narrative.circuits.faithfulness import Circuits, CurveSettings, curve
+from lit_narrative.circuits.feature_effects import feature_effects, save_effects
 from lit_narrative.circuits.lens import direct_attribution, logit_lens
 from lit_narrative.circuits.patches import PatchingSettings
 from lit_narrative.circuits.patching import patch
+from lit_narrative.circuits.patterns import feature_patterns, save_patterns, token_labels
 from lit_narrative.circuits.probes import ProbeSettings, fit_probes, gather
-from lit_narrative.circuits.questions import Questions, encode_questions
 from lit_narrative.circuits.residual_features import compare_splits
 from lit_narrative.circuits.residual_sae import ResidualSAESettings, residuals, splice, train_sae
 from lit_narrative.circuits.sweep import Progress
-from lit_narrative.datamodules.base import TaskDataModule
-from lit_narrative.errors import UserError
 from lit_narrative.files import write_json
-from lit_narrative.views import ContrastPair, Example
 
 if TYPE_CHECKING:
+    from sae_lens import SAE
     from transformer_lens.model_bridge import TransformerBridge
 
 Layers = Literal["all"] | Sequence[int]
@@ -42,6 +42,7 @@ class CircuitSettings:
         ablation: what is taken out.
         attribution: how edges are scored.
         faithfulness: the circuits on which the scores are judged.
+        acdc: which edges are dropped.
         sae: the sparse autoencoder.
     """
 
@@ -50,6 +51,7 @@ class CircuitSettings:
     ablation: AblationSettings = field(default_factory=AblationSettings)
     attribution: AttributionSettings = field(default_factory=AttributionSettings)
     faithfulness: CurveSettings = field(default_factory=CurveSettings)
+    acdc: PruningSettings = field(default_factory=PruningSettings)
     sae: ResidualSAESettings = field(default_factory=ResidualSAESettings)
 
     def within(self, layers: Layers) -> "CircuitSettings":
@@ -66,73 +68,9 @@ class CircuitSettings:
             patching=replace(self.patching, places=("answer",)),
             attribution=replace(self.attribution, steps=1),
             faithfulness=replace(self.faithfulness, fractions=(), random=0),
+            acdc=replace(self.acdc, max_pairs=2, max_edges=4, draws=1),
             sae=replace(self.sae, steps=2, expansion=1),
         )
-
-
-@dataclass(frozen=True, eq=False)
-class Material:
-    """What is analysed, the same for every model.
-
-    Attributes:
-        rows: examples by split; the first split is home: probes, means and the SAE come from it.
-        questions: the same as tokens.
-        pairs: contrast pairs by split, those that this tokenizer can set against each other.
-        dropped: by split, pairs that it cannot: unequal in length, or with answers that begin alike.
-        tokenizer: the model's.
-    """
-
-    rows: Mapping[str, Sequence[Example]]
-    questions: Mapping[str, Questions]
-    pairs: Mapping[str, Sequence[ContrastPair]]
-    dropped: Mapping[str, int]
-    tokenizer: PreTrainedTokenizerBase
-
-    @property
-    def home(self) -> str:
-        """The split that things are fitted on."""
-        return next(iter(self.questions))
-
-    def contrasts(self, split: str) -> Contrasts:
-        """The pairs of a split as tokens."""
-        return encode_contrasts(self.pairs[split], self.tokenizer)
-
-
-def collect(
-    data: TaskDataModule, tokenizer: PreTrainedTokenizerBase, splits: Sequence[str], examples: int, paired: bool
-) -> Material:
-    """Read the rows to analyse, and pairs if they are asked for.
-
-    Args:
-        data: the task.
-        tokenizer: the model's.
-        splits: names of sets, home first.
-        examples: rows, and pairs, of each split at most.
-        paired: whether pairs are needed.
-
-    Raises:
-        UserError: there is no such set, it has no rows, or no pair can be used.
-    """
-    rows = {split: list(islice(data.questions(split), examples)) for split in splits}
-    questions = {split: encode_questions(own, tokenizer) for split, own in rows.items()}
-    found = {split: list(islice(data.contrasts(split), examples)) for split in splits} if paired else {}
-    pairs = {split: _usable(own, tokenizer) for split, own in found.items()}
-    return Material(rows, questions, pairs, {s: len(found[s]) - len(own) for s, own in pairs.items()}, tokenizer)
-
-
-def _usable(pairs: Sequence[ContrastPair], tokenizer: PreTrainedTokenizerBase) -> list[ContrastPair]:
-    """The pairs that can be encoded; if there is none, the reason why the first cannot."""
-    kept: list[ContrastPair] = []
-    reasons: list[UserError] = []
-    for pair in pairs:
-        try:
-            encode_contrasts([pair], tokenizer)
-            kept.append(pair)
-        except UserError as error:
-            reasons.append(error)
-    if not kept:
-        raise reasons[0] if reasons else UserError("there are no contrast pairs to analyse; the task must offer one")
-    return kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,28 +97,6 @@ def run_probes(job: Analysis) -> Figures:
     best = [found.of(target, f"{job.material.home}_heldout") for target in targets[job.material.home]]
     gains = [max(row.selectivity for row in rows if row.selectivity is not None) for rows in best if rows]
     return {"selectivity": float(np.mean(gains))} if settings.controls and gains else {}
-
-
-def probe_targets(material: Material) -> dict[str, dict[str, np.ndarray]]:
-    """Of each split, (n,) answers by name: those that home has; NaN or an empty text where a row lacks it.
-
-    Raises:
-        UserError: the rows have nothing to probe for.
-    """
-    own = [row.meta.get("targets", {}) for row in material.rows[material.home]]
-    kinds = {name: type(value) for targets in own for name, value in targets.items()}
-    if not kinds:
-        raise UserError(
-            "probes: the task's rows name nothing to probe for; leave probes out of `analyses`, or give the rows of "
-            "`questions` a `targets` in their meta"
-        )
-    return {
-        split: {
-            name: np.array([row.meta.get("targets", {}).get(name, np.nan if kind is float else "") for row in rows])
-            for name, kind in kinds.items()
-        }
-        for split, rows in material.rows.items()
-    }
 
 
 def run_patching(job: Analysis) -> Figures:
@@ -219,13 +135,6 @@ def run_attribution(job: Analysis) -> Figures:
     return figures
 
 
-def halves(material: Material, split: str) -> tuple[Contrasts, Contrasts]:
-    """The first and the second half of a split's pairs; a single pair is both."""
-    pairs, middle = material.pairs[split], len(material.pairs[split]) // 2
-    first, second = (pairs[:middle], pairs[middle:]) if middle else (pairs, pairs)
-    return encode_contrasts(first, material.tokenizer), encode_contrasts(second, material.tokenizer)
-
-
 def run_lens(job: Analysis) -> Figures:
     """What each layer would answer, and what each part adds to the answer directly."""
     figures: Figures = {}
@@ -238,8 +147,32 @@ def run_lens(job: Analysis) -> Figures:
     return figures
 
 
+def run_acdc(job: Analysis) -> Figures:
+    """The edges that are left of each split's circuit, found on one half of its pairs and judged on the other."""
+    figures: Figures = {}
+    for split in job.material.pairs:
+        scored, judged = halves(job.material, split)
+        found = prune(job.bridge, scored, job.settings.acdc, job.progress)
+        found.save(job.folder / split)
+        figures[f"{split}/edges"] = float(len(found.kept))
+        if found.kept:
+            settings = job.settings.acdc
+            circuits = Circuits(job.bridge, judged.first(settings.max_pairs), settings.batch_size)
+            criteria = judge(circuits, found.kept, draws=settings.draws, seed=settings.seed, progress=job.progress)
+            criteria.save(job.folder / split)
+            figures[f"{split}/faithfulness"] = criteria.faithfulness
+    return figures
+
+
+def run_attention(job: Analysis) -> Figures:
+    """Where each head looks, between the places that the task names."""
+    for split, questions in job.material.questions.items():
+        attend(job.bridge, questions, progress=job.progress).save(job.folder / split)
+    return {}
+
+
 def run_sae(job: Analysis) -> Figures:
-    """An SAE of the home split's activations, its features on every split, and what splicing it in costs."""
+    """An SAE of the home split's activations: its features on every split, and what splicing it in costs."""
     settings, material, folder = job.settings.sae, job.material, job.folder / "sae" / job.settings.sae.hook
     vectors = {split: residuals(job.bridge, own, settings.hook) for split, own in material.questions.items()}
     sae = train_sae(vectors[material.home].vectors, settings, job.progress)
@@ -249,10 +182,21 @@ def run_sae(job: Analysis) -> Figures:
     folder.mkdir(parents=True, exist_ok=True)
     sae.save_model(folder)
     found.save(folder)
-    spliced = {split: splice(job.bridge, sae, own, settings.hook) for split, own in material.questions.items()}
-    write_json(folder / "splice.json", spliced)
+    labels = {
+        split: token_labels(rows, material.questions[split], material.tokenizer)
+        for split, rows in material.rows.items()
+    }
+    save_patterns(folder, feature_patterns(sae, vectors, labels))
+    _answers_with(job, sae, folder)
     home = next(fit for fit in found.fits if fit.split == material.home)
     return {"explained_variance": home.explained_variance, "l0": home.l0}
+
+
+def _answers_with(job: Analysis, sae: "SAE[Any]", folder: Path) -> None:
+    """Write what the SAE in the stream's place costs, and which features the answers rest on."""
+    asked, hook = job.material.questions, job.settings.sae.hook
+    write_json(folder / "splice.json", {split: splice(job.bridge, sae, own, hook) for split, own in asked.items()})
+    save_effects(folder, {split: feature_effects(job.bridge, sae, own, hook) for split, own in asked.items()})
 
 
 RUNS: dict[str, Callable[[Analysis], Figures]] = {
@@ -260,8 +204,10 @@ RUNS: dict[str, Callable[[Analysis], Figures]] = {
     "patching": run_patching,
     "ablation": run_ablation,
     "attribution": run_attribution,
+    "acdc": run_acdc,
     "lens": run_lens,
+    "attention": run_attention,
     "sae": run_sae,
 }
-PAIRED = ("patching", "attribution", "lens")
+PAIRED = ("patching", "attribution", "acdc", "lens")
 """Analyses that need contrast pairs."""

@@ -2,14 +2,19 @@
 
 Destinations are walked from the logits back. An edge is dropped for good if letting it carry the corrupt activation
 changes the mean logit difference by less than a threshold. The paper compares output distributions; here the change is
-a share of the gap between clean and corrupt runs, so that one threshold suits every model.
+a share of the gap between clean and corrupt runs, so that one threshold suits every model. Every edge takes a forward
+pass, so in a large model only the edges that attribution ranks highest are tried (Syed et al. 2023, section 5,
+https://arxiv.org/abs/2310.10348); the others are dropped from the start.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from lit_narrative.circuits.attribution import AttributionSettings, attribute_edges
 from lit_narrative.circuits.contrasts import Contrasts
+from lit_narrative.circuits.edges import edge_mask
 from lit_narrative.circuits.faithfulness import Circuits
 from lit_narrative.circuits.graph import Edge, Graph
 from lit_narrative.circuits.sweep import Progress
@@ -28,19 +33,23 @@ class PruningSettings:
     Args:
         threshold: the change of faithfulness that an edge must cause to stay.
         max_pairs: pairs used at most.
-        max_edges: models with more are refused, since every edge takes a forward pass.
+        max_edges: edges tried at most.
         batch_size: rows of one forward pass.
+        draws: random parts of the circuit by which it is judged afterwards (`criteria`).
+        seed: of those.
     """
 
     threshold: float = 0.01
     max_pairs: int = 16
     max_edges: int = 2000
     batch_size: int = 256
+    draws: int = 10
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.threshold <= 0:
             raise UserError(f"acdc.threshold is {self.threshold}; it must be above 0, or no edge is dropped")
-        for name in ("max_pairs", "max_edges", "batch_size"):
+        for name in ("max_pairs", "max_edges", "batch_size", "draws"):
             check_least(f"acdc.{name}", getattr(self, name), 1)
 
 
@@ -53,18 +62,21 @@ class Pruned:
         kept: its edges, in the order in which they were tried.
         faithfulness: of them together.
         threshold: what an edge had to change.
+        tried: edges; the others were dropped from the start.
     """
 
     graph: Graph
     kept: tuple[Edge, ...]
     faithfulness: float
     threshold: float
+    tried: int
 
     def save(self, folder: str | Path) -> Path:
         """Write acdc.json."""
         names = [self.graph.name(edge) for edge in self.kept]
         sizes = {"layers": self.graph.layers, "heads": self.graph.heads, "kv_heads": self.graph.kv_heads}
-        rest = {"faithfulness": self.faithfulness, "threshold": self.threshold, "of_edges": len(self.graph.edges)}
+        rest = {name: getattr(self, name) for name in ("faithfulness", "threshold", "tried")}
+        rest["of_edges"] = len(self.graph.edges)
         write_json(Path(folder, "acdc.json"), {"graph": sizes, **rest, "edges": names, "places": self.kept})
         return Path(folder)
 
@@ -73,7 +85,7 @@ class Pruned:
         """Read what `save` wrote."""
         stored = read_json(Path(folder, "acdc.json"))
         kept = tuple((source, reader) for source, reader in stored["places"])
-        return cls(Graph(**stored["graph"]), kept, stored["faithfulness"], stored["threshold"])
+        return cls(Graph(**stored["graph"]), kept, stored["faithfulness"], stored["threshold"], stored["tried"])
 
 
 def prune(
@@ -91,17 +103,14 @@ def prune(
         progress: called with (edges tried, of how many).
 
     Raises:
-        UserError: The model has too many edges, does not tell the prompts apart, or cannot be taken apart.
+        UserError: The model does not tell the prompts apart, or cannot be taken apart.
     """
     settings = settings or PruningSettings()
-    made = Circuits(bridge, contrasts.first(settings.max_pairs), settings.batch_size)
-    edges = sorted(made.graph.edges, key=lambda edge: (-edge[1], -edge[0]))
-    if len(edges) > settings.max_edges:
-        raise UserError(
-            f"the model has {len(edges)} edges, more than acdc.max_edges={settings.max_edges}; raise it, or rank edges "
-            "by attribution instead"
-        )
-    circuit, now = made.graph.exists.copy(), 1.0
+    pairs = contrasts.first(settings.max_pairs)
+    made = Circuits(bridge, pairs, settings.batch_size)
+    edges = sorted(_candidates(bridge, pairs, made.graph, settings), key=lambda edge: (-edge[1], -edge[0]))
+    circuit = edge_mask(made.graph, edges)
+    (now,) = made.faithfulness([circuit])
     kept: list[Edge] = []
     for done, edge in enumerate(edges, 1):
         circuit[edge] = False
@@ -113,4 +122,13 @@ def prune(
             kept.append(edge)
         if progress is not None:
             progress(done, len(edges))
-    return Pruned(made.graph, tuple(kept), now, settings.threshold)
+    return Pruned(made.graph, tuple(kept), now, settings.threshold, len(edges))
+
+
+def _candidates(
+    bridge: "TransformerBridge", pairs: Contrasts, graph: Graph, settings: PruningSettings
+) -> Sequence[Edge]:
+    if len(graph.edges) <= settings.max_edges:
+        return graph.edges
+    ranking = AttributionSettings("eap_ig", max_pairs=settings.max_pairs, batch_size=settings.batch_size)
+    return attribute_edges(bridge, pairs, ranking).ranked()[: settings.max_edges]

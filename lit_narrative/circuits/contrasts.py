@@ -1,14 +1,18 @@
-"""Contrast pairs as tensors: two prompts of one length whose answers differ in their first token."""
+"""Contrast pairs as tensors: two prompts of one length whose answers differ.
+
+A pair is about the first token in which its answers differ: what they share before it is appended to both prompts (a
+tokenizer that takes numbers apart begins all of them with the same space).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lit_narrative.circuits.positions import Places, encode, find_places, pad_left
+from lit_narrative.circuits.positions import Places, Span, encode, find_places, pad_left
 from lit_narrative.circuits.questions import IGNORED, Questions
 from lit_narrative.errors import UserError
 from lit_narrative.views import ContrastPair
@@ -24,8 +28,8 @@ class Contrasts:
         clean: (n, T) long.
         corrupt: (n, T) long.
         mask: (n, T) bool, False where padded, on both sides alike.
-        answer: (n,) long, first token of the clean prompt's answer.
-        distractor: (n,) long, first token of the corrupt prompt's answer.
+        answer: (n,) long, the clean prompt's next token.
+        distractor: (n,) long, the corrupt prompt's.
         places: named columns; ``answer`` is the last one.
     """
 
@@ -68,39 +72,45 @@ def encode_contrasts(pairs: Sequence[ContrastPair], tokenizer: PreTrainedTokeniz
         tokenizer: the model's.
 
     Raises:
-        UserError: There are no pairs, the prompts of a pair differ in length, or its answers begin alike.
+        UserError: There are no pairs, the prompts of a pair differ in length, or one answer begins with the other.
     """
     if not pairs:
         raise UserError("there are no contrast pairs to analyse; the task must offer at least one")
-    clean = [encode(tokenizer, pair.clean) for pair in pairs]
-    corrupt = [encode(tokenizer, pair.corrupt) for pair in pairs]
-    answers = [_first_tokens(number, pair, tokenizer) for number, pair in enumerate(pairs)]
-    for number, (pair, (left, _), (right, _)) in enumerate(zip(pairs, clean, corrupt, strict=True)):
-        if len(left) != len(right):
+    read = [_Pair.read(number, pair, tokenizer) for number, pair in enumerate(pairs)]
+    tokens, mask = pad_left([pair.clean for pair in read])
+    width = tokens.shape[1]
+    spans = [dict(pair.meta.get("spans", {})) for pair in pairs]
+    named = find_places([pair.offsets for pair in read], spans, width).common()
+    last = torch.full((len(pairs), 1), width - 1)
+    places = Places((*named.names, "answer"), torch.cat([named.columns, last], 1))
+    answer, distractor = torch.tensor([pair.answers for pair in read]).T
+    return Contrasts(tokens, pad_left([pair.corrupt for pair in read])[0], mask, answer, distractor, places)
+
+
+class _Pair(NamedTuple):
+    """A pair as ids: prompts with what the answers share, and the tokens in which they differ."""
+
+    clean: list[int]
+    corrupt: list[int]
+    offsets: list[Span]
+    answers: tuple[int, int]
+
+    @classmethod
+    def read(cls, number: int, pair: ContrastPair, tokenizer: PreTrainedTokenizerBase) -> Self:
+        (clean, offsets), corrupt = encode(tokenizer, pair.clean), encode(tokenizer, pair.corrupt)[0]
+        if len(clean) != len(corrupt):
             raise UserError(
-                f"contrast pair {number}: the clean prompt has {len(left)} tokens and the corrupt one {len(right)}, "
+                f"contrast pair {number}: the clean prompt has {len(clean)} tokens and the corrupt one {len(corrupt)}, "
                 "but activations can be exchanged only between prompts of one length; they end in "
                 f"{pair.clean[-40:]!r} and {pair.corrupt[-40:]!r}"
             )
-    tokens, mask = pad_left([ids for ids, _ in clean])
-    width = tokens.shape[1]
-    named = find_places([own for _, own in clean], [dict(pair.meta.get("spans", {})) for pair in pairs], width)
-    last = torch.full((len(pairs), 1), width - 1)
-    places = Places((*named.names, "answer"), torch.cat([named.columns, last], 1))
-    answer, distractor = torch.tensor(answers).T
-    return Contrasts(tokens, pad_left([ids for ids, _ in corrupt])[0], mask, answer, distractor, places)
-
-
-def _first_tokens(number: int, pair: ContrastPair, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
-    first = []
-    for text in (pair.clean_answer, pair.corrupt_answer):
-        ids = encode(tokenizer, text, special=False)[0]
-        if not ids:
-            raise UserError(f"contrast pair {number}: the answer {text!r} has no tokens")
-        first.append(ids[0])
-    if first[0] == first[1]:
-        raise UserError(
-            f"contrast pair {number}: the answers {pair.clean_answer!r} and {pair.corrupt_answer!r} begin with the "
-            f"same token ({tokenizer.convert_ids_to_tokens(first[0])!r}), so their logits cannot tell them apart"
-        )
-    return first[0], first[1]
+        left, right = (encode(tokenizer, text, special=False)[0] for text in (pair.clean_answer, pair.corrupt_answer))
+        shared = next((place for place, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), None)
+        if shared is None:
+            raise UserError(
+                f"contrast pair {number}: one of the answers {pair.clean_answer!r} and {pair.corrupt_answer!r} begins "
+                "with all tokens of the other, so their logits cannot tell them apart"
+            )
+        begun = left[:shared]
+        nowhere = [(len(pair.clean), len(pair.clean))] * shared
+        return cls(clean + begun, corrupt + begun, offsets + nowhere, (left[shared], right[shared]))

@@ -67,7 +67,7 @@ def judge(
     Raises:
         UserError: The circuit has no edges.
     """
-    check_least("criteria.draws", draws, 1)
+    check_least("draws", draws, 1)
     if not edges:
         raise UserError("a circuit without edges cannot be judged; lower the threshold, or take more edges")
     graph, rng = circuits.graph, np.random.default_rng(seed)

@@ -17,11 +17,11 @@ Encoded = tuple[list[int], list[Span]]
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Named columns of a batch: those that every row has.
+    """Named columns of a batch.
 
     Attributes:
         names: of the places.
-        columns: (n, P) long.
+        columns: (n, P) long, -1 where a row lacks the place.
     """
 
     names: tuple[str, ...]
@@ -44,7 +44,12 @@ class Places:
         Raises:
             UserError: As `column` raises.
         """
-        return Places(tuple(names), torch.stack([self.column(name) for name in names], 1))
+        columns = [self.column(name) for name in names]
+        return Places(tuple(names), torch.stack(columns, 1) if columns else self.columns[:, :0])
+
+    def common(self) -> "Places":
+        """The places that every row has."""
+        return self.pick([name for name in self.names if (self.column(name) >= 0).all()])
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str, special: bool = True) -> Encoded:
@@ -66,21 +71,26 @@ def find_places(offsets: Sequence[Sequence[Span]], spans: Sequence[Mapping[str, 
 
     Args:
         offsets: of each row, the characters of its tokens.
-        spans: of each row, the characters of its places; names that some row lacks are left out.
+        spans: of each row, the characters of its places.
         width: columns of the padded batch.
 
     Raises:
         UserError: No token touches a span.
     """
-    common = [name for name in spans[0] if all(name in row for row in spans)] if spans else []
+    names = tuple(dict.fromkeys(name for named in spans for name in named))
     rows = [
-        [width - len(own) + _last_token(own, name, named[name]) for name in common]
+        [width - len(own) + last_token(own, name, named[name]) if name in named else -1 for name in names]
         for own, named in zip(offsets, spans, strict=True)
     ]
-    return Places(tuple(common), torch.tensor(rows, dtype=torch.long).view(len(spans), len(common)))
+    return Places(names, torch.tensor(rows, dtype=torch.long).view(len(spans), len(names)))
 
 
-def _last_token(offsets: Sequence[Span], name: str, span: Span) -> int:
+def last_token(offsets: Sequence[Span], name: str, span: Span) -> int:
+    """The last token that touches a span.
+
+    Raises:
+        UserError: None does; ``name`` says of what.
+    """
     touching = [place for place, (start, end) in enumerate(offsets) if start < span[1] and end > span[0]]
     if not touching:
         raise UserError(f"the place {name!r} is at the characters {span[0]} to {span[1]}, where the text has no token")

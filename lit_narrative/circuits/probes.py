@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lit_narrative.circuits.bridge import check_layers
 from lit_narrative.circuits.patches import STREAM
@@ -72,7 +73,7 @@ Features = dict[Where, np.ndarray]
 
 
 def gather(bridge: "TransformerBridge", questions: Questions, settings: ProbeSettings | None = None) -> Features:
-    """Activations of the rows at the sites, layers and places of the settings.
+    """Activations of the rows at the sites, layers and places of the settings; NaN in rows that lack the place.
 
     Raises:
         UserError: A layer or place does not exist.
@@ -87,12 +88,18 @@ def gather(bridge: "TransformerBridge", questions: Questions, settings: ProbeSet
         for site in settings.sites
     }
     _, kept = capture(bridge, questions, hooks.values(), settings.batch_size)
-    rows = torch.arange(len(questions))
     return {
-        Where(site, layer, name): kept[hook][rows, places.columns[:, column]].cpu().numpy()
+        Where(site, layer, name): _at(kept[hook], places.columns[:, column])
         for (site, layer), hook in hooks.items()
         for column, name in enumerate(places.names)
     }
+
+
+def _at(activation: Tensor, columns: Tensor) -> np.ndarray:
+    """The vectors (n, d) at each row's own column; NaN where there is none."""
+    own = activation[torch.arange(len(activation)), columns].cpu().numpy()
+    own[columns.numpy() < 0] = np.nan
+    return own
 
 
 def fit_probes(
@@ -107,7 +114,8 @@ def fit_probes(
     Args:
         features: of each split, see `gather`.
         targets: of each split, (n,) answers by name. Floating point numbers are predicted by ridge regression, all else
-            are classes of a logistic regression. Rows whose answer is NaN or an empty text are left out.
+            are classes of a logistic regression. Rows whose answer is NaN or an empty text, or that lack the place,
+            are left out.
         fit_on: the split that probes are fitted on; its held-out rows are listed as ``<name>_heldout``.
         settings: how.
         progress: called with (probes fitted, of how many).
@@ -146,7 +154,7 @@ class _Set(NamedTuple):
     @classmethod
     def of(cls, x: np.ndarray, y: np.ndarray) -> "_Set":
         numeric = np.issubdtype(y.dtype, np.floating)
-        known = np.isfinite(y) if numeric else y.astype(str) != ""
+        known = np.isfinite(x).all(1) & (np.isfinite(y) if numeric else y.astype(str) != "")
         return cls(x[known].astype(np.float64), y[known] if numeric else y[known].astype(str))
 
     @property

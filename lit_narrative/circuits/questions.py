@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.circuits.bridge import Hook, run
-from lit_narrative.circuits.positions import Places, encode, find_places, pad_left
+from lit_narrative.circuits.positions import Places, Span, encode, find_places, pad_left
 from lit_narrative.errors import UserError
 from lit_narrative.views import Example
 
@@ -147,14 +147,14 @@ def encode_questions(
         raise UserError("there are no examples to analyse")
     tokens, targets, offsets, spans = [], [], [], []
     for row in rows:
-        (prompt, own), (answer, later) = encode(tokenizer, row.prompt), encode(tokenizer, row.completion, special=False)
+        prompt, answer, own = read(row, tokenizer)
         if not answer:
             raise UserError(f"the completion of {row.prompt[-40:]!r} has no tokens; an analysis needs an answer")
-        ids, shift = prompt + answer, len(row.prompt)
+        ids = prompt + answer
         kept = len(answer) if scored is None else min(scored, len(answer))
         tokens.append(ids[:-1])
         targets.append([IGNORED] * (len(ids) - 1 - kept) + ids[len(ids) - kept :])
-        offsets.append((own + [(start + shift, end + shift) for start, end in later])[:-1])
+        offsets.append(own[:-1])
         spans.append(dict(row.meta.get("spans", {})))
     padded, mask = pad_left(tokens)
     wanted, _ = pad_left(targets, IGNORED)
@@ -162,3 +162,10 @@ def encode_questions(
     answer_column = (wanted != IGNORED).int().argmax(1, keepdim=True)
     named = Places((*places.names, "answer"), torch.cat([places.columns, answer_column], 1))
     return Questions(padded, mask, wanted, None, named)
+
+
+def read(row: Example, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int], list[Span]]:
+    """Ids of the prompt, ids of the completion, and the characters of both together that each came from."""
+    (prompt, own), (answer, later) = encode(tokenizer, row.prompt), encode(tokenizer, row.completion, special=False)
+    shift = len(row.prompt)
+    return prompt, answer, own + [(start + shift, end + shift) for start, end in later]

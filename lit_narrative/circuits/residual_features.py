@@ -1,4 +1,4 @@
-"""Which SAE features belong to one distribution and which are stable over several, and what fires them."""
+"""Which SAE features belong to one distribution and which are stable over several."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -187,14 +187,3 @@ def _top(
             own_tokens = asked.tokens[example["row"]][: example["column"] + 1]
             example["text"] = show(own_tokens[asked.mask[example["row"]][: example["column"] + 1]].tolist())
     return chosen
-
-
-def profile(latents: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Mean activation of every feature by label: which patterns fire it.
-
-    Args:
-        latents: (N, d_sae).
-        labels: (N,) of any kind; an empty text leaves a token out.
-    """
-    names = labels.astype(str)
-    return {name: latents[names == name].mean(0) for name in np.unique(names).tolist() if name}

@@ -1,4 +1,4 @@
-"""A sparse autoencoder on the residual stream: its training, what splicing it in costs, and what its features do."""
+"""A sparse autoencoder on the residual stream: its training, and what splicing it in costs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lit_narrative.circuits import sparse_autoencoder as sparse
 from lit_narrative.circuits.bridge import Hook
-from lit_narrative.circuits.questions import Questions, ask, ask_all
+from lit_narrative.circuits.questions import Questions, ask_all
 from lit_narrative.circuits.sweep import Progress, capture
 from lit_narrative.errors import UserError, check_least
 
@@ -138,23 +138,3 @@ def splice(
 
 def _changed(name: str, change: Callable[[Tensor], Tensor]) -> Hook:
     return name, lambda activation, hook: change(activation)
-
-
-def feature_effects(bridge: "TransformerBridge", sae: "SAE[Any]", questions: Questions, hook: str) -> Tensor:
-    """First-order effect of every latent on the mean logit difference: activation times gradient along its direction.
-
-    Returns:
-        (d_sae,), summed over places and averaged over the scored tokens.
-    """
-    kept: list[Tensor] = []
-
-    def keep(activation: Tensor, hook: Any) -> Tensor:
-        kept.append(activation.detach().requires_grad_())
-        return kept[0]
-
-    with torch.enable_grad():
-        mean = ask(bridge, questions, [(hook, keep)]).logit_diff.mean()
-    (gradient,) = torch.autograd.grad(mean, kept)
-    with torch.no_grad():
-        latents = sae.encode(kept[0].detach()) * questions.mask[..., None].to(gradient.device)
-        return (latents * (gradient @ sae.W_dec.T)).sum((0, 1))

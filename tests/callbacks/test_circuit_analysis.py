@@ -43,8 +43,10 @@ SMALL = {
     "patching": {"places": ["answer"], "sites": ["resid_pre", "z"]},
     "attribution": {"steps": 1},
     "faithfulness": {"fractions": [0.5], "random": 1},
+    "acdc": {"max_pairs": 2, "max_edges": 6, "draws": 1},
     "sae": {"steps": 2, "expansion": 1},
 }
+SAE_FILES = ("features.csv", "report.json", "patterns.csv", "effects.csv", "splice.json", "cfg.json")
 FIRST = ("patching", "ablation")
 
 
@@ -127,8 +129,9 @@ def test_every_analysis_by_the_command_line_on_a_checkpoint(tmp_path: Path, monk
     assert said["errors"] == {}
     assert said["checkpoint"] == "fit2/checkpoints/last.ckpt"
     everywhere = {"probes.csv", "probes.safetensors", "ablation.csv", "jaccard.json"}
-    everywhere |= {f"sae/blocks.1.hook_resid_pre/{name}" for name in ("features.csv", "report.json", "cfg.json")}
+    everywhere |= {f"sae/blocks.1.hook_resid_pre/{name}" for name in SAE_FILES}
     of_pairs = ("patching.csv", "patching.safetensors", "circuit.json", "circuit.dot", "faithfulness.csv", "lens.csv")
+    of_pairs += ("nodes.json", "acdc.json", "criteria.json", "attention.csv", "direct.json")
     everywhere |= {f"{split}/{name}" for split in ("id_test", "new_colors") for name in of_pairs}
     assert everywhere | {f"reference/{name}" for name in everywhere} | {"changes.json"} <= set(said["files"])
     changes = json.loads((folder / "changes.json").read_text())

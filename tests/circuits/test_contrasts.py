@@ -37,6 +37,19 @@ def test_pairs_are_padded_on_the_left_and_answered_after_the_last_column(letters
     assert questions.columns.tolist() == [12]
 
 
+def test_what_the_answers_share_is_read_and_not_asked(letters: PreTrainedTokenizerBase) -> None:
+    """Tokenizers that take numbers apart begin all of them alike."""
+    made = encode_contrasts([pair(answers=(" 15", " 17")), pair()], letters)
+    assert [letters.decode(row[mask]).replace(" ", "") for row, mask in zip(made.clean, made.mask, strict=True)] == [
+        "Add12and3:1",
+        "Add12and3:",
+    ]
+    assert letters.convert_ids_to_tokens(made.answer) == ["5", "1"]
+    assert letters.convert_ids_to_tokens(made.distractor) == ["7", "2"]
+    assert made.places.column("second").tolist() == [11, 13]
+    assert made.mask.sum(1).tolist() == [15, 13]
+
+
 def test_a_byte_pair_tokenizer_names_the_last_token_of_a_span() -> None:
     prompt = '{"name":"lantern","count":7}'
     pair = ContrastPair(prompt, prompt, "a", "b", {"spans": {"name": (9, 16)}})
@@ -49,10 +62,9 @@ def test_a_byte_pair_tokenizer_names_the_last_token_of_a_span() -> None:
 def test_unequal_lengths_and_equal_answers_are_refused(letters: PreTrainedTokenizerBase) -> None:
     with pytest.raises(UserError, match="contrast pair 1: the clean prompt has 13 tokens and the corrupt one 14"):
         encode_contrasts([pair(), pair(corrupt="55")], letters)
-    with pytest.raises(UserError, match=r"'15' and '17' begin with the same token \('1'\)"):
-        encode_contrasts([pair(answers=("15", "17"))], letters)
-    with pytest.raises(UserError, match="the answer '' has no tokens"):
-        encode_contrasts([pair(answers=("", "17"))], letters)
+    for answers in (("15", "15"), ("1", "15"), ("", "17")):
+        with pytest.raises(UserError, match=rf"one of the answers '{answers[0]}' and '{answers[1]}' begins with all"):
+            encode_contrasts([pair(answers=answers)], letters)
     with pytest.raises(UserError, match="no contrast pairs"):
         encode_contrasts([], letters)
     with pytest.raises(UserError, match="the place 'second' is at the characters 40 to 41"):

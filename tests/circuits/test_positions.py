@@ -8,11 +8,14 @@ from lit_narrative.errors import UserError
 from tests.helpers import tokenizer
 
 
-def test_places_that_some_rows_lack_are_left_out() -> None:
+def test_places_that_some_rows_lack_are_known_as_such() -> None:
     spans = [{"a": (0, 1), "b": (1, 2)}, {"b": (0, 2)}]
     found = find_places([[(0, 0), (0, 1), (1, 2)], [(0, 1), (1, 2)]], spans, 3)
-    assert found.names == ("b",)
-    assert found.columns.tolist() == [[2], [2]]
+    assert found.names == ("a", "b")
+    assert found.columns.tolist() == [[1, 2], [-1, 2]]
+    assert found.common().names == ("b",)
+    assert found.common().columns.tolist() == [[2], [2]]
+    assert find_places([[(0, 1)], [(0, 1)]], [{"a": (0, 1)}, {}], 1).common().columns.shape == (2, 0)
 
 
 def test_offsets_cover_the_text() -> None:

@@ -2,17 +2,15 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from lit_narrative.circuits.bridge import build_bridge
-from lit_narrative.circuits.questions import Questions, ask_all
-from lit_narrative.circuits.residual_features import ResidualFeatures, compare_splits, kind_of, profile
-from lit_narrative.circuits.residual_sae import ResidualSAESettings, feature_effects, residuals, splice, train_sae
+from lit_narrative.circuits.questions import Questions
+from lit_narrative.circuits.residual_features import ResidualFeatures, compare_splits, kind_of
+from lit_narrative.circuits.residual_sae import ResidualSAESettings, residuals, splice, train_sae
 from lit_narrative.errors import UserError
-from tests.circuits.planted import LETTERS, planted_contrasts, planted_lm, planted_questions
+from tests.circuits.planted import LETTERS, planted_lm, planted_questions
 
 HOOK = "blocks.1.hook_resid_pre"
 SETTINGS = ResidualSAESettings(HOOK, expansion=2, options={"k": 2}, steps=200, batch_size=128)
@@ -82,21 +80,6 @@ def test_scaled_training_is_undone_in_the_weights(architecture: str) -> None:
     assert torch.isfinite(unscaled(x)).all()
 
 
-def test_effects_of_features_are_derivatives() -> None:
-    bridge, questions = build_bridge(planted_lm()), planted_contrasts(20).questions("clean")
-    sae = train_sae(residuals(bridge, planted_questions(200), HOOK).vectors, SETTINGS)
-    effects = feature_effects(bridge, sae, questions, HOOK)
-    assert effects.shape == (64,)
-    base = ask_all(bridge, questions, 99).means()["logit_diff"]
-    for feature in effects.abs().topk(3).indices.tolist():
-
-        def more(activation: Tensor, hook: object, feature: int = feature) -> Tensor:
-            return activation + 1e-2 * sae.encode(activation)[..., feature, None] * sae.W_dec[feature]
-
-        slope = (ask_all(bridge, questions, 99, [(HOOK, more)]).means()["logit_diff"] - base) / 1e-2
-        assert effects[feature].item() == pytest.approx(slope, rel=0.1, abs=1e-3)
-
-
 def test_padding_is_no_token() -> None:
     bridge, questions = build_bridge(planted_lm()), planted_questions(3)
     questions.mask[1, :4] = False
@@ -111,11 +94,6 @@ def test_kinds_by_rate() -> None:
     assert kind_of(0.001, 0.1) == "ood_specific"
     assert kind_of(0.1, 0.03) == "between"
     assert kind_of(0.0005, 0.001) == "dead"
-
-
-def test_profiles() -> None:
-    made = profile(np.array([[1.0, 0.0], [3.0, 0.0], [0.0, 5.0]]), np.array(["RED 3", "RED 3", ""]))
-    assert {name: values.tolist() for name, values in made.items()} == {"RED 3": [2.0, 0.0]}
 
 
 def test_bad_settings_are_named() -> None:

@@ -5,7 +5,7 @@ running totals are written, both prompts go on with those that the two completio
 one: the first that the difference changes.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 from typing import Any
 
@@ -45,10 +45,11 @@ def contrast_pairs(dealt: Iterable[Deal], game: CardGame) -> Iterator[ContrastPa
 
 
 def question(deal: Deal, game: CardGame) -> Example:
-    """A deal as an example whose ``meta`` also holds ``spans``, its named places, and ``targets``, what to probe for.
+    """A deal as an example for circuit analysis.
 
-    Targets are numbers (``total``, ``sum_red`` …, ``running_total_1`` …, ``contribution_1`` …) and classes (``rule``,
-    ``kind``, ``paraphrased``, ``matched_1`` …).
+    Its ``meta`` also holds ``spans``, named places; ``targets``, what to probe for: numbers (``total``, ``sum_red`` …,
+    ``running_total_1`` …, ``contribution_1`` …) and classes (``rule``, ``kind``, ``paraphrased``, ``matched_1`` …); and
+    ``patterns``, what a feature may fire on: each card.
     """
     row, found = example(deal, game.scratchpad, game.seed), evaluate(deal.rule, deal.cards)
     targets: dict[str, float | str] = {"rule": deal.rule.name, "kind": deal.kind, "total": float(found.total)}
@@ -61,7 +62,22 @@ def question(deal: Deal, game: CardGame) -> Example:
     ):
         targets[f"contribution_{place}"], targets[f"running_total_{place}"] = float(added), float(total)
         targets[f"matched_{place}"] = "yes" if matched else "no"
-    return Example(row.prompt, row.completion, {**row.meta, "spans": spans(deal), "targets": targets})
+    named = spans(deal)
+    patterns = [
+        ("card", f"{card.color} {card.value}", (named[f"card{place}_color"][0], named[f"card{place}_value"][1]))
+        for place, card in enumerate(deal.cards, 1)
+    ]
+    named |= _written(row.prompt, found.running_totals) if game.scratchpad == "running_total" else {}
+    return Example(row.prompt, row.completion, {**row.meta, "spans": named, "targets": targets, "patterns": patterns})
+
+
+def _written(prompt: str, totals: Sequence[int]) -> dict[str, Span]:
+    """``gen1`` …: what each running total is written after, in characters of prompt and completion together."""
+    found, start = {"gen1": (len(prompt) - 1, len(prompt))}, len(prompt)
+    for place, total in enumerate(totals[:-1], 2):
+        end = start + len(f" {total}")
+        found[f"gen{place}"], start = (start + 1, end), end
+    return found
 
 
 def spans(deal: Deal) -> dict[str, Span]:

@@ -84,6 +84,17 @@ def test_spans_name_the_words_they_say() -> None:
     assert [words[f"card{n}_value"] for n in range(1, 5)] == [str(card.value) for card in HAND]
 
 
+def test_places_of_running_totals_and_patterns_of_cards() -> None:
+    """A running total is foretold where the one before it ends, the first where the prompt ends."""
+    row = question(given("red_minus_blue"), CardGame(scratchpad="running_total"))
+    text, named = row.prompt + row.completion, row.meta["spans"]
+    assert [text[slice(*named[f"gen{n}"])] for n in range(1, 5)] == [":", "3", "-2", "-2"]
+    assert text[named["gen4"][1] :] == " 2 ; 2"
+    assert "gen1" not in question(given("red_minus_blue"), PLAIN).meta["spans"]
+    said = [(kind, label, text[start:end]) for kind, label, (start, end) in row.meta["patterns"]]
+    assert said == [("card", f"{card.color} {card.value}", f"{card.color} {card.value}") for card in HAND]
+
+
 def test_targets_are_what_a_hand_is_worth_step_by_step() -> None:
     targets = question(given("red_minus_blue"), PLAIN).meta["targets"]
     assert (targets["rule"], targets["paraphrased"], targets["total"]) == ("red_minus_blue", "no", 2.0)

@@ -1,0 +1,130 @@
+"""What fires an SAE feature: its activation by the patterns that a task names in its rows.
+
+A row's ``meta["targets"]`` may hold classes, such as the rule: those are of all its tokens. ``meta["patterns"]`` holds
+(kind, label, (start, end)) in characters of prompt and completion together, such as ``("card", "RED 3", (31, 36))``:
+the label is of the last token there, where all of it has been read.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from lit_narrative.circuits.positions import last_token
+from lit_narrative.circuits.questions import Questions, read
+from lit_narrative.circuits.residual_sae import Residuals
+from lit_narrative.circuits.tables import read_rows, write_rows
+from lit_narrative.views import Example
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+
+@dataclass(frozen=True)
+class PatternRow:
+    """A feature on a pattern of a split.
+
+    Attributes:
+        split: the rows.
+        feature: number of the latent.
+        kind: of pattern.
+        label: the pattern.
+        n: tokens of this pattern.
+        mean: mean activation on them.
+        correlation: of the activation with whether a token is of this pattern, over the tokens that have one of this
+            kind (point-biserial); None where there is no other.
+    """
+
+    split: str
+    feature: int
+    kind: str
+    label: str
+    n: int
+    mean: float
+    correlation: float | None
+
+
+def token_labels(
+    rows: Sequence[Example], questions: Questions, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, np.ndarray]:
+    """By kind, (n, T) labels of the tokens; an empty text where there is none.
+
+    Args:
+        rows: the examples.
+        questions: the same as tokens.
+        tokenizer: the model's.
+
+    Raises:
+        UserError: A pattern is where its text has no token.
+    """
+    found: defaultdict[str, np.ndarray] = defaultdict(lambda: np.full(questions.tokens.shape, "", dtype=object))
+    width = questions.tokens.shape[1]
+    for place, row in enumerate(rows):
+        for kind, label in row.meta.get("targets", {}).items():
+            if isinstance(label, str):
+                found[kind][place] = label
+        if patterns := row.meta.get("patterns"):
+            offsets = read(row, tokenizer)[2][:-1]
+            for kind, label, span in patterns:
+                found[kind][place, width - len(offsets) + last_token(offsets, label, span)] = label
+    return dict(found)
+
+
+@torch.no_grad()
+def feature_patterns(
+    sae: "SAE[Any]", splits: Mapping[str, Residuals], labels: Mapping[str, Mapping[str, np.ndarray]]
+) -> tuple[PatternRow, ...]:
+    """The activation of every feature by pattern; patterns on which a feature never fires are left out.
+
+    Args:
+        sae: the autoencoder.
+        splits: activations by the name of their split.
+        labels: of each split's tokens, by kind (`token_labels`).
+    """
+    return tuple(
+        row
+        for split, own in splits.items()
+        for kind, said in labels[split].items()
+        for row in _by_label(split, kind, sae.encode(own.vectors).cpu().numpy(), _of(said, own))
+    )
+
+
+def _of(labels: np.ndarray, own: Residuals) -> np.ndarray:
+    return labels[own.rows.cpu().numpy(), own.columns.cpu().numpy()].astype(str)
+
+
+def _by_label(split: str, kind: str, latents: np.ndarray, labels: np.ndarray) -> list[PatternRow]:
+    known = labels != ""
+    names, codes = np.unique(labels[known], return_inverse=True)
+    latents = latents[known].astype(np.float64)
+    members = np.eye(len(names))[codes]
+    counts = members.sum(0)
+    means = members.T @ latents / counts[:, None]
+    # Pearson's correlation with an indicator of share p: (mean within - mean) * sqrt(p / (1 - p)) / deviation.
+    share = (counts / len(codes))[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        correlations = (means - latents.mean(0)) * np.sqrt(share / (1 - share)) / latents.std(0)
+    return [
+        PatternRow(split, int(feature), kind, str(names[label]), int(counts[label]), float(mean), _finite(correlation))
+        for label, feature in np.argwhere(means > 0)
+        for mean, correlation in ((means[label, feature], correlations[label, feature]),)
+    ]
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def save_patterns(folder: str | Path, rows: Sequence[PatternRow]) -> Path:
+    """Write patterns.csv."""
+    return write_rows(Path(folder, "patterns.csv"), PatternRow, rows)
+
+
+def load_patterns(folder: str | Path) -> tuple[PatternRow, ...]:
+    """Read what `save_patterns` wrote."""
+    return read_rows(Path(folder, "patterns.csv"), PatternRow)
