@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 
 from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.errors import UserError
-from lit_narrative.jobs.folder import RunLogger, SaveRun, prepare_folder, shared_scratch
+from lit_narrative.jobs.folder import RunLogger, SaveRun, check_unused, prepare_folder, shared_scratch
 from lit_narrative.jobs.hyperparameters import instantiators
 from lit_narrative.jobs.parser import JobParser
 from lit_narrative.shipped import find_config
@@ -83,7 +83,7 @@ class NarrativeCLI(LightningCLI):
         """Leave the settings as they were given: the original lets those in the checkpoint win."""
 
     def before_instantiate_classes(self) -> None:
-        """See that the checkpoint is there and that the run folder can be written.
+        """See that the checkpoint is there, and that the run folder can be written and keeps no other fit's outcome.
 
         Raises:
             UserError: one of them is not so.
@@ -95,6 +95,8 @@ class NarrativeCLI(LightningCLI):
         if config.trainer.fast_dev_run:
             config.trainer.default_root_dir = self.dry_run.enter_context(shared_scratch())
         prepare_folder(config.trainer.default_root_dir)
+        if self.config.subcommand == "fit" and checkpoint not in KEYWORDS - {None}:
+            check_unused(config.trainer.default_root_dir, checkpoint)
         for logger in _as_list(config.trainer.logger):
             if "save_dir" in logger.init_args and logger.init_args.save_dir in {None, "", "."}:
                 logger.init_args.save_dir = config.trainer.default_root_dir

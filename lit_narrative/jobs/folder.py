@@ -48,6 +48,24 @@ def prepare_folder(folder: str | Path) -> None:
         ) from error
 
 
+def check_unused(folder: str | Path, checkpoint: str | None) -> None:
+    """See that no earlier fit left a ``last.ckpt`` there: Lightning would write ``last-v1.ckpt`` beside the old one.
+
+    Args:
+        folder: the run folder.
+        checkpoint: what the fit goes on from; the folder's own ``last.ckpt`` is then replaced.
+
+    Raises:
+        UserError: there is one, and the fit does not go on from it.
+    """
+    last = Path(folder, "checkpoints", "last.ckpt")
+    if last.exists() and (checkpoint is None or Path(checkpoint).resolve() != last.resolve()):
+        raise UserError(
+            f"an earlier fit left '{last}', which this one would not replace: go on from it by --ckpt_path={last}, "
+            "name another folder by --trainer.default_root_dir, or remove it"
+        )
+
+
 @contextmanager
 def shared_scratch() -> Iterator[str]:
     """Make a folder that is removed at the end, the same for all processes that Lightning starts for this job."""

@@ -160,6 +160,24 @@ def test_resumed_run_continues_its_table(config: Path, tmp_path: Path) -> None:
     assert rows(tmp_path / "run" / "metrics.csv") == rows(whole / "metrics.csv")
 
 
+def test_a_used_folder_never_leaves_the_old_last_checkpoint_beside_the_new(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save = json.dumps({"class_path": "ModelCheckpoint", "init_args": {"save_last": True, "save_top_k": -1}})
+    fit = ["fit", "--config", str(config), "--trainer.callbacks+", save]
+    main(fit)
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    other = next(path for path in last.parent.iterdir() if path != last)
+    before = last.read_bytes()
+    for again in (fit, [*fit, "--ckpt_path", str(other)]):
+        assert f"go on from it by --ckpt_path={last}" in fails(again, capsys)
+    assert last.read_bytes() == before
+    main([*fit, "--trainer.fast_dev_run", "true"])
+    main([*fit, "--ckpt_path", str(last), "--trainer.max_epochs=4"])
+    assert torch.load(last, weights_only=True)["epoch"] == 3
+    assert not list(last.parent.glob("last-*"))
+
+
 def test_other_loggers_come_beside_the_table_and_into_the_run_folder(config: Path, tmp_path: Path) -> None:
     extra = ["--trainer.logger", "WandbLogger", "--trainer.logger.offline", "true", "--trainer.logger.mode", "disabled"]
     main(["fit", "--config", str(config), *extra])
