@@ -83,6 +83,21 @@ class State:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Activation:
+    """What a model holds at a token of a text.
+
+    Attributes:
+        vector: (d_model,) float32.
+        text: number of the text in its split.
+        position: number of the token in the text, from 0.
+    """
+
+    vector: np.ndarray
+    text: int
+    position: int
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What a task's verifiers say of one text.

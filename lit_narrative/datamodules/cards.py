@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any, Literal
 
+from lit_narrative.datamodules.activations import ActivationSettings, read_activations
 from lit_narrative.datamodules.base import ExamplePrompts, Split, TaskDataModule
 from lit_narrative.errors import UserError, check_least, did_you_mean
 from lit_narrative.rl.reward_import import import_reward
@@ -15,14 +16,14 @@ from lit_narrative.tasks.cards.dealing import MIXTURE, Bucket, Deal, deal, deals
 from lit_narrative.tasks.cards.game import KINDS, SETS, TEST_SETS, CardGame, check_mixture, check_names
 from lit_narrative.tasks.cards.prompts import example, prompt_text, vocabulary_texts
 from lit_narrative.tasks.cards.rewards import PARTS, CardReward
-from lit_narrative.views import ContrastPair, Example, Labelled, Prompt, Verdict
+from lit_narrative.views import Activation, ContrastPair, Example, Labelled, Prompt, Verdict
 
 Label = Literal["rule", "kind", "paraphrased", "sign"]
 HELD_OUT = ("length_shift", "classification")
 
 
 class CardsData(TaskDataModule):
-    """Views ``examples`` (prompt, worked answer), ``prompts`` (with all that judges an answer) and ``labelled``.
+    """Views ``examples`` (worked answers), ``prompts`` (with what judges them), ``labelled`` and ``activations``.
 
     Training examples are in distribution; training prompts, which reinforcement learns on, are a mixture of kinds. No
     hand of cards is in training and in a test. Beside the three splits there are sets to measure on by name, one for
@@ -40,6 +41,7 @@ class CardsData(TaskDataModule):
         test_set: the test set that ``test`` and ``predict`` read.
         label: what the ``labelled`` view tells: the rule, the kind, whether the rule is reworded, or the sign of the
             total. It covers all kinds equally.
+        activations: of which model, and where.
         **kwargs: of :class:`TaskDataModule`.
 
     Raises:
@@ -58,6 +60,7 @@ class CardsData(TaskDataModule):
         held_out: Sequence[str] = HELD_OUT,
         test_set: str = "id_test",
         label: Label = "rule",
+        activations: ActivationSettings = ActivationSettings(),  # noqa: B008
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -72,6 +75,7 @@ class CardsData(TaskDataModule):
         self.sizes = {"train": train_size, MIXTURE: prompt_size, "val": val_size}
         self.sizes |= {name: (test_sizes or {}).get(name, test_size) for name in TEST_SETS}
         self._dealt: dict[str, list[Deal]] = {}
+        self.activation_settings, self._activations = activations, dict[str, list[Activation]]()
 
     # --- views ------------------------------------------------------------------------------------------------------
 
@@ -91,6 +95,17 @@ class CardsData(TaskDataModule):
         dealt = islice(deals(self.game, f"labelled_{split}", dict.fromkeys(KINDS, 1.0), bucket), size)
         names = self.label_names
         return [Labelled(prompt_text(row.wording, row.cards), names.index(self._label(row))) for row in dealt]
+
+    def activations(self, split: Split) -> list[Activation]:
+        """What a model holds at the tokens of the examples; read once.
+
+        Raises:
+            UserError: no model is named, or it cannot be read as the settings say.
+        """
+        if split not in self._activations:
+            device = "cpu" if self.trainer is None else self.trainer.strategy.root_device
+            self._activations[split] = read_activations(self.questions(split), self.activation_settings, device)
+        return self._activations[split]
 
     @property
     def label_names(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from lit_narrative.circuits.sparse_metrics import Firing, reconstruction_metrics
 from lit_narrative.errors import UserError
 from lit_narrative.modules.narrative import NarrativeModule
 from lit_narrative.seeds import run_seed
-from lit_narrative.views import State
+from lit_narrative.views import Activation, State
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -60,7 +60,7 @@ class SAEModule(NarrativeModule):
         warmup_steps: steps over which the learning rate rises linearly.
         dead_window: steps without firing after which a latent counts as dead.
         seed: of the initial weights; default: the run's.
-        view: what the rows are: ``states`` of play, or ``activations`` (plain vectors).
+        view: what the rows are: ``states`` of play, or ``activations`` of a model.
 
     An option that the architecture does not take is an error naming what it takes.
     """
@@ -126,9 +126,9 @@ class SAEModule(NarrativeModule):
         """Make the SAE by the checkpoint's shapes, where ``d_in`` was not given."""
         self.build(checkpoint["state_dict"]["sae.b_dec"].shape[0])
 
-    def collate(self, rows: Sequence[State | np.ndarray]) -> Tensor:
+    def collate(self, rows: Sequence[State | Activation | np.ndarray]) -> Tensor:
         """The vectors of the rows: (batch, d_in) float32."""
-        vectors = [row.vector if isinstance(row, State) else row for row in rows]
+        vectors = [row if isinstance(row, np.ndarray) else row.vector for row in rows]
         return torch.from_numpy(np.stack(vectors).astype(np.float32, copy=False))
 
     # -- training

@@ -1,0 +1,96 @@
+"""Activations of a model on a task's examples, as rows to train a sparse autoencoder on."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lit_narrative.circuits.bridge import build_bridge
+from lit_narrative.circuits.questions import Questions, encode_questions
+from lit_narrative.circuits.residual_sae import Residuals, residuals
+from lit_narrative.errors import UserError, check_least
+from lit_narrative.lm.checkpoint import read_language_model
+from lit_narrative.lm.load import load_lm
+from lit_narrative.lm.tokens import load_tokenizer
+from lit_narrative.views import Activation, Example
+
+
+@dataclass(frozen=True)
+class ActivationSettings:
+    """Which activations the view of that name holds.
+
+    Args:
+        model: whose: a ``.ckpt`` of this package, a folder with transformers weights, or a hub name.
+        hook: where: TransformerLens' name of an activation that has one vector a token.
+        places: names of places in the examples, or all tokens.
+        rows: vectors of each split at most.
+        batch_size: examples of one forward pass.
+    """
+
+    model: str | None = None
+    hook: str = "blocks.1.hook_resid_pre"
+    places: Literal["all"] | Sequence[str] = "all"
+    rows: int = 20_000
+    batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        check_least("data.activations.rows", self.rows, 1)
+        check_least("data.activations.batch_size", self.batch_size, 1)
+
+
+def read_activations(
+    examples: Sequence[Example], settings: ActivationSettings, device: torch.device | str = "cpu"
+) -> list[Activation]:
+    """Run a model over examples, prompt and right completion together, until there are as many vectors as asked for.
+
+    Args:
+        examples: in order.
+        settings: which model, where, and how many vectors.
+        device: of the forward passes; the vectors come to the CPU.
+
+    Raises:
+        UserError: no model is named, it cannot be read or opened up, or it has no such hook or the examples no such
+            place.
+    """
+    if settings.model is None:
+        raise UserError(
+            "the view 'activations' needs a model to read: set data.activations.model to a checkpoint, a folder or a "
+            "hub name"
+        )
+    lm, tokenizer = _read_model(settings.model)
+    bridge = build_bridge(lm.to(device))  # type: ignore[arg-type]
+
+    def vectors() -> Iterator[Activation]:
+        for start in range(0, len(examples), settings.batch_size):
+            chosen = range(start, min(start + settings.batch_size, len(examples)))
+            questions = encode_questions([examples[place] for place in chosen], tokenizer)
+            found = residuals(bridge, questions, settings.hook, settings.batch_size)
+            yield from _rows(found, questions, settings.places, start)
+
+    return list(islice(vectors(), settings.rows))
+
+
+def _read_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    return read_language_model(name) if name.endswith(".ckpt") else (load_lm(name), load_tokenizer(name))
+
+
+def _rows(
+    found: Residuals, questions: Questions, places: Literal["all"] | Sequence[str], first: int
+) -> Iterator[Activation]:
+    """The vectors of a batch whose first example has the number ``first``."""
+    vectors, padding = found.vectors.cpu().numpy(), (~questions.mask).sum(1).tolist()
+    kept = torch.ones_like(found.rows, dtype=torch.bool) if places == "all" else _at(found, questions, places)
+    for index in kept.nonzero().flatten().tolist():
+        row, column = int(found.rows[index]), int(found.columns[index])
+        yield Activation(vectors[index], first + row, column - padding[row])
+
+
+def _at(found: Residuals, questions: Questions, places: Sequence[str]) -> Tensor:
+    """(N,) bool, which vectors are at one of the places."""
+    assert questions.places is not None
+    columns = questions.places.pick(places).columns.to(found.rows.device)
+    return (columns[found.rows] == found.columns[:, None]).any(1)

@@ -1,0 +1,117 @@
+"""Activations of a model as rows, and a sparse autoencoder that learns on them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from transformers import PreTrainedModel
+
+from lit_narrative.datamodules.activations import ActivationSettings, read_activations
+from lit_narrative.datamodules.cards import CardsData
+from lit_narrative.errors import UserError
+from lit_narrative.lm.tokens import TrainedTokenizer, load_tokenizer, train_tokenizer
+from lit_narrative.modules.sae import SAEModule
+from lit_narrative.modules.sft import SFTModule
+from lit_narrative.tasks.cards.game import CardGame
+from lit_narrative.tools.export import export
+from tests.helpers import fit, tiny_lm, trainer
+
+HOOK = "blocks.1.hook_resid_pre"
+
+
+def data(**activations: Any) -> CardsData:
+    small = {"train_size": 40, "prompt_size": 8, "val_size": 12, "test_size": 12, "batch_size": 16}
+    return CardsData(
+        CardGame(lengths=(2, 3), long_lengths=(5, 6)), activations=ActivationSettings(**activations), **small
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model that knows the words of the game."""
+    path = tmp_path_factory.mktemp("model")
+    tokenizer = train_tokenizer(data().tokenizer_texts(), TrainedTokenizer(kind="words"))
+    tiny_lm("gpt2", scale=3, vocabulary=len(tokenizer), positions=64).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return str(path)
+
+
+def stream(lm: PreTrainedModel, text: str, folder: str) -> np.ndarray:
+    """The residual stream before the second block, of one text by itself."""
+    tokens = load_tokenizer(folder)(text, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        return lm(tokens, output_hidden_states=True).hidden_states[1][0].numpy()
+
+
+def test_rows_are_the_models_hidden_states_token_by_token(folder: str) -> None:
+    task = data(model=folder, batch_size=5)
+    rows, lm = task.activations("val"), tiny_lm("gpt2", scale=3, vocabulary=len(load_tokenizer(folder)), positions=64)
+    assert task.activations("val") is rows
+    for number, example in enumerate(task.examples("val")):
+        own = [row for row in rows if row.text == number]
+        expected = stream(lm, example.prompt + example.completion, folder)[:-1]
+        assert [row.position for row in own] == list(range(len(expected)))
+        assert np.allclose(np.stack([row.vector for row in own]), expected, atol=1e-4)
+    assert own[0].vector.dtype == np.float32
+    assert not torch.is_tensor(own[0].vector)
+
+
+def test_some_places_or_so_many_rows(folder: str) -> None:
+    rows = data(model=folder, places=("answer", "card3_value")).activations("val")
+    hands = [len(row.meta["cards"]) for row in data().examples("val")]
+    assert [row.text for row in rows] == [n for n, cards in enumerate(hands) for _ in range(cards - 1)]
+    everything = data(model=folder).activations("val")
+    few = data(model=folder, rows=31, batch_size=1).activations("val")
+    assert [(row.text, row.position) for row in few] == [(row.text, row.position) for row in everything[:31]]
+
+
+def test_an_autoencoder_is_fitted_measured_and_exported(folder: str, tmp_path: Path) -> None:
+    from sae_lens import SAE
+
+    task = data(model=folder, hook=HOOK)
+    module = SAEModule(view="activations", d_sae=32, k=4, seed=0)
+    run = fit(
+        module,
+        task,
+        tmp_path,
+        ModelCheckpoint(tmp_path, save_last=True, save_top_k=0),
+        max_epochs=20,
+        enable_checkpointing=True,
+        limit_val_batches=1.0,
+    )
+    figures = {name: float(value) for name, value in run.callback_metrics.items()}
+    assert {f"val/{name}" for name in ("explained_variance", "l0", "dead_fraction", "mse")} <= set(figures)
+    assert figures["val/explained_variance"] > 0.6
+    assert figures["val/l0"] == pytest.approx(4, abs=0.1)
+    (metrics,) = trainer(tmp_path).test(module, task, verbose=False)
+    assert metrics["test/explained_variance"] > 0.5
+    export(str(tmp_path / "last.ckpt"), str(tmp_path / "own"), "sae")
+    x = torch.from_numpy(np.stack([row.vector for row in task.activations("val")]))
+    assert torch.allclose(SAE.load_from_disk(str(tmp_path / "own")).encode(x), module._frozen[0].encode(x), atol=1e-4)
+
+
+def test_a_checkpoint_is_read_as_a_folder_is(folder: str, tmp_path: Path) -> None:
+    saver = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0)
+    fit(SFTModule(folder, lr=0.0), data(), tmp_path, saver, max_steps=1, enable_checkpointing=True)
+    expected, found = (data(model=name).activations("val") for name in (folder, str(tmp_path / "last.ckpt")))
+    assert len(found) == len(expected) > 0
+    assert all(np.allclose(a.vector, b.vector, atol=1e-5) for a, b in zip(found, expected, strict=True))
+
+
+def test_bad_settings_are_named(folder: str) -> None:
+    with pytest.raises(UserError, match=r"set data\.activations\.model to a checkpoint, a folder"):
+        data().activations("train")
+    with pytest.raises(UserError, match=r"no checkpoint at 'none.ckpt'"):
+        data(model="none.ckpt").activations("train")
+    with pytest.raises(UserError, match=r"no hook 'blocks.2.hook_resid_pre'; near names: blocks"):
+        data(model=folder, hook="blocks.2.hook_resid_pre").activations("train")
+    with pytest.raises(UserError, match=r"one vector a token, but blocks.0.attn.hook_z has the shape"):
+        data(model=folder, hook="blocks.0.attn.hook_z").activations("train")
+    with pytest.raises(UserError, match="no place is named 'answr'; did you mean 'answer'"):
+        read_activations(data().questions("val"), ActivationSettings(folder, places=("answr",)))
+    for name in ("rows", "batch_size"):
+        with pytest.raises(UserError, match=rf"data\.activations\.{name} is 0"):
+            ActivationSettings(**{name: 0})
