@@ -11,16 +11,32 @@ from typing import Any
 
 def write_text(path: str | Path, text: str) -> Path:
     """Write ``text`` (UTF-8) to ``path`` so that a reader sees the old file or the whole new one."""
+    return write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def write_bytes(path: str | Path, content: bytes) -> Path:
+    """Write ``content`` to ``path`` so that a reader sees the old file or the whole new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     return path
+
+
+def inside(folder: str | Path, name: str) -> Path:
+    """The file of a name, as another file gives it, in a folder.
+
+    Raises:
+        ValueError: the name leads out of the folder.
+    """
+    if os.path.isabs(name) or ".." in Path(name).parts:
+        raise ValueError(f"unsafe file name: {name!r} leads out of its folder")
+    return Path(folder, name)
 
 
 @contextmanager

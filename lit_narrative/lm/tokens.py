@@ -1,6 +1,5 @@
 """Tokenizers: from the hub, from a folder, or trained on a task's own corpus."""
 
-import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lit_narrative.errors import UserError
+from lit_narrative.files import inside, write_text
 
 END = "<|end|>"
 PAD = "<|pad|>"
@@ -125,11 +125,7 @@ def tokenizer_from_files(files: Mapping[str, str]) -> PreTrainedTokenizerBase:
     """
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
-            if os.path.isabs(name) or ".." in Path(name).parts:
-                raise ValueError(f"unsafe file name in a checkpoint's tokenizer: {name!r}")
-            path = Path(folder, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content, encoding="utf-8")
+            write_text(inside(folder, name), content)
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
