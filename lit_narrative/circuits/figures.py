@@ -1,9 +1,11 @@
 """All figures of one model's analyses, or of two models' side by side, as PNG."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lit_narrative.circuits.figures_attention import draw_attention
 from lit_narrative.circuits.figures_canvas import default_style, to_png
 from lit_narrative.circuits.figures_edges import draw_edges, draw_faithfulness, draw_pruned
 from lit_narrative.circuits.figures_features import draw_rates
@@ -11,6 +13,7 @@ from lit_narrative.circuits.figures_parts import draw_ablation, draw_overlaps, d
 from lit_narrative.circuits.figures_patching import draw_patching
 from lit_narrative.circuits.figures_probes import draw_lens, draw_probes
 from lit_narrative.circuits.results import CircuitResults
+from lit_narrative.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,6 +29,11 @@ class Drawn(NamedTuple):
     title: str
     png: bytes
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, as the PNG's header has them."""
+        return int.from_bytes(self.png[16:20]), int.from_bytes(self.png[20:24])
+
 
 class _Sketch(NamedTuple):
     analysis: str
@@ -40,17 +48,19 @@ def draw_figures(models: Models) -> list[Drawn]:
     Args:
         models: by the name that panels give them; a single model needs none (an empty text).
     """
-    sketches = [sketch for plan in (_probes, _patching, _parts, _edges, _lens, _features) for sketch in plan(models)]
+    sketches = [
+        sketch
+        for plan in (_probes, _patching, _parts, _edges, _pruned, _lens, _attention, _features)
+        for sketch in plan(models)
+    ]
     with default_style():
         return [Drawn(*sketch[:3], to_png(sketch.draw())) for sketch in sketches]
 
 
 def write_figures(figures: Iterable[Drawn], folder: str | Path) -> None:
     """Write figures as ``<name>.png`` into a folder, which is made."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     for figure in figures:
-        (folder / f"{figure.name}.png").write_bytes(figure.png)
+        write_bytes(Path(folder, re.sub(r"[^\w.-]", "_", figure.name) + ".png"), figure.png)
 
 
 def _shared(models: Models, table: str) -> list[str]:
@@ -96,6 +106,9 @@ def _edges(models: Models) -> Iterator[_Sketch]:
         curves = {model: {split: own.faithfulness[split] for split in splits} for model, own in models.items()}
         title = "Faithfulness of growing circuits"
         yield _Sketch("attribution", "faithfulness", title, lambda: draw_faithfulness(curves))
+
+
+def _pruned(models: Models) -> Iterator[_Sketch]:
     for model, own in models.items():
         for split, pruned in own.pruned.items():
             graph = pruned.graph
@@ -121,6 +134,12 @@ def _lens(models: Models) -> Iterator[_Sketch]:
     if direct := _by_part(models, "direct"):
         title = "What each part adds to the answer's lead directly"
         yield _Sketch("lens", "direct", title, lambda: draw_parts(direct, "mean contribution (logits)"))
+
+
+def _attention(models: Models) -> Iterator[_Sketch]:
+    for split in _shared(models, "attention"):
+        found, title = _of(models, "attention", split), f"Where heads look on {split}"
+        yield _Sketch("attention", f"attention_{split}", title, lambda found=found: draw_attention(found))  # type: ignore[misc]
 
 
 def _features(models: Models) -> Iterator[_Sketch]:

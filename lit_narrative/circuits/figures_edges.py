@@ -62,13 +62,20 @@ def diagram(axes: "Axes", graph: Graph, edges: Named) -> None:
     for (source, reader), score in sorted(edges.items(), key=lambda item: abs(item[1])):
         start, end = spots[source], spots[node_of(reader)]
         bend = 0.0 if abs(start.y - end.y) < 1.5 else 0.18 if start.x <= end.x else -0.18
-        look = {
-            "color": "#b2182b" if score > 0 else "#2166ac",
-            "alpha": 0.75,
-            "linewidth": 0.6 + 4 * abs(score) / largest,
-        }
-        arrow = {"arrowstyle": "-|>", "mutation_scale": 9, "shrinkA": 9, "shrinkB": 10}
-        axes.add_patch(FancyArrowPatch(start, end, connectionstyle=f"arc3,rad={bend}", zorder=1, **arrow, **look))
+        arrow = FancyArrowPatch(
+            start,
+            end,
+            arrowstyle="-|>",
+            connectionstyle=f"arc3,rad={bend}",
+            shrinkA=9,
+            shrinkB=10,
+            mutation_scale=9,
+            color="#b2182b" if score > 0 else "#2166ac",
+            linewidth=0.6 + 4 * abs(score) / largest,
+            alpha=0.75,
+            zorder=1,
+        )
+        axes.add_patch(arrow)
     for part, spot in spots.items():
         box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "#444444"}
         axes.text(*spot, part, ha="center", va="center", fontsize=8, bbox=box, zorder=2)
@@ -127,6 +134,10 @@ def draw_faithfulness(found: Mapping[str, Mapping[str, Faithfulness]]) -> "Figur
         axes.axhspan(0, 1, color="#f2f2f2", zorder=0)
     figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
+
+
+def _areas(curve: Faithfulness) -> str:
+    return f"CPR {curve.cpr:.2f}, CMD {curve.cmd:.2f}"
 
 
 def _curves(axes: "Axes", curve: Faithfulness, color: str, model: str) -> None:

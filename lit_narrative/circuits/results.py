@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from lit_narrative.circuits.acdc import Pruned
+from lit_narrative.circuits.attention import Attention
 from lit_narrative.circuits.criteria import Criteria
 from lit_narrative.circuits.edge_scores import EdgeScores, NodeScores
 from lit_narrative.circuits.faithfulness import Faithfulness
 from lit_narrative.circuits.importance import Ablation
 from lit_narrative.circuits.lens import Direct, Lens
 from lit_narrative.circuits.patches import Patching
+from lit_narrative.circuits.patterns import PatternRow, load_patterns
 from lit_narrative.circuits.probe_scores import Probes
 from lit_narrative.circuits.residual_features import ResidualFeatures
 from lit_narrative.circuits.tables import read_json
@@ -37,7 +39,9 @@ class CircuitResults:
         pruned: by split.
         lens: by split.
         direct: by split.
+        attention: by split.
         features: by the hook of the SAE.
+        patterns: what fires them, by the hook of the SAE.
     """
 
     folder: Path
@@ -52,7 +56,9 @@ class CircuitResults:
     pruned: Mapping[str, Pruned]
     lens: Mapping[str, Lens]
     direct: Mapping[str, Direct]
+    attention: Mapping[str, Attention]
     features: Mapping[str, ResidualFeatures]
+    patterns: Mapping[str, tuple[PatternRow, ...]]
 
     @property
     def splits(self) -> list[str]:
@@ -87,7 +93,9 @@ class CircuitResults:
             _each(splits, "acdc.json", Pruned.load),
             _each(splits, "lens.csv", Lens.load),
             _each(splits, "direct.json", Direct.load),
+            _each(splits, "attention.csv", Attention.load),
             _each(hooks, "features.csv", ResidualFeatures.load),
+            _each(hooks, "patterns.csv", load_patterns),
         )
 
 
