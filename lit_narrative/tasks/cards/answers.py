@@ -40,7 +40,7 @@ class Judgement:
         correct: whether the answer is right.
         process: share of running totals that are right, in 0..1; totals too many count as wrong.
         trace_exact: whether all are; None where no scratchpad was asked for.
-        excess: how many words longer than need be, over the words needed, in 0..1.
+        misfit: how many words too many or too few, over the words needed, in 0..1.
     """
 
     answer: str | None
@@ -49,7 +49,7 @@ class Judgement:
     correct: bool
     process: float
     trace_exact: bool | None
-    excess: float
+    misfit: float
 
     @property
     def valid(self) -> bool:
@@ -98,7 +98,7 @@ def judge(text: str, columns: Mapping[str, Any]) -> Judgement:
         correct=parsed.answer == expected,
         process=right / longest if longest else 1.0,
         trace_exact=parsed.trace == tuple(totals) if asked else None,
-        excess=min(max(len(text.split()) - needed, 0) / needed, 1.0),
+        misfit=min(abs(len(text.split()) - needed) / needed, 1.0),
     )
 
 

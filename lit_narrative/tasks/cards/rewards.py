@@ -13,9 +13,10 @@ PARTS: dict[str, Callable[[Judgement], float]] = {
     "correct": lambda judgement: float(judgement.correct),
     "format": lambda judgement: float(judgement.valid),
     "process": lambda judgement: judgement.process,
-    "length": lambda judgement: -judgement.excess,
+    "length": lambda judgement: -judgement.misfit,
 }
-"""What can be rewarded: the right answer, any answer, the share of right running totals; and -1..0 for idle words."""
+"""What can be rewarded: the right answer, any answer, the share of right running totals; and -1..0 for words too many or
+too few, without which a policy in doubt learns to leave running totals out and guess."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def test_the_scratchpad_is_read_too() -> None:
 def test_no_text_raises(text: str, rule: str) -> None:
     found = judge(text, columns(rule))
     assert 0 <= found.process <= 1
-    assert 0 <= found.excess <= 1
+    assert 0 <= found.misfit <= 1
     assert found.valid or not found.correct
 
 
@@ -82,7 +82,7 @@ def test_what_is_written_is_read(totals: list[int], answer: int) -> None:
 
 def test_a_right_answer() -> None:
     found = judge(" 3 -2 -2 2 ; 2", columns())
-    assert (found.correct, found.process, found.trace_exact, found.excess) == (True, 1.0, True, 0.0)
+    assert (found.correct, found.process, found.trace_exact, found.misfit) == (True, 1.0, True, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -102,12 +102,16 @@ def test_partly_right(text: str, correct: bool, process: float, exact: bool) -> 
 
 def test_without_scratchpad_there_is_no_trace_to_be_exact() -> None:
     assert judge(" 2", columns(scratchpad="none")).trace_exact is None
-    assert judge(" 2", columns(scratchpad="none")).excess == 0
-    assert judge(" 2 or so", columns(scratchpad="none")).excess == 1
+    assert judge(" 2", columns(scratchpad="none")).misfit == 0
+    assert judge(" 2 or so", columns(scratchpad="none")).misfit == 1
 
 
-def test_idle_words_count() -> None:
-    assert judge(" 3 -2 -2 2 ; 2 well well well", columns()).excess == 0.5
+@pytest.mark.parametrize(
+    ("text", "misfit"),
+    [(" 3 -2 -2 2 ; 2 well well well", 0.5), (" 3 -2 ; 2", 1 / 3), (" 2", 5 / 6), ("", 1), (" 2" * 40, 1)],
+)
+def test_words_too_many_and_too_few_count(text: str, misfit: float) -> None:
+    assert judge(text, columns()).misfit == pytest.approx(misfit)
 
 
 def test_many_at_once() -> None:

@@ -46,7 +46,7 @@ def test_weights_of_the_reward() -> None:
     env.reset(options={"rule": "red_minus_blue", "cards": HAND})
     assert env.step(" 3 -2 0 0 ; 2 well well well")[1] == pytest.approx(5 + 0.1 + 2 * 0.5 - 0.5)
     env.reset(options={"rule": "red_minus_blue", "cards": HAND})
-    assert env.step("none")[1] == pytest.approx(0)
+    assert env.step("none")[1] == pytest.approx(-5 / 6)
 
 
 def test_revisions_are_answered_by_feedback() -> None:

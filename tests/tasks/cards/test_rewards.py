@@ -22,14 +22,14 @@ def rollout(text: str) -> Rollout:
         ("correct", [1, 1, 0, 0]),
         ("format", [1, 1, 1, 0]),
         ("process", [1, 0.5, 0, 0]),
-        ("length", [0, 0, 0, -0.5]),
+        ("length", [0, -1 / 3, -5 / 6, -0.5]),
     ],
 )
 def test_each_part(name: str, scores: list[float]) -> None:
     texts = [" 3 -2 -2 2 ; 2", " 3 -2 ; 2", " 7", "a b c d e f g h i"]
     reward = CardReward(name)
     assert isinstance(reward, Reward)
-    assert reward([rollout(text) for text in texts]) == scores
+    assert reward([rollout(text) for text in texts]) == pytest.approx(scores)
     assert pickle.loads(pickle.dumps(reward)) == reward
 
 
