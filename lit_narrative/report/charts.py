@@ -1,7 +1,7 @@
 """Small charts as inline SVG: lines over steps, a histogram, dots with intervals.
 
 Each returns finished markup that follows the page's colours and says in its label what it shows. A tone is one of the
-page's colour roles: ``final``, ``sft``, ``corpus``, ``validation``, ``plain``.
+page's colour roles: ``final``, ``sft``, ``corpus``, ``validation``, ``other``, ``plain``.
 """
 
 from collections.abc import Sequence
@@ -95,7 +95,12 @@ class Dot:
 
 
 def dot_chart(
-    title: str, rows: Sequence[tuple[str, Sequence[Dot]]], bounds: tuple[float, float] = (0, 1), gutter: float = 118
+    title: str,
+    rows: Sequence[tuple[str, Sequence[Dot]]],
+    bounds: tuple[float, float] = (0, 1),
+    gutter: float = 118,
+    mark: float | None = None,
+    apart: float = 0,
 ) -> Markup:
     """Draw a row a name: its dots on a common axis over ``bounds``, joined by a thin line.
 
@@ -104,14 +109,18 @@ def dot_chart(
         rows: (name, dots).
         bounds: ends of the axis; what lies outside is drawn at the end.
         gutter: room for the names, in units of which the chart is 360 wide.
+        mark: where to draw an upright to compare with.
+        apart: how far below each other the dots of a row lie at most, rings aside, so that alike ones are told apart.
     """
     height, x = 24.0, Axis(*bounds, gutter, 346)
     y = Axis(0, 1, 10 + height * len(rows), 4)
     parts = [part for tick in x.ticks() for part in (_upright(x(tick), y), _tick(x, y, tick, x.ticks()))]
+    if mark is not None:
+        parts.append(node("line", x1=x(mark), x2=x(mark), y1=y.start, y2=y.end, class_="level tone-plain"))
     for index, (name, dots) in enumerate(rows):
         middle = 10 + height * (index + 0.5)
         parts.append(node("text", text=name, x=gutter - 10, y=middle + 4, text_anchor="end", class_="name"))
-        parts += _dots(name, dots, x, middle)
+        parts += _dots(name, dots, x, middle, apart)
     words = "; ".join(f"{name}: " + ", ".join(f"{dot.name} {number(dot.value)}" for dot in dots) for name, dots in rows)
     return drawing(360, y.start + 20, f"{title}. {words}", parts, "chart")
 
@@ -197,10 +206,15 @@ def _bar(index: int, count: int, label: str, x: Axis, y: Axis) -> Element:
     return node("rect", tip, x=x(index) + 1, y=y(count), width=width - 2, height=y.start - y(count), rx=2, class_="bar")
 
 
-def _dots(row: str, dots: Sequence[Dot], x: Axis, y: float) -> list[Element]:
+def _dots(row: str, dots: Sequence[Dot], x: Axis, middle: float, apart: float) -> list[Element]:
     ends = [_inside(x, dot.value) for dot in dots]
-    parts = [node("line", x1=min(ends), x2=max(ends), y1=y, y2=y, class_="join")] if ends else []
+    parts = [node("line", x1=min(ends), x2=max(ends), y1=middle, y2=middle, class_="join")] if ends else []
+    solid = sum(not dot.hollow for dot in dots)
+    step = min(apart, 14 / max(solid - 1, 1))
+    place = -(solid - 1) / 2
     for dot, end in zip(dots, ends, strict=True):
+        y = middle if dot.hollow else middle + step * place
+        place += not dot.hollow
         if dot.interval is not None:
             low, high = (_inside(x, bound) for bound in dot.interval)
             parts.append(node("line", x1=low, x2=high, y1=y, y2=y, class_=f"range tone-{dot.tone}"))

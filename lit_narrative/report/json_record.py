@@ -47,6 +47,17 @@ class Record:
         value = self.value.get(key)
         return "" if value is None else str(value)
 
+    def pair(self, key: str) -> tuple[float, float]:
+        """Return the two finite numbers at ``key``, an interval.
+
+        Raises:
+            UserError: something else is there.
+        """
+        match self.items(key):
+            case [float() | int() as low, float() | int() as high] if math.isfinite(low) and math.isfinite(high):
+                return float(low), float(high)
+        raise UserError(f"{self.where}: '{key}' must be two finite numbers, not {self.value.get(key)!r}")
+
     def child(self, key: str) -> "Record":
         """Return the object at ``key`` (an empty one if absent).
 

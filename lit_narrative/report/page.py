@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from importlib.resources import files
+from pathlib import Path
 
 from markupsafe import Markup
 
@@ -31,12 +32,24 @@ SECTIONS: Sequence[Callable[[Run], Section]] = (
 
 
 def build_page(run: Run, sections: Sequence[Callable[[Run], Section]] = SECTIONS) -> str:
-    """Return the page's HTML."""
+    """Return the HTML of a storyworld run's page."""
+    return fill_page(run.out, render("lead.html"), [section(run) for section in sections])
+
+
+def fill_page(out: Path, lead: Markup, sections: Sequence[Section]) -> str:
+    """Return the HTML of a page about a run folder.
+
+    Args:
+        out: the folder.
+        lead: what the page is about, for someone who has not seen such a run.
+        sections: from top to bottom.
+    """
     style = files("lit_narrative.report").joinpath("templates/style.css").read_text(encoding="utf-8")
     page = render(
         "page.html",
-        name=clip(run.out.resolve().name, 60),
-        sections=[section(run) for section in sections],
+        name=clip(out.resolve().name, 60),
+        lead=lead,
+        sections=sections,
         style=Markup(style),
         version=lit_narrative.__version__,
     )

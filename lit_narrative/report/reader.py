@@ -150,7 +150,7 @@ def _outcome(record: Record) -> Outcome:
     return Outcome(
         n=n,
         level=_level(record),
-        reward_ci=_pair(record, "reward_ci"),
+        reward_ci=record.pair("reward_ci"),
         valid_json=record.number("valid_json"),
         unique=record.number("unique"),
         unique_names=record.maybe("unique_names"),
@@ -162,13 +162,6 @@ def _outcome(record: Record) -> Outcome:
 
 def _level(record: Record) -> Level:
     return Level(record.number("reward"), record.maybe("seed_total"), record.numbers("components"))
-
-
-def _pair(record: Record, key: str) -> tuple[float, float]:
-    match record.items(key):
-        case [float() | int() as low, float() | int() as high] if math.isfinite(low) and math.isfinite(high):
-            return float(low), float(high)
-    raise UserError(f"{record.where}: '{key}' must be two finite numbers, not {record.value.get(key)!r}")
 
 
 def _sample(record: Record) -> Sample:

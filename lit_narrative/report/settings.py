@@ -11,12 +11,13 @@ from lit_narrative.report.wording import clip
 PACKAGES = ("lit-narrative", "torch", "lightning", "transformers", "peft", "sae-lens", "numpy")
 """Packages whose release can change the figures."""
 
-_CONFIG = 30_000
+CONFIG = 30_000
+"""Characters of a configuration that a page shows."""
 
 
 def settings(run: Run) -> Section:
     """Print each job's configuration and the versions in use."""
-    configs = [(job.name, clip(job.config, _CONFIG)) for job in run.jobs.values() if job.config is not None]
+    configs = [(job.name, clip(job.config, CONFIG)) for job in run.jobs.values() if job.config is not None]
     without = [job.name for job in run.jobs.values() if job.config is None]
     body = render("settings.html", configs=configs, without=without, versions=versions(), jobs=list(run.jobs))
     return Section("settings", "Settings and versions", body)

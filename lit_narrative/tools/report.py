@@ -1,23 +1,45 @@
 """``lit-narrative report OUT``: a run's page and its figures."""
 
 from pathlib import Path
+from typing import Any
+
+from lit_narrative.errors import UserError
 
 
 def report(out: str) -> None:
     """Write ``summary.json`` and ``report.html`` into a recipe's out folder.
 
     Args:
-        out: the folder, such as ``runs/storyworld``, with the jobs' folders in it.
+        out: the folder, such as ``runs/storyworld`` or ``runs/cards_recipe``, with the jobs' folders in it.
 
     Raises:
         UserError: the folder or a held-out test in it is missing, or a file is not what it should be.
     """
     from lit_narrative.files import write_json, write_text
+    from lit_narrative.report.cards_reader import is_cards, seed_folders
+
+    folder = Path(out)
+    numbered = seed_folders(folder)
+    if not is_cards(folder) and numbered != [folder]:
+        raise UserError(f"'{out}' holds several seeds of no card game: give the folder of one, such as '{numbered[0]}'")
+    page, summary = _cards(folder) if is_cards(folder) else _storyworld(folder)
+    write_json(folder / "summary.json", summary)
+    print(f"report: {write_text(folder / 'report.html', page)}")
+
+
+def _storyworld(folder: Path) -> tuple[str, dict[str, Any]]:
     from lit_narrative.report.page import build_page
     from lit_narrative.report.reader import read_run
     from lit_narrative.report.summary import summarise
 
-    run = read_run(out)
-    page = build_page(run)
-    write_json(Path(out) / "summary.json", summarise(run))
-    print(f"report: {write_text(Path(out) / 'report.html', page)}")
+    run = read_run(folder)
+    return build_page(run), summarise(run)
+
+
+def _cards(folder: Path) -> tuple[str, dict[str, Any]]:
+    from lit_narrative.report.cards_page import build_cards_page
+    from lit_narrative.report.cards_reader import read_cards
+    from lit_narrative.report.cards_summary import summarise_cards
+
+    run = read_cards(folder)
+    return build_cards_page(run), summarise_cards(run)
