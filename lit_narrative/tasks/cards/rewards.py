@@ -15,8 +15,8 @@ PARTS: dict[str, Callable[[Judgement], float]] = {
     "process": lambda judgement: judgement.process,
     "length": lambda judgement: -judgement.misfit,
 }
-"""What can be rewarded: the right answer, any answer, the share of right running totals; and -1..0 for words too many or
-too few, without which a policy in doubt learns to leave running totals out and guess."""
+"""What can be rewarded: the right answer, any answer, the share of right running totals; and -1..0 for words too many
+or too few, without which a policy in doubt learns to skip running totals and to guess."""
 
 
 @dataclass(frozen=True)
