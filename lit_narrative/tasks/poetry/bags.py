@@ -1,0 +1,136 @@
+"""Bags of words: a topic by name, a file of the user's, or what sets one corpus apart from another."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lit_narrative.errors import UserError, did_you_mean
+from lit_narrative.tasks.poetry.corpus import read_corpus, read_utf8
+from lit_narrative.tasks.poetry.metrics import words_of
+from lit_narrative.tasks.poetry.topics import EVERYDAY, TOPICS, Topic
+
+NAMED: Mapping[str, Topic] = {**TOPICS, **EVERYDAY}
+"""Every topic that has a name."""
+
+
+@dataclass(frozen=True)
+class ContrastBag:
+    """A bag made from two corpora: words that are commoner in one than in the other.
+
+    Args:
+        name: of the topic.
+        texts: file or folder of verse that the topic is to be like.
+        against: file or folder of verse that it is set against.
+        size: words, at most; every second one is held out.
+        threshold: least z-score of a word, standard errors; 1.96 is the usual 5 %.
+    """
+
+    name: str
+    texts: str
+    against: str
+    size: int = 40
+    threshold: float = 1.96
+
+    def __post_init__(self) -> None:
+        if self.size < 2 or not 0 < self.threshold < math.inf:
+            raise UserError(
+                f"bag '{self.name}': size={self.size} must be 2 or more, threshold={self.threshold} above 0"
+            )
+
+
+def find_topic(wanted: str | ContrastBag) -> Topic:
+    """A topic by its name, from a file (all of it the bag, nothing held out), or from contrasted corpora.
+
+    Raises:
+        UserError: there is neither such a topic nor such a file, or the bag is empty.
+    """
+    if isinstance(wanted, ContrastBag):
+        found = contrast_bag(_texts(wanted.texts), _texts(wanted.against), wanted.size, wanted.threshold)
+        if not found:
+            raise UserError(
+                f"bag '{wanted.name}': no word of {wanted.texts} stands out from {wanted.against} by a z-score of "
+                f"{wanted.threshold}; lower the threshold or give more text"
+            )
+        words = tuple(found)
+        return Topic(wanted.name, words[::2], words[1::2])
+    if wanted in NAMED:
+        return NAMED[wanted]
+    return Topic(Path(wanted).stem, tuple(read_bag(wanted)))
+
+
+def find_bag(name_or_file: str) -> list[str]:
+    """The words to steer by: the bag of a named topic, or of a file as :func:`read_bag` reads it."""
+    return list(find_topic(name_or_file).bag)
+
+
+def read_bag(path: str | Path) -> dict[str, float]:
+    """Words with their weights from a file: one word a line, a weight behind it if there is one; ``#`` begins a remark.
+
+    Raises:
+        UserError: there is no such file, a line is no word with at most a positive weight, or there is no word.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(
+            f"no topic and no file '{path}'{did_you_mean(str(path), NAMED)}; topics: {', '.join(NAMED)}; or give a "
+            "file with one word a line"
+        )
+    found = {}
+    for number, line in enumerate(read_utf8(path).splitlines(), 1):
+        parts = line.split("#")[0].split()
+        if parts:
+            weight = _weight(parts)
+            if weight is None:
+                raise UserError(f"{path}, line {number}: '{line.strip()}'; write a word, then perhaps a weight above 0")
+            found[parts[0]] = weight
+    if not found:
+        raise UserError(f"{path} holds no word; write one a line")
+    return found
+
+
+def contrast_bag(
+    texts: Iterable[str], against: Iterable[str], size: int = 40, threshold: float = 1.96, prior: float = 0.1
+) -> dict[str, float]:
+    """Words that set texts apart from others, with z-scores of their log-odds, the highest first.
+
+    The difference of log-odds of each word has an informative Dirichlet prior in proportion to the word's frequency in
+    both corpora together, so that rare words need more evidence (Monroe, Colaresi and Quinn 2008, eqs. 16, 20, 22).
+
+    Args:
+        texts: the corpus that the words are to be of.
+        against: the other one.
+        size: words, at most.
+        threshold: least z-score.
+        prior: how many words the prior counts for, over those of both corpora, above 0.
+    """
+    own, other = (Counter(word for text in side for word in words_of(text)) for side in (texts, against))
+    both = own + other
+    if len(both) < 2:
+        return {}
+    n, m = own.total(), other.total()
+    weight = prior * (n + m)
+    scores = {}
+    for word, count in both.items():
+        alpha = prior * count
+        y, x = own[word] + alpha, other[word] + alpha
+        delta = math.log(y / (n + weight - y)) - math.log(x / (m + weight - x))
+        scores[word] = delta / math.sqrt(1 / y + 1 / x)
+    best = sorted(scores, key=lambda word: (-scores[word], word))
+    return {word: scores[word] for word in best[:size] if scores[word] >= threshold}
+
+
+def _texts(path: str) -> list[str]:
+    return [poem.text for poem in read_corpus(path)]
+
+
+def _weight(parts: list[str]) -> float | None:
+    """The weight of a line, 1 by default; None where it is no word with a weight."""
+    if len(parts) == 1:
+        return 1.0
+    try:
+        weight = float(parts[1])
+    except ValueError:
+        return None
+    return weight if len(parts) == 2 and 0 < weight < math.inf else None

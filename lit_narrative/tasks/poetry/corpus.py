@@ -1,0 +1,97 @@
+"""Verse that people wrote, from plain text files and folders; nothing is written back."""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from lit_narrative.errors import UserError
+from lit_narrative.tasks.poetry.poems import Poem, find_poems
+
+_START = re.compile(r"^\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG[^*]*\*\*\*", re.MULTILINE | re.IGNORECASE)
+_END = re.compile(r"^(?:\*\*\* ?)?END OF (?:(?:THE|THIS) )?PROJECT GUTENBERG", re.MULTILINE | re.IGNORECASE)
+
+
+def read_corpus(path: str | Path) -> list[Poem]:
+    """The poems of a text file, or of all ``.txt`` files under a folder, in order of their paths; none comes twice.
+
+    Raises:
+        UserError: there is no such file or folder, no text file in it, a file is not UTF-8 text, or there is no verse.
+    """
+    paths = list(_text_files(Path(path)))
+    poems = unique(poem for file in paths for poem in find_poems(strip_gutenberg(read_utf8(file)), file.stem))
+    if not poems:
+        raise UserError(
+            f"no verse in {path} ({len(paths)} text files read); put poems into plain text, a line of verse a line, "
+            "stanzas parted by one blank line and poems by two or by a title in capitals"
+        )
+    return poems
+
+
+def read_utf8(path: Path) -> str:
+    """The text of a file, its lines closed by line feeds alone.
+
+    Raises:
+        UserError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is no UTF-8 text (byte {error.start}); convert it (iconv -f latin1 -t utf-8), or take it out"
+        ) from error
+    if "\0" in text:
+        raise UserError(f"{path} is a binary file, not text; take it out, or name the text files' folder")
+    return re.sub(r"\r*\n|\r", "\n", text)
+
+
+def strip_gutenberg(text: str) -> str:
+    """What stands between the header and the licence of Project Gutenberg; the whole text if it has neither."""
+    start, end = _START.search(text), _END.search(text)
+    return text[start.end() if start else 0 : end.start() if end else None].strip("\n") + "\n"
+
+
+def unique(poems: Iterable[Poem]) -> list[Poem]:
+    """The first of all poems that differ in nothing but case, spacing, punctuation and title."""
+    kept: dict[str, Poem] = {}
+    for poem in poems:
+        kept.setdefault(normal_form(poem.text), poem)
+    return list(kept.values())
+
+
+def normal_form(text: str) -> str:
+    """The words alone, in small letters."""
+    return " ".join(re.findall(r"\w+", text.casefold()))
+
+
+def pieces(poem: Poem, most: int) -> Iterator[Poem]:
+    """A poem in pieces of at most ``most`` lines, cut between stanzas where it can be.
+
+    A last piece of one line is left out: it has no line to go on with.
+    """
+    gathered: list[tuple[str, ...]] = []
+    for stanza in (part for whole in poem.stanzas for part in _cut(whole, most)):
+        if gathered and sum(map(len, gathered)) + len(stanza) > most:
+            yield Poem(poem.title, tuple(gathered), poem.source)
+            gathered = []
+        gathered.append(stanza)
+    if sum(map(len, gathered)) > 1:
+        yield Poem(poem.title, tuple(gathered), poem.source)
+
+
+def _cut(stanza: tuple[str, ...], most: int) -> Iterator[tuple[str, ...]]:
+    for start in range(0, len(stanza), most):
+        yield stanza[start : start + most]
+
+
+def _text_files(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+        return
+    if not path.is_dir():
+        raise UserError(f"data.corpus: no file or folder {path} (looked in {path.resolve().parent}); check the path")
+    found = sorted(file for file in path.rglob("*.txt") if file.is_file())
+    if not found:
+        raise UserError(f"data.corpus: no .txt file under {path}; verse is read from plain text, UTF-8")
+    yield from found

@@ -1,0 +1,101 @@
+"""Bags of words: by name, from files, from contrasted corpora."""
+
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from lit_narrative.errors import UserError
+from lit_narrative.tasks.poetry.bags import ContrastBag, contrast_bag, find_bag, find_topic, read_bag
+from lit_narrative.tasks.poetry.grammar import verse
+from lit_narrative.tasks.poetry.topics import EVERYDAY, LEXICONS, TOPICS
+
+BOOKS = Path(os.environ.get("LIT_DATA", Path(__file__).parents[4] / "shared" / "data"), "gutenberg")
+
+
+def test_topics_by_name() -> None:
+    assert find_topic("ocean") is TOPICS["ocean"]
+    assert find_topic("night") is EVERYDAY["night"]
+    assert find_bag("ocean") == list(TOPICS["ocean"].bag)
+    assert not set(find_bag("ocean")) & set(TOPICS["ocean"].held_out)
+
+
+def test_a_file_of_words_and_weights(tmp_path: Path) -> None:
+    path = tmp_path / "harbour.txt"
+    path.write_text("# mine\nquay\n lamp 0.5 # dim\n\nquay 2\nl'été\n", encoding="utf-8")
+    assert read_bag(path) == {"quay": 2, "lamp": 0.5, "l'été": 1}
+    assert find_bag(str(path)) == ["quay", "lamp", "l'été"]
+    topic = find_topic(str(path))
+    assert (topic.name, topic.held_out) == ("harbour", ())
+
+
+@pytest.mark.parametrize("line", ["quay -1", "quay 0", "quay nan", "quay inf", "the quay", "quay 1 2"])
+def test_a_line_that_is_no_word_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "bad.txt"
+    path.write_text(f"lamp\n{line}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=rf"bad\.txt, line 2: '{line}'; write a word"):
+        read_bag(path)
+
+
+def test_unknown_topics_and_empty_files_are_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no topic and no file 'ocaen'; did you mean 'ocean'"):
+        find_bag("ocaen")
+    (tmp_path / "empty.txt").write_text("# nothing\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"empty\.txt holds no word"):
+        find_bag(str(tmp_path / "empty.txt"))
+
+
+def test_z_scores_of_log_odds_by_hand() -> None:
+    found = contrast_bag(["tide tide tide door"], ["door door door tide"], threshold=0.1, prior=1)
+    # Four of eight words are tides: the prior counts four of each, so 3 + 4 of 12 stand against 1 + 4 of 12.
+    delta = math.log(7 / 5) - math.log(5 / 7)
+    assert found == {"tide": pytest.approx(delta / math.sqrt(1 / 7 + 1 / 5))}
+    assert contrast_bag(["tide tide tide door"], ["door door door tide"], prior=1) == {}
+
+
+def test_rare_words_need_more_evidence() -> None:
+    own = ["the tide " * 50 + "zephyr"]
+    found = contrast_bag(own, ["the door " * 50], threshold=0.01)
+    assert next(iter(found)) == "tide"
+    assert found.get("zephyr", 0) < found["tide"] / 3
+    assert "the" not in contrast_bag(own, ["the door " * 50])
+
+
+def test_poems_on_a_topic_give_its_words_back() -> None:
+    own = [verse(0, "train", index, "ocean").text for index in range(150)]
+    others = [verse(1, "train", index, "city").text for index in range(150)]
+    found = contrast_bag(own, others, size=24, threshold=3)
+    assert set(found) <= set(LEXICONS["ocean"].words)
+    assert len(found) >= 20
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    assert len(contrast_bag(own, others, size=5)) == 5
+    assert len(contrast_bag(own, others, size=99, threshold=8)) < len(contrast_bag(own, others, size=99, threshold=3))
+
+
+def test_nothing_sets_nothing_apart() -> None:
+    assert contrast_bag([], []) == contrast_bag(["a"], []) == contrast_bag(["a a"], ["a"]) == {}
+
+
+def test_a_topic_of_two_files_holds_every_second_word_out(tmp_path: Path) -> None:
+    for name, word in (("own", "tide"), ("other", "snow")):
+        line = f"The {word} is in, the {word} is out,\n"
+        (tmp_path / f"{name}.txt").write_text(line * 9 + f"My {word}, your {word}.\n", encoding="utf-8")
+    own, other = str(tmp_path / "own.txt"), str(tmp_path / "other.txt")
+    assert find_topic(ContrastBag("tides", own, other)).bag == ("tide",)
+    with pytest.raises(UserError, match=r"bag 'tides': no word of .*own\.txt stands out .* z-score of 50"):
+        find_topic(ContrastBag("tides", own, other, threshold=50))
+
+
+@pytest.mark.parametrize("wrong", [{"size": 1}, {"threshold": 0}, {"threshold": math.nan}])
+def test_settings_out_of_range(wrong: dict[str, float]) -> None:
+    with pytest.raises(UserError, match="bag 'x': size="):
+        ContrastBag("x", "a", "b", **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not BOOKS.is_dir(), reason=f"no books at {BOOKS}; set LIT_DATA")
+def test_what_sets_two_poets_apart() -> None:
+    topic = find_topic(ContrastBag("sonnets", str(BOOKS / "1041.txt"), str(BOOKS / "1322.txt")))
+    assert {"thy", "thou", "love"} <= set(topic.words)
+    assert not {"america", "states"} & set(topic.words)
+    assert len(topic.bag) == len(topic.held_out) == 20

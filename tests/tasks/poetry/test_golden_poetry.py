@@ -1,0 +1,95 @@
+"""Measured values of the earlier system: distinct-n, perplexity by a tiny model, the step on the logits."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from lit_narrative.tasks.poetry.legacy import legacy_distinct_n, legacy_logit_step, legacy_perplexity
+from lit_narrative.tasks.poetry.metrics import perplexity
+
+pytestmark = pytest.mark.golden
+
+FOLDER = Path(os.environ.get("LIT_GOLDEN", Path(__file__).parents[4] / "shared" / "golden"))
+FILE = FOLDER / "poetry_metrics.json"
+
+
+def golden() -> Any:
+    return json.loads(FILE.read_text())
+
+
+def cases(*keys: str) -> list[Any]:
+    """The number of every entry of a list; one that skips where the file is absent."""
+    if not FILE.is_file():
+        return [pytest.param(0, marks=pytest.mark.skip(f"no golden values at {FOLDER}; set LIT_GOLDEN"))]
+    found = golden()
+    for key in keys:
+        found = found[key]
+    return list(range(len(found)))
+
+
+@pytest.fixture(scope="module")
+def scorer() -> GPT2LMHeadModel:
+    saved = torch.load(FOLDER / "pplm.pt", weights_only=True)
+    lm = GPT2LMHeadModel(GPT2Config(**saved["config"])).eval()
+    lm.load_state_dict(saved["state_dict"], strict=False)
+    return lm
+
+
+@torch.no_grad()
+def token_nlls(lm: GPT2LMHeadModel, text: str) -> list[float] | None:
+    """Of the tokens of a text (numbers in words) but its first; None where it has no tokens."""
+    ids = torch.tensor([[int(token) for token in text.split()]])
+    if not ids.numel():
+        return None
+    logprobs = lm(ids).logits[0, :-1].log_softmax(-1)
+    return (-logprobs.gather(1, ids[0, 1:, None])[:, 0]).tolist()
+
+
+@pytest.mark.parametrize("number", cases("distinct"))
+def test_distinct(number: int) -> None:
+    case = golden()["distinct"][number]
+    for n in (1, 2, 3):
+        assert legacy_distinct_n(case["texts"], n) == pytest.approx(case[f"d{n}"], abs=1e-12)
+
+
+@pytest.mark.parametrize("number", cases("perplexity"))
+def test_perplexity(number: int, scorer: GPT2LMHeadModel) -> None:
+    case = golden()["perplexity"][number]
+    found = legacy_perplexity([token_nlls(scorer, text) for text in case["texts"]])
+    assert found == pytest.approx(float(case["value"]), rel=1e-4, nan_ok=True)
+
+
+@pytest.mark.parametrize("number", cases("per_text"))
+def test_texts_one_by_one(number: int, scorer: GPT2LMHeadModel) -> None:
+    case = golden()["per_text"][number]
+    nlls = token_nlls(scorer, case["text"])
+    assert nlls is not None
+    assert len(nlls) == case["scored_tokens"]
+    assert math.fsum(nlls) / len(nlls) == pytest.approx(case["mean_nll"], abs=1e-4)
+
+
+@pytest.mark.skipif(not FILE.is_file(), reason=f"no golden values at {FOLDER}; set LIT_GOLDEN")
+def test_weighing_by_tokens(scorer: GPT2LMHeadModel) -> None:
+    nlls = [token_nlls(scorer, case["text"]) or [] for case in golden()["per_text"]]
+    assert perplexity(nlls) == pytest.approx(golden()["token_weighted_perplexity"], rel=1e-4)
+
+
+@pytest.mark.parametrize("number", cases("seed_logit_step", "results"))
+def test_logit_step(number: int) -> None:
+    given = golden()["seed_logit_step"]
+    case = given["results"][number]
+    found = legacy_logit_step(
+        np.array(given["logits"]), given["bow"], case["step"], given["temperature"], given["top_k"]
+    )
+    assert found.loss == pytest.approx(case["loss"], abs=1e-5)
+    assert found.gradient == pytest.approx(np.array(case["grad"]), abs=1e-6)
+    assert found.probabilities == pytest.approx(np.array(case["final"]), abs=1e-6)
+    assert found.mass_before == pytest.approx(case["bow_mass_before"], abs=1e-7)
+    assert found.mass_after == pytest.approx(case["bow_mass_after"], abs=1e-6)
