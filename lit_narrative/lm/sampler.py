@@ -136,13 +136,13 @@ class LoopSampler:
         rollouts: list[Rollout] = []
         first_group, ends, base = 0, end_ids(lm, tokenizer), base_lm(lm)
         shares = can_group(base) and groups_rightly(base)
-        for lot in _lots(requests, self.rows):
-            rollouts += _rollouts(tokenizer, lot, _decode(lm, ends, lot, params, shares), ends, first_group)
+        for lot in lots(requests, self.rows):
+            rollouts += as_rollouts(tokenizer, lot, _decode(lm, ends, lot, params, shares), ends, first_group)
             first_group += len(lot)
         return rollouts
 
 
-def _lots(requests: Sequence[Request], rows: int) -> list[list[Request]]:
+def lots(requests: Sequence[Request], rows: int) -> list[list[Request]]:
     """Cut requests into lots of at most ``rows`` completions (a larger request is a lot of its own)."""
     lots: list[list[Request]] = []
     count = rows
@@ -155,13 +155,14 @@ def _lots(requests: Sequence[Request], rows: int) -> list[list[Request]]:
     return lots
 
 
-def _rollouts(
+def as_rollouts(
     tokenizer: PreTrainedTokenizerBase,
     requests: Sequence[Request],
-    decoded: "_Decoded",
+    decoded: "Decoded",
     ends: Sequence[int],
     first_group: int,
 ) -> list[Rollout]:
+    """What was decoded for ``requests`` as rollouts; groups are numbered from ``first_group``."""
     completions = [ids[:n] for ids, n in zip(decoded.ids, decoded.lengths.tolist(), strict=True)]
     texts = tokenizer.batch_decode(completions, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     owners = [(group, request) for group, request in enumerate(requests, first_group) for _ in request.seeds]
@@ -180,7 +181,7 @@ def _rollouts(
     ]
 
 
-class _Decoded(NamedTuple):
+class Decoded(NamedTuple):
     """Sampled ids (rows, steps), their log-probabilities, and how many of each row count."""
 
     ids: torch.Tensor
@@ -190,12 +191,12 @@ class _Decoded(NamedTuple):
 
 def _decode(
     lm: nn.Module, ends: Sequence[int], requests: Sequence[Request], params: SamplingParams, shares: bool
-) -> _Decoded:
+) -> Decoded:
     """Sample all completions of ``requests`` side by side, those of a group behind one prompt if ``shares``."""
     base, device = base_lm(lm), next(lm.parameters()).device
     prefix = _Prefix(requests, params.max_new_tokens, device)
     noise = uniforms([seed for request in requests for seed in request.seeds], params.max_new_tokens).to(device)
-    warp = _warper(params)
+    warp = warper(params)
     shares = shares and len(prefix.owner) > len(requests)
     cache = decoding_cache(base, prefix.width + (0 if shares else params.max_new_tokens))
     logits = prefix.read(lm, cache)[prefix.owner]
@@ -221,10 +222,10 @@ def _decode(
     unfinished = (ids[..., None] != stops).all(-1).cumprod(1).sum(1)  # tokens before the first end
     if not logprobs.isfinite().all():
         raise UserError("the policy's logits are not finite: it has diverged; lower model.lr or use a wider precision")
-    return _Decoded(ids.cpu(), logprobs.cpu(), (unfinished + 1).clamp(max=steps).cpu())
+    return Decoded(ids.cpu(), logprobs.cpu(), (unfinished + 1).clamp(max=steps).cpu())
 
 
-def _warper(params: SamplingParams) -> Callable[[torch.Tensor], torch.Tensor]:
+def warper(params: SamplingParams) -> Callable[[torch.Tensor], torch.Tensor]:
     """Temperature and filters as one function of float32 logits."""
     warpers: list[LogitsProcessor] = []
     if params.temperature != 1:
@@ -313,7 +314,7 @@ class _SharedPast:
         return {"past_key_values": self.groups.cache, "groups": self.groups, "position_ids": positions}
 
 
-def _decode_trial(base: PreTrainedModel, shares: bool) -> _Decoded:
+def _decode_trial(base: PreTrainedModel, shares: bool) -> Decoded:
     """The completions of a trial; no end among them."""
     requests = [Request(Prompt(""), ids, [ROWS * n + m for m in range(ROWS)]) for n, ids in enumerate(PROMPTS)]
     return _decode(base, [], requests, SamplingParams(NEW_TOKENS), shares)
@@ -382,9 +383,9 @@ class HFSampler:
                     )
                 completion = output.sequences[:, ids.shape[1] :].cpu()
                 scores = torch.stack([torch.log_softmax(s.float(), -1)[0] for s in output.scores]).cpu()
-                decoded = _Decoded(completion, scores.gather(1, completion.T).T, torch.tensor([completion.shape[1]]))
+                decoded = Decoded(completion, scores.gather(1, completion.T).T, torch.tensor([completion.shape[1]]))
                 single = Request(request.prompt, request.ids, (seed,))
-                rollouts += _rollouts(tokenizer, [single], decoded, ends, group)
+                rollouts += as_rollouts(tokenizer, [single], decoded, ends, group)
         return rollouts
 
 

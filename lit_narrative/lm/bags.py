@@ -1,0 +1,119 @@
+"""Bags of words as tokens of one model."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from lit_narrative.errors import UserError
+from lit_narrative.lm.pplm import Bags
+
+logger = logging.getLogger(__name__)
+
+BagPolicy = Literal["single", "first_token"]
+"""What a word of several tokens is: left out as published, or its first token."""
+
+
+@dataclass(frozen=True)
+class BagOfWords:
+    """Words, each standing for one token.
+
+    Attributes:
+        name: what it is called.
+        words: those in use, in the forms that were found.
+        ids: the token of each.
+        weights: what each counts; a word given twice counts twice.
+        dropped: words that are not one token.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    ids: tuple[int, ...]
+    weights: tuple[float, ...]
+    dropped: tuple[str, ...] = ()
+
+
+def encode_bag(
+    name: str,
+    words: Sequence[str] | Mapping[str, float],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    policy: BagPolicy = "single",
+    cases: bool = False,
+) -> BagOfWords:
+    """A bag as tokens: a word is the token that it makes behind a space.
+
+    Args:
+        name: for messages.
+        words: a list, or weights by word.
+        tokenizer: the model's.
+        policy: what to do with a word of several tokens.
+        cases: take the capitalised and the upper-case form of each word too, where they are tokens.
+
+    Raises:
+        UserError: no word can be used, or a weight is not above 0.
+    """
+    given = list(words.items()) if isinstance(words, Mapping) else [(word, 1.0) for word in words]
+    if wrong := [word for word, weight in given if not weight > 0]:
+        raise UserError(f"bag '{name}': the weight of '{wrong[0]}' must be above 0; leave the word out instead")
+    found: list[tuple[str, int, float]] = []
+    dropped = []
+    for word, weight in given:
+        forms = dict.fromkeys([word, word.capitalize(), word.upper()] if cases else [word])
+        hits = [(form, token, weight) for form in forms if (token := _token(form, tokenizer, policy)) is not None]
+        found += hits
+        if not hits:
+            dropped.append(word)
+    if not found:
+        raise UserError(
+            f"bag '{name}': none of its {len(given)} words is a single token of this model's tokenizer"
+            f"{_some(dropped)}; give other words, set policy: first_token, or train the tokenizer with whole words "
+            "(tokenizer: {kind: words})"
+        )
+    if dropped:
+        logger.warning("bag '%s': left out %d of %d words%s", name, len(dropped), len(given), _some(dropped))
+    texts, ids, weights = zip(*found, strict=True)
+    return BagOfWords(name, texts, ids, weights, tuple(dropped))
+
+
+def _token(word: str, tokenizer: PreTrainedTokenizerBase, policy: BagPolicy) -> int | None:
+    ids: list[int] = tokenizer(" " + word.strip(), add_special_tokens=False)["input_ids"]
+    if not ids or tokenizer.unk_token_id in ids or (len(ids) > 1 and policy == "single"):
+        return None
+    return ids[0]
+
+
+def _some(words: Sequence[str]) -> str:
+    return f" ({', '.join(words[:5])}{', …' if len(words) > 5 else ''})" if words else ""
+
+
+def read_words(path: str | Path) -> list[str]:
+    """Words of a text file, one a line; empty lines and lines that begin with # are skipped.
+
+    Raises:
+        UserError: there is no such file, or nothing in it.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"no file of words at '{path}'; give one word a line, or the words themselves as a list")
+    lines = (line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
+    words = [line for line in lines if line and not line.startswith("#")]
+    if not words:
+        raise UserError(f"'{path}' has no words; give one a line")
+    return words
+
+
+def stack_bags(rows: Iterable[Sequence[BagOfWords]], strengths: Sequence[float], device: torch.device) -> Bags:
+    """The bags of every row as tensors; all rows have as many as there are strengths."""
+    bags = list(rows)
+    longest = max(len(bag.ids) for row in bags for bag in row)
+
+    def padded(values: Sequence[float]) -> list[float]:
+        return [*values, *[0] * (longest - len(values))]
+
+    ids = torch.tensor([[padded(bag.ids) for bag in row] for row in bags], dtype=torch.long, device=device)
+    weights = torch.tensor([[padded(bag.weights) for bag in row] for row in bags], device=device, dtype=torch.float32)
+    return Bags(ids, weights, torch.tensor(strengths, device=device, dtype=torch.float32))

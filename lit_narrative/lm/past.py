@@ -1,0 +1,180 @@
+"""The keys and values of texts so far, as tensors that a gradient can move.
+
+Works with every cache of the library whose blocks hold keys and values: full and sliding windows, shared key heads. A
+cache object is never built from pairs, which goes wrong for sliding windows: each block's object is copied with all it
+knows, and gets other keys and values.
+
+Notation: B rows, H key heads, T positions that a block holds (fewer than the text's in a sliding window), D width.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from lit_narrative.errors import UserError
+from lit_narrative.lm.cache import select_rows
+from lit_narrative.lm.logprobs import output_logits
+
+
+class Reading(NamedTuple):
+    """What the model makes of the last token of each row: float32 logits (B, V), final hidden states (B, d)."""
+
+    logits: torch.Tensor
+    hidden: torch.Tensor
+
+
+class Places(NamedTuple):
+    """Where the tokens stand that are read.
+
+    Attributes:
+        mask: (B, T + 1) bool, true where a row has a token, the one that is read included.
+        padded: whether it is false anywhere.
+    """
+
+    mask: torch.Tensor
+    padded: bool
+
+    @property
+    def before(self) -> torch.Tensor:
+        """(B, T) the mask of what is in the past."""
+        return self.mask[:, :-1]
+
+    @property
+    def lengths(self) -> torch.Tensor:
+        """(B,) tokens of each row, the last included."""
+        return self.mask.sum(1)
+
+    def next(self) -> "Places":
+        """One token further."""
+        return Places(torch.nn.functional.pad(self.mask, (0, 1), value=True), self.padded)
+
+    def rows(self, rows: torch.Tensor) -> "Places":
+        """Those of some rows."""
+        return Places(self.mask[rows], self.padded)
+
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """What the model needs to read one more token; nothing where rows are of one length."""
+        if not self.padded:
+            return {}
+        return {"attention_mask": self.mask.long(), "position_ids": self.lengths[:, None] - 1}
+
+
+Move = Callable[[torch.Tensor], torch.Tensor]
+"""From squared gradient norms (L, B) to factors (L, B) of the gradients."""
+Loss = Callable[[Reading], torch.Tensor]
+"""From what was read to a loss a row, (B,)."""
+
+
+class Past:
+    """A cache of one model, whose keys and values can be moved.
+
+    Args:
+        base: a transformers causal LM.
+        cache: what it has read.
+    """
+
+    def __init__(self, base: PreTrainedModel, cache: Cache) -> None:
+        self.base, self.cache = base, cache
+
+    @classmethod
+    def of(cls, base: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor) -> tuple["Past", torch.Tensor]:
+        """Read left-padded prompts (B, T) with their mask; the past, and all final hidden states (B, T, d)."""
+        cache = DynamicCache(config=base.config)
+        check_cache(base, cache)
+        if ids.shape[1] == 0:
+            return cls(base, cache), ids.new_zeros(*ids.shape, 1, dtype=base.dtype)
+        inputs: dict[str, torch.Tensor] = {}
+        if not mask.all():
+            inputs = {"attention_mask": mask.long(), "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+        hidden = base.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True, **inputs).last_hidden_state
+        return cls(base, cache), hidden
+
+    def copy(self) -> "Past":
+        """Another past with the same content; nothing is shared that changes."""
+        return Past(self.base, copy_cache(self.cache))
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Keep only ``rows`` (indices; a row may come several times)."""
+        select_rows(self.cache, rows)
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """Keys and values of the first block, of the second, …, (B, H, T, D) each; none before the first read."""
+        layers: list[Any] = [layer for layer in self.cache.layers if layer.get_seq_length() > 0]  # type: ignore[union-attr]
+        return [tensor for layer in layers for tensor in (layer.keys, layer.values)]
+
+    def read(self, tokens: torch.Tensor, places: Places) -> Reading:
+        """Read one more token a row, (B, 1)."""
+        hidden = self.read_states(places, input_ids=tokens)
+        return Reading(output_logits(self.base, hidden).float(), hidden)
+
+    def read_states(self, places: Places, **tokens: torch.Tensor) -> torch.Tensor:
+        """Final hidden states (B, d) of one more token a row: ``input_ids`` (B, 1) or ``inputs_embeds`` (B, 1, d)."""
+        decoder: Any = self.base.get_decoder()
+        output = decoder(past_key_values=self.cache, use_cache=True, **tokens, **places.inputs())
+        hidden: torch.Tensor = output.last_hidden_state[:, -1]
+        return hidden
+
+    def nudge(
+        self, tokens: torch.Tensor, places: Places, loss: Loss, move: Move, weights: torch.Tensor | None
+    ) -> torch.Tensor:
+        """One gradient step on the past; the token is read for its loss only.
+
+        Args:
+            tokens: (B, 1) what is read behind the past.
+            places: its place.
+            loss: to lessen.
+            move: how far to go.
+            weights: (B, T) how much each position may move.
+
+        Returns:
+            (B,) the losses before the step.
+        """
+        leaves = [tensor.detach().requires_grad_() for tensor in self.tensors]
+        with torch.enable_grad():
+            losses = loss(self._with(leaves).read(tokens, places))
+            grads = torch.autograd.grad(losses.sum(), leaves)
+        if weights is not None:
+            grads = tuple(grad * weights[:, None, -grad.shape[2] :, None] for grad in grads)
+        sums = torch.stack([grad.float().square().sum((1, 2, 3)) for grad in grads])
+        factors = move(sums[0::2] + sums[1::2]).repeat_interleave(2, 0)
+        moved = [
+            leaf.detach() - factor.to(leaf.dtype)[:, None, None, None] * grad
+            for leaf, factor, grad in zip(leaves, factors, grads, strict=True)
+        ]
+        self.cache = self._with(moved).cache
+        return losses.detach()
+
+    def _with(self, tensors: list[torch.Tensor]) -> "Past":
+        """The same past with other keys and values."""
+        cache = copy_cache(self.cache)
+        for layer, keys, values in zip(cache.layers, tensors[0::2], tensors[1::2], strict=True):
+            layer.keys, layer.values = keys, values  # type: ignore[union-attr]
+        return Past(self.base, cache)
+
+
+def copy_cache(cache: Cache) -> Cache:
+    """A cache whose blocks can be replaced or read on without a change to the first."""
+    other = copy.copy(cache)
+    other.layers = [copy.copy(layer) for layer in cache.layers]
+    return other
+
+
+def check_cache(base: PreTrainedModel, cache: Cache) -> None:
+    """Refuse a model that keeps more of its past than keys and values.
+
+    Raises:
+        UserError: naming the block's state.
+    """
+    plain = (DynamicLayer, DynamicSlidingWindowLayer)  # blocks of mixed state are subclasses of them
+    strange = {type(layer).__name__ for layer in cache.layers if type(layer) not in plain}
+    if strange or base._is_stateful:
+        raise UserError(
+            f"PPLM moves keys and values, and models of type '{base.config.model_type}' keep other state "
+            f"({', '.join(sorted(strange)) or 'recurrent'}); choose a model with attention in every block, or another "
+            "steering.method (bias, experts)"
+        )

@@ -1,0 +1,77 @@
+"""How PPLM steers: its knobs, each checked."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from lit_narrative.errors import UserError, check_least
+
+
+@dataclass(frozen=True)
+class PPLMSettings:
+    """Knobs of PPLM (Dathathri et al. 2020); names and defaults are the published ones but where it is said.
+
+    Args:
+        stepsize: of a gradient step; 0 is off. Its scale depends on the model: ``auto`` (our default) finds the one
+            that moves the model by ``target_kl``.
+        target_kl: nats a token between steered and plain model that ``stepsize: auto`` aims at; useful are 0.01 to
+            0.06, text breaks above 0.2.
+        num_iterations: gradient steps a token; each costs a forward and a backward pass.
+        gamma: a step is the gradient over its norm to this power.
+        gm_scale: weight of the steered distribution in the geometric mean with the plain one, 0 to 1.
+        kl_scale: weight of KL(steered || plain) in the loss.
+        window_length: positions that are moved; 0: all.
+        window_anchor: which ones: the ``recent`` (as described), or the ``oldest`` (as the published code does).
+        decay: within the window weigh positions by 1/w, 2/w, …, 1.
+        grad_length: tokens after which no more steps are taken; default: never.
+        horizon_length: expected future tokens that a discriminator reads.
+        carry_over: what was moved stays moved for the tokens to come.
+        norm_maximum: divide by the largest gradient norm so far; with bags alone, a discriminator starts afresh at
+            each step.
+        temperature_on: ``both`` distributions, or the ``steered`` one alone (as the published code does).
+    """
+
+    stepsize: float | Literal["auto"] = "auto"
+    target_kl: float = 0.03
+    num_iterations: int = 3
+    gamma: float = 1.5
+    gm_scale: float = 0.9
+    kl_scale: float = 0.01
+    window_length: int = 0
+    window_anchor: Literal["recent", "oldest"] = "recent"
+    decay: bool = False
+    grad_length: int | None = None
+    horizon_length: int = 1
+    carry_over: bool = True
+    norm_maximum: bool = True
+    temperature_on: Literal["both", "steered"] = "both"
+
+    def __post_init__(self) -> None:
+        for name in ("num_iterations", "window_length", "grad_length"):
+            check_least(f"pplm.{name}", getattr(self, name), 0)
+        check_least("pplm.horizon_length", self.horizon_length, 1)  # 0 has no gradient
+        for name in ("gamma", "kl_scale") + (("stepsize",) if self.stepsize != "auto" else ()):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"pplm.{name}={getattr(self, name)} must be a number of 0 or more")
+        if not 0 <= self.gm_scale <= 1:
+            raise UserError(f"pplm.gm_scale={self.gm_scale} must be from 0 (no steering) to 1 (no fusion)")
+        if not 0 < self.target_kl < math.inf:
+            raise UserError(f"pplm.target_kl={self.target_kl} must be above 0; 0.03 nats a token is a good start")
+        if self.decay and not self.window_length:
+            raise UserError("pplm.decay weighs the positions of a window: set pplm.window_length, or decay to false")
+
+    @property
+    def step(self) -> float:
+        """The step size as a number.
+
+        Raises:
+            UserError: it is still to be found.
+        """
+        if self.stepsize == "auto":
+            raise UserError("pplm.stepsize=auto is found on a few prompts first; give a number here")
+        return float(self.stepsize)
+
+    @property
+    def moves(self) -> bool:
+        """Whether anything is moved at all."""
+        return self.num_iterations > 0 and self.step > 0 and self.grad_length != 0
