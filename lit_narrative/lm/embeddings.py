@@ -82,18 +82,29 @@ def load_encoder(name: str) -> "SentenceTransformer":
 
 
 def encode(encoder: "SentenceTransformer", texts: Sequence[str], batch_size: int = 64) -> Tensor:
-    """Vectors of texts: (n, d) float32 on the encoder's device, without a gradient."""
-    if not texts:
-        return torch.zeros(0, encoder.get_embedding_dimension() or 0, device=encoder.device)
-    found = encoder.encode(list(texts), batch_size=batch_size, convert_to_tensor=True, show_progress_bar=False)
-    return found.float()
+    """Vectors of texts: (n, d) float32 on the encoder's device, without a gradient; of a blank text zeros."""
+    vectors, said = _blank(encoder, texts)
+    if said:
+        given = [texts[place] for place in said]
+        found = encoder.encode(given, batch_size=batch_size, convert_to_tensor=True, show_progress_bar=False)
+        vectors[said] = found.float()
+    return vectors
 
 
 def encode_to_learn(encoder: "SentenceTransformer", texts: Sequence[str]) -> Tensor:
-    """Vectors of texts with their graph: (n, d) float32."""
-    features = encoder.preprocess(list(texts))
-    on_device = {name: value.to(encoder.device) for name, value in features.items() if isinstance(value, Tensor)}
-    return encoder({**features, **on_device})["sentence_embedding"].float()
+    """Vectors of texts with their graph: (n, d) float32; of a blank text zeros."""
+    vectors, said = _blank(encoder, texts)
+    if said:
+        features = encoder.preprocess([texts[place] for place in said])
+        on_device = {name: value.to(encoder.device) for name, value in features.items() if isinstance(value, Tensor)}
+        vectors[said] = encoder({**features, **on_device})["sentence_embedding"].float()
+    return vectors
+
+
+def _blank(encoder: "SentenceTransformer", texts: Sequence[str]) -> tuple[Tensor, list[int]]:
+    """Zeros (n, d), and which texts are not blank: many encoders fail on a text without a token."""
+    vectors = torch.zeros(len(texts), encoder.get_embedding_dimension() or 0, device=encoder.device)
+    return vectors, [place for place, text in enumerate(texts) if text.strip()]
 
 
 # --- an encoder as files ----------------------------------------------------------------------------------------------

@@ -55,6 +55,15 @@ def test_files_rebuild_the_encoder() -> None:
         encoder_from_files({"../x": torch.zeros(1, dtype=torch.uint8)})
 
 
+def test_blank_texts_have_vectors_of_zeros_with_any_encoder(tmp_path: Path) -> None:
+    tiny_lm("gpt2").save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    encoder = load_encoder(str(tmp_path))
+    for found in (encode(encoder, ["", "a", " \n"]), encode_to_learn(encoder, ["", "a", " \n"]).detach()):
+        assert found.abs().sum(1).gt(0).tolist() == [False, True, False]
+    assert torch.equal(encode_to_learn(encoder, [""]), torch.zeros(1, found.shape[1]))
+
+
 def test_a_folder_of_sentence_transformers(tmp_path: Path) -> None:
     built().save_pretrained(str(tmp_path / "encoder"))
     assert torch.equal(encode(load_encoder(str(tmp_path / "encoder")), SENTENCES), encode(built(), SENTENCES))

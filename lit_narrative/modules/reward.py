@@ -1,0 +1,279 @@
+"""A reward model: scores of texts, learned from ratings and preferences, on sentence embeddings."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_narrative.errors import UserError
+from lit_narrative.lm.embeddings import (
+    PROBE,
+    RememberedVectors,
+    StaticEncoder,
+    build_encoder,
+    encode,
+    encode_to_learn,
+    load_encoder,
+)
+from lit_narrative.lm.optimizer import adamw
+from lit_narrative.lm.reward_head import RewardHead, check_head
+from lit_narrative.modules.narrative import NarrativeModule
+from lit_narrative.modules.reward_metrics import preference_metrics, rating_metrics
+from lit_narrative.modules.reward_storage import restore_encoder, save_reward, store_encoder
+from lit_narrative.modules.scored_batch import ScoredBatch, all_texts
+from lit_narrative.modules.settings import as_settings, plain
+from lit_narrative.views import Scored
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+RANGE_TEXTS = 1024
+"""Training texts, at most, by which the range of scores is told."""
+
+
+class RewardModule(NarrativeModule):
+    """Learns to score texts: a head (:class:`RewardHead`) on the vectors of a sentence encoder.
+
+    What the rows hold is what is learned: a row with ``other`` is a preference (Bradley-Terry), any other a rating
+    (squared error); a set may hold both.
+
+    Args:
+        encoder: a sentence-transformers model by hub name or folder, or the settings of the built-in one, which needs
+            no download.
+        finetune_encoder: train the encoder along with the head; otherwise it is frozen.
+        hidden: widths of the head's hidden layers.
+        dropout: rate after each of them.
+        lr: of the head, by AdamW.
+        encoder_lr: of the encoder, where it is trained.
+        weight_decay: on matrices, not on biases.
+        cache: folder where the vectors of a named frozen encoder are kept from run to run; None: in memory only.
+            Those of the built-in one are made faster than read.
+    """
+
+    view = eval_view = "scored"
+
+    def __init__(
+        self,
+        encoder: str | StaticEncoder = StaticEncoder(),  # noqa: B008 (the command line shows the default's fields)
+        finetune_encoder: bool = False,
+        hidden: Sequence[int] = (256, 128, 64),
+        dropout: float = 0.2,
+        lr: float = 1e-3,
+        encoder_lr: float = 2e-5,
+        weight_decay: float = 0.01,
+        cache: str | None = "~/.cache/lit-narrative/embeddings",
+    ) -> None:
+        super().__init__()
+        for name, value in (("lr", lr), ("encoder_lr", encoder_lr), ("weight_decay", weight_decay)):
+            if not 0 <= value < math.inf:
+                raise UserError(f"model.{name}={value} must be a number of 0 or more")
+        check_head(hidden, dropout)
+        self.save_hyperparameters()
+        self.hparams.update(encoder=plain(encoder), hidden=list(hidden))
+        self.source: str | StaticEncoder = as_settings(encoder, StaticEncoder)
+        self.finetune_encoder, self.hidden, self.dropout = finetune_encoder, hidden, dropout
+        self.lr, self.encoder_lr, self.weight_decay = lr, encoder_lr, weight_decay
+        self.cache = cache
+        self.ratings, self.preferences = rating_metrics(), preference_metrics()
+        self._remembered: RememberedVectors | None = None
+        self._sample: list[str] = []
+
+    # --- building ---------------------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether the encoder and the head are there."""
+        return "head" in self._modules
+
+    @property
+    def trained(self) -> bool:
+        """Whether there was a step of training."""
+        return self.ready and bool(self.head.steps)
+
+    def setup(self, stage: str) -> None:
+        """Build encoder and head to learn, unless they are there or a checkpoint will bring them.
+
+        Raises:
+            UserError: there is no such encoder.
+        """
+        if stage == "fit" and not self.ready and not self.trainer.ckpt_path:
+            source, texts = self.source, all_texts(self.task.view(self.view, "train"))
+            self.adopt(load_encoder(source) if isinstance(source, str) else build_encoder(source, texts))
+
+    def adopt(self, encoder: "SentenceTransformer") -> None:
+        """Take an encoder, with a new head for it."""
+        self.encoder = encoder.requires_grad_(self.finetune_encoder)
+        self.head = RewardHead(encode(encoder, PROBE).shape[1], self.hidden, self.dropout)
+        self._remembered = None
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "RewardModule":
+        """A frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.ready and not self.finetune_encoder:
+            self.encoder.eval()
+        return self
+
+    def teardown(self, stage: str) -> None:
+        """Forget the vectors of the task's texts."""
+        self._remembered = None
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the encoder beside the weights, and the range of training scores as they are now."""
+        if self._sample and self.trained:
+            self.head.score_range.copy_(torch.stack(torch.tensor(self.score(self._sample)).aminmax()))
+            checkpoint["state_dict"]["head.score_range"] = self.head.score_range.clone()
+        store_encoder(checkpoint, self.encoder, self.source, self.finetune_encoder)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the encoder that the weights belong to."""
+        self.adopt(restore_encoder(checkpoint))
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the encoder as a sentence-transformers folder with the head beside it; see :func:`save_reward`."""
+        self.check_trained()
+        return save_reward(self.encoder, self.head, self.hidden, self.dropout, folder)
+
+    # --- rows -------------------------------------------------------------------------------------------------------
+
+    def admit(self, rows: Sequence[Scored]) -> Sequence[Scored]:
+        """The rows, when every rating is a number; a frozen encoder reads their texts now, once for the run.
+
+        Raises:
+            UserError: a rating is none, there are no rows, or nothing was learned yet and this is no training.
+        """
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            self.check_trained()
+        if not len(rows):
+            raise UserError("the view 'scored' has no rows; check the sizes and paths under `data`")
+        for number, row in enumerate(rows):
+            if row.other is None and not math.isfinite(row.score):
+                raise UserError(f"row {number} of the view 'scored' is rated {row.score}: a rating must be a number")
+        if not self.finetune_encoder:
+            if self._remembered is None:
+                folder = self.cache if isinstance(self.source, str) else None
+                self._remembered = RememberedVectors(self.encoder, folder)
+            self._remembered(all_texts(rows))
+        return rows
+
+    def collate(self, rows: Sequence[Scored]) -> ScoredBatch:
+        """A batch of rows, still as texts."""
+        return ScoredBatch.of(rows)
+
+    def on_fit_start(self) -> None:
+        """Take the units of vectors and scores from the training set, and remember some of its texts.
+
+        Raises:
+            UserError: there is no preference, and all ratings are the same.
+        """
+        rows: Sequence[Scored] = self.task.admitted(self.view, "train")
+        texts = all_texts(rows)
+        scores = torch.tensor([row.score for row in rows if row.other is None], dtype=torch.float32)
+        if len(scores) == len(rows) and len(scores.unique()) < 2:
+            raise UserError(f"all {len(rows)} training rows are rated {rows[0].score}: there is nothing to learn")
+        self._sample = texts[:RANGE_TEXTS]
+        if not self.trained:
+            with torch.no_grad():
+                self.head.fit_units(self.vectors(texts), scores)
+
+    # --- scoring ----------------------------------------------------------------------------------------------------
+
+    def vectors(self, texts: Sequence[str]) -> Tensor:
+        """Vectors of texts, (n, d); with a graph where the encoder is trained."""
+        if self.finetune_encoder and torch.is_grad_enabled():
+            return encode_to_learn(self.encoder, texts)
+        if self._remembered is not None:
+            return self._remembered(texts).to(self.device)
+        return encode(self.encoder, texts)
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """Scores of texts, in the units of the training scores.
+
+        Raises:
+            UserError: nothing was learned yet.
+        """
+        return self.score_and_distance(texts)[0]
+
+    @torch.no_grad()
+    def score_and_distance(self, texts: Sequence[str]) -> tuple[list[float], list[float]]:
+        """Scores of texts, and how far each is from the training set (:meth:`RewardHead.distance`)."""
+        self.check_trained()
+        training = self.training
+        self.eval()
+        vectors = self.vectors(texts)
+        scores = self.head.scores(self.head(vectors))
+        self.train(training)
+        return scores.tolist(), self.head.distance(vectors).tolist()
+
+    def check_trained(self) -> None:
+        """Refuse to score before anything was learned.
+
+        Raises:
+            UserError: there was no step of training.
+        """
+        if not self.trained:
+            raise UserError(
+                "this reward model was never trained, its scores would be random; train it with `lit-narrative fit` "
+                "and load its checkpoint (--ckpt_path, or RewardModule.load_from_checkpoint)"
+            )
+
+    # --- training ---------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: ScoredBatch, batch_idx: int) -> Tensor:
+        """The mean loss of the rows."""
+        logits, others = self._logits(batch)
+        loss = self.head.losses(logits, others, batch.paired, batch.scores).mean()
+        self.head.steps.add_(1)
+        self.log("loss", loss.detach(), prog_bar=True, batch_size=len(batch.texts))
+        return loss
+
+    def _logits(self, batch: ScoredBatch) -> tuple[Tensor, Tensor]:
+        """Logits (n,) of the texts and (p,) of the others."""
+        logits = self.head(self.vectors(batch.texts + batch.others))
+        return logits[: len(batch.texts)], logits[len(batch.texts) :]
+
+    def configure_optimizers(self) -> Optimizer:
+        """AdamW with decay on matrices only, and a rate of its own for an encoder that is trained."""
+        optimizer = adamw(self.head, self.lr, self.weight_decay)
+        if self.finetune_encoder:
+            for group in adamw(self.encoder, self.encoder_lr, self.weight_decay).param_groups:
+                optimizer.add_param_group(group)
+        return optimizer
+
+    # --- evaluation -------------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: ScoredBatch, batch_idx: int, stage: str = "val") -> None:
+        """Compare held-out ratings and preferences with what is predicted."""
+        logits, others = self._logits(batch)
+        loss = self.head.losses(logits, others, batch.paired, batch.scores).mean()
+        self.log(f"{stage}/loss", loss, batch_size=len(batch.texts), on_epoch=True, sync_dist=True)
+        rated = ~batch.paired
+        if rated.any():
+            self.ratings.update(self.head.scores(logits[rated]), batch.scores[rated])
+        if len(others):
+            chance = (logits[batch.paired] - others).sigmoid()
+            yes = torch.ones_like(chance, dtype=torch.long)
+            # Each pair is shown both ways round: else there would be one answer only, and no curve.
+            self.preferences.update(torch.cat([chance, 1 - chance]), torch.cat([yes, 1 - yes]))
+
+    def test_step(self, batch: ScoredBatch, batch_idx: int) -> None:
+        """As in validation, under ``test/``."""
+        self.validation_step(batch, batch_idx, "test")
+
+    def on_validation_epoch_end(self, stage: str = "val") -> None:
+        """Log what the rows admit: errors and correlations of ratings, accuracy and calibration of preferences."""
+        for metrics in (self.ratings, self.preferences):
+            if any(metric.update_called for metric in metrics.values()):
+                self.log_dict({f"{stage}/{name}": value for name, value in metrics.compute().items()})
+            metrics.reset()
+
+    def on_test_epoch_end(self) -> None:
+        """As in validation, under ``test/``."""
+        self.on_validation_epoch_end("test")

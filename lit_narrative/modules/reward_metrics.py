@@ -1,0 +1,94 @@
+"""What a reward model is measured by, on rated texts and on preferences."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import (
+    KendallRankCorrCoef,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    Metric,
+    MetricCollection,
+    PearsonCorrCoef,
+    SpearmanCorrCoef,
+)
+from torchmetrics.classification import BinaryAUROC, BinaryCalibrationError
+from torchmetrics.utilities import dim_zero_cat
+
+
+class PairAccuracy(Metric):
+    """Share of pairs of rated texts that are put in the right order; two equal predictions count half.
+
+    All pairs of the texts seen are compared whose ratings differ; NaN if there are none.
+    """
+
+    full_state_update = False
+    predicted: list[Tensor]
+    rated: list[Tensor]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("predicted", [], dist_reduce_fx="cat")
+        self.add_state("rated", [], dist_reduce_fx="cat")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add texts: what is predicted and how they were rated, (n,) each."""
+        self.predicted.append(preds)
+        self.rated.append(target)
+
+    def compute(self) -> Tensor:
+        """The share, in 0..1."""
+        predicted, rated = dim_zero_cat(self.predicted), dim_zero_cat(self.rated)
+        found = torch.sign(predicted[:, None] - predicted)
+        right = torch.sign(rated[:, None] - rated)
+        return ((1 + found * right) / 2)[right != 0].mean()
+
+
+class PreferenceAccuracy(Metric):
+    """Share of preferences that are predicted; an even chance counts half."""
+
+    full_state_update = False
+    right: Tensor
+    count: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("right", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add pairs: the probability (n,) that the first is preferred, and whether it is, 0 or 1."""
+        self.right += ((1 + torch.sign(preds - 0.5) * (2 * target - 1)) / 2).sum()
+        self.count += len(preds)
+
+    def compute(self) -> Tensor:
+        """The share, in 0..1."""
+        return self.right / self.count
+
+
+def rating_metrics() -> MetricCollection:
+    """On predicted and true ratings: errors, correlations, and the order of pairs."""
+    return MetricCollection(
+        {
+            "mse": MeanSquaredError(),
+            "mae": MeanAbsoluteError(),
+            "pearson": PearsonCorrCoef(),
+            "spearman": SpearmanCorrCoef(),
+            "kendall": KendallRankCorrCoef(),
+            "pair_accuracy": PairAccuracy(),
+        },
+        compute_groups=False,
+    )
+
+
+def preference_metrics() -> MetricCollection:
+    """On the probability that a text is preferred: accuracy, area under the ROC curve, expected calibration error."""
+    return MetricCollection(
+        {
+            "preference_accuracy": PreferenceAccuracy(),
+            "preference_auroc": BinaryAUROC(),
+            "preference_calibration_error": BinaryCalibrationError(n_bins=15, norm="l1"),
+        },
+        compute_groups=False,
+    )
