@@ -59,6 +59,7 @@ def settings() -> list[str]:
         "VerifierConfig",
         "Limits",
         "FeatureQualitySettings",
+        "StaticEncoder",
     }
     nodes = {node.name: node for _, node in classes() if node.name in wanted}
     assert set(nodes) == wanted

@@ -1,5 +1,6 @@
 """Exports are read back by the libraries that they are for, and say the same."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lit_narrative.cli import main
+from lit_narrative.lm.reward_head import RewardHead
+from lit_narrative.modules.reward import RewardModule
 from lit_narrative.modules.sft import SFTModule
+from tests.modules.ratings import learned
 
 QUIET = [
     "--trainer.accelerator=cpu",
@@ -85,6 +89,21 @@ def test_autoencoder_for_saelens(runs: Path, tmp_path: Path) -> None:
     assert sae(torch.randn(3, sae.W_dec.shape[1], generator=torch.Generator().manual_seed(0))).isfinite().all()
 
 
+def test_reward_model_for_sentence_transformers(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+    from sentence_transformers import SentenceTransformer
+
+    checkpoint = learned(tmp_path)
+    main(["export", checkpoint, str(tmp_path / "reward"), "--what", "reward"])
+    texts = ["wave tide", "oak moss"]
+    vectors = SentenceTransformer(str(tmp_path / "reward"), device="cpu").encode(texts, convert_to_tensor=True)
+    head = RewardHead(**json.loads((tmp_path / "reward" / "reward_head.json").read_text())).eval()
+    head.load_state_dict(load_file(tmp_path / "reward" / "reward_head.safetensors"))
+    with torch.no_grad():
+        scores = head.scores(head(vectors)).tolist()
+    assert scores == pytest.approx(RewardModule.load_from_checkpoint(checkpoint).score(texts), abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("run", "what", "part"),
     [
@@ -92,6 +111,7 @@ def test_autoencoder_for_saelens(runs: Path, tmp_path: Path) -> None:
         ("sae", "model", "holds no language model"),
         ("sft", "adapter", "holds no adapters"),
         ("sft", "sae", "holds no autoencoder"),
+        ("sft", "reward", "holds no reward model"),
     ],
 )
 def test_wrong_checkpoint_is_one_clear_error(

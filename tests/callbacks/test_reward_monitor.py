@@ -1,0 +1,48 @@
+"""RewardMonitor: signs that a policy exploits a learned reward, logged and not rewarded."""
+
+from pathlib import Path
+
+import pytest
+
+from lit_narrative.callbacks.reward_monitor import RewardMonitor, correlation
+from lit_narrative.errors import UserError
+from lit_narrative.lm.sampler import SamplingParams
+from lit_narrative.modules.learned_reward import LearnedReward
+from tests.helpers import Recorder, TinyTask, fit, grpo
+from tests.modules.ratings import Ratings, learned
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return learned(tmp_path_factory.mktemp("reward"))
+
+
+def name(checkpoint: str) -> str:
+    return f"lit_narrative.modules.learned_reward:LearnedReward(checkpoint={checkpoint!r})"
+
+
+def test_grpo_learns_from_it_under_watch(checkpoint: str, tmp_path: Path) -> None:
+    recorder, sampling = Recorder(), SamplingParams(8)
+    module = grpo(tmp_path, rewards={name(checkpoint): 1.0}, num_generations=4, sampling=sampling)
+    fit(module, Ratings(), tmp_path, RewardMonitor(), recorder, max_steps=1)
+    (metrics,) = recorder.metrics
+    assert metrics[f"rewards/{name(checkpoint)}/failures"] == 0
+    signs = {"ood", "saturation", "length_correlation", "repetition"}
+    assert {key.removeprefix("reward/") for key in metrics if key.startswith("reward/")} == signs
+    assert module.scored is not None
+    own = module.scored.rollouts
+    distances, beyond = LearnedReward(checkpoint).strain(own)
+    assert metrics["reward/ood"] == pytest.approx(sum(distances) / len(own), rel=1e-4)
+    assert metrics["reward/saturation"] == pytest.approx(sum(beyond) / len(own), rel=1e-4)
+    assert metrics["reward"] == pytest.approx(sum(LearnedReward(checkpoint)(own)) / len(own), abs=1e-4)
+
+
+def test_a_monitor_without_a_learned_reward(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="RewardMonitor watches learned rewards"):
+        fit(grpo(tmp_path), TinyTask(), tmp_path, RewardMonitor(), max_steps=1)
+
+
+def test_correlation() -> None:
+    assert correlation([1.0, 2.0, float("nan"), 3.0], [2.0, 4.0, 0.0, 6.0]) == pytest.approx(1.0)
+    assert correlation([1.0, 1.0], [2.0, 4.0]) == 0.0
+    assert correlation([1.0], [2.0]) == 0.0

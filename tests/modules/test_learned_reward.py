@@ -1,0 +1,98 @@
+"""LearnedReward: a trained reward model as a reward of GRPO, and as a judge of candidates."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_narrative.errors import UserError
+from lit_narrative.lm.rerank import best_of
+from lit_narrative.modules.learned_reward import LearnedReward
+from lit_narrative.modules.reward import RewardModule
+from lit_narrative.rl.reward_import import import_reward
+from lit_narrative.rl.rewards import Reward
+from lit_narrative.rl.rollout import Rollout
+from tests.modules.ratings import learned, share, texts
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return learned(tmp_path_factory.mktemp("reward"))
+
+
+def rollout(text: str, prompt: str = "") -> Rollout:
+    ids = torch.tensor([1, 2, 3])
+    return Rollout(ids, ids, torch.zeros(3), True, text, prompt)
+
+
+def test_it_gives_the_model_s_scores(checkpoint: str) -> None:
+    reward = LearnedReward(checkpoint)
+    found = ["wave tide", "oak moss", "", "\x00 �", "wave " * 500]
+    assert reward([rollout(text) for text in found]) == pytest.approx(
+        RewardModule.load_from_checkpoint(checkpoint).score(found), abs=1e-5
+    )
+    assert isinstance(reward, Reward)
+    assert not any(parameter.requires_grad for parameter in reward.module.parameters())
+
+
+def test_the_prompt_is_judged_if_wanted(checkpoint: str) -> None:
+    (alone,) = LearnedReward(checkpoint)([rollout(" oak", "wave tide")])
+    (whole,) = LearnedReward(checkpoint, prompt=True)([rollout(" oak", "wave tide")])
+    assert [alone, whole] == pytest.approx(LearnedReward(checkpoint).rate([" oak", "wave tide oak"]), abs=1e-5)
+
+
+def test_it_is_named_in_a_configuration(checkpoint: str) -> None:
+    found = import_reward(f"lit_narrative.modules.learned_reward:LearnedReward(checkpoint={checkpoint!r}, name='sea')")
+    assert found == LearnedReward(checkpoint, name="sea")
+
+
+def test_workers_are_sent_the_file_s_name_and_not_the_model(checkpoint: str) -> None:
+    LearnedReward(checkpoint).rate(["wave"])
+    sent = pickle.dumps(LearnedReward(checkpoint))
+    assert len(sent) < 1000
+    assert pickle.loads(sent) == LearnedReward(checkpoint)
+
+
+def test_best_of_sixteen(checkpoint: str) -> None:
+    """The bar of the task: at least 2.5 times the mean of one sample, and 80 % of what the truth would choose."""
+    groups = [texts(16, seed) for seed in range(30)]
+    chosen = best_of(groups, LearnedReward(checkpoint).rate)
+    first = sum(share(group[0]) for group in groups)
+    best = sum(share(group[place]) for group, place in zip(groups, chosen, strict=True))
+    oracle = sum(max(map(share, group)) for group in groups)
+    assert best >= 0.8 * oracle
+    assert best > 1.8 * first
+
+
+def test_a_file_trained_anew_is_read_anew(checkpoint: str, tmp_path: Path) -> None:
+    path = tmp_path / "reward.ckpt"
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save(content, path)
+    (before,) = LearnedReward(str(path)).rate(["wave"])
+    content["state_dict"]["head.score_mean"] += 5
+    torch.save(content, path)
+    assert LearnedReward(str(path)).rate(["wave"]) == pytest.approx([before + 5], abs=1e-4)
+
+
+def test_what_is_no_reward_model(checkpoint: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no checkpoint at"):
+        LearnedReward(str(tmp_path / "none.ckpt"))
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match=r"other\.ckpt' holds no reward model"):
+        LearnedReward(str(tmp_path / "other.ckpt"))
+    content = torch.load(checkpoint, weights_only=True)
+    content["state_dict"]["head.steps"].zero_()
+    torch.save(content, tmp_path / "untrained.ckpt")
+    with pytest.raises(UserError, match="never trained"):
+        LearnedReward(str(tmp_path / "untrained.ckpt"))
+
+
+def test_strain_tells_texts_that_are_unlike_the_training_set(checkpoint: str) -> None:
+    reward = LearnedReward(checkpoint)
+    distances, beyond = reward.strain([rollout(text) for text in texts(50, 7)])
+    assert sum(distances) / 50 == pytest.approx(1.0, abs=0.15)
+    assert sum(beyond) <= 2
+    distances, beyond = reward.strain([rollout("wave wave wave wave wave wave")])
+    assert distances[0] > 1.5
+    assert beyond == [True]
