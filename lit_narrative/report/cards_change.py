@@ -116,7 +116,8 @@ def verdict(found: Comparison) -> str:
         case "none":
             return "no change beyond chance" + (" on any seed" if many else "")
         case "mixed":
-            return "mixed: " + "; ".join(_side(found.changes, side) for side in (1, -1, 0) if _at(found.changes, side))
+            sides = [_side(found.changes, side) for side in (1, -1, 0) if _at(found.changes, side)]
+            return f"mixed ({'; '.join(sides)})"
 
 
 def _reservation(found: Comparison) -> str:

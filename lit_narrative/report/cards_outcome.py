@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from lit_narrative.report.cards_change import Comparison, compare, verdict
-from lit_narrative.report.cards_run import BASE, HOME, SETS, CardsRun, Policy, Scores, title, trained
+from lit_narrative.report.cards_run import BASE, HOME, SETS, CardsRun, Policy, Scores, SeedRun, title, trained
 from lit_narrative.report.charts import Dot, dot_chart
 from lit_narrative.report.section import Figure, Key, Section, render
 from lit_narrative.report.wording import percent, signed
@@ -67,7 +67,7 @@ def _summed_up(comparisons: Sequence[Comparison]) -> str:
         change = f" ({signed(found.mean, 2)})" if found.direction in {"rise", "fall"} else ""
         grouped.setdefault(verdict(found), []).append(title(found.split) + change)
     order = sorted(grouped, key=lambda words: (not words.startswith("rose"), not words.startswith("fell")))
-    return "; ".join(f"{words}: {', '.join(grouped[words])}" for words in order) + "."
+    return " ".join(f"{', '.join(grouped[words])}: {words}." for words in order)
 
 
 def _tile(run: CardsRun, name: str) -> dict[str, Any]:
@@ -95,11 +95,18 @@ def accuracies(run: CardsRun) -> Section:
         "cards_accuracies.html",
         groups=groups,
         figures=figures,
-        several=len(run.seeds) > 1,
-        seeds=run.seeds,
         legend_keys=keys,
+        seeds=run.seeds,
+        several=len(run.seeds) > 1,
+        same_prompts=len({_prompts(seed) for seed in run.seeds}) == 1,
     )
     return Section("accuracy", "How often right, set by set", body)
+
+
+def _prompts(seed: SeedRun) -> tuple[str, ...]:
+    """All prompts that a seed's policies were tested on."""
+    policy = next(iter(seed.policies.values()))
+    return tuple(answer.prompt for answers in policy.answers.values() for answer in answers)
 
 
 def _figure(run: CardsRun, split: str) -> Figure:

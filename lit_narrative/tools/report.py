@@ -16,22 +16,28 @@ def report(out: str) -> None:
         UserError: the folder or a held-out test in it is missing, or a file is not what it should be.
     """
     from lit_narrative.files import write_json, write_text
-    from lit_narrative.report.cards_reader import is_cards, seed_folders
+    from lit_narrative.report.cards_reader import is_cards
 
     folder = Path(out)
-    numbered = seed_folders(folder)
-    if not is_cards(folder) and numbered != [folder]:
-        raise UserError(f"'{out}' holds several seeds of no card game: give the folder of one, such as '{numbered[0]}'")
     page, summary = _cards(folder) if is_cards(folder) else _storyworld(folder)
     write_json(folder / "summary.json", summary)
     print(f"report: {write_text(folder / 'report.html', page)}")
 
 
 def _storyworld(folder: Path) -> tuple[str, dict[str, Any]]:
+    from lit_narrative.report.cards_reader import FIGURES, seed_folders
     from lit_narrative.report.page import build_page
-    from lit_narrative.report.reader import read_run
+    from lit_narrative.report.reader import AFTER, BEFORE, read_run
     from lit_narrative.report.summary import summarise
 
+    first = seed_folders(folder)[0]
+    if first != folder:
+        raise UserError(f"'{folder}' holds seeds of a storyworld run: give the folder of one, such as '{first}'")
+    if folder.is_dir() and not any((folder / name).is_dir() for name in (BEFORE, AFTER)):
+        raise UserError(
+            f"'{folder}' holds no run that can be reported: neither {BEFORE} and {AFTER}, the tests of a storyworld "
+            f"run, nor a job with {FIGURES}, a test of the card game"
+        )
     run = read_run(folder)
     return build_page(run), summarise(run)
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from lit_narrative.cli import main
+from lit_narrative.errors import UserError
 from lit_narrative.tools.report import report
+from tests.report.make_cards_run import make_cards_run
 from tests.report.make_run import FINAL, SFT, make_run
 
 
@@ -39,6 +41,24 @@ def test_an_error_is_one_line_and_nothing_is_written(out: Path, capsys: pytest.C
     message = capsys.readouterr().err
     assert message.startswith("error: ") and message.count("\n") == 1 and "test_final/verifiers/test.json" in message
     assert not (out / "summary.json").exists() and not (out / "report.html").exists()
+
+
+def test_a_run_of_the_card_game_is_recognised(tmp_path: Path) -> None:
+    folder = make_cards_run(tmp_path / "cards", policies=("sft",), size=8)
+    report(str(folder))
+    assert json.loads((folder / "summary.json").read_text("utf-8"))["task"] == "cards"
+    assert "card game" in (folder / "report.html").read_text("utf-8")
+
+
+def test_seeds_of_another_task_and_other_folders_are_refused(tmp_path: Path, out: Path) -> None:
+    out.rename(tmp_path / "seed_0")
+    with pytest.raises(UserError, match=r"give the folder of one, such as '.*seed_0'"):
+        report(str(tmp_path))
+    with pytest.raises(UserError, match="there is no folder"):
+        report(str(tmp_path / "nothing"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="neither"):
+        report(str(tmp_path / "empty"))
 
 
 def test_neither_torch_nor_lightning_is_imported(out: Path) -> None:
