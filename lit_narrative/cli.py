@@ -20,6 +20,7 @@ JOBS = {
 TOOLS = {
     "run": "run a recipe: a list of jobs, with what is done already left out",
     "report": "make the report of a recipe's run folder",
+    "compare": "compare two folders of circuit analyses",
     "score": "score files of worlds by the verifiers",
     "play": "play a world in the terminal, or many times at random",
     "configs": "list, show or copy the configurations that come with the package",

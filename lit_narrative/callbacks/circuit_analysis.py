@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress as Bars
 
 from lit_narrative.callbacks.circuit_material import Material, collect
-from lit_narrative.callbacks.circuit_reference import compare_with_reference, reference_bridge
+from lit_narrative.callbacks.circuit_reference import reference_bridge
 from lit_narrative.callbacks.circuit_runs import (
     PAIRED,
     RUNS,
@@ -26,11 +26,13 @@ from lit_narrative.callbacks.circuit_runs import (
     Layers,
 )
 from lit_narrative.callbacks.processes import dry_run
-from lit_narrative.circuits.bridge import build_bridge, check_layers, unknown_hook
+from lit_narrative.circuits.bridge import build_bridge, check_layers, shape, unknown_hook
 from lit_narrative.circuits.sweep import Progress
 from lit_narrative.errors import UserError, check_least, did_you_mean
 from lit_narrative.files import whole_folder, write_json
 from lit_narrative.modules.base import LanguageModule
+from lit_narrative.report.circuits import write_circuits_page
+from lit_narrative.report.comparison import write_comparison
 from lit_narrative.seeds import run_seed
 
 if TYPE_CHECKING:
@@ -52,7 +54,8 @@ class CircuitAnalysis(Callback):
     - ``<split>/attention.csv``: of its rows,
     - ``<split>/patching.*``, ``circuit.*``, ``nodes.*``, ``faithfulness.*``, ``acdc.json``, ``criteria.json``,
       ``lens.csv``, ``direct.*``: of its pairs,
-    - ``reference/`` and ``changes.json``: the same of the reference, and what is different since,
+    - ``circuits.html`` and ``figures/``: the page and its figures,
+    - ``reference/``, ``comparison.html`` and ``changes.json``: the same of the reference, and what is different since,
     - ``manifest.json``: settings, versions, figures, files, and errors.
 
     Args:
@@ -189,12 +192,21 @@ class CircuitAnalysis(Callback):
         settings = settings.tiny() if dry_run(trainer) else settings
         bridge, shown = build_bridge(module.lm), _shown(trainer)  # type: ignore[arg-type]
         figures, errors = self._run_all(bridge, material, settings, folder, shown)
+        said = self._manifest(trainer, material, settings, bridge)
+        _describe(folder, said, figures, errors)
         if self.reference is not None:
             other = reference_bridge(self.reference, material.tokenizer, bridge)
             before, more = self._run_all(other, material, settings, folder / "reference", shown)
+            _describe(folder / "reference", {**said, "checkpoint": self.reference, "step": None}, before, more)
+            write_circuits_page(folder / "reference")
             errors |= {f"reference/{name}": error for name, error in more.items()}
-            write_json(folder / "changes.json", compare_with_reference(folder, figures, before))
-        write_json(folder / "manifest.json", self._manifest(trainer, material, settings, folder, figures, errors))
+            try:
+                write_comparison(folder / "reference", folder, folder / "comparison.html", ("reference", "model"))
+            except UserError as error:
+                errors["comparison"] = error
+        _describe(folder, said, figures, errors)
+        write_circuits_page(folder)
+        _describe(folder, said, figures, errors)
         return figures, errors
 
     def _run_all(
@@ -219,33 +231,27 @@ class CircuitAnalysis(Callback):
         return figures, errors
 
     def _manifest(
-        self,
-        trainer: Trainer,
-        material: Material,
-        settings: CircuitSettings,
-        folder: Path,
-        figures: Figures,
-        errors: Mapping[str, UserError],
+        self, trainer: Trainer, material: Material, settings: CircuitSettings, bridge: "TransformerBridge"
     ) -> dict[str, Any]:
-        files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
         return {
             "analyses": list(self.analyses),
             "seed": run_seed(),
             "step": trainer.global_step,
             "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
             "reference": self.reference,
+            "model": shape(bridge)._asdict(),
             "home": material.home,
-            "splits": {
-                split: {"examples": len(rows), "pairs": len(material.pairs.get(split, ())), "pairs_dropped": dropped}
-                for split, rows in material.rows.items()
-                for dropped in (material.dropped.get(split, 0),)
-            },
+            "splits": material.counts(),
             "settings": asdict(settings),
-            "figures": figures,
-            "errors": {name: str(error) for name, error in errors.items()},
-            "files": sorted(files),
             "versions": {name: version(name) for name in VERSIONS},
         }
+
+
+def _describe(folder: Path, said: Mapping[str, Any], figures: Figures, errors: Mapping[str, UserError]) -> None:
+    """Write the manifest, with the files that there are by now."""
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    reasons = {name: str(error) for name, error in errors.items()}
+    write_json(folder / "manifest.json", {**said, "figures": figures, "errors": reasons, "files": files})
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What CircuitAnalysis reads from the task: rows, the same as tokens, and contrast pairs."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -40,6 +41,17 @@ class Material:
     def contrasts(self, split: str) -> Contrasts:
         """The pairs of a split as tokens."""
         return encode_contrasts(self.pairs[split], self.tokenizer)
+
+    def counts(self) -> dict[str, dict[str, int | str]]:
+        """Of each split, rows, pairs, pairs left out, and a checksum that tells whether two runs asked the same."""
+        found: dict[str, dict[str, int | str]] = {}
+        for split, rows in self.rows.items():
+            pairs = self.pairs.get(split, ())
+            texts = [text for row in rows for text in (row.prompt, row.completion)]
+            texts += [text for pair in pairs for text in (pair.clean, pair.corrupt)]
+            counts = {"examples": len(rows), "pairs": len(pairs), "pairs_dropped": self.dropped.get(split, 0)}
+            found[split] = {**counts, "sha256": hashlib.sha256("\0".join(texts).encode()).hexdigest()}
+        return found
 
 
 def collect(

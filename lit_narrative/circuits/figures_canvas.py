@@ -67,7 +67,7 @@ def to_png(figure: "Figure") -> bytes:
 
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png")
-    colors = Image.open(drawn).convert("RGB").quantize(COLORS_OF_A_FILE, Image.Quantize.FASTOCTREE)
+    colors = Image.open(drawn).convert("RGB").quantize(COLORS_OF_A_FILE, Image.Quantize.MAXCOVERAGE)
     colors.save(small, "png", optimize=True)
     return small.getvalue()
 

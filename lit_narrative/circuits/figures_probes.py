@@ -27,18 +27,25 @@ def draw_probes(probes: Mapping[str, Probes], split: str) -> "Figure":
     width = max(len(places), 4)
     figure, panels = sheet(len(rows), 3, 0.9 + 0.19 * len(targets), (1.4, width, width))
     for line, (model, own) in zip(panels, rows.items(), strict=True):
-        named = [place.replace("resid_", "") for place in places]
+        named = [_short(place, len({row.place for row in own}) == 1) for place in places]
         heat(line[0], _grid(own, targets, [""], "majority"), targets, ["majority"], (0, 1))
         heat(line[1], _grid(own, targets, places, "score"), [""] * len(targets), named, (0, 1), "score")
         gains = _grid(own, targets, places, "selectivity")
         heat(line[2], gains, [""] * len(targets), named, around_zero(gains, 1.0), "score less control")
         line[1].set_title(name_of(model, f"{split}: score (accuracy, or R² from 0 to 1)"))
         line[2].set_title("less the control's score")
+        line[1].set_xlabel(f"at {own[0].place}" if len({row.place for row in own}) == 1 else "")
     return figure
 
 
 def _place(row: ProbeRow) -> str:
     return f"{row.site} {row.layer} · {row.place}"
+
+
+def _short(place: str, single: bool) -> str:
+    """A place in a panel: ``pre 0``, with the name of the column where there are several."""
+    where, column = place.replace("resid_", "").split(" · ")
+    return where if single else f"{where} · {column}"
 
 
 def _grid(rows: Sequence[ProbeRow], targets: Sequence[str], places: Sequence[str], figure: str) -> np.ndarray:

@@ -7,7 +7,7 @@ from lit_narrative.report.cards_outcome import accuracies, changes, headline
 from lit_narrative.report.cards_reasons import answers, reasons
 from lit_narrative.report.cards_run import CardsRun
 from lit_narrative.report.cards_settings import budgets, reproduce
-from lit_narrative.report.page import fill_page
+from lit_narrative.report.page import fill_page, folder_name
 from lit_narrative.report.section import Section, render
 
 SECTIONS: Sequence[Callable[[CardsRun], Section]] = (
@@ -25,4 +25,4 @@ SECTIONS: Sequence[Callable[[CardsRun], Section]] = (
 
 def build_cards_page(run: CardsRun) -> str:
     """Return the page's HTML."""
-    return fill_page(run.out, render("cards_lead.html"), [section(run) for section in SECTIONS])
+    return fill_page(folder_name(run.out), render("cards_lead.html"), [section(run) for section in SECTIONS])

@@ -33,23 +33,30 @@ SECTIONS: Sequence[Callable[[Run], Section]] = (
 
 def build_page(run: Run, sections: Sequence[Callable[[Run], Section]] = SECTIONS) -> str:
     """Return the HTML of a storyworld run's page."""
-    return fill_page(run.out, render("lead.html"), [section(run) for section in sections])
+    return fill_page(folder_name(run.out), render("lead.html"), [section(run) for section in sections])
 
 
-def fill_page(out: Path, lead: Markup, sections: Sequence[Section]) -> str:
-    """Return the HTML of a page about a run folder.
+def folder_name(out: Path) -> str:
+    """What a page about a folder is called."""
+    return clip(out.resolve().name, 60)
+
+
+def fill_page(name: str, lead: str, sections: Sequence[Section], kind: str = "report of a run") -> str:
+    """Return the HTML of a page.
 
     Args:
-        out: the folder.
-        lead: what the page is about, for someone who has not seen such a run.
+        name: its heading.
+        lead: what the page is about, for someone who has not seen such a run; escaped unless it is markup.
         sections: from top to bottom.
+        kind: of page.
     """
     style = files("lit_narrative.report").joinpath("templates/style.css").read_text(encoding="utf-8")
     page = render(
         "page.html",
-        name=clip(out.resolve().name, 60),
+        name=name,
         lead=lead,
         sections=sections,
+        kind=kind,
         style=Markup(style),
         version=lit_narrative.__version__,
     )

@@ -81,13 +81,20 @@ def test_test_writes_tables_and_a_manifest_and_logs_figures(tmp_path: Path) -> N
     metrics = outcome(tmp_path, module, analyses=("probes", *FIRST))
     said = manifest(tmp_path)
     files = {path.relative_to(tmp_path / "circuits").as_posix() for path in (tmp_path / "circuits").rglob("*.*")}
-    assert files == {*said["files"], "manifest.json"}
+    assert files == set(said["files"])
     assert {"probes.csv", "ablation.csv", "jaccard.json", "id_test/patching.csv", "new_colors/patching.csv"} <= files
     for name, value in said["figures"].items():
         assert metrics[f"circuits/{name}"] == pytest.approx(value)
     assert {"patching/new_colors/recovery", "ablation/id_test/accuracy", "probes/selectivity"} <= set(said["figures"])
     assert (said["errors"], said["home"], said["analyses"]) == ({}, "id_test", ["probes", *FIRST])
-    assert said["splits"]["new_colors"] == {"examples": 8, "pairs": 8, "pairs_dropped": 0}
+    assert said["splits"]["new_colors"].items() >= {"examples": 8, "pairs": 8, "pairs_dropped": 0}.items()
+    assert said["model"] == {
+        "layers": 2,
+        "heads": 2,
+        "kv_heads": 2,
+        "width": 16,
+        "vocabulary": module.lm.config.vocab_size,
+    }
     assert said["settings"]["patching"]["places"] == ["answer", "changed"]
     assert {"torch", "transformer-lens"} <= set(said["versions"])
     with (tmp_path / "circuits" / "probes.csv").open() as file:
@@ -133,12 +140,15 @@ def test_every_analysis_by_the_command_line_on_a_checkpoint(tmp_path: Path, monk
     of_pairs = ("patching.csv", "patching.safetensors", "circuit.json", "circuit.dot", "faithfulness.csv", "lens.csv")
     of_pairs += ("nodes.json", "acdc.json", "criteria.json", "attention.csv", "direct.json")
     everywhere |= {f"{split}/{name}" for split in ("id_test", "new_colors") for name in of_pairs}
-    assert everywhere | {f"reference/{name}" for name in everywhere} | {"changes.json"} <= set(said["files"])
+    everywhere |= {"manifest.json", "circuits.html", "figures/ablation.png"}
+    assert everywhere | {f"reference/{name}" for name in everywhere} | {"changes.json", "comparison.html"} <= set(
+        said["files"]
+    )
     changes = json.loads((folder / "changes.json").read_text())
     assert set(changes["important_parts"]) == set(changes["circuits"]) == {"id_test", "new_colors"}
     for name, row in changes["figures"].items():
-        assert row["model"] == said["figures"][name]
-        assert row["change"] == pytest.approx(row["model"] - row["reference"])
+        assert row["new"] == said["figures"][name]
+        assert row["change"] == pytest.approx(row["new"] - row["old"])
     assert any(row["change"] for row in changes["figures"].values())
 
 
