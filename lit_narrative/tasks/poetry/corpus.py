@@ -17,7 +17,7 @@ def read_corpus(path: str | Path) -> list[Poem]:
     Raises:
         UserError: there is no such file or folder, no text file in it, a file is not UTF-8 text, or there is no verse.
     """
-    paths = list(_text_files(Path(path)))
+    paths = text_files(path)
     poems = unique(poem for file in paths for poem in find_poems(strip_gutenberg(read_utf8(file)), file.stem))
     if not poems:
         raise UserError(
@@ -25,6 +25,23 @@ def read_corpus(path: str | Path) -> list[Poem]:
             "stanzas parted by one blank line and poems by two or by a title in capitals"
         )
     return poems
+
+
+def text_files(path: str | Path) -> list[Path]:
+    """The file itself, or all ``.txt`` files under a folder, sorted.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UserError(f"data.corpus: no file or folder {path} (looked in {path.resolve().parent}); check the path")
+    found = sorted(file for file in path.rglob("*.txt") if file.is_file())
+    if not found:
+        raise UserError(f"data.corpus: no .txt file under {path}; verse is read from plain text, UTF-8")
+    return found
 
 
 def read_utf8(path: Path) -> str:
@@ -83,15 +100,3 @@ def pieces(poem: Poem, most: int) -> Iterator[Poem]:
 def _cut(stanza: tuple[str, ...], most: int) -> Iterator[tuple[str, ...]]:
     for start in range(0, len(stanza), most):
         yield stanza[start : start + most]
-
-
-def _text_files(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-        return
-    if not path.is_dir():
-        raise UserError(f"data.corpus: no file or folder {path} (looked in {path.resolve().parent}); check the path")
-    found = sorted(file for file in path.rglob("*.txt") if file.is_file())
-    if not found:
-        raise UserError(f"data.corpus: no .txt file under {path}; verse is read from plain text, UTF-8")
-    yield from found

@@ -6,7 +6,7 @@ number ``index`` of a split depends on (seed, split, index) alone, and a digest 
 a poem belongs: whatever the seeds, no opening is in two splits.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -49,7 +49,6 @@ _CLASSES = {symbol: frozenset(words) for symbol, words in _FUNCTION.items()} | {
     symbol: frozenset(word for lexicon in _ALL for word in _words(lexicon, symbol)) for symbol in _CONTENT
 }
 _CONTENT_WORDS = frozenset(word for lexicon in _ALL for word in lexicon.words)
-_OWN = {name: frozenset(lexicon.words) for name, lexicon in LEXICONS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +106,10 @@ def is_line(text: str) -> bool:
     return text == " ".join(words) and any(_fits(words, pattern.split()) for pattern in PATTERNS)
 
 
-def rating(text: str, topic: str) -> float:
-    """Share of the content words (the grammar's nouns, adjectives and verbs) that are of a topic; 0 of none."""
-    words = [word for word in text.split() if word in _CONTENT_WORDS]
-    return sum(word in _OWN[topic] for word in words) / max(len(words), 1)
+def content_share(text: str, words: Collection[str]) -> float:
+    """Share of a text's content words (the grammar's nouns, adjectives and verbs) that are among ``words``."""
+    content = [word for word in text.split() if word in _CONTENT_WORDS]
+    return sum(word in words for word in content) / max(len(content), 1)
 
 
 def vocabulary() -> tuple[str, ...]:

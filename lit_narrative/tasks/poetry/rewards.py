@@ -1,0 +1,94 @@
+"""Measures of verse as rewards. Held-out words are none: they show whether a reward was met or played."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lit_narrative.errors import UserError
+from lit_narrative.tasks.poetry.grammar import is_line
+from lit_narrative.tasks.poetry.metrics import repetition, topic_shares, whole_lines
+from lit_narrative.tasks.poetry.topics import Topic
+
+if TYPE_CHECKING:  # verse itself does without torch
+    from lit_narrative.rl.rollout import Rollout
+
+Topics = Mapping[str, Topic]
+
+
+@dataclass(frozen=True)
+class TopicShare:
+    """Share of a completion's words that are in its prompt's bag, in 0..1.
+
+    Without a limit the most that can be got is a text of nothing but the bag; with one, a text that has so much of it
+    is as good as any, and it pays to leave the rest to other rewards.
+
+    Args:
+        limit: share that is enough, above 0; the reward is the share over it, 1 at most.
+        name: what configurations and logs call it.
+
+    Raises:
+        UserError: the limit is out of range.
+    """
+
+    limit: float = 1.0
+    name: str = "topic_share"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.limit <= 1:
+            raise UserError(f"TopicShare: limit={self.limit} must be above 0, and 1 at most")
+
+    def __call__(self, rollouts: "Sequence[Rollout]") -> list[float]:
+        """Score completions by the columns of their prompts."""
+        shares = (topic_shares([rollout.text], rollout.columns["bag"]).bag for rollout in rollouts)
+        return [min(share / self.limit, 1.0) for share in shares]
+
+
+def _grammatical(rollout: "Rollout", topics: Topics) -> float:
+    lines = own_lines(rollout)
+    return sum(map(is_line, lines)) / max(len(lines), 1)
+
+
+def _repetition(rollout: "Rollout", topics: Topics) -> float:
+    return -repetition([rollout.text], 2)
+
+
+def _off_topic(rollout: "Rollout", topics: Topics) -> float:
+    return -topic_shares([rollout.text], (), (), other_words(topics, rollout.columns["topic"])).off_topic
+
+
+PARTS: Mapping[str, "Callable[[Rollout, Topics], float]"] = {
+    "grammatical": _grammatical,
+    "repetition": _repetition,
+    "off_topic": _off_topic,
+}
+"""Share of whole lines that the grammar accepts; and in -1..0: pairs of words said before, words of other topics."""
+MONITORS = ("held_out", "held_out_share")
+
+
+@dataclass(frozen=True)
+class VerseReward:
+    """One of `PARTS` as a reward.
+
+    Args:
+        name: which.
+        topics: all there are, by name.
+    """
+
+    name: str
+    topics: Topics
+
+    def __call__(self, rollouts: "Sequence[Rollout]") -> list[float]:
+        """Score completions by their text and the columns of their prompts."""
+        return [PARTS[self.name](rollout, self.topics) for rollout in rollouts]
+
+
+def own_lines(rollout: "Rollout") -> list[str]:
+    """The whole lines that a completion has written, one that the prompt begins included."""
+    prompt = rollout.prompt.rpartition("\n")[2]
+    return whole_lines(prompt + rollout.text, rollout.finished)
+
+
+def other_words(topics: Topics, own: str) -> set[str]:
+    """Words of all topics but one's own, without the words that it shares with them."""
+    words = {word for name, topic in topics.items() if name != own for word in topic.words}
+    return words - set(topics[own].words if own in topics else ())
