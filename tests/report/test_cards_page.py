@@ -41,11 +41,8 @@ def test_page_and_summary_say_what_changed_and_no_more(cards_out: Path) -> None:
     assert changes["grpo"]["paraphrase_mix"]["seeds"].keys() == {"0", "1"}
     assert changes["grpo"]["length_shift"]["direction"] != "rise"
     text = text_of(build_cards_page(run))
-    for words in (
-        "Mixture's rewordings ( trained by RL ): rose on every seed",
-        "held out of every mixture: length_shift",
-    ):
-        assert words in text
+    assert re.search(r"Mixture's rewordings \W*trained by RL\W* rose on every seed", text)
+    assert "held out of every mixture: length_shift" in text
     home = summarise_cards(run)["seeds"]["0"]["policies"]["sft"]["splits"]["id_test"]
     assert home["trained"] == "in distribution" and home["gap"] is None
     assert f"{100 * home['accuracy']:.1f}%" in text
