@@ -16,25 +16,20 @@ from lit_narrative.tasks.poetry.topics import LEXICONS, NEUTRAL, TOPICS, Lexicon
 
 ON_TOPIC, OFF_TOPIC, NEUTRAL_OPENING = 0.60, 0.04, 0.60
 """Probabilities: that a content word is of the poem's topic, of another topic; that the opening line is neutral."""
-LINES = (4, 6)
+LINES = (5, 7)
 """Fewest and most lines of a poem."""
 
 PATTERNS = (
-    "D A N V",
-    "D N V P D N",
-    "P D N D N V",
-    "D N V and D N V",
-    "where D A N V R",
-    "no N V when D N V",
-    "D N is A and A",
-    "we know D A N P D N",
+    "the A N V again",
+    "every N V beside the A N",
+    "under one A N we wait",
+    "where this N V so V that N",
+    "no N V when the A N V",
+    "our N is A and never A",
+    "and still we know how the N V",
+    "toward my A N with some N",
 )
-"""The kinds of line: a capital stands for any word of its class, the other words for themselves."""
-_FUNCTION = {
-    "D": ("the", "my", "our", "this", "that"),
-    "P": ("near", "over", "under", "beyond", "beside", "toward"),
-    "R": ("again", "alone", "slowly", "today", "tonight", "still"),
-}
+"""The kinds of line: N, A and V stand for any noun, adjective and verb, the other words for themselves."""
 _CONTENT = {"N": "nouns", "A": "adjectives", "V": "verbs"}
 _SPLITS = ("train", "val", "test")
 
@@ -45,9 +40,7 @@ def _words(lexicon: Lexicon, symbol: str) -> tuple[str, ...]:
 
 
 _ALL = (NEUTRAL, *LEXICONS.values())
-_CLASSES = {symbol: frozenset(words) for symbol, words in _FUNCTION.items()} | {
-    symbol: frozenset(word for lexicon in _ALL for word in _words(lexicon, symbol)) for symbol in _CONTENT
-}
+_CLASSES = {symbol: frozenset(word for lexicon in _ALL for word in _words(lexicon, symbol)) for symbol in _CONTENT}
 _CONTENT_WORDS = frozenset(word for lexicon in _ALL for word in lexicon.words)
 
 
@@ -116,8 +109,7 @@ def vocabulary() -> tuple[str, ...]:
     """Every word of the grammar, once."""
     fixed = (word for pattern in PATTERNS for word in pattern.split() if word.islower())
     content = (word for lexicon in _ALL for word in lexicon.words)
-    function = (word for words in _FUNCTION.values() for word in words)
-    return tuple(dict.fromkeys((*fixed, *function, *content)))
+    return tuple(dict.fromkeys((*fixed, *content)))
 
 
 def vocabulary_texts() -> Iterator[str]:
@@ -148,8 +140,9 @@ def _line(rng: np.random.Generator, topic: str | None) -> str:
 
 
 def _word(rng: np.random.Generator, symbol: str, topic: str | None) -> str:
-    known = symbol in _CONTENT
-    choices = _words(_draw_lexicon(rng, topic), symbol) if known else _FUNCTION.get(symbol, (symbol,))
+    if symbol not in _CONTENT:
+        return symbol
+    choices = _words(_draw_lexicon(rng, topic), symbol)
     return choices[rng.integers(len(choices))]
 
 

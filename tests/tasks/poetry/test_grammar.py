@@ -104,39 +104,45 @@ def test_every_line_of_the_grammar_is_recognised() -> None:
     [
         "",
         "the tide",
-        "the salty tide sinks the",
-        "tide the sinks",
-        "the salty tide sinks ",
-        "the  salty tide sinks",
-        "the salty tide sink",
-        "The salty tide sinks",
-        "the salty tide sinks.",
-        "the sinks tide salty",
-        "we know our lyrical day beside melody",
+        "the salty tide sinks",
+        "tide the sinks again",
+        "the salty tide sinks again ",
+        "the  salty tide sinks again",
+        "the salty tide sink again",
+        "The salty tide sinks again",
+        "the salty tide sinks again.",
+        "the sinks tide salty again",
+        "our song is loud and never",
+        "our song is loud and always new",
     ],
 )
 def test_other_lines_are_not(text: str) -> None:
     assert not is_line(text)
 
 
-def test_each_pattern_is_recognised_by_hand() -> None:
-    for line in (
-        "the salty wave sinks",
-        "my hour waits near that oak",
-        "under this bridge our friend stays",
-        "the snow melts and my drum hums",
-        "where the quiet taxi turns again",
-        "no leaf grows when the frost numbs",
-        "this song is loud and new",
-        "we know the old reef beyond my door",
-    ):
-        assert is_line(line), line
+@pytest.mark.parametrize(
+    "line",
+    [
+        "the salty tide sinks again",
+        "every wave ebbs beside the small table",
+        "under one frozen oak we wait",
+        "where this snow melts so hums that drum",
+        "no leaf grows when the cold frost numbs",
+        "our song is loud and never new",
+        "and still we know how the taxi honks",
+        "toward my old reef with some friend",
+    ],
+)
+def test_each_kind_of_line_is_recognised(line: str) -> None:
+    assert is_line(line)
 
 
 def test_function_words_do_not_count_as_content() -> None:
-    assert content_share("the salty wave waits\nmy name is small and frozen", OCEAN) == pytest.approx(2 / 6)
+    assert content_share("the salty wave waits again\nour name is small and never frozen", OCEAN) == pytest.approx(
+        2 / 6
+    )
     assert content_share("the salty wave waits", TOPICS["winter"].words) == 0
-    assert content_share("", OCEAN) == content_share("zebra", OCEAN) == content_share("the", OCEAN) == 0
+    assert content_share("", OCEAN) == content_share("zebra", OCEAN) == 0
 
 
 def test_a_wanted_topic_is_taken() -> None:

@@ -81,10 +81,10 @@ def test_the_majority_topic_has_most_words() -> None:
 
 
 def test_grammatical_share_leaves_out_cut_lines() -> None:
-    text = "the salty tide sinks\ntide the salty\nmy song is"
+    text = "the salty tide sinks again\ntide the salty\nour song is"
     assert grammatical_share([text]) == pytest.approx(1 / 3)
     assert grammatical_share([text], [False]) == pytest.approx(1 / 2)
-    assert grammatical_share([text, "this song is loud and new\n"], [False, True]) == pytest.approx(2 / 3)
+    assert grammatical_share([text, "our song is loud and never new\n"], [False, True]) == pytest.approx(2 / 3)
     assert grammatical_share([""]) == grammatical_share(["the salty"], [False]) == 0
 
 
