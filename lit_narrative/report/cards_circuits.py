@@ -35,8 +35,7 @@ def _seed(seed: SeedRun) -> dict[str, Any]:
         "name": seed.name,
         "analyses": [one.name for one in seed.circuits],
         "rows": rows,
-        "links": [(_label(path), quote(path)) for one in seed.circuits for path in one.pages]
-        + [(_label(path), quote(path)) for path in seed.pages],
+        "links": [(_label(path), quote(path)) for one in seed.circuits for path in one.pages],
         "errors": [(one.name, name, said) for one in seed.circuits for name, said in one.errors.items()],
     }
 
@@ -48,4 +47,6 @@ def meaning(name: str) -> str:
 
 
 def _label(path: str) -> str:
-    return path.removesuffix(".html").removesuffix("/index")
+    """The job and the page, without what all paths share."""
+    parts = path.removesuffix(".html").split("/")
+    return " ".join(dict.fromkeys(part for part in parts if not part.startswith("seed_")))

@@ -58,8 +58,7 @@ def read_seed(out: Path, folder: Path) -> SeedRun:
     check_same_prompts(found)
     circuits = tuple(read_circuits(out, path.parent) for path in sorted(folder.glob("*/circuits/manifest.json")))
     circuits = tuple(sorted(circuits, key=lambda one: [*policies, one.name].index(one.name)))
-    pages = tuple(path.relative_to(out).as_posix() for path in sorted(folder.glob("*.html")) if folder != out)
-    return SeedRun(folder.name.replace("_", " ") if folder != out else "this run", policies, circuits, pages)
+    return SeedRun(folder.name.replace("_", " ") if folder != out else "this run", policies, circuits)
 
 
 def read_policy(job: Path, stamps: dict[str, float]) -> Policy:
@@ -193,7 +192,7 @@ def _sequences_a_step(model: dict[str, Any], data: dict[str, Any]) -> int | None
 def read_circuits(out: Path, folder: Path) -> Circuits:
     """Read the manifest of a circuit analysis."""
     record = read_record(folder / "manifest.json")
-    pages = [path.relative_to(out).as_posix() for path in sorted(folder.rglob("*.html"))]
+    pages = [path.relative_to(out).as_posix() for path in sorted(folder.parent.rglob("*.html"))]
     errors = {name: str(said) for name, said in record.child("errors").value.items()}
     name = folder.parent.name.removeprefix("circuits_")
     return Circuits(name, record.numbers("figures"), errors, tuple(pages))

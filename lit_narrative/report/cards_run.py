@@ -115,7 +115,7 @@ class Circuits:
         name: of its job, without ``circuits_``.
         figures: what it logged.
         errors: analyses that could not be done, and why.
-        pages: HTML files in its folder, as paths from the run's folder.
+        pages: HTML files of its job, as paths from the run's folder.
     """
 
     name: str
@@ -131,7 +131,6 @@ class SeedRun:
     name: str
     policies: Mapping[str, Policy]
     circuits: tuple[Circuits, ...]
-    pages: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

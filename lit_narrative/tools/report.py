@@ -9,6 +9,9 @@ from lit_narrative.errors import UserError
 def report(out: str) -> None:
     """Write ``summary.json`` and ``report.html`` into a recipe's out folder.
 
+    Of a run of the card game it also compares each arm's circuits with those of its start: ``comparison.html`` beside
+    them.
+
     Args:
         out: the folder, such as ``runs/storyworld`` or ``runs/cards_recipe``, with the jobs' folders in it.
 
@@ -44,8 +47,24 @@ def _storyworld(folder: Path) -> tuple[str, dict[str, Any]]:
 
 def _cards(folder: Path) -> tuple[str, dict[str, Any]]:
     from lit_narrative.report.cards_page import build_cards_page
-    from lit_narrative.report.cards_reader import read_cards
+    from lit_narrative.report.cards_reader import read_cards, seed_folders
     from lit_narrative.report.cards_summary import summarise_cards
 
+    for seed in seed_folders(folder):
+        _compare_circuits(seed)
     run = read_cards(folder)
     return build_cards_page(run), summarise_cards(run)
+
+
+def _compare_circuits(seed: Path) -> None:
+    """Write a page of what each arm's circuit analysis shows that the base's does not, beside the arm's."""
+    from lit_narrative.report.cards_run import BASE
+
+    base = seed / f"circuits_{BASE}"
+    others = [path.parent for path in seed.glob("circuits_*/circuits") if path.parent != base]
+    if others and (base / "circuits").is_dir():
+        from lit_narrative.report.comparison import write_comparison
+
+        for job in sorted(others):
+            names = (BASE, job.name.removeprefix("circuits_"))
+            write_comparison(base / "circuits", job / "circuits", job / "comparison.html", names)

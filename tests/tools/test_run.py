@@ -151,3 +151,15 @@ def test_the_main_job_in_small_ends_in_a_report(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert {"reward", "valid_json", "unique", "components"} <= summary["sft"].keys() & summary["final"].keys()
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_the_card_game_in_small_ends_in_a_report(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    main(["run", "cards_smoke", "--out", str(out)])
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["seeds"]["0"]["policies"].keys() == {"sft", "more", "grpo"}
+    assert summary["changes"]["grpo"]["paraphrase"]["seeds"].keys() == {"0"}
+    page = (out / "report.html").read_text()
+    for link in ("circuits_sft/circuits/circuits.html", "circuits_grpo/comparison.html"):
+        assert f'href="seed_0/{link}"' in page and (out / "seed_0" / link).is_file()
