@@ -79,7 +79,7 @@ def diagram(axes: "Axes", graph: Graph, edges: Named) -> None:
     for part, spot in spots.items():
         box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "#444444"}
         axes.text(*spot, part, ha="center", va="center", fontsize=8, bbox=box, zorder=2)
-    widest, tallest = (max(max(spot[side] for spot in spots.values()), 1.0) for side in (0, 1))
+    widest, tallest = (max((1.0, *(spot[side] for spot in spots.values()))) for side in (0, 1))
     axes.set_xlim(-0.7, widest + 0.7)
     axes.set_ylim(-0.6, tallest + 0.6)
     hide(axes)
