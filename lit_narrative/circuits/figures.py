@@ -109,13 +109,13 @@ def _edges(models: Models) -> Iterator[_Sketch]:
 
 
 def _pruned(models: Models) -> Iterator[_Sketch]:
-    for model, own in models.items():
-        for split, pruned in own.pruned.items():
-            graph = pruned.graph
-            edges = [(graph.sources[source], graph.destinations[reader]) for source, reader in pruned.kept]
-            name = f"acdc_{split}" if not model else f"acdc_{split}_{list(models).index(model) + 1}"
-            title = f"What ACDC leaves on {split}" + (f" ({model})" if model else "")
-            yield _Sketch("acdc", name, title, lambda graph=graph, edges=edges: draw_pruned(graph, edges))  # type: ignore[misc]
+    found = {
+        f"{split} ({model})" if model else split: own.pruned[split]
+        for split in _shared(models, "pruned")
+        for model, own in models.items()
+    }
+    if found:
+        yield _Sketch("acdc", "acdc", "What ACDC leaves", lambda: draw_pruned(found))
 
 
 def _by_part(models: Models, table: str) -> dict[str, dict[str, float]]:

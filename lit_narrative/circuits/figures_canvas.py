@@ -32,7 +32,7 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#4d
 """One after the other for splits or models (Okabe and Ito: told apart by the colour-blind)."""
 DASHES = ("-", "--")
 """Of the first and the second model."""
-COLORS_OF_A_FILE = 128
+COLORS_OF_A_FILE = 256
 MANY = 16
 """Columns beyond which cells are too narrow for their figures."""
 
@@ -62,12 +62,14 @@ def sheet(rows: int, columns: int, height: float, widths: Sequence[float] = ()) 
 
 
 def to_png(figure: "Figure") -> bytes:
-    """The figure as a PNG of a few colours, a quarter of the size, without a date or a version in it."""
+    """The figure as a PNG of a table of colours, a third of the size, without a date or a version in it."""
     from PIL import Image
 
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png")
-    colors = Image.open(drawn).convert("RGB").quantize(COLORS_OF_A_FILE, Image.Quantize.MAXCOVERAGE)
+    colors = (
+        Image.open(drawn).convert("RGB").quantize(COLORS_OF_A_FILE, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    )
     colors.save(small, "png", optimize=True)
     return small.getvalue()
 
@@ -79,8 +81,9 @@ def heat(
     columns: Sequence[str],
     bounds: tuple[float, float],
     label: str = "",
+    written: bool = True,
 ) -> None:
-    """A heat map with named rows and columns, and figures in its cells where they have room.
+    """A heat map with named rows and columns, and figures in its cells.
 
     Args:
         axes: where.
@@ -89,6 +92,7 @@ def heat(
         columns: from left to right.
         bounds: of the colours; those that begin below 0 are signed, and white at 0.
         label: of the colour bar; none without.
+        written: whether cells with room hold their figures.
     """
     import matplotlib
 
@@ -99,7 +103,7 @@ def heat(
     axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    if len(columns) <= MANY:
+    if written and len(columns) <= MANY:
         _write_cells(axes, values, bounds)
     if label and axes.figure is not None:
         axes.figure.colorbar(drawn, ax=axes, label=label, fraction=0.04, pad=0.02)
@@ -112,7 +116,8 @@ def _write_cells(axes: "Axes", values: np.ndarray, bounds: tuple[float, float]) 
             share = (value - low) / (high - low)
             pale = abs(share - 0.5) < 0.3 if low < 0 else share > 0.6
             color = "black" if pale else "white"
-            axes.text(column, row, short(value), ha="center", va="center", fontsize=7, color=color)
+            text = axes.text(column, row, short(value), ha="center", va="center", fontsize=7, color=color)
+            text.set_in_layout(False)  # it lies within its panel, and measuring thousands takes long
 
 
 def short(value: float) -> str:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from lit_narrative.circuits.acdc import Pruned
 from lit_narrative.circuits.edge_scores import EdgeScores
 from lit_narrative.circuits.faithfulness import Faithfulness
 from lit_narrative.circuits.figures_canvas import COLORS, around_zero, heat, hide, name_of, sheet
@@ -53,7 +54,7 @@ def _named(parts: Sequence[str], edges: Named, side: int) -> list[str]:
     return [part for part in parts if part in used]
 
 
-def diagram(axes: "Axes", graph: Graph, edges: Named) -> None:
+def diagram(axes: "Axes", graph: Graph, edges: Named, thickest: float = 4.6) -> None:
     """Parts as boxes, the input below and the logits on top; edges as arrows, thicker where they are stronger."""
     from matplotlib.patches import FancyArrowPatch
 
@@ -71,7 +72,7 @@ def diagram(axes: "Axes", graph: Graph, edges: Named) -> None:
             shrinkB=10,
             mutation_scale=9,
             color="#b2182b" if score > 0 else "#2166ac",
-            linewidth=0.6 + 4 * abs(score) / largest,
+            linewidth=0.6 + (thickest - 0.6) * abs(score) / largest,
             alpha=0.75,
             zorder=1,
         )
@@ -103,10 +104,20 @@ def place_parts(graph: Graph, edges: Named) -> dict[str, Spot]:
     }
 
 
-def draw_pruned(graph: Graph, edges: Sequence[tuple[str, str]]) -> "Figure":
-    """The edges that ACDC left, as a diagram without scores."""
-    figure, panels = sheet(1, 1, 4.2)
-    diagram(panels[0][0], graph, dict.fromkeys(edges, 1.0))
+def draw_pruned(found: Mapping[str, Pruned]) -> "Figure":
+    """The edges that ACDC left, as diagrams without scores.
+
+    Args:
+        found: by split (and model).
+    """
+    columns = min(len(found), 2)
+    figure, panels = sheet(-(-len(found) // columns), columns, 3.4)
+    for axes in panels.flat[len(found) :]:
+        hide(axes)
+    for axes, (name, own) in zip(panels.flat, found.items(), strict=False):
+        names = [(own.graph.sources[source], own.graph.destinations[reader]) for source, reader in own.kept]
+        diagram(axes, own.graph, dict.fromkeys(names, 1.0), thickest=1.0)
+        axes.set_title(f"{name}: {len(names)} of {len(own.graph.edges)} edges")
     return figure
 
 

@@ -116,7 +116,7 @@ def say_acdc(results: CircuitResults) -> Iterator[str]:
             yield (
                 f"{split}, on other pairs: faithfulness {number(judged.faithfulness, 2)}, completeness "
                 f"{number(judged.completeness, 2)}, incompleteness {number(judged.incompleteness, 2)}, minimality "
-                f"{number(judged.minimality)} (idlest edge {judged.idlest})."
+                f"{number(judged.minimality)} (idlest edge {judged.idlest.replace('->', '→')})."
             )
 
 
