@@ -15,7 +15,15 @@ from lit_narrative.tasks.poetry.bags import ContrastBag, find_topic
 from lit_narrative.tasks.poetry.grammar import is_line, vocabulary_texts
 from lit_narrative.tasks.poetry.metrics import majority_topic, repetition, topic_shares
 from lit_narrative.tasks.poetry.preferences import as_pairs, read_events, split_events
-from lit_narrative.tasks.poetry.rewards import MONITORS, PARTS, TopicShare, VerseReward, other_words, own_lines
+from lit_narrative.tasks.poetry.rewards import (
+    MONITORS,
+    OF_GRAMMAR,
+    PARTS,
+    TopicShare,
+    VerseReward,
+    other_words,
+    own_lines,
+)
 from lit_narrative.tasks.poetry.sources import CorpusVerse, GrammarVerse, Piece, VerseSource
 from lit_narrative.tasks.poetry.topics import EVERYDAY, TOPICS, Topic
 from lit_narrative.views import Example, Labelled, Prompt, Scored, Verdict
@@ -137,7 +145,7 @@ class PoetryData(TaskDataModule):
     # --- rewards and verifiers --------------------------------------------------------------------------------------
 
     def reward_functions(self, names: Sequence[str]) -> dict[str, AnyReward]:
-        """``topic_share``, ``grammatical``, ``repetition``, ``off_topic``, and rewards of one's own by their path."""
+        """``topic_share``, those of `PARTS`, and rewards of one's own by their path."""
         return {name: self._reward(name) for name in names}
 
     def _reward(self, name: str) -> AnyReward:
@@ -152,10 +160,10 @@ class PoetryData(TaskDataModule):
                 "Verifiers logs it as components/held_out"
             )
         known = ["topic_share", *PARTS]
-        if name not in PARTS or (name == "grammatical" and self.corpus is not None):
+        if name not in PARTS or (name in OF_GRAMMAR and self.corpus is not None):
             raise UserError(
-                f"model.rewards: unknown reward '{name}'{did_you_mean(name, known)}; known: {', '.join(known)} (a "
-                "corpus has no `grammatical`), or your own as package.module:Class"
+                f"model.rewards: unknown reward '{name}'{did_you_mean(name, known)}; known: {', '.join(known)} (with a "
+                f"corpus no {' and no '.join(OF_GRAMMAR)}), or your own as package.module:Class"
             )
         return VerseReward(name, self.known)
 

@@ -82,19 +82,15 @@ def normal_form(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 
-def pieces(poem: Poem, most: int) -> Iterator[Poem]:
-    """A poem in pieces of at most ``most`` lines, cut between stanzas where it can be.
-
-    A last piece of one line is left out: it has no line to go on with.
-    """
-    gathered: list[tuple[str, ...]] = []
+def pieces(poem: Poem, most: int) -> list[Poem]:
+    """A poem in pieces of at most ``most`` lines, cut between stanzas where it can be; single lines are left out."""
+    groups: list[list[tuple[str, ...]]] = [[]]
     for stanza in (part for whole in poem.stanzas for part in _cut(whole, most)):
-        if gathered and sum(map(len, gathered)) + len(stanza) > most:
-            yield Poem(poem.title, tuple(gathered), poem.source)
-            gathered = []
-        gathered.append(stanza)
-    if sum(map(len, gathered)) > 1:
-        yield Poem(poem.title, tuple(gathered), poem.source)
+        if sum(map(len, groups[-1])) + len(stanza) > most:
+            groups.append([])
+        groups[-1].append(stanza)
+    found = (Poem(poem.title, tuple(group), poem.source) for group in groups)
+    return [piece for piece in found if len(piece.lines) > 1]
 
 
 def _cut(stanza: tuple[str, ...], most: int) -> Iterator[tuple[str, ...]]:

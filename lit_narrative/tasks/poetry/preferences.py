@@ -98,7 +98,7 @@ def _rate(data: _Data) -> list[Scored]:
 
 def _select(data: _Data) -> list[Scored]:
     chosen = _text(data["text"])
-    others = [_text(other) for other in data.get("others", [])]
+    others = _texts(data.get("others", []))
     return [Scored(chosen, _rating(data.get("score", SELECTED))), *_over(chosen, others)]
 
 
@@ -111,8 +111,7 @@ def _pair(data: _Data) -> list[Scored]:
 
 
 def _rank(data: _Data) -> list[Scored]:
-    texts = [_text(text) for text in data["texts"]]
-    return [row for better, worse in pairwise(texts) for row in _over(better, [worse])]
+    return [row for better, worse in pairwise(_texts(data["texts"])) for row in _over(better, [worse])]
 
 
 def _edit(data: _Data) -> list[Scored]:
@@ -131,6 +130,12 @@ _KINDS: Mapping[str, Callable[[_Data], list[Scored]]] = {
 
 def _over(chosen: str, others: Iterable[str]) -> list[Scored]:
     return [Scored(chosen, 1.0, other) for other in others if other != chosen]
+
+
+def _texts(value: Any) -> list[str]:
+    if not isinstance(value, list):
+        raise ValueError(f"a list of texts is asked for, got {value!r}")
+    return [_text(text) for text in value]
 
 
 def _text(value: Any) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lit_narrative.errors import UserError
-from lit_narrative.tasks.poetry.grammar import is_line
+from lit_narrative.tasks.poetry.grammar import LINES, is_line
 from lit_narrative.tasks.poetry.metrics import repetition, topic_shares, whole_lines
 from lit_narrative.tasks.poetry.topics import Topic
 
@@ -48,6 +48,11 @@ def _grammatical(rollout: "Rollout", topics: Topics) -> float:
     return sum(map(is_line, lines)) / max(len(lines), 1)
 
 
+def _complete(rollout: "Rollout", topics: Topics) -> float:
+    lines = rollout.prompt.count("\n") + len(own_lines(rollout))
+    return min(lines / LINES[0], 1.0)
+
+
 def _repetition(rollout: "Rollout", topics: Topics) -> float:
     return -repetition([rollout.text], 2)
 
@@ -58,10 +63,14 @@ def _off_topic(rollout: "Rollout", topics: Topics) -> float:
 
 PARTS: Mapping[str, "Callable[[Rollout, Topics], float]"] = {
     "grammatical": _grammatical,
+    "complete": _complete,
     "repetition": _repetition,
     "off_topic": _off_topic,
 }
-"""Share of whole lines that the grammar accepts; and in -1..0: pairs of words said before, words of other topics."""
+"""Share of whole lines that the grammar accepts, and of the fewest lines of its poems, in 0..1 (without the last, a
+share of words is had by a short text); and in -1..0 pairs of words said before, and words of other topics."""
+OF_GRAMMAR = ("grammatical", "complete")
+"""Those that know the grammar."""
 MONITORS = ("held_out", "held_out_share")
 
 

@@ -1,0 +1,329 @@
+"""Verse as data."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lit_narrative.datamodules.base import Split
+from lit_narrative.datamodules.poetry import PoetryData
+from lit_narrative.errors import UserError
+from lit_narrative.lm.tokens import TrainedTokenizer, encode_completion, encode_prompt, train_tokenizer
+from lit_narrative.rl.rollout import Rollout
+from lit_narrative.tasks.poetry.bags import ContrastBag
+from lit_narrative.tasks.poetry.grammar import content_share, is_line
+from lit_narrative.tasks.poetry.topics import EVERYDAY, TOPICS
+from lit_narrative.views import Prompt
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+BOOKS = Path(os.environ.get("LIT_DATA", Path(__file__).parents[3] / "shared" / "data"), "gutenberg")
+
+
+def data(**settings: Any) -> PoetryData:
+    small = {"train_size": 60, "prompt_size": 50, "rated_size": 80, "val_size": 20, "test_size": 30}
+    return PoetryData(**{**small, **settings})
+
+
+def poem(number: int, word: str = "sea") -> str:
+    ordinal = chr(97 + number % 26) * (1 + number // 26)
+    lines = f"The {ordinal} is gone to the {word},\nThe night is come,\n\nAnd I am home.\nAnd you are."
+    return f"POEM {number}\n\n{lines}\n\n\n"
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> str:
+    (tmp_path / "sailor.txt").write_text("".join(poem(n) for n in range(20)), encoding="utf-8")
+    (tmp_path / "soldier.txt").write_text("".join(poem(n, "war") for n in range(20, 40)), encoding="utf-8")
+    return str(tmp_path)
+
+
+def rollout(text: str, prompt: Prompt, finished: bool = True) -> Rollout:
+    empty = torch.zeros(0, dtype=torch.long)
+    return Rollout(empty, empty, torch.zeros(0), finished, text, prompt.text, prompt.columns)
+
+
+# --- the grammar ------------------------------------------------------------------------------------------------------
+
+
+def test_sizes_and_disjoint_splits() -> None:
+    made = data()
+    assert [len(made.examples(split)) for split in SPLITS] == [60, 20, 30]
+    assert [len(made.prompts(split)) for split in SPLITS] == [50, 20, 30]
+    assert [len(made.scored(split)) for split in SPLITS] == [80, 20, 30]
+    assert [len(made.labelled(split)) for split in SPLITS] == [60, 20, 30]
+    for view in ("examples", "prompts"):
+        openings = [
+            {row.prompt if view == "examples" else row.text for row in made.view(view, split)} for split in SPLITS
+        ]
+        assert not openings[0] & openings[1]
+        assert not openings[0] & openings[2]
+        assert not openings[1] & openings[2]
+
+
+def test_rows_do_not_depend_on_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    views = ("examples", "prompts", "scored", "labelled")
+    first = {view: data().view(view, "train") for view in views}
+    for variable, value in (("PL_GLOBAL_SEED", "9"), ("LOCAL_RANK", "1"), ("PYTHONHASHSEED", "4")):
+        monkeypatch.setenv(variable, value)
+    np.random.seed(5)
+    assert {view: data().view(view, "train") for view in views} == first
+    assert data(train_size=5).examples("train") == first["examples"][:5]
+    assert all(data(seed=1).view(view, "train") != first[view] for view in views)
+
+
+def test_an_example_is_a_first_line_and_the_rest() -> None:
+    for row in data().examples("train"):
+        assert row.prompt.endswith("\n")
+        assert all(is_line(line) for line in (row.prompt + row.completion).split("\n"))
+        assert row.prompt.count("\n") == 1
+        assert row.meta["topic"] in TOPICS
+
+
+def test_prompts_of_a_few_words() -> None:
+    whole, cut = data(), data(prompt_words=2)
+    for one, other in zip(whole.examples("val"), cut.examples("val"), strict=True):
+        assert one.prompt + one.completion == other.prompt + other.completion
+        assert other.prompt == " ".join(one.prompt.split()[:2])
+        assert other.completion.startswith(" ")
+    assert [row.text for row in data(prompt_words=99).prompts("val")] == [row.text for row in whole.prompts("val")]
+
+
+def test_prompts_are_neutral_and_ask_for_each_topic_in_turn() -> None:
+    prompts = data().prompts("test")
+    assert [row.columns["topic"] for row in prompts[:5]] == list(TOPICS)
+    assert len({row.text for row in prompts}) == 6
+    assert len({row.text for row in prompts[:5]}) == 1
+    topical = [word for topic in TOPICS.values() for word in topic.words]
+    for place, row in enumerate(prompts):
+        topic = TOPICS[row.columns["topic"]]
+        assert row.columns["bag"] == list(topic.bag)
+        assert row.columns["held_out"] == list(topic.held_out)
+        assert row.columns["index"] == place
+        assert content_share(row.text, topical) == 0
+
+
+def test_topics_by_name_and_file(tmp_path: Path) -> None:
+    (tmp_path / "harbour.txt").write_text("quay\nlamp\n", encoding="utf-8")
+    prompts = data(topics=["winter", str(tmp_path / "harbour.txt")]).prompts("val")
+    assert [row.columns["topic"] for row in prompts[:3]] == ["winter", "harbour", "winter"]
+    assert prompts[1].columns["bag"] == ["quay", "lamp"]
+
+
+def test_ratings_are_the_share_of_the_first_topic_with_noise_in_training() -> None:
+    made = data(rated_size=300, topics=["winter", "ocean"])
+    for row in made.scored("test"):
+        assert row.score == pytest.approx(content_share(row.text, TOPICS["winter"].words))
+    truth = np.array([content_share(row.text, TOPICS["winter"].words) for row in made.scored("train")])
+    rated = np.array([row.score for row in made.scored("train")])
+    assert np.all((rated >= 0) & (rated <= 1))
+    inside = (rated > 0) & (rated < 1)
+    assert 0.05 < (rated - truth)[inside].std() < 0.15
+    assert np.corrcoef(truth, rated)[0, 1] > 0.85
+    calm = data(rated_size=300, topics=["winter"], rating_noise=0).scored("train")
+    assert [row.score for row in calm] == pytest.approx(truth.tolist())
+
+
+def test_pairs_of_ratings() -> None:
+    scores = {row.text: row.score for row in data().scored("train")}
+    pairs = data(pairs=True).scored("train")
+    assert 20 < len(pairs) <= 40
+    assert all(row.other is not None and scores[row.text] > scores[row.other] for row in pairs)
+
+
+def test_readers_events_take_the_place_of_made_ratings(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    rows = [{"event_type": "rate", "data": {"text": f"text {n}", "rating": n / 29}} for n in range(30)]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    made = data(events=str(path))
+    assert [len(made.scored(split)) for split in SPLITS] == [24, 3, 3]
+    assert all(row.other for row in data(events=str(path), pairs=True).scored("train"))
+    with pytest.raises(UserError, match=r"data\.events: no file"):
+        data(events=str(tmp_path / "gone.jsonl"))
+
+
+def test_labels_are_the_topics() -> None:
+    made = data(train_size=300)
+    assert made.label_names == tuple(TOPICS)
+    counts = Counter(row.label for row in made.labelled("train"))
+    assert min(counts[label] for label in range(5)) > 35
+    shares = [content_share(row.text, TOPICS[made.label_names[row.label]].words) for row in made.labelled("train")]
+    assert np.mean(shares) > 0.4
+
+
+def test_one_tokenizer_knows_the_grammar_of_every_seed() -> None:
+    spec = TrainedTokenizer(kind="words")
+    words, others = (train_tokenizer(data(seed=seed).tokenizer_texts(), spec) for seed in (0, 1))
+    assert words.get_vocab() == others.get_vocab()
+    for row in data(seed=3).examples("train"):
+        ids = [*encode_prompt(words, row.prompt), *encode_completion(words, row.completion)]
+        assert words.unk_token_id not in ids
+        assert len(ids) <= 96
+        assert words.decode(ids, skip_special_tokens=True) == row.prompt + row.completion
+    for topic in TOPICS.values():
+        assert all(len(words(f" {word}")["input_ids"]) == 1 for word in topic.words)
+
+
+@pytest.mark.parametrize("name", ["train_size", "prompt_size", "rated_size", "val_size", "test_size", "prompt_words"])
+def test_sizes_below_one_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=rf"data\.{name} is 0; it must be 1 or more"):
+        data(**{name: 0})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"max_lines": 1}, r"data\.max_lines is 1; it must be 2 or more"),
+        ({"seed": -1}, r"data\.seed is -1"),
+        ({"rating_noise": -0.1}, r"data\.rating_noise is -0\.1"),
+        ({"label": "source"}, r"give data\.corpus"),
+        ({"topics": []}, r"data\.topics is empty"),
+        ({"topics": ["ocaen"]}, "did you mean 'ocean'"),
+        ({"corpus": "/nowhere/at/all"}, r"data\.corpus: no file or folder /nowhere/at/all"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_at_once(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        data(**wrong)
+
+
+# --- a corpus ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_corpus_is_split_by_poem(corpus: str) -> None:
+    made = data(corpus=corpus)
+    texts = {split: {row.prompt + row.completion for row in made.examples(split)} for split in SPLITS}
+    assert [len(texts[split]) for split in SPLITS] == [32, 4, 4]
+    assert len(set.union(*texts.values())) == 40
+    row = made.examples("train")[0]
+    assert row.prompt.startswith("The ")
+    assert row.completion == "The night is come,\n\nAnd I am home.\nAnd you are."
+    assert [len(data(corpus=corpus, train_size=7).examples(split)) for split in SPLITS] == [7, 4, 4]
+
+
+def test_poems_with_one_first_line_are_in_one_split(tmp_path: Path) -> None:
+    texts = [f"The tide is in!\nAnd I am {word},\nAnd gone.\n\n\n" for word in "abcdefghijklmnopqrst"]
+    (tmp_path / "a.txt").write_text("".join(texts) + "".join(poem(n) for n in range(3)), encoding="utf-8")
+    made = data(corpus=str(tmp_path))
+    counts = [sum("The tide" in row.prompt for row in made.examples(split)) for split in SPLITS]
+    assert sorted(counts) == [0, 0, 20]
+
+
+def test_long_poems_make_several_rows_of_one_split(tmp_path: Path) -> None:
+    long = "".join(f"The {chr(97 + n)} is in,\nThe {chr(97 + n)} is out.\n\n" for n in range(12))
+    (tmp_path / "a.txt").write_text(f"{long}\n\n" + "".join(poem(n) for n in range(9)), encoding="utf-8")
+    made = data(corpus=str(tmp_path), max_lines=4)
+    rows = {split: [row for row in made.examples(split) if " is out." in row.completion] for split in SPLITS}
+    assert sorted(map(len, rows.values())) == [0, 0, 6]
+
+
+def test_a_corpus_of_two_poems_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(poem(0) + poem(1), encoding="utf-8")
+    with pytest.raises(UserError, match=r"data\.corpus: .* has 2 poems; training, validation and test need one each"):
+        data(corpus=str(tmp_path)).examples("train")
+
+
+def test_prompts_ratings_and_labels_of_a_corpus(corpus: str) -> None:
+    made = data(corpus=corpus, topics=["sea", "war"])
+    assert [row.columns["topic"] for row in made.prompts("val")[:2]] == ["sea", "war"]
+    assert len(made.prompts("val")) == 8
+    for row in made.scored("test"):
+        assert row.score == (0.25 if "sea" in row.text else 0)
+    assert made.label_names == ("sea", "war")
+    assert all(("war" in row.text) == row.label for row in made.labelled("train"))
+    by_file = data(corpus=corpus, label="source")
+    assert by_file.label_names == ("sailor", "soldier")
+    assert all(("war" in row.text) == row.label for row in by_file.labelled("test"))
+    assert list(data(corpus=corpus).topics) == list(EVERYDAY)
+
+
+def test_a_bag_of_two_files(corpus: str) -> None:
+    bag = ContrastBag("sea", f"{corpus}/sailor.txt", f"{corpus}/soldier.txt")
+    made = data(corpus=corpus, topics=[bag])
+    assert made.prompts("val")[0].columns["bag"][0] == "sea"
+
+
+@pytest.mark.skipif(not BOOKS.is_dir(), reason=f"no books at {BOOKS}; set LIT_DATA")
+def test_real_books() -> None:
+    made = PoetryData(corpus=str(BOOKS), val_size=10_000, test_size=10_000)
+    counts = [len(made.examples(split)) for split in SPLITS]
+    assert sum(counts[1:]) > 150
+    assert len({row.prompt for split in SPLITS for row in made.examples(split)}) > 0.95 * sum(counts)
+    train = {row.prompt for row in made.examples("train")}
+    assert sum(row.prompt in train for row in made.examples("test")) <= 3
+    assert all(row.prompt.strip() and row.completion.strip() for split in SPLITS for row in made.examples(split))
+
+
+# --- rewards and verifiers --------------------------------------------------------------------------------------------
+
+
+def test_rewards_by_name_and_by_path() -> None:
+    made = data(topics=["ocean"])
+    prompt = made.prompts("train")[0]
+    names = [
+        "topic_share",
+        "grammatical",
+        "repetition",
+        "off_topic",
+        "lit_narrative.tasks.poetry.rewards:TopicShare(0.5)",
+    ]
+    found = made.reward_functions(names)
+    one = rollout("the tidal wave waits again\nthe cold snow melts again", prompt)
+    assert [found[name]([one])[0] for name in names] == pytest.approx([0.2, 1, 0, -0.3, 0.4])  # type: ignore[operator]
+
+
+def test_held_out_words_are_no_reward() -> None:
+    with pytest.raises(UserError, match=r"'held_out' is what shows that a reward is played.*components/held_out"):
+        data().reward_functions(["held_out"])
+    with pytest.raises(UserError, match="unknown reward 'topic_shares'; did you mean 'topic_share'"):
+        data().reward_functions(["topic_shares"])
+
+
+def test_a_corpus_has_no_grammar(corpus: str) -> None:
+    made = data(corpus=corpus)
+    with pytest.raises(UserError, match="with a corpus no grammatical and no complete"):
+        made.reward_functions(["grammatical"])
+    (verdict,) = made.verify([rollout("The sea, the sea.", made.prompts("val")[0])])
+    assert "grammatical" not in verdict.components
+    assert verdict.issues == ()
+
+
+def test_verdicts() -> None:
+    made = data(topics=["ocean"])
+    prompt = made.prompts("val")[0]
+    good, bad, empty = made.verify(
+        [
+            rollout("the tidal wave waits again\nthe salty", prompt, finished=False),
+            rollout("wave wave wave wave\nsnow", prompt),
+            rollout("", prompt),
+        ]
+    )
+    assert good.components == {
+        "topic_share": pytest.approx(2 / 7),
+        "held_out": pytest.approx(1 / 7),
+        "off_topic": 0,
+        "on_topic": 1,
+        "repetition": 0,
+        "grammatical": 1,
+    }
+    assert good.total == good.components["topic_share"]
+    assert good.issues == ()
+    assert bad.components["topic_share"] == pytest.approx(4 / 5)
+    assert bad.components["off_topic"] == pytest.approx(1 / 5)
+    assert bad.components["repetition"] == pytest.approx(1 / 2)
+    assert [issue["path"] for issue in bad.issues] == ["line[0]", "line[1]"]
+    assert "'wave wave wave wave'" in bad.issues[0]["message"]
+    assert (empty.valid, empty.total, empty.components["grammatical"]) == (False, 0, 0)
+
+
+def test_other_topics_count_even_if_they_are_not_asked_for() -> None:
+    made = data(topics=["ocean"])
+    (verdict,) = made.verify(
+        [rollout("the tidal snow melts again\nour ice is icy and never cold", made.prompts("val")[0])]
+    )
+    assert verdict.components["on_topic"] == 0
+    assert verdict.components["off_topic"] > 0.3
