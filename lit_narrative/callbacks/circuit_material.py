@@ -1,7 +1,7 @@
 """What CircuitAnalysis reads from the task: rows, the same as tokens, and contrast pairs."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -13,6 +13,9 @@ from lit_narrative.circuits.questions import Questions, encode_questions
 from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.errors import UserError
 from lit_narrative.views import ContrastPair, Example
+
+LOOKED = 50
+"""Pairs looked at for each one wanted: a tokenizer that takes numbers apart can use only some."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,24 +74,33 @@ def collect(
     """
     rows = {split: list(islice(data.questions(split), examples)) for split in splits}
     questions = {split: encode_questions(own, tokenizer) for split, own in rows.items()}
-    found = {split: list(islice(data.contrasts(split), examples)) for split in splits} if paired else {}
-    pairs = {split: _usable(own, tokenizer) for split, own in found.items()}
-    return Material(rows, questions, pairs, {s: len(found[s]) - len(own) for s, own in pairs.items()}, tokenizer)
+    found = {split: _usable(data.contrasts(split), examples, tokenizer) for split in splits} if paired else {}
+    pairs = {split: kept for split, (kept, _) in found.items()}
+    dropped = {split: len(reasons) for split, (_, reasons) in found.items()}
+    return Material(rows, questions, pairs, dropped, tokenizer)
 
 
-def _usable(pairs: Sequence[ContrastPair], tokenizer: PreTrainedTokenizerBase) -> list[ContrastPair]:
-    """The pairs that can be encoded; if there is none, the reason why the first cannot."""
+def _usable(
+    pairs: Iterable[ContrastPair], count: int, tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[ContrastPair], list[UserError]]:
+    """The first pairs that can be encoded, and why those before the last of them cannot.
+
+    Raises:
+        UserError: None can, with the reason of the first.
+    """
     kept: list[ContrastPair] = []
     reasons: list[UserError] = []
-    for pair in pairs:
+    for pair in islice(pairs, LOOKED * count):
         try:
             encode_contrasts([pair], tokenizer)
             kept.append(pair)
         except UserError as error:
             reasons.append(error)
+        if len(kept) == count:
+            break
     if not kept:
         raise reasons[0] if reasons else UserError("there are no contrast pairs to analyse; the task must offer one")
-    return kept
+    return kept, reasons
 
 
 def probe_targets(material: Material) -> dict[str, dict[str, np.ndarray]]:

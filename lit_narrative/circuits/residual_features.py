@@ -136,7 +136,8 @@ def compare_splits(
 
 
 def _fit(name: str, sae: "SAE[Any]", latents: Tensor, vectors: Tensor) -> Fit:
-    errors, firing = reconstruction_metrics().to(vectors.device), Firing(latents.shape[1]).to(vectors.device)
+    errors = reconstruction_metrics(shared=False).to(vectors.device)
+    firing = Firing(latents.shape[1], shared=False).to(vectors.device)
     errors.update(sae.decode(latents), vectors)
     firing.update(latents)
     found = {key: value.item() for key, value in errors.compute().items()}

@@ -10,14 +10,15 @@ class Firing(Metric):
 
     Args:
         d_sae: number of latents.
+        shared: add up what all processes have seen; without, one process may compute while the others wait.
     """
 
     full_state_update = False
     counts: Tensor
     total: Tensor
 
-    def __init__(self, d_sae: int) -> None:
-        super().__init__()
+    def __init__(self, d_sae: int, shared: bool = True) -> None:
+        super().__init__(sync_on_compute=shared)
         self.add_state("counts", torch.zeros(d_sae, dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("total", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
@@ -32,11 +33,10 @@ class Firing(Metric):
         return {"density": density, "l0": density.sum(), "dead_fraction": (density == 0).float().mean()}
 
 
-def reconstruction_metrics() -> MetricCollection:
+def reconstruction_metrics(shared: bool = True) -> MetricCollection:
     """``mse`` (mean over vectors and components) and ``explained_variance`` (1 − Σ residual variance / Σ variance).
 
-    Both take (reconstruction, vectors), each (batch, d_in).
+    Both take (reconstruction, vectors), each (batch, d_in); ``shared`` as in `Firing`.
     """
-    return MetricCollection(
-        {"mse": MeanSquaredError(), "explained_variance": ExplainedVariance(multioutput="variance_weighted")}
-    )
+    variance = ExplainedVariance(multioutput="variance_weighted", sync_on_compute=shared)
+    return MetricCollection({"mse": MeanSquaredError(sync_on_compute=shared), "explained_variance": variance})
