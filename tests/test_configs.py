@@ -27,11 +27,12 @@ def warm_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         main(["fit", "--config", "storyworld/sft", *QUIET, *small, *data, "--model.model.positions=2048"])
         main(["fit", "--config", "cards/sft", *QUIET, *small, "--data.train_size=256"])
+        main(["fit", "--config", "poetry/sft", *QUIET, *small, "--data.train_size=64"])
     return folder
 
 
 def subcommand(name: str) -> str:
-    return "test" if name.endswith(("/test", "/circuits")) else "fit"
+    return "test" if name.endswith(("/test", "/circuits", "/steer")) else "fit"
 
 
 @pytest.mark.parametrize("name", JOBS)

@@ -55,6 +55,7 @@ def settings() -> list[str]:
         "ValueSettings",
         "Skew",
         "CardGame",
+        "ContrastBag",
         "ActivationSettings",
         "VerifierConfig",
         "Limits",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import Any, Literal, get_args
 
 import torch
@@ -58,6 +59,11 @@ class TaskDataModule(LightningDataModule):
 
     # --- what a task offers -----------------------------------------------------------------------------------------
 
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes of the ``labelled`` view, in order of their numbers; none: they have no names."""
+        return ()
+
     def view(self, name: str, split: Split) -> Sequence[Any]:
         """The rows of a view.
 
@@ -110,6 +116,15 @@ class TaskDataModule(LightningDataModule):
     def unique_shares(self, texts: Sequence[str]) -> dict[str, float]:
         """``unique``: share of distinct texts; ``unique_<level>``: of whatever coarser identities the task knows."""
         return {"unique": len(set(texts)) / max(len(texts), 1)}
+
+    def text_metrics(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
+        """What the task says of completions, by name: how many are distinct, and the means of its verifiers."""
+        found = self.unique_shares([rollout.text for rollout in rollouts])
+        if type(self).verify is TaskDataModule.verify:
+            return found
+        verdicts = self.verify(rollouts)
+        names = verdicts[0].components if verdicts else ()
+        return found | {name: fmean(verdict.components[name] for verdict in verdicts) for name in names}
 
     def contrasts(self, split: str) -> Iterable[ContrastPair]:
         """Pairs of prompts that circuit analysis sets against each other.

@@ -1,16 +1,17 @@
 """Bags of words as tokens of one model."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError
+from lit_narrative.lm.columns import column_of
 from lit_narrative.lm.pplm import Bags
+from lit_narrative.tasks.poetry.bags import NAMED, read_bag
 
 logger = logging.getLogger(__name__)
 
@@ -91,19 +92,47 @@ def _some(words: Sequence[str]) -> str:
     return f" ({', '.join(words[:5])}{', …' if len(words) > 5 else ''})" if words else ""
 
 
-def read_words(path: str | Path) -> list[str]:
-    """Words of a text file, one a line; empty lines and lines that begin with # are skipped.
+def find_words(wanted: str | Sequence[str] | Mapping[str, float]) -> Sequence[str] | Mapping[str, float]:
+    """Words as they are given, or those of a topic by name, or of a file with one word a line and perhaps its weight.
 
     Raises:
-        UserError: there is no such file, or nothing in it.
+        UserError: there is neither such a topic nor such a file.
     """
-    if not Path(path).is_file():
-        raise UserError(f"no file of words at '{path}'; give one word a line, or the words themselves as a list")
-    lines = (line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
-    words = [line for line in lines if line and not line.startswith("#")]
-    if not words:
-        raise UserError(f"'{path}' has no words; give one a line")
-    return words
+    if not isinstance(wanted, str):
+        return wanted
+    return NAMED[wanted].bag if wanted in NAMED else read_bag(wanted)
+
+
+@dataclass(frozen=True)
+class BagsOfRows:
+    """Which bags each text is steered to.
+
+    Args:
+        bags: the same for all texts, or the column of the prompts that holds each text's own words.
+        strengths: a weight for each.
+        encode: column and words to a bag, where there are columns.
+    """
+
+    bags: Sequence[BagOfWords | str]
+    strengths: Sequence[float]
+    encode: Callable[[str, Sequence[str]], BagOfWords] | None = None
+
+    def __call__(self, columns: Sequence[Mapping[str, Any]], device: torch.device) -> Bags | None:
+        """The bags of texts whose prompts carry ``columns``, as tensors; None if there are none.
+
+        Raises:
+            UserError: a prompt lacks the column.
+        """
+        if not self.bags:
+            return None
+        rows = [[self._bag(bag, row) for bag in self.bags] for row in columns]
+        return stack_bags(rows, self.strengths, device)
+
+    def _bag(self, bag: BagOfWords | str, columns: Mapping[str, Any]) -> BagOfWords:
+        if not isinstance(bag, str):
+            return bag
+        assert self.encode is not None
+        return self.encode(bag, column_of(columns, bag))
 
 
 def stack_bags(rows: Iterable[Sequence[BagOfWords]], strengths: Sequence[float], device: torch.device) -> Bags:

@@ -84,7 +84,6 @@ class Past:
     def of(cls, base: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor) -> tuple["Past", torch.Tensor]:
         """Read left-padded prompts (B, T) with their mask; the past, and all final hidden states (B, T, d)."""
         cache = DynamicCache(config=base.config)
-        check_cache(base, cache)
         if ids.shape[1] == 0:
             return cls(base, cache), ids.new_zeros(*ids.shape, 1, dtype=base.dtype)
         inputs: dict[str, torch.Tensor] = {}
@@ -157,6 +156,46 @@ class Past:
         return Past(self.base, cache)
 
 
+class Reader:
+    """A model that reads texts token by token.
+
+    Args:
+        lm: a transformers causal LM.
+        ids: (U, n) int64, left-padded prompts; all but their last tokens are read at once.
+        mask: (U, n) bool, true where a prompt has a token.
+        owner: (B,) the prompt of each text.
+
+    Attributes:
+        past: of all tokens before those that are read next.
+        tokens: (B, 1) what is read next.
+        places: where it stands.
+        sums: (B, d) final hidden states of the past, added up.
+    """
+
+    def __init__(self, lm: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, owner: torch.Tensor) -> None:
+        before = mask[:, :-1]
+        self.past, hidden = Past.of(lm, ids[:, :-1], before)
+        self.past.keep(owner)
+        self.sums = (hidden * before[..., None]).sum(1)[owner]
+        self.tokens, self.places = ids[owner, -1:], Places(mask[owner], not bool(mask.all()))
+
+    def go_on(self, tokens: torch.Tensor | None) -> None:
+        """Take what was drawn last, (B,), as what is read next; None: the prompts' last tokens."""
+        if tokens is not None:
+            self.tokens, self.places = tokens[:, None], self.places.next()
+
+    def read(self) -> Reading:
+        """Read the next token of every text."""
+        reading = self.past.read(self.tokens, self.places)
+        self.sums = self.sums + reading.hidden
+        return reading
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with ``rows`` only."""
+        self.past.keep(rows)
+        self.sums, self.tokens, self.places = self.sums[rows], self.tokens[rows], self.places.rows(rows)
+
+
 def copy_cache(cache: Cache) -> Cache:
     """A cache whose blocks can be replaced or read on without a change to the first."""
     other = copy.copy(cache)
@@ -164,17 +203,18 @@ def copy_cache(cache: Cache) -> Cache:
     return other
 
 
-def check_cache(base: PreTrainedModel, cache: Cache) -> None:
+def check_cache(base: PreTrainedModel) -> None:
     """Refuse a model that keeps more of its past than keys and values.
 
     Raises:
         UserError: naming the block's state.
     """
     plain = (DynamicLayer, DynamicSlidingWindowLayer)  # blocks of mixed state are subclasses of them
-    strange = {type(layer).__name__ for layer in cache.layers if type(layer) not in plain}
+    layers = DynamicCache(config=base.config).layers
+    strange = {type(layer).__name__ for layer in layers if type(layer) not in plain}
     if strange or base._is_stateful:
         raise UserError(
             f"PPLM moves keys and values, and models of type '{base.config.model_type}' keep other state "
             f"({', '.join(sorted(strange)) or 'recurrent'}); choose a model with attention in every block, or another "
-            "steering.method (bias, experts)"
+            "model.method (bias, experts)"
         )

@@ -48,17 +48,19 @@ class PPLMSettings:
 
     def __post_init__(self) -> None:
         for name in ("num_iterations", "window_length", "grad_length"):
-            check_least(f"pplm.{name}", getattr(self, name), 0)
-        check_least("pplm.horizon_length", self.horizon_length, 1)  # 0 has no gradient
+            check_least(f"model.pplm.{name}", getattr(self, name), 0)
+        check_least("model.pplm.horizon_length", self.horizon_length, 1)  # 0 has no gradient
         for name in ("gamma", "kl_scale") + (("stepsize",) if self.stepsize != "auto" else ()):
             if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"pplm.{name}={getattr(self, name)} must be a number of 0 or more")
+                raise UserError(f"model.pplm.{name}={getattr(self, name)} must be a number of 0 or more")
         if not 0 <= self.gm_scale <= 1:
-            raise UserError(f"pplm.gm_scale={self.gm_scale} must be from 0 (no steering) to 1 (no fusion)")
+            raise UserError(f"model.pplm.gm_scale={self.gm_scale} must be from 0 (no steering) to 1 (no fusion)")
         if not 0 < self.target_kl < math.inf:
-            raise UserError(f"pplm.target_kl={self.target_kl} must be above 0; 0.03 nats a token is a good start")
+            raise UserError(f"model.pplm.target_kl={self.target_kl} must be above 0; 0.03 nats a token is a good start")
         if self.decay and not self.window_length:
-            raise UserError("pplm.decay weighs the positions of a window: set pplm.window_length, or decay to false")
+            raise UserError(
+                "model.pplm.decay weighs the positions of a window: set pplm.window_length, or decay to false"
+            )
 
     @property
     def step(self) -> float:
@@ -68,7 +70,7 @@ class PPLMSettings:
             UserError: it is still to be found.
         """
         if self.stepsize == "auto":
-            raise UserError("pplm.stepsize=auto is found on a few prompts first; give a number here")
+            raise UserError("model.pplm.stepsize=auto is found on a few prompts first; give a number here")
         return float(self.stepsize)
 
     @property

@@ -5,7 +5,6 @@ The published code reads the whole text again for every token; here every token 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -13,10 +12,10 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.bags import BagOfWords, stack_bags
-from lit_narrative.lm.past import Past, Places, Reading
+from lit_narrative.lm.bags import BagsOfRows
+from lit_narrative.lm.columns import labels_of
+from lit_narrative.lm.past import Reader, Reading, check_cache
 from lit_narrative.lm.pplm import (
-    Bags,
     bag_loss,
     class_loss,
     divergence,
@@ -34,14 +33,24 @@ class Target(NamedTuple):
     Attributes:
         weight: (classes, d).
         bias: (classes,).
-        label: the wanted class.
+        label: the wanted class by number or name, or the column of the prompts that holds each text's own.
         strength: of its loss.
+        classes: their names.
     """
 
     weight: torch.Tensor
     bias: torch.Tensor
-    label: int
-    strength: float = 1.0
+    label: int | str
+    strength: float
+    classes: tuple[str, ...]
+
+    def labels(self, columns: Sequence[Mapping[str, Any]], device: torch.device) -> torch.Tensor:
+        """(B,) wanted classes of texts whose prompts carry ``columns``."""
+        return labels_of(columns, self.label, self.classes, device)
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """(B, classes) of mean hidden states (B, d)."""
+        return functional.linear(states.to(self.weight.dtype), self.weight, self.bias)
 
 
 class PPLM:
@@ -53,55 +62,29 @@ class PPLM:
         targets: classes to steer to.
     """
 
-    def __init__(
-        self, settings: PPLMSettings, bags: "BagsOfRows | None" = None, targets: Sequence[Target] = ()
-    ) -> None:
+    def __init__(self, settings: PPLMSettings, bags: BagsOfRows | None = None, targets: Sequence[Target] = ()) -> None:
         if not targets and not (bags and bags.bags):
-            raise UserError("steering.method=pplm has nothing to steer to: give a bag or a head under attributes")
+            raise UserError("model.method=pplm has nothing to steer to: give a bag or a head under attributes")
         self.settings, self.bags, self.targets = settings, bags, targets
-        self.remedy = f"lower steering.pplm.stepsize (now {settings.stepsize}), or raise kl_scale"
+        self.remedy = f"lower model.pplm.stepsize (now {settings.stepsize}), or raise kl_scale"
 
     def begin(self, lm: PreTrainedModel, texts: Texts) -> "PPLMWriting":
         """Read the prompts but for their last tokens, and copy what was read."""
         return PPLMWriting(lm, texts, self)
 
 
-@dataclass(frozen=True)
-class BagsOfRows:
-    """Which bags each row is steered to.
-
-    Args:
-        bags: the same for all rows, or the column of the prompts that holds each row's own.
-        strengths: weights of their losses.
-        encode: words of a column to a bag.
-    """
-
-    bags: Sequence["BagOfWords | str"]
-    strengths: Sequence[float]
-    encode: Any = None
-
-    def __call__(self, columns: Sequence[Mapping[str, Any]], device: torch.device) -> Bags | None:
-        """The rows' bags as tensors; None if there are none."""
-        if not self.bags:
-            return None
-        rows = [[self.encode(row, bag) if isinstance(bag, str) else bag for bag in self.bags] for row in columns]
-        return stack_bags(rows, self.strengths, device)
-
-
 class PPLMWriting:
     """Texts under PPLM; see :class:`lit_narrative.lm.steering.Writing`."""
 
     def __init__(self, lm: PreTrainedModel, texts: Texts, steerer: PPLM) -> None:
-        self.lm, self.settings, self.targets = lm, steerer.settings, steerer.targets
+        check_cache(lm)
+        self.lm, self.settings = lm, steerer.settings
         self.temperature, self.passes, self.step = texts.temperature, 0, 0
-        self.bags = steerer.bags(texts.columns, texts.ids.device) if steerer.bags else None
-        before = texts.mask[:, :-1]
-        self.plain, hidden = Past.of(lm, texts.ids[:, :-1], before)
-        self.plain.keep(texts.owner)
-        self.moved = self.plain.copy()
-        self.sums = (hidden * before[..., None]).sum(1)[texts.owner]  # (B, d) of the plain model's hidden states
-        self.tokens = texts.ids[texts.owner, -1:]
-        self.places = Places(texts.mask[texts.owner], not bool(texts.mask.all()))
+        device = texts.ids.device
+        self.bags = steerer.bags(texts.columns, device) if steerer.bags else None
+        self.targets = [(target, target.labels(texts.columns, device)) for target in steerer.targets]
+        self.plain = Reader(lm, texts.ids, texts.mask, texts.owner)
+        self.moved = self.plain.past.copy()
         self.norms: torch.Tensor | None = None
         self.losses: list[torch.Tensor] = []
 
@@ -109,43 +92,43 @@ class PPLMWriting:
         """Go on with ``rows`` only."""
         self.plain.keep(rows)
         self.moved.keep(rows)
-        self.sums, self.tokens, self.places = self.sums[rows], self.tokens[rows], self.places.rows(rows)
         self.bags = self.bags.rows(rows) if self.bags else None
+        self.targets = [(target, labels[rows]) for target, labels in self.targets]
         self.norms = None if self.norms is None else self.norms[:, rows]
 
     def scores(self, tokens: torch.Tensor | None) -> Scores:
         """Scores of the next token."""
-        if tokens is not None:
-            self.tokens, self.places = tokens[:, None], self.places.next()
-            self.step += 1
+        self.step += tokens is not None
+        self.plain.go_on(tokens)
         if not self.settings.carry_over:
-            self.moved = self.plain.copy()
-        plain = self.plain.read(self.tokens, self.places)
-        steered = self._steered(plain) if self.settings.moves else plain
+            self.moved = self.plain.past.copy()
+        before = self.plain.sums
+        plain = self.plain.read()
+        steered = self._steered(plain, before) if self.settings.moves else plain
         self.passes += 1
-        self.sums = self.sums + plain.hidden
         return Scores(*fuse(steered.logits, plain.logits, self.settings, self.temperature))
 
-    def _steered(self, plain: Reading) -> Reading:
+    def _steered(self, plain: Reading, sums: torch.Tensor) -> Reading:
         """Move the past, then read the token behind it."""
         self.losses = []
         if self.settings.grad_length is None or self.step < self.settings.grad_length:
             if self.moved.tensors:
-                self._move(plain)
+                self._move(plain, sums)
         elif not self.settings.carry_over:
             return plain
         self.passes += 1
-        return self.moved.read(self.tokens, self.places)
+        return self.moved.read(self.plain.tokens, self.plain.places)
 
-    def _move(self, plain: Reading) -> None:
-        weights = window_weights(self.places.before, self.settings)
+    def _move(self, plain: Reading, sums: torch.Tensor) -> None:
+        places = self.plain.places
+        weights = window_weights(places.before, self.settings)
         reference = torch.softmax(plain.logits, -1)
 
         def loss(reading: Reading) -> torch.Tensor:
-            return self.loss(reading, reference)
+            return self._loss(reading, reference, sums)
 
         for _ in range(self.settings.num_iterations):
-            self.losses.append(self.moved.nudge(self.tokens, self.places, loss, self._factors, weights))
+            self.losses.append(self.moved.nudge(self.plain.tokens, places, loss, self._factors, weights))
             self.passes += 2
 
     def _factors(self, squares: torch.Tensor) -> torch.Tensor:
@@ -153,32 +136,26 @@ class PPLMWriting:
         self.norms = norms_so_far(squares, self.norms, self.settings.norm_maximum and not self.targets)
         return self.settings.step / self.norms**self.settings.gamma
 
-    def loss(self, reading: Reading, plain: torch.Tensor) -> torch.Tensor:
-        """(B,) bags, classes and divergence, given the plain model's distribution (B, V)."""
+    def _loss(self, reading: Reading, plain: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
+        """(B,) bags, classes and divergence, given the plain model's distribution (B, V) and past states (B, d)."""
         probabilities = torch.softmax(reading.logits, -1)
         loss = probabilities.new_zeros(len(probabilities))
         if self.bags:
             loss = loss + bag_loss(probabilities, self.bags)
         if self.targets:
-            mean = self._future(probabilities, reading.hidden.detach())
-            loss = loss + sum(
-                target.strength
-                * class_loss(
-                    functional.linear(mean, target.weight, target.bias).float(),
-                    torch.full_like(self.tokens[:, 0], target.label),
-                )
-                for target in self.targets
-            )
+            mean = self._future(probabilities, sums + reading.hidden.detach())
+            for target, labels in self.targets:
+                loss = loss + target.strength * class_loss(target.logits(mean), labels)
         if self.settings.kl_scale:
             loss = loss + self.settings.kl_scale * divergence(probabilities, plain)
         return loss
 
-    def _future(self, probabilities: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    def _future(self, probabilities: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
         """(B, d) mean hidden state of the text and of ``horizon_length`` expected tokens, which the gradient passes."""
         embedding: Any = self.lm.get_input_embeddings()
         expected = probabilities.to(embedding.weight.dtype) @ embedding.weight * getattr(embedding, "embed_scale", 1.0)
-        past, places, total = self.plain.copy(), self.places, self.sums + hidden
-        for _ in range(self.settings.horizon_length):
+        past, places, horizon = self.plain.past.copy(), self.plain.places, self.settings.horizon_length
+        for _ in range(horizon):
             places = places.next()
             total = total + past.read_states(places, inputs_embeds=expected[:, None])
-        return total / (self.places.lengths + self.settings.horizon_length)[:, None]
+        return total / (self.plain.places.lengths + horizon)[:, None]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import base_lm, end_ids
@@ -85,7 +85,7 @@ class Steerer(Protocol):
     remedy: str
     """What to change if it goes too far."""
 
-    def begin(self, lm: nn.Module, texts: Texts) -> Writing:
+    def begin(self, lm: PreTrainedModel, texts: Texts) -> Writing:
         """Read the prompts."""
 
 
@@ -159,6 +159,13 @@ class SteeredSampler:
             for lot in lots(requests, self.rows):
                 rollouts += as_rollouts(tokenizer, lot, self._decode(lm, ends, lot, params), ends, first_group)
                 first_group += len(lot)
+        figures = self.figures
+        if figures.mass_steered > 0 and figures.mass_kept == 0:
+            logger.warning(
+                "no word of the bags ever survived top_k=%d and top_p=%g: they cannot be written; raise or drop them",
+                params.top_k,
+                params.top_p,
+            )
         return rollouts
 
     def _decode(

@@ -13,4 +13,6 @@ def plain(value: Any) -> Any:
     """Settings as plain values, safe for a checkpoint that is read with ``weights_only``."""
     if is_dataclass(value) and not isinstance(value, type):
         return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
     return value

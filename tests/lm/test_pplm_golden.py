@@ -11,15 +11,16 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.steering.published import Published, generate
-from lit_narrative.lm.bags import BagOfWords
+from lit_narrative.lm.bags import BagOfWords, BagsOfRows
 from lit_narrative.lm.pplm_settings import PPLMSettings
-from lit_narrative.lm.pplm_steerer import PPLM, BagsOfRows, PPLMWriting, Target
+from lit_narrative.lm.pplm_steerer import PPLM, PPLMWriting, Target
 from lit_narrative.lm.steering import Texts
 
 pytestmark = pytest.mark.golden
 
 FILE = Path(os.environ.get("LIT_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"), "pplm.pt")
 GOLDEN: dict[str, Any] = torch.load(FILE, weights_only=True) if FILE.exists() else {}
+CLASSES = ("0", "1", "2")
 KNOBS = ("stepsize", "num_iterations", "window_length", "decay", "gamma", "kl_scale", "horizon_length", "gm_scale")
 
 
@@ -47,7 +48,9 @@ def begin(lm: GPT2LMHeadModel, settings: dict[str, Any], context: torch.Tensor) 
     pplm = PPLMSettings(**knobs, window_anchor=anchor, temperature_on="steered")
     bags = [BagOfWords("bag", (), tuple(ids), (1.0,) * len(ids)) for ids in single_tokens(settings)]
     head = GOLDEN["head"]
-    targets = [] if settings["label"] is None else [Target(head["weight"], head["bias"], settings["label"])]
+    targets = (
+        [] if settings["label"] is None else [Target(head["weight"], head["bias"], settings["label"], 1.0, CLASSES)]
+    )
     steerer = PPLM(pplm, BagsOfRows(bags, [1.0] * len(bags)), targets)
     mask = torch.ones_like(context, dtype=torch.bool)
     return steerer.begin(lm, Texts(context, mask, torch.tensor([0]), [{}], 10, settings["temperature"]))
@@ -62,9 +65,9 @@ def top_k(fused: torch.Tensor, k: int) -> torch.Tensor:
 def test_one_step_within(name: str, lm: GPT2LMHeadModel) -> None:
     settings, expected = GOLDEN["cases"][name]["settings"], GOLDEN["cases"][name]["single"]
     writing = begin(lm, settings, expected["context"])
-    past = torch.stack(writing.plain.tensors).view_as(expected["past"])
+    past = torch.stack(writing.plain.past.tensors).view_as(expected["past"])
     torch.testing.assert_close(past, expected["past"], atol=1e-5, rtol=0)
-    before = writing.sums.clone()
+    before = writing.plain.sums.clone()
     scores = writing.scores(None)
     moved = torch.stack([tensor[:, :, :-1] for tensor in writing.moved.tensors]).view_as(expected["pert_past"])
     torch.testing.assert_close(moved, expected["pert_past"], atol=1e-5, rtol=0)

@@ -10,10 +10,10 @@ from transformers import Gemma3TextConfig, LlamaConfig, MambaConfig, MistralConf
 
 from benchmarks.steering.published import Published, generate
 from lit_narrative.errors import UserError
-from lit_narrative.lm.bags import BagOfWords
+from lit_narrative.lm.bags import BagOfWords, BagsOfRows
 from lit_narrative.lm.load import Lora, add_lora, base_lm, build_lm
 from lit_narrative.lm.pplm_settings import PPLMSettings
-from lit_narrative.lm.pplm_steerer import PPLM, BagsOfRows, PPLMWriting, Target
+from lit_narrative.lm.pplm_steerer import PPLM, PPLMWriting, Target
 from lit_narrative.lm.sampler import LoopSampler, Request, SamplingParams
 from lit_narrative.lm.steering import SteeredSampler, Texts, TooStrong, as_texts, frozen
 from lit_narrative.views import Prompt
@@ -39,7 +39,7 @@ PROMPTS = [[5, 9, 14, 3, 77, 2, 31], [8, 4], [11], [50, 51, 52, 53]]
 
 def target(width: int = 16) -> Target:
     generator = torch.Generator().manual_seed(1)
-    return Target(torch.randn(3, width, generator=generator), torch.zeros(3), 2)
+    return Target(torch.randn(3, width, generator=generator), torch.zeros(3), 2, 1.0, ("x", "y", "z"))
 
 
 def sliding() -> PreTrainedModel:
@@ -134,7 +134,7 @@ def test_rows_with_a_head_are_alike_too() -> None:
 
 def test_rows_may_have_bags_of_their_own() -> None:
     other = BagOfWords("other", ("d",), (50,), (1.0,))
-    bags = BagsOfRows(["topic"], [1.0], lambda row, column: {"x": BAG, "y": other}[row[column]])
+    bags = BagsOfRows(["topic"], [1.0], lambda name, words: {"x": BAG, "y": other}[words[0]])
     lm = tiny_lm("llama", scale=3.0)
     with torch.no_grad(), frozen(lm):
         given = texts(PROMPTS[:1] * 2, [{"topic": "x"}, {"topic": "y"}])
@@ -206,7 +206,7 @@ def test_it_steers_within_inference_mode() -> None:
 
 def test_a_step_that_is_too_large_is_named() -> None:
     steerer = PPLM(PPLMSettings(stepsize=1e38, gamma=3.0, norm_maximum=False), BAGS)
-    with pytest.raises(TooStrong, match=r"steering\.pplm\.stepsize"):
+    with pytest.raises(TooStrong, match=r"model\.pplm\.stepsize"):
         SteeredSampler(steerer).sample(tiny_lm("llama", scale=3.0), tokenizer(), requests(), SamplingParams(4))
 
 

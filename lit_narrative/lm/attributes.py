@@ -1,0 +1,100 @@
+"""Attributes as a model knows them: bags as tokens, heads as weights; and how much of them a text has."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from lit_narrative.lm.attribute_head import load_head
+from lit_narrative.lm.bags import BagOfWords, BagsOfRows, encode_bag, find_words
+from lit_narrative.lm.pplm_steerer import Target
+from lit_narrative.lm.states import mean_states
+from lit_narrative.lm.steering_settings import Attribute
+from lit_narrative.rl.rollout import Rollout
+from lit_narrative.views import Prompt
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """What texts are steered to.
+
+    Attributes:
+        bags: of each text.
+        targets: classes that heads shall find.
+    """
+
+    bags: BagsOfRows
+    targets: tuple[Target, ...]
+
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Find what every prompt is steered to.
+
+        Raises:
+            UserError: a prompt lacks a column, or has no usable word in it.
+        """
+        columns, cpu = [prompt.columns for prompt in prompts], torch.device("cpu")
+        self.bags(columns, cpu)
+        for target in self.targets:
+            target.labels(columns, cpu)
+
+
+def read_attributes(given: Sequence[Attribute], lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Attributes:
+    """Encode bags and load heads.
+
+    Raises:
+        UserError: a bag has no usable word, a head belongs to another model.
+    """
+    bags: list[BagOfWords | str] = []
+    columns: dict[str, Attribute] = {}
+    targets = []
+    device = next(lm.parameters()).device
+    for attribute in given:
+        if attribute.head is not None:
+            head = load_head(attribute.head, lm, tuned=attribute.tuned)
+            weights = head.weight.to(device), head.bias.to(device)
+            targets.append(Target(*weights, attribute.label, attribute.weight, head.card.classes))
+        elif attribute.column is not None:
+            columns[attribute.column] = attribute
+            bags.append(attribute.column)
+        else:
+            assert attribute.bag is not None
+            name = attribute.bag if isinstance(attribute.bag, str) else ", ".join(list(attribute.bag)[:3])
+            bags.append(_encoded(name, attribute, tokenizer))
+
+    @lru_cache(maxsize=1024)
+    def of_column(column: str, words: tuple[str, ...]) -> BagOfWords:
+        attribute = columns[column]
+        return encode_bag(column, words, tokenizer, policy=attribute.policy, cases=attribute.cases)
+
+    strengths = [attribute.weight for attribute in given if attribute.head is None]
+    return Attributes(BagsOfRows(bags, strengths, lambda name, words: of_column(name, tuple(words))), tuple(targets))
+
+
+def _encoded(name: str, attribute: Attribute, tokenizer: PreTrainedTokenizerBase) -> BagOfWords:
+    assert attribute.bag is not None
+    words = find_words(attribute.bag)
+    return encode_bag(name, words, tokenizer, policy=attribute.policy, cases=attribute.cases)
+
+
+@torch.no_grad()
+def attribute_scores(
+    attributes: Attributes, lm: nn.Module, tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]
+) -> list[float]:
+    """For each completion, to rank by: share of its tokens in its bags, plus log-probability of its classes."""
+    columns, cpu = [rollout.columns for rollout in rollouts], torch.device("cpu")
+    scores = torch.zeros(len(rollouts))
+    bags = attributes.bags(columns, cpu)
+    if bags is not None:
+        for row, rollout in enumerate(rollouts):
+            wanted = bags.ids[row][bags.weights[row] > 0]
+            scores[row] += torch.isin(rollout.completion_ids.cpu(), wanted).float().mean()
+    if attributes.targets:
+        states = mean_states(lm, tokenizer, [rollout.prompt + rollout.text for rollout in rollouts])
+        for target in attributes.targets:
+            labels = target.labels(columns, states.device)
+            logprobs = target.logits(states).float().log_softmax(-1)
+            scores += target.strength * logprobs.gather(1, labels[:, None]).squeeze(1).cpu()
+    return scores.tolist()

@@ -1,0 +1,187 @@
+"""Steering a frozen language model by PPLM or its rivals."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+
+from lit_narrative.errors import UserError, check_least
+from lit_narrative.lm.attributes import Attributes, attribute_scores, read_attributes
+from lit_narrative.lm.best_of import BestOf, Rank
+from lit_narrative.lm.judge import judge_nll
+from lit_narrative.lm.load import base_lm
+from lit_narrative.lm.pplm_settings import PPLMSettings
+from lit_narrative.lm.steerers import SteeringChoice, read_policy
+from lit_narrative.lm.steering import Figures, SteeredSampler
+from lit_narrative.lm.steering_settings import (
+    ActivationSettings,
+    Attribute,
+    BestOfSettings,
+    ExpertSettings,
+    Method,
+    SearchSettings,
+)
+from lit_narrative.lm.step_search import find_strength
+from lit_narrative.modules.attribute import AttributeModule
+from lit_narrative.modules.processes import gather_objects
+from lit_narrative.modules.settings import as_settings
+from lit_narrative.rl.rewards import Reward
+from lit_narrative.rl.rollout import Rollout
+from lit_narrative.seeds import run_seed
+from lit_narrative.views import Prompt
+
+logger = logging.getLogger(__name__)
+
+
+class SteeringModule(AttributeModule):
+    """Writes steered text with a model whose weights stay as they are.
+
+    ``predict`` writes completions of the task's prompts, ``test`` measures them. ``fit`` trains a linear head on the
+    view ``labelled``, which tells the class of a text from the model's mean hidden state; its checkpoint is what
+    ``attributes: [{head: ...}]`` asks for.
+
+    Args:
+        method: ``pplm``, ``bias`` (logit bias), ``activation`` (activation addition), ``experts`` (DExperts), ``none``.
+        attributes: what to steer to: bags of words, and heads. Bags are recorded with every method.
+        pplm: knobs of PPLM.
+        bias: added to the logits of a bag's words.
+        activation: knobs of activation addition.
+        experts: models of DExperts.
+        best_of: sample several and keep the best.
+        search: on what ``pplm.stepsize: auto`` is found.
+        samples: completions of each prompt.
+        rows: texts decoded side by side at most.
+        judge: another model (hub name, folder or checkpoint), which tells the perplexity of what was written.
+        **kwargs: of :class:`AttributeModule`.
+    """
+
+    def __init__(
+        self,
+        method: Method = "pplm",
+        attributes: list[Attribute] = [],  # noqa: B006 (never changed; the command line shows it)
+        pplm: PPLMSettings = PPLMSettings(),  # noqa: B008
+        bias: float = 2.0,
+        activation: ActivationSettings = ActivationSettings(),  # noqa: B008
+        experts: ExpertSettings = ExpertSettings(),  # noqa: B008
+        best_of: BestOfSettings = BestOfSettings(),  # noqa: B008
+        search: SearchSettings = SearchSettings(),  # noqa: B008
+        samples: int = 1,
+        rows: int = 64,
+        judge: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_least("model.samples", samples, 1)
+        check_least("model.rows", rows, 1)
+        self.given = [as_settings(attribute, Attribute) for attribute in attributes]
+        self.choice = SteeringChoice(
+            method,
+            as_settings(pplm, PPLMSettings),
+            bias,
+            as_settings(activation, ActivationSettings),
+            as_settings(experts, ExpertSettings),
+        )
+        self.best_of, self.search = as_settings(best_of, BestOfSettings), as_settings(search, SearchSettings)
+        self.samples, self.rows, self.judge = samples, rows, judge
+        self.steered: SteeredSampler | None = None
+        self._written: list[Rollout] = []
+
+    # --- making ready -----------------------------------------------------------------------------------------------
+
+    def on_predict_start(self) -> None:
+        """Make ready to steer the prompts of the test split."""
+        self.prepare_steering(self.task.admitted("prompts", "test"))
+
+    def on_test_start(self) -> None:
+        """As for predict."""
+        self.on_predict_start()
+
+    @torch.inference_mode(False)
+    def prepare_steering(self, prompts: Sequence[Prompt]) -> None:
+        """Read the attributes, find the step size if it is to be found, and take a steered sampler.
+
+        Args:
+            prompts: what will be completed; a step size is found on the first of them.
+
+        Raises:
+            UserError: an attribute or the method cannot be used with this model or these prompts.
+        """
+        attributes = read_attributes(self.given, self.lm, self.tokenizer)
+        attributes.check(prompts)
+        if self.choice.method == "pplm" and self.choice.pplm.stepsize == "auto":
+            self._set_stepsize(self._find_stepsize(attributes, prompts[: self.search.prompts]))
+        self.sampler = self.steered = self._steered(attributes)
+        if self.best_of.samples > 1:
+            rank = self._rank(attributes)
+            self.sampler = BestOf(self.steered, self.best_of.samples, rank, self.best_of.min_distinct)
+        self._written = []
+
+    def _steered(self, attributes: Attributes) -> SteeredSampler:
+        steerer = self.choice.steerer(base_lm(self.lm), self.tokenizer, attributes, self._by_label)
+        return SteeredSampler(steerer, attributes.bags, self.rows)
+
+    def _set_stepsize(self, stepsize: float) -> None:
+        self.choice = replace(self.choice, pplm=replace(self.choice.pplm, stepsize=stepsize))
+
+    def _find_stepsize(self, attributes: Attributes, prompts: Sequence[Prompt]) -> float:
+        params = replace(self.sampling, max_new_tokens=min(self.search.new_tokens, self.sampling.max_new_tokens))
+
+        def divergence(stepsize: float) -> float:
+            self._set_stepsize(stepsize)
+            self.sampler = trial = self._steered(attributes)
+            self.generate(prompts, seed=run_seed(), params=params)
+            return trial.figures.metrics()["kl"]
+
+        found = find_strength(divergence, self.choice.pplm.target_kl)
+        logger.info("model.pplm.stepsize=%.4g: about %g nats a token", found, self.choice.pplm.target_kl)
+        return found
+
+    def _rank(self, attributes: Attributes) -> Rank:
+        if self.best_of.rank == "attribute":
+            if not self.given:
+                raise UserError("model.best_of ranks by attribute: give attributes, or the name of a reward as rank")
+            return lambda rollouts: attribute_scores(attributes, self.lm, self.tokenizer, rollouts)
+        reward = self.task.reward_functions([self.best_of.rank])[self.best_of.rank]
+        if not isinstance(reward, Reward):
+            raise UserError(f"model.best_of.rank={self.best_of.rank}: a reward that waits for others cannot rank")
+        return reward
+
+    def _by_label(self, most: int) -> tuple[Mapping[int, Sequence[str]], Sequence[str]]:
+        """Training texts of each label, and the labels' names."""
+        found: dict[int, list[str]] = {}
+        for row in self.task.view("labelled", "train"):
+            if len(texts := found.setdefault(row.label, [])) < most:
+                texts.append(row.text)
+        return found, self.task.label_names
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[Rollout]:
+        """Complete every prompt of the batch."""
+        return self.generate(batch, self.samples, seed=run_seed())
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Complete every prompt of the batch, to be measured at the end."""
+        self._written += self.predict_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log what the task says of the texts, what steering did and cost, and what the judge thinks."""
+        assert self.steered is not None
+        parts = gather_objects(self._trainer, (self._written, self.steered.figures))
+        rollouts = [rollout for written, _ in parts for rollout in written]
+        found = self.task.text_metrics(rollouts)
+        found |= {f"steering/{name}": value for name, value in total([part for _, part in parts]).metrics().items()}
+        if self.choice.method == "pplm":
+            found["steering/stepsize"] = self.choice.pplm.step
+        if self.judge is not None:
+            lm, tokenizer = read_policy(self.judge)
+            nll, tokens = judge_nll(lm.to(self.device).eval(), tokenizer, rollouts)
+            found["judge_perplexity"] = float(torch.tensor(nll / max(tokens, 1)).exp())
+        self.log_dict({f"test/{name}": float(value) for name, value in found.items()}, rank_zero_only=False)
+
+
+def total(parts: Sequence[Figures]) -> Figures:
+    """Figures of several processes as one."""
+    return Figures(**{item.name: sum(getattr(part, item.name) for part in parts) for item in fields(Figures)})

@@ -1,0 +1,83 @@
+"""Bags of words as tokens: what is one token, what is not, and what is said of it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_narrative.errors import UserError
+from lit_narrative.lm.bags import BagsOfRows, encode_bag, find_words, stack_bags
+from lit_narrative.lm.columns import labels_of
+from lit_narrative.lm.pplm import bag_mass
+from lit_narrative.lm.tokens import TrainedTokenizer, train_tokenizer
+from tests.helpers import tokenizer
+
+WORDS = train_tokenizer(["The sea and the salt sea", "a Sea of salt, SALT"], TrainedTokenizer(kind="words"))
+
+
+def test_a_word_is_its_token_behind_a_space() -> None:
+    bag = encode_bag("sea", ["sea", "salt", "sea"], WORDS)
+    assert WORDS.convert_ids_to_tokens(list(bag.ids)) == [" sea", " salt", " sea"]
+    assert bag.dropped == ()
+
+
+def test_other_cases_where_they_are_tokens() -> None:
+    bag = encode_bag("sea", {"sea": 2.0, "salt": 1.0}, WORDS, cases=True)
+    assert bag.words == ("sea", "Sea", "salt", "SALT")
+    assert bag.weights == (2.0, 2.0, 1.0, 1.0)
+
+
+def test_a_word_given_twice_counts_twice() -> None:
+    once, twice = (encode_bag("sea", ["sea", *more], WORDS) for more in ([], ["sea"]))
+    probabilities = torch.full((1, len(WORDS)), 1 / len(WORDS))
+    masses = [bag_mass(probabilities, stack_bags([[bag]], [1.0], torch.device("cpu"))) for bag in (once, twice)]
+    assert masses[1] == 2 * masses[0]
+
+
+def test_unknown_words_are_dropped_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    bag = encode_bag("sea", ["sea", "gull"], WORDS)
+    assert (bag.words, bag.dropped) == (("sea",), ("gull",))
+    assert "left out 1 of 2 words (gull)" in caplog.text
+
+
+def test_a_word_of_several_tokens_may_stand_for_its_first() -> None:
+    word = "lantern-keeper"
+    ids = tokenizer()(" " + word)["input_ids"]
+    assert len(ids) > 1
+    assert encode_bag("b", [word], tokenizer(), policy="first_token").ids == (ids[0],)
+
+
+def test_no_usable_word_is_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(UserError, match=r"bag 'b': none of its 2 words .*first_token"):
+        encode_bag("b", ["gull", "cormorant"], WORDS)
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan")])
+def test_weights_are_above_0(weight: float) -> None:
+    with pytest.raises(UserError, match="weight of 'sea'"):
+        encode_bag("b", {"sea": weight}, WORDS)
+
+
+def test_words_by_name_by_file_and_as_given(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("sea\nsalt 2\n")
+    assert "tide" in find_words("ocean")
+    assert find_words(str(tmp_path / "mine.txt")) == {"sea": 1.0, "salt": 2.0}
+    assert find_words(["a"]) == ["a"]
+    with pytest.raises(UserError, match="did you mean 'ocean'"):
+        find_words("ocaen")
+
+
+def test_a_column_that_prompts_lack_is_named() -> None:
+    bags = BagsOfRows(["bags"], [1.0], lambda name, words: encode_bag(name, words, WORDS))
+    with pytest.raises(UserError, match=r"no column 'bags'.*did you mean 'bag'"):
+        bags([{"bag": ["sea"]}], torch.device("cpu"))
+    assert bags([{"bags": ["sea", "salt"]}], torch.device("cpu")).ids.shape == (1, 1, 2)  # type: ignore[union-attr]
+
+
+def test_labels_by_number_name_and_column() -> None:
+    rows, classes, cpu = [{"topic": "y"}, {"topic": 0}], ("x", "y"), torch.device("cpu")
+    assert labels_of(rows, 1, classes, cpu).tolist() == [1, 1]
+    assert labels_of(rows, "x", classes, cpu).tolist() == [0, 0]
+    assert labels_of(rows, "topic", classes, cpu).tolist() == [1, 0]
+    with pytest.raises(UserError, match="no class '2'"):
+        labels_of(rows, 2, classes, cpu)

@@ -1,0 +1,304 @@
+"""SteeringModule: a head trained, kept and checked; steered prompts written and measured."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_narrative.datamodules.base import Split
+from lit_narrative.datamodules.storyworld import StoryworldData
+from lit_narrative.errors import UserError
+from lit_narrative.lm.attribute_head import load_head
+from lit_narrative.lm.pplm_settings import PPLMSettings
+from lit_narrative.lm.sampler import LoopSampler, SamplingParams
+from lit_narrative.lm.states import mean_states
+from lit_narrative.lm.steering_settings import ActivationSettings, Attribute, BestOfSettings, ExpertSettings
+from lit_narrative.lm.tokens import TrainedTokenizer
+from lit_narrative.modules.sft import SFTModule
+from lit_narrative.modules.steering import SteeringModule
+from lit_narrative.rl.rollout import Rollout
+from lit_narrative.views import Labelled, Prompt
+from tests.helpers import TEXTS, TinyTask, sizes, tokenizer, tokenizer_folder, trainer
+
+STEP = PPLMSettings(stepsize=0.2)
+SHORT = SamplingParams(6)
+
+
+class LabelledTask(TinyTask):
+    """Texts by the word in them; every prompt asks for one of the three."""
+
+    names: tuple[str, ...] = ("lantern", "salt", "tide")
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return self.names
+
+    def labelled(self, split: Split) -> list[Labelled]:
+        own = {"train": (0, 1), "val": (2,), "test": (3,)}[split]
+        rows = [(text, place % 3) for place, text in enumerate(TEXTS) if place // 3 % 4 in own]
+        return [Labelled(text, (1, 2, 0)[name]) for text, name in rows]
+
+    def prompts(self, split: Split) -> list[Prompt]:
+        rows = super().prompts(split)
+        return [
+            Prompt(row.text, {**row.columns, "topic": self.names[n % 3], "bag": ["a", "e"]})
+            for n, row in enumerate(rows)
+        ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tokenizer and two checkpoints of models of the same sizes, trained a little."""
+    where = tmp_path_factory.mktemp("models")
+    for seed in (0, 1):
+        module = SFTModule(sizes(seed=seed), tokenizer_folder(where))
+        run = trainer(where, max_steps=20)
+        run.fit(module, datamodule=TinyTask())
+        run.save_checkpoint(where / f"lm{seed}.ckpt")
+    return where
+
+
+@pytest.fixture(scope="module")
+def head(folder: Path) -> Path:
+    """A trained head."""
+    module = SteeringModule(model=str(folder / "lm0.ckpt"), lr=0.1)
+    run = trainer(folder, max_epochs=80, limit_val_batches=1.0)
+    run.fit(module, datamodule=LabelledTask(batch_size=30))
+    assert run.callback_metrics["val/accuracy"] > 0.8
+    run.save_checkpoint(folder / "head.ckpt")
+    return folder / "head.ckpt"
+
+
+def steering(folder: Path, bag: Any = ("a", "e", "o"), **settings: Any) -> SteeringModule:
+    given = {
+        "attributes": [Attribute(bag=list(bag), policy="first_token")] if bag else [],
+        "pplm": STEP,
+        "sampling": SHORT,
+    }
+    return SteeringModule(**{"model": str(folder / "lm0.ckpt"), **given, **settings})
+
+
+def predict(module: SteeringModule, folder: Path, task: TinyTask | None = None) -> list[Rollout]:
+    batches = trainer(folder).predict(module, datamodule=task or LabelledTask())
+    assert batches is not None
+    return [rollout for batch in batches for rollout in batch]
+
+
+def ids(rollouts: list[Rollout]) -> list[list[int]]:
+    return [rollout.completion_ids.tolist() for rollout in rollouts]
+
+
+# --- the head ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_head_learns_and_the_model_does_not(folder: Path) -> None:
+    module = SteeringModule(model=str(folder / "lm0.ckpt"), lr=0.1)
+    run = trainer(folder, max_epochs=80, limit_val_batches=1.0)
+    task = LabelledTask(batch_size=30)
+    run.fit(module, datamodule=task)
+    figures = {name: float(value) for name, value in run.callback_metrics.items()}
+    assert figures["val/accuracy"] > 0.8
+    assert figures["val/f1"] > 0.8
+    assert 0 <= figures["val/calibration_error"] <= 1
+    plain = SFTModule(str(folder / "lm0.ckpt")).source.build()[0]
+    for (name, weight), (_, before) in zip(module.lm.named_parameters(), plain.named_parameters(), strict=True):
+        assert torch.equal(weight, before), name
+
+
+def test_each_text_is_read_once(folder: Path) -> None:
+    module = SteeringModule(model=str(folder / "lm0.ckpt"))
+    calls: list[int] = []
+
+    class Counting(Callback):
+        def on_fit_start(self, run: Trainer, module: LightningModule) -> None:
+            module.lm.get_decoder().register_forward_hook(lambda *args: calls.append(1))  # type: ignore[operator,union-attr]
+
+    trainer(folder, Counting(), max_epochs=3).fit(module, datamodule=LabelledTask(batch_size=60))
+    assert len(calls) == 2  # 60 texts, 32 at a time, and never again
+
+
+def test_a_checkpoint_says_for_which_model_its_head_is(head: Path, folder: Path) -> None:
+    again = SteeringModule.load_from_checkpoint(head, map_location="cpu")
+    assert again.card is not None
+    assert again.card.classes == ("lantern", "salt", "tide")
+    found, held_out = load_head(head, again.lm), LabelledTask().labelled("test")
+    states = mean_states(again.lm.eval(), tokenizer(), [row.text for row in held_out])
+    right = (again.head(states).argmax(1) == torch.tensor([row.label for row in held_out])).float()
+    assert right.mean() > 0.8
+    assert torch.equal(found.weight, again.head.weight)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"), [("lm1.ckpt", "other weights"), (sizes(hidden_size=32), "width 32"), (sizes("gpt2"), "gpt2")]
+)
+def test_a_head_of_another_model_is_refused(model: Any, message: str, head: Path, folder: Path) -> None:
+    source = (
+        {"model": str(folder / model)}
+        if isinstance(model, str)
+        else {"model": model, "tokenizer": tokenizer_folder(folder)}
+    )
+    module = steering(folder, None, attributes=[Attribute(head=str(head), label="tide")], **source)
+    with pytest.raises(UserError, match=message):
+        predict(module, folder)
+
+
+def test_a_head_may_serve_a_model_that_was_trained_further(head: Path, folder: Path) -> None:
+    attribute = Attribute(head=str(head), label="tide", tuned=True)
+    assert predict(steering(folder, None, attributes=[attribute], model=str(folder / "lm1.ckpt")), folder)
+
+
+def test_a_checkpoint_without_a_head_is_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match="holds no attribute head"):
+        predict(steering(folder, None, attributes=[Attribute(head=str(folder / "lm0.ckpt"))]), folder)
+
+
+def test_a_label_beyond_the_classes_is_refused(folder: Path) -> None:
+    module = SteeringModule(model=str(folder / "lm0.ckpt"), classes=["lantern", "salt"])
+    with pytest.raises(UserError, match=r"label 2; classes are 0 to 1 \(lantern, salt\)"):
+        trainer(folder, max_epochs=1).fit(module, datamodule=LabelledTask())
+
+
+def test_adapters_are_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.lora"):
+        steering(folder, lora={"r": 2})
+
+
+# --- steering ---------------------------------------------------------------------------------------------------------
+
+
+def test_predict_writes_what_the_plain_model_would_not(folder: Path) -> None:
+    steered, plain = predict(steering(folder), folder), predict(steering(folder, method="none"), folder)
+    assert ids(steered) != ids(plain)
+    module = SFTModule(str(folder / "lm0.ckpt"), sampling=SHORT)
+    assert ids(plain) == ids(
+        [r for batch in trainer(folder).predict(module, datamodule=LabelledTask()) or [] for r in batch]
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "bias", "bias": 3.0},
+        {"method": "activation", "activation": ActivationSettings(label="topic", coefficient=4.0)},
+        {"method": "experts"},
+        {"method": "pplm", "heads": True},
+        {"method": "pplm", "attributes": [Attribute(column="bag", policy="first_token")]},
+        {"method": "pplm", "best_of": BestOfSettings(3)},
+        {"method": "none", "best_of": BestOfSettings(3, rank="low", min_distinct=0.1)},
+    ],
+)
+def test_test_measures_every_method(settings: dict[str, Any], folder: Path, head: Path) -> None:
+    given = {**settings}
+    if given.pop("heads", False):
+        given["attributes"] = [
+            Attribute(head=str(head), label="topic"),
+            Attribute(bag=["a"], policy="first_token", weight=0.5),
+        ]
+    if given["method"] == "experts":
+        given["experts"] = ExpertSettings(str(folder / "lm1.ckpt"), alpha=1.0)
+    module, run = steering(folder, samples=2, judge=str(folder / "lm1.ckpt"), **given), trainer(folder)
+    run.test(module, datamodule=LabelledTask(), verbose=False)
+    found = {name: float(value) for name, value in run.callback_metrics.items()}
+    assert found["test/judge_perplexity"] > 1
+    assert {"test/unique", "test/lower", "test/steering/kl", "test/steering/mass_steered"} <= found.keys()
+    assert (found["test/steering/kl"] > 1e-4) == (given["method"] != "none")
+    assert len(module._written) == 8 * 2
+
+
+def test_the_plain_arm_differs_from_none_of_the_sampler(folder: Path) -> None:
+    module = steering(folder, None, method="none", model=sizes(), tokenizer=tokenizer_folder(folder))
+    rollouts = predict(module, folder)
+    module.sampler = LoopSampler()
+    prompts = LabelledTask().prompts("test")
+    assert ids(module.generate(prompts)) == ids(rollouts)
+
+
+def test_best_of_keeps_texts_with_more_of_the_bag(folder: Path) -> None:
+    bag = [" a", " e", " t"]
+    attributes = [Attribute(bag=bag, policy="first_token")]
+    some, most = (steering(folder, method="none", attributes=attributes, best_of=BestOfSettings(n)) for n in (1, 6))
+    counts = []
+    for module in (some, most):
+        rollouts, tokens = predict(module, folder), [tokenizer()(word)["input_ids"][0] for word in bag]
+        counts.append(sum(int(torch.isin(r.completion_ids, torch.tensor(tokens)).sum()) for r in rollouts))
+    assert counts[1] > counts[0]
+
+
+def test_auto_finds_a_step_before_anything_is_written(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    module = steering(folder, pplm=PPLMSettings(target_kl=0.002))
+    run = trainer(folder)
+    with caplog.at_level(logging.INFO):
+        run.test(module, datamodule=LabelledTask(), verbose=False)
+    assert run.callback_metrics["test/steering/stepsize"] == pytest.approx(module.choice.pplm.step)
+    assert 0.0005 < run.callback_metrics["test/steering/kl"] < 0.008
+    assert "model.pplm.stepsize=" in caplog.text
+
+
+def test_settings_come_back_from_a_checkpoint(head: Path) -> None:
+    again = SteeringModule.load_from_checkpoint(head, map_location="cpu")
+    assert isinstance(again.choice.pplm, PPLMSettings)
+    module = SteeringModule.load_from_checkpoint(
+        head, map_location="cpu", attributes=[{"bag": ["a"], "policy": "first_token"}], pplm={"stepsize": 0.1}
+    )
+    assert module.given == [Attribute(bag=["a"], policy="first_token")]
+    assert module.choice.pplm.step == 0.1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"attributes": []}, "nothing to steer to"),
+        ({"method": "bias", "attributes": []}, "nothing to steer to"),
+        ({"method": "experts"}, r"model\.experts\.expert"),
+        ({"attributes": [Attribute(column="bags")]}, "no column 'bags'"),
+        ({"attributes": [Attribute(bag=["Zürich"])]}, "none of its 1 words"),
+        ({"method": "none", "attributes": [], "best_of": BestOfSettings(2)}, "give attributes"),
+        ({"method": "activation", "activation": ActivationSettings(layer=9)}, "not 9"),
+    ],
+)
+def test_what_cannot_work_fails_before_the_first_token(settings: dict[str, Any], message: str, folder: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        predict(steering(folder, **settings), folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "exactly one of bag, column and head; this one has none"),
+        ({"bag": "ocean", "head": "x.ckpt"}, "this one has bag and head"),
+        ({"bag": "ocean", "weight": 0.0}, "weight"),
+    ],
+)
+def test_attributes_are_checked(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Attribute(**settings)
+
+
+def test_experts_of_another_vocabulary_are_refused(folder: Path) -> None:
+    module = SFTModule(sizes(), TrainedTokenizer(vocab_size=270))
+    run = Trainer(
+        accelerator="cpu", max_steps=1, default_root_dir=folder / "other", logger=False, enable_progress_bar=False
+    )
+    run.fit(module, datamodule=TinyTask())
+    run.save_checkpoint(folder / "other.ckpt")
+    with pytest.raises(UserError, match="other tokens"):
+        predict(steering(folder, method="experts", experts=ExpertSettings(str(folder / "other.ckpt"))), folder)
+
+
+def test_a_storyworld_can_be_steered_too(tmp_path: Path) -> None:
+    task = StoryworldData(train_size=32, val_size=8, test_size=4, eval_batch_size=4)
+    tokens = TrainedTokenizer(vocab_size=400, sample=32)
+    sampling = SamplingParams(12)
+    module = SteeringModule(
+        model=sizes(positions=1024),
+        tokenizer=tokens,
+        attributes=[Attribute(bag=["sea", "salt"], policy="first_token")],
+        pplm=STEP,
+        sampling=sampling,
+    )
+    run = trainer(tmp_path)
+    run.test(module, datamodule=task, verbose=False)
+    assert run.callback_metrics["test/steering/mass_steered"] > run.callback_metrics["test/steering/mass_plain"]
