@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,6 @@ from transformers import PreTrainedTokenizerBase
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.files import inside, write_bytes
 from lit_narrative.lm.tokens import TrainedTokenizer, train_tokenizer
-from lit_narrative.seeds import run_seed
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -25,22 +24,20 @@ PROBE = ("The salt road runs along the sea at night.", "A lantern!")
 
 @dataclass
 class StaticEncoder:
-    """An encoder that needs no download: the mean of seeded random vectors of a text's tokens.
+    """An encoder that needs no download: the mean of a text's token vectors, learned from the task's own texts.
 
-    A random projection of the bag of tokens. It knows which words a text has, and how often, but neither their order
-    nor which mean the same.
+    Latent semantic analysis (Deerwester et al. 1990): tokens that come in the same texts get like vectors, by a
+    truncated SVD of the table of texts and tokens (tf-idf). It does not see the order of words.
 
     Args:
-        width: length of the vectors.
+        width: length of the vectors; at most as many as tokens, or texts.
         vocab_size: tokens of the byte-level BPE that is trained on the texts, split at words; at least 258.
-        sample: texts to train it on.
-        seed: of the vectors; default: the run's seed.
+        sample: texts to learn from.
     """
 
-    width: int = 256
+    width: int = 64
     vocab_size: int = 4096
     sample: int = 3000
-    seed: int | None = None
 
     def __post_init__(self) -> None:
         check_least("model.encoder.width", self.width, 1)
@@ -48,15 +45,21 @@ class StaticEncoder:
         check_least("model.encoder.sample", self.sample, 1)
 
 
-def build_encoder(spec: StaticEncoder, texts: Iterable[str]) -> "SentenceTransformer":
+def build_encoder(spec: StaticEncoder, texts: Sequence[str]) -> "SentenceTransformer":
     """The built-in encoder of some texts; the same texts in the same order give the same encoder."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
 
+    texts = texts[: spec.sample]
     tokenizer = train_tokenizer(texts, TrainedTokenizer(spec.vocab_size, spec.sample, split_words=True))
-    random = torch.Generator().manual_seed(run_seed() if spec.seed is None else spec.seed)
-    vectors = torch.randn(len(tokenizer), spec.width, generator=random)
-    return SentenceTransformer(modules=[StaticEmbedding(tokenizer, vectors)], device="cpu")
+    table = TfidfVectorizer(
+        analyzer=tokenizer.tokenize, vocabulary=tokenizer.get_vocab(), sublinear_tf=True, lowercase=False
+    )
+    svd = TruncatedSVD(min(spec.width, len(tokenizer)), random_state=0).fit(table.fit_transform(texts))
+    vectors = torch.from_numpy(svd.components_ * table.idf_).T.float()
+    return SentenceTransformer(modules=[StaticEmbedding(tokenizer, vectors.contiguous())], device="cpu")
 
 
 def load_encoder(name: str) -> "SentenceTransformer":
@@ -73,7 +76,7 @@ def load_encoder(name: str) -> "SentenceTransformer":
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
             f"model.encoder: no sentence-transformers model at '{name}' ({reason}); give a folder that is here, "
-            "download the model while there is a network, or use the built-in `encoder: {width: 256}`, which needs none"
+            "download the model while there is a network, or use the built-in `encoder: {width: 64}`, which needs none"
         ) from error
     tokenizer = encoder.tokenizer
     if isinstance(tokenizer, PreTrainedTokenizerBase) and tokenizer.pad_token is None:

@@ -68,7 +68,8 @@ class RewardHead(nn.Module):
     def distance(self, vectors: Tensor) -> Tensor:
         """How far (n, d) vectors are from the training set: (n,) root mean squares of standardised components.
 
-        This is the Mahalanobis distance for a diagonal covariance, over the square root of d: about 1 in training.
+        This is the Mahalanobis distance for a diagonal covariance, over the square root of d: the mean of its squares
+        over the training set is 1.
         """
         return self.standard(vectors).square().mean(-1).sqrt()
 

@@ -25,7 +25,7 @@ from lit_narrative.lm.reward_head import RewardHead, check_head
 from lit_narrative.modules.narrative import NarrativeModule
 from lit_narrative.modules.reward_metrics import preference_metrics, rating_metrics
 from lit_narrative.modules.reward_storage import restore_encoder, save_reward, store_encoder
-from lit_narrative.modules.scored_batch import ScoredBatch, all_texts
+from lit_narrative.modules.scored_batch import ScoredBatch, all_texts, check_rows
 from lit_narrative.modules.settings import as_settings, plain
 from lit_narrative.views import Scored
 
@@ -99,11 +99,12 @@ class RewardModule(NarrativeModule):
         """Build encoder and head to learn, unless they are there or a checkpoint will bring them.
 
         Raises:
-            UserError: there is no such encoder.
+            UserError: there is no such encoder, or there are no rows to learn from.
         """
         if stage == "fit" and not self.ready and not self.trainer.ckpt_path:
-            source, texts = self.source, all_texts(self.task.view(self.view, "train"))
-            self.adopt(load_encoder(source) if isinstance(source, str) else build_encoder(source, texts))
+            source, rows = self.source, self.task.view(self.view, "train")
+            check_rows(rows)
+            self.adopt(load_encoder(source) if isinstance(source, str) else build_encoder(source, all_texts(rows)))
 
     def adopt(self, encoder: "SentenceTransformer") -> None:
         """Take an encoder, with a new head for it."""
@@ -151,11 +152,7 @@ class RewardModule(NarrativeModule):
         """
         if self.trainer.state.fn != TrainerFn.FITTING:
             self.check_trained()
-        if not len(rows):
-            raise UserError("the view 'scored' has no rows; check the sizes and paths under `data`")
-        for number, row in enumerate(rows):
-            if row.other is None and not math.isfinite(row.score):
-                raise UserError(f"row {number} of the view 'scored' is rated {row.score}: a rating must be a number")
+        check_rows(rows)
         if not self.finetune_encoder:
             if self._remembered is None:
                 folder = self.cache if isinstance(self.source, str) else None

@@ -1,11 +1,13 @@
 """A batch of rated texts and preferences, still as texts."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lit_narrative.errors import UserError
 from lit_narrative.views import Scored
 
 
@@ -33,6 +35,19 @@ class ScoredBatch(NamedTuple):
             torch.tensor([row.other is not None for row in rows]),
             torch.tensor([row.score for row in rows], dtype=torch.float32),
         )
+
+
+def check_rows(rows: Sequence[Scored]) -> None:
+    """See that there is something to learn from, or to measure by.
+
+    Raises:
+        UserError: there are no rows, or a rating is no number.
+    """
+    if not len(rows):
+        raise UserError("the view 'scored' has no rows; check the sizes and paths under `data`")
+    for number, row in enumerate(rows):
+        if row.other is None and not math.isfinite(row.score):
+            raise UserError(f"row {number} of the view 'scored' is rated {row.score}: a rating must be a number")
 
 
 def all_texts(rows: Iterable[Scored]) -> list[str]:

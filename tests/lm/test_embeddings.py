@@ -3,6 +3,7 @@
 import multiprocessing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
@@ -20,8 +21,9 @@ from lit_narrative.lm.embeddings import (
 )
 from tests.helpers import TEXTS, tiny_lm, tokenizer
 
-SPEC = StaticEncoder(width=8, vocab_size=300, seed=3)
-SENTENCES = ["the salt road", "", "a tide, a lantern", "the salt road"]
+SPEC = StaticEncoder(width=4, vocab_size=300)
+OTHER = StaticEncoder(width=3, vocab_size=300)
+SENTENCES = ["the salt road", "", "a tide, a lantern", "the salt road", "a road", "the lantern", "salt", "a tide"]
 
 
 def built() -> SentenceTransformer:
@@ -30,14 +32,23 @@ def built() -> SentenceTransformer:
 
 def test_the_built_in_encoder_needs_nothing_and_is_the_same_each_time() -> None:
     first, second = encode(built(), SENTENCES), encode(built(), SENTENCES)
-    assert first.shape == (4, 8)
+    assert first.shape == (8, 4)
     assert torch.equal(first, second)
-    assert not torch.equal(first, encode(build_encoder(StaticEncoder(8, 300, seed=4), SENTENCES), SENTENCES))
-    assert torch.equal(first[1], torch.zeros(8))
+    assert torch.equal(first[1], torch.zeros(4))
+
+
+def test_words_of_the_same_texts_have_like_vectors() -> None:
+    rng = np.random.default_rng(0)
+    topics = [["wave", "tide", "gull", "salt"], ["oak", "moss", "fern", "root"]]
+    texts = [" ".join(rng.choice(topics[n % 2], 6)) for n in range(200)]
+    encoder = build_encoder(StaticEncoder(width=2, vocab_size=400), texts)
+    wave, tide, oak = torch.nn.functional.normalize(encode(encoder, [" wave", " tide", " oak"]), dim=1)
+    assert wave @ tide > 0.9
+    assert abs(float(wave @ oak)) < 0.3
 
 
 def test_no_texts_have_no_vectors() -> None:
-    assert encode(built(), []).shape == (0, 8)
+    assert encode(built(), []).shape == (0, 4)
 
 
 def test_vectors_with_a_graph_are_the_same_and_reach_the_weights() -> None:
@@ -81,7 +92,7 @@ def test_a_language_model_gives_the_mean_of_its_states(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["sentence-transformers/no-such-model", "all-mpnet-base-v2", "/no/such/folder", "."])
 def test_an_encoder_that_is_not_there(name: str) -> None:
-    with pytest.raises(UserError, match=r"no sentence-transformers model at .* built-in `encoder: \{width: 256\}`"):
+    with pytest.raises(UserError, match=r"no sentence-transformers model at .* built-in `encoder: \{width: 64\}`"):
         load_encoder(name)
 
 
@@ -105,13 +116,13 @@ def test_vectors_are_remembered_on_disk(tmp_path: Path) -> None:
         encoder[0].embedding.weight.zero_()  # type: ignore[operator, union-attr]
     assert torch.equal(memory(SENTENCES), expected)  # read, not encoded again
     assert files(tmp_path) == [first]
-    assert torch.equal(memory(["new"]), torch.zeros(1, 8))  # encoded now, by weights of zero
+    assert torch.equal(memory(["new"]), torch.zeros(1, 4))  # encoded now, by weights of zero
     assert len(files(tmp_path)) == 2
 
 
 def test_another_encoder_has_a_memory_of_its_own(tmp_path: Path) -> None:
     RememberedVectors(built(), tmp_path)(SENTENCES)
-    other = build_encoder(StaticEncoder(8, 300, seed=4), SENTENCES)
+    other = build_encoder(OTHER, SENTENCES)
     assert torch.equal(RememberedVectors(other, tmp_path)(SENTENCES), encode(other, SENTENCES))
 
 

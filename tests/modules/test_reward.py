@@ -80,7 +80,7 @@ def test_texts_far_from_training_are_far(learned: tuple[RewardModule, dict[str, 
     module, _, _ = learned
     near, far = texts(20, 4), ["wave " * 30, "zzz qqq %%%", ""]
     distances = torch.tensor(module.score_and_distance([*near, *far])[1])
-    assert distances[:20].mean() == pytest.approx(1.0, abs=0.15)
+    assert distances[:20].square().mean() == pytest.approx(1.0, abs=0.5)
     assert distances[20:22].min() > distances[:20].max()
 
 
@@ -113,7 +113,7 @@ def test_test_by_checkpoint(learned: tuple[RewardModule, dict[str, float], Path]
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A sentence-transformers folder."""
-    build_encoder(StaticEncoder(24, 400, seed=1), texts(100, 0)).save_pretrained(str(tmp_path / "encoder"))
+    build_encoder(StaticEncoder(24, 400), texts(100, 0)).save_pretrained(str(tmp_path / "encoder"))
     return tmp_path / "encoder"
 
 
@@ -135,7 +135,7 @@ def test_a_big_encoder_is_named_and_known_again(folder: Path, tmp_path: Path, mo
     assert path.stat().st_size < folder.joinpath("model.safetensors").stat().st_size
     monkeypatch.chdir("/")
     assert RewardModule.load_from_checkpoint(path).score(["wave"]) == pytest.approx(module.score(["wave"]))
-    build_encoder(StaticEncoder(24, 400, seed=2), texts(100, 0)).save_pretrained(str(folder))
+    build_encoder(StaticEncoder(24, 400), texts(100, 1)).save_pretrained(str(folder))
     with pytest.raises(UserError, match="gives other vectors"):
         RewardModule.load_from_checkpoint(path)
     for file in sorted(folder.iterdir()):
