@@ -26,3 +26,19 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.runs.jobs import warm_start
 
     return warm_start(tmp_path_factory.mktemp("sft"))
+
+
+@pytest.fixture(scope="session")
+def circuits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of circuit analyses; of a model whose mechanism is known."""
+    from tests.circuits.make_results import make_results
+
+    return make_results(tmp_path_factory.mktemp("planted") / "circuits")
+
+
+@pytest.fixture(scope="session")
+def noisy_circuits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same analyses of the same model with other noise."""
+    from tests.circuits.make_results import make_results
+
+    return make_results(tmp_path_factory.mktemp("noisy") / "circuits", 0.05, checkpoint="runs/rl/last.ckpt")

@@ -68,7 +68,9 @@ def to_png(figure: "Figure") -> bytes:
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png")
     colors = (
-        Image.open(drawn).convert("RGB").quantize(COLORS_OF_A_FILE, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        Image.open(drawn)
+        .convert("RGB")
+        .quantize(COLORS_OF_A_FILE, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
     )
     colors.save(small, "png", optimize=True)
     return small.getvalue()

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from lit_narrative.circuits.importance import MARGIN
-from lit_narrative.circuits.patches import HEADS, Patch
+from lit_narrative.circuits.patches import HEADS
 from lit_narrative.circuits.probe_scores import ProbeRow
 from lit_narrative.circuits.results import CircuitResults
 from lit_narrative.report.wording import number, signed
@@ -52,7 +52,10 @@ def say_patching(results: CircuitResults) -> Iterator[str]:
         best = []
         for site in dict.fromkeys(patch.site for patch in found.patches):
             best += [patch for patch in found.top(1, "denoise", site) if patch.recovery is not None]
-        named = "; ".join(f"{_patch(patch)} {number(patch.recovery, 2)}" for patch in best)
+        named = "; ".join(
+            f"{name_patch(patch.site, patch.layer, patch.head, patch.place)} {number(patch.recovery, 2)}"
+            for patch in best
+        )
         yield (
             f"{split} ({len(found.clean)} pairs): the answer's mean lead is {number(float(found.clean.mean()), 1)} on "
             f"clean and {number(float(found.corrupt.mean()), 1)} on corrupt prompts. Most recovery of each site"
@@ -60,9 +63,10 @@ def say_patching(results: CircuitResults) -> Iterator[str]:
         )
 
 
-def _patch(patch: Patch) -> str:
-    part = f"{patch.site} {patch.layer}" if patch.head is None else f"{patch.site} of a{patch.layer}.h{patch.head}"
-    return part if patch.site in HEADS and patch.place == "all" else f"{part} at {patch.place}"
+def name_patch(site: str, layer: int, head: int | None, place: str) -> str:
+    """A patch in words: ``resid_pre 0 at answer``, or ``z of a0.h1``."""
+    part = f"{site} {layer}" if head is None else f"{site} of a{layer}.h{head}"
+    return part if site in HEADS and place == "all" else f"{part} at {place}"
 
 
 def say_ablation(results: CircuitResults) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Two folders of circuit analyses as one page: what is different between an old and a new model."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from lit_narrative.errors import UserError
 from lit_narrative.files import write_json, write_text
 from lit_narrative.report.circuits import part
 from lit_narrative.report.circuits_about import ANALYSES
+from lit_narrative.report.circuits_findings import NAMED, name_patch
 from lit_narrative.report.page import fill_page
 from lit_narrative.report.section import Section, render
 from lit_narrative.report.wording import number
@@ -58,24 +59,25 @@ def _summary(common: Comparable, changes: Changes, names: Sequence[str]) -> Sect
     return Section("what", "What is compared", body)
 
 
-def _moved(rows: Sequence[Mapping[str, Any]], words: Sequence[str]) -> str:
-    told = (row for row in rows[:3] if row["change"])
-    return "; ".join(
-        f"{' '.join(str(row[word]) for word in words if row.get(word) is not None)} {number(row['old'], 2)} → "
-        f"{number(row['new'], 2)}"
-        for row in told
-    )
+def _moved(rows: Sequence[Mapping[str, Any]], name: Callable[[Mapping[str, Any]], str]) -> str:
+    told = (row for row in rows[:NAMED] if row["change"])
+    return "; ".join(f"{name(row)} {number(row['old'], 2)} → {number(row['new'], 2)}" for row in told) or "none moved"
 
 
 def _say_probes(changes: Changes) -> Iterator[str]:
     for split, rows in changes["probes"].items():
-        yield f"{split}: scores that moved most: {_moved(rows, ('target', 'site', 'layer', 'place')) or 'none moved'}."
+        named = _moved(rows, lambda row: f"{row['target']} ({row['site']} {row['layer']} at {row['place']})")
+        yield f"{split}: scores that moved most: {named}."
 
 
 def _say_patching(changes: Changes) -> Iterator[str]:
     for split, rows in changes["patching"].items():
-        named = _moved(rows, ("direction", "site", "layer", "head", "place"))
-        yield f"{split}: recoveries that moved most: {named or 'none moved'}."
+        named = _moved(rows, _name_patch)
+        yield f"{split}: recoveries that moved most: {named}."
+
+
+def _name_patch(row: Mapping[str, Any]) -> str:
+    return f"{row['direction']} {name_patch(row['site'], row['layer'], row['head'], row['place'])}"
 
 
 def _say_overlap(what: str, found: Mapping[str, Any]) -> Iterator[str]:

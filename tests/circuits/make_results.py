@@ -1,0 +1,81 @@
+"""A folder as CircuitAnalysis writes it, made by every analysis of the model whose mechanism is known."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lit_narrative.circuits.ablation import ablate
+from lit_narrative.circuits.acdc import PruningSettings, prune
+from lit_narrative.circuits.attention import attend
+from lit_narrative.circuits.attribution import AttributionSettings, attribute_edges, attribute_nodes
+from lit_narrative.circuits.bridge import build_bridge, shape
+from lit_narrative.circuits.criteria import judge
+from lit_narrative.circuits.faithfulness import Circuits, CurveSettings, curve
+from lit_narrative.circuits.lens import direct_attribution, logit_lens
+from lit_narrative.circuits.patching import patch
+from lit_narrative.circuits.patterns import PatternRow, save_patterns
+from lit_narrative.circuits.probes import ProbeSettings, fit_probes, gather
+from lit_narrative.circuits.residual_features import compare_splits
+from lit_narrative.circuits.residual_sae import ResidualSAESettings, residuals, train_sae
+from tests.circuits.planted import planted_contrasts, planted_lm, planted_questions, prompts
+
+HOOK = "blocks.1.hook_resid_pre"
+SPLITS = {"id_test": 1, "other": 2}
+HOSTILE = "<script>alert(1)</script>"
+
+
+def make_results(folder: Path, noise: float = 0.02, **manifest: Any) -> Path:
+    """Analyse the planted model; ``manifest`` replaces entries of the manifest."""
+    bridge, rows = build_bridge(planted_lm(noise)), 24
+    questions = {split: planted_questions(rows, seed) for split, seed in SPLITS.items()}
+    probing = ProbeSettings(sites=("resid_post",), places=("marked", "answer"))
+    letters = {split: {"letter": prompts(rows, seed)[2].numpy()} for split, seed in SPLITS.items()}
+    fit_probes({split: gather(bridge, own, probing) for split, own in questions.items()}, letters, "id_test").save(
+        folder
+    )
+    ablate(bridge, questions, questions["id_test"]).save(folder)
+    for split, seed in SPLITS.items():
+        _of_pairs(bridge, folder / split, seed)
+        attend(bridge, questions[split]).save(folder / split)
+    _features(bridge, folder / "sae" / HOOK, questions)
+    counts = {split: {"examples": rows, "pairs": 4, "pairs_dropped": 0} for split in SPLITS}
+    said = {"model": shape(bridge)._asdict(), "home": "id_test", "splits": counts, "checkpoint": "runs/sft/last.ckpt"}
+    said |= {"settings": {"probes": asdict(probing)}, "figures": {"sae/l0": 2.0}, "errors": {}, "analyses": ["all"]}
+    (folder / "manifest.json").write_text(json.dumps({**said, **manifest}))
+    return folder
+
+
+def _of_pairs(bridge: Any, folder: Path, seed: int) -> None:
+    pairs = planted_contrasts(4, seed)
+    patch(bridge, pairs).save(folder)
+    edges = attribute_edges(bridge, pairs, AttributionSettings(steps=1))
+    edges.save(folder)
+    attribute_nodes(bridge, pairs, AttributionSettings(steps=1)).save(folder)
+    curve(bridge, pairs, edges, CurveSettings((0.1, 0.5), random=1)).save(folder)
+    pruned = prune(bridge, pairs, PruningSettings(threshold=0.2))
+    pruned.save(folder)
+    judge(Circuits(bridge, pairs), pruned.kept, draws=1).save(folder)
+    logit_lens(bridge, pairs.questions("clean")).save(folder)
+    direct_attribution(bridge, pairs.questions("clean")).save(folder)
+
+
+def _features(bridge: Any, folder: Path, questions: Any) -> None:
+    splits = {split: residuals(bridge, own, HOOK) for split, own in questions.items()}
+    sae = train_sae(splits["id_test"].vectors, ResidualSAESettings(HOOK, expansion=1, options={"k": 2}, steps=20))
+    folder.mkdir(parents=True)
+    sae.save_model(folder)
+    compare_splits(sae, splits, "id_test", questions, lambda ids: HOSTILE + " ".join(map(str, ids))).save(folder)
+    rows = [PatternRow("id_test", feature, "card", HOSTILE, 3, 0.5, 0.9) for feature in range(sae.cfg.d_sae)]
+    save_patterns(folder, rows)
+
+
+def png_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image that Pillow can read to its end."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        assert np.asarray(image.convert("RGB")).std() > 1  # not blank
+        return image.size
