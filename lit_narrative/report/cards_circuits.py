@@ -12,6 +12,8 @@ MEANING = {
     "ablation/*/accuracy": "share of the answer's tokens that the whole model gets right",
     "ablation/*/jaccard": "overlap of the most important parts with those of the known rules",
     "attribution/*/cpr": "share of the effect that circuits of the best edges keep, averaged over sizes",
+    "acdc/*/edges": "edges that are left when those that change least are dropped",
+    "acdc/*/faithfulness": "share of the effect that those edges keep, on other pairs",
     "lens/*/logit_diff": "lead of the right answer's logit over its rival at the last layer",
     "sae/explained_variance": "share of the activations' variance that the autoencoder keeps",
     "sae/l0": "features active at once",
