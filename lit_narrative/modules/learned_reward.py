@@ -1,4 +1,4 @@
-"""A reward model as a reward for GRPO, and as a judge of candidates."""
+"""A reward model as a reward: for GRPO, and to choose among samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class LearnedReward:
     """The score that a trained reward model gives a text, on any task.
 
     In a configuration: ``lit_narrative.modules.learned_reward:LearnedReward(checkpoint='runs/…/last.ckpt')``. The
-    callback `RewardMonitor` watches how far the policy goes from what the model was trained on.
+    callback `RewardMonitor` watches how far the policy goes from what the model was trained on. `BestOf` takes it too.
 
     Args:
         checkpoint: what `RewardModule` wrote.
@@ -51,7 +51,7 @@ class LearnedReward:
         return self.rate([self.text(rollout) for rollout in rollouts])
 
     def rate(self, texts: Sequence[str]) -> list[float]:
-        """Scores of texts, in the units of the training scores: what `best_of` asks for."""
+        """Scores of texts, in the units of the training scores."""
         return self.module.score(texts)
 
     def text(self, rollout: Rollout) -> str:

