@@ -63,17 +63,15 @@ def sheet(rows: int, columns: int, height: float, widths: Sequence[float] = ()) 
 
 def to_png(figure: "Figure") -> bytes:
     """The figure as a PNG of a table of colours, a third of the size, without a date or a version in it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png")
-    colors = (
-        Image.open(drawn)
-        .convert("RGB")
-        .quantize(COLORS_OF_A_FILE, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
-    )
-    colors.save(small, "png", optimize=True)
-    return small.getvalue()
+    canvas, target = FigureCanvasAgg(figure), io.BytesIO()
+    canvas.draw()  # once; savefig would draw twice
+    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    colors = drawn.quantize(COLORS_OF_A_FILE, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
+    colors.save(target, "png", optimize=True)
+    return target.getvalue()
 
 
 def heat(

@@ -25,7 +25,8 @@ def draw_probes(probes: Mapping[str, Probes], split: str) -> "Figure":
     targets = list(dict.fromkeys(row.target for own in rows.values() for row in own))
     places = list(dict.fromkeys(_place(row) for own in rows.values() for row in own))
     width = max(len(places), 4)
-    figure, panels = sheet(len(rows), 3, 0.9 + 0.19 * len(targets), (1.4, width, width))
+    labels = 0.08 * max((len(place) for place in places), default=0)
+    figure, panels = sheet(len(rows), 3, 0.6 + labels + 0.19 * max(len(targets), 3), (1.4, width, width))
     for line, (model, own) in zip(panels, rows.items(), strict=True):
         named = [_short(place, len({row.place for row in own}) == 1) for place in places]
         heat(line[0], _grid(own, targets, [""], "majority"), targets, ["majority"], (0, 1))
