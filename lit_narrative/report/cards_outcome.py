@@ -29,9 +29,9 @@ def tone(policy: str) -> str:
 def headline(run: CardsRun) -> Section:
     """Say in a few sentences what was measured and what came of it."""
     tones = {name: tone(name) for name in (BASE, *run.policies)}
-    body = render(
-        "cards_headline.html", sentences=sentences(run), tones=tones, tiles=[_tile(run, name) for name in run.policies]
-    )
+    tiles = [_tile(run, name) for name in run.policies]
+    several = len(run.seeds) > 1
+    body = render("cards_headline.html", sentences=sentences(run), tones=tones, tiles=tiles, several=several)
     return Section("outcome", "What came of it", body)
 
 

@@ -37,13 +37,11 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 def percent(share: float | None, digits: int = 0) -> str:
-    """Write a share in [0, 1] as a percentage: whole, but with a decimal where rounding would claim all or nothing."""
+    """Write a share in [0, 1] as a percentage, with one decimal more where rounding would claim all or nothing."""
     if share is None:
         return NONE
-    if digits:
-        return f"{100 * share:.{digits}f}%"
-    whole = f"{100 * share:.0f}%"
-    return f"{100 * share:.1f}%" if whole in {"0%", "100%"} and share not in {0, 1} else whole
+    text = f"{100 * share:.{digits}f}"
+    return f"{100 * share:.{digits + 1}f}%" if float(text) in {0, 100} and share not in {0, 1} else f"{text}%"
 
 
 def interval(bounds: Sequence[float] | None, digits: int = 3) -> str:

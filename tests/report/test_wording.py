@@ -20,6 +20,7 @@ def test_signed(value: float, text: str) -> None:
 )
 def test_percent_never_claims_all_or_nothing_by_rounding(share: float | None, text: str) -> None:
     assert percent(share) == text
+    assert percent(0.9996, 1) == "99.96%" and percent(0.5, 1) == "50.0%" and percent(1, 1) == "100.0%"
 
 
 def test_interval() -> None:
