@@ -21,7 +21,7 @@ def read_corpus(path: str | Path) -> list[Poem]:
     poems = unique(poem for file in paths for poem in find_poems(strip_gutenberg(read_utf8(file)), file.stem))
     if not poems:
         raise UserError(
-            f"no verse in {path} ({len(paths)} text files read); put poems into plain text, a line of verse a line, "
+            f"no verse in {path} (text files read: {len(paths)}); put poems into plain text, a line of verse a line, "
             "stanzas parted by one blank line and poems by two or by a title in capitals"
         )
     return poems

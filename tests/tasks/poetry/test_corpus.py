@@ -52,7 +52,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     for content, said in (
         (b"\x89PNG\r\n\xff\xfe", r"picture\.txt is no UTF-8 text .*convert it"),
         (b"The quay\0\0\0\n" * 4, r"picture\.txt is a binary file"),
-        (b"", r"no verse in .*1 text files read.*one blank line"),
+        (b"", r"no verse in .*text files read: 1.*one blank line"),
         (b"A line alone.\n", "no verse in"),
     ):
         (tmp_path / "picture.txt").write_bytes(content)
