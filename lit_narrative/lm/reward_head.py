@@ -19,8 +19,11 @@ class RewardHead(nn.Module):
         width: length d of the vectors.
         hidden: widths of the hidden layers; none makes it linear.
         dropout: rate after each hidden layer, in 0..1.
+        limit: how many deviations from the training mean a component may be; what is further away is read as that far.
+            Where training vectors do not vary, nothing is learned, and a text unlike all of them would get any score.
 
     Attributes:
+        settings: those arguments, by name.
         mean: (d,) of the training vectors.
         deviation: (d,) of the training vectors; 1 where they do not vary.
         score_mean: of the training scores; 0 where there are only preferences.
@@ -39,9 +42,13 @@ class RewardHead(nn.Module):
     score_range: Tensor
     steps: Tensor
 
-    def __init__(self, width: int, hidden: Sequence[int] = (256, 128, 64), dropout: float = 0.2) -> None:
+    def __init__(
+        self, width: int, hidden: Sequence[int] = (256, 128, 64), dropout: float = 0.2, limit: float | None = None
+    ) -> None:
         super().__init__()
         check_head(hidden, dropout)
+        self.settings = {"width": width, "hidden": list(hidden), "dropout": dropout, "limit": limit}
+        self.limit = limit
         layers: list[nn.Module] = []
         for before, after in zip([width, *hidden], hidden, strict=False):
             layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
@@ -55,7 +62,10 @@ class RewardHead(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Logits (n,) of vectors (n, d)."""
-        return self.network(self.standard(vectors)).squeeze(-1)
+        standard = self.standard(vectors)
+        if self.limit is not None:
+            standard = standard.clamp(-self.limit, self.limit)
+        return self.network(standard).squeeze(-1)
 
     def standard(self, vectors: Tensor) -> Tensor:
         """Vectors (n, d) with the training set's mean 0 and deviation 1 in each component."""

@@ -32,6 +32,8 @@ from lit_narrative.views import Scored
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+LIMIT = 3.0
+"""Deviations from the mean, of a component of a vector, that a head on a frozen encoder tells apart."""
 RANGE_TEXTS = 1024
 """Training texts, at most, by which the range of scores is told."""
 
@@ -109,7 +111,9 @@ class RewardModule(NarrativeModule):
     def adopt(self, encoder: "SentenceTransformer") -> None:
         """Take an encoder, with a new head for it."""
         self.encoder = encoder.requires_grad_(self.finetune_encoder)
-        self.head = RewardHead(encode(encoder, PROBE).shape[1], self.hidden, self.dropout)
+        # A trained encoder leaves the range that its vectors begin in.
+        limit = None if self.finetune_encoder else LIMIT
+        self.head = RewardHead(encode(encoder, PROBE).shape[1], self.hidden, self.dropout, limit)
         self._remembered = None
         self.train(self.training)
 
@@ -140,7 +144,7 @@ class RewardModule(NarrativeModule):
     def save(self, folder: str | Path) -> Path:
         """Write the encoder as a sentence-transformers folder with the head beside it; see :func:`save_reward`."""
         self.check_trained()
-        return save_reward(self.encoder, self.head, self.hidden, self.dropout, folder)
+        return save_reward(self.encoder, self.head, folder)
 
     # --- rows -------------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,5 @@
 """A reward model's encoder in its checkpoint, and all of the model as a folder for others."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,13 +66,12 @@ def restore_encoder(checkpoint: dict[str, Any]) -> "SentenceTransformer":
     return encoder
 
 
-def save_reward(
-    encoder: "SentenceTransformer", head: RewardHead, hidden: Sequence[int], dropout: float, folder: str | Path
-) -> Path:
+def save_reward(encoder: "SentenceTransformer", head: RewardHead, folder: str | Path) -> Path:
     """Write a folder that ``SentenceTransformer`` reads, with the head beside it.
 
     ``reward_head.safetensors`` holds the head's weights and units, ``reward_head.json`` the arguments of
-    :class:`RewardHead`. The score of a vector is ``score_mean + score_deviation * network((v - mean) / deviation)``.
+    :class:`RewardHead`. The score of a vector is ``score_mean + score_deviation * network(x)``, where x is
+    ``(vector - mean) / deviation``, cut off at ``limit``.
     """
     from safetensors.torch import save_file
 
@@ -81,5 +79,5 @@ def save_reward(
         encoder.save_pretrained(str(scratch), create_model_card=False)
         weights = {name: value.cpu().contiguous() for name, value in head.state_dict().items()}
         save_file(weights, scratch / "reward_head.safetensors")
-        write_json(scratch / "reward_head.json", {"width": len(head.mean), "hidden": list(hidden), "dropout": dropout})
+        write_json(scratch / "reward_head.json", head.settings)
     return Path(folder)

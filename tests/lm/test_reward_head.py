@@ -70,6 +70,15 @@ def test_sizes_out_of_range(settings: dict[str, object]) -> None:
         RewardHead(4, **settings)  # type: ignore[arg-type]
 
 
+def test_what_is_far_away_is_read_as_that_far() -> None:
+    free, held = small(), RewardHead(2, [1], 0.0, limit=3.0).eval()
+    held.load_state_dict(free.state_dict())
+    near, far = torch.tensor([[1.0, -3.0]]), torch.tensor([[50.0, -7.0]])
+    assert held(near) == free(near)
+    assert held(far) == free(torch.tensor([[3.0, -3.0]]))
+    assert held.distance(far) == free.distance(far)
+
+
 def test_without_hidden_layers_it_is_linear() -> None:
     head = RewardHead(3, [])
     assert [type(layer).__name__ for layer in head.network] == ["Linear"]

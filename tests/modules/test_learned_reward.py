@@ -3,6 +3,7 @@
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,6 +43,13 @@ def test_the_prompt_is_judged_if_wanted(checkpoint: str) -> None:
     (alone,) = LearnedReward(checkpoint)([rollout(" oak", "wave tide")])
     (whole,) = LearnedReward(checkpoint, prompt=True)([rollout(" oak", "wave tide")])
     assert [alone, whole] == pytest.approx(LearnedReward(checkpoint).rate([" oak", "wave tide oak"]), abs=1e-5)
+
+
+def test_gibberish_is_not_worth_more_than_texts(checkpoint: str) -> None:
+    reward, rng = LearnedReward(checkpoint), np.random.default_rng(0)
+    gibberish = ["".join(map(chr, rng.integers(33, 127, 40))) for _ in range(20)]
+    assert max(reward.rate([*gibberish, ""])) < max(reward.rate(texts(100, 8)))
+    assert np.mean(reward.strain([rollout(text) for text in gibberish])[0]) > 2
 
 
 def test_it_is_named_in_a_configuration(checkpoint: str) -> None:
@@ -89,11 +97,17 @@ def test_what_is_no_reward_model(checkpoint: str, tmp_path: Path) -> None:
         LearnedReward(str(tmp_path / "untrained.ckpt"))
 
 
-def test_strain_tells_texts_that_are_unlike_the_training_set(checkpoint: str) -> None:
-    reward = LearnedReward(checkpoint)
-    distances, beyond = reward.strain([rollout(text) for text in texts(50, 7)])
-    assert sum(distances) / 50 == pytest.approx(1.0, abs=0.15)
+def test_strain_tells_texts_that_are_unlike_the_training_set(checkpoint: str, tmp_path: Path) -> None:
+    reward, found = LearnedReward(checkpoint), [rollout(text) for text in texts(50, 7)]
+    distances, beyond = reward.strain(found)
+    assert sum(distances) / 50 == pytest.approx(1.0, abs=0.3)
     assert sum(beyond) <= 2
-    distances, beyond = reward.strain([rollout("wave wave wave wave wave wave")])
-    assert distances[0] > 1.5
-    assert beyond == [True]
+    (distance,), _ = reward.strain([rollout("wave wave wave wave wave wave")])
+    assert distance > 1.5
+    content = torch.load(checkpoint, weights_only=True)
+    content["state_dict"]["head.score_range"] = torch.tensor([0.3, 0.5])
+    torch.save(content, tmp_path / "narrow.ckpt")
+    narrow = LearnedReward(str(tmp_path / "narrow.ckpt"))
+    _, beyond = narrow.strain(found)
+    assert beyond == [not 0.3 <= score <= 0.5 for score in narrow(found)]
+    assert set(beyond) == {True, False}
