@@ -21,6 +21,7 @@ from lit_narrative.circuits.probes import ProbeSettings
 from lit_narrative.circuits.residual_sae import ResidualSAESettings
 from lit_narrative.cli import main
 from lit_narrative.datamodules.cards import CardsData
+from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import Lora, ScratchModel
 from lit_narrative.lm.sampler import SamplingParams
@@ -239,7 +240,9 @@ def test_what_the_model_or_the_task_lacks_is_said_before_training(
 
 
 def test_a_task_without_pairs_can_be_ablated_only(tmp_path: Path) -> None:
-    module = SFTModule(sizes(layers=2), tokenizer_folder(tmp_path))
+    module = SFTModule(sizes(layers=2, positions=4096), tokenizer_folder(tmp_path))
+    with pytest.raises(UserError, match="StoryworldData offers no contrast pairs, which patching, attribution"):
+        outcome(tmp_path, module, StoryworldData(test_size=2, val_size=2, state_worlds=1), splits=("test",))
     with pytest.raises(UserError, match="TinyTask offers no contrast pairs"):
         outcome(tmp_path, module, TinyTask(), splits=("test",))
     metrics = outcome(tmp_path, module, TinyTask(), splits=("test",), analyses=("ablation",))

@@ -1,10 +1,12 @@
 """Circuit analysis of models that others made: folders as the hub has them, with tokenizers that split numbers."""
 
 import json
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -19,12 +21,16 @@ from transformers import (
 )
 
 from lit_narrative.circuits.bridge import build_bridge, run
-from lit_narrative.circuits.questions import encode_questions
+from lit_narrative.circuits.importance import Ablation
+from lit_narrative.circuits.questions import ask_all, encode_questions
 from lit_narrative.cli import main
 from lit_narrative.datamodules.cards import CardsData
-from lit_narrative.lm.load import load_lm
+from lit_narrative.lm.checkpoint import read_language_model
+from lit_narrative.lm.load import Lora, load_lm
 from lit_narrative.lm.tokens import load_tokenizer
+from lit_narrative.modules.sft import SFTModule
 from lit_narrative.tasks.cards.game import CardGame
+from tests.helpers import fit
 
 SIZES = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48}
 GROUPED = {**SIZES, "num_key_value_heads": 2, "max_position_embeddings": 256}
@@ -77,6 +83,22 @@ def save_model(kind: str, folder: Path) -> str:
     return str(folder)
 
 
+def settings() -> list[str]:
+    """Hardly any work."""
+    return [
+        f"--trainer.callbacks.settings.{name}.{key}={json.dumps(value)}"
+        for name, own in SMALL.items()
+        for key, value in own.items()
+    ]
+
+
+def analyse(*args: str) -> None:
+    """The shipped configuration on a few rows of one split, into ``run``."""
+    quiet = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
+    few = ("--data.test_size=12", "--trainer.callbacks.splits=[id_test]", "--trainer.callbacks.examples=6")
+    main(["test", "--config", "cards/circuits", "--trainer.default_root_dir=run", *quiet, *few, *args])
+
+
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2", "qwen3"])
 def test_every_analysis_of_a_folder(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -85,19 +107,7 @@ def test_every_analysis_of_a_folder(kind: str, tmp_path: Path, monkeypatch: pyte
     assert tokens[0, 0] == 0 or kind.startswith("qwen")  # those tokenizers begin no text by themselves
     expected, found = lm(tokens).logits, run(build_bridge(lm), tokens)
     assert (found - expected).abs().max() <= 1e-4 * max(1.0, float(expected.abs().max()))
-    main(
-        [
-            *("test", "--config", "cards/circuits", "--model.model", folder),
-            *("--data.test_size=12", "--trainer.default_root_dir=run", "--trainer.accelerator=cpu"),
-            *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
-            *("--trainer.callbacks.splits=[id_test]", "--trainer.callbacks.examples=6"),
-            *(
-                f"--trainer.callbacks.settings.{name}.{key}={json.dumps(value)}"
-                for name, own in SMALL.items()
-                for key, value in own.items()
-            ),
-        ]
-    )
+    analyse("--model.model", folder, *settings())
     said = json.loads(Path("run/circuits/manifest.json").read_text())
     assert said["errors"] == {}
     assert said["splits"]["id_test"]["pairs"] > 0
@@ -113,3 +123,25 @@ def test_every_analysis_of_a_folder(kind: str, tmp_path: Path, monkeypatch: pyte
     everywhere = {"probes.csv", "ablation.csv", "jaccard.json", "id_test/attention.csv"}
     everywhere |= {f"sae/blocks.1.hook_resid_pre/{name}" for name in ("features.csv", "patterns.csv", "effects.csv")}
     assert everywhere | {f"id_test/{name}" for name in of_pairs} <= set(said["files"])
+
+
+def test_adapters_of_a_checkpoint_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is analysed is the model with its adapters, not its base."""
+    monkeypatch.chdir(tmp_path)
+    folder = save_model("llama", tmp_path / "hub")
+    saver = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0)
+    fit(SFTModule(folder, lora=Lora(r=2), lr=0.3), task(), tmp_path, saver, max_steps=2, enable_checkpointing=True)
+    analyse("--model.model=last.ckpt", "--trainer.callbacks.analyses=[ablation]")
+    found = Ablation.load("run/circuits").base("id_test").logprob
+    asked = encode_questions(list(islice(shipped().questions("id_test"), 6)), load_tokenizer(folder))
+    merged, base = (
+        ask_all(build_bridge(lm), asked, 6).means()["logprob"]
+        for lm in (read_language_model("last.ckpt")[0], load_lm(folder))
+    )
+    assert found == pytest.approx(merged, rel=1e-4)
+    assert abs(merged - base) > 0.1
+
+
+def shipped() -> CardsData:
+    """The task of the shipped configuration."""
+    return CardsData(CardGame({"classification": ["sum_above_13"]}, (2, 4), (6, 8)), test_size=12)
