@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lit_narrative.circuits.figures_attention import draw_attention
 from lit_narrative.circuits.figures_canvas import default_style, to_png
 from lit_narrative.circuits.figures_edges import draw_edges, draw_faithfulness, draw_pruned
-from lit_narrative.circuits.figures_features import draw_rates
+from lit_narrative.circuits.figures_features import draw_patterns, draw_rates
 from lit_narrative.circuits.figures_parts import draw_ablation, draw_overlaps, draw_parts
 from lit_narrative.circuits.figures_patching import draw_patching
 from lit_narrative.circuits.figures_probes import draw_lens, draw_probes
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Models = Mapping[str, CircuitResults]
+FEW = 3
+"""Labels from which a kind of patterns gets a figure; yes-or-no ones are in the table only."""
 
 
 class Drawn(NamedTuple):
@@ -146,3 +148,13 @@ def _features(models: Models) -> Iterator[_Sketch]:
     for hook in _shared(models, "features"):
         found, title = _of(models, "features", hook), f"Firing rates of the features of {hook}"
         yield _Sketch("sae", f"features_{hook}", title, lambda found=found: draw_rates(found))  # type: ignore[misc]
+        if len(models) == 1:  # features of two models have no numbers in common
+            yield from _patterns(next(iter(models.values())), hook)
+
+
+def _patterns(results: CircuitResults, hook: str) -> Iterator[_Sketch]:
+    rows = [row for row in results.patterns.get(hook, ()) if row.split == results.manifest.get("home")]
+    for kind in dict.fromkeys(row.kind for row in rows):
+        own, title = [row for row in rows if row.kind == kind], f"Which features tell {kind} apart at home ({hook})"
+        if len({row.label for row in own}) >= FEW:
+            yield _Sketch("sae", f"patterns_{kind}_{hook}", title, lambda own=own: draw_patterns(own))  # type: ignore[misc]

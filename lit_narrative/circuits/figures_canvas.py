@@ -99,14 +99,20 @@ def heat(
     low, high = bounds
     colors = matplotlib.colormaps[SIGNED if low < 0 else PLAIN].with_extremes(bad="#d9d9d9")
     drawn = axes.imshow(np.ma.masked_invalid(values), cmap=colors, vmin=low, vmax=high, aspect="auto")
-    axes.set_xticks(range(len(columns)), columns, rotation=90 if max(map(len, columns), default=0) > 3 else 0)
-    axes.set_yticks(range(len(rows)), rows)
+    long = max(map(len, columns), default=0) > (2 if len(columns) > MANY else 3)
+    axes.set_xticks(range(len(columns)), [_plain(name) for name in columns], rotation=90 if long else 0)
+    axes.set_yticks(range(len(rows)), [_plain(name) for name in rows])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     if written and len(columns) <= MANY:
         _write_cells(axes, values, bounds)
     if label and axes.figure is not None:
         axes.figure.colorbar(drawn, ax=axes, label=label, fraction=0.04, pad=0.02)
+
+
+def _plain(name: str) -> str:
+    """A name that matplotlib does not take for a formula."""
+    return name.replace("$", r"\$")
 
 
 def _write_cells(axes: "Axes", values: np.ndarray, bounds: tuple[float, float]) -> None:

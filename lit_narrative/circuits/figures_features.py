@@ -1,9 +1,12 @@
 """Figures of SAE features: how often each fires at home and on another split."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lit_narrative.circuits.figures_canvas import hide, name_of, sheet
+import numpy as np
+
+from lit_narrative.circuits.figures_canvas import heat, hide, name_of, sheet
+from lit_narrative.circuits.patterns import PatternRow
 from lit_narrative.circuits.residual_features import ALIVE, EPSILON, SPECIFIC, FeatureRow, ResidualFeatures
 
 if TYPE_CHECKING:
@@ -11,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KINDS = {"stable": "#009e73", "between": "#b0b0b0", "id_specific": "#0072b2", "ood_specific": "#d55e00"}
+MOST = 40
+"""Patterns, and features, of a figure."""
 
 
 def draw_rates(found: Mapping[str, ResidualFeatures]) -> "Figure":
@@ -30,6 +35,26 @@ def draw_rates(found: Mapping[str, ResidualFeatures]) -> "Figure":
         for axes, split in zip(spots, splits, strict=False):
             _rates(axes, [row for row in own.rows if row.split == split])
             axes.set_title(name_of(model, split))
+    return figure
+
+
+def draw_patterns(rows: Sequence[PatternRow]) -> "Figure":
+    """How alike features and patterns are: for each pattern, its features of the largest correlation.
+
+    Args:
+        rows: of one split and one kind of patterns.
+    """
+    labels = sorted({row.label for row in rows})[:MOST]
+    known = {(row.label, row.feature): row.correlation or 0.0 for row in rows}
+    best: dict[int, float] = {}
+    for (label, feature), value in known.items():
+        if label in labels:
+            best[feature] = max(best.get(feature, 0.0), abs(value))
+    features = sorted(sorted(best, key=lambda feature: -best[feature])[:MOST])
+    values = np.array([[known.get((label, feature), np.nan) for feature in features] for label in labels])
+    figure, panels = sheet(1, 1, 1.2 + 0.18 * max(len(labels), 3))
+    heat(panels[0][0], values, labels, [str(feature) for feature in features], (-1, 1), "correlation")
+    panels[0][0].set_xlabel("feature")
     return figure
 
 

@@ -76,6 +76,7 @@ ANALYSES = {
         "autoencoder is trained on activations of the home split.",
         "One dot is one feature: how often it fires at home and on the other split. Lines are equal rates and four "
         "times as often. ID-specific features lie below the band, OOD-specific ones above it, stable ones near the "
-        "middle line. A firing feature is not yet one that the answer rests on.",
+        "middle line. Where the task names patterns, a heat map correlates each feature's activation "
+        "with them. A firing feature is not yet one that the answer rests on.",
     ),
 }

@@ -68,7 +68,8 @@ def _features(bridge: Any, folder: Path, questions: Any) -> None:
     folder.mkdir(parents=True)
     sae.save_model(folder)
     compare_splits(sae, splits, "id_test", questions, lambda ids: HOSTILE + " ".join(map(str, ids))).save(folder)
-    rows = [PatternRow("id_test", feature, "card", HOSTILE, 3, 0.5, 0.9) for feature in range(sae.cfg.d_sae)]
+    labels = (HOSTILE, "RED 3", "$x^$")
+    rows = [PatternRow("id_test", n, "card", label, 3, 0.5, 0.9) for n in range(sae.cfg.d_sae) for label in labels]
     save_patterns(folder, rows)
 
 

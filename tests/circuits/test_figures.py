@@ -18,7 +18,7 @@ from lit_narrative.circuits.results import CircuitResults
 from tests.circuits.make_results import png_size
 
 NAMES = {"ablation", "ablation_overlap", "nodes", "faithfulness", "acdc", "lens", "direct", "probes_id_test_heldout"}
-NAMES |= {"probes_other", "features_blocks.1.hook_resid_pre"}
+NAMES |= {"probes_other", "features_blocks.1.hook_resid_pre", "patterns_card_blocks.1.hook_resid_pre"}
 NAMES |= {f"{name}_{split}" for name in ("patching", "edges", "attention") for split in ("id_test", "other")}
 
 
