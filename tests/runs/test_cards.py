@@ -1,4 +1,7 @@
-"""What the card game shows: SFT learns its rules and their sentences, and not what the sentences mean."""
+"""What the card game shows: SFT learns its rules by their sentences; GRPO on a mixture goes beyond, more SFT does not.
+
+The slow tests train the shipped configurations: ``python -m pytest -m slow tests/runs/test_cards.py``.
+"""
 
 import json
 from pathlib import Path
@@ -7,21 +10,16 @@ from typing import Any
 import pytest
 
 from lit_narrative.cli import main
+from lit_narrative.jobs.folder import read_table
 
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"]
-
-
-def losses(folder: Path) -> list[float]:
-    from lit_narrative.jobs.folder import read_table
-
-    return [float(row["loss"]) for row in read_table(folder / "metrics.csv") if "loss" in row]
 
 
 def test_sixty_steps_learn_something(tmp_path: Path) -> None:
     few = ["--trainer.max_steps=60", "--trainer.val_check_interval=60", "--trainer.log_every_n_steps=1"]
     small = ["--data.train_size=4000", "--data.batch_size=64", "--model.warmup_steps=10"]
     main(["fit", "--config", "cards/sft", *QUIET, *few, *small, f"--trainer.default_root_dir={tmp_path}"])
-    found = losses(tmp_path)
+    found = [float(row["loss"]) for row in read_table(tmp_path / "metrics.csv") if "loss" in row]
     assert len(found) == 60
     assert sum(found[-5:]) / 5 <= 0.65 * found[0]
     assert all(loss == loss for loss in found)
@@ -29,20 +27,33 @@ def test_sixty_steps_learn_something(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "eval" / "val.json").read_text())["splits"]["val"]["n"] == 300
 
 
-def trained(folder: Path, seed: int) -> dict[str, Any]:
-    """The shipped configuration as it is, tested on every set."""
-    where = [*QUIET, f"--trainer.default_root_dir={folder}", f"--seed_everything={seed}"]
-    main(["fit", "--config", "cards/sft", *where])
-    main(["test", "--config", "cards/sft", *where, f"--ckpt_path={folder / 'checkpoints' / 'last.ckpt'}"])
+def trained(folder: Path, seed: int, config: str, *settings: str) -> dict[str, Any]:
+    """A shipped configuration, tested on every set: the content of ``eval/test.json``."""
+    given = ["--config", config, *QUIET, *settings, f"--trainer.default_root_dir={folder}", f"--seed_everything={seed}"]
+    main(["fit", *given])
+    main(["test", *given, f"--ckpt_path={folder / 'checkpoints' / 'last.ckpt'}"])
     found: dict[str, Any] = json.loads((folder / "eval" / "test.json").read_text())
     return found
 
 
+@pytest.fixture(scope="session", params=[0, 1, 2])
+def seed(request: pytest.FixtureRequest) -> int:
+    """One seed after another, each with a warm start of its own."""
+    return int(request.param)
+
+
+@pytest.fixture(scope="session")
+def warm_start(seed: int, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
+    """The shipped SFT as it is: its checkpoint, and what its test found."""
+    folder = tmp_path_factory.mktemp("sft")
+    found = trained(folder, seed, "cards/sft")
+    return str(folder / "checkpoints" / "last.ckpt"), found
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_sft_learns_its_rules_by_their_sentences(seed: int, tmp_path: Path) -> None:
-    found = trained(tmp_path, seed)
+def test_sft_learns_its_rules_by_their_sentences(warm_start: tuple[str, dict[str, Any]]) -> None:
+    _, found = warm_start
     splits, gaps = found["splits"], found["gaps"]
     assert splits["id_test"]["accuracy"] >= 0.97
     assert splits["id_test"]["trace_exact"] >= 0.9
@@ -50,3 +61,44 @@ def test_sft_learns_its_rules_by_their_sentences(seed: int, tmp_path: Path) -> N
     assert gaps["paraphrase"] >= 0.4
     assert splits["classification"]["format_validity"] <= 0.1
     assert splits["new_colors"]["rule_substitution"]["red_minus_blue"]["all"] >= 0.8
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_grpo_on_the_mixture_takes_up_its_wordings_and_keeps_the_rules(
+    warm_start: tuple[str, dict[str, Any]], seed: int, tmp_path: Path
+) -> None:
+    start, before = warm_start
+    after = trained(tmp_path, seed, "cards/grpo", f"--model.model={start}")
+    gained = {
+        key: {name: after["splits"][name][key] - before["splits"][name][key] for name in ("id_test", "paraphrase_mix")}
+        for key in ("accuracy", "trace_exact")
+    }
+    assert gained["accuracy"]["paraphrase_mix"] >= 0.15
+    assert gained["accuracy"]["id_test"] >= -0.05
+    assert gained["trace_exact"]["paraphrase_mix"] >= 0.10
+    mixed_in = ("new_colors", "compositional", "paraphrase_mix")
+    assert sum(after["gaps"][name] for name in mixed_in) < sum(before["gaps"][name] for name in mixed_in)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_as_much_more_sft_leaves_other_wordings_where_they_were(
+    warm_start: tuple[str, dict[str, Any]], seed: int, tmp_path: Path
+) -> None:
+    start, before = warm_start
+    goes_on = [f"--model.model={start}", "--model.tokenizer=null", "--model.lr=1e-3", "--model.warmup_steps=10"]
+    budget = ["--trainer.max_steps=600", "--trainer.val_check_interval=300", "--data.batch_size=256"]
+    after = trained(tmp_path, seed, "cards/sft", *goes_on, *budget)
+    for name in ("paraphrase", "paraphrase_mix"):
+        assert abs(after["splits"][name]["accuracy"] - before["splits"][name]["accuracy"]) < 0.10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_sft_learns_the_usual_game_of_three_to_six_cards(tmp_path: Path) -> None:
+    usual = ["--data.game.lengths=[3,6]", "--data.game.long_lengths=[10,15]", "--data.game.rules={}"]
+    found = trained(tmp_path, 0, "cards/sft", *usual, "--trainer.max_steps=1100")
+    assert found["splits"]["id_test"]["accuracy"] >= 0.95
+    assert found["gaps"]["new_colors"] >= 0.5
+    assert found["gaps"]["paraphrase"] >= 0.4
