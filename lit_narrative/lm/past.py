@@ -9,7 +9,7 @@ Notation: B rows, H key heads, T positions that a block holds (fewer than the te
 
 import copy
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from transformers import Cache, DynamicCache, PreTrainedModel
@@ -65,8 +65,44 @@ class Places(NamedTuple):
 
 Move = Callable[[torch.Tensor], torch.Tensor]
 """From squared gradient norms (L, B) to factors (L, B) of the gradients."""
-Loss = Callable[[Reading], torch.Tensor]
-"""From what was read to a loss a row, (B,)."""
+Loss = Callable[[Reading], tuple[torch.Tensor, torch.Tensor]]
+"""From what was read to a loss a row, (B,), and the gradient of their sum with regard to the logits, (B, V)."""
+
+
+class MovablePast(Protocol):
+    """What a model has read, and can be moved."""
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """Keys and values of the first block, of the second, …, (B, H, T, D) each; none before the first read."""
+
+    def copy(self) -> "MovablePast":
+        """Another past with the same content; nothing is shared that changes."""
+
+    def fork(self) -> "Past":
+        """A copy to read on with a gradient."""
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Keep only ``rows`` (indices; a row may come several times)."""
+
+    def read(self, tokens: torch.Tensor, places: Places) -> Reading:
+        """Read one more token a row, (B, 1)."""
+
+    def nudge(
+        self, tokens: torch.Tensor, places: Places, loss: Loss, move: Move, weights: torch.Tensor | None
+    ) -> torch.Tensor:
+        """One gradient step on the past; the token is read for its loss only.
+
+        Args:
+            tokens: (B, 1) what is read behind the past.
+            places: its place.
+            loss: to lessen.
+            move: how far to go.
+            weights: (B, T) how much each position may move; None: all alike.
+
+        Returns:
+            (B,) the losses before the step.
+        """
 
 
 class Past:
@@ -96,6 +132,10 @@ class Past:
         """Another past with the same content; nothing is shared that changes."""
         return Past(self.base, copy_cache(self.cache))
 
+    def fork(self) -> "Past":
+        """A copy to read on with a gradient."""
+        return self.copy()
+
     def keep(self, rows: torch.Tensor) -> None:
         """Keep only ``rows`` (indices; a row may come several times)."""
         select_rows(self.cache, rows)
@@ -121,22 +161,12 @@ class Past:
     def nudge(
         self, tokens: torch.Tensor, places: Places, loss: Loss, move: Move, weights: torch.Tensor | None
     ) -> torch.Tensor:
-        """One gradient step on the past; the token is read for its loss only.
-
-        Args:
-            tokens: (B, 1) what is read behind the past.
-            places: its place.
-            loss: to lessen.
-            move: how far to go.
-            weights: (B, T) how much each position may move.
-
-        Returns:
-            (B,) the losses before the step.
-        """
+        """One gradient step on the past; see :meth:`MovablePast.nudge`."""
         leaves = [tensor.detach().requires_grad_() for tensor in self.tensors]
         with torch.enable_grad():
-            losses = loss(self._with(leaves).read(tokens, places))
-            grads = torch.autograd.grad(losses.sum(), leaves)
+            logits, hidden = self._with(leaves).read(tokens, places)
+        losses, grad = loss(Reading(logits.detach(), hidden.detach()))
+        grads = torch.autograd.grad(logits, leaves, grad)
         if weights is not None:
             grads = tuple(grad * weights[:, None, -grad.shape[2] :, None] for grad in grads)
         sums = torch.stack([grad.float().square().sum((1, 2, 3)) for grad in grads])
@@ -146,7 +176,7 @@ class Past:
             for leaf, factor, grad in zip(leaves, factors, grads, strict=True)
         ]
         self.cache = self._with(moved).cache
-        return losses.detach()
+        return losses
 
     def _with(self, tensors: list[torch.Tensor]) -> "Past":
         """The same past with other keys and values."""
@@ -174,6 +204,7 @@ class Reader:
 
     def __init__(self, lm: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, owner: torch.Tensor) -> None:
         before = mask[:, :-1]
+        self.past: MovablePast
         self.past, hidden = Past.of(lm, ids[:, :-1], before)
         self.past.keep(owner)
         self.sums = (hidden * before[..., None]).sum(1)[owner]

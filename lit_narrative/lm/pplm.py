@@ -4,6 +4,7 @@ Notation: B rows (texts), V vocabulary, L blocks, T positions of the past, K bag
 mixes rows: each has its own loss, norms and window.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional
 from lit_narrative.lm.pplm_settings import PPLMSettings
 
 SMALL = 1e-15
+LOG_SMALL = math.log(SMALL)
 
 
 class Bags(NamedTuple):
@@ -39,16 +41,28 @@ def bag_mass(probabilities: torch.Tensor, bags: Bags) -> torch.Tensor:
     return (found * bags.weights).sum(-1)
 
 
-def bag_loss(probabilities: torch.Tensor, bags: Bags) -> torch.Tensor:
-    """(B,) sum over bags of strength x -log mass."""
-    return -(bag_mass(probabilities, bags).log() * bags.strengths).sum(-1)
+def bag_loss(probabilities: torch.Tensor, bags: Bags) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum over bags of strength x -log mass, (B,), and its gradient with regard to the logits, (B, V)."""
+    rows, count, longest = bags.ids.shape
+    ids = bags.ids.view(rows, -1)
+    found = probabilities.gather(1, ids).view(rows, count, longest) * bags.weights
+    mass = found.sum(-1)
+    grad = probabilities * bags.strengths.sum()
+    grad.scatter_add_(1, ids, (found * (-bags.strengths / mass)[..., None]).view(rows, -1))
+    return -(mass.log() * bags.strengths).sum(-1), grad
 
 
-def divergence(probabilities: torch.Tensor, plain: torch.Tensor) -> torch.Tensor:
-    """(B,) KL(probabilities || plain) in nats, of (B, V) each; what is nearly 0 is lifted as published."""
-    plain = plain + SMALL * (plain <= SMALL)
-    lifted = probabilities + SMALL * (probabilities <= SMALL)
-    return (lifted * (lifted / plain).log()).sum(-1)
+def divergence(logprobs: torch.Tensor, plain: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """KL(steered || plain) in nats, (B,), and its gradient with regard to the steered logits, (B, V).
+
+    Args:
+        logprobs: (B, V) of the steered model; below log 1e-15 they count as that, as published.
+        plain: (B, V) of the plain one, likewise.
+    """
+    probabilities = logprobs.exp()
+    ratios = logprobs.clamp(min=LOG_SMALL) - plain.clamp(min=LOG_SMALL)
+    kl = (probabilities * ratios).sum(-1)
+    return kl, probabilities * (ratios - kl[:, None])
 
 
 def class_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

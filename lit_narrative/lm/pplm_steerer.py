@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from lit_narrative.errors import UserError
 from lit_narrative.lm.bags import BagsOfRows
+from lit_narrative.lm.buffered_past import BufferedPast, can_buffer
 from lit_narrative.lm.columns import labels_of
 from lit_narrative.lm.past import Reader, Reading, check_cache
 from lit_narrative.lm.pplm import (
@@ -84,6 +85,8 @@ class PPLMWriting:
         self.bags = steerer.bags(texts.columns, device) if steerer.bags else None
         self.targets = [(target, target.labels(texts.columns, device)) for target in steerer.targets]
         self.plain = Reader(lm, texts.ids, texts.mask, texts.owner)
+        if self.settings.moves and self.plain.past.tensors and can_buffer(lm):
+            self.plain.past = BufferedPast.of(self.plain.past.fork(), self.plain.places.before, texts.new_tokens)
         self.moved = self.plain.past.copy()
         self.norms: torch.Tensor | None = None
         self.losses: list[torch.Tensor] = []
@@ -122,9 +125,9 @@ class PPLMWriting:
     def _move(self, plain: Reading, sums: torch.Tensor) -> None:
         places = self.plain.places
         weights = window_weights(places.before, self.settings)
-        reference = torch.softmax(plain.logits, -1)
+        reference = torch.log_softmax(plain.logits, -1)
 
-        def loss(reading: Reading) -> torch.Tensor:
+        def loss(reading: Reading) -> tuple[torch.Tensor, torch.Tensor]:
             return self._loss(reading, reference, sums)
 
         for _ in range(self.settings.num_iterations):
@@ -136,25 +139,34 @@ class PPLMWriting:
         self.norms = norms_so_far(squares, self.norms, self.settings.norm_maximum and not self.targets)
         return self.settings.step / self.norms**self.settings.gamma
 
-    def _loss(self, reading: Reading, plain: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
-        """(B,) bags, classes and divergence, given the plain model's distribution (B, V) and past states (B, d)."""
-        probabilities = torch.softmax(reading.logits, -1)
-        loss = probabilities.new_zeros(len(probabilities))
+    def _loss(self, reading: Reading, plain: torch.Tensor, sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Bags, classes and divergence, given the plain model's log-probabilities (B, V) and past states (B, d)."""
+        logprobs = torch.log_softmax(reading.logits, -1)
+        parts = []
         if self.bags:
-            loss = loss + bag_loss(probabilities, self.bags)
-        if self.targets:
-            mean = self._future(probabilities, sums + reading.hidden.detach())
-            for target, labels in self.targets:
-                loss = loss + target.strength * class_loss(target.logits(mean), labels)
+            parts.append(bag_loss(logprobs.exp(), self.bags))
         if self.settings.kl_scale:
-            loss = loss + self.settings.kl_scale * divergence(probabilities, plain)
-        return loss
+            kl, grad = divergence(logprobs, plain)
+            parts.append((kl * self.settings.kl_scale, grad * self.settings.kl_scale))
+        if self.targets:
+            parts.append(self._class_loss(reading, sums))
+        losses, grads = zip(*parts, strict=True)
+        return sum(losses[1:], losses[0]), sum(grads[1:], grads[0])
+
+    def _class_loss(self, reading: Reading, sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = reading.logits.clone().requires_grad_()
+        with torch.enable_grad():
+            mean = self._future(torch.softmax(logits, -1), sums + reading.hidden)
+            losses = [target.strength * class_loss(target.logits(mean), labels) for target, labels in self.targets]
+            loss = sum(losses[1:], losses[0])
+            (grad,) = torch.autograd.grad(loss.sum(), logits)
+        return loss.detach(), grad
 
     def _future(self, probabilities: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
         """(B, d) mean hidden state of the text and of ``horizon_length`` expected tokens, which the gradient passes."""
         embedding: Any = self.lm.get_input_embeddings()
         expected = probabilities.to(embedding.weight.dtype) @ embedding.weight * getattr(embedding, "embed_scale", 1.0)
-        past, places, horizon = self.plain.past.copy(), self.plain.places, self.settings.horizon_length
+        past, places, horizon = self.plain.past.fork(), self.plain.places, self.settings.horizon_length
         for _ in range(horizon):
             places = places.next()
             total = total + past.read_states(places, inputs_embeds=expected[:, None])
