@@ -1,24 +1,19 @@
 """A recipe: what it says, and what the jobs in it ask of each other."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, cast
-
-import yaml
-from jsonschema import Draft202012Validator, ValidationError
-from jsonschema.exceptions import best_match
+from typing import Any
 
 from lit_narrative.errors import UserError, did_you_mean
 from lit_narrative.shipped import find_config
+from lit_narrative.tools.schema import read_checked
 
 TOOLS = {"report"}
 """Commands that work on the recipe's whole folder; the others are Lightning's, each in a folder of its own."""
 
-_REFERENCE = re.compile(r"\$\{([^}]*)\}")
+REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +57,7 @@ class Recipe:
 
     def resolve(self, value: Any) -> Any:
         """Replace the references in a text: ``${jobs.NAME.dir}``, ``${jobs.NAME.ckpt}``, ``${out}``."""
-        return _REFERENCE.sub(lambda found: self._value(found[1]), value) if isinstance(value, str) else value
+        return REFERENCE.sub(lambda found: self._value(found[1]), value) if isinstance(value, str) else value
 
     def _value(self, reference: str) -> str:
         if reference == "out":
@@ -85,7 +80,7 @@ def read_recipe(name: str, *, out: str | None = None, changes: Sequence[str] = (
         UserError: something is wrong; it names the file and the place in it.
     """
     path = find_config(name, within="recipes")
-    content = _read(path)
+    content = read_checked(path, "recipe")
     for change in changes:
         _change(content["jobs"], change)
     jobs: list[Job] = []
@@ -98,19 +93,19 @@ def read_recipe(name: str, *, out: str | None = None, changes: Sequence[str] = (
     elif len(seeds) > 1:
         raise UserError(f"{path} runs with one seed, and --seed gives {len(seeds)}: write `seeds:` in place of `seed:`")
     else:
-        jobs = [_seeded(job, seeds[0] if seeds else content.get("seed")) for job in jobs]
+        jobs = [seeded(job, seeds[0] if seeds else content.get("seed")) for job in jobs]
     return Recipe(Path(out or content["out"]), tuple(jobs), content.get("threads"))
 
 
 def _for_each_seed(jobs: Sequence[Job], seeds: Sequence[int]) -> list[Job]:
     """All jobs of the first seed, then of the next; a tool comes once, at the end."""
     ordinary = [job for job in jobs if job.command not in TOOLS]
-    runs = [_seeded(job, seed, f"seed_{seed}/") for seed in dict.fromkeys(seeds) for job in ordinary]
+    runs = [seeded(job, seed, f"seed_{seed}/") for seed in dict.fromkeys(seeds) for job in ordinary]
     every = tuple(job.name for job in runs)
     return [*runs, *(replace(job, needs=every) for job in jobs if job.command in TOOLS)]
 
 
-def _seeded(job: Job, seed: int | None, folder: str = "") -> Job:
+def seeded(job: Job, seed: int | None, folder: str = "") -> Job:
     """Give a job its seed and put it into a folder, with the jobs of the same seed that it refers to."""
 
     def rewritten(value: Any) -> Any:
@@ -123,33 +118,6 @@ def _seeded(job: Job, seed: int | None, folder: str = "") -> Job:
     return replace(job, name=folder + job.name, overrides=overrides, needs=needs, seed=seed)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Read the file and check its form."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
-    schema = json.loads(files("lit_narrative.tools").joinpath("recipe.schema.json").read_text(encoding="utf-8"))
-    if wrong := best_match(Draft202012Validator(schema).iter_errors(content)):
-        raise UserError(f"{path}: {_wording(wrong)}")
-    return dict(content)
-
-
-def _wording(error: ValidationError) -> str:
-    """Say where a recipe does not have the form of one, and the nearest name."""
-    where = error.json_path.removeprefix("$").lstrip(".") or "the recipe"
-    if error.validator == "additionalProperties":
-        known = cast(Mapping[str, Any], error.schema)["properties"]
-        unknown = next(key for key in cast(Mapping[str, Any], error.instance) if key not in known)
-        return f"{where} has no key '{unknown}'{did_you_mean(unknown, known)} ({', '.join(known)})"
-    if error.validator == "enum" and isinstance(error.validator_value, list):
-        near = did_you_mean(str(error.instance), error.validator_value)
-        return f"{where}: {error.instance!r} is none of {', '.join(error.validator_value)}{near}"
-    if error.validator == "not":
-        return f"{where}: {cast(Mapping[str, Any], error.schema)['description']}"
-    return f"{where}: {error.message}"
-
-
 def _job(path: Path, entry: Mapping[str, Any], earlier: Sequence[Job]) -> Job:
     """Make a job; see that its configurations are there and that it refers to what comes before it."""
     names = entry.get("config", [])
@@ -157,7 +125,7 @@ def _job(path: Path, entry: Mapping[str, Any], earlier: Sequence[Job]) -> Job:
     overrides = entry.get("overrides", {})
     needs = []
     for value in overrides.values():
-        for reference in _REFERENCE.findall(value) if isinstance(value, str) else ():
+        for reference in REFERENCE.findall(value) if isinstance(value, str) else ():
             try:
                 needs += _needed(reference, earlier)
             except UserError as error:

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from lit_narrative.errors import UserError
+from lit_narrative.tools.process import arguments, job_digest
 from lit_narrative.tools.recipe import read_recipe
-from lit_narrative.tools.run import arguments, job_digest
 
 
 def write(folder: Path, **changes: Any) -> Path:

@@ -1,0 +1,150 @@
+"""A job of a recipe or a sweep as a process: its command line, its digest, and the stamp that says how far it came."""
+
+import ctypes
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from lit_narrative import __version__
+from lit_narrative.errors import UserError
+from lit_narrative.tools.recipe import TOOLS, Job, Recipe
+
+Process = subprocess.Popen[bytes]
+
+
+def arguments(plan: Recipe, job: Job, checkpoint: Path | None = None) -> list[str]:
+    """Return the command line of a job after ``lit-narrative``.
+
+    Args:
+        plan: the recipe.
+        job: one of its jobs.
+        checkpoint: where an interrupted fit goes on.
+    """
+    settings: dict[str, Any] = {} if job.command in TOOLS else {"trainer.default_root_dir": str(plan.folder(job))}
+    if job.seed is not None and job.command not in TOOLS:
+        settings["seed_everything"] = job.seed
+    settings |= {key: plan.resolve(value) for key, value in job.overrides.items()}
+    if checkpoint:
+        settings["ckpt_path"] = str(checkpoint)
+    first = [str(plan.out)] if job.command in TOOLS else [f"--config={path}" for path in job.configs]
+    return [job.command, *first, *(f"--{key}={_text(value)}" for key, value in settings.items())]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def job_digest(plan: Recipe, job: Job) -> str:
+    """Return a digest of what decides a job's result: its settings, its configurations, the runs it builds on."""
+    decides = {
+        "version": __version__,
+        "command": job.command,
+        "configs": [path.read_text(encoding="utf-8") for path in job.configs],
+        "overrides": dict(job.overrides),
+        "seed": job.seed,
+        "needs": {other.name: read_stamp(plan, other) for other in plan.jobs if other.name in job.needs},
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def stamp_path(plan: Recipe, job: Job) -> Path:
+    """Return the file that says with which settings a job was started, and when it finished."""
+    return plan.out / f"{job.name}.job.json" if job.command in TOOLS else plan.folder(job) / "job.json"
+
+
+def read_stamp(plan: Recipe, job: Job) -> dict[str, Any]:
+    """Return a job's stamp, an empty one if it was never started."""
+    path = stamp_path(plan, job)
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def clear(plan: Recipe, job: Job) -> None:
+    """Remove what an earlier run of a job left, so that its files do not mix with the new ones.
+
+    Raises:
+        UserError: the folder is not a recipe's.
+    """
+    folder = plan.folder(job)
+    if job.command in TOOLS or not folder.exists():
+        return
+    if any(folder.iterdir()) and not stamp_path(plan, job).is_file():
+        raise UserError(f"the folder '{folder}' holds files that are not a recipe's: name another folder by --out")
+    shutil.rmtree(folder)
+
+
+def run_process(args: list[str], threads: int | None) -> int:
+    """Run ``lit-narrative`` in a process of its own; return its exit code (128 + n when signal n ended it).
+
+    The terminal sends an interrupt to that process too, which then ends in its own way: it is waited for.
+    """
+    process = start_process(args, threads)
+    with ending([process]):
+        while (code := _wait(process)) is None:
+            pass
+        return exit_code(code)
+
+
+def start_process(args: list[str], threads: int | None, output: IO[bytes] | None = None) -> Process:
+    """Start ``lit-narrative``; on Linux it ends with this process, even when that is killed.
+
+    Args:
+        args: its command line.
+        threads: of PyTorch in it; None: PyTorch's own choice.
+        output: a file for what it prints; None: where this process prints.
+    """
+    defaults = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "lit_narrative", *args],
+        env=defaults | os.environ,
+        stdout=output,
+        stderr=output,
+        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+    )
+
+
+def exit_code(code: int) -> int:
+    """The code of a process as a shell gives it: 128 + n when signal n ended it."""
+    return code if code >= 0 else 128 - code
+
+
+@contextmanager
+def ending(processes: Collection[Process]) -> Iterator[None]:
+    """End the processes that are still running at the end, or when this one is asked to end."""
+    handler = signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()
+        signal.signal(signal.SIGTERM, handler)
+
+
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
+
+
+def _end_with_parent() -> None:
+    assert _LIBC is not None
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _wait(process: Process) -> int | None:
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        return None
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
