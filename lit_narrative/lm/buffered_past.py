@@ -20,6 +20,14 @@ Where = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 BLOCK = 64  # buffers have a multiple of so many columns, so that few shapes come up
 
 
+class At:
+    """Where the last token was read; ``where`` belongs to ``places`` and ``weights``."""
+
+    places: Places | None = None
+    weights: torch.Tensor | None = None
+    where: Where
+
+
 class BufferedPast:
     """Keys and values of all blocks in one buffer; see :class:`lit_narrative.lm.past.MovablePast`.
 
@@ -28,11 +36,14 @@ class BufferedPast:
         pairs: (2, L, B, H, C, D) keys and values, T columns filled.
         mask: (B, T) bool, true where a row has a token.
         traceable: whether passes may be traced.
+        at: where the last token was read, shared by copies, which read the same tokens.
     """
 
-    def __init__(self, base: PreTrainedModel, pairs: torch.Tensor, mask: torch.Tensor, traceable: bool) -> None:
+    def __init__(
+        self, base: PreTrainedModel, pairs: torch.Tensor, mask: torch.Tensor, traceable: bool, at: "At | None" = None
+    ) -> None:
         self.base, self.pairs, self.mask, self.traceable = base, pairs, mask, traceable
-        self._at: tuple[Places, Where] | None = None
+        self.at = at or At()
 
     @classmethod
     def of(cls, past: Past, mask: torch.Tensor, new_tokens: int) -> "BufferedPast":
@@ -47,7 +58,7 @@ class BufferedPast:
 
     def copy(self) -> "BufferedPast":
         """Another past with the same content."""
-        return BufferedPast(self.base, self.pairs.clone(), self.mask, self.traceable)
+        return BufferedPast(self.base, self.pairs.clone(), self.mask, self.traceable, self.at)
 
     def fork(self) -> Past:
         """The same content in the library's cache, to read on with a gradient."""
@@ -58,7 +69,7 @@ class BufferedPast:
 
     def keep(self, rows: torch.Tensor) -> None:
         """Keep only ``rows`` (indices; a row may come several times)."""
-        self.pairs, self.mask, self._at = self.pairs[:, :, rows], self.mask[rows], None
+        self.pairs, self.mask = self.pairs[:, :, rows], self.mask[rows]
 
     @property
     def tensors(self) -> list[torch.Tensor]:
@@ -86,9 +97,10 @@ class BufferedPast:
         return losses
 
     def _inputs(self, tokens: torch.Tensor, places: Places, weights: torch.Tensor | None) -> Inputs:
-        if self._at is None or self._at[0] is not places:  # the same for all steps at a token
-            self._at = places, self._where(places, weights)
-        return Inputs(tokens, *self._at[1], self.pairs)
+        at = self.at  # the same for all steps at a token
+        if at.places is not places or (weights is not None and at.weights is not weights):
+            at.places, at.weights, at.where = places, weights, self._where(places, weights)
+        return Inputs(tokens, *at.where, self.pairs)
 
     def _where(self, places: Places, weights: torch.Tensor | None) -> Where:
         """Positions, what is seen, the column of the new token, and what may move."""

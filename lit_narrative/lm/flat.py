@@ -5,6 +5,7 @@ into Python and the recording of gradients. After a while the forward and the ba
 two where the gradient of the logits comes in, and from then on called as two plain sequences of kernels.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -190,7 +191,27 @@ def _part(
     for node in nodes:
         known[node] = graph.node_copy(node, known.__getitem__)
     graph.output(tuple(known[node] for node in outputs))
-    return partial(fx.GraphModule({}, graph).forward, *(constants[node] for node in used))
+    return partial(_compiled(graph), None, *(constants[node] for node in used))
+
+
+def _compiled(graph: fx.Graph) -> Kernels:
+    """The graph as a function that calls each kernel itself, without the look-up and the frame around it."""
+    code = graph.python_code("self")
+    kernels: dict[str, Any] = {}
+
+    def direct(match: re.Match[str]) -> str:
+        overload = torch.ops
+        for part in match[1].split("."):
+            overload = getattr(overload, part)
+        name = "_".join(("kernel", *match[1].split(".")))
+        kernels[name] = overload._op  # type: ignore[attr-defined]
+        return f"{name}("
+
+    source = re.sub(r"torch\.ops\.([\w.]+)\(", direct, code.src)
+    scope: dict[str, Any] = {**code.globals, **kernels}
+    exec(source, scope)
+    forward: Kernels = scope["forward"]
+    return forward
 
 
 Pass = EagerPass | FlatPass
