@@ -246,6 +246,5 @@ def check_cache(base: PreTrainedModel) -> None:
     if strange or base._is_stateful:
         raise UserError(
             f"PPLM moves keys and values, and models of type '{base.config.model_type}' keep other state "
-            f"({', '.join(sorted(strange)) or 'recurrent'}); choose a model with attention in every block, or another "
-            "model.method (bias, experts)"
+            f"({', '.join(sorted(strange)) or 'recurrent'}); choose a model with attention in every block"
         )
