@@ -12,7 +12,6 @@ from lit_narrative.circuits.attribution import AttributionSettings, attribute_ed
 from lit_narrative.circuits.bridge import build_bridge
 from lit_narrative.circuits.edges import edge_mask
 from lit_narrative.circuits.faithfulness import Circuits
-from lit_narrative.circuits.lens import logit_lens
 from lit_narrative.circuits.probes import ProbeSettings, fit_probes, gather
 from lit_narrative.circuits.residual_features import compare_splits
 from lit_narrative.circuits.residual_sae import ResidualSAESettings, residuals, splice, train_sae
@@ -38,9 +37,12 @@ class Learned(NamedTuple):
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Learned:
-    folder = tmp_path_factory.mktemp("sft")
+    return train(tmp_path_factory.mktemp("sft"))
+
+
+def train(folder: Path, *options: str) -> Learned:
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"]
-    main(["fit", "--config", "cards/sft", *quiet, f"--trainer.default_root_dir={folder}"])
+    main(["fit", "--config", "cards/sft", *quiet, *options, f"--trainer.default_root_dir={folder}"])
     return opened(folder / "checkpoints" / "last.ckpt")
 
 
@@ -68,16 +70,20 @@ def test_the_rule_is_read_early_and_the_running_total_late(learned: Learned) -> 
     assert first < last - 0.1
 
 
-def test_taking_out_the_first_mlp_costs_a_third_of_the_answers(learned: Learned) -> None:
-    """By this configuration block 1 has little to do: the answer can be read before it, and its MLP costs no more."""
-    bridge, questions = learned.bridge, learned.material.questions[SPLIT]
-    found = ablate(bridge, {SPLIT: questions}, questions, AblationSettings(("heads", "mlp")))
+def test_taking_out_a_part_costs_answers(learned: Learned, tmp_path: Path) -> None:
+    """At the shipped rate the first block does nearly everything; learned more slowly, the work is shared."""
+    assert losses(learned)["m0"] >= 0.3
+    shared = losses(train(tmp_path, "--model.lr=3e-3"))
+    assert min(shared["m0"], shared["m1"]) >= 0.3
+
+
+def losses(policy: Learned) -> dict[str, float]:
+    """The accuracy that taking each part out costs."""
+    questions = policy.material.questions[SPLIT]
+    found = ablate(policy.bridge, {SPLIT: questions}, questions, AblationSettings(("heads", "mlp")))
     assert found.base(SPLIT).accuracy >= 0.97
-    losses = {row.unit: row.accuracy for row in found.rows}
-    assert losses["m0"] >= 0.3
-    assert max(loss for unit, loss in losses.items() if ".h" in unit) >= 0.2
-    before_last = logit_lens(bridge, questions).rows[1].accuracy
-    assert (losses["m1"] < 0.3) == (before_last > 0.7)
+    assert max(row.accuracy for row in found.rows if ".h" in row.unit) >= 0.2
+    return {row.unit: row.accuracy for row in found.rows}
 
 
 def test_attributed_edges_are_those_that_matter(learned: Learned) -> None:
