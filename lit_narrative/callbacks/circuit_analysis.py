@@ -69,6 +69,8 @@ class CircuitAnalysis(Callback):
         settings: of each analysis.
         folder: where to write; default: ``circuits`` in the run folder.
         reference: a ``.ckpt`` of this package to compare with, such as the start of reinforcement learning.
+        pages: draw the figures and the pages, which takes seconds (``lit-narrative compare`` does so for two folders at
+            any time); a dry run draws none.
         strict: end with the error of an analysis that cannot be done, after the others; if not, it is logged and named
             in the manifest.
 
@@ -87,6 +89,7 @@ class CircuitAnalysis(Callback):
         settings: CircuitSettings = CircuitSettings(),  # noqa: B008 (the command line shows the default's fields)
         folder: str | None = None,
         reference: str | None = None,
+        pages: bool = True,
         strict: bool = True,
     ) -> None:
         for name in analyses:
@@ -101,7 +104,8 @@ class CircuitAnalysis(Callback):
         check_least("callback CircuitAnalysis: examples", examples, 1)
         self.analyses, self.on, self.every_n_epochs = tuple(dict.fromkeys(analyses)), on, every_n_epochs
         self.examples, self.layers, self.splits = examples, layers, tuple(splits)
-        self.settings, self.folder, self.reference, self.strict = settings, folder, reference, strict
+        self.settings, self.folder, self.reference = settings, folder, reference
+        self.pages, self.strict = pages, strict
 
     # --- when -------------------------------------------------------------------------------------------------------
 
@@ -193,20 +197,15 @@ class CircuitAnalysis(Callback):
         bridge, shown = build_bridge(module.lm), _shown(trainer)  # type: ignore[arg-type]
         figures, errors = self._run_all(bridge, material, settings, folder, shown)
         said = self._manifest(trainer, material, settings, bridge)
-        _describe(folder, said, figures, errors)
         if self.reference is not None:
             other = reference_bridge(self.reference, material.tokenizer, bridge)
             before, more = self._run_all(other, material, settings, folder / "reference", shown)
             _describe(folder / "reference", {**said, "checkpoint": self.reference, "step": None}, before, more)
-            write_circuits_page(folder / "reference")
             errors |= {f"reference/{name}": error for name, error in more.items()}
-            try:
-                write_comparison(folder / "reference", folder, folder / "comparison.html", ("reference", "model"))
-            except UserError as error:
-                errors["comparison"] = error
         _describe(folder, said, figures, errors)
-        write_circuits_page(folder)
-        _describe(folder, said, figures, errors)
+        if self.pages and not dry_run(trainer):
+            errors |= _draw(folder, compared=self.reference is not None)
+            _describe(folder, said, figures, errors)
         return figures, errors
 
     def _run_all(
@@ -249,9 +248,22 @@ class CircuitAnalysis(Callback):
 
 def _describe(folder: Path, said: Mapping[str, Any], figures: Figures, errors: Mapping[str, UserError]) -> None:
     """Write the manifest, with the files that there are by now."""
-    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    files = sorted({path.relative_to(folder).as_posix() for path in folder.rglob("*.*")} | {"manifest.json"})
     reasons = {name: str(error) for name, error in errors.items()}
     write_json(folder / "manifest.json", {**said, "figures": figures, "errors": reasons, "files": files})
+
+
+def _draw(folder: Path, compared: bool) -> dict[str, UserError]:
+    """Draw the pages of what a folder holds; the reason why the two models cannot be compared, if so."""
+    write_circuits_page(folder)
+    if not compared:
+        return {}
+    write_circuits_page(folder / "reference")
+    try:
+        write_comparison(folder / "reference", folder, folder / "comparison.html", ("reference", "model"))
+    except UserError as error:
+        return {"comparison": error}
+    return {}
 
 
 @contextmanager

@@ -63,7 +63,7 @@ def policy(**settings: Any) -> SFTModule:
 
 
 def analysis(**settings: Any) -> CircuitAnalysis:
-    given = {"analyses": FIRST, "splits": ("id_test", "new_colors"), "examples": 8, "settings": QUICK}
+    given = {"analyses": FIRST, "splits": ("id_test", "new_colors"), "examples": 8, "settings": QUICK, "pages": False}
     return CircuitAnalysis(**{**given, **settings})
 
 
@@ -293,7 +293,7 @@ def test_a_checkpoint_of_reinforcement_is_analysed_by_its_policy(tmp_path: Path)
     fit(learner, data(), tmp_path / "rl", max_steps=1, enable_checkpointing=True)
     (path,) = (tmp_path / "rl").rglob("*.ckpt")
     assert any(name.startswith("reference.") for name in torch.load(path, weights_only=True)["state_dict"])
-    runner = trainer(tmp_path, analysis(reference=str(start)))
+    runner = trainer(tmp_path, analysis(reference=str(start), pages=True))
     runner.test(policy(), data(), ckpt_path=str(path), verbose=False)
     assert manifest(tmp_path)["checkpoint"] == str(path)
     assert (tmp_path / "circuits" / "changes.json").exists()
