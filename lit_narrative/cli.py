@@ -19,6 +19,7 @@ JOBS = {
 
 TOOLS = {
     "run": "run a recipe: a list of jobs, with what is done already left out",
+    "sweep": "run a command under every combination of settings, and make tables of it",
     "report": "make the report of a recipe's run folder",
     "compare": "compare two folders of circuit analyses",
     "score": "score files of worlds by the verifiers",

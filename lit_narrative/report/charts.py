@@ -79,7 +79,7 @@ def histogram(title: str, counts: Sequence[int], labels: Sequence[str], frame: F
         for index, label in enumerate(labels)
     ]
     label = f"{title}: " + ", ".join(f"{name or 'next'} {count}" for name, count in zip(labels, counts, strict=True))
-    parts = [*_rules(x, y), *bars, *names, _x_label(x, frame)]
+    parts = [*rules(x, y), *bars, *names, _x_label(x, frame)]
     return drawing(frame.width, frame.height, label, parts, "chart")
 
 
@@ -114,7 +114,7 @@ def dot_chart(
     """
     height, x = 24.0, Axis(*bounds, gutter, 346)
     y = Axis(0, 1, 10 + height * len(rows), 4)
-    parts = [part for tick in x.ticks() for part in (_upright(x(tick), y), _tick(x, y, tick, x.ticks()))]
+    parts = [part for tick in x.ticks() for part in (_upright(x(tick), y), tick_text(x, y, tick, x.ticks()))]
     if mark is not None:
         parts.append(node("line", x1=x(mark), x2=x(mark), y1=y.start, y2=y.end, class_="level tone-plain"))
     for index, (name, dots) in enumerate(rows):
@@ -143,24 +143,27 @@ def _axes(lines: Sequence[Line], levels: Sequence[Level], frame: Frame) -> tuple
 
 def _grid(x: Axis, y: Axis, frame: Frame) -> list[Element]:
     ticks = x.ticks(least=1)
-    return [*_rules(x, y), *(_tick(x, y, tick, ticks) for tick in ticks), _x_label(x, frame)]
+    return [*rules(x, y), *(tick_text(x, y, tick, ticks) for tick in ticks), _x_label(x, frame)]
 
 
-def _tick(x: Axis, y: Axis, tick: float, ticks: Sequence[float]) -> Element:
-    text = tick_label(tick, _step(ticks))
+def tick_text(x: Axis, y: Axis, tick: float, ticks: Sequence[float]) -> Element:
+    """The number of one of the ``ticks``, below the lower end of ``y``."""
+    text = tick_label(tick, tick_step(ticks))
     return node("text", text=text, x=x(tick), y=y.start + 14, text_anchor="middle", class_="tick")
 
 
-def _step(ticks: Sequence[float]) -> float:
+def tick_step(ticks: Sequence[float]) -> float:
+    """How far ticks lie apart."""
     return ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
 
 
-def _rules(x: Axis, y: Axis) -> list[Element]:
+def rules(x: Axis, y: Axis) -> list[Element]:
+    """Level lines at the ticks of ``y``, with their numbers."""
     ticks = y.ticks()
     parts = []
     for tick in ticks:
         parts.append(node("line", x1=x.start, x2=x.end, y1=y(tick), y2=y(tick), class_="rule"))
-        label = tick_label(tick, _step(ticks))
+        label = tick_label(tick, tick_step(ticks))
         parts.append(node("text", text=label, x=x.start - 6, y=y(tick) + 4, text_anchor="end", class_="tick"))
     return parts
 

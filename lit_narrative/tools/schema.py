@@ -23,14 +23,23 @@ def read_checked(path: Path, kind: str) -> dict[str, Any]:
     Raises:
         UserError: it is no YAML, or has another form; it names the place and the nearest name.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     schema = json.loads(files("lit_narrative.tools").joinpath(f"{kind}.schema.json").read_text(encoding="utf-8"))
     if wrong := best_match(Draft202012Validator(schema).iter_errors(content)):
         raise UserError(f"{path}: {_wording(wrong, kind)}")
     return dict(content)
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
 
 
 def _wording(error: ValidationError, kind: str) -> str:

@@ -1,0 +1,201 @@
+"""What a sweep's runs say together: means over seeds, intervals, and differences from a baseline on the same prompts.
+
+Where the verifiers' scores of single samples are there, and all seeds were asked the same prompts, seeds and prompts
+are both drawn anew, each on its own (Owen 2007, "The pigeonhole bootstrap"); otherwise whole runs are.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lit_narrative.report.sweep_rows import DONE, Row, as_csv, value_name
+
+Interval = tuple[float, float]
+Floats = npt.NDArray[np.float64]
+
+_RESAMPLES, _BATCH, _SEED = 2000, 100, 0
+SAMPLES, RUNS = "prompts and seeds", "runs"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over runs.
+
+    Attributes:
+        mean: of the runs' values.
+        std: of the runs' values, with n - 1; None of a single run.
+        count: of runs.
+        interval: 95 %, by bootstrap; None where there is one value only.
+        over: what is drawn anew for it.
+    """
+
+    mean: float
+    std: float | None
+    count: int
+    interval: Interval | None
+    over: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The runs that differ in nothing but their seed.
+
+    Attributes:
+        values: axis -> value.
+        num_prompts: as the sweep sets them.
+        rows: the runs, by seed.
+        estimates: metric -> mean over the runs that are done.
+        differences: metric -> mean of run less baseline, seed by seed.
+    """
+
+    values: Mapping[str, tuple[str, ...]]
+    num_prompts: int | None
+    rows: tuple[Row, ...]
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)
+    differences: Mapping[str, Estimate] = field(default_factory=dict)
+
+
+def group_rows(rows: Sequence[Row], metrics: Sequence[str], baseline: tuple[str, str] | None) -> list[Group]:
+    """Put runs together that differ in their seed alone, and estimate.
+
+    Args:
+        rows: all of a sweep.
+        metrics: to estimate.
+        baseline: axis and value that the others are compared with.
+    """
+    together: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        together.setdefault((*row.values.values(), row.num_prompts), []).append(row)
+    groups = [Group(part[0].values, part[0].num_prompts, tuple(part)) for part in together.values()]
+    return [_estimated(group, _baseline_of(group, groups, baseline), metrics) for group in groups]
+
+
+def _estimated(group: Group, base: Group | None, metrics: Sequence[str]) -> Group:
+    own = {name: estimate([(row, None) for row in measured(group, name)], name) for name in metrics}
+    pairs = {} if base is None else {name: estimate(_pairs(group, base, name), name) for name in metrics}
+    return Group(group.values, group.num_prompts, group.rows, _there(own), _there(pairs))
+
+
+def _there(found: Mapping[str, Estimate | None]) -> dict[str, Estimate]:
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def is_baseline(group: Group, baseline: tuple[str, str] | None) -> bool:
+    """Whether others are compared with a group."""
+    return baseline is not None and baseline[1] in group.values[baseline[0]]
+
+
+def _baseline_of(group: Group, groups: Sequence[Group], baseline: tuple[str, str] | None) -> Group | None:
+    """The group that is alike in all but the axis of the baseline."""
+    if baseline is None or is_baseline(group, baseline):
+        return None
+    return next((other for other in groups if is_baseline(other, baseline) and _alike(group, other, baseline[0])), None)
+
+
+def _alike(group: Group, base: Group, but: str) -> bool:
+    others = (axis for axis in group.values if axis != but)
+    same = all(set(group.values[axis]) <= set(base.values[axis]) for axis in others)
+    return same and group.num_prompts == base.num_prompts
+
+
+def measured(group: Group, metric: str) -> list[Row]:
+    """The runs with a figure; one that is no number, or infinite, is none."""
+    return [row for row in group.rows if row.status == DONE and math.isfinite(row.metrics.get(metric, math.nan))]
+
+
+def _pairs(group: Group, base: Group, metric: str) -> list[tuple[Row, Row | None]]:
+    by_seed = {row.seed: row for row in measured(base, metric)}
+    return [(row, by_seed[row.seed]) for row in measured(group, metric) if row.seed in by_seed]
+
+
+def estimate(pairs: Sequence[tuple[Row, Row | None]], metric: str) -> Estimate | None:
+    """The mean of a metric, or of its difference within pairs of rows; None without rows."""
+    if not pairs:
+        return None
+    values = [row.metrics[metric] - (base.metrics[metric] if base else 0.0) for row, base in pairs]
+    scores = _scores(pairs, metric)
+    interval = bootstrap(np.array(values)[:, None] if scores is None else scores)
+    spread = stdev(values) if len(values) > 1 else None
+    return Estimate(fmean(values), spread, len(values), interval, RUNS if scores is None else SAMPLES)
+
+
+def _scores(pairs: Sequence[tuple[Row, Row | None]], metric: str) -> Floats | None:
+    """(seeds, prompts) scores or differences; None unless all runs had the same prompts and the metric is their mean."""
+    rows = [row for pair in pairs for row in pair if row is not None]
+    prompts = [sample.prompt for sample in rows[0].samples]
+    for row in rows:
+        if [sample.prompt for sample in row.samples] != prompts:
+            return None
+        if not all(metric in sample.scores for sample in row.samples):
+            return None
+    scores = {row.key: np.array([sample.scores[metric] for sample in row.samples]) for row in rows}
+    if not prompts or not all(math.isclose(scores[r.key].mean(), r.metrics[metric], rel_tol=1e-4) for r in rows):
+        return None
+    return np.array([scores[row.key] - (scores[base.key] if base else 0.0) for row, base in pairs])
+
+
+def bootstrap(scores: Floats) -> Interval | None:
+    """The 95 % percentile interval of a mean.
+
+    Args:
+        scores: (seeds, prompts); each of the two is drawn anew where it is more than one.
+
+    Returns:
+        None for a single score.
+    """
+    from scipy import stats
+
+    if scores.size < 2:
+        return None
+    crossed = min(scores.shape) > 1
+    found = stats.bootstrap(
+        tuple(np.arange(size) for size in scores.shape) if crossed else (scores.ravel(),),
+        partial(_crossed_mean, scores) if crossed else np.mean,
+        n_resamples=_RESAMPLES,
+        batch=_BATCH,
+        vectorized=True,
+        method="percentile",
+        random_state=np.random.default_rng(_SEED),
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def _crossed_mean(scores: Floats, seeds: npt.NDArray[Any], prompts: npt.NDArray[Any], axis: int = -1) -> Floats:
+    """The mean over drawn seeds (..., S) and drawn prompts (..., P)."""
+    picked = scores[seeds.astype(int)[..., :, None], prompts.astype(int)[..., None, :]]
+    return np.asarray(picked.mean((axis - 1, axis)))
+
+
+def summary_table(groups: Sequence[Group], metrics: Sequence[str]) -> str:
+    """``analysis_summary.csv``: a row a group, under one header; differences where there is a baseline."""
+    axes = list(groups[0].values)
+    compared = any(group.differences for group in groups)
+    header = [*axes, "num_prompts"]
+    for name in metrics:
+        header += [f"{name}_{part}" for part in ("mean", "std", "count", "ci_low", "ci_high", "ci_over")]
+        header += [f"{name}_{part}" for part in ("diff", "diff_low", "diff_high")] if compared else []
+    rows = [
+        [
+            *(value_name(group.values[axis]) for axis in axes),
+            group.num_prompts,
+            *(cell for name in metrics for cell in _cells(group, name, compared)),
+        ]
+        for group in groups
+    ]
+    return as_csv(header, rows)
+
+
+def _cells(group: Group, metric: str, compared: bool) -> list[Any]:
+    own, gap = group.estimates.get(metric), group.differences.get(metric)
+    cells: list[Any] = [None, None, 0, None, None, None]
+    if own:
+        cells = [own.mean, own.std, own.count, *(own.interval or (None, None)), own.over if own.interval else None]
+    if compared:
+        cells += [gap.mean, *(gap.interval or (None, None))] if gap else [None] * 3
+    return cells
