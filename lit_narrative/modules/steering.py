@@ -108,6 +108,8 @@ class SteeringModule(AttributeModule):
         Raises:
             UserError: an attribute or the method cannot be used with this model or these prompts.
         """
+        if self.device_mesh is not None:
+            raise UserError("a model that is spread over processes (fsdp2) cannot be steered; use strategy ddp or auto")
         attributes = read_attributes(self.given, self.lm, self.tokenizer)
         attributes.check(prompts)
         if self.choice.method == "pplm" and self.choice.pplm.stepsize == "auto":

@@ -277,6 +277,13 @@ def test_attributes_are_checked(settings: dict[str, Any], message: str) -> None:
         Attribute(**settings)
 
 
+def test_weights_spread_over_processes_are_refused(folder: Path) -> None:
+    module = steering(folder)
+    module._device_mesh = object()  # type: ignore[assignment]
+    with pytest.raises(UserError, match="fsdp2"):
+        module.prepare_steering([])
+
+
 def test_experts_of_another_vocabulary_are_refused(folder: Path) -> None:
     module = SFTModule(sizes(), TrainedTokenizer(vocab_size=270))
     run = Trainer(
