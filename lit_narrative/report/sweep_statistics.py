@@ -20,7 +20,6 @@ Interval = tuple[float, float]
 Floats = npt.NDArray[np.float64]
 
 _RESAMPLES, _BATCH, _SEED = 2000, 100, 0
-SAMPLES, RUNS = "prompts and seeds", "runs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,22 +121,32 @@ def estimate(pairs: Sequence[tuple[Row, Row | None]], metric: str) -> Estimate |
     scores = _scores(pairs, metric)
     interval = bootstrap(np.array(values)[:, None] if scores is None else scores)
     spread = stdev(values) if len(values) > 1 else None
-    return Estimate(fmean(values), spread, len(values), interval, RUNS if scores is None else SAMPLES)
+    over = "runs" if scores is None else "prompts and seeds" if len(values) > 1 else "prompts"
+    return Estimate(fmean(values), spread, len(values), interval, over)
 
 
 def _scores(pairs: Sequence[tuple[Row, Row | None]], metric: str) -> Floats | None:
-    """(seeds, prompts) scores or differences; None unless all runs had the same prompts and the metric is their mean."""
+    """(seeds, prompts) scores, or their differences.
+
+    None unless every run was asked the same prompts, and the metric is the mean of such scores.
+    """
     rows = [row for pair in pairs for row in pair if row is not None]
     prompts = [sample.prompt for sample in rows[0].samples]
-    for row in rows:
-        if [sample.prompt for sample in row.samples] != prompts:
-            return None
-        if not all(metric in sample.scores for sample in row.samples):
-            return None
-    scores = {row.key: np.array([sample.scores[metric] for sample in row.samples]) for row in rows}
-    if not prompts or not all(math.isclose(scores[r.key].mean(), r.metrics[metric], rel_tol=1e-4) for r in rows):
+    if not prompts or not all(_explains(row, prompts, metric) for row in rows):
         return None
-    return np.array([scores[row.key] - (scores[base.key] if base else 0.0) for row, base in pairs])
+    return np.array([[_score(*pair, metric, place) for place in range(len(prompts))] for pair in pairs])
+
+
+def _explains(row: Row, prompts: Sequence[str], metric: str) -> bool:
+    """Whether a run's metric is the mean of the scores of its samples of these prompts."""
+    scores = [sample.scores[metric] for sample in row.samples if metric in sample.scores]
+    if [sample.prompt for sample in row.samples] != prompts or len(scores) != len(prompts):
+        return False
+    return math.isclose(fmean(scores), row.metrics[metric], rel_tol=1e-4, abs_tol=1e-6)
+
+
+def _score(row: Row, base: Row | None, metric: str, place: int) -> float:
+    return row.samples[place].scores[metric] - (base.samples[place].scores[metric] if base else 0.0)
 
 
 def bootstrap(scores: Floats) -> Interval | None:

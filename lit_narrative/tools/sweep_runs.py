@@ -160,7 +160,7 @@ def read_row(sweep: Sweep, run: Run) -> Row:
         error=stamp["error"] if status == FAILED else "",
         seconds=stamp["seconds"] if done else None,
         digest=digest,
-        version=stamp["version"] if done else "",
+        version="" if status == MISSING else stamp["version"],
         metrics=_read_metrics(folder, sweep) if done else {},
         samples=_read_samples(folder, sweep) if done else (),
     )
