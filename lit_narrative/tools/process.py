@@ -81,18 +81,6 @@ def clear(plan: Recipe, job: Job) -> None:
     shutil.rmtree(folder)
 
 
-def run_process(args: list[str], threads: int | None) -> int:
-    """Run ``lit-narrative`` in a process of its own; return its exit code (128 + n when signal n ended it).
-
-    The terminal sends an interrupt to that process too, which then ends in its own way: it is waited for.
-    """
-    process = start_process(args, threads)
-    with ending([process]):
-        while (code := _wait(process)) is None:
-            pass
-        return exit_code(code)
-
-
 def start_process(args: list[str], threads: int | None, output: IO[bytes] | None = None) -> Process:
     """Start ``lit-narrative``; on Linux it ends with this process, even when that is killed.
 
@@ -137,13 +125,6 @@ _PR_SET_PDEATHSIG = 1
 def _end_with_parent() -> None:
     assert _LIBC is not None
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _wait(process: Process) -> int | None:
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        return None
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -45,11 +45,13 @@ class Recipe:
         out: the folder of the jobs' folders.
         jobs: in order.
         threads: of PyTorch in each job; None: PyTorch's own choice.
+        workers: jobs at a time.
     """
 
     out: Path
     jobs: tuple[Job, ...]
     threads: int | None = None
+    workers: int = 1
 
     def folder(self, job: Job) -> Path:
         """Return the folder that a job writes to."""
@@ -94,7 +96,7 @@ def read_recipe(name: str, *, out: str | None = None, changes: Sequence[str] = (
         raise UserError(f"{path} runs with one seed, and --seed gives {len(seeds)}: write `seeds:` in place of `seed:`")
     else:
         jobs = [seeded(job, seeds[0] if seeds else content.get("seed")) for job in jobs]
-    return Recipe(Path(out or content["out"]), tuple(jobs), content.get("threads"))
+    return Recipe(Path(out or content["out"]), tuple(jobs), content.get("threads"), content.get("workers", 1))
 
 
 def _for_each_seed(jobs: Sequence[Job], seeds: Sequence[int]) -> list[Job]:

@@ -1,18 +1,51 @@
-"""``lit-narrative run``: the jobs of a recipe, one after another, what is done already left out."""
+"""``lit-narrative run``: the jobs of a recipe, what is done already left out."""
 
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.files import write_json
-from lit_narrative.tools.process import arguments, clear, job_digest, read_stamp, run_process, stamp_path
-from lit_narrative.tools.recipe import Job, Recipe, read_recipe
+from lit_narrative.tools.process import (
+    Process,
+    arguments,
+    clear,
+    ending,
+    exit_code,
+    job_digest,
+    read_stamp,
+    stamp_path,
+    start_process,
+)
+from lit_narrative.tools.recipe import TOOLS, Job, Recipe, read_recipe
+
+LOG = "log.txt"
+"""What a job printed, in its folder, where several run at once."""
+
+_POLL = 0.1
 
 
-def run(recipe: str, out: str | None = None, seed: Sequence[int] = (), set: Sequence[str] = ()) -> None:
-    """Run a recipe: its jobs one after another, each in a process of its own.
+@dataclass(frozen=True, slots=True)
+class _Started:
+    job: Job
+    label: str
+    digest: str
+    process: Process
+    log: Path | None
+    since: float
+
+
+def run(
+    recipe: str,
+    out: str | None = None,
+    seed: Sequence[int] = (),
+    set: Sequence[str] = (),
+    workers: int | None = None,
+) -> None:
+    """Run a recipe: its jobs in order, each in a process of its own.
 
     A job that has finished is left out the next time, unless its settings, or the jobs that it builds on, have changed.
     A fit that was interrupted goes on from its last checkpoint.
@@ -22,6 +55,8 @@ def run(recipe: str, out: str | None = None, seed: Sequence[int] = (), set: Sequ
         out: folder of the jobs' folders, in place of the recipe's.
         seed: of every job, 0 or more, in place of the recipe's ``seed``; one or several in place of its ``seeds``.
         set: ``JOB.SETTING=VALUE``, over the settings of a job, for every seed; may be given several times.
+        workers: jobs at a time, in place of the recipe's; a job waits for those that it refers to. With several, what
+            a job prints goes to ``log.txt`` in its folder.
 
     Raises:
         UserError: the recipe, or what it names, is wrong.
@@ -29,40 +64,95 @@ def run(recipe: str, out: str | None = None, seed: Sequence[int] = (), set: Sequ
     """
     for number in seed:
         check_least("--seed", number, 0)
+    check_least("--workers", workers, 1)
     plan = read_recipe(recipe, out=out, changes=set, seeds=seed)
-    for number, job in enumerate(plan.jobs, 1):
-        run_job(plan, job, f"[{number}/{len(plan.jobs)}] {job.name}")
+    run_jobs(plan, workers or plan.workers)
     report = plan.out / "report.html"
     print(f"report: {report}" if report.is_file() else f"results: {plan.out}")
 
 
-def run_job(plan: Recipe, job: Job, label: str) -> None:
-    """Run a job unless it has finished with the same settings.
+def run_jobs(plan: Recipe, workers: int) -> None:
+    """Run all jobs, so many at a time, each after those that it needs.
 
     Raises:
-        SystemExit: it failed.
+        SystemExit: one failed; those that still run are ended.
+    """
+    waiting, finished = list(plan.jobs), set[str]()
+    started: list[_Started] = []
+    processes: list[Process] = []
+    with ending(processes):
+        while waiting or started:
+            for job in [job for job in waiting if finished.issuperset(job.needs)][: workers - len(started)]:
+                waiting.remove(job)
+                label = f"[{plan.jobs.index(job) + 1}/{len(plan.jobs)}] {job.name}"
+                if (one := begin(plan, job, label, quiet=workers > 1)) is None:
+                    finished.add(job.name)
+                else:
+                    started.append(one)
+                    processes.append(one.process)
+            for one in _ended(started):
+                started.remove(one)
+                finish(plan, one)
+                finished.add(one.job.name)
+
+
+def _ended(started: Sequence[_Started]) -> list[_Started]:
+    """Wait for some to end; the terminal sends an interrupt to them too, and they end in their own way."""
+    while started and all(one.process.poll() is None for one in started):
+        try:
+            time.sleep(_POLL)
+        except KeyboardInterrupt:
+            continue
+    return [one for one in started if one.process.poll() is not None]
+
+
+def begin(plan: Recipe, job: Job, label: str, quiet: bool) -> _Started | None:
+    """Start a job unless it has finished with the same settings.
+
+    Args:
+        plan: the recipe.
+        job: of it.
+        label: what to call it on the terminal.
+        quiet: write what it prints to a file in its folder.
     """
     digest, stamp = job_digest(plan, job), read_stamp(plan, job)
     same = stamp.get("digest") == digest
     if same and stamp.get("finished") and all(path.exists() for path in leaves(plan, job)):
         print(f"{label}: done before, in {stamp['seconds']:.0f} s", flush=True)
-        return
+        return None
     checkpoint = plan.folder(job) / "checkpoints" / "last.ckpt"
     resume = same and job.command == "fit" and checkpoint.is_file()
     if not resume:
         clear(plan, job)
     print(f"{label}: {job.command} {'goes on from its last checkpoint ' if resume else ''}...", flush=True)
     write_json(stamp_path(plan, job), {"digest": digest, "finished": None})
-    start = time.monotonic()
-    if code := run_process(arguments(plan, job, checkpoint if resume else None), plan.threads):
-        print(f"error: job '{job.name}' ended with code {code}; run the same command again to go on", file=sys.stderr)
+    command = arguments(plan, job, checkpoint if resume else None)
+    log = plan.folder(job) / LOG if quiet and job.command not in TOOLS else None
+    with nullcontext() if log is None else log.open("ab") as output:
+        process = start_process(command, plan.threads, output)
+    return _Started(job, label, digest, process, log, time.monotonic())
+
+
+def finish(plan: Recipe, one: _Started) -> None:
+    """Write down that a job is done.
+
+    Raises:
+        SystemExit: it failed.
+        UserError: it left no checkpoint, and others ask for one.
+    """
+    if code := exit_code(one.process.returncode):
+        said = f"'{one.log}' says why; " if one.log else ""
+        print(
+            f"error: job '{one.job.name}' ended with code {code}; {said}run the same command again to go on",
+            file=sys.stderr,
+        )
         raise SystemExit(code)
-    seconds = time.monotonic() - start
-    for path in leaves(plan, job):
+    seconds = time.monotonic() - one.since
+    for path in leaves(plan, one.job):
         if not path.exists():
-            raise UserError(f"job '{job.name}' left no '{path}': give its ModelCheckpoint `save_last: true`")
-    write_json(stamp_path(plan, job), {"digest": digest, "finished": time.time(), "seconds": seconds})
-    print(f"{label}: done in {seconds:.0f} s", flush=True)
+            raise UserError(f"job '{one.job.name}' left no '{path}': give its ModelCheckpoint `save_last: true`")
+    write_json(stamp_path(plan, one.job), {"digest": one.digest, "finished": time.time(), "seconds": seconds})
+    print(f"{one.label}: done in {seconds:.0f} s", flush=True)
 
 
 def leaves(plan: Recipe, job: Job) -> list[Path]:

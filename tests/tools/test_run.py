@@ -80,6 +80,34 @@ def test_a_recipe_of_several_seeds_runs_and_skips_by_seed(
         assert rows(out / f"seed_{seed}" / "exam" / "metrics_test.csv")
 
 
+def test_several_jobs_at_once_wait_for_what_they_need(
+    recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content = yaml.safe_load(recipe.read_text())
+    recipe.write_text(yaml.safe_dump({**content, "seeds": [0, 1], "workers": 2}))
+    main(["run", str(recipe)])
+    said = capfd.readouterr().out.splitlines()
+    assert {line.split(": ")[0] for line in said[:2]} == {"[1/4] seed_0/learn", "[3/4] seed_1/learn"}
+    for seed in (0, 1):
+        lines = [line for line in said if f"seed_{seed}/" in line]
+        assert [line.split(": ")[1].split()[0] for line in lines] == ["fit", "done", "test", "done"]
+        assert "Trainer.fit" in (tmp_path / "out" / f"seed_{seed}" / "learn" / "log.txt").read_text()
+    assert not any("Trainer.fit" in line for line in said)
+
+
+def test_a_failed_job_ends_those_beside_it(recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    content = yaml.safe_load(recipe.read_text())
+    bad = {**content["jobs"][0], "name": "bad", "overrides": {"model.init_args.lr": "none"}}
+    endless = {**content["jobs"][0], "name": "endless", "overrides": {"trainer.max_epochs": -1}}
+    recipe.write_text(yaml.safe_dump({**content, "jobs": [endless, bad]}))
+    with pytest.raises(SystemExit) as ended:
+        main(["run", str(recipe), "--workers", "2"])
+    said = capfd.readouterr().err
+    assert f"job 'bad' ended with code {ended.value.code}; '{tmp_path / 'out' / 'bad' / 'log.txt'}' says why" in said
+    assert "lr" in (tmp_path / "out" / "bad" / "log.txt").read_text()
+    assert json.loads((tmp_path / "out" / "endless" / "job.json").read_text())["finished"] is None
+
+
 def test_a_negative_seed_is_refused_before_any_job(recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--seed is -1; it must be 0 or more"):
         run(str(recipe), seed=[0, -1])
