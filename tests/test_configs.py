@@ -9,11 +9,12 @@ import yaml
 from lit_narrative.cli import main
 from lit_narrative.shipped import shipped_configs
 from lit_narrative.tools.configs import headline
+from lit_narrative.tools.grid import read_sweep
 from lit_narrative.tools.recipe import read_recipe
 
 OVERLAYS = ("logger/", "trainer/")
-RECIPES = "recipes/"
-JOBS = [name for name in shipped_configs() if not name.startswith((*OVERLAYS, RECIPES))]
+RECIPES, SWEEPS = "recipes/", "sweeps/"
+JOBS = [name for name in shipped_configs() if not name.startswith((*OVERLAYS, RECIPES, SWEEPS))]
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"]
 
 
@@ -77,3 +78,10 @@ def test_overlay_fits_over_a_job(name: str, capsys: pytest.CaptureFixture[str]) 
 def test_recipe_is_sound(name: str) -> None:
     plan = read_recipe(name.removeprefix(RECIPES))
     assert [job.command for job in plan.jobs][-1] == "report"
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_configs() if name.startswith(SWEEPS)])
+def test_sweep_is_sound(name: str) -> None:
+    plan = read_sweep(name.removeprefix(SWEEPS))
+    assert plan.twins == 0
+    assert f"lit-narrative sweep {name.removeprefix(SWEEPS)}" in shipped_configs()[name].read_text()

@@ -68,14 +68,14 @@ def _runs(view: SweepView) -> Section:
 def _figures(view: SweepView) -> Section:
     tables = [(name, [_line(view, group, name) for group in view.groups]) for name in view.metrics]
     charts = [_chart(view, name) for name in view.metrics]
-    over = {found.over for group in view.groups for found in group.estimates.values() if found.interval}
+    own = [group.estimates[name] for group in view.groups for name in view.metrics if name in group.estimates]
     body = render(
         "sweep_figures.html",
         charts=[chart for chart in charts if chart],
         tables=tables,
         compared=any(group.differences for group in view.groups),
         baseline=view.baseline,
-        over=sorted(over),
+        over=sorted({found.over for found in own if found.interval}),
     )
     return Section("figures", "Figures", body)
 
@@ -94,7 +94,7 @@ def _chart(view: SweepView, metric: str) -> Figure | None:
     if not found:
         return None
     rows = [
-        (view.label(group), [Dot("mean", own.mean, view.tone(group), own.interval), *_single(group, metric)])
+        (view.label(group), [*_single(group, metric), Dot("mean", own.mean, view.tone(group), own.interval)])
         for group, own in found
     ]
     ends = [value for _, own in found for value in (own.mean, *(own.interval or ()))]

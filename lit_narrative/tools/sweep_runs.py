@@ -39,7 +39,7 @@ _POLL = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class _Started:
+class _Running:
     run: Run
     digest: str
     process: Process
@@ -58,7 +58,7 @@ def run_all(sweep: Sweep, runs: Sequence[Run], workers: int, threads: int) -> It
     """
     plan = sweep.plan(threads)
     waiting = deque(runs)
-    started: list[_Started] = []
+    started: list[_Running] = []
     processes: list[Process] = []
     with ending(processes):
         while waiting or started:
@@ -77,7 +77,7 @@ def is_done(sweep: Sweep, run: Run) -> bool:
     return read_row(sweep, run).status == DONE
 
 
-def _start(plan: Recipe, run: Run) -> _Started:
+def _start(plan: Recipe, run: Run) -> _Running:
     digest, stamp = run_digest(plan, run), read_stamp(plan, run.job)
     checkpoint = plan.folder(run.job) / "checkpoints" / "last.ckpt"
     resume = stamp.get("digest") == digest and run.job.command == "fit" and checkpoint.is_file()
@@ -86,10 +86,10 @@ def _start(plan: Recipe, run: Run) -> _Started:
     write_json(stamp_path(plan, run.job), {"digest": digest, "finished": None, "version": __version__})
     log = (plan.folder(run.job) / LOG).open("ab")
     process = start_process(arguments(plan, run.job, checkpoint if resume else None), plan.threads, log)
-    return _Started(run, digest, process, log, time.monotonic())
+    return _Running(run, digest, process, log, time.monotonic())
 
 
-def _record(plan: Recipe, one: _Started) -> None:
+def _record(plan: Recipe, one: _Running) -> None:
     """Write down how a run ended."""
     with closing(one.log):
         code = exit_code(one.process.returncode)

@@ -1,0 +1,108 @@
+"""Means, intervals and paired differences of a sweep's runs."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from lit_narrative.report.sweep_rows import DONE, FAILED, Row, Sample, master_table, metric_names
+from lit_narrative.report.sweep_statistics import bootstrap, group_rows, summary_table
+
+BASELINE = ("arm", "base")
+
+
+def row(
+    arm: str, seed: int | None, scores: Sequence[float], adapter: tuple[str, ...] = ("none",), **other: float
+) -> Row:
+    """A run whose metric ``reward`` is the mean of its samples' scores."""
+    samples = [Sample(f"p{place}", "text", {"reward": score}) for place, score in enumerate(scores)]
+    metrics = {"reward": sum(scores) / len(scores), **other}
+    values = {"arm": (arm,), "adapter": adapter}
+    return Row(f"{arm}_{'+'.join(adapter)}_{seed}", values, seed, status=DONE, metrics=metrics, samples=samples)
+
+
+def test_an_interval_over_prompts_is_about_two_standard_errors() -> None:
+    scores = np.random.default_rng(0).normal(5, 2, (1, 400))
+    low, high = bootstrap(scores) or (0, 0)
+    margin = 1.96 * scores.std(ddof=1) / 20
+    assert low == pytest.approx(scores.mean() - margin, abs=0.02)
+    assert high == pytest.approx(scores.mean() + margin, abs=0.02)
+    assert bootstrap(scores) == (low, high)
+
+
+def test_more_prompts_do_not_hide_what_differs_between_seeds() -> None:
+    generator = np.random.default_rng(0)
+    seeds, prompts = np.array([0.0, 1.0, 2.0, 3.0])[:, None], generator.normal(0, 0.01, (1, 500))
+    crossed, alone = bootstrap(seeds + prompts), bootstrap(seeds)
+    assert crossed == pytest.approx(alone, abs=0.01)
+    pooled = bootstrap((seeds + prompts).reshape(1, -1))
+    assert crossed and pooled and crossed[1] - crossed[0] > 5 * (pooled[1] - pooled[0])
+
+
+def test_a_single_score_has_no_interval() -> None:
+    assert bootstrap(np.array([[0.5]])) is None
+    assert bootstrap(np.full((2, 3), 0.5)) == (0.5, 0.5)
+
+
+def test_differences_are_within_seeds_and_prompts() -> None:
+    prompts = [0.0, 0.3, 0.9, 0.1]
+    rows = [row("base", seed, [score + seed for score in prompts]) for seed in (1, 2, 3)]
+    rows += [row("pplm", seed, [score + seed + 0.1 for score in prompts]) for seed in (1, 2, 4)]
+    base, pplm = group_rows(rows, ["reward"], BASELINE)
+    assert not base.differences
+    gap, own = pplm.differences["reward"], pplm.estimates["reward"]
+    assert gap.count == 2 and own.count == 3
+    assert gap.mean == pytest.approx(0.1) and gap.interval == pytest.approx((0.1, 0.1))
+    assert own.interval and own.interval[1] - own.interval[0] > 1
+    assert own.std == pytest.approx(np.std([1, 2, 4], ddof=1))
+
+
+def test_a_baseline_that_stands_for_several_values_serves_each() -> None:
+    rows = [row("base", 1, [0.0, 1.0], ("none", "lora"))]
+    rows += [row("pplm", 1, [0.5, 1.0], (adapter,)) for adapter in ("none", "lora")]
+    groups = group_rows(rows, ["reward"], BASELINE)
+    assert [group.differences["reward"].mean for group in groups[1:]] == [0.25, 0.25]
+
+
+@pytest.mark.parametrize("other", [[Sample("else", "", {"reward": 0.5})], [Sample("p0", "", {})], []])
+def test_without_scores_of_the_same_prompts_runs_are_drawn(other: list[Sample]) -> None:
+    rows = [row("base", 1, [0.5]), Row("x", {"arm": ("base",), "adapter": ("none",)}, 2, status=DONE)]
+    rows[1] = Row("x", rows[0].values, 2, status=DONE, metrics={"reward": 0.7}, samples=other)
+    found = group_rows(rows, ["reward"], None)[0].estimates["reward"]
+    assert (found.over, found.count) == ("runs", 2)
+    assert found.interval == pytest.approx((0.5, 0.7))
+
+
+def test_scores_that_are_not_what_the_metric_is_the_mean_of_are_left_alone() -> None:
+    rows = [row("base", seed, [0.0, 1.0]) for seed in (1, 2)]
+    rows = [
+        Row(one.key, one.values, one.seed, status=DONE, metrics={"reward": 0.9}, samples=one.samples) for one in rows
+    ]
+    assert group_rows(rows, ["reward"], None)[0].estimates["reward"].over == "runs"
+
+
+def test_failed_runs_and_figures_that_are_no_numbers_do_not_count() -> None:
+    rows = [row("base", seed, [0.5], loss=loss) for seed, loss in ((1, 2.0), (2, math.nan), (3, math.inf))]
+    rows.append(Row("bad", rows[0].values, 4, status=FAILED, error="no", metrics={}))
+    (group,) = group_rows(rows, metric_names(rows), BASELINE)
+    assert group.estimates["loss"].count == 1 and group.estimates["loss"].mean == 2.0
+    assert group.estimates["reward"].count == 3
+
+
+def test_tables_have_one_header_and_empty_cells() -> None:
+    rows = [
+        row("base", None, [0.5], ("none", "lora")),
+        Row("bad", {"arm": ("pplm",), "adapter": ("none",)}, error="a\nb"),
+    ]
+    names = metric_names(rows, ["zeta", "reward"])
+    assert names == ["reward"]
+    master = master_table(rows, names).splitlines()
+    assert master[0] == "arm,adapter,seed,num_prompts,status,error,seconds,digest,version,reward"
+    assert master[1] == "base,none+lora,,,done,,,,,0.5"
+    groups = group_rows(rows, names, BASELINE)
+    assert summary_table(groups, names).splitlines() == [
+        "arm,adapter,num_prompts,reward_mean,reward_std,reward_count,reward_ci_low,reward_ci_high,reward_ci_over",
+        "base,none+lora,,0.5,,1,,,",
+        "pplm,none,,,,0,,,",
+    ]
