@@ -8,17 +8,23 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
 from lit_narrative import __version__
 from lit_narrative.errors import UserError
+from lit_narrative.files import write_json
 from lit_narrative.tools.recipe import TOOLS, Job, Recipe
 
 Process = subprocess.Popen[bytes]
+
+LOG = "log.txt"
+"""What a job printed, in its folder, where several run at once."""
 
 
 def arguments(plan: Recipe, job: Job, checkpoint: Path | None = None) -> list[str]:
@@ -79,6 +85,51 @@ def clear(plan: Recipe, job: Job) -> None:
     if any(folder.iterdir()) and not stamp_path(plan, job).is_file():
         raise UserError(f"the folder '{folder}' holds files that are not a recipe's: name another folder by --out")
     shutil.rmtree(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A job on its way.
+
+    Attributes:
+        job: what runs.
+        digest: of its settings.
+        process: in which it runs.
+        log: file of what it prints; None: the terminal.
+        since: when it was started, by the monotonic clock.
+    """
+
+    job: Job
+    digest: str
+    process: Process
+    log: Path | None
+    since: float
+
+
+def resumes_from(plan: Recipe, job: Job, digest: str) -> Path | None:
+    """Return the checkpoint from which a fit goes on that was interrupted under the same settings."""
+    checkpoint = plan.folder(job) / "checkpoints" / "last.ckpt"
+    same = read_stamp(plan, job).get("digest") == digest
+    return checkpoint if same and job.command == "fit" and checkpoint.is_file() else None
+
+
+def start_job(plan: Recipe, job: Job, digest: str, *, quiet: bool) -> Started:
+    """Start a job in a folder that holds nothing of an earlier one, or go on with a fit.
+
+    Args:
+        plan: the recipe.
+        job: of it.
+        digest: of its settings.
+        quiet: write what it prints to a file in its folder.
+    """
+    checkpoint = resumes_from(plan, job, digest)
+    if checkpoint is None:
+        clear(plan, job)
+    write_json(stamp_path(plan, job), {"digest": digest, "finished": None})
+    log = plan.folder(job) / LOG if quiet and job.command not in TOOLS else None
+    with nullcontext() if log is None else log.open("ab") as output:
+        process = start_process(arguments(plan, job, checkpoint), plan.threads, output)
+    return Started(job, digest, process, log, time.monotonic())
 
 
 def start_process(args: list[str], threads: int | None, output: IO[bytes] | None = None) -> Process:

@@ -3,39 +3,24 @@
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.files import write_json
 from lit_narrative.tools.process import (
     Process,
-    arguments,
-    clear,
+    Started,
     ending,
     exit_code,
     job_digest,
     read_stamp,
+    resumes_from,
     stamp_path,
-    start_process,
+    start_job,
 )
-from lit_narrative.tools.recipe import TOOLS, Job, Recipe, read_recipe
-
-LOG = "log.txt"
-"""What a job printed, in its folder, where several run at once."""
+from lit_narrative.tools.recipe import Job, Recipe, read_recipe
 
 _POLL = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class _Started:
-    job: Job
-    label: str
-    digest: str
-    process: Process
-    log: Path | None
-    since: float
 
 
 def run(
@@ -78,14 +63,13 @@ def run_jobs(plan: Recipe, workers: int) -> None:
         SystemExit: one failed; those that still run are ended.
     """
     waiting, finished = list(plan.jobs), set[str]()
-    started: list[_Started] = []
+    started: list[Started] = []
     processes: list[Process] = []
     with ending(processes):
         while waiting or started:
             for job in [job for job in waiting if finished.issuperset(job.needs)][: workers - len(started)]:
                 waiting.remove(job)
-                label = f"[{plan.jobs.index(job) + 1}/{len(plan.jobs)}] {job.name}"
-                if (one := begin(plan, job, label, quiet=workers > 1)) is None:
+                if (one := begin(plan, job, quiet=workers > 1)) is None:
                     finished.add(job.name)
                 else:
                     started.append(one)
@@ -96,7 +80,7 @@ def run_jobs(plan: Recipe, workers: int) -> None:
                 finished.add(one.job.name)
 
 
-def _ended(started: Sequence[_Started]) -> list[_Started]:
+def _ended(started: Sequence[Started]) -> list[Started]:
     """Wait for some to end; the terminal sends an interrupt to them too, and they end in their own way."""
     while started and all(one.process.poll() is None for one in started):
         try:
@@ -106,34 +90,28 @@ def _ended(started: Sequence[_Started]) -> list[_Started]:
     return [one for one in started if one.process.poll() is not None]
 
 
-def begin(plan: Recipe, job: Job, label: str, quiet: bool) -> _Started | None:
+def begin(plan: Recipe, job: Job, quiet: bool) -> Started | None:
     """Start a job unless it has finished with the same settings.
 
     Args:
         plan: the recipe.
         job: of it.
-        label: what to call it on the terminal.
         quiet: write what it prints to a file in its folder.
     """
     digest, stamp = job_digest(plan, job), read_stamp(plan, job)
-    same = stamp.get("digest") == digest
-    if same and stamp.get("finished") and all(path.exists() for path in leaves(plan, job)):
-        print(f"{label}: done before, in {stamp['seconds']:.0f} s", flush=True)
+    if stamp.get("digest") == digest and stamp.get("finished") and all(path.exists() for path in leaves(plan, job)):
+        print(f"{_label(plan, job)}: done before, in {stamp['seconds']:.0f} s", flush=True)
         return None
-    checkpoint = plan.folder(job) / "checkpoints" / "last.ckpt"
-    resume = same and job.command == "fit" and checkpoint.is_file()
-    if not resume:
-        clear(plan, job)
-    print(f"{label}: {job.command} {'goes on from its last checkpoint ' if resume else ''}...", flush=True)
-    write_json(stamp_path(plan, job), {"digest": digest, "finished": None})
-    command = arguments(plan, job, checkpoint if resume else None)
-    log = plan.folder(job) / LOG if quiet and job.command not in TOOLS else None
-    with nullcontext() if log is None else log.open("ab") as output:
-        process = start_process(command, plan.threads, output)
-    return _Started(job, label, digest, process, log, time.monotonic())
+    how = "goes on from its last checkpoint " if resumes_from(plan, job, digest) else ""
+    print(f"{_label(plan, job)}: {job.command} {how}...", flush=True)
+    return start_job(plan, job, digest, quiet=quiet)
 
 
-def finish(plan: Recipe, one: _Started) -> None:
+def _label(plan: Recipe, job: Job) -> str:
+    return f"[{plan.jobs.index(job) + 1}/{len(plan.jobs)}] {job.name}"
+
+
+def finish(plan: Recipe, one: Started) -> None:
     """Write down that a job is done.
 
     Raises:
@@ -152,7 +130,7 @@ def finish(plan: Recipe, one: _Started) -> None:
         if not path.exists():
             raise UserError(f"job '{one.job.name}' left no '{path}': give its ModelCheckpoint `save_last: true`")
     write_json(stamp_path(plan, one.job), {"digest": one.digest, "finished": time.time(), "seconds": seconds})
-    print(f"{one.label}: done in {seconds:.0f} s", flush=True)
+    print(f"{_label(plan, one.job)}: done in {seconds:.0f} s", flush=True)
 
 
 def leaves(plan: Recipe, job: Job) -> list[Path]:

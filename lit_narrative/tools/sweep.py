@@ -1,6 +1,7 @@
 """``lit-narrative sweep``: one command under every combination of settings, and tables of what came of it."""
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -37,7 +38,7 @@ def sweep(
 
     Raises:
         UserError: the sweep, or what it names, is wrong.
-        SystemExit: with code 1, a run failed.
+        SystemExit: with code 1, a run failed; with another, it was interrupted.
     """
     check_least("--workers", workers, 1)
     if sum((only is not None, collect, wandb is not None)) > 1:
@@ -47,7 +48,10 @@ def sweep(
         print(f"W&B sweep: {write_text(wandb, sweep_configuration(whole, set))}")
         return
     runs = [whole.find(only)] if only is not None else [] if collect else list(whole.runs)
-    _run(whole, runs, workers)
+    try:
+        _run(whole, runs, workers)
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
     rows = write_tables(whole)
     if only is not None:
         log_to_wandb(next(row for row in rows if row.key == only))

@@ -6,10 +6,8 @@ import json
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from lit_narrative import __version__
 from lit_narrative.files import write_json
@@ -17,34 +15,22 @@ from lit_narrative.report.sweep_rows import DONE, FAILED, MISSING, Row, Sample
 from lit_narrative.report.wording import clip
 from lit_narrative.tools.grid import Run, Sweep
 from lit_narrative.tools.process import (
+    LOG,
     Process,
-    arguments,
-    clear,
+    Started,
     ending,
     exit_code,
     job_digest,
     read_stamp,
     stamp_path,
-    start_process,
+    start_job,
 )
 from lit_narrative.tools.recipe import Recipe
 from lit_narrative.tools.schema import read_yaml
 
-LOG = "log.txt"
-"""What a run printed, in its folder."""
-
 _SPLITS = {"validate": "val", "test": "test", "predict": "predict"}
 _ERROR_LINES, _ERROR_LENGTH = 4, 500
 _POLL = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class _Running:
-    run: Run
-    digest: str
-    process: Process
-    log: IO[bytes]
-    since: float
 
 
 def run_all(sweep: Sweep, runs: Sequence[Run], workers: int, threads: int) -> Iterator[Row]:
@@ -58,18 +44,18 @@ def run_all(sweep: Sweep, runs: Sequence[Run], workers: int, threads: int) -> It
     """
     plan = sweep.plan(threads)
     waiting = deque(runs)
-    started: list[_Running] = []
+    started: dict[str, Started] = {}
     processes: list[Process] = []
     with ending(processes):
         while waiting or started:
             while waiting and len(started) < workers:
-                started.append(_start(plan, waiting.popleft()))
-                processes.append(started[-1].process)
+                run = waiting.popleft()
+                started[run.key] = start_job(plan, run.job, run_digest(plan, run), quiet=True)
+                processes.append(started[run.key].process)
             time.sleep(_POLL)
-            for one in [one for one in started if one.process.poll() is not None]:
-                started.remove(one)
-                _record(plan, one)
-                yield read_row(sweep, one.run)
+            for key in [key for key, one in started.items() if one.process.poll() is not None]:
+                _record(plan, started.pop(key))
+                yield read_row(sweep, sweep.find(key))
 
 
 def is_done(sweep: Sweep, run: Run) -> bool:
@@ -77,29 +63,14 @@ def is_done(sweep: Sweep, run: Run) -> bool:
     return read_row(sweep, run).status == DONE
 
 
-def _start(plan: Recipe, run: Run) -> _Running:
-    digest, stamp = run_digest(plan, run), read_stamp(plan, run.job)
-    checkpoint = plan.folder(run.job) / "checkpoints" / "last.ckpt"
-    resume = stamp.get("digest") == digest and run.job.command == "fit" and checkpoint.is_file()
-    if not resume:
-        clear(plan, run.job)
-    write_json(stamp_path(plan, run.job), {"digest": digest, "finished": None, "version": __version__})
-    log = (plan.folder(run.job) / LOG).open("ab")
-    process = start_process(arguments(plan, run.job, checkpoint if resume else None), plan.threads, log)
-    return _Running(run, digest, process, log, time.monotonic())
-
-
-def _record(plan: Recipe, one: _Running) -> None:
+def _record(plan: Recipe, one: Started) -> None:
     """Write down how a run ended."""
-    with closing(one.log):
-        code = exit_code(one.process.returncode)
-    seconds = time.monotonic() - one.since
     stamp: dict[str, Any] = {"digest": one.digest, "finished": None, "version": __version__}
-    if code == 0:
-        stamp |= {"finished": time.time(), "seconds": seconds}
+    if code := exit_code(one.process.returncode):
+        stamp["error"] = f"code {code}: {_last_lines(plan.folder(one.job) / LOG)}"
     else:
-        stamp["error"] = f"code {code}: {_last_lines(plan.folder(one.run.job) / LOG)}"
-    write_json(stamp_path(plan, one.run.job), stamp)
+        stamp |= {"finished": time.time(), "seconds": time.monotonic() - one.since}
+    write_json(stamp_path(plan, one.job), stamp)
 
 
 def _last_lines(log: Path) -> str:
