@@ -96,6 +96,9 @@ def read_sweep(name: str, *, out: str | None = None, changes: Sequence[str] = ()
     axes = {axis: tuple(values) for axis, values in content["axes"].items()}
     if taken := [axis for axis in axes if axis in OWN_COLUMNS]:
         raise UserError(f"{path}: axes.{taken[0]}: the tables have a column of that name; call the axis otherwise")
+    logged = list(content.get("metrics", {}).values())
+    if twice := [name for name in logged if logged.count(name) > 1]:
+        raise UserError(f"{path}: metrics: '{twice[0]}' is there under two names; keep one")
     content["overrides"] = content.get("overrides", {})
     try:
         grid = list(_grid(content, dict(map(_change, changes))))

@@ -98,5 +98,7 @@ def write_tables(whole: Sweep) -> list[Row]:
         view = SweepView(whole.path.stem, first, value, own, shown, whole.baseline)
         write_text(whole.out / "by_model" / value / "report.html", build_sweep_page(view))
     done = sum(row.status == DONE for row in rows)
+    if done and (unknown := [logged for name, logged in whole.metrics.items() if name not in metrics]):
+        print(f"logged by no run: {', '.join(unknown)} (metrics of {whole.path})")
     print(f"{done} of {len(rows)} runs are done; tables and by_model/ in {whole.out}")
     return rows

@@ -125,9 +125,10 @@ def filled(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def test_tables_of_what_is_there(tmp_path: Path) -> None:
-    path = filled(tmp_path)
+def test_tables_of_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = filled(tmp_path, metrics={"avg_reward": "reward", "judged": "judge_perplexity"})
     main(["sweep", str(path), "--collect"])
+    assert "logged by no run: judge_perplexity" in capsys.readouterr().out
     rows = table(tmp_path / "out" / "master_results.csv")
     assert list(rows[0]) == [
         *("model", "arm", "seed", "num_prompts", "status", "error", "seconds", "digest", "version"),
