@@ -57,6 +57,7 @@ def settings() -> list[str]:
         "CardGame",
         "ContrastBag",
         "ActivationSettings",
+        "Preferred",
         "VerifierConfig",
         "Limits",
         "FeatureQualitySettings",

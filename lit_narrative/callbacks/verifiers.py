@@ -1,6 +1,7 @@
 """Let the model write, and have the task's verifiers judge what it wrote."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lit_narrative.callbacks.processes import dry_run, gather_lists
 from lit_narrative.errors import UserError
 from lit_narrative.files import write_json, write_jsonl
 from lit_narrative.modules.base import LanguageModule
+from lit_narrative.rl.rewards import AnyReward, Reward
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.views import Prompt, Verdict
 
@@ -21,25 +23,31 @@ class Verifiers(Callback):
     """Samples on validation, test and predict; logs means, writes the judged samples.
 
     Works with any module that writes text and any task that has verifiers. The same prompts and random streams serve
-    every model, so that two runs can be compared sample by sample.
+    every model, so that two runs can be compared sample by sample. Of a module that writes in its own test
+    (`SteeringModule`), the test judges those texts.
 
     Files in the run folder: ``samples/<stage>.jsonl`` (a row a sample) and ``verifiers/<stage>.json`` (the summary).
 
     Args:
         samples: how many held-out prompts to complete, once each.
         seed: of the random streams.
+        rewards: further scores, by the task's names for rewards, or ``package.module:Class(…)``: each a component under
+            its own name, which counts for nothing in the verifiers' total. What a reward cannot score counts as 0.
     """
 
-    def __init__(self, samples: int = 256, seed: int = 0) -> None:
+    def __init__(self, samples: int = 256, seed: int = 0, rewards: Sequence[str] = ()) -> None:
         if samples < 1:
             raise UserError(f"callback Verifiers: samples={samples} must be at least 1")
-        self.samples, self.seed = samples, seed
+        self.samples, self.seed, self.rewards = samples, seed, tuple(rewards)
+        self._scorers: Mapping[str, AnyReward] = {}
         self._predicted: list[Rollout] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a module that writes no text."""
+        """Refuse a module that writes no text, and a reward that is unknown."""
         if not isinstance(pl_module, LanguageModule):
             raise UserError(f"callback Verifiers needs a module that writes text; {type(pl_module).__name__} does not")
+        if self.rewards:
+            self._scorers = trainer.datamodule.reward_functions(self.rewards)  # type: ignore[attr-defined]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the prompts that will be completed, so that one that is too long fails before training."""
@@ -68,7 +76,7 @@ class Verifiers(Callback):
         """Judge what was written."""
         rollouts = gather_lists(trainer, self._predicted)
         self._predicted = []
-        self._write(trainer, "predict", rollouts, trainer.datamodule.verify(rollouts))  # type: ignore[attr-defined]
+        self._write(trainer, "predict", rollouts, self._judged(trainer, rollouts))
 
     def _prompts(self, trainer: Trainer, split: str) -> list[Prompt]:
         count = 8 if dry_run(trainer) else self.samples
@@ -76,16 +84,31 @@ class Verifiers(Callback):
 
     def _judge_split(self, trainer: Trainer, module: LightningModule, split: str) -> None:
         assert isinstance(module, LanguageModule)
-        prompts = self._prompts(trainer, split)
-        own = prompts[trainer.global_rank :: trainer.world_size]
-        rollouts = gather_lists(trainer, module.generate(own, seed=self.seed))
+        written = module.written if split == "test" else None
+        if written is None:
+            own = self._prompts(trainer, split)[trainer.global_rank :: trainer.world_size]
+            written = module.generate(own, seed=self.seed)
+        rollouts = gather_lists(trainer, written)
         rollouts.sort(key=lambda rollout: rollout.columns["index"])
-        verdicts = trainer.datamodule.verify(rollouts)  # type: ignore[attr-defined]
-        summary = self._write(trainer, split, rollouts, verdicts)
+        summary = self._write(trainer, split, rollouts, self._judged(trainer, rollouts))
         metrics = {f"{split}/{name}": summary[name] for name in ("reward", "valid_json", "unique")}
         metrics |= {f"{split}/components/{name}": value for name, value in summary["components"].items()}
         # Every process computed the same figures from the same gathered samples.
         module.log_dict({name: torch.tensor(value) for name, value in metrics.items()}, rank_zero_only=False)
+
+    def _judged(self, trainer: Trainer, rollouts: Sequence[Rollout]) -> list[Verdict]:
+        """What the verifiers say, with the scores of further rewards among the components."""
+        verdicts: list[Verdict] = trainer.datamodule.verify(rollouts)  # type: ignore[attr-defined]
+        for said, reward in self._scorers.items():
+            if not isinstance(reward, Reward):
+                raise UserError(f"callback Verifiers: rewards: '{said}' waits for others, and cannot judge samples")
+            if verdicts and reward.name in {"reward", *verdicts[0].components}:
+                raise UserError(
+                    f"callback Verifiers: there is a score '{reward.name}' already; give '{said}' another name"
+                )
+            scores = zip(verdicts, reward(rollouts), strict=True)
+            verdicts = [replace(v, components={**v.components, reward.name: score or 0.0}) for v, score in scores]
+        return verdicts
 
     def _write(
         self, trainer: Trainer, stage: str, rollouts: Sequence[Rollout], verdicts: Sequence[Verdict]

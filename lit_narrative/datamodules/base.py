@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from lit_narrative.datamodules.preferred import Preferred, read_preferred
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.rl.rewards import AnyReward
 from lit_narrative.rl.rollout import Rollout
@@ -44,17 +45,27 @@ class TaskDataModule(LightningDataModule):
         batch_size: rows a batch and process in training, 1 or more.
         eval_batch_size: rows a batch and process elsewhere, 1 or more; default: ``batch_size``.
         num_workers: processes that read rows and collate them, 0 or more.
+        preferred: texts of a model's own to train on in place of the task's examples.
+        predict_split: whose prompts ``predict`` completes.
 
     Raises:
         UserError: one of them is out of range.
     """
 
-    def __init__(self, batch_size: int = 16, eval_batch_size: int | None = None, num_workers: int = 0) -> None:
+    def __init__(
+        self,
+        batch_size: int = 16,
+        eval_batch_size: int | None = None,
+        num_workers: int = 0,
+        preferred: Preferred | None = None,
+        predict_split: Split = "test",
+    ) -> None:
         super().__init__()
         check_least("data.batch_size", batch_size, 1)
         check_least("data.eval_batch_size", eval_batch_size, 1)
         check_least("data.num_workers", num_workers, 0)
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
+        self.preferred, self.predict_split = preferred, predict_split
         self._admitted: dict[tuple[str, Split], Sequence[Any]] = {}
 
     # --- what a task offers -----------------------------------------------------------------------------------------
@@ -75,6 +86,8 @@ class TaskDataModule(LightningDataModule):
                 f"{type(self).__name__} offers no '{name}' view; it has: {', '.join(self.views)}. "
                 "Choose another algorithm or another task"
             )
+        if (name, split) == ("examples", "train") and self.preferred is not None:
+            return read_preferred(self.preferred)
         rows: Sequence[Any] = getattr(self, name)(split)
         return rows
 
@@ -189,8 +202,8 @@ class TaskDataModule(LightningDataModule):
         return self._eval_loader("test")
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Test prompts to complete."""
-        return self._each_once(self.admitted("prompts", "test"))
+        """Prompts to complete."""
+        return self._each_once(self.admitted("prompts", self.predict_split))
 
     def _eval_loader(self, split: Split) -> DataLoader[Any]:
         module = self._module

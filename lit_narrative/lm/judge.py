@@ -1,4 +1,4 @@
-"""What another model thinks of completions."""
+"""What another model thinks of completions, and how far one model is from another."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from lit_narrative.lm.load import max_positions
+from lit_narrative.errors import UserError
+from lit_narrative.lm.load import base_lm, max_positions
 from lit_narrative.lm.logprobs import completion_batch, score_completions
 from lit_narrative.rl.rollout import Rollout
 
@@ -40,3 +41,40 @@ def judge_nll(lm: nn.Module, tokenizer: PreTrainedTokenizerBase, rollouts: Seque
         batch = completion_batch(prompts[part], completions[part]).to(device)
         total -= float(score_completions(lm, batch).logprobs.sum())
     return total, sum(map(len, completions))
+
+
+@torch.no_grad()
+def mean_log_ratio(base: nn.Module, rollouts: Sequence[Rollout], temperature: float = 1.0) -> float:
+    """Mean of log p(token) - log p_base(token) over all written tokens, nats.
+
+    Over texts drawn from p it estimates KL(p || base) a token, whether p is a tuned or a steered model. It does not
+    tell the price of a choice among several texts.
+
+    Args:
+        base: a model with the same tokens, in evaluation mode.
+        rollouts: completions with the log-probabilities that they were drawn with.
+        temperature: of sampling; the base is read at the same.
+    """
+    device, total, tokens = next(base.parameters()).device, 0.0, 0
+    for start in range(0, len(rollouts), _BATCH):
+        part = rollouts[start : start + _BATCH]
+        batch = completion_batch([row.prompt_ids for row in part], [row.completion_ids for row in part]).to(device)
+        drawn = torch.cat([row.logprobs for row in part])
+        total += float(drawn.sum()) - float(score_completions(base, batch, temperature=temperature).logprobs.sum())
+        tokens += len(drawn)
+    return total / max(tokens, 1)
+
+
+@torch.no_grad()
+def weight_distance(lm: nn.Module, base: nn.Module) -> float:
+    """Norm of the difference of two models' weights over the norm of the second's; 0: they are the same.
+
+    Raises:
+        UserError: the models differ in more than their weights.
+    """
+    ours, theirs = dict(base_lm(lm).named_parameters()), dict(base_lm(base).named_parameters())
+    if {n: p.shape for n, p in ours.items()} != {n: p.shape for n, p in theirs.items()}:
+        raise UserError("model.base: these models differ in more than weights; name what model.model was tuned from")
+    gap = sum(float((ours[name].double() - theirs[name].double()).square().sum()) for name in ours)
+    size = sum(float(parameter.double().square().sum()) for parameter in theirs.values())
+    return float((gap / size) ** 0.5)

@@ -10,7 +10,7 @@ import torch
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.lm.attributes import Attributes, attribute_scores, read_attributes
 from lit_narrative.lm.best_of import BestOf, Rank
-from lit_narrative.lm.judge import judge_nll
+from lit_narrative.lm.judge import judge_nll, mean_log_ratio, weight_distance
 from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.pplm_settings import PPLMSettings
 from lit_narrative.lm.steerers import SteeringChoice, read_policy
@@ -54,6 +54,7 @@ class SteeringModule(AttributeModule):
         samples: completions of each prompt.
         rows: texts decoded side by side at most.
         judge: another model (hub name, folder or checkpoint), which tells the perplexity of what was written.
+        base: the model that this one was tuned from, or this one; tells how far weights and texts are from it.
         **kwargs: of :class:`AttributeModule`.
     """
 
@@ -70,6 +71,7 @@ class SteeringModule(AttributeModule):
         samples: int = 1,
         rows: int = 64,
         judge: str | None = None,
+        base: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -84,26 +86,28 @@ class SteeringModule(AttributeModule):
             as_settings(experts, ExpertSettings),
         )
         self.best_of, self.search = as_settings(best_of, BestOfSettings), as_settings(search, SearchSettings)
-        self.samples, self.rows, self.judge = samples, rows, judge
+        self.samples, self.rows, self.judge, self.base = samples, rows, judge, base
         self.steered: SteeredSampler | None = None
-        self._written: list[Rollout] = []
 
     # --- making ready -----------------------------------------------------------------------------------------------
 
     def on_predict_start(self) -> None:
+        """Make ready to steer."""
+        self.prepare_steering(self.task.admitted("prompts", self.task.predict_split))
+
+    def on_test_start(self) -> None:
         """Make ready to steer the prompts of the test split."""
         self.prepare_steering(self.task.admitted("prompts", "test"))
 
-    def on_test_start(self) -> None:
-        """As for predict."""
-        self.on_predict_start()
-
     @torch.inference_mode(False)
-    def prepare_steering(self, prompts: Sequence[Prompt]) -> None:
+    def prepare_steering(self, prompts: Sequence[Prompt]) -> Attributes:
         """Read the attributes, find the step size if it is to be found, and take a steered sampler.
 
         Args:
             prompts: what will be completed; a step size is found on the first of them.
+
+        Returns:
+            What texts are steered to.
 
         Raises:
             UserError: an attribute or the method cannot be used with this model or these prompts.
@@ -116,9 +120,10 @@ class SteeringModule(AttributeModule):
             self._set_stepsize(self._find_stepsize(attributes, prompts[: self.search.prompts]))
         self.sampler = self.steered = self._steered(attributes)
         if self.best_of.samples > 1:
-            rank = self._rank(attributes)
+            rank = self.rank_by(attributes)
             self.sampler = BestOf(self.steered, self.best_of.samples, rank, self.best_of.min_distinct)
-        self._written = []
+        self.written = []
+        return attributes
 
     def _steered(self, attributes: Attributes) -> SteeredSampler:
         steerer = self.choice.steerer(base_lm(self.lm), self.tokenizer, attributes, self._by_label)
@@ -140,7 +145,12 @@ class SteeringModule(AttributeModule):
         logger.info("model.pplm.stepsize=%.4g: about %g nats a token", found, self.choice.pplm.target_kl)
         return found
 
-    def _rank(self, attributes: Attributes) -> Rank:
+    def rank_by(self, attributes: Attributes) -> Rank:
+        """What completions are ranked by, as ``best_of.rank`` says.
+
+        Raises:
+            UserError: there is nothing to rank by, or it is no reward that can rank.
+        """
         if self.best_of.rank == "attribute":
             if not self.given:
                 raise UserError("model.best_of ranks by attribute: give attributes, or the name of a reward as rank")
@@ -166,22 +176,43 @@ class SteeringModule(AttributeModule):
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Complete every prompt of the batch, to be measured at the end."""
-        self._written += self.predict_step(batch, batch_idx)
+        assert self.written is not None
+        self.written += self.predict_step(batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
-        """Log what the task says of the texts, what steering did and cost, and what the judge thinks."""
-        assert self.steered is not None
-        parts = gather_objects(self._trainer, (self._written, self.steered.figures))
+        """Log what the task says of the texts, what steering did and cost, and what other models think."""
+        assert self.steered is not None and self.written is not None
+        parts = gather_objects(self._trainer, (self.written, self.steered.figures))
         rollouts = [rollout for written, _ in parts for rollout in written]
         found = self.task.text_metrics(rollouts)
-        found |= {f"steering/{name}": value for name, value in total([part for _, part in parts]).metrics().items()}
-        if self.choice.method == "pplm":
-            found["steering/stepsize"] = self.choice.pplm.step
-        if self.judge is not None:
-            lm, tokenizer = read_policy(self.judge)
-            nll, tokens = judge_nll(lm.to(self.device).eval(), tokenizer, rollouts)
-            found["judge_perplexity"] = float(torch.tensor(nll / max(tokens, 1)).exp())
+        found |= self._cost(total([part for _, part in parts]))
+        found |= self._perplexity(rollouts) | self._distances(rollouts)
         self.log_dict({f"test/{name}": float(value) for name, value in found.items()}, rank_zero_only=False)
+
+    def _cost(self, figures: Figures) -> dict[str, float]:
+        """What steering did and cost; texts that were not kept cost as much as those that were."""
+        found = figures.metrics()
+        found["passes_per_token"] *= self.best_of.samples
+        found["tokens_per_second"] /= self.best_of.samples
+        if self.choice.method == "pplm":
+            found["stepsize"] = self.choice.pplm.step
+        return {f"steering/{name}": value for name, value in found.items()}
+
+    def _perplexity(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
+        if self.judge is None:
+            return {}
+        lm, tokenizer = read_policy(self.judge)
+        nll, tokens = judge_nll(lm.to(self.device).eval(), tokenizer, rollouts)
+        return {"judge_perplexity": float(torch.tensor(nll / max(tokens, 1)).exp())}
+
+    def _distances(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
+        if self.base is None:
+            return {}
+        base = read_policy(self.base)[0].to(self.device).eval()
+        found = {"weights_moved": weight_distance(self.lm, base)}
+        if self.best_of.samples == 1:  # a choice among several shows in no log-probability
+            found["base_kl"] = mean_log_ratio(base, rollouts, self.sampling.temperature)
+        return found
 
 
 def total(parts: Sequence[Figures]) -> Figures:

@@ -33,6 +33,7 @@ class WritingModule(NarrativeModule):
         long_examples: what happens to an example longer than the model's positions.
         max_prompt_length: of prompts to complete, in tokens; None: what the positions leave beside the completion.
         long_prompts: what happens to a longer one.
+        written: in the test so far, by this process; None where the test writes nothing.
     """
 
     lm: nn.Module
@@ -43,6 +44,7 @@ class WritingModule(NarrativeModule):
     long_examples: LongExamples
     max_prompt_length: int | None
     long_prompts: LongPrompts
+    written: list[Rollout] | None = None
 
     # --- reading ----------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from lit_narrative.modules.sae import SAEModule
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.tasks.storyworld.verifiers import SIX
 from lit_narrative.views import Verdict
-from tests.helpers import TinyTask, fit, sizes, tiny_lm, tokenizer, tokenizer_folder, trainer
+from tests.helpers import LowTokens, TinyTask, fit, sizes, tiny_lm, tokenizer, tokenizer_folder, trainer
 
 ROW = {"prompt", "text", "reward", "components", "issues", "finished", "tokens"}
 
@@ -123,6 +123,26 @@ def test_a_policy_in_rl_is_judged_in_evaluation_mode(tmp_path: Path) -> None:
 def test_a_module_that_writes_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Verifiers needs a module that writes text; SAEModule does not"):
         fit(SAEModule(), TinyTask(), tmp_path, Verifiers(), max_steps=1)  # type: ignore[arg-type]
+
+
+def test_a_further_reward_is_a_component_that_does_not_count(tmp_path: Path) -> None:
+    for name, rewards in (("plain", []), ("more", ["low"])):
+        trainer(tmp_path / name, Verifiers(6, rewards=rewards)).test(writer(), TinyTask(), verbose=False)
+    plain, more = rows(tmp_path / "plain", "test"), rows(tmp_path / "more", "test")
+    assert [row["reward"] for row in more] == [row["reward"] for row in plain]
+    assert all(0 <= row["components"].pop("low") <= 1 for row in more)
+    assert more == plain
+    assert set(summary(tmp_path / "more", "test")["components"]) == {"lower", "low"}
+
+
+class Lower(LowTokens):
+    name = "lower"
+
+
+def test_a_reward_under_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
+    judge = Verifiers(4, rewards=["lower"])
+    with pytest.raises(UserError, match="there is a score 'lower' already"):
+        trainer(tmp_path, judge).test(writer(), TinyTask(rewards=[Lower()]), verbose=False)
 
 
 def test_no_samples_are_refused() -> None:

@@ -1,5 +1,6 @@
 """SteeringModule: a head trained, kept and checked; steered prompts written and measured."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_narrative.callbacks.verifiers import Verifiers
 from lit_narrative.datamodules.base import Split
 from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.errors import UserError
@@ -21,7 +23,7 @@ from lit_narrative.modules.sft import SFTModule
 from lit_narrative.modules.steering import SteeringModule
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.views import Labelled, Prompt
-from tests.helpers import TEXTS, TinyTask, sizes, tokenizer, tokenizer_folder, trainer
+from tests.helpers import TEXTS, VOCABULARY, TinyTask, sizes, tokenizer, tokenizer_folder, trainer
 
 STEP = PPLMSettings(stepsize=0.2)
 SHORT = SamplingParams(6)
@@ -205,7 +207,43 @@ def test_test_measures_every_method(settings: dict[str, Any], folder: Path, head
     assert found["test/judge_perplexity"] > 1
     assert {"test/unique", "test/lower", "test/steering/kl", "test/steering/mass_steered"} <= found.keys()
     assert (found["test/steering/kl"] > 1e-4) == (given["method"] != "none")
-    assert len(module._written) == 8 * 2
+    assert module.written is not None
+    assert len(module.written) == 8 * 2
+
+
+def test_the_distance_from_the_model_that_it_was_tuned_from(folder: Path) -> None:
+    own, other = str(folder / "lm0.ckpt"), str(folder / "lm1.ckpt")
+    found = {}
+    for name, given in {
+        "same": {"method": "none", "base": own},
+        "steered": {"method": "bias", "bias": 6.0, "base": own},
+        "tuned": {"method": "none", "base": other},
+        "chosen": {"method": "none", "base": other, "best_of": BestOfSettings(3)},
+    }.items():
+        run = trainer(folder)
+        run.test(steering(folder, **given), datamodule=LabelledTask(), verbose=False)
+        found[name] = {key: float(value) for key, value in run.callback_metrics.items()}
+    assert found["same"]["test/weights_moved"] == found["steered"]["test/weights_moved"] == 0
+    assert found["same"]["test/base_kl"] == pytest.approx(0, abs=1e-4)
+    assert found["steered"]["test/base_kl"] > 0.1
+    assert found["tuned"]["test/weights_moved"] == found["chosen"]["test/weights_moved"] > 0.01
+    assert found["tuned"]["test/base_kl"] > 0.01
+    assert "test/base_kl" not in found["chosen"]  # a choice shows in no log-probability
+    passes = {name: values["test/steering/passes_per_token"] for name, values in found.items()}
+    assert passes["chosen"] == 3 * passes["same"]
+
+
+def test_verifiers_judge_what_the_test_has_written(folder: Path, tmp_path: Path) -> None:
+    module = steering(folder)
+    run = trainer(tmp_path, Verifiers(samples=2, rewards=["low"]))
+    run.test(module, datamodule=LabelledTask(), verbose=False)
+    rows = [json.loads(line) for line in (tmp_path / "samples" / "test.jsonl").read_text().splitlines()]
+    assert module.written is not None
+    assert [row["text"] for row in rows] == [rollout.text for rollout in module.written]
+    assert len(rows) == 8
+    assert run.callback_metrics["test/components/lower"] == pytest.approx(run.callback_metrics["test/lower"])
+    low = [float((r.completion_ids < VOCABULARY // 2).float().mean()) for r in module.written]
+    assert [row["components"]["low"] for row in rows] == pytest.approx(low)
 
 
 def test_the_plain_arm_differs_from_none_of_the_sampler(folder: Path) -> None:
