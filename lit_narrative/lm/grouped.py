@@ -9,7 +9,7 @@ heads a key head, D head width.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -138,11 +138,16 @@ def grouped_attention(
 AttentionInterface.register(NAME, grouped_attention)  # type: ignore[arg-type]
 
 
-@contextmanager
-def grouped(base: PreTrainedModel) -> Iterator[None]:
+def grouped(base: PreTrainedModel) -> AbstractContextManager[None]:
     """Let ``base`` attend by :func:`grouped_attention` for a while; calls hand over ``groups``."""
+    return attending(base, NAME)
+
+
+@contextmanager
+def attending(base: PreTrainedModel, name: str) -> Iterator[None]:
+    """Let ``base`` attend by a registered function for a while."""
     before = base.config._attn_implementation
-    base.config._attn_implementation = NAME
+    base.config._attn_implementation = name
     try:
         yield
     finally:

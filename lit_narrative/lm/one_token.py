@@ -7,8 +7,6 @@ gradients as large as the past, their norms come from the factors, and a step is
 Notation: L blocks, B rows, H key heads, g query heads a key head, C columns of the buffers, D head width, N = B H.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from lit_narrative.lm.grouped import HARMLESS
+from lit_narrative.lm.grouped import HARMLESS, attending
 from lit_narrative.lm.logprobs import output_logits
 
 NAME = "lit_narrative_one_token"
@@ -129,23 +127,13 @@ class _Passing(DynamicLayer):
         return 0
 
 
-@contextmanager
-def _attending(base: PreTrainedModel) -> Iterator[None]:
-    before = base.config._attn_implementation
-    base.config._attn_implementation = NAME
-    try:
-        yield
-    finally:
-        base.config._attn_implementation = before
-
-
 def read_one(
     base: PreTrainedModel, tokens: torch.Tensor, positions: torch.Tensor, slots: list[Slots]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Float32 logits (B, V) and final hidden states (B, d) of one more token a row, (B, 1), at ``positions`` (B, 1)."""
     decoder: Any = base.get_decoder()
     cache = Cache(layers=[_Passing() for _ in slots])
-    with _attending(base):
+    with attending(base, NAME):
         states = decoder(
             input_ids=tokens, position_ids=positions, past_key_values=cache, use_cache=True, slots=slots
         ).last_hidden_state[:, -1]
