@@ -7,10 +7,11 @@ import pytest
 import yaml
 
 from lit_narrative.cli import main
+from lit_narrative.files import write_jsonl
 from lit_narrative.shipped import shipped_configs
 from lit_narrative.tools.configs import headline
 from lit_narrative.tools.grid import read_sweep
-from lit_narrative.tools.recipe import read_recipe
+from lit_narrative.tools.recipe import TOOLS, read_recipe
 
 OVERLAYS = ("logger/", "trainer/")
 RECIPES, SWEEPS = "recipes/", "sweeps/"
@@ -29,10 +30,15 @@ def warm_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
         main(["fit", "--config", "storyworld/sft", *QUIET, *small, *data, "--model.model.positions=2048"])
         main(["fit", "--config", "cards/sft", *QUIET, *small, "--data.train_size=256"])
         main(["fit", "--config", "poetry/sft", *QUIET, *small, "--data.train_size=64"])
+        main(["fit", "--config", "poetry/reward", *QUIET, "--trainer.max_epochs=1", "--trainer.limit_val_batches=0"])
+    row = {"prompt": "the night\n", "text": "the sea", "finished": True, "reward": 0, "components": {"learned": 0}}
+    write_jsonl(folder / "runs" / "poetry" / "samples" / "samples" / "predict.jsonl", [row] * 100)
     return folder
 
 
 def subcommand(name: str) -> str:
+    if name.endswith("/samples"):
+        return "predict"
     return "test" if name.endswith(("/test", "/circuits", "/steer")) else "fit"
 
 
@@ -77,7 +83,9 @@ def test_overlay_fits_over_a_job(name: str, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize("name", [name for name in shipped_configs() if name.startswith(RECIPES)])
 def test_recipe_is_sound(name: str) -> None:
     plan = read_recipe(name.removeprefix(RECIPES))
-    assert [job.command for job in plan.jobs][-1] == "report"
+    assert plan.jobs[-1].command in TOOLS
+    if plan.jobs[-1].command == "sweep":
+        assert read_sweep(str(plan.jobs[-1].configs[0])).runs
 
 
 @pytest.mark.parametrize("name", [name for name in shipped_configs() if name.startswith(SWEEPS)])

@@ -35,14 +35,26 @@ def arguments(plan: Recipe, job: Job, checkpoint: Path | None = None) -> list[st
         job: one of its jobs.
         checkpoint: where an interrupted fit goes on.
     """
-    settings: dict[str, Any] = {} if job.command in TOOLS else {"trainer.default_root_dir": str(plan.folder(job))}
-    if job.seed is not None and job.command not in TOOLS:
+    if job.command == "sweep":
+        return ["sweep", str(sweep_path(plan, job)), f"--workers={plan.workers}"]
+    if job.command in TOOLS:
+        return [job.command, str(plan.out)]
+    settings: dict[str, Any] = {"trainer.default_root_dir": str(plan.folder(job))}
+    if job.seed is not None:
         settings["seed_everything"] = job.seed
     settings |= {key: plan.resolve(value) for key, value in job.overrides.items()}
     if checkpoint:
         settings["ckpt_path"] = str(checkpoint)
-    first = [str(plan.out)] if job.command in TOOLS else [f"--config={path}" for path in job.configs]
-    return [job.command, *first, *(f"--{key}={_text(value)}" for key, value in settings.items())]
+    return [
+        job.command,
+        *(f"--config={path}" for path in job.configs),
+        *(f"--{key}={_text(value)}" for key, value in settings.items()),
+    ]
+
+
+def sweep_path(plan: Recipe, job: Job) -> Path:
+    """Return the file of a sweep with the settings that the recipe gives it."""
+    return plan.out / f"{job.name}.yaml"
 
 
 def _text(value: Any) -> str:

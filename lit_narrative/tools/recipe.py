@@ -10,7 +10,7 @@ from lit_narrative.errors import UserError, did_you_mean
 from lit_narrative.shipped import find_config
 from lit_narrative.tools.schema import read_checked
 
-TOOLS = {"report"}
+TOOLS = {"report", "sweep"}
 """Commands that work on the recipe's whole folder; the others are Lightning's, each in a folder of its own."""
 
 REFERENCE = re.compile(r"\$\{([^}]*)\}")
@@ -22,10 +22,10 @@ class Job:
 
     Attributes:
         name: of the job and of its folder; ``seed_<n>/<job>`` where a recipe runs over several seeds.
-        command: ``fit``, ``validate``, ``test``, ``predict`` or ``report``.
-        configs: its configuration files, later ones over earlier ones.
+        command: ``fit``, ``validate``, ``test``, ``predict``, ``report`` or ``sweep``.
+        configs: its configuration files, later ones over earlier ones; of a ``sweep`` its own file.
         overrides: setting -> value, over the configuration; a text may hold references.
-        needs: the earlier jobs that it refers to; a ``report`` needs them all.
+        needs: the earlier jobs that it refers to; a ``report`` or a ``sweep`` needs them all.
         seed: of this job; None: what its configurations say.
     """
 
@@ -46,12 +46,14 @@ class Recipe:
         jobs: in order.
         threads: of PyTorch in each job; None: PyTorch's own choice.
         workers: jobs at a time.
+        seeds: that it runs with; none: what its configurations say.
     """
 
     out: Path
     jobs: tuple[Job, ...]
     threads: int | None = None
     workers: int = 1
+    seeds: tuple[int, ...] = ()
 
     def folder(self, job: Job) -> Path:
         """Return the folder that a job writes to."""
@@ -75,7 +77,7 @@ def read_recipe(name: str, *, out: str | None = None, changes: Sequence[str] = (
     Args:
         name: a file, or a shipped recipe (``storyworld``).
         out: folder of the jobs, in place of the recipe's.
-        changes: ``JOB.SETTING=VALUE``, over the recipe's overrides, for every seed.
+        changes: ``JOB.SETTING=VALUE``, over the recipe's overrides, for every seed; ``all`` stands for every job.
         seeds: in place of the recipe's ``seeds``, or one in place of its ``seed``.
 
     Raises:
@@ -90,19 +92,20 @@ def read_recipe(name: str, *, out: str | None = None, changes: Sequence[str] = (
         if entry["name"] in {job.name for job in jobs}:
             raise UserError(f"{path}: two jobs have the name '{entry['name']}'")
         jobs.append(_job(path, entry, jobs))
+    given = tuple(dict.fromkeys(seeds or content.get("seeds", [content["seed"]] if "seed" in content else [])))
     if "seeds" in content:
-        jobs = _for_each_seed(jobs, seeds or content["seeds"])
-    elif len(seeds) > 1:
-        raise UserError(f"{path} runs with one seed, and --seed gives {len(seeds)}: write `seeds:` in place of `seed:`")
+        jobs = _for_each_seed(jobs, given)
+    elif len(given) > 1:
+        raise UserError(f"{path} runs with one seed, and --seed gives {len(given)}: write `seeds:` in place of `seed:`")
     else:
-        jobs = [seeded(job, seeds[0] if seeds else content.get("seed")) for job in jobs]
-    return Recipe(Path(out or content["out"]), tuple(jobs), content.get("threads"), content.get("workers", 1))
+        jobs = [seeded(job, given[0] if given else None) for job in jobs]
+    return Recipe(Path(out or content["out"]), tuple(jobs), content.get("threads"), content.get("workers", 1), given)
 
 
 def _for_each_seed(jobs: Sequence[Job], seeds: Sequence[int]) -> list[Job]:
     """All jobs of the first seed, then of the next; a tool comes once, at the end."""
     ordinary = [job for job in jobs if job.command not in TOOLS]
-    runs = [seeded(job, seed, f"seed_{seed}/") for seed in dict.fromkeys(seeds) for job in ordinary]
+    runs = [seeded(job, seed, f"seed_{seed}/") for seed in seeds for job in ordinary]
     every = tuple(job.name for job in runs)
     return [*runs, *(replace(job, needs=every) for job in jobs if job.command in TOOLS)]
 
@@ -123,7 +126,8 @@ def seeded(job: Job, seed: int | None, folder: str = "") -> Job:
 def _job(path: Path, entry: Mapping[str, Any], earlier: Sequence[Job]) -> Job:
     """Make a job; see that its configurations are there and that it refers to what comes before it."""
     names = entry.get("config", [])
-    configs = tuple(find_config(name) for name in ([names] if isinstance(names, str) else names))
+    within = "sweeps" if entry["command"] == "sweep" else ""
+    configs = tuple(find_config(name, within=within) for name in ([names] if isinstance(names, str) else names))
     overrides = entry.get("overrides", {})
     needs = []
     for value in overrides.values():
@@ -154,12 +158,13 @@ def _needed(reference: str, earlier: Sequence[Job]) -> list[str]:
 
 
 def _change(entries: Sequence[dict[str, Any]], change: str) -> None:
-    """Apply ``JOB.SETTING=VALUE`` to the job's entry."""
+    """Apply ``JOB.SETTING=VALUE`` to the job's entry, or to all."""
     key, equals, value = change.partition("=")
     name, _, setting = key.partition(".")
-    jobs = {entry["name"]: entry for entry in entries if entry["command"] not in TOOLS}
+    jobs = {entry["name"]: entry for entry in entries if entry["command"] != "report"}
     if not (equals and setting):
         raise UserError(f"--set {change}: write JOB.SETTING=VALUE, such as {next(iter(jobs))}.trainer.max_epochs=1")
-    if name not in jobs:
+    if name not in {*jobs, "all"}:
         raise UserError(f"--set {change}: no job '{name}' has settings{did_you_mean(name, jobs)} ({', '.join(jobs)})")
-    jobs[name]["overrides"] = {**jobs[name].get("overrides", {}), setting: value}
+    for entry in [jobs[name]] if name in jobs else jobs.values():
+        entry["overrides"] = {**entry.get("overrides", {}), setting: value}

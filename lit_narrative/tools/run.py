@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lit_narrative.errors import UserError, check_least
@@ -19,6 +20,7 @@ from lit_narrative.tools.process import (
     start_job,
 )
 from lit_narrative.tools.recipe import Job, Recipe, read_recipe
+from lit_narrative.tools.recipe_sweep import write_sweep
 
 _POLL = 0.1
 
@@ -39,7 +41,8 @@ def run(
         recipe: a file, or the name of a shipped recipe, such as ``storyworld``.
         out: folder of the jobs' folders, in place of the recipe's.
         seed: of every job, 0 or more, in place of the recipe's ``seed``; one or several in place of its ``seeds``.
-        set: ``JOB.SETTING=VALUE``, over the settings of a job, for every seed; may be given several times.
+        set: ``JOB.SETTING=VALUE``, over the settings of a job, or of every job as ``all.SETTING=VALUE``, for every
+            seed; may be given several times.
         workers: jobs at a time, in place of the recipe's; a job waits for those that it refers to. With several, what
             a job prints goes to ``log.txt`` in its folder.
 
@@ -51,13 +54,16 @@ def run(
         check_least("--seed", number, 0)
     check_least("--workers", workers, 1)
     plan = read_recipe(recipe, out=out, changes=set, seeds=seed)
-    run_jobs(plan, workers or plan.workers)
+    for job in plan.jobs:
+        if job.command == "sweep":
+            write_sweep(plan, job)
+    run_jobs(replace(plan, workers=workers or plan.workers))
     report = plan.out / "report.html"
     print(f"report: {report}" if report.is_file() else f"results: {plan.out}")
 
 
-def run_jobs(plan: Recipe, workers: int) -> None:
-    """Run all jobs, so many at a time, each after those that it needs.
+def run_jobs(plan: Recipe) -> None:
+    """Run all jobs, ``workers`` at a time, each after those that it needs.
 
     Raises:
         SystemExit: one failed; those that still run are ended.
@@ -67,9 +73,9 @@ def run_jobs(plan: Recipe, workers: int) -> None:
     processes: list[Process] = []
     with ending(processes):
         while waiting or started:
-            for job in [job for job in waiting if finished.issuperset(job.needs)][: workers - len(started)]:
+            for job in [job for job in waiting if finished.issuperset(job.needs)][: plan.workers - len(started)]:
                 waiting.remove(job)
-                if (one := begin(plan, job, quiet=workers > 1)) is None:
+                if (one := begin(plan, job, quiet=plan.workers > 1)) is None:
                     finished.add(job.name)
                 else:
                     started.append(one)
@@ -134,9 +140,11 @@ def finish(plan: Recipe, one: Started) -> None:
 
 
 def leaves(plan: Recipe, job: Job) -> list[Path]:
-    """Return the files without which a job has to run again: the report, and a checkpoint that others ask for."""
+    """Return the files without which a job has to run again: a page, a table, a checkpoint that others ask for."""
     if job.command == "report":
         return [plan.out / "report.html"]
+    if job.command == "sweep":
+        return [plan.out / job.name / "analysis_summary.csv"]
     asked = [value for other in plan.jobs for value in other.overrides.values() if isinstance(value, str)]
     reference = f"${{jobs.{job.name}.ckpt}}"
     return [Path(plan.resolve(reference))] if any(reference in value for value in asked) else []

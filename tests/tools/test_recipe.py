@@ -7,8 +7,11 @@ import pytest
 import yaml
 
 from lit_narrative.errors import UserError
+from lit_narrative.tools.grid import read_sweep
 from lit_narrative.tools.process import arguments, job_digest
 from lit_narrative.tools.recipe import read_recipe
+from lit_narrative.tools.recipe_sweep import write_sweep
+from lit_narrative.tools.run import run
 
 
 def write(folder: Path, **changes: Any) -> Path:
@@ -68,6 +71,53 @@ def test_the_command_line_replaces_the_list_of_seeds(tmp_path: Path) -> None:
     assert [job.name for job in read_recipe(str(one), seeds=[7]).jobs] == ["sft", "exam", "page"]
     with pytest.raises(UserError, match="runs with one seed, and --seed gives 2"):
         read_recipe(str(one), seeds=[7, 8])
+
+
+def test_a_setting_of_every_job(tmp_path: Path) -> None:
+    plan = read_recipe(str(write(tmp_path)), changes=["all.data.init_args.corpus=books", "exam.data.init_args.seed=1"])
+    assert [job.overrides.get("data.init_args.corpus") for job in plan.jobs] == ["books", "books", None]
+    assert [job.overrides.get("data.init_args.seed") for job in plan.jobs] == [None, "1", None]
+
+
+def with_sweep(folder: Path, **changes: Any) -> Path:
+    """A recipe that ends in a sweep of the model that it trains."""
+    source = write(folder, seeds=[3, 5])
+    content = yaml.safe_load(source.read_text())
+    arms = {
+        "out": "elsewhere",
+        "config": str(folder / "job.yaml"),
+        "overrides": {"model.init_args.model": "${out}/../seed_${seed}/sft/checkpoints/last.ckpt"},
+        "axes": {"arm": {"base": {}, "cold": {"model.init_args.t": 0.1}}},
+        "seeds": [0, 1],
+        **changes,
+    }
+    (folder / "arms.yaml").write_text(yaml.safe_dump(arms))
+    job = {"name": "arms", "command": "sweep", "config": str(folder / "arms.yaml"), "overrides": {"data.of": "${out}"}}
+    source.write_text(yaml.safe_dump({**content, "jobs": [content["jobs"][0], job]}))
+    return source
+
+
+def test_a_sweep_gets_the_seeds_the_folder_and_the_overrides_of_its_recipe(tmp_path: Path) -> None:
+    plan = read_recipe(str(with_sweep(tmp_path)), out=str(tmp_path / "o"), changes=["all.data.n=7"])
+    job = plan.jobs[-1]
+    assert job.needs == ("seed_3/sft", "seed_5/sft")
+    path = write_sweep(plan, job)
+    assert arguments(plan, job) == ["sweep", str(path), "--workers=1"]
+    made = read_sweep(str(path))
+    assert made.out == tmp_path / "o" / "arms"
+    assert [run.key for run in made.runs] == ["base__s3", "base__s5", "cold__s3", "cold__s5"]
+    assert made.runs[1].job.overrides == {
+        "model.init_args.model": f"{tmp_path}/o/arms/../seed_5/sft/checkpoints/last.ckpt",
+        "data.n": "7",
+        "data.of": str(tmp_path / "o"),
+    }
+
+
+def test_a_sweep_in_a_recipe_is_checked_before_any_job(tmp_path: Path) -> None:
+    path = with_sweep(tmp_path, baseline={"arm": "warm"})
+    with pytest.raises(UserError, match=r"baseline\.arm: no value 'warm'"):
+        run(str(path), out=str(tmp_path / "o"))
+    assert not (tmp_path / "o" / "seed_3").exists()
 
 
 def test_a_digest_of_a_seed_does_not_depend_on_the_other_seeds(tmp_path: Path) -> None:
