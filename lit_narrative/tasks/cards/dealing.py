@@ -2,7 +2,7 @@
 
 A set has a random stream of its own, made from (seed, name of the set), so that the size of one changes no other. Which
 hands may occur in training, validation or tests is decided by a digest of the cards alone: whatever the seed, rule and
-wording, no hand is in two of them.
+wording, no hand is in two of them. Outside training no rule meets a hand twice in a set: every answer counts once.
 """
 
 from collections import Counter
@@ -77,7 +77,7 @@ def deals(
     rng = Random(f"{game.seed}/{name}")
     kinds = dict(mix or {kind_of(name): 1.0})
     bucket = bucket or _BUCKETS.get(name, "test")
-    balance, index = _Balance(game.zero_share), 0
+    balance, index = _Balance(game.zero_share, repeats=bucket == "train"), 0
     while True:
         (kind,) = rng.choices(list(kinds), list(kinds.values()))
         rule = rng.choice(game.pool(kind))
@@ -112,24 +112,30 @@ def bucket_of(cards: Sequence[Card]) -> Bucket:
 
 
 class _Balance:
-    """Keeps the answers of every rule from being mostly one and the same."""
+    """Keeps the answers of every rule from being mostly one and the same, and hands from coming twice."""
 
-    def __init__(self, zero_share: float) -> None:
-        self.zero_share = zero_share
+    def __init__(self, zero_share: float, repeats: bool) -> None:
+        self.zero_share, self.repeats = zero_share, repeats
         self.dealt: Counter[str] = Counter()
         self.answers: Counter[tuple[str, str]] = Counter()
+        self.hands: set[tuple[str, tuple[Card, ...]]] = set()
 
-    def admits(self, rule: Rule, answer: str) -> bool:
-        """Whether one more such answer keeps the balance; holds after every deal, not on average."""
+    def admits(self, rule: Rule, cards: tuple[Card, ...]) -> bool:
+        """Whether one more such hand keeps the balance; holds after every deal, not on average."""
+        if (rule.name, cards) in self.hands:
+            return False
+        answer = rule.answer(cards)
         count, total = self.answers[rule.name, answer] + 1, self.dealt[rule.name] + 1
         if rule.head is not None:
             return count <= ceil(total / 2)
         return answer != "0" or count <= self.zero_share * total
 
-    def add(self, rule: Rule, answer: str) -> None:
+    def add(self, rule: Rule, cards: tuple[Card, ...]) -> None:
         """Count a deal."""
         self.dealt[rule.name] += 1
-        self.answers[rule.name, answer] += 1
+        self.answers[rule.name, rule.answer(cards)] += 1
+        if not self.repeats:
+            self.hands.add((rule.name, cards))
 
 
 def _hand(rng: Random, game: CardGame, rule: Rule, kind: str, bucket: Bucket, balance: _Balance) -> tuple[Card, ...]:
@@ -137,14 +143,14 @@ def _hand(rng: Random, game: CardGame, rule: Rule, kind: str, bucket: Bucket, ba
         length = rng.randint(*game.hand_lengths(kind))
         for _ in range(_TRIES):
             cards = draw_hand(rng, rule, length, game.largest_value)
-            if bucket_of(cards) == bucket and balance.admits(rule, answer := rule.answer(cards)):
-                balance.add(rule, answer)
+            if bucket_of(cards) == bucket and balance.admits(rule, cards):
+                balance.add(rule, cards)
                 return cards
     wanted = "both labels equally often" if rule.head else f"answers 0 in at most {game.zero_share:.0%}"
     fewest, most = game.hand_lengths(kind)
     raise UserError(
-        f"rule '{rule.name}' finds no hands of {fewest} to {most} cards of 0..{game.largest_value} with {wanted}; "
-        "choose another threshold, more cards, or a higher data.game.zero_share"
+        f"rule '{rule.name}' finds no more hands of {fewest} to {most} cards of 0..{game.largest_value} for {bucket}, "
+        f"with {wanted}; choose another threshold, more cards, a higher data.game.zero_share, or fewer rows"
     )
 
 

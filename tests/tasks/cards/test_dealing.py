@@ -47,6 +47,18 @@ def test_no_hand_is_in_two_splits_whatever_the_seed() -> None:
     assert not hands["val"] & hands["test"]
 
 
+@pytest.mark.parametrize("name", [name for name in SETS if name != "train"])
+def test_no_hand_comes_twice_where_answers_are_counted(name: str) -> None:
+    game = CardGame({"classification": ["sum_above_13"]}, lengths=(2, 4), long_lengths=(6, 8))
+    rows = deal(game, name, 500)
+    assert len({(row.rule.name, row.cards) for row in rows}) == 500
+
+
+def test_a_set_larger_than_its_hands_is_refused() -> None:
+    with pytest.raises(UserError, match=r"'green_minus_yellow' finds no more hands of 2 to 2 cards of 0..1 for test"):
+        deal(CardGame(lengths=(2, 2), largest_value=1), "new_colors", 100)
+
+
 def test_splits_share_out_all_hands() -> None:
     hands = [[Card(a, x), Card(b, y)] for a, b in product(COLORS, repeat=2) for x, y in product(range(10), repeat=2)]
     found = Counter(map(bucket_of, hands))
@@ -89,7 +101,7 @@ def test_labels_come_as_often_as_each_other(lengths: tuple[int, int]) -> None:
 
 def test_a_rule_that_can_only_be_nought_is_refused() -> None:
     game = CardGame(rules={"id": ["sum_greater_than_9"]})
-    with pytest.raises(UserError, match=r"'sum_greater_than_9' finds no hands of 3 to 6 cards of 0\.\.9"):
+    with pytest.raises(UserError, match=r"'sum_greater_than_9' finds no more hands of 3 to 6 cards of 0\.\.9"):
         deal(game, "train", 1)
 
 
