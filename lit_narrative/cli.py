@@ -15,6 +15,7 @@ JOBS = {
     "validate": "run the validation of a module once",
     "test": "score a module on what it was not trained on",
     "predict": "write samples",
+    "write": "write with a model in the terminal, step by step",
 }
 
 TOOLS = {
@@ -58,6 +59,9 @@ def dispatch(args: list[str]) -> None:
         print(usage())
         if name is None:
             raise SystemExit(2)
+    elif name == "write":
+        desk = import_module("lit_narrative.tools.write").Desk
+        import_module("lit_narrative.jobs.cli").run_job(args, desk)
     elif name in JOBS:
         import_module("lit_narrative.jobs.cli").run_job(args)
     elif name in TOOLS:

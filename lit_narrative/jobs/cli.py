@@ -42,14 +42,16 @@ class NarrativeCLI(LightningCLI):
 
     Args:
         args: the command line, from the subcommand on; it is run at once.
+        trainer_class: what runs it; a method ``write`` of it is the one subcommand.
     """
 
-    def __init__(self, args: list[str]) -> None:
+    def __init__(self, args: list[str], trainer_class: type[Trainer] = Trainer) -> None:
         self.dry_run = ExitStack()
         with self.dry_run:
             super().__init__(
                 LightningModule,
                 TaskDataModule,
+                trainer_class=trainer_class,
                 subclass_mode_model=True,
                 subclass_mode_data=True,
                 save_config_callback=SaveRun,
@@ -62,6 +64,10 @@ class NarrativeCLI(LightningCLI):
                 load_from_checkpoint_support=False,  # ours is in instantiate_classes
                 args=args,
             )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override] # static in the original
+        """Lightning's, or writing; with the arguments that are not settings."""
+        return {"write": {"model", "datamodule"}} if hasattr(self.trainer_class, "write") else super().subcommands()
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Make a parser whose saved configurations name our versions."""
@@ -136,8 +142,8 @@ class NarrativeCLI(LightningCLI):
             raise UserError(f"trainer: {error}") from error
 
 
-def run_job(args: list[str]) -> None:
-    """Run ``fit``, ``validate``, ``test`` or ``predict`` with the rest of its command line.
+def run_job(args: list[str], trainer_class: type[Trainer] = Trainer) -> None:
+    """Run ``fit``, ``validate``, ``test`` or ``predict`` with the rest of its command line, or what else a Trainer can.
 
     Raises:
         UserError: a setting, a file or a name is wrong.
@@ -149,7 +155,7 @@ def run_job(args: list[str]) -> None:
         package = import_module(f"lit_narrative.{room}")
         for module in iter_modules(package.__path__):
             import_module(f"{package.__name__}.{module.name}")
-    NarrativeCLI(resolve_configs(args))
+    NarrativeCLI(resolve_configs(args), trainer_class)
 
 
 def resolve_configs(args: list[str]) -> list[str]:

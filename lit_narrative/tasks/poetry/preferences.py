@@ -12,7 +12,7 @@ reject   text                                 a rating of 0.2
 pair     chosen, rejected                     a preference
 rank     texts, the best first                a preference of each over the next
 edit     before, after                        a preference of what it was changed to
-generate                                      nothing
+generate                                      nothing; nor do the other events of ``lit-narrative write``
 ======== ==================================== =====================================================
 """
 
@@ -26,6 +26,9 @@ from lit_narrative.errors import UserError, did_you_mean
 from lit_narrative.tasks.poetry.corpus import read_utf8
 from lit_narrative.tasks.poetry.splits import split_keys
 from lit_narrative.views import Scored
+
+SILENT = {"generate", "begin", "step", "undo", "prompt", "set"}
+"""Events that judge no text."""
 
 SELECTED, REJECTED = 0.8, 0.2
 """Ratings of what was chosen or refused without a number."""
@@ -42,7 +45,7 @@ def read_events(path: str | Path) -> list[Scored]:
     if not path.is_file():
         raise UserError(f"data.events: no file {path}; give a log of events, one JSON object a line")
     rows = []
-    for number, line in enumerate(read_utf8(path).splitlines(), 1):
+    for number, line in enumerate(read_utf8(path).split("\n"), 1):
         if line.strip():
             rows += _rows(line, f"{path}, line {number}")
     if not rows:
@@ -80,7 +83,7 @@ def _rows(line: str, place: str) -> list[Scored]:
     except ValueError as error:
         raise UserError(f"{place}: no JSON ({error})") from error
     kind = str(event.get("event_type")) if isinstance(event, dict) else "none"
-    if kind == "generate":
+    if kind in SILENT:
         return []
     if kind not in _KINDS:
         raise UserError(f"{place}: event_type '{kind}'{did_you_mean(kind, _KINDS)}; known: {', '.join(_KINDS)}")
