@@ -147,10 +147,6 @@ def draw_faithfulness(found: Mapping[str, Mapping[str, Faithfulness]]) -> "Figur
     return figure
 
 
-def _areas(curve: Faithfulness) -> str:
-    return f"CPR {curve.cpr:.2f}, CMD {curve.cmd:.2f}"
-
-
 def _curves(axes: "Axes", curve: Faithfulness, color: str, model: str) -> None:
     shares = [point.fraction for point in curve.points]
     kinds = (("faithfulness", "-", color), ("completeness", ":", color), ("random", "--", "#888888"))

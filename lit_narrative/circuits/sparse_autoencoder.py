@@ -144,7 +144,6 @@ def training_pass(sae: "TrainingSAE[Any]", x: Tensor, since_fired: Tensor, dead_
 
 
 @torch.no_grad()
-@torch.no_grad()
 def share(sae: "TrainingSAE[Any]", since_fired: Tensor) -> None:
     """Agree over the ranks on what is no parameter: a latent fired if it fired anywhere; thresholds are averaged.
 
