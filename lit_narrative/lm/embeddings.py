@@ -85,11 +85,15 @@ def load_encoder(name: str) -> "SentenceTransformer":
 
 
 def encode(encoder: "SentenceTransformer", texts: Sequence[str], batch_size: int = 64) -> Tensor:
-    """Vectors of texts: (n, d) float32 on the encoder's device, without a gradient; of a blank text zeros."""
+    """Vectors of texts: (n, d) float32 on the encoder's device, without a gradient; of a blank text zeros.
+
+    The encoder works in evaluation mode, and is left in the mode that it was in.
+    """
     vectors, said = _blank(encoder, texts)
     if said:
-        given = [texts[place] for place in said]
+        given, training = [texts[place] for place in said], encoder.training
         found = encoder.encode(given, batch_size=batch_size, convert_to_tensor=True, show_progress_bar=False)
+        encoder.train(training)
         vectors[said] = found.float()
     return vectors
 
