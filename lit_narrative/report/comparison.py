@@ -25,7 +25,7 @@ Changes = Mapping[str, Any]
 
 
 def write_comparison(old: str | Path, new: str | Path, page: str | Path, names: Sequence[str] = ("old", "new")) -> Path:
-    """Compare two folders of analyses; write the page, and ``changes.json`` beside it.
+    """Compare two folders of analyses; write the page, and its figures beside it under the same name as ``.json``.
 
     Args:
         old: of the first model.
@@ -34,14 +34,16 @@ def write_comparison(old: str | Path, new: str | Path, page: str | Path, names: 
         names: what the two are called in figures.
 
     Raises:
-        UserError: a folder cannot be read, they have nothing in common, or the names are not two.
+        UserError: a folder cannot be read, they have nothing in common, the names are not two, or the page is called ``.json``.
     """
+    if Path(page).suffix == ".json":
+        raise UserError(f"the page '{page}' cannot end in .json: its figures get that name; call it .html")
     if len(set(names)) != 2 or not all(names):
         raise UserError(f"to compare takes two different names, not {', '.join(map(repr, names)) or 'none'}")
     common = find_common(CircuitResults.load(old), CircuitResults.load(new))
     changes = list_changes(common)
     text = _page(common, changes, names)
-    write_json(Path(page).parent / "changes.json", changes)
+    write_json(Path(page).with_suffix(".json"), changes)
     return write_text(page, text)
 
 

@@ -142,10 +142,10 @@ def test_every_analysis_by_the_command_line_on_a_checkpoint(tmp_path: Path, monk
     of_pairs += ("nodes.json", "acdc.json", "criteria.json", "attention.csv", "direct.json")
     everywhere |= {f"{split}/{name}" for split in ("id_test", "new_colors") for name in of_pairs}
     everywhere |= {"manifest.json", "circuits.html", "figures/ablation.png"}
-    assert everywhere | {f"reference/{name}" for name in everywhere} | {"changes.json", "comparison.html"} <= set(
+    assert everywhere | {f"reference/{name}" for name in everywhere} | {"comparison.json", "comparison.html"} <= set(
         said["files"]
     )
-    changes = json.loads((folder / "changes.json").read_text())
+    changes = json.loads((folder / "comparison.json").read_text())
     assert set(changes["important_parts"]) == set(changes["circuits"]) == {"id_test", "new_colors"}
     for name, row in changes["figures"].items():
         assert row["new"] == said["figures"][name]
@@ -296,4 +296,4 @@ def test_a_checkpoint_of_reinforcement_is_analysed_by_its_policy(tmp_path: Path)
     runner = trainer(tmp_path, analysis(reference=str(start), pages=True))
     runner.test(policy(), data(), ckpt_path=str(path), verbose=False)
     assert manifest(tmp_path)["checkpoint"] == str(path)
-    assert (tmp_path / "circuits" / "changes.json").exists()
+    assert (tmp_path / "circuits" / "comparison.json").exists()

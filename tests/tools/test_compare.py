@@ -14,13 +14,13 @@ def test_two_folders_become_a_page_and_figures(
     out = tmp_path / "new" / "page.html"
     folders = [str(circuits), str(noisy_circuits)]
     main(["compare", *folders, "--out", str(out), "--old_name", "SFT", "--new_name", "<RL>"])
-    assert capsys.readouterr().out == f"comparison: {out}\nchanges: {out.parent / 'changes.json'}\n"
+    assert capsys.readouterr().out == f"comparison: {out}\nchanges: {out.with_suffix('.json')}\n"
     page = out.read_text()
     assert "What changed from SFT to &lt;RL&gt;" in page and "<RL>" not in page
     assert not re.search(r"<script|https?://", page)
     assert page.count("data:image/png;base64,") > 10
     assert out.stat().st_size < 2_000_000
-    changes = json.loads((out.parent / "changes.json").read_text())
+    changes = json.loads(out.with_suffix(".json").read_text())
     assert set(changes["important_parts"]) == {"id_test", "other"}
     shared = changes["circuits"]["id_test"]
     assert f"{shared['shared']} of the top {shared['k']} edges are the same in both" in page
@@ -32,6 +32,7 @@ def test_two_folders_become_a_page_and_figures(
         (["nowhere"], "'nowhere' is no folder of circuit analyses"),
         (["circuits", "--new_name", "old"], "two different names, not 'old', 'old'"),
         (["other"], "it takes models of the same shape"),
+        (["circuits", "--out", "page.json"], "cannot end in .json"),
     ],
 )
 def test_an_error_is_one_line_and_nothing_is_written(
@@ -41,7 +42,7 @@ def test_an_error_is_one_line_and_nothing_is_written(
     places = {"circuits": str(circuits), "other": str(tmp_path / "other")}
     given = [places.get(argument, argument) for argument in arguments]
     with pytest.raises(SystemExit):
-        main(["compare", str(circuits), *given, "--out", str(tmp_path / "out" / "page.html")])
+        main(["compare", str(circuits), given[0], "--out", str(tmp_path / "out" / "page.html"), *given[1:]])
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and said in error
     assert not (tmp_path / "out").exists()
