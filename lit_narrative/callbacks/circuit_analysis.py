@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
+from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
@@ -55,7 +56,7 @@ class CircuitAnalysis(Callback):
     - ``<split>/patching.*``, ``circuit.*``, ``nodes.*``, ``faithfulness.*``, ``acdc.json``, ``criteria.json``,
       ``lens.csv``, ``direct.*``: of its pairs,
     - ``circuits.html`` and ``figures/``: the page and its figures,
-    - ``reference/``, ``comparison.html`` and ``changes.json``: the same of the reference, and what is different since,
+    - ``reference/``, ``comparison.html`` and ``comparison.json``: the same of the reference, and what is different since,
     - ``manifest.json``: settings, versions, figures, files, and errors.
 
     Args:
@@ -176,36 +177,33 @@ class CircuitAnalysis(Callback):
         figures: Figures = {}
         with _together(trainer) as first:
             if first:
-                with _apart(), self._target(trainer, name) as folder:
-                    figures, errors = self._write(trainer, module, folder)
+                with _apart():
+                    figures, errors = self._write(trainer, module, name)
                 if errors and self.strict:
                     raise next(iter(errors.values()))
         return {f"circuits/{key}": value for key, value in figures.items()}
 
-    @contextmanager
-    def _target(self, trainer: Trainer, name: str) -> Iterator[Path]:
-        """The folder to fill; of a dry run one that goes away."""
-        own = Path(self.folder) if self.folder else Path(trainer.default_root_dir, "circuits")
-        with TemporaryDirectory() if dry_run(trainer) else whole_folder(own / name) as folder:
-            yield Path(folder)
-
-    def _write(self, trainer: Trainer, module: LightningModule, folder: Path) -> tuple[Figures, dict[str, UserError]]:
-        """Run every analysis on the model, then on the reference; say in the manifest how it went."""
-        material = self._collect(trainer, module, 4 if dry_run(trainer) else self.examples)
+    def _write(self, trainer: Trainer, module: LightningModule, name: str) -> tuple[Figures, dict[str, UserError]]:
+        """Run every analysis on the model, then on the reference; say in the manifest how it went; draw the pages."""
+        dry = dry_run(trainer)
+        material = self._collect(trainer, module, 4 if dry else self.examples)
         settings = self.settings.within(self.layers)
-        settings = settings.tiny() if dry_run(trainer) else settings
+        settings = settings.tiny() if dry else settings
         bridge, shown = build_bridge(module.lm), _shown(trainer)  # type: ignore[arg-type]
-        figures, errors = self._run_all(bridge, material, settings, folder, shown)
         said = self._manifest(trainer, material, settings, bridge)
-        if self.reference is not None:
-            other = reference_bridge(self.reference, material.tokenizer, bridge)
-            before, more = self._run_all(other, material, settings, folder / "reference", shown)
-            _describe(folder / "reference", {**said, "checkpoint": self.reference, "step": None}, before, more)
-            errors |= {f"reference/{name}": error for name, error in more.items()}
-        _describe(folder, said, figures, errors)
-        if self.pages and not dry_run(trainer):
-            errors |= _draw(folder, compared=self.reference is not None)
+        place = (Path(self.folder) if self.folder else Path(trainer.default_root_dir, "circuits")) / name
+        with TemporaryDirectory() if dry else whole_folder(place) as filled:
+            folder = Path(filled)
+            figures, errors = self._run_all(bridge, material, settings, folder, shown)
+            if self.reference is not None:
+                other = reference_bridge(self.reference, material.tokenizer, bridge)
+                before, more = self._run_all(other, material, settings, folder / "reference", shown)
+                _describe(folder / "reference", {**said, "checkpoint": self.reference, "step": None}, before, more)
+                errors |= {f"reference/{analysis}": error for analysis, error in more.items()}
             _describe(folder, said, figures, errors)
+        if self.pages and not dry:  # the tables are safe by now
+            errors |= _draw(place, compared=self.reference is not None)
+            _describe(place, said, figures, errors)
         return figures, errors
 
     def _run_all(
@@ -250,7 +248,8 @@ def _describe(folder: Path, said: Mapping[str, Any], figures: Figures, errors: M
     """Write the manifest, with the files that there are by now."""
     files = sorted({path.relative_to(folder).as_posix() for path in folder.rglob("*.*")} | {"manifest.json"})
     reasons = {name: str(error) for name, error in errors.items()}
-    write_json(folder / "manifest.json", {**said, "figures": figures, "errors": reasons, "files": files})
+    finite = {name: value for name, value in figures.items() if isfinite(value)}
+    write_json(folder / "manifest.json", {**said, "figures": finite, "errors": reasons, "files": files})
 
 
 def _draw(folder: Path, compared: bool) -> dict[str, UserError]:

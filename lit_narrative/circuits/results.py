@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from safetensors import SafetensorError
+
 from lit_narrative.circuits.acdc import Pruned
 from lit_narrative.circuits.attention import Attention
 from lit_narrative.circuits.criteria import Criteria
@@ -112,6 +114,6 @@ def _one(folder: Path, file: str, load: Callable[[Path], Table]) -> Table | None
 def _read(path: Path, load: Callable[[Path], Table]) -> Table:
     try:
         return load(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"the tables in '{path}' cannot be read ({reason}); run the analyses anew") from error

@@ -33,7 +33,7 @@ class Comparison:
         split: the set.
         changes: of the accuracy, one a seed.
         nonzero: the same among the prompts whose right answer is not 0; empty where there are none.
-        beats_majority: whether the arm's whole interval lies above the majority's share, under every seed.
+        beats_majority: whether the arm's whole interval lies above the share of the commonest answer, on every seed.
     """
 
     split: str
@@ -126,7 +126,8 @@ def _reservation(found: Comparison) -> str:
     if found.nonzero and direction(found.nonzero) != "rise":
         reservations.append("not shown where the right answer is other than 0")
     if not found.beats_majority:
-        reservations.append("no better than one constant answer would be")
+        many = " on every seed" if len(found.changes) > 1 else ""
+        reservations.append(f"not shown to beat one constant answer{many}")
     return ", but " + " and ".join(reservations) if reservations else ""
 
 

@@ -1,5 +1,6 @@
 """``lit-narrative report OUT``: a run's page and its figures."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -66,5 +67,9 @@ def _compare_circuits(seed: Path) -> None:
         from lit_narrative.report.comparison import write_comparison
 
         for job in sorted(others):
-            names = (BASE, job.name.removeprefix("circuits_"))
-            write_comparison(base / "circuits", job / "circuits", job / "comparison.html", names)
+            names, page = (BASE, job.name.removeprefix("circuits_")), job / "comparison.html"
+            try:
+                write_comparison(base / "circuits", job / "circuits", page, names)
+            except UserError as error:  # the rest of the report stands without it
+                page.unlink(missing_ok=True)
+                print(f"warning: {job} cannot be compared: {error}", file=sys.stderr)

@@ -19,7 +19,7 @@ from lit_narrative.tools.process import (
     stamp_path,
     start_job,
 )
-from lit_narrative.tools.recipe import Job, Recipe, read_recipe
+from lit_narrative.tools.recipe import Job, Recipe, read_recipe, references
 from lit_narrative.tools.recipe_sweep import write_sweep
 
 _POLL = 0.1
@@ -73,13 +73,15 @@ def run_jobs(plan: Recipe) -> None:
     processes: list[Process] = []
     with ending(processes):
         while waiting or started:
-            for job in [job for job in waiting if finished.issuperset(job.needs)][: plan.workers - len(started)]:
-                waiting.remove(job)
-                if (one := begin(plan, job, quiet=plan.workers > 1)) is None:
-                    finished.add(job.name)
+            ready = next((job for job in waiting if finished.issuperset(job.needs)), None)
+            if ready is not None and len(started) < plan.workers:
+                waiting.remove(ready)
+                if (one := begin(plan, ready, quiet=plan.workers > 1)) is None:
+                    finished.add(ready.name)
                 else:
                     started.append(one)
                     processes.append(one.process)
+                continue
             for one in _ended(started):
                 started.remove(one)
                 finish(plan, one)
@@ -87,12 +89,19 @@ def run_jobs(plan: Recipe) -> None:
 
 
 def _ended(started: Sequence[Started]) -> list[Started]:
-    """Wait for some to end; the terminal sends an interrupt to them too, and they end in their own way."""
+    """Wait for some to end; the terminal sends an interrupt to them too, and they end in their own way.
+
+    Raises:
+        KeyboardInterrupt: the user interrupts a second time.
+    """
+    interrupted = False
     while started and all(one.process.poll() is None for one in started):
         try:
             time.sleep(_POLL)
         except KeyboardInterrupt:
-            continue
+            if interrupted:
+                raise
+            interrupted = True
     return [one for one in started if one.process.poll() is not None]
 
 
@@ -144,7 +153,7 @@ def leaves(plan: Recipe, job: Job) -> list[Path]:
     if job.command == "report":
         return [plan.out / "report.html"]
     if job.command == "sweep":
-        return [plan.out / job.name / "analysis_summary.csv"]
-    asked = [value for other in plan.jobs for value in other.overrides.values() if isinstance(value, str)]
-    reference = f"${{jobs.{job.name}.ckpt}}"
-    return [Path(plan.resolve(reference))] if any(reference in value for value in asked) else []
+        return [plan.out / "analysis_summary.csv"]
+    asked = f"jobs.{job.name}.ckpt"
+    wanted = any(asked in references(other.overrides) for other in plan.jobs)
+    return [Path(plan.resolve(f"${{{asked}}}"))] if wanted else []

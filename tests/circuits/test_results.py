@@ -33,6 +33,11 @@ def test_a_folder_that_is_none_and_a_broken_table_are_named(circuits: Path, tmp_
     (folder / "other" / "circuit.json").write_text("{")
     with pytest.raises(UserError, match="own/other' cannot be read"):
         CircuitResults.load(folder)
+    (array,) = list(folder.glob("probes.safetensors")) or list(folder.glob("**/*.safetensors"))[:1]
+    shutil.rmtree(folder / "other")
+    array.write_bytes(b"no arrays")
+    with pytest.raises(UserError, match="cannot be read"):
+        CircuitResults.load(folder)
     (folder / "manifest.json").write_text("[]")
     with pytest.raises(UserError, match="names no splits"):
         CircuitResults.load(folder)

@@ -78,8 +78,8 @@ def test_verdicts_in_words() -> None:
 def test_a_rise_by_answering_0_is_said_to_be_one() -> None:
     drift = Comparison("compositional", (RISE, RISE), (RISE, NONE), beats_majority=False)
     assert verdict(drift) == (
-        "rose on every seed, but not shown where the right answer is other than 0 and no better than one constant "
-        "answer would be"
+        "rose on every seed, but not shown where the right answer is other than 0 and not shown to beat one constant "
+        "answer on every seed"
     )
 
 
@@ -99,5 +99,5 @@ def test_a_policy_that_always_answers_0_is_found_out() -> None:
     assert (found.split, found.mean, found.range) == ("compositional", 0.4, (0.4, 0.4))
     assert [change.value for change in found.nonzero] == [0.0]
     assert verdict(found) == (
-        "rose, but not shown where the right answer is other than 0 and no better than one constant answer would be"
+        "rose, but not shown where the right answer is other than 0 and not shown to beat one constant answer"
     )
