@@ -19,6 +19,9 @@ from lit_narrative.errors import UserError
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
+HELD = 2**26
+"""Attention weights held at once (256 MiB): of a large model or long rows, fewer rows are read together."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -75,7 +78,7 @@ def attend(
     Args:
         bridge: the model.
         questions: the rows; of places that are one everywhere only the first is kept.
-        batch_size: rows of one forward pass.
+        batch_size: rows of one forward pass at most.
         progress: called with (rows read, of how many).
 
     Raises:
@@ -87,6 +90,7 @@ def attend(
     hooks = [f"blocks.{layer}.attn.hook_pattern" for layer in range(sizes.layers)]
     total = torch.zeros(sizes.layers, sizes.heads, len(places.names), len(places.names), dtype=torch.float64)
     count = torch.zeros(len(places.names), len(places.names), dtype=torch.long)
+    batch_size = max(1, min(batch_size, HELD // (sizes.layers * sizes.heads * questions.tokens.shape[1] ** 2)))
     for start in range(0, len(questions), batch_size):
         rows = slice(start, start + batch_size)
         _, kept = capture(bridge, questions.rows(rows), hooks, batch_size)

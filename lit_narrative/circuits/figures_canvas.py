@@ -30,8 +30,8 @@ SIGNED, PLAIN = "RdBu_r", "viridis"
 """Colours of figures that have a sign, white at 0, and of those that have none."""
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#4d4d4d", "#8c564b")
 """One after the other for splits or models (Okabe and Ito: told apart by the colour-blind)."""
-DASHES = ("-", "--")
-"""Of the first and the second model."""
+DASHES = ("-", "--", ":", "-.")
+"""One after the other for models."""
 COLORS_OF_A_FILE = 256
 MANY = 16
 """Columns beyond which cells are too narrow for their figures."""
@@ -44,6 +44,16 @@ def default_style() -> Iterator[None]:
 
     with matplotlib.style.context(["default", STYLE]):
         yield
+
+
+def colors(count: int) -> Sequence[str]:
+    """As many colours as there are splits or models; beyond those of ``COLORS``, spread over a rainbow."""
+    import matplotlib
+    from matplotlib.colors import to_hex
+
+    if count <= len(COLORS):
+        return COLORS[:count]
+    return [to_hex(color) for color in matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, count))]
 
 
 def sheet(rows: int, columns: int, height: float, widths: Sequence[float] = ()) -> tuple["Figure", np.ndarray]:

@@ -8,7 +8,7 @@ import numpy as np
 from lit_narrative.circuits.acdc import Pruned
 from lit_narrative.circuits.edge_scores import EdgeScores
 from lit_narrative.circuits.faithfulness import Faithfulness
-from lit_narrative.circuits.figures_canvas import COLORS, around_zero, heat, hide, name_of, sheet
+from lit_narrative.circuits.figures_canvas import around_zero, colors, heat, hide, name_of, sheet
 from lit_narrative.circuits.graph import Graph, node_of
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def draw_faithfulness(found: Mapping[str, Mapping[str, Faithfulness]]) -> "Figur
     for axes in panels.flat[len(splits) :]:
         hide(axes)
     for axes, split in zip(panels.flat, splits, strict=False):
-        for color, (model, own) in zip(COLORS, found.items(), strict=False):
+        for color, (model, own) in zip(colors(len(found)), found.items(), strict=True):
             _curves(axes, own[split], color, model)
         figures = [
             name_of(model, f"CPR {own[split].cpr:.2f}, CMD {own[split].cmd:.2f}") for model, own in found.items()

@@ -1,11 +1,12 @@
 """Figures of parts: what taking each out costs, and what each adds to the answer."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lit_narrative.circuits.figures_canvas import COLORS, DASHES, around_zero, heat, name_of, sheet
+from lit_narrative.circuits.figures_canvas import DASHES, around_zero, colors, heat, name_of, sheet
 from lit_narrative.circuits.importance import Ablation, compare
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def _title(split: str, metric: str, accuracies: str, majority: float) -> str:
 
 def _bars(axes: "Axes", values: Mapping[str, Mapping[str, float]], units: Sequence[str]) -> None:
     width = 0.8 / len(values)
-    for turn, ((model, own), color) in enumerate(zip(values.items(), COLORS, strict=False)):
+    for turn, ((model, own), color) in enumerate(zip(values.items(), colors(len(values)), strict=True)):
         places = np.arange(len(units)) + (turn - (len(values) - 1) / 2) * width
         axes.bar(places, [own[unit] for unit in units], width, color=color, label=model)
     axes.axhline(0, color="#666666", linewidth=0.8)
@@ -78,10 +79,11 @@ def draw_overlaps(found: Mapping[str, Ablation]) -> "Figure":
         found: by model, of the same parts and splits.
     """
     kinds = sorted({base.weak for own in found.values() for base in own.bases})
-    figure, (line,) = sheet(1, len(kinds) + 1, 3.4)
+    several = sum(len(own.bases) for own in found.values()) > 1
+    figure, (line,) = sheet(1, len(kinds) + several, 3.4)
     for axes, kind in zip(line, kinds, strict=False):
-        for dashes, (model, own) in zip(DASHES, found.items(), strict=False):
-            for color, base in zip(COLORS, own.bases, strict=False):
+        for dashes, (model, own) in zip(cycle(DASHES), found.items(), strict=False):
+            for color, base in zip(colors(len(own.bases)), own.bases, strict=True):
                 if base.weak is kind:
                     x, y = zip(*own.layer_profile(base.split).items(), strict=True)
                     axes.plot(x, y, dashes, color=color, marker="o", markersize=3, label=name_of(model, base.split))
@@ -90,7 +92,8 @@ def draw_overlaps(found: Mapping[str, Ablation]) -> "Figure":
         axes.set_xlabel("layer")
         axes.margins(y=0.35)
         axes.legend(loc="upper center")
-    _jaccard(line[-1], found)
+    if several:
+        _jaccard(line[-1], found)
     return figure
 
 

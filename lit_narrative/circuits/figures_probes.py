@@ -1,11 +1,12 @@
 """Figures of what can be read off layer by layer: linear probes, and the logit lens."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lit_narrative.circuits.figures_canvas import COLORS, DASHES, around_zero, heat, name_of, sheet
+from lit_narrative.circuits.figures_canvas import DASHES, around_zero, colors, heat, name_of, sheet
 from lit_narrative.circuits.lens import Lens
 from lit_narrative.circuits.probe_scores import ProbeRow, Probes
 
@@ -68,8 +69,8 @@ def draw_lens(lenses: Mapping[str, Mapping[str, Lens]]) -> "Figure":
     figure, panels = sheet(1, 3, 2.7)
     names = (("logit_diff", "answer's lead over the distractor, logits"), ("rank", "tokens ahead of the answer"))
     for axes, (name, title) in zip(panels[0], (*names, ("accuracy", "accuracy")), strict=True):
-        for dashes, (model, own) in zip(DASHES, lenses.items(), strict=False):
-            for color, (split, lens) in zip(COLORS, own.items(), strict=False):
+        for dashes, (model, own) in zip(cycle(DASHES), lenses.items(), strict=False):
+            for color, (split, lens) in zip(colors(len(own)), own.items(), strict=True):
                 label = name_of(model, split)
                 layers, values = ([getattr(row, key) for row in lens.rows] for key in ("layer", name))
                 axes.plot(layers, values, dashes, color=color, marker="o", markersize=3, label=label)

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from sae_lens import SAE
 
 
+BLOCK = 512
+"""Features at a time in double precision."""
+
+
 @dataclass(frozen=True)
 class PatternRow:
     """A feature on a pattern of a split.
@@ -86,12 +90,12 @@ def feature_patterns(
         splits: activations by the name of their split.
         labels: of each split's tokens, by kind (`token_labels`).
     """
-    return tuple(
-        row
-        for split, own in splits.items()
-        for kind, said in labels[split].items()
-        for row in _by_label(split, kind, sae.encode(own.vectors).cpu().numpy(), _of(said, own))
-    )
+    rows: list[PatternRow] = []
+    for split, own in splits.items():
+        latents = sae.encode(own.vectors).cpu().numpy()
+        for kind, said in labels[split].items():
+            rows += _by_label(split, kind, latents, _of(said, own))
+    return tuple(rows)
 
 
 def _of(labels: np.ndarray, own: Residuals) -> np.ndarray:
@@ -101,19 +105,27 @@ def _of(labels: np.ndarray, own: Residuals) -> np.ndarray:
 def _by_label(split: str, kind: str, latents: np.ndarray, labels: np.ndarray) -> list[PatternRow]:
     known = labels != ""
     names, codes = np.unique(labels[known], return_inverse=True)
-    latents = latents[known].astype(np.float64)
     members = np.eye(len(names))[codes]
     counts = members.sum(0)
-    means = members.T @ latents / counts[:, None]
-    # Pearson's correlation with an indicator of share p: (mean within - mean) * sqrt(p / (1 - p)) / deviation.
-    share = (counts / len(codes))[:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        correlations = (means - latents.mean(0)) * np.sqrt(share / (1 - share)) / latents.std(0)
+    blocks = (latents[known, start : start + BLOCK] for start in range(0, latents.shape[1], BLOCK))
+    means, correlations = np.concatenate([_alike(block.astype(np.float64), members) for block in blocks], axis=2)
     return [
         PatternRow(split, int(feature), kind, str(names[label]), int(counts[label]), float(mean), _finite(correlation))
         for label, feature in np.argwhere(means > 0)
         for mean, correlation in ((means[label, feature], correlations[label, feature]),)
     ]
+
+
+def _alike(latents: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Means within each label and correlations with it, (2, labels, F), of latents (n, F) and 0/1 members (n, labels).
+
+    Pearson's correlation with an indicator of share p is (mean within - mean) * sqrt(p / (1 - p)) / deviation.
+    """
+    counts = members.sum(0)[:, None]
+    means, share = members.T @ latents / counts, counts / len(latents)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        correlations = (means - latents.mean(0)) * np.sqrt(share / (1 - share)) / latents.std(0)
+    return np.stack([means, correlations])
 
 
 def _finite(value: float) -> float | None:

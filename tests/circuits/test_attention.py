@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lit_narrative.circuits import attention
 from lit_narrative.circuits.attention import Attention, attend
 from lit_narrative.circuits.bridge import build_bridge
 from lit_narrative.circuits.positions import Places
@@ -46,6 +47,16 @@ def test_means_are_over_the_rows_that_have_both_places() -> None:
     (own,) = (row for row in found.rows if (row.layer, row.head, row.query, row.key) == (0, 1, "b", "a"))
     expected = (pattern[1, 1, 3, 1] + pattern[2, 1, 4, 0] + pattern[5, 1, 2, 1]) / 3
     assert own.weight == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_few_rows_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a large model's attention takes is bounded; the batches say nothing about the figures."""
+    bridge, asked = build_bridge(planted_lm()), planted_questions(6)
+    whole, done = attend(bridge, asked), []
+    monkeypatch.setattr(attention, "HELD", 1)
+    alone = attend(bridge, asked, progress=lambda rows, _: done.append(rows))
+    assert done == [1, 2, 3, 4, 5, 6]
+    assert [row.weight for row in alone.rows] == pytest.approx([row.weight for row in whole.rows], abs=1e-6)
 
 
 def test_rows_without_places_are_refused() -> None:

@@ -11,9 +11,10 @@ import pytest
 from lit_narrative.circuits.figures import draw_figures, write_figures
 from lit_narrative.circuits.figures_canvas import around_zero, default_style, heat, sheet, short
 from lit_narrative.circuits.figures_edges import draw_edges, draw_faithfulness, place_parts
-from lit_narrative.circuits.figures_parts import draw_ablation, strongest
+from lit_narrative.circuits.figures_parts import draw_ablation, draw_overlaps, strongest
 from lit_narrative.circuits.figures_patching import draw_patching
 from lit_narrative.circuits.graph import Graph
+from lit_narrative.circuits.importance import Ablation, Base, Importance
 from lit_narrative.circuits.results import CircuitResults
 from tests.circuits.make_results import png_size
 
@@ -110,3 +111,20 @@ def test_cells_without_a_figure_are_grey_and_others_written() -> None:
         "0",
     ]
     assert around_zero(np.array([np.nan])) == (-1e-9, 1e-9)
+
+
+def test_every_split_of_many_is_drawn_in_a_colour_of_its_own() -> None:
+    splits = [f"split{number}" for number in range(10)]
+    rows = [
+        Importance(split, "mean", "attn", f"a{layer}", layer, None, 0.1, 0, 0) for split in splits for layer in (0, 1)
+    ]
+    bases = [Base(split, 9, 0.9, 0.0, 0.0, 0.1) for split in splits]
+    lines = draw_overlaps({"": Ablation(tuple(rows), tuple(bases))}).axes[0].lines
+    assert [line.get_label() for line in lines] == splits
+    assert len({line.get_color() for line in lines}) == len(splits)
+
+
+def test_one_split_of_one_model_is_compared_with_nothing() -> None:
+    rows = tuple(Importance("id", "mean", "attn", f"a{layer}", layer, None, 0.1, 0, 0) for layer in (0, 1))
+    figure = draw_overlaps({"": Ablation(rows, (Base("id", 9, 0.9, 0.0, 0.0, 0.1),))})
+    assert [axes.get_title() for axes in figure.axes] == ["mean loss by layer, accuracy"]
