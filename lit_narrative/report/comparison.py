@@ -34,7 +34,8 @@ def write_comparison(old: str | Path, new: str | Path, page: str | Path, names: 
         names: what the two are called in figures.
 
     Raises:
-        UserError: a folder cannot be read, they have nothing in common, the names are not two, or the page is called ``.json``.
+        UserError: a folder cannot be read, they have nothing in common, the names are not two, or the page is called
+            ``.json``.
     """
     if Path(page).suffix == ".json":
         raise UserError(f"the page '{page}' cannot end in .json: its figures get that name; call it .html")
