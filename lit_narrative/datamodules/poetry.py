@@ -39,7 +39,8 @@ class PoetryData(TaskDataModule):
     Args:
         corpus: text file or folder of verse; None: the verse grammar.
         topics: what prompts ask for, in turn: names, files with a word a line, or bags made from two corpora. Ratings
-            are by the first. None: the five of the grammar, or with a corpus those of everyday words.
+            are by the first. None: the five of the grammar, or with a corpus those of everyday words, which also stand
+            beside a single one where topics are told apart.
         prompt_words: words of the first line that make the prompt; None: the whole line.
         max_lines: longest row from a corpus; a longer poem is cut into several, between stanzas where it can be.
         train_size: training examples, 1 or more (as the other sizes); of a corpus at most, as there are.
@@ -93,7 +94,10 @@ class PoetryData(TaskDataModule):
         wanted = [find_topic(topic) for topic in topics or (TOPICS if corpus is None else EVERYDAY)]
         self.topics = {topic.name: topic for topic in wanted}
         self.source: VerseSource = (
-            GrammarVerse(seed) if corpus is None else CorpusVerse(corpus, max_lines, seed, self.topics)
+            GrammarVerse(seed)
+            if corpus is None
+            # One topic alone tells nothing apart.
+            else CorpusVerse(corpus, max_lines, seed, {**(EVERYDAY if len(wanted) == 1 else {}), **self.topics})
         )
         self.known = {**self.source.topics, **self.topics}
         self.events = None if events is None else split_events(read_events(events), seed)

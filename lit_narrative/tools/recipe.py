@@ -1,7 +1,7 @@
 """A recipe: what it says, and what the jobs in it ask of each other."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ class Job:
         name: of the job and of its folder; ``seed_<n>/<job>`` where a recipe runs over several seeds.
         command: ``fit``, ``validate``, ``test``, ``predict``, ``report`` or ``sweep``.
         configs: its configuration files, later ones over earlier ones; of a ``sweep`` its own file.
-        overrides: setting -> value, over the configuration; a text may hold references.
+        overrides: setting -> value, over the configuration; texts may hold references.
         needs: the earlier jobs that it refers to; a ``report`` or a ``sweep`` needs them all.
         seed: of this job; None: what its configurations say.
     """
@@ -60,8 +60,8 @@ class Recipe:
         return self.out if job.command in TOOLS else self.out / job.name
 
     def resolve(self, value: Any) -> Any:
-        """Replace the references in a text: ``${jobs.NAME.dir}``, ``${jobs.NAME.ckpt}``, ``${out}``."""
-        return REFERENCE.sub(lambda found: self._value(found[1]), value) if isinstance(value, str) else value
+        """Replace the references in a value's texts: ``${jobs.NAME.dir}``, ``${jobs.NAME.ckpt}``, ``${out}``."""
+        return with_texts(value, lambda text: REFERENCE.sub(lambda found: self._value(found[1]), text))
 
     def _value(self, reference: str) -> str:
         if reference == "out":
@@ -102,6 +102,27 @@ def read_recipe(name: str, *, out: str | None = None, changes: Sequence[str] = (
     return Recipe(Path(out or content["out"]), tuple(jobs), content.get("threads"), content.get("workers", 1), given)
 
 
+def with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """A value of a configuration with every text in it changed, the keys of its dicts too."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {change(str(key)): with_texts(part, change) for key, part in value.items()}
+    return [with_texts(part, change) for part in value] if isinstance(value, list) else value
+
+
+def references(value: Any) -> list[str]:
+    """What the texts of a value refer to."""
+    found: list[str] = []
+
+    def gather(text: str) -> str:
+        found.extend(REFERENCE.findall(text))
+        return text
+
+    with_texts(value, gather)
+    return found
+
+
 def _for_each_seed(jobs: Sequence[Job], seeds: Sequence[int]) -> list[Job]:
     """All jobs of the first seed, then of the next; a tool comes once, at the end."""
     ordinary = [job for job in jobs if job.command not in TOOLS]
@@ -113,12 +134,10 @@ def _for_each_seed(jobs: Sequence[Job], seeds: Sequence[int]) -> list[Job]:
 def seeded(job: Job, seed: int | None, folder: str = "") -> Job:
     """Give a job its seed and put it into a folder, with the jobs of the same seed that it refers to."""
 
-    def rewritten(value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        return value.replace("${seed}", str(seed or 0)).replace("${jobs.", f"${{jobs.{folder}")
+    def rewritten(text: str) -> str:
+        return text.replace("${seed}", str(seed or 0)).replace("${jobs.", f"${{jobs.{folder}")
 
-    overrides = {key: rewritten(value) for key, value in job.overrides.items()}
+    overrides = {key: with_texts(value, rewritten) for key, value in job.overrides.items()}
     needs = tuple(folder + name for name in job.needs)
     return replace(job, name=folder + job.name, overrides=overrides, needs=needs, seed=seed)
 
@@ -130,12 +149,11 @@ def _job(path: Path, entry: Mapping[str, Any], earlier: Sequence[Job]) -> Job:
     configs = tuple(find_config(name, within=within) for name in ([names] if isinstance(names, str) else names))
     overrides = entry.get("overrides", {})
     needs = []
-    for value in overrides.values():
-        for reference in REFERENCE.findall(value) if isinstance(value, str) else ():
-            try:
-                needs += _needed(reference, earlier)
-            except UserError as error:
-                raise UserError(f"{path}: job '{entry['name']}': {error}") from error
+    for reference in references(overrides):
+        try:
+            needs += _needed(reference, earlier)
+        except UserError as error:
+            raise UserError(f"{path}: job '{entry['name']}': {error}") from error
     if entry["command"] in TOOLS:
         needs = [job.name for job in earlier]
     return Job(entry["name"], entry["command"], configs, overrides, tuple(dict.fromkeys(needs)))

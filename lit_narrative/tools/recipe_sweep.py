@@ -7,7 +7,7 @@ import yaml
 from lit_narrative.files import write_text
 from lit_narrative.tools.grid import read_sweep
 from lit_narrative.tools.process import sweep_path
-from lit_narrative.tools.recipe import Job, Recipe
+from lit_narrative.tools.recipe import Job, Recipe, with_texts
 from lit_narrative.tools.schema import read_checked
 
 
@@ -22,12 +22,12 @@ def write_sweep(plan: Recipe, job: Job) -> Path:
         UserError: something is wrong with the sweep; it names the file and the place in it.
     """
     content = read_checked(job.configs[0], "sweep")
-    content["out"] = str(plan.out / job.name)
-    content["overrides"] = content.get("overrides", {}) | {k: plan.resolve(v) for k, v in job.overrides.items()}
+    content["out"] = str(plan.out)
+    content["overrides"] = content.get("overrides", {}) | plan.resolve(job.overrides)
     if plan.seeds:
         content["seeds"] = list(plan.seeds)
     # Whole names of files tell a sweep that a file has changed, so its folder is written out.
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True).replace("${out}", content["out"])
-    path = write_text(sweep_path(plan, job), text)
+    content = with_texts(content, lambda text: text.replace("${out}", str(plan.out)))
+    path = write_text(sweep_path(plan, job), yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     read_sweep(str(path))
     return path

@@ -239,6 +239,7 @@ def test_prompts_ratings_and_labels_of_a_corpus(corpus: str) -> None:
     assert by_file.label_names == ("sailor", "soldier")
     assert all(("war" in row.text) == row.label for row in by_file.labelled("test"))
     assert list(data(corpus=corpus).topics) == list(EVERYDAY)
+    assert data(corpus=corpus, topics=["sea"]).label_names == tuple(EVERYDAY)  # one alone tells nothing apart
 
 
 def test_a_bag_of_two_files(corpus: str) -> None:

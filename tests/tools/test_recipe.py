@@ -11,7 +11,7 @@ from lit_narrative.tools.grid import read_sweep
 from lit_narrative.tools.process import arguments, job_digest
 from lit_narrative.tools.recipe import read_recipe
 from lit_narrative.tools.recipe_sweep import write_sweep
-from lit_narrative.tools.run import run
+from lit_narrative.tools.run import leaves, run
 
 
 def write(folder: Path, **changes: Any) -> Path:
@@ -73,6 +73,25 @@ def test_the_command_line_replaces_the_list_of_seeds(tmp_path: Path) -> None:
         read_recipe(str(one), seeds=[7, 8])
 
 
+def test_references_within_lists_and_keys_are_followed(tmp_path: Path) -> None:
+    path = write(tmp_path, seeds=[2])
+    content = yaml.safe_load(path.read_text())
+    nested = {"rewards": {"learned(at='${jobs.sft.ckpt}')": 1.0}, "names": ["${out}/${seed}", 3]}
+    content["jobs"][1]["overrides"] = nested
+    path.write_text(yaml.safe_dump(content))
+    plan = read_recipe(str(path), out="o")
+    assert plan.jobs[1].needs == ("seed_2/sft",)
+    assert arguments(plan, plan.jobs[1])[-2:] == [
+        '--names=["o/2", 3]',
+        "--rewards={\"learned(at='o/seed_2/sft/checkpoints/last.ckpt')\": 1.0}",
+    ]
+    assert [str(path) for path in leaves(plan, plan.jobs[0])] == ["o/seed_2/sft/checkpoints/last.ckpt"]
+    content["jobs"][1]["overrides"] = {"rewards": {"learned('${jobs.stf.ckpt}')": 1.0}}
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=r"refers to no earlier job.*sft"):
+        read_recipe(str(path))
+
+
 def test_a_setting_of_every_job(tmp_path: Path) -> None:
     plan = read_recipe(str(write(tmp_path)), changes=["all.data.init_args.corpus=books", "exam.data.init_args.seed=1"])
     assert [job.overrides.get("data.init_args.corpus") for job in plan.jobs] == ["books", "books", None]
@@ -86,7 +105,7 @@ def with_sweep(folder: Path, **changes: Any) -> Path:
     arms = {
         "out": "elsewhere",
         "config": str(folder / "job.yaml"),
-        "overrides": {"model.init_args.model": "${out}/../seed_${seed}/sft/checkpoints/last.ckpt"},
+        "overrides": {"model.init_args.model": "${out}/seed_${seed}/sft/checkpoints/last.ckpt"},
         "axes": {"arm": {"base": {}, "cold": {"model.init_args.t": 0.1}}},
         "seeds": [0, 1],
         **changes,
@@ -104,10 +123,10 @@ def test_a_sweep_gets_the_seeds_the_folder_and_the_overrides_of_its_recipe(tmp_p
     path = write_sweep(plan, job)
     assert arguments(plan, job) == ["sweep", str(path), "--workers=1"]
     made = read_sweep(str(path))
-    assert made.out == tmp_path / "o" / "arms"
+    assert made.out == tmp_path / "o"
     assert [run.key for run in made.runs] == ["base__s3", "base__s5", "cold__s3", "cold__s5"]
     assert made.runs[1].job.overrides == {
-        "model.init_args.model": f"{tmp_path}/o/arms/../seed_5/sft/checkpoints/last.ckpt",
+        "model.init_args.model": f"{tmp_path}/o/seed_5/sft/checkpoints/last.ckpt",
         "data.n": "7",
         "data.of": str(tmp_path / "o"),
     }
