@@ -1,7 +1,7 @@
 """A reward model: scores of texts, learned from ratings and preferences, on sentence embeddings."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import Optimizer
+from torchmetrics import MeanMetric
 
 from lit_narrative.errors import UserError
 from lit_narrative.lm.embeddings import (
@@ -23,6 +24,7 @@ from lit_narrative.lm.embeddings import (
 from lit_narrative.lm.optimizer import adamw
 from lit_narrative.lm.reward_head import RewardHead, check_head
 from lit_narrative.modules.narrative import NarrativeModule
+from lit_narrative.modules.processes import gather_ragged
 from lit_narrative.modules.reward_metrics import preference_metrics, rating_metrics
 from lit_narrative.modules.reward_storage import restore_encoder, save_reward, store_encoder
 from lit_narrative.modules.scored_batch import ScoredBatch, all_texts, check_rows
@@ -81,9 +83,11 @@ class RewardModule(NarrativeModule):
         self.finetune_encoder, self.hidden, self.dropout = finetune_encoder, hidden, dropout
         self.lr, self.encoder_lr, self.weight_decay = lr, encoder_lr, weight_decay
         self.cache = cache
-        self.ratings, self.preferences = rating_metrics(), preference_metrics()
+        self.mean_loss, self.ratings, self.preferences = MeanMetric(), rating_metrics(), preference_metrics()
         self._remembered: RememberedVectors | None = None
         self._sample: list[str] = []
+        self._rated: list[Tensor] = []
+        self._chances: list[Tensor] = []
 
     # --- building ---------------------------------------------------------------------------------------------------
 
@@ -250,31 +254,39 @@ class RewardModule(NarrativeModule):
 
     # --- evaluation -------------------------------------------------------------------------------------------------
 
-    def validation_step(self, batch: ScoredBatch, batch_idx: int, stage: str = "val") -> None:
+    def validation_step(self, batch: ScoredBatch, batch_idx: int) -> None:
         """Compare held-out ratings and preferences with what is predicted."""
         logits, others = self._logits(batch)
-        loss = self.head.losses(logits, others, batch.paired, batch.scores).mean()
-        self.log(f"{stage}/loss", loss, batch_size=len(batch.texts), on_epoch=True, sync_dist=True)
+        self.mean_loss.update(self.head.losses(logits, others, batch.paired, batch.scores))
         rated = ~batch.paired
-        if rated.any():
-            self.ratings.update(self.head.scores(logits[rated]), batch.scores[rated])
-        if len(others):
-            chance = (logits[batch.paired] - others).sigmoid()
-            yes = torch.ones_like(chance, dtype=torch.long)
-            # Each pair is shown both ways round: else there would be one answer only, and no curve.
-            self.preferences.update(torch.cat([chance, 1 - chance]), torch.cat([yes, 1 - yes]))
+        self._rated.append(torch.stack([self.head.scores(logits[rated]), batch.scores[rated]]))
+        self._chances.append((logits[batch.paired] - others).sigmoid())
 
     def test_step(self, batch: ScoredBatch, batch_idx: int) -> None:
-        """As in validation, under ``test/``."""
-        self.validation_step(batch, batch_idx, "test")
+        """As in validation."""
+        self.validation_step(batch, batch_idx)
 
     def on_validation_epoch_end(self, stage: str = "val") -> None:
-        """Log what the rows admit: errors and correlations of ratings, accuracy and calibration of preferences."""
-        for metrics in (self.ratings, self.preferences):
-            if any(metric.update_called for metric in metrics.values()):
-                self.log_dict({f"{stage}/{name}": value for name, value in metrics.compute().items()})
-            metrics.reset()
+        """Log the loss and what the rows admit: errors and correlations, or accuracy and calibration of preferences."""
+        self.log(f"{stage}/loss", self.mean_loss.compute())
+        # Gathered here and not by the metrics: a process may have had no row of a kind.
+        predicted, rated = (gather_ragged(self, row).to(self.device) for row in torch.cat(self._rated, 1))
+        chances = gather_ragged(self, torch.cat(self._chances)).to(self.device)
+        if len(rated):
+            self.log_dict(_named(stage, self.ratings(predicted, rated)))
+        if len(chances):
+            yes = torch.ones_like(chances, dtype=torch.long)
+            # Each pair is shown both ways round: else there would be one answer only, and no curve.
+            found = self.preferences(torch.cat([chances, 1 - chances]), torch.cat([yes, 1 - yes]))
+            self.log_dict(_named(stage, found))
+        self._rated, self._chances = [], []
+        for metric in (self.mean_loss, self.ratings, self.preferences):
+            metric.reset()
 
     def on_test_epoch_end(self) -> None:
         """As in validation, under ``test/``."""
         self.on_validation_epoch_end("test")
+
+
+def _named(stage: str, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{stage}/{name}": value for name, value in found.items()}

@@ -189,6 +189,22 @@ def test_dropout_of_the_encoder_is_on_only_in_training(tmp_path: Path) -> None:
     assert tuned.train().encoder.training
 
 
+class Watched(RewardModule):
+    """Keeps the mode of its encoder in each training step."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        self.modes = [*getattr(self, "modes", []), *(part.training for part in self.encoder.modules())]
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("tuned", [True, False])
+def test_the_mode_of_the_encoder_in_the_first_training_step(tuned: bool, tmp_path: Path) -> None:
+    given = {**SMALL, "encoder": str(transformer(tmp_path)), "cache": None, "finetune_encoder": tuned}
+    module = Watched(**given)
+    fit(module, Ratings(rows=16), tmp_path, max_steps=1)
+    assert set(module.modes) == {tuned}
+
+
 class Given(Ratings):
     """Rows as given."""
 
