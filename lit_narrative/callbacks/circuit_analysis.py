@@ -56,7 +56,7 @@ class CircuitAnalysis(Callback):
     - ``<split>/patching.*``, ``circuit.*``, ``nodes.*``, ``faithfulness.*``, ``acdc.json``, ``criteria.json``,
       ``lens.csv``, ``direct.*``: of its pairs,
     - ``circuits.html`` and ``figures/``: the page and its figures,
-    - ``reference/``, ``comparison.html`` and ``comparison.json``: the same of the reference, and what is different since,
+    - ``reference/``, ``comparison.html``, ``comparison.json``: the same of the reference, and what is different since,
     - ``manifest.json``: settings, versions, figures, files, and errors.
 
     Args:

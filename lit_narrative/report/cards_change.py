@@ -58,11 +58,11 @@ class Comparison:
         return min(values), max(values)
 
 
-def compare(run: CardsRun, arm: str) -> list[Comparison]:
-    """Compare an arm with the base on every set that both were tested on."""
+def compare(run: CardsRun, arm: str, base: str = BASE) -> list[Comparison]:
+    """Compare an arm with the base, or another policy, on every set that both were tested on."""
     found = []
     for split in run.sets:
-        pairs = _pairs(run, arm, split)
+        pairs = _pairs(run, arm, base, split)
         if pairs:
             every = tuple(paired(seed, before, after) for seed, before, after in pairs)
             rest = [(seed, *_not_zero(before, after)) for seed, before, after in pairs]
@@ -72,9 +72,9 @@ def compare(run: CardsRun, arm: str) -> list[Comparison]:
     return found
 
 
-def _pairs(run: CardsRun, arm: str, split: str) -> list[tuple[str, Sequence[Answer], Sequence[Answer]]]:
-    both = [seed for seed in run.seeds if {BASE, arm} <= seed.policies.keys()]
-    answers = [(seed.name, seed.policies[BASE].answers, seed.policies[arm].answers) for seed in both]
+def _pairs(run: CardsRun, arm: str, base: str, split: str) -> list[tuple[str, Sequence[Answer], Sequence[Answer]]]:
+    both = [seed for seed in run.seeds if {base, arm} <= seed.policies.keys()]
+    answers = [(seed.name, seed.policies[base].answers, seed.policies[arm].answers) for seed in both]
     return [(seed, before[split], after[split]) for seed, before, after in answers if split in before.keys() & after]
 
 

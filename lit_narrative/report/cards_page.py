@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from lit_narrative.report.cards_circuits import circuits
 from lit_narrative.report.cards_outcome import accuracies, changes, headline
 from lit_narrative.report.cards_reasons import answers, reasons
+from lit_narrative.report.cards_rivals import rivals
 from lit_narrative.report.cards_run import CardsRun
 from lit_narrative.report.cards_settings import budgets, reproduce
 from lit_narrative.report.page import fill_page, folder_name
@@ -14,6 +15,7 @@ SECTIONS: Sequence[Callable[[CardsRun], Section]] = (
     headline,
     accuracies,
     changes,
+    rivals,
     reasons,
     answers,
     budgets,

@@ -5,6 +5,7 @@ from typing import Any
 
 import lit_narrative
 from lit_narrative.report.cards_change import Comparison, compare, verdict
+from lit_narrative.report.cards_rivals import compare_rivals
 from lit_narrative.report.cards_run import BASE, HOME, CardsRun, Policy, SeedRun, trained
 
 
@@ -12,7 +13,7 @@ def summarise_cards(run: CardsRun) -> dict[str, Any]:
     """Return the content of ``summary.json``.
 
     ``seeds`` holds each policy's figures by set; ``changes`` each arm minus the base on the same prompts, with 95 %
-    intervals, and ``verdict`` what every seed agrees on.
+    intervals, and ``verdict`` what every seed agrees on; ``rivals`` arms of GRPO minus arms of SFT.
     """
     return {
         "made_by": f"lit-narrative {lit_narrative.__version__}",
@@ -20,6 +21,10 @@ def summarise_cards(run: CardsRun) -> dict[str, Any]:
         "base": BASE,
         "seeds": {seed.name.removeprefix("seed "): _seed(seed) for seed in run.seeds},
         "changes": {arm: {found.split: _change(found) for found in compare(run, arm)} for arm in run.arms},
+        "rivals": {
+            f"{arm} - {rival}": {one.split: _change(one) for one in found}
+            for (arm, rival), found in compare_rivals(run).items()
+        },
     }
 
 

@@ -49,6 +49,18 @@ def test_page_and_summary_say_what_changed_and_no_more(cards_out: Path) -> None:
     json.dumps(summarise_cards(run), allow_nan=False)
 
 
+def test_reinforcement_is_set_beside_as_much_more_imitation(cards_out: Path) -> None:
+    run = read_cards(cards_out)
+    (beside,) = summarise_cards(run)["rivals"].items()
+    assert beside[0] == "grpo - more"
+    assert beside[1]["paraphrase_mix"]["direction"] == "rise"
+    against = dict(summarise_cards(run)["changes"])
+    for split, found in beside[1].items():
+        parts = [against[arm][split]["mean"] for arm in ("grpo", "more")]
+        assert found["mean"] == pytest.approx(parts[0] - parts[1])
+    assert re.search(r"Mixture's rewordings .{0,200}more often right", text_of(build_cards_page(run)))
+
+
 def test_one_seed_and_only_sft(one_seed: Path) -> None:
     shutil.rmtree(one_seed / "circuits_sft")
     for name in ("test_more", "test_grpo"):
