@@ -1,6 +1,8 @@
 """``lit-narrative write``: write with a model, step by step, in the terminal."""
 
 from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 
@@ -55,6 +57,8 @@ class Desk(Trainer):
             raise UserError(f"{path} has its text already; leave --prompt out, and begin a new one by e")
         engine = WriteEngine(self._seated(model, datamodule, ckpt_path or self.ckpt_path), datamodule)
         screen, name = WriteScreen(), _name(model, self.ckpt_path)
+        if find_spec("readline"):  # arrow keys and earlier lines in `input`; Windows has its own
+            import_module("readline")
         if old is None:
             old = _begin(engine, path, name, prompt, candidates or CANDIDATES, length or LENGTH)
         elif old.model != name:
@@ -110,10 +114,13 @@ def _name(model: LightningModule, checkpoint: str | Path | None) -> str:
 def _begin(
     engine: WriteEngine, path: Path, name: str, prompt: str | None, candidates: int, length: int
 ) -> WriteSession:
-    """A new session, if its first candidates can be drawn."""
+    """A new session, if its first candidates can be drawn; Ctrl-C leaves none."""
     session, seed = WriteSession(path), run_seed()
     place = engine.place(0, None if prompt is None else prompt.replace("\\n", "\n"))
-    settings, _ = engine.draw(place, engine.first_settings(candidates, length), stream_seed(seed, 0, 0))
+    try:
+        settings, _ = engine.draw(place, engine.first_settings(candidates, length), stream_seed(seed, 0, 0))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     session.record(
         "begin", seed=seed, model=name, text=place.text, number=place.number, settings=plain_settings(settings)
     )

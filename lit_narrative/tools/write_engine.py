@@ -38,7 +38,7 @@ class WriteEngine:
     """
 
     def __init__(self, module: SteeringModule, task: TaskDataModule) -> None:
-        self.module, self.prompts = module, task.view("prompts", "test")
+        self.module, self.prompts = module, task.view("prompts", task.predict_split)
         if not len(self.prompts):
             raise UserError(f"{type(task).__name__} has no prompts to begin with; check the sizes under `data`")
         self.given, self.choice, self.best_of = list(module.given), module.choice, module.best_of
@@ -105,7 +105,7 @@ class WriteEngine:
             key=lambda n: (enough[n], -math.inf if scores[n] is None else scores[n]),
             reverse=True,
         )
-        found = [Candidate(rollouts[n].text, rollouts[n].finished, scores[n]) for n in order]
+        found = [Candidate(_whole(rollouts[n]), rollouts[n].finished, scores[n]) for n in order]
         return settings, found[: settings.shown]
 
     def _scores(self, rollouts: Sequence[Rollout]) -> Sequence[float | None]:
@@ -120,20 +120,12 @@ class WriteEngine:
         """Make the module ready to steer by ``settings``, unless it is."""
         if self._ready is None or _steering(settings) != _steering(self._ready):
             self._ready, module = None, self.module
-            module.given, module.choice = self._wanted(settings.topic), self._chosen(settings)
+            module.given, module.choice = on_topic(self.given, settings.topic), self._chosen(settings)
             some = self.prompts[: module.search.prompts]
             prompts = [Prompt(prompt.text, self._columns(prompt, settings)) for prompt in some]
             self._attributes = module.prepare_steering(prompts)
             self._ready = replace(settings, stepsize=module.choice.pplm.stepsize)
         return replace(settings, stepsize=self._ready.stepsize)
-
-    def _wanted(self, topic: ChosenTopic | None) -> list[Attribute]:
-        """The configuration's attributes, with the topic in place of its bags."""
-        if topic is None:
-            return self.given
-        bags = [attribute for attribute in self.given if attribute.head is None] or [Attribute(bag=topic.name)]
-        chosen = replace(bags[0], column=None, bag=dict(topic.words))
-        return [chosen, *(attribute for attribute in self.given if attribute.head is not None)]
 
     def _chosen(self, settings: WriteSettings) -> Any:
         choice, label = self.choice, "topic" if settings.topic else self.choice.activation.label
@@ -150,6 +142,25 @@ class WriteEngine:
         topic = settings.topic
         own = {"topic": topic.name, "bag": list(topic.words), "held_out": list(topic.held_out)} if topic else {}
         return {**prompt.columns, **own}
+
+
+def on_topic(given: Sequence[Attribute], topic: ChosenTopic | None) -> list[Attribute]:
+    """What to steer to when a topic was chosen: its words in place of all bags; heads stay.
+
+    Where nothing else goes by the topic, neither a bag nor a head whose class is the prompts' column ``topic``, its
+    words are added.
+    """
+    heads = [attribute for attribute in given if attribute.head is not None]
+    bags = [attribute for attribute in given if attribute.head is None]
+    if topic is None or (not bags and any(head.label == "topic" for head in heads)):
+        return list(given)
+    first = bags[0] if bags else Attribute(bag=topic.name)
+    return [replace(first, column=None, bag=dict(topic.words)), *heads]
+
+
+def _whole(rollout: Rollout) -> str:
+    """The text of a rollout; a character that the limit of tokens has cut in two is left out."""
+    return rollout.text if rollout.finished else rollout.text.rstrip("\ufffd")
 
 
 def _steering(settings: WriteSettings) -> tuple[Any, ...]:

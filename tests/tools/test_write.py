@@ -16,7 +16,9 @@ from lit_narrative.cli import main
 from lit_narrative.datamodules.poetry import PoetryData
 from lit_narrative.lm.tokens import TrainedTokenizer
 from lit_narrative.modules.sft import SFTModule
+from lit_narrative.tasks.poetry.metrics import topic_shares
 from lit_narrative.tasks.poetry.preferences import read_events
+from lit_narrative.tasks.poetry.topics import TOPICS
 from tests.helpers import sizes, trainer
 
 Write = Callable[..., str]
@@ -132,6 +134,21 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(write: Write, tmp_path:
     assert text(tmp_path) == written
 
 
+def test_candidates_are_ranked_by_the_reward_that_is_configured(write: Write, tmp_path: Path) -> None:
+    write("r 20", "", more=("--model.method=none", "--model.attributes=[]", "--model.best_of.rank=topic_share"))
+    candidates = events(tmp_path)[-1]["data"]["candidates"]
+    shares = [topic_shares([candidate["text"]], TOPICS["ocean"].bag, (), ()).bag for candidate in candidates]
+    assert [candidate["score"] for candidate in candidates] == pytest.approx(shares)
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] > 0
+
+
+def test_a_long_text_is_read_from_its_end_where_that_is_asked_for(write: Write, tmp_path: Path) -> None:
+    write("e" + " the tide" * 60, "", "s", more=("--model.long_prompts=truncate_left",))
+    assert kinds(tmp_path) == ["begin", "prompt", "step"]
+    assert text(tmp_path).startswith("the tide the tide")
+
+
 def test_feedback_is_recorded_for_a_reward_model(write: Write, tmp_path: Path) -> None:
     shown = write("", "+", "-", "rate 0.3", "s")
     assert shown.count("nothing was trained by it") == 3
@@ -147,6 +164,12 @@ def test_new_prompts(write: Write, tmp_path: Path) -> None:
     assert text(tmp_path) == "the tide turns\n\n"
     assert "topic ocean" in shown
     assert "topic forest" in shown
+
+
+def test_no_text_acts_on_the_terminal(write: Write, tmp_path: Path) -> None:
+    shown = write("e \x1b]0;title\x07 [bold]red[/bold] :smile:\\n\u202ewave", "t \x1b[31m")
+    assert "\ufffd]0;title\ufffd [bold]red[/bold] :smile:" in shown
+    assert not set("\x1b\x07\u202e") & set(shown)
 
 
 def test_a_text_longer_than_the_context_does_not_end_the_session(write: Write, tmp_path: Path) -> None:
@@ -204,7 +227,7 @@ def test_a_file_that_is_no_session_stays_as_it_is(
 
 
 def test_at_a_terminal(checkpoint: Path, tmp_path: Path) -> None:
-    """A person types, and leaves by Ctrl-C in the middle of a line."""
+    """A person types, moves within a line by the arrow keys, and leaves by Ctrl-C in the middle of one."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "lit_narrative", *arguments(checkpoint, tmp_path)],
@@ -217,7 +240,7 @@ def test_at_a_terminal(checkpoint: Path, tmp_path: Path) -> None:
     )
     os.close(theirs)
     shown = b""
-    for answer in (b"2\n", b"e \x1b[31mred\n", b"unfinished\x03"):
+    for answer in (b"2\n", b"e th tide\x1b[D\x1b[D\x1b[D\x1b[D\x1b[De\n", b"unfinished\x03"):
         while not shown.endswith(b"> "):
             shown += os.read(ours, 1)
         os.write(ours, answer)
@@ -232,8 +255,8 @@ def test_at_a_terminal(checkpoint: Path, tmp_path: Path) -> None:
     assert "what comes next" in shown.decode()
     assert "go on with --session" in shown.decode()
     assert "Traceback" not in shown.decode()
-    assert "\ufffd[31mred" in shown.decode()
     assert kinds(tmp_path) == ["begin", "step", "prompt"]
+    assert events(tmp_path)[-1]["data"]["text"] == "the tide"
 
 
 def _own_terminal() -> None:
