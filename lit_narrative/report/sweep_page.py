@@ -75,7 +75,8 @@ def _figures(view: SweepView) -> Section:
         tables=tables,
         compared=any(group.differences for group in view.groups),
         baseline=view.baseline,
-        over=sorted({found.over for found in own if found.interval}),
+        seeds=any(found.seeds for found in own),
+        prompts=any(found.prompts for found in own if not found.seeds),
     )
     return Section("figures", "Figures", body)
 

@@ -1,13 +1,13 @@
 """What a sweep's runs say together: means over seeds, intervals, and differences from a baseline on the same prompts.
 
-Where the verifiers' scores of single samples are there, and all seeds were asked the same prompts, seeds and prompts
-are both drawn anew, each on its own (Owen 2007, "The pigeonhole bootstrap"); otherwise whole runs are.
+Two questions have an interval each: what other seeds would give on these prompts (Student's t over the runs), and what
+other prompts would give with these seeds (bootstrap, where the scores of single samples are there). A bootstrap over
+two or three runs would be far too narrow: it holds the truth half and three quarters of the time.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from statistics import fmean, stdev
 from typing import Any
 
@@ -20,6 +20,7 @@ Interval = tuple[float, float]
 Floats = npt.NDArray[np.float64]
 
 _RESAMPLES, _BATCH, _SEED = 2000, 100, 0
+_ENDS = ("ci_low", "ci_high", "t_low", "t_high")  # of the intervals over prompts, and over seeds
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +31,20 @@ class Estimate:
         mean: of the runs' values.
         std: of the runs' values, with n - 1; None of a single run.
         count: of runs.
-        interval: 95 %, by bootstrap; None where there is one value only.
-        over: what is drawn anew for it.
+        seeds: 95 % interval by Student's t over the runs; None of a single run.
+        prompts: 95 % interval by bootstrap over prompts; None unless every run was asked the same ones, two or more.
     """
 
     mean: float
     std: float | None
     count: int
-    interval: Interval | None
-    over: str
+    seeds: Interval | None
+    prompts: Interval | None
+
+    @property
+    def interval(self) -> Interval | None:
+        """The interval to show: over seeds where there are several runs, else over prompts."""
+        return self.seeds or self.prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +125,9 @@ def estimate(pairs: Sequence[tuple[Row, Row | None]], metric: str) -> Estimate |
         return None
     values = [row.metrics[metric] - (base.metrics[metric] if base else 0.0) for row, base in pairs]
     scores = _scores(pairs, metric)
-    interval = bootstrap(np.array(values)[:, None] if scores is None else scores)
     spread = stdev(values) if len(values) > 1 else None
-    over = "runs" if scores is None else "prompts and seeds" if len(values) > 1 else "prompts"
-    return Estimate(fmean(values), spread, len(values), interval, over)
+    over_prompts = None if scores is None else bootstrap(scores.mean(0))
+    return Estimate(fmean(values), spread, len(values), student(values), over_prompts)
 
 
 def _scores(pairs: Sequence[tuple[Row, Row | None]], metric: str) -> Floats | None:
@@ -149,23 +154,25 @@ def _score(row: Row, base: Row | None, metric: str, place: int) -> float:
     return row.samples[place].scores[metric] - (base.samples[place].scores[metric] if base else 0.0)
 
 
-def bootstrap(scores: Floats) -> Interval | None:
-    """The 95 % percentile interval of a mean.
-
-    Args:
-        scores: (seeds, prompts); each of the two is drawn anew where it is more than one.
-
-    Returns:
-        None for a single score.
-    """
+def student(values: Sequence[float]) -> Interval | None:
+    """The 95 % interval of the mean of independent values by Student's t; None of fewer than two."""
     from scipy import stats
 
-    if scores.size < 2:
+    if len(values) < 2:
         return None
-    crossed = min(scores.shape) > 1
+    margin = float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    return fmean(values) - margin, fmean(values) + margin
+
+
+def bootstrap(scores: Floats) -> Interval | None:
+    """The 95 % percentile interval of the mean of scores (n,) that are drawn anew; None of fewer than two."""
+    from scipy import stats
+
+    if len(scores) < 2:
+        return None
     found = stats.bootstrap(
-        tuple(np.arange(size) for size in scores.shape) if crossed else (scores.ravel(),),
-        partial(_crossed_mean, scores) if crossed else np.mean,
+        (scores,),
+        np.mean,
         n_resamples=_RESAMPLES,
         batch=_BATCH,
         vectorized=True,
@@ -175,20 +182,17 @@ def bootstrap(scores: Floats) -> Interval | None:
     return float(found.low), float(found.high)
 
 
-def _crossed_mean(scores: Floats, seeds: npt.NDArray[Any], prompts: npt.NDArray[Any], axis: int = -1) -> Floats:
-    """The mean over drawn seeds (..., S) and drawn prompts (..., P)."""
-    picked = scores[seeds.astype(int)[..., :, None], prompts.astype(int)[..., None, :]]
-    return np.asarray(picked.mean((axis - 1, axis)))
-
-
 def summary_table(groups: Sequence[Group], metrics: Sequence[str]) -> str:
-    """``analysis_summary.csv``: a row a group, under one header; differences where there is a baseline."""
+    """``analysis_summary.csv``: a row a group, under one header; differences where there is a baseline.
+
+    Of each metric ``ci`` is the interval over prompts (bootstrap), ``t`` that over seeds (Student's t).
+    """
     axes = list(groups[0].values)
     compared = any(group.differences for group in groups)
     header = [*axes, "num_prompts"]
     for name in metrics:
-        header += [f"{name}_{part}" for part in ("mean", "std", "count", "ci_low", "ci_high", "ci_over")]
-        header += [f"{name}_{part}" for part in ("diff", "diff_low", "diff_high")] if compared else []
+        header += [f"{name}_{part}" for part in ("mean", "std", "count", *_ENDS)]
+        header += [f"{name}_diff", *(f"{name}_diff_{part}" for part in _ENDS)] if compared else []
     rows = [
         [
             *(value_name(group.values[axis]) for axis in axes),
@@ -202,9 +206,11 @@ def summary_table(groups: Sequence[Group], metrics: Sequence[str]) -> str:
 
 def _cells(group: Group, metric: str, compared: bool) -> list[Any]:
     own, gap = group.estimates.get(metric), group.differences.get(metric)
-    cells: list[Any] = [None, None, 0, None, None, None]
-    if own:
-        cells = [own.mean, own.std, own.count, *(own.interval or (None, None)), own.over if own.interval else None]
-    if compared:
-        cells += [gap.mean, *(gap.interval or (None, None))] if gap else [None] * 3
-    return cells
+    cells = [own.mean, own.std, own.count, *_ends(own)] if own else [None, None, 0, *_ends(None)]
+    return [*cells, gap.mean if gap else None, *_ends(gap)] if compared else cells
+
+
+def _ends(found: Estimate | None) -> list[float | None]:
+    """The cells of `_ENDS`."""
+    intervals = (found.prompts, found.seeds) if found else (None, None)
+    return [end for interval in intervals for end in interval or (None, None)]

@@ -37,7 +37,7 @@ def test_the_page_shows_figures_costs_failures_and_texts_escaped() -> None:
     assert "<script>" not in page and "&lt;script&gt;boom" in page
     assert "pplm wrote &amp; 0 0" in page and "&lt;p&gt;0" in page
     assert "+0.300" in page and "passes of the model a token" in page
-    assert "over prompts and seeds" in " ".join(page.split())
+    assert "by Student's t over the runs" in page and "by bootstrap over its prompts" not in page
     assert page.count("<svg") == 2
     for drawing in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
         ElementTree.fromstring(drawing)
@@ -47,6 +47,12 @@ def test_the_same_prompts_stand_side_by_side() -> None:
     pairs = read_together(view({"base": 0.1, "pplm": 0.4}))
     assert [prompt for prompt, _ in pairs] == ["<p>0", "<p>1", "<p>2", "<p>3"]
     assert pairs[1][1] == [("base", "sft", "base wrote & 1 0"), ("pplm", "final", "pplm wrote & 1 0")]
+
+
+def test_the_interval_of_a_single_run_is_over_its_prompts() -> None:
+    page = build_sweep_page(view({"base": 0.1}, seeds=1))
+    assert "by bootstrap over its prompts" in page and "Student" not in page
+    assert "so no interval" in " ".join(build_sweep_page(view({"base": 0.1}, seeds=1, samples=False)).split())
 
 
 def test_a_page_without_samples_or_figures_says_so() -> None:
