@@ -105,8 +105,8 @@ def run_patching(job: Analysis) -> Figures:
     for split in job.material.pairs:
         found = patch(job.bridge, job.material.contrasts(split), job.settings.patching, job.progress)
         found.save(job.folder / split)
-        recovered = [item.recovery for item in found.top(1) if item.recovery is not None]
-        figures |= {f"{split}/recovery": value for value in recovered}
+        if recovered := [item.recovery for item in found.parts() if item.recovery is not None]:
+            figures[f"{split}/recovery"] = max(recovered)
     return figures
 
 

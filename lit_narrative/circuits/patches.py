@@ -13,6 +13,8 @@ from lit_narrative.files import write_json
 
 Direction = Literal["denoise", "noise"]
 STREAM = {"resid_pre": "hook_resid_pre", "resid_mid": "hook_resid_mid", "resid_post": "hook_resid_post"}
+WHOLE = tuple(STREAM)
+"""The stream itself, which holds all that lies before: at the place where two prompts differ it is the other run."""
 STREAM |= {"attn_out": "hook_attn_out", "mlp_out": "hook_mlp_out"}
 HEADS = {"z": "attn.hook_z", "q": "attn.hook_q", "k": "attn.hook_k", "v": "attn.hook_v", "pattern": "attn.hook_pattern"}
 SITES = STREAM | HEADS
@@ -99,6 +101,19 @@ class Patching:
         """The patches that recover most."""
         own = [patch for patch in self.patches if patch.direction == direction and site in (None, patch.site)]
         return sorted(own, key=lambda patch: -(patch.recovery or 0.0))[:count]
+
+    @property
+    def weak(self) -> bool:
+        """Whether the model does not prefer each prompt's own answer, so that recovery says little about right ones."""
+        return bool(self.clean.mean() <= 0 or self.corrupt.mean() >= 0)
+
+    def parts(self) -> list[Patch]:
+        """Of every site within a block the patch that recovers most (denoise), if the two runs differ.
+
+        The stream is left out: whatever the model does, there is a place where it takes the whole answer along.
+        """
+        sites = dict.fromkeys(patch.site for patch in self.patches if patch.site not in WHOLE)
+        return [patch for site in sites for patch in self.top(1, site=site) if patch.recovery is not None]
 
     def grid(self, site: str, direction: Direction = "denoise") -> tuple[np.ndarray, list[int], list[str]]:
         """Recovery (layers, places or heads) of a site, its layers, and the names of its columns; NaN for None."""

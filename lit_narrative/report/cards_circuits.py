@@ -3,12 +3,12 @@
 from typing import Any
 from urllib.parse import quote
 
-from lit_narrative.report.cards_run import CardsRun, SeedRun
+from lit_narrative.report.cards_run import CardsRun, Circuits, SeedRun
 from lit_narrative.report.section import Section, render
 
 MEANING = {
     "probes/selectivity": "how much better the best linear probes do than with shuffled labels",
-    "patching/*/recovery": "share of the right answer's lead that one patched place brings back, at best",
+    "patching/*/recovery": "share of the right answer's lead that one patched part of a block brings back, at best",
     "ablation/*/accuracy": "share of the answer's tokens that the whole model gets right",
     "ablation/*/jaccard": "overlap of the most important parts with those of the known rules",
     "attribution/*/cpr": "share of the effect that circuits of the best edges keep, averaged over sizes",
@@ -30,13 +30,18 @@ def circuits(run: CardsRun) -> Section:
 def _seed(seed: SeedRun) -> dict[str, Any]:
     names = list(dict.fromkeys(name for one in seed.circuits for name in one.figures))
     rows = [
-        {"name": name, "meaning": meaning(name), "values": [one.figures.get(name) for one in seed.circuits]}
+        {
+            "name": name,
+            "meaning": meaning(name),
+            "cells": [(one.figures.get(name), _weak(one, name)) for one in seed.circuits],
+        }
         for name in names
     ]
     return {
         "name": seed.name,
         "analyses": [one.name for one in seed.circuits],
         "rows": rows,
+        "weak": any(weak for row in rows for _, weak in row["cells"]),
         "links": [(_label(path), quote(path)) for one in seed.circuits for path in one.pages],
         "errors": [(one.name, name, said) for one in seed.circuits for name, said in one.errors.items()],
     }
@@ -46,6 +51,12 @@ def meaning(name: str) -> str:
     """What a figure says; empty where that is not known."""
     parts = name.split("/")
     return MEANING.get(f"{parts[0]}/*/{parts[-1]}" if len(parts) == 3 else name, "")
+
+
+def _weak(one: Circuits, name: str) -> bool:
+    """Whether a figure is of a split that the model hardly answers by the rule."""
+    parts = name.split("/")
+    return name in one.figures and len(parts) == 3 and parts[1] in one.weak
 
 
 def _label(path: str) -> str:

@@ -195,4 +195,19 @@ def read_circuits(out: Path, folder: Path) -> Circuits:
     pages = [path.relative_to(out).as_posix() for path in sorted(folder.parent.rglob("*.html"))]
     errors = {name: str(said) for name, said in record.child("errors").value.items()}
     name = folder.parent.name.removeprefix("circuits_")
-    return Circuits(name, record.numbers("figures"), errors, tuple(pages))
+    return Circuits(name, record.numbers("figures"), errors, read_weak(folder), tuple(pages))
+
+
+def read_weak(folder: Path) -> frozenset[str]:
+    """Read on which splits an analysed model hardly answers by the rule: at the majority's level, or pairs not told.
+
+    Raises:
+        UserError: a file is not what it should be.
+    """
+    ablation = folder / "jaccard.json"
+    weak = set(map(str, read_record(ablation).items("weak_splits") if ablation.is_file() else ()))
+    for path in folder.glob("*/patching.json"):
+        leads = read_record(path).child("logit_diff")
+        if leads.number("clean") <= 0 or leads.number("corrupt") >= 0:
+            weak.add(path.parent.name)
+    return frozenset(weak)

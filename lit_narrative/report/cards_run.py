@@ -115,12 +115,14 @@ class Circuits:
         name: of its job, without ``circuits_``.
         figures: what it logged.
         errors: analyses that could not be done, and why.
+        weak: splits that the model hardly answers by the rule.
         pages: HTML files of its job, as paths from the run's folder.
     """
 
     name: str
     figures: Mapping[str, float]
     errors: Mapping[str, str]
+    weak: frozenset[str]
     pages: tuple[str, ...]
 
 

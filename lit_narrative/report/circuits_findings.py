@@ -22,16 +22,25 @@ def gains(row: ProbeRow) -> float:
     return row.score - max(row.control or 0.0, row.majority or 0.0)
 
 
+def weak_splits(results: CircuitResults) -> list[str]:
+    """The splits that the model hardly answers by the rule, so that what its parts are worth there says little."""
+    bases = () if results.ablation is None else results.ablation.bases
+    patched = [split for split, found in results.patching.items() if found.weak]
+    return list(dict.fromkeys([*(base.split for base in bases if base.weak), *patched]))
+
+
 def say_probes(results: CircuitResults) -> Iterator[str]:
     """For each split, which targets are read better than by control and majority."""
     assert results.probes is not None
     rows = results.probes.rows
+    bars = "its control and the commonest answer"
+    bars = bars if any(row.control is not None for row in rows) else "the commonest answer (there is no control)"
     for split in dict.fromkeys(row.split for row in rows):
         own = [row for row in rows if row.split == split]
         best = {row.target: row for row in sorted(own, key=gains)}
         told = sorted((row for row in best.values() if gains(row) > GAIN), key=lambda row: -gains(row))
         if not told:
-            yield f"{split}: no probe beats its control and the commonest answer by more than {GAIN}."
+            yield f"{split}: no probe beats {bars} by more than {GAIN}."
             continue
         named = "; ".join(
             f"{row.target} {number(row.score, 2)} (control {number(row.control, 2)}"
@@ -39,27 +48,26 @@ def say_probes(results: CircuitResults) -> Iterator[str]:
             for row in told[:NAMED]
         )
         yield (
-            f"{split} ({own[0].n} rows): {len(told)} of {len(best)} targets are read better than by control and "
-            f"commonest answer by more than {GAIN}; first {named}."
+            f"{split} ({own[0].n} rows): {len(told)} of {len(best)} targets are read better than by "
+            f"{bars} by more than {GAIN}; first {named}."
         )
     if results.probes.skipped:
         yield f"{len(results.probes.skipped)} probes were not fitted: answers all alike, or too few rows."
 
 
 def say_patching(results: CircuitResults) -> Iterator[str]:
-    """For each split, what the two runs answer, and the best patch of each site."""
+    """For each split, what the two runs answer, and the best patch of each site within the blocks."""
+    weak = weak_splits(results)
     for split, found in results.patching.items():
-        best = []
-        for site in dict.fromkeys(patch.site for patch in found.patches):
-            best += [patch for patch in found.top(1, "denoise", site) if patch.recovery is not None]
         named = "; ".join(
             f"{name_patch(patch.site, patch.layer, patch.head, patch.place)} {number(patch.recovery, 2)}"
-            for patch in best
+            for patch in found.parts()
         )
         yield (
             f"{split} ({len(found.clean)} pairs): the answer's mean lead is {number(float(found.clean.mean()), 1)} on "
-            f"clean and {number(float(found.corrupt.mean()), 1)} on corrupt prompts. Most recovery of each site"
-            f" (denoise): {named or 'none, since the two do not differ'}."
+            f"clean and {number(float(found.corrupt.mean()), 1)} on corrupt prompts. Most recovery of each part of "
+            f"a block (denoise): {named or 'none'}."
+            f"{' The model hardly answers by the rule here: recovery is not to be trusted.' if split in weak else ''}"
         )
 
 
@@ -177,7 +185,7 @@ def warn(results: CircuitResults) -> Iterator[str]:
         )
     for split, found in results.patching.items():
         clean, corrupt = float(found.clean.mean()), float(found.corrupt.mean())
-        if clean <= 0 or corrupt >= 0:
+        if found.weak:
             yield (
                 f"On {split} the model does not tell the two prompts of a pair apart as it should (the clean answer's "
                 f"mean lead is {number(clean, 1)} on clean and {number(corrupt, 1)} on corrupt prompts): recovery and "

@@ -109,6 +109,15 @@ def test_pairs_and_layers_are_bounded_and_progress_is_told() -> None:
     assert told == [(done, 4) for done in (2, 4)]
 
 
+def test_the_stream_is_no_part_of_a_block_and_wrong_answers_are_weak() -> None:
+    found = patch(build_bridge(planted_lm()), planted_contrasts())
+    assert found.grid("resid_pre")[0][0, 0] == pytest.approx(1.0, abs=1e-5)  # the other prompt's word itself
+    assert {item.site: (item.layer, item.head) for item in found.parts()}["z"] == (LAYER, COPIER)
+    assert [item.site for item in found.parts()] == ["attn_out", "mlp_out", "z"]
+    assert not found.weak
+    assert replace(found, corrupt=-found.corrupt).weak
+
+
 def test_saved_and_loaded(tmp_path: Path) -> None:
     settings = PatchingSettings(("z", "mlp_out"), places=("marked",))
     found = patch(build_bridge(planted_lm()), planted_contrasts(), settings)

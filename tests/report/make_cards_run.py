@@ -88,7 +88,11 @@ def answer(prompt: Prompt, knows: float, zero: float, rng: np.random.Generator) 
 def make_circuits(job: Path) -> None:
     figures = {"probes/selectivity": 0.25, "patching/id_test/recovery": 0.75, "own/figure": 1.5}
     errors = {"sae": "callback CircuitAnalysis: sae: 2 rows are too few"}
+    figures |= {"ablation/new_colors/jaccard": 0.5, "patching/compositional/recovery": 2.04}
     write_json(job / "circuits" / "manifest.json", {"figures": figures, "errors": errors})
+    write_json(job / "circuits" / "jaccard.json", {"weak_splits": ["new_colors"]})
+    for split, corrupt in (("id_test", -2.0), ("compositional", 0.5)):
+        write_json(job / "circuits" / split / "patching.json", {"logit_diff": {"clean": 2.0, "corrupt": corrupt}})
     write_text(job / "circuits" / "index.html", "<!doctype html>")
 
 

@@ -118,3 +118,10 @@ def test_the_commands_name_the_folder_and_the_seeds(tmp_path: Path, seeds: tuple
     out = make_cards_run(tmp_path / "my run", seeds=seeds, policies=("sft",), size=4)
     command = f"lit-narrative run cards --out &#39;{out}&#39;" + (" --seed 0 1" if seeds else "")
     assert f"<pre>{command}</pre>" in build_cards_page(read_cards(out))
+
+
+def test_circuits_of_sets_that_are_not_answered_by_the_rule_are_marked(one_seed: Path) -> None:
+    text = text_of(build_cards_page(read_cards(one_seed)))
+    for name, value in (("ablation/new_colors/jaccard", "0.50"), ("patching/compositional/recovery", "2.04")):
+        assert re.search(rf"{name} [^/]* weak {value}", text), name
+    assert re.search(r"patching/id_test/recovery [^/]* at best 0.75", text)

@@ -8,7 +8,7 @@ import pytest
 from lit_narrative.circuits.results import CircuitResults
 from lit_narrative.errors import UserError
 from lit_narrative.report.circuits import build_circuits_page, write_circuits_page
-from lit_narrative.report.circuits_findings import say_ablation, say_attribution, say_probes, warn
+from lit_narrative.report.circuits_findings import say_ablation, say_attribution, say_patching, say_probes, warn
 from tests.circuits.make_results import HOSTILE
 
 SECTIONS = ["what", "probes", "patching", "ablation", "attribution", "acdc", "lens", "attention", "sae"]
@@ -91,7 +91,8 @@ def test_probes_at_chance_are_said_to_be(folder: Path) -> None:
 def test_weak_splits_are_warned_of(folder: Path) -> None:
     table = (folder / "ablation_base.csv").read_text().splitlines()
     (folder / "ablation_base.csv").write_text("\n".join([table[0], "id_test,24,0.3,-1.0,0.1,0.25", table[2], ""]))
-    assert any(
-        sentence.startswith("On id_test the model is less than 0.1 better")
-        for sentence in warn(CircuitResults.load(folder))
-    )
+    found = CircuitResults.load(folder)
+    assert any(sentence.startswith("On id_test the model is less than 0.1 better") for sentence in warn(found))
+    weak, strong = say_patching(found)
+    assert weak.endswith("The model hardly answers by the rule here: recovery is not to be trusted.")
+    assert "resid_pre" not in weak and strong.startswith("other") and "trusted" not in strong
