@@ -12,6 +12,7 @@ from lit_narrative.lm.attributes import Attributes, attribute_scores, read_attri
 from lit_narrative.lm.best_of import BestOf, Rank
 from lit_narrative.lm.judge import judge_nll, mean_log_ratio, weight_distance
 from lit_narrative.lm.load import base_lm
+from lit_narrative.lm.policy import Policy
 from lit_narrative.lm.pplm_settings import PPLMSettings
 from lit_narrative.lm.steerers import SteeringChoice, read_policy
 from lit_narrative.lm.steering import Figures, SteeredSampler
@@ -88,6 +89,10 @@ class SteeringModule(AttributeModule):
         self.best_of, self.search = as_settings(best_of, BestOfSettings), as_settings(search, SearchSettings)
         self.samples, self.rows, self.judge, self.base = samples, rows, judge, base
         self.steered: SteeredSampler | None = None
+        self.in_use = self.choice
+        """The choice with the step size that was found, where it is to be found."""
+        self._judge: Policy | None = None
+        self._base: Policy | None = None
 
     # --- making ready -----------------------------------------------------------------------------------------------
 
@@ -96,7 +101,8 @@ class SteeringModule(AttributeModule):
         self.prepare_steering(self.task.admitted("prompts", self.task.predict_split))
 
     def on_test_start(self) -> None:
-        """Make ready to steer the prompts of the test split."""
+        """Read the models that judge, and make ready to steer the prompts of the test split."""
+        self._judge, self._base = (None if name is None else read_policy(name) for name in (self.judge, self.base))
         self.prepare_steering(self.task.admitted("prompts", "test"))
 
     @torch.inference_mode(False)
@@ -116,28 +122,28 @@ class SteeringModule(AttributeModule):
             raise UserError("a model that is spread over processes (fsdp2) cannot be steered; use strategy ddp or auto")
         attributes = read_attributes(self.given, self.lm, self.tokenizer)
         attributes.check(prompts)
+        self.in_use = self.choice
         if self.choice.method == "pplm" and self.choice.pplm.stepsize == "auto":
-            self._set_stepsize(self._find_stepsize(attributes, prompts[: self.search.prompts]))
-        self.sampler = self.steered = self._steered(attributes)
+            self.in_use = self._with(self._find_stepsize(attributes, prompts[: self.search.prompts]))
+        self.sampler = self.steered = self._steered(attributes, self.in_use)
         if self.best_of.samples > 1:
             rank = self.rank_by(attributes)
             self.sampler = BestOf(self.steered, self.best_of.samples, rank, self.best_of.min_distinct)
         self.written = []
         return attributes
 
-    def _steered(self, attributes: Attributes) -> SteeredSampler:
-        steerer = self.choice.steerer(base_lm(self.lm), self.tokenizer, attributes, self._by_label)
+    def _steered(self, attributes: Attributes, choice: SteeringChoice) -> SteeredSampler:
+        steerer = choice.steerer(base_lm(self.lm), self.tokenizer, attributes, self._by_label)
         return SteeredSampler(steerer, attributes.bags, self.rows)
 
-    def _set_stepsize(self, stepsize: float) -> None:
-        self.choice = replace(self.choice, pplm=replace(self.choice.pplm, stepsize=stepsize))
+    def _with(self, stepsize: float) -> SteeringChoice:
+        return replace(self.choice, pplm=replace(self.choice.pplm, stepsize=stepsize))
 
     def _find_stepsize(self, attributes: Attributes, prompts: Sequence[Prompt]) -> float:
         params = replace(self.sampling, max_new_tokens=min(self.search.new_tokens, self.sampling.max_new_tokens))
 
         def divergence(stepsize: float) -> float:
-            self._set_stepsize(stepsize)
-            self.sampler = trial = self._steered(attributes)
+            self.sampler = trial = self._steered(attributes, self._with(stepsize))
             self.generate(prompts, seed=run_seed(), params=params)
             return trial.figures.metrics()["kl"]
 
@@ -190,25 +196,25 @@ class SteeringModule(AttributeModule):
         self.log_dict({f"test/{name}": float(value) for name, value in found.items()}, rank_zero_only=False)
 
     def _cost(self, figures: Figures) -> dict[str, float]:
-        """What steering did and cost; texts that were not kept cost as much as those that were."""
+        """What steering did and cost, over all texts that were drawn: those that were not kept cost as much."""
         found = figures.metrics()
         found["passes_per_token"] *= self.best_of.samples
         found["tokens_per_second"] /= self.best_of.samples
-        if self.choice.method == "pplm":
-            found["stepsize"] = self.choice.pplm.step
+        if self.in_use.method == "pplm":
+            found["stepsize"] = self.in_use.pplm.step
         return {f"steering/{name}": value for name, value in found.items()}
 
     def _perplexity(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
-        if self.judge is None:
+        if self._judge is None:
             return {}
-        lm, tokenizer = read_policy(self.judge)
+        lm, tokenizer = self._judge
         nll, tokens = judge_nll(lm.to(self.device).eval(), tokenizer, rollouts)
         return {"judge_perplexity": float(torch.tensor(nll / max(tokens, 1)).exp())}
 
     def _distances(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
-        if self.base is None:
+        if self._base is None:
             return {}
-        base = read_policy(self.base)[0].to(self.device).eval()
+        base = self._base[0].to(self.device).eval()
         found = {"weights_moved": weight_distance(self.lm, base)}
         if self.best_of.samples == 1:  # a choice among several shows in no log-probability
             found["base_kl"] = mean_log_ratio(base, rollouts, self.sampling.temperature)

@@ -124,7 +124,7 @@ class WriteEngine:
             some = self.prompts[: module.search.prompts]
             prompts = [Prompt(prompt.text, self._columns(prompt, settings)) for prompt in some]
             self._attributes = module.prepare_steering(prompts)
-            self._ready = replace(settings, stepsize=module.choice.pplm.stepsize)
+            self._ready = replace(settings, stepsize=module.in_use.pplm.stepsize)
         return replace(settings, stepsize=self._ready.stepsize)
 
     def _chosen(self, settings: WriteSettings) -> Any:

@@ -270,9 +270,21 @@ def test_auto_finds_a_step_before_anything_is_written(folder: Path, caplog: pyte
     run = trainer(folder)
     with caplog.at_level(logging.INFO):
         run.test(module, datamodule=LabelledTask(), verbose=False)
-    assert run.callback_metrics["test/steering/stepsize"] == pytest.approx(module.choice.pplm.step)
+    assert run.callback_metrics["test/steering/stepsize"] == pytest.approx(module.in_use.pplm.step)
     assert 0.0005 < run.callback_metrics["test/steering/kl"] < 0.008
-    assert "model.pplm.stepsize=" in caplog.text
+    assert caplog.text.count("model.pplm.stepsize=") == 1
+    with caplog.at_level(logging.INFO):
+        predict(module, folder)
+    assert caplog.text.count("model.pplm.stepsize=") == 2  # found anew for these prompts
+    assert module.choice.pplm.stepsize == "auto"
+
+
+@pytest.mark.parametrize("setting", ["judge", "base"])
+def test_a_model_that_judges_is_read_before_anything_is_written(setting: str, folder: Path) -> None:
+    module = steering(folder, **{setting: str(folder / "none.ckpt")})
+    with pytest.raises(UserError, match=r"none\.ckpt"):
+        trainer(folder).test(module, datamodule=LabelledTask(), verbose=False)
+    assert module.steered is None
 
 
 def test_settings_come_back_from_a_checkpoint(head: Path) -> None:
