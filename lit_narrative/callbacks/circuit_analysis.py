@@ -25,9 +25,10 @@ from lit_narrative.callbacks.circuit_runs import (
     CircuitSettings,
     Figures,
     Layers,
+    check_settings,
 )
 from lit_narrative.callbacks.processes import dry_run
-from lit_narrative.circuits.bridge import build_bridge, check_layers, shape, unknown_hook
+from lit_narrative.circuits.bridge import build_bridge, check_layers, shape
 from lit_narrative.circuits.sweep import Progress
 from lit_narrative.errors import UserError, check_least, did_you_mean
 from lit_narrative.files import whole_folder, write_json
@@ -152,18 +153,17 @@ class CircuitAnalysis(Callback):
     # --- what -------------------------------------------------------------------------------------------------------
 
     def _check(self, trainer: Trainer, module: LightningModule) -> None:
-        """Try what can be wrong with the settings: the sets, the pairs, the model, its layers and hooks, the reference.
+        """Try what can be wrong with the settings: the sets, pairs and places, the model, layers, hooks, the reference.
 
         Raises:
             UserError: one of them is.
         """
         with _together(trainer) as first, _apart():
             if first:
-                material = self._collect(trainer, module, 1)
+                material = self._collect(trainer, module, self.examples)  # a place may be in few of the rows
                 bridge = build_bridge(module.lm)  # type: ignore[arg-type]
                 check_layers(bridge, self.layers)
-                if "sae" in self.analyses and self.settings.sae.hook not in bridge.hook_dict:
-                    raise unknown_hook(bridge, self.settings.sae.hook)
+                check_settings(bridge, material, self.settings.within(self.layers), self.analyses)
                 if self.reference is not None:
                     reference_bridge(self.reference, material.tokenizer, bridge)
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from lit_narrative.callbacks.circuit_material import Material, halves, probe_targets
-from lit_narrative.circuits.ablation import AblationSettings, ablate
+from lit_narrative.circuits.ablation import AblationSettings, ablate, list_units
 from lit_narrative.circuits.acdc import PruningSettings, prune
 from lit_narrative.circuits.attention import attend
 from lit_narrative.circuits.attribution import AttributionSettings, attribute_edges, attribute_nodes
+from lit_narrative.circuits.bridge import check_layers, unknown_hook
 from lit_narrative.circuits.criteria import judge
 from lit_narrative.circuits.faithfulness import Circuits, CurveSettings, curve
 from lit_narrative.circuits.feature_effects import feature_effects, save_effects
@@ -71,6 +72,29 @@ class CircuitSettings:
             acdc=replace(self.acdc, max_pairs=2, max_edges=4, draws=1),
             sae=replace(self.sae, steps=2, expansion=1),
         )
+
+
+def check_settings(
+    bridge: "TransformerBridge", material: Material, settings: CircuitSettings, analyses: Sequence[str]
+) -> None:
+    """Try the layers, hooks and places that the settings of some analyses name, before any of them begins.
+
+    Raises:
+        UserError: the model or the rows lack one, or parts are too many.
+    """
+    if "probes" in analyses:
+        check_layers(bridge, settings.probes.layers)
+        for own in material.questions.values():
+            if own.places is not None:
+                own.places.pick(settings.probes.places)
+    if "patching" in analyses:
+        check_layers(bridge, settings.patching.layers)
+        for split in material.pairs if not isinstance(settings.patching.places, str) else ():
+            material.contrasts(split).places.pick(settings.patching.places)
+    if "ablation" in analyses:
+        list_units(bridge, settings.ablation)
+    if "sae" in analyses and settings.sae.hook not in bridge.hook_dict:
+        raise unknown_hook(bridge, settings.sae.hook)
 
 
 @dataclass(frozen=True, eq=False)

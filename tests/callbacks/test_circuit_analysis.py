@@ -183,15 +183,15 @@ def test_adapters_are_part_of_what_is_analysed(tmp_path: Path) -> None:
 
 
 def test_one_failing_analysis_stops_the_run_or_is_written_down(tmp_path: Path) -> None:
-    """Probes of more places than there are fail; the others are written all the same."""
-    settings = replace(QUICK, probes=ProbeSettings(places=("card9_value",)))
-    with pytest.raises(UserError, match="CircuitAnalysis: probes: no place is named 'card9_value'"):
-        outcome(tmp_path / "strict", analyses=("probes", "ablation"), settings=settings)
-    metrics = outcome(tmp_path / "lenient", analyses=("probes", "ablation"), settings=settings, strict=False)
+    """An SAE of more features at once than it has fails; the others are written all the same."""
+    settings = replace(QUICK, sae=replace(QUICK.sae, options={"k": 10**6}))
+    with pytest.raises(UserError, match="CircuitAnalysis: sae: k must lie in"):
+        outcome(tmp_path / "strict", analyses=("sae", "ablation"), settings=settings)
+    metrics = outcome(tmp_path / "lenient", analyses=("sae", "ablation"), settings=settings, strict=False)
     assert "circuits/ablation/id_test/accuracy" in metrics
     for name in ("strict", "lenient"):
         said = manifest(tmp_path / name)
-        assert set(said["errors"]) == {"probes"}
+        assert set(said["errors"]) == {"sae"}
         assert "ablation.csv" in said["files"]
 
 
@@ -226,6 +226,16 @@ def test_settings_out_of_range(settings: dict[str, Any], said: str) -> None:
         (
             {"analyses": ("sae",), "settings": replace(QUICK, sae=ResidualSAESettings("blocks.2.hook_resid_pre"))},
             "near",
+        ),
+        ({"settings": replace(QUICK, patching=PatchingSettings(layers=(0, 7)))}, "the model has layers 0 to 1"),
+        (
+            {"settings": replace(QUICK, ablation=AblationSettings(("neurons",), max_units=9))},
+            "more than ablation.max_u",
+        ),
+        ({"settings": replace(QUICK, patching=PatchingSettings(places=("anser",)))}, "did you mean 'answer'"),
+        (
+            {"analyses": ("probes",), "settings": replace(QUICK, probes=ProbeSettings(places=("card9_value",)))},
+            "no place is named 'card9_value'",
         ),
     ],
 )
