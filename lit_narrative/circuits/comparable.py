@@ -15,7 +15,7 @@ TABLES = {
     "acdc": ("pruned", "criteria"),
     "lens": ("lens", "direct"),
     "attention": ("attention",),
-    "sae": ("features", "patterns"),
+    "sae": ("features", "patterns", "effects"),
 }
 """Tables of each analysis."""
 SETTINGS = {"attribution": ("attribution", "faithfulness")}

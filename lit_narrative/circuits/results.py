@@ -12,6 +12,7 @@ from lit_narrative.circuits.attention import Attention
 from lit_narrative.circuits.criteria import Criteria
 from lit_narrative.circuits.edge_scores import EdgeScores, NodeScores
 from lit_narrative.circuits.faithfulness import Faithfulness
+from lit_narrative.circuits.feature_effects import FeatureEffect, load_effects
 from lit_narrative.circuits.importance import Ablation
 from lit_narrative.circuits.lens import Direct, Lens
 from lit_narrative.circuits.patches import Patching
@@ -44,6 +45,7 @@ class CircuitResults:
         attention: by split.
         features: by the hook of the SAE.
         patterns: what fires them, by the hook of the SAE.
+        effects: what they add to the answer, by the hook of the SAE.
     """
 
     folder: Path
@@ -61,6 +63,7 @@ class CircuitResults:
     attention: Mapping[str, Attention]
     features: Mapping[str, ResidualFeatures]
     patterns: Mapping[str, tuple[PatternRow, ...]]
+    effects: Mapping[str, tuple[FeatureEffect, ...]]
 
     @property
     def splits(self) -> list[str]:
@@ -98,6 +101,7 @@ class CircuitResults:
             _each(splits, "attention.csv", Attention.load),
             _each(hooks, "features.csv", ResidualFeatures.load),
             _each(hooks, "patterns.csv", load_patterns),
+            _each(hooks, "effects.csv", load_effects),
         )
 
 

@@ -12,7 +12,7 @@ from lit_narrative.circuits.figures import Drawn, draw_figures, write_figures
 from lit_narrative.circuits.residual_features import FeatureRow
 from lit_narrative.circuits.results import CircuitResults
 from lit_narrative.files import write_text
-from lit_narrative.report.circuits_about import ANALYSES
+from lit_narrative.report.circuits_about import ANALYSES, about
 from lit_narrative.report.circuits_findings import FINDINGS, warn
 from lit_narrative.report.page import fill_page
 from lit_narrative.report.section import Section, render
@@ -22,6 +22,8 @@ LEAD = (
     "A copy of the model was opened up to see which of its parts carry its answers, on the split it is at home on and "
     "on others. Everything here is about this model on these rows; the tables are in the same folder."
 )
+CARRY = 8
+"""Features that are listed as those that the answer rests on most."""
 LISTED, EXAMPLES, TEXT = 3, 3, 160
 """Features of a kind that are shown with what fires them, examples of each, and characters of an example."""
 
@@ -80,22 +82,33 @@ def _summary(results: CircuitResults) -> Section:
 
 
 def _part(name: str, results: CircuitResults, figures: Sequence[Drawn]) -> Section:
-    more = render("circuits_features.html", hooks=_features(results)) if name == "sae" else Markup()
-    return part(name, list(FINDINGS[name](results)), figures, more)
+    more = (
+        render("circuits_features.html", effects=_effects(results), hooks=_features(results))
+        if name == "sae"
+        else Markup()
+    )
+    return part(name, results.manifest, list(FINDINGS[name](results)), figures, more)
 
 
-def part(name: str, said: Sequence[str], figures: Sequence[Drawn], more: Markup = Markup()) -> Section:  # noqa: B008 (immutable)
+def part(
+    name: str,
+    manifest: Mapping[str, Any],
+    said: Sequence[str],
+    figures: Sequence[Drawn],
+    more: Markup = Markup(),  # noqa: B008 (immutable)
+) -> Section:
     """A section about one analysis.
 
     Args:
         name: of the analysis.
+        manifest: of the folder, with the settings of the analyses.
         said: its findings.
         figures: of all analyses.
         more: to stand at the end.
     """
     own = [embed(figure) for figure in figures if figure.analysis == name]
-    about = ANALYSES[name]
-    return Section(name, about.title, render("circuits_part.html", about=about, said=said, figures=own, more=more))
+    told = about(name, manifest.get("settings", {}))
+    return Section(name, told.title, render("circuits_part.html", about=told, said=said, figures=own, more=more))
 
 
 def embed(figure: Drawn) -> Mapping[str, Any]:
@@ -103,6 +116,18 @@ def embed(figure: Drawn) -> Mapping[str, Any]:
     uri = f"data:image/png;base64,{base64.b64encode(figure.png).decode()}"
     width, height = figure.size
     return {"title": figure.title, "uri": uri, "width": width, "height": height}
+
+
+def _effects(results: CircuitResults) -> dict[str, dict[int, dict[str, float]]]:
+    """By hook, the features with the largest effect on any split's answers: their effects by split."""
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    for hook, rows in results.effects.items():
+        largest = sorted(rows, key=lambda row: -abs(row.effect))
+        chosen = list(dict.fromkeys(row.feature for row in largest))[:CARRY]
+        own = {(row.feature, row.split): row.effect for row in rows}
+        splits = [split for split in results.splits if any(row.split == split for row in rows)]
+        found[hook] = {number: {split: own.get((number, split), 0.0) for split in splits} for number in chosen}
+    return {hook: rows for hook, rows in found.items() if rows}
 
 
 def _features(results: CircuitResults) -> dict[str, dict[str, list[dict[str, Any]]]]:

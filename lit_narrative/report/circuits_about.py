@@ -1,6 +1,9 @@
 """What each circuit analysis asks, and how its figures are to be read."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from lit_narrative.report.wording import percent
 
 
 class About(NamedTuple):
@@ -15,11 +18,10 @@ ANALYSES = {
     "probes": About(
         "Linear probes",
         "What can be read off the model's activations by a linear rule, and does the same rule hold on other splits? "
-        "Every probe is fitted on three quarters of the home split and judged on the rest of it and on all others.",
+        "Every probe is fitted on {fitted} of the home split and judged on the rest of it and on all others.",
         "A score is accuracy for a class and R², cut to 0..1, for a number. It counts only beside the share of the "
-        "commonest class (first column) and the control: the same probe fitted to shuffled answers (last panel, score "
-        "less control). What can be read off need not be used by the model. Columns are sites before (pre) and after "
-        "(post) each layer, at a named place.",
+        "commonest class (first column){control}. What can be read off need not be used by the model. Columns are "
+        "sites before (pre) and after (post) each layer, at a named place.",
     ),
     "patching": About(
         "Activation patching",
@@ -29,11 +31,11 @@ ANALYSES = {
         "Recovery 0 changes nothing; 1 takes the answer's lead all the way to the other run's; below 0 it moves the "
         "wrong way. “changed” is the word in which the two prompts differ, “answer” the place that the answer "
         "follows; where they differ in no other word, the stream before layer 0 at “changed” is 1 by construction. "
-        "Only places that all pairs have are patched.",
+        "{places}",
     ),
     "ablation": About(
         "Ablation",
-        "What does the model lose when one of its parts says what it says on average, and no more? a0.h1 is head 1 of "
+        "What does the model lose when one of its parts {instead}? a0.h1 is head 1 of "
         "layer 0, a0 all heads of the layer, m0 its MLP.",
         "Bars are losses: the figure of the whole model less that of the model without the part. Where the model is "
         "less than 0.1 better than the commonest answer, there is no skill to lose: the split is marked weak, its "
@@ -42,7 +44,7 @@ ANALYSES = {
     ),
     "attribution": About(
         "Circuits by attribution",
-        "Along which edges between parts does the answer come about? Edges are scored by attribution patching on one "
+        "Along which edges between parts does the answer come about? Edges are scored by {method} on one "
         "half of the pairs; on the other half, circuits of the strongest edges must do what the model does.",
         "A score is the edge's estimated effect on the answer's lead, in logits: red helps the right answer, blue "
         "hinders it. Faithfulness is 1 for the whole model and 0 for no edge; completeness says how much is lost "
@@ -80,3 +82,61 @@ ANALYSES = {
         "with them. A firing feature is not yet one that the answer rests on.",
     ),
 }
+
+
+INSTEAD = {
+    "zero": "says nothing",
+    "mean": "says what it says on average, and no more",
+    "positional_mean": "says what it says on average at that place, and no more",
+    "resample": "says what it says on another row",
+}
+"""What takes an ablated part's place, by the mode."""
+PLACES = {
+    "named": "Only places that all pairs have are patched.",
+    "columns": "Every column is patched; columns are counted from the end, where the two prompts are aligned.",
+}
+CONTROLS = " and the control: the same probe fitted to shuffled answers (last panel, score less control)"
+
+
+def _of_probes(own: Mapping[str, Any]) -> dict[str, str]:
+    fitted = percent(1 - own["test_size"]) if "test_size" in own else "a part"
+    controlled = own.get("controls", 1)
+    return {
+        "fitted": fitted,
+        "control": CONTROLS if controlled else "; there is no control, and the last panel is empty",
+    }
+
+
+def _of_patching(own: Mapping[str, Any]) -> dict[str, str]:
+    places = own.get("places", "named")
+    named = places if isinstance(places, str) else ", ".join(places)
+    return {"places": PLACES.get(named, f"Only these places are patched: {named}.")}
+
+
+def _of_ablation(own: Mapping[str, Any]) -> dict[str, str]:
+    return {"instead": INSTEAD.get(str(own.get("mode")), "is taken out")}
+
+
+def _of_attribution(own: Mapping[str, Any]) -> dict[str, str]:
+    return {"method": "patching each" if own.get("method") == "exact" else "attribution patching"}
+
+
+WORDS: dict[str, Callable[[Mapping[str, Any]], dict[str, str]]] = {
+    "probes": _of_probes,
+    "patching": _of_patching,
+    "ablation": _of_ablation,
+    "attribution": _of_attribution,
+}
+"""What the settings of an analysis put into its words."""
+
+
+def about(analysis: str, settings: Mapping[str, Any]) -> About:
+    """An analysis in the words that its settings make true.
+
+    Args:
+        analysis: its name.
+        settings: of all analyses, by name, as the manifest holds them.
+    """
+    told = ANALYSES[analysis]
+    words = WORDS[analysis](settings.get(analysis, {})) if analysis in WORDS else {}
+    return About(*(text.format(**words) for text in told))

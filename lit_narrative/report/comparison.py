@@ -51,7 +51,9 @@ def write_comparison(old: str | Path, new: str | Path, page: str | Path, names: 
 def _page(common: Comparable, changes: Changes, names: Sequence[str]) -> str:
     figures = draw_figures(dict(zip(names, (common.old, common.new), strict=True)))
     done = [name for name in ANALYSES if any(figure.analysis == name for figure in figures)]
-    parts = [part(name, list(SAID[name](changes)) if name in SAID else [], figures) for name in done]
+    parts = [
+        part(name, common.new.manifest, list(SAID[name](changes)) if name in SAID else [], figures) for name in done
+    ]
     title = f"What changed from {names[0]} to {names[1]}"
     return fill_page(title, LEAD, [_summary(common, changes, names), *parts], "comparison of circuits")
 

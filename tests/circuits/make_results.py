@@ -14,6 +14,7 @@ from lit_narrative.circuits.attribution import AttributionSettings, attribute_ed
 from lit_narrative.circuits.bridge import build_bridge, shape
 from lit_narrative.circuits.criteria import judge
 from lit_narrative.circuits.faithfulness import Circuits, CurveSettings, curve
+from lit_narrative.circuits.feature_effects import feature_effects, save_effects
 from lit_narrative.circuits.lens import direct_attribution, logit_lens
 from lit_narrative.circuits.patching import patch
 from lit_narrative.circuits.patterns import PatternRow, save_patterns
@@ -71,6 +72,7 @@ def _features(bridge: Any, folder: Path, questions: Any) -> None:
     labels = (HOSTILE, "RED 3", "$x^$")
     rows = [PatternRow("id_test", n, "card", label, 3, 0.5, 0.9) for n in range(sae.cfg.d_sae) for label in labels]
     save_patterns(folder, rows)
+    save_effects(folder, {split: feature_effects(bridge, sae, own, HOOK) for split, own in questions.items()})
 
 
 def png_size(path: Path) -> tuple[int, int]:

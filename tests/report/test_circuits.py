@@ -9,7 +9,7 @@ from lit_narrative.circuits.results import CircuitResults
 from lit_narrative.errors import UserError
 from lit_narrative.report.circuits import build_circuits_page, write_circuits_page
 from lit_narrative.report.circuits_findings import say_ablation, say_attribution, say_patching, say_probes, warn
-from tests.circuits.make_results import HOSTILE
+from tests.circuits.make_results import HOOK, HOSTILE
 
 SECTIONS = ["what", "probes", "patching", "ablation", "attribution", "acdc", "lens", "attention", "sae"]
 
@@ -96,3 +96,12 @@ def test_weak_splits_are_warned_of(folder: Path) -> None:
     weak, strong = say_patching(found)
     assert weak.endswith("The model hardly answers by the rule here: recovery is not to be trusted.")
     assert "resid_pre" not in weak and strong.startswith("other") and "trusted" not in strong
+
+
+def test_features_that_carry_the_answer_are_listed_by_size(folder: Path) -> None:
+    table = "split,feature,effect\nid_test,7,-2.5\nid_test,3,0.5\nother,3,1.25\n"
+    (folder / "sae" / HOOK / "effects.csv").write_text(table)
+    keep(folder, "sae", "manifest.json")
+    page = build_circuits_page(folder)
+    rows = re.findall(r'<th scope="row">(\d+)</th><td class="n">(.*?)</td><td class="n">(.*?)</td>', page)
+    assert rows == [("7", "−2.50", "0.00"), ("3", "+0.50", "+1.25")]
