@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -124,7 +125,7 @@ class SteeringModule(AttributeModule):
         attributes.check(prompts)
         self.in_use = self.choice
         if self.choice.method == "pplm" and self.choice.pplm.stepsize == "auto":
-            self.in_use = self._with(self._find_stepsize(attributes, prompts[: self.search.prompts]))
+            self.in_use = self._with(self._find_stepsize(attributes, list(islice(prompts, self.search.prompts))))
         self.sampler = self.steered = self._steered(attributes, self.in_use)
         if self.best_of.samples > 1:
             rank = self.rank_by(attributes)

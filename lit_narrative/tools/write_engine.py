@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from lit_narrative.datamodules.base import TaskDataModule
@@ -72,7 +73,7 @@ class WriteEngine:
         Raises:
             UserError: there is none.
         """
-        for prompt in self.prompts:
+        for prompt in self.prompts if "topic" in self.prompts[0].columns else ():
             columns = prompt.columns
             if columns.get("topic") == name and columns.get("bag"):
                 return ChosenTopic(name, dict.fromkeys(columns["bag"], 1.0), list(columns.get("held_out", ())))
@@ -121,7 +122,7 @@ class WriteEngine:
         if self._ready is None or _steering(settings) != _steering(self._ready):
             self._ready, module = None, self.module
             module.given, module.choice = on_topic(self.given, settings.topic), self._chosen(settings)
-            some = self.prompts[: module.search.prompts]
+            some = islice(self.prompts, module.search.prompts)  # a view need not take slices
             prompts = [Prompt(prompt.text, self._columns(prompt, settings)) for prompt in some]
             self._attributes = module.prepare_steering(prompts)
             self._ready = replace(settings, stepsize=module.in_use.pplm.stepsize)

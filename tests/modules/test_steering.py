@@ -17,7 +17,13 @@ from lit_narrative.lm.attribute_head import load_head
 from lit_narrative.lm.pplm_settings import PPLMSettings
 from lit_narrative.lm.sampler import LoopSampler, SamplingParams
 from lit_narrative.lm.states import mean_states
-from lit_narrative.lm.steering_settings import ActivationSettings, Attribute, BestOfSettings, ExpertSettings
+from lit_narrative.lm.steering_settings import (
+    ActivationSettings,
+    Attribute,
+    BestOfSettings,
+    ExpertSettings,
+    SearchSettings,
+)
 from lit_narrative.lm.tokens import TrainedTokenizer
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.modules.steering import SteeringModule
@@ -353,7 +359,8 @@ def test_a_storyworld_can_be_steered_too(tmp_path: Path) -> None:
         model=sizes(positions=1024),
         tokenizer=tokens,
         attributes=[Attribute(bag=["sea", "salt"], policy="first_token")],
-        pplm=STEP,
+        pplm=PPLMSettings(target_kl=1e-6),  # the step size is found on the task's prompts
+        search=SearchSettings(prompts=2, new_tokens=4),
         sampling=sampling,
     )
     run = trainer(tmp_path)
