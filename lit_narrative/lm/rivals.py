@@ -198,21 +198,29 @@ def contrast_directions(
     tokenizer: PreTrainedTokenizerBase,
     texts: Mapping[int, Sequence[str]],
     layer: int,
+    classes: Sequence[str] = (),
 ) -> torch.Tensor:
     """(n, d) for each label 0 … n - 1: mean residuals of its texts less those of all others together.
 
     Raises:
-        UserError: there are fewer than two labels.
+        UserError: there are fewer than two labels, or one of the named ``classes`` or of the numbers below the highest
+            has no text.
     """
+    names = classes or tuple(map(str, range(max(texts, default=-1) + 1)))
+    if empty := [name for label, name in enumerate(names) if not texts.get(label)]:
+        raise UserError(
+            f"activation addition has no training text of the labels: {', '.join(empty)}; give some (data.train_size, "
+            "or the texts themselves), or take these labels out of the data"
+        )
     if len(texts) < 2:
         raise UserError("activation addition sets texts of one label against others; the data has fewer than 2 labels")
     means = {label: mean_states(lm, tokenizer, rows, layer).mean(0) for label, rows in texts.items()}
-    directions = torch.zeros(max(texts) + 1, len(next(iter(means.values()))))
-    for label, mean in means.items():
+    directions = []
+    for label in sorted(means):
         others = [(means[other], len(rows)) for other, rows in texts.items() if other != label]
         total = sum(count for _, count in others)
-        directions[label] = (mean - torch.stack([value * (count / total) for value, count in others]).sum(0)).cpu()
-    return directions
+        directions.append(means[label] - torch.stack([value * (count / total) for value, count in others]).sum(0))
+    return torch.stack(directions).cpu()
 
 
 def _reader(lm: PreTrainedModel, texts: Texts) -> Reader:

@@ -33,7 +33,8 @@ def mean_states(
 ) -> torch.Tensor:
     """(n, d) float32: for each text the mean over its tokens of the hidden state.
 
-    Texts are cut to the model's positions; padding is told by the attention mask, not by a token.
+    Texts are cut to the model's positions. Padding stands on the right, where no token of a causal model attends to it,
+    and does not count.
 
     Args:
         lm: in evaluation mode.

@@ -55,7 +55,7 @@ class SteeringChoice:
             case "activation":
                 known = self.activation
                 texts, names = by_label(known.texts)
-                directions = contrast_directions(lm, tokenizer, texts, known.layer)
+                directions = contrast_directions(lm, tokenizer, texts, known.layer, names)
                 return ActivationAddition(directions, known.layer, known.coefficient, known.label, names)
             case "experts":
                 return self._experts(lm, tokenizer)

@@ -136,6 +136,12 @@ def test_directions_are_differences_of_means() -> None:
     torch.testing.assert_close(directions[1], expected.detach(), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("classes", "named"), [((), "1"), (("sea", "wood", "town", "sky"), "wood, sky")])
+def test_a_label_without_texts_has_no_direction(classes: tuple[str, ...], named: str) -> None:
+    with pytest.raises(UserError, match=f"no training text of the labels: {named};"):
+        contrast_directions(LM, tokenizer(), {0: TEXTS[:3], 2: TEXTS[3:5]}, 0, classes)
+
+
 def test_a_block_that_the_model_lacks() -> None:
     with pytest.raises(UserError, match="blocks 0 to 1, not 7"):
         mean_states(LM, tokenizer(), ["A"], 7)
