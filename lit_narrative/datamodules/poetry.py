@@ -187,11 +187,12 @@ class PoetryData(TaskDataModule):
         shares = topic_shares(texts, columns["bag"], columns["held_out"], others)
         components = {
             "topic_share": shares.bag,
-            "held_out": shares.held_out,
             "off_topic": shares.off_topic,
             "on_topic": float(majority_topic(rollout.text, self.known) == columns["topic"]),
             "repetition": repetition(texts, 2),
         }
+        if all(topic.held_out for topic in self.topics.values()):  # a topic from a file has none
+            components["held_out"] = shares.held_out
         wrong: list[tuple[int, str]] = []
         if self.corpus is None:
             lines = own_lines(rollout)

@@ -321,6 +321,15 @@ def test_verdicts() -> None:
     assert (empty.valid, empty.total, empty.components["grammatical"]) == (False, 0, 0)
 
 
+def test_without_held_out_words_nothing_is_said_of_them(tmp_path: Path) -> None:
+    (tmp_path / "harbour.txt").write_text("quay\nlamp\n", encoding="utf-8")
+    made = data(topics=[str(tmp_path / "harbour.txt"), "ocean"])
+    rows = [rollout("the quay and the lamp", prompt) for prompt in made.prompts("val")[:2]]
+    found = made.text_metrics(rows)
+    assert "held_out" not in found
+    assert found["topic_share"] == pytest.approx(2 / 5 / 2)
+
+
 def test_other_topics_count_even_if_they_are_not_asked_for() -> None:
     made = data(topics=["ocean"])
     (verdict,) = made.verify(

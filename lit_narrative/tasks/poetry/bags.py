@@ -60,11 +60,6 @@ def find_topic(wanted: str | ContrastBag) -> Topic:
     return Topic(Path(wanted).stem, tuple(read_bag(wanted)))
 
 
-def find_bag(name_or_file: str) -> list[str]:
-    """The words to steer by: the bag of a named topic, or of a file as :func:`read_bag` reads it."""
-    return list(find_topic(name_or_file).bag)
-
-
 def read_bag(path: str | Path) -> dict[str, float]:
     """Words with their weights from a file: one word a line, a weight behind it if there is one; ``#`` begins a remark.
 

@@ -1,9 +1,8 @@
-"""Measures of texts: how varied they are, how much they say of a topic, and how much of it is grammatical.
+"""Measures of texts: how varied they are, and how much they say of a topic.
 
 Words are compared in small letters and without punctuation. Every share of nothing is 0.
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -11,7 +10,6 @@ from statistics import fmean
 from typing import NamedTuple
 
 from lit_narrative.errors import UserError
-from lit_narrative.tasks.poetry.grammar import is_line
 from lit_narrative.tasks.poetry.topics import Topic
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
@@ -119,38 +117,10 @@ def majority_topic(text: str, topics: Mapping[str, Topic]) -> str | None:
     return leaders[0] if best and len(leaders) == 1 else None
 
 
-def topic_accuracy(texts: Sequence[str], targets: Sequence[str], topics: Mapping[str, Topic]) -> float:
-    """Share of texts whose majority topic is the wanted one; a text without any counts as wrong."""
-    hits = [majority_topic(text, topics) == target for text, target in zip(texts, targets, strict=True)]
-    return sum(hits) / max(len(hits), 1)
-
-
-# --- form and likelihood ----------------------------------------------------------------------------------------------
-
-
-def grammatical_share(texts: Sequence[str], finished: Sequence[bool] | None = None) -> float:
-    """Share of whole lines that the verse grammar accepts, over all texts together.
-
-    Args:
-        texts: without their prompts; each begins at the start of a line.
-        finished: whether each ended by itself; the last line of one that did not is left out as cut. None: all did.
-    """
-    ends = [True] * len(texts) if finished is None else finished
-    lines = [line for text, end in zip(texts, ends, strict=True) for line in whole_lines(text, end)]
-    return sum(map(is_line, lines)) / max(len(lines), 1)
+# --- form -------------------------------------------------------------------------------------------------------------
 
 
 def whole_lines(text: str, finished: bool = True) -> list[str]:
     """Lines that are not empty; without the last one if the text was cut."""
     lines = text.split("\n")
     return [line for line in (lines if finished else lines[:-1]) if line]
-
-
-def perplexity(nlls: Iterable[Sequence[float]]) -> float:
-    """Exponential of the mean negative log-likelihood of all tokens together; infinite where there is none.
-
-    Args:
-        nlls: of the tokens of each text, nats, by a model that did not write them.
-    """
-    tokens = [nll for text in nlls for nll in text]
-    return math.exp(fmean(tokens)) if tokens else math.inf

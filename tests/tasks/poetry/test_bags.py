@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lit_narrative.errors import UserError
-from lit_narrative.tasks.poetry.bags import ContrastBag, contrast_bag, find_bag, find_topic, read_bag
+from lit_narrative.tasks.poetry.bags import ContrastBag, contrast_bag, find_topic, read_bag
 from lit_narrative.tasks.poetry.grammar import verse
 from lit_narrative.tasks.poetry.topics import EVERYDAY, LEXICONS, TOPICS
 
@@ -17,17 +17,14 @@ BOOKS = Path(os.environ.get("LIT_DATA", Path(__file__).parents[4] / "shared" / "
 def test_topics_by_name() -> None:
     assert find_topic("ocean") is TOPICS["ocean"]
     assert find_topic("night") is EVERYDAY["night"]
-    assert find_bag("ocean") == list(TOPICS["ocean"].bag)
-    assert not set(find_bag("ocean")) & set(TOPICS["ocean"].held_out)
 
 
 def test_a_file_of_words_and_weights(tmp_path: Path) -> None:
     path = tmp_path / "harbour.txt"
     path.write_text("# mine\nquay\n lamp 0.5 # dim\n\nquay 2\nl'été\n", encoding="utf-8")
     assert read_bag(path) == {"quay": 2, "lamp": 0.5, "l'été": 1}
-    assert find_bag(str(path)) == ["quay", "lamp", "l'été"]
     topic = find_topic(str(path))
-    assert (topic.name, topic.held_out) == ("harbour", ())
+    assert (topic.name, topic.bag, topic.held_out) == ("harbour", ("quay", "lamp", "l'été"), ())
 
 
 @pytest.mark.parametrize("line", ["quay -1", "quay 0", "quay nan", "quay inf", "the quay", "quay 1 2"])
@@ -40,10 +37,10 @@ def test_a_line_that_is_no_word_is_named(tmp_path: Path, line: str) -> None:
 
 def test_unknown_topics_and_empty_files_are_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no topic and no file 'ocaen'; did you mean 'ocean'"):
-        find_bag("ocaen")
+        find_topic("ocaen")
     (tmp_path / "empty.txt").write_text("# nothing\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"empty\.txt holds no word"):
-        find_bag(str(tmp_path / "empty.txt"))
+        find_topic(str(tmp_path / "empty.txt"))
 
 
 def test_z_scores_of_log_odds_by_hand() -> None:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from lit_narrative.lm.logprobs import completion_batch, score_completions
 from lit_narrative.tasks.poetry.legacy import legacy_distinct_n, legacy_logit_step, legacy_perplexity
-from lit_narrative.tasks.poetry.metrics import perplexity
 
 pytestmark = pytest.mark.golden
 
@@ -77,8 +77,12 @@ def test_texts_one_by_one(number: int, scorer: GPT2LMHeadModel) -> None:
 
 @pytest.mark.skipif(not FILE.is_file(), reason=f"no golden values at {FOLDER}; set LIT_GOLDEN")
 def test_weighing_by_tokens(scorer: GPT2LMHeadModel) -> None:
-    nlls = [token_nlls(scorer, case["text"]) or [] for case in golden()["per_text"]]
-    assert perplexity(nlls) == pytest.approx(golden()["token_weighted_perplexity"], rel=1e-4)
+    rows = [[int(token) for token in case["text"].split()] for case in golden()["per_text"]]
+    rows = [row for row in rows if len(row) > 1]
+    batch = completion_batch([row[:1] for row in rows], [row[1:] for row in rows])
+    with torch.no_grad():
+        nll = -float(score_completions(scorer, batch).logprobs.sum()) / sum(len(row) - 1 for row in rows)
+    assert math.exp(nll) == pytest.approx(golden()["token_weighted_perplexity"], rel=1e-4)
 
 
 @pytest.mark.parametrize("number", cases("seed_logit_step", "results"))
