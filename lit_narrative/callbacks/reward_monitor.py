@@ -24,9 +24,15 @@ class RewardMonitor(RolloutCallback):
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse a run without a learned reward."""
+        """Refuse a run without a learned reward, or with two of one name."""
         assert isinstance(pl_module, GRPOModule)
-        if not _learned(pl_module):
+        names = [reward.name for reward in _learned(pl_module).values()]
+        if same := [name for name in names if names.count(name) > 1]:
+            raise UserError(
+                f"callback RewardMonitor: {len(same)} learned rewards are named '{same[0]}', so their figures would be "
+                "mixed; tell them apart as LearnedReward(…, name='…')"
+            )
+        if not names:
             raise UserError(
                 "callback RewardMonitor watches learned rewards, and model.rewards has none; take the callback out, or "
                 "add lit_narrative.modules.learned_reward:LearnedReward(checkpoint='…')"

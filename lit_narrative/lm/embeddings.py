@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -147,7 +147,7 @@ def _bytes(path: Path) -> Tensor:
 
 
 class RememberedVectors:
-    """Vectors of texts by a frozen encoder, each encoded once.
+    """Vectors of texts by a frozen encoder, each encoded once; in memory are those that were asked for.
 
     On disk a vector is found by the encoder's content and the text's, in ``<folder>/<encoder>/<texts>.safetensors``,
     one file for the texts that were new in one call. Processes may share the folder: files appear whole, and are
@@ -156,22 +156,25 @@ class RememberedVectors:
     Args:
         encoder: the encoder, which must not change.
         folder: where vectors are kept from run to run; None: in memory only.
-
-    Raises:
-        UserError: a file of the folder is damaged.
     """
 
     def __init__(self, encoder: "SentenceTransformer", folder: str | Path | None = None) -> None:
         self.encoder = encoder
         self.folder = None if folder is None else Path(folder).expanduser() / _fingerprint(encoder)
         self._known: dict[bytes, Tensor] = {}
-        for path in sorted(self.folder.glob("*.safetensors")) if self.folder else ():
-            self._known |= _read(path)
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Vectors of texts, in order: (n, d) float32 on the CPU."""
+        """Vectors of texts, in order: (n, d) float32 on the CPU.
+
+        Raises:
+            UserError: a file of the folder is damaged.
+        """
         keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
+        if missing and self.folder is not None:
+            for path in sorted(self.folder.glob("*.safetensors")):
+                self._known |= _read(path, missing)
+            missing = {key: text for key, text in missing.items() if key not in self._known}
         if missing:
             fresh = encode(self.encoder, list(missing.values())).cpu()
             self._known |= zip(missing, fresh, strict=True)
@@ -197,12 +200,15 @@ def _write(folder: Path, keys: Sequence[bytes], vectors: Tensor) -> None:
     write_bytes(folder / f"{hashlib.sha256(joined).hexdigest()}.safetensors", content)
 
 
-def _read(path: Path) -> dict[bytes, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _read(path: Path, wanted: Container[bytes]) -> dict[bytes, Tensor]:
+    """Those vectors of a file whose texts are wanted."""
+    from safetensors import SafetensorError, safe_open
 
     try:
-        content = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            keys = [row.numpy().tobytes() for row in file.get_tensor("texts")]
+            rows = [place for place, key in enumerate(keys) if key in wanted]
+            vectors = file.get_tensor("vectors")[rows] if rows else ()
     except SafetensorError as error:
         raise UserError(f"the remembered vectors in '{path}' are damaged ({error}); delete the file") from error
-    return {row.numpy().tobytes(): vector for row, vector in zip(content["texts"], content["vectors"], strict=True)}
+    return {keys[place]: vector for place, vector in zip(rows, vectors, strict=True)}

@@ -42,6 +42,12 @@ def test_a_monitor_without_a_learned_reward(tmp_path: Path) -> None:
         fit(grpo(tmp_path), TinyTask(), tmp_path, RewardMonitor(), max_steps=1)
 
 
+def test_two_learned_rewards_of_one_name(checkpoint: str, tmp_path: Path) -> None:
+    other = name(checkpoint).replace(")", ", prompt=True)")
+    with pytest.raises(UserError, match=r"2 learned rewards are named 'reward'.*name="):
+        fit(grpo(tmp_path, rewards={name(checkpoint): 1.0, other: 1.0}), Ratings(), tmp_path, RewardMonitor())
+
+
 def test_correlation() -> None:
     assert correlation([1.0, 2.0, float("nan"), 3.0], [2.0, 4.0, 0.0, 6.0]) == pytest.approx(1.0)
     assert correlation([1.0, 1.0], [2.0, 4.0]) == 0.0

@@ -137,7 +137,15 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (path,) = files(tmp_path)
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(UserError, match=f"{path}.*delete the file"):
-        RememberedVectors(built(), tmp_path)
+        RememberedVectors(built(), tmp_path)(["salt"])
+
+
+def test_of_all_that_is_on_disk_only_what_is_asked_for_is_in_memory(tmp_path: Path) -> None:
+    RememberedVectors(built(), tmp_path)([f"text {n}" for n in range(50)])
+    memory = RememberedVectors(built(), tmp_path)
+    assert torch.equal(memory(["text 7", "text 3"]), encode(built(), ["text 7", "text 3"]))
+    assert len(memory._known) == 2
+    assert len(files(tmp_path)) == 1
 
 
 def _remember(folder: Path, number: int) -> None:
