@@ -12,13 +12,31 @@ from lit_narrative.report.wording import percent, signed
 
 TONES = {"sft": "sft", "more": "validation", "grpo_id": "other", "grpo": "final"}
 """Colour role of each policy of the shipped recipe; others are drawn plain."""
-MEANING = {
-    "sft": "imitates worked answers under the known rules",
-    "more": "goes on like that",
-    "grpo_id": "goes on by reinforcement on the known rules alone",
-    "grpo": "goes on by reinforcement on a mixture of rules and wordings",
+KINDS = {
+    "id": "known rules",
+    "paraphrase": "rewordings",
+    "new_colors": "other colours",
+    "compositional": "colour and value",
+    "length_shift": "longer hands",
+    "classification": "labels",
 }
-"""What the policies of the shipped recipe are."""
+"""What the kinds of a mixture are called."""
+
+
+def meaning(policy: Policy) -> str:
+    """What a policy is, by its training; empty where that is not in the folder."""
+    if policy.training is None:
+        return ""
+    kinds = [KINDS.get(kind, kind) for kind, weight in policy.training.mix.items() if weight]
+    on = " and ".join([", ".join(kinds[:-1]), kinds[-1]] if len(kinds) > 1 else kinds)
+    start = "" if policy.name == BASE else "goes on: "
+    match policy.training.module:
+        case "SFTModule":
+            return f"{start}imitates worked answers on {on}"
+        case "GRPOModule":
+            return f"{start}reinforcement on {on}"
+        case other:
+            return f"{start}{other} on {on}"
 
 
 def tone(policy: str) -> str:
@@ -73,11 +91,10 @@ def _summed_up(comparisons: Sequence[Comparison]) -> str:
 def _tile(run: CardsRun, name: str) -> dict[str, Any]:
     home = [scores.accuracy for _, scores in run.scores(name, HOME)]
     away = [scores.accuracy for split in run.sets if split != HOME for _, scores in run.scores(name, split)]
-    meaning = MEANING.get(name, "")
     return {
         "name": name,
         "tone": tone(name),
-        "meaning": meaning,
+        "meaning": meaning(run.of(name)[0][1]),
         "home": fmean(home) if home else None,
         "away": fmean(away) if away else None,
     }
@@ -159,8 +176,9 @@ def changes(run: CardsRun) -> Section:
         for arm in run.arms
     ]
     figures = {arm: _change_figure(compare(run, arm), arm) for arm, _, rows in arms if rows}
+    meanings = {arm: meaning(run.of(arm)[0][1]) for arm in run.arms}
     body = render(
-        "cards_changes.html", arms=arms, figures=figures, base=BASE, meanings=MEANING, several=len(run.seeds) > 1
+        "cards_changes.html", arms=arms, figures=figures, base=BASE, meanings=meanings, several=len(run.seeds) > 1
     )
     return Section("changes", f"What each arm changed against {BASE}", body)
 

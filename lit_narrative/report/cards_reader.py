@@ -13,7 +13,7 @@ import yaml
 from lit_narrative.errors import UserError
 from lit_narrative.report.cards_run import BASE, Answer, CardsRun, Circuits, Policy, Scores, SeedRun, Training
 from lit_narrative.report.json_record import Record, read_record, read_records
-from lit_narrative.report.reader import read_curves, read_stamps
+from lit_narrative.report.reader import read_command, read_curves, read_stamps
 
 FIGURES = "eval/test.json"
 
@@ -43,7 +43,8 @@ def read_cards(out: str | Path) -> CardsRun:
     seeds = tuple(read_seed(folder, seed) for seed in folders)
     names = {seed: "" if seed == folder else f"{seed.name}/" for seed in folders}
     seconds = {names[seed] + job: value for seed in folders for job, value in read_stamps(seed).items()}
-    return CardsRun(folder, seeds, seconds)
+    numbers = [seed.name.removeprefix("seed_") for seed in folders if seed != folder]
+    return CardsRun(folder, seeds, seconds, read_command(folder, numbers))
 
 
 def read_seed(out: Path, folder: Path) -> SeedRun:

@@ -143,11 +143,13 @@ class CardsRun:
         out: the folder.
         seeds: at least one.
         seconds: by job, ``seed_<n>/<job>`` where there are several seeds.
+        command: that made the folder; empty where the jobs were started by hand.
     """
 
     out: Path
     seeds: tuple[SeedRun, ...]
     seconds: Mapping[str, float]
+    command: str = ""
 
     @property
     def policies(self) -> tuple[str, ...]:

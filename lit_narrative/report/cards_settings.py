@@ -2,10 +2,10 @@
 
 import shlex
 
-from lit_narrative.report.cards_outcome import MEANING, tone
+from lit_narrative.report.cards_outcome import tone
 from lit_narrative.report.cards_run import CardsRun
 from lit_narrative.report.section import Section, render
-from lit_narrative.report.settings import CONFIG, versions
+from lit_narrative.report.settings import COMMAND, CONFIG, versions
 from lit_narrative.report.wording import clip
 
 
@@ -19,20 +19,17 @@ def budgets(run: CardsRun) -> Section:
         if policy is not None
     ]
     several = len(run.seeds) > 1
-    return Section(
-        "budgets", "What it cost", render("cards_budgets.html", rows=rows, several=several, meanings=MEANING)
-    )
+    return Section("budgets", "What it cost", render("cards_budgets.html", rows=rows, several=several))
 
 
 def reproduce(run: CardsRun) -> Section:
     """Give the commands, the seeds, the versions and the settings."""
     first = run.seeds[0].policies.values()
     configs = [(policy.name, clip(policy.training.config, CONFIG)) for policy in first if policy.training]
-    seeds = [seed.name.removeprefix("seed ") for seed in run.seeds] if run.seeds[0].name.startswith("seed ") else []
     body = render(
         "cards_reproduce.html",
         out=clip(shlex.quote(str(run.out)), 200),
-        seeds=seeds,
+        command=clip(run.command, COMMAND),
         configs=configs,
         versions=versions(),
         seconds=run.seconds,

@@ -7,6 +7,8 @@ configuration) is read where it is found.
 
 import csv
 import math
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from lit_narrative.errors import UserError
@@ -40,13 +42,12 @@ def read_run(out: str | Path) -> Run:
     if not folder.is_dir():
         raise UserError(f"there is no folder '{folder}': give the out folder of a recipe, such as runs/storyworld")
     stamps = read_stamps(folder)
-    jobs = (path.parent for path in sorted(folder.glob("*/metrics.csv"), key=lambda path: path.parent.name))
-    training = [read_job(job) for job in jobs if job.name not in {BEFORE, AFTER}]
+    folders = (path.parent for path in sorted(folder.glob("*/metrics.csv"), key=lambda path: path.parent.name))
+    training = [read_job(job) for job in folders if job.name not in {BEFORE, AFTER}]
     order = list(stamps)
     training.sort(key=lambda job: order.index(job.name) if job.name in stamps else len(order))
-    return Run(
-        folder, read_test(folder / BEFORE), read_test(folder / AFTER), {job.name: job for job in training}, stamps
-    )
+    tests, jobs = (read_test(folder / BEFORE), read_test(folder / AFTER)), {job.name: job for job in training}
+    return Run(folder, *tests, jobs, stamps, read_command(folder))
 
 
 def read_stamps(folder: Path) -> dict[str, float]:
@@ -60,6 +61,25 @@ def read_stamps(folder: Path) -> dict[str, float]:
         (stamp.number("finished"), name, stamp) for name, stamp in stamps if stamp.maybe("finished") is not None
     ]
     return {name: stamp.number("seconds") for _, name, stamp in sorted(finished, key=lambda entry: entry[:2])}
+
+
+def read_command(out: Path, seeds: Sequence[str] = ()) -> str:
+    """Read which command made a recipe's folder, as ``lit-narrative run`` has noted it.
+
+    Args:
+        out: the folder.
+        seeds: that are in it, if it says; else those noted.
+
+    Returns:
+        The command; empty where the jobs were started by hand.
+    """
+    if not (out / "recipe.json").is_file():
+        return ""
+    noted = read_record(out / "recipe.json")
+    given = [*seeds] or [str(seed) for seed in noted.items("seeds")]
+    changes = [word for change in noted.items("set") for word in ("--set", str(change))]
+    words = ["lit-narrative", "run", noted.text("recipe"), "--out", str(out)]
+    return shlex.join([*words, *(["--seed", *given] if given else []), *changes])
 
 
 def read_test(job: Path) -> HeldOutTest:

@@ -194,6 +194,7 @@ class Run:
         after: the same of the policy that it ends with.
         jobs: training jobs by name.
         seconds: how long each job took, where a recipe's runner has noted it.
+        command: that made the folder, if that is noted too.
     """
 
     out: Path
@@ -201,6 +202,7 @@ class Run:
     after: HeldOutTest
     jobs: Mapping[str, Job]
     seconds: Mapping[str, float] = field(default_factory=dict)
+    command: str = ""
 
     @property
     def corpus(self) -> Level | None:

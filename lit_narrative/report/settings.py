@@ -13,6 +13,8 @@ PACKAGES = ("lit-narrative", "torch", "lightning", "transformers", "peft", "sae-
 
 CONFIG = 30_000
 """Characters of a configuration that a page shows."""
+COMMAND = 2_000
+"""Characters of the command that made a run."""
 
 
 def settings(run: Run) -> Section:
@@ -29,6 +31,7 @@ def reproduce(run: Run) -> Section:
     body = render(
         "reproduce.html",
         out=clip(shlex.quote(str(run.out)), 200),
+        command=clip(run.command, COMMAND),
         jobs=list(run.jobs),
         seeds=sorted(map(str, seeds)),
         seconds=run.seconds,

@@ -35,7 +35,7 @@ def run(
     """Run a recipe: its jobs in order, each in a process of its own.
 
     A job that has finished is left out the next time, unless its settings, or the jobs that it builds on, have changed.
-    A fit that was interrupted goes on from its last checkpoint.
+    A fit that was interrupted goes on from its last checkpoint. ``recipe.json`` in ``out`` says what was asked for.
 
     Args:
         recipe: a file, or the name of a shipped recipe, such as ``storyworld``.
@@ -57,6 +57,8 @@ def run(
     for job in plan.jobs:
         if job.command == "sweep":
             write_sweep(plan, job)
+    # Before the jobs, since one of them may be the report, which says how to make the folder again.
+    write_json(plan.out / "recipe.json", {"recipe": recipe, "seeds": plan.seeds, "set": list(set)})
     run_jobs(replace(plan, workers=workers or plan.workers))
     report = plan.out / "report.html"
     print(f"report: {report}" if report.is_file() else f"results: {plan.out}")

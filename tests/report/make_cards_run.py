@@ -37,6 +37,7 @@ def make_cards_run(
         for place, name in enumerate(policies):
             make_policy(folder, name, np.random.default_rng([sum(folder.name.encode()), place]), place, size)
         make_circuits(folder / "circuits_sft")
+    write_json(out / "recipe.json", {"recipe": "own.yaml", "seeds": [7], "set": ["sft.model.init_args.lr=0.5"]})
     return out
 
 

@@ -6,8 +6,10 @@ import re
 import shutil
 from pathlib import Path
 
+import markupsafe
 import pytest
 
+from lit_narrative.report.cards_outcome import meaning
 from lit_narrative.report.cards_page import SECTIONS, build_cards_page
 from lit_narrative.report.cards_reader import read_cards
 from lit_narrative.report.cards_summary import summarise_cards
@@ -113,11 +115,28 @@ def test_hostile_texts_are_escaped_and_bounded(one_seed: Path) -> None:
     assert "\x00" not in page and "\u202e" not in page and len(page) < 2_000_000
 
 
-@pytest.mark.parametrize("seeds", [(), (0, 1)])
-def test_the_commands_name_the_folder_and_the_seeds(tmp_path: Path, seeds: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("seeds", "named"), [((), "7"), ((0, 1), "0 1")])
+def test_the_command_is_the_one_that_was_given_if_it_is_known(
+    tmp_path: Path, seeds: tuple[int, ...], named: str
+) -> None:
     out = make_cards_run(tmp_path / "my run", seeds=seeds, policies=("sft",), size=4)
-    command = f"lit-narrative run cards --out &#39;{out}&#39;" + (" --seed 0 1" if seeds else "")
-    assert f"<pre>{command}</pre>" in build_cards_page(read_cards(out))
+    command = f"lit-narrative run own.yaml --out '{out}' --seed {named} --set sft.model.init_args.lr=0.5"
+    assert f"<pre>{markupsafe.escape(command)}</pre>" in build_cards_page(read_cards(out))
+    (out / "recipe.json").unlink()
+    page = build_cards_page(read_cards(out))
+    assert "lit-narrative run" not in page and "does not say by which recipe" in page
+
+
+def test_policies_are_what_their_training_was_whatever_their_names(one_seed: Path) -> None:
+    policies = read_cards(one_seed).seeds[0].policies
+    assert meaning(policies["sft"]) == "imitates worked answers on known rules"
+    assert meaning(policies["more"]) == "goes on: imitates worked answers on known rules"
+    assert meaning(policies["grpo"]) == "goes on: reinforcement on known rules, rewordings and other colours"
+    path = one_seed / "grpo" / "config.yaml"
+    path.write_text(re.sub(r"      (paraphrase|new_colors): .*\n", "", path.read_text()))
+    assert meaning(read_cards(one_seed).seeds[0].policies["grpo"]) == "goes on: reinforcement on known rules"
+    path.unlink()
+    assert meaning(read_cards(one_seed).seeds[0].policies["grpo"]) == ""
 
 
 def test_circuits_of_sets_that_are_not_answered_by_the_rule_are_marked(one_seed: Path) -> None:

@@ -25,7 +25,9 @@ def test_versions_are_those_installed() -> None:
 def test_the_commands_name_the_folder(run: Run) -> None:
     body = reproduce(run).body
     assert f"lit-narrative report {run.out}" in body and f"--config {run.out}/cycle/config.yaml" in body
-    assert "seed 0" in body
+    assert "seed 0" in body and "lit-narrative run" not in body and "does not say by which recipe" in body
+    command = "lit-narrative run storyworld --out here --set a=b"
+    assert f"<pre>{command}</pre>" in reproduce(replace(run, command=command)).body
 
 
 def test_the_time_of_the_jobs_is_told_where_it_is_known(run: Run) -> None:

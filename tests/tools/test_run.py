@@ -63,6 +63,8 @@ def test_finished_jobs_are_left_out_and_changed_ones_run_again(
     main(["run", str(recipe), "--set", "exam.model.init_args.lr=0.75"])
     assert states(capsys.readouterr().out) == ["done before,", "test", "done"]
     assert float(rows(out / "exam" / "metrics_test.csv")[0]["test/lr"]) == 0.75
+    noted = json.loads((out / "recipe.json").read_text())
+    assert noted == {"recipe": str(recipe), "seeds": [], "set": ["exam.model.init_args.lr=0.75"]}
 
 
 def test_a_recipe_of_several_seeds_runs_and_skips_by_seed(
