@@ -95,7 +95,7 @@ def arms(folder: Path, authors: Sequence[str]) -> Mapping[str, Arm]:
     found = {name: Arm() for name in ("base", "pplm", "auto", "bias", "head")}
     for seed, author in zip(SEEDS, authors, strict=True):
         head = fit("poetry/attribute", folder / f"head_{seed}", seed, f"--model.model={author}")
-        attribute = f"--model.attributes=[{{head: {head}, label: topic}}]"
+        attribute = f"--model.attributes=[{{column: null, head: {head}, label: topic}}]"
         ways = {
             "base": ["--model.method=none"],
             "pplm": PPLM,
