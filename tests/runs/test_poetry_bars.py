@@ -171,9 +171,8 @@ def x(arm: Floats, base: Floats) -> float:
     return float(arm.mean() / base.mean())
 
 
-def test_pplm_moves_the_topic_and_keeps_the_language(folder: Path, arms: Mapping[str, Arm]) -> None:
-    arm, base = arms["pplm"], arms["base"]
-    report(folder, "PPLM, step 0.2, kl_scale 1", against(arm, base))
+def moves_the_topic_and_keeps_the_language(arm: Arm, base: Arm) -> None:
+    """The bars of PPLM."""
     assert x(arm.scores("topic_share"), base.scores("topic_share")) >= 2.0
     assert x(arm.scores("held_out"), base.scores("held_out")) >= 1.7
     assert x(arm.logged("judge_perplexity"), base.logged("judge_perplexity")) <= 1.25
@@ -181,6 +180,16 @@ def test_pplm_moves_the_topic_and_keeps_the_language(folder: Path, arms: Mapping
     assert x(arm.scores("grammatical"), base.scores("grammatical")) >= 0.85
     assert arm.scores("on_topic").mean() >= 0.40
     assert x(arm.logged("distinct_2"), base.logged("distinct_2")) >= 0.9
+
+
+def test_pplm_by_a_bag(folder: Path, arms: Mapping[str, Arm]) -> None:
+    report(folder, "PPLM, step 0.2, kl_scale 1", against(arms["pplm"], arms["base"]))
+    moves_the_topic_and_keeps_the_language(arms["pplm"], arms["base"])
+
+
+def test_pplm_by_a_discriminator(folder: Path, arms: Mapping[str, Arm]) -> None:
+    report(folder, "PPLM with a head, step 0.05", against(arms["head"], arms["base"]))
+    moves_the_topic_and_keeps_the_language(arms["head"], arms["base"])
 
 
 def test_auto_reaches_its_divergence(folder: Path, arms: Mapping[str, Arm]) -> None:
@@ -196,14 +205,6 @@ def test_logit_bias_raises_the_words_and_not_the_topic(folder: Path, arms: Mappi
     report(folder, "logit bias 2, the control", against(arm, base))
     assert x(arm.scores("topic_share"), base.scores("topic_share")) >= 2.0
     assert x(arm.scores("held_out"), base.scores("held_out")) <= 1.3
-
-
-def test_a_discriminator_moves_the_topic(folder: Path, arms: Mapping[str, Arm]) -> None:
-    arm, base = arms["head"], arms["base"]
-    report(folder, "PPLM with a head, step 0.05", against(arm, base))
-    assert x(arm.scores("topic_share"), base.scores("topic_share")) >= 2.0
-    assert x(arm.scores("held_out"), base.scores("held_out")) >= 1.7
-    assert arm.scores("on_topic").mean() >= 0.40
 
 
 def sea(arm: Arm) -> Floats:
