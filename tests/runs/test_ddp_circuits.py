@@ -9,7 +9,7 @@ from lightning.pytorch import seed_everything
 import lit_narrative.modules.fsdp  # noqa: F401 (registers the strategy)
 from lit_narrative.callbacks.circuit_analysis import CircuitAnalysis
 from lit_narrative.callbacks.circuit_runs import CircuitSettings
-from lit_narrative.circuits.probes import ProbeSettings
+from lit_narrative.circuits.residual_sae import ResidualSAESettings
 from lit_narrative.datamodules.cards import CardsData
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import ScratchModel
@@ -22,7 +22,7 @@ from tests.runs.processes import two_processes
 
 pytestmark = pytest.mark.ddp
 DDP = {"devices": 2, "strategy": "ddp"}
-NOWHERE = CircuitSettings(ProbeSettings(places=("nowhere",))).tiny()
+TOO_MANY = CircuitSettings(sae=ResidualSAESettings(options={"k": 10**6})).tiny()
 
 
 def measure(
@@ -71,7 +71,7 @@ def fails(said: str, *args: Any, **options: Any) -> None:
 @pytest.mark.parametrize(
     ("circuits", "said"),
     [
-        ({"settings": NOWHERE}, "CircuitAnalysis: probes: no place is named 'nowhere'"),
+        ({"settings": TOO_MANY}, "CircuitAnalysis: sae: k must lie in"),
         ({"layers": (7,)}, "the model has layers 0 to 1"),
     ],
 )

@@ -211,6 +211,7 @@ def test_an_agent_of_the_wandb_sweeper_fills_the_same_table(tmp_path: Path, monk
     command = [word for part in parts for word in (words[part[2:-1]] if re.match(r"\$\{.*\}$", part) else [part])]
     assert command[:3] == ["/usr/bin/env", "lit-narrative", "sweep"]
 
+    wandb.teardown()  # what another test began would hold its own settings
     for name, value in {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SWEEP_ID": "abc"}.items():
         monkeypatch.setenv(name, value)
     try:

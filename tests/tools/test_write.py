@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -260,8 +261,9 @@ def test_at_a_terminal(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def _own_terminal() -> None:
-    """Make the terminal on standard input that of the new session, so that Ctrl-C reaches it."""
+    """Make the terminal on standard input that of the new session, so that Ctrl-C reaches it and is heard."""
     import fcntl
     import termios
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # programs in the background ignore it
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
