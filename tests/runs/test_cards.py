@@ -4,7 +4,10 @@ The slow tests train the shipped configurations: ``python -m pytest -m slow test
 """
 
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -45,22 +48,21 @@ def started(folder: Path, seed: int) -> Start:
     return str(folder / "checkpoints" / "last.ckpt"), found
 
 
-@pytest.fixture(scope="session", params=[0, 1, 2])
-def seed(request: pytest.FixtureRequest) -> int:
-    """One seed after another, each with a warm start of its own."""
-    return int(request.param)
+WarmStart = Callable[[int], Start]
+SEEDS = (0, 1, 2)
 
 
 @pytest.fixture(scope="session")
-def warm_start(seed: int, tmp_path_factory: pytest.TempPathFactory) -> Start:
-    """Where the arms of a seed begin."""
-    return started(tmp_path_factory.mktemp("sft"), seed)
+def warm_start(tmp_path_factory: pytest.TempPathFactory) -> WarmStart:
+    """Where the arms of a seed begin; made once a seed."""
+    return cache(lambda seed: started(tmp_path_factory.mktemp("sft"), seed))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_sft_learns_its_rules_by_their_sentences(warm_start: Start) -> None:
-    _, found = warm_start
+@pytest.mark.parametrize("seed", SEEDS)
+def test_sft_learns_its_rules_by_their_sentences(warm_start: WarmStart, seed: int) -> None:
+    _, found = warm_start(seed)
     splits, gaps = found["splits"], found["gaps"]
     assert splits["id_test"]["accuracy"] >= 0.97
     assert splits["id_test"]["trace_exact"] >= 0.9
@@ -70,41 +72,45 @@ def test_sft_learns_its_rules_by_their_sentences(warm_start: Start) -> None:
     assert splits["new_colors"]["rule_substitution"]["red_minus_blue"]["all"] >= 0.8
 
 
-def short_of(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float]:
-    """By how much GRPO on the mixture misses each bar that it misses."""
+def gains(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float]:
+    """What GRPO on the mixture changed."""
 
     def gained(name: str, key: str = "accuracy") -> float:
         return float(after["splits"][name][key] - before["splits"][name][key])
 
-    mixed_in = ("new_colors", "compositional", "paraphrase_mix")
-    narrowed = [before["gaps"][name] - after["gaps"][name] for name in mixed_in]
-    beyond = {
-        "wordings of the mixture": gained("paraphrase_mix") - 0.15,
-        "their running totals": gained("paraphrase_mix", "trace_exact") - 0.10,
-        "in distribution": gained("id_test") + 0.05,
-        "mean gap": sum(narrowed) / len(narrowed),
+    shifts = ("new_colors", "compositional", "paraphrase_mix")
+    return {
+        "wordings of the mixture": gained("paraphrase_mix"),
+        "their running totals": gained("paraphrase_mix", "trace_exact"),
+        "in distribution": gained("id_test"),
+        "gap": fmean(after["gaps"][name] - before["gaps"][name] for name in shifts),
     }
-    return {bar: margin for bar, margin in beyond.items() if margin < 0}
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_grpo_on_the_mixture_takes_up_its_wordings_and_keeps_the_rules(
-    warm_start: Start, seed: int, tmp_path: Path
-) -> None:
-    """A seed that misses a bar is tried once more as another one; seed 0 gains 0.13 where 0.15 is asked for."""
-    start, before = warm_start
-    missed = short_of(before, trained(tmp_path / "first", seed, "cards/grpo", f"--model.model={start}"))
-    if missed:
-        start, before = started(tmp_path / "sft", seed + 10)
-        missed = short_of(before, trained(tmp_path / "again", seed + 10, "cards/grpo", f"--model.model={start}"))
-    assert not missed
+@pytest.mark.timeout(5400)
+def test_grpo_on_the_mixture_takes_up_its_wordings_and_keeps_the_rules(warm_start: WarmStart, tmp_path: Path) -> None:
+    """On the mean of three seeds; one alone gains from 0.12 to 0.22 on the wordings and from 0.09 to 0.14 on totals."""
+    found = []
+    for seed in SEEDS:
+        start, before = warm_start(seed)
+        found.append(gains(before, trained(tmp_path / str(seed), seed, "cards/grpo", f"--model.model={start}")))
+    mean = {name: fmean(one[name] for one in found) for name in found[0]}
+    assert mean["wordings of the mixture"] >= 0.15
+    assert mean["their running totals"] >= 0.10
+    for one in found:
+        assert one["wordings of the mixture"] >= 0.08
+        assert one["in distribution"] >= -0.05
+        assert one["gap"] < 0
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_as_much_more_sft_leaves_other_wordings_where_they_were(warm_start: Start, seed: int, tmp_path: Path) -> None:
-    start, before = warm_start
+@pytest.mark.parametrize("seed", SEEDS)
+def test_as_much_more_sft_leaves_other_wordings_where_they_were(
+    warm_start: WarmStart, seed: int, tmp_path: Path
+) -> None:
+    start, before = warm_start(seed)
     goes_on = [f"--model.model={start}", "--model.tokenizer=null", "--model.lr=1e-3", "--model.warmup_steps=10"]
     budget = ["--trainer.max_steps=600", "--trainer.val_check_interval=300", "--data.batch_size=256"]
     after = trained(tmp_path, seed, "cards/sft", *goes_on, *budget)
