@@ -26,7 +26,7 @@ PYTHON = (3, 11)
 CHECKS = (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"], ["lint-imports"])
 """What ``test`` runs before pytest when it is given no arguments."""
 
-PARALLEL = ("-n", "auto", "--dist", "loadfile")
+PARALLEL = ("-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder")
 """How ``test`` runs all of them: a process a core, each file in one."""
 
 TEST_SETTINGS = {

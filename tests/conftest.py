@@ -20,6 +20,16 @@ def no_run_seed() -> Iterator[None]:
     os.environ.pop("PL_GLOBAL_SEED", None)
 
 
+@pytest.fixture
+def fresh_wandb() -> Iterator[None]:
+    """W&B as in a new process: its session keeps the settings that it was begun with."""
+    import wandb
+
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
 @pytest.fixture(scope="session")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a tiny policy that writes worlds that can be played."""

@@ -99,7 +99,9 @@ def analyse(*args: str) -> None:
     main(["test", "--config", "cards/circuits", "--trainer.default_root_dir=run", *quiet, *few, *args])
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize(
+    "kind", ["gpt2", "llama", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("qwen2", "qwen3"))]
+)
 def test_every_analysis_of_a_folder(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = save_model(kind, tmp_path / "hub")

@@ -160,6 +160,7 @@ def test_patience_outlives_a_kill(tmp_path: Path) -> None:
     assert len(seen.given) == 1
 
 
+@pytest.mark.usefixtures("fresh_wandb")
 def test_wandb_gets_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")

@@ -67,34 +67,24 @@ def test_finished_jobs_are_left_out_and_changed_ones_run_again(
     assert noted == {"recipe": str(recipe), "seeds": [], "set": ["exam.model.init_args.lr=0.75"]}
 
 
-def test_a_recipe_of_several_seeds_runs_and_skips_by_seed(
-    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    content = yaml.safe_load(recipe.read_text())
-    recipe.write_text(yaml.safe_dump({**content, "seeds": [0, 1]}))
-    command, out = ["run", str(recipe), "--set", "learn.trainer.max_epochs=1"], tmp_path / "out"
-    main([*command, "--seed", "0"])
-    assert states(capsys.readouterr().out) == ["fit", "done", "test", "done"]
-    main(command)
-    assert states(capsys.readouterr().out) == ["done before,", "done before,", "fit", "done", "test", "done"]
-    for seed in (0, 1):
-        assert yaml.safe_load((out / f"seed_{seed}" / "learn" / "config.yaml").read_text())["seed_everything"] == seed
-        assert rows(out / f"seed_{seed}" / "exam" / "metrics_test.csv")
-
-
-def test_several_jobs_at_once_wait_for_what_they_need(
+def test_seeds_run_side_by_side_and_one_that_is_done_is_left_out(
     recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    content = yaml.safe_load(recipe.read_text())
+    content, out = yaml.safe_load(recipe.read_text()), tmp_path / "out"
     recipe.write_text(yaml.safe_dump({**content, "seeds": [0, 1], "workers": 2}))
-    main(["run", str(recipe)])
+    command = ["run", str(recipe), "--set", "learn.trainer.max_epochs=1"]
+    main(command)
     said = capfd.readouterr().out.splitlines()
     assert {line.split(": ")[0] for line in said[:2]} == {"[1/4] seed_0/learn", "[3/4] seed_1/learn"}
+    assert not any("Trainer.fit" in line for line in said)
     for seed in (0, 1):
         lines = [line for line in said if f"seed_{seed}/" in line]
         assert [line.split(": ")[1].split()[0] for line in lines] == ["fit", "done", "test", "done"]
-        assert "Trainer.fit" in (tmp_path / "out" / f"seed_{seed}" / "learn" / "log.txt").read_text()
-    assert not any("Trainer.fit" in line for line in said)
+        assert "Trainer.fit" in (out / f"seed_{seed}" / "learn" / "log.txt").read_text()
+        assert yaml.safe_load((out / f"seed_{seed}" / "learn" / "config.yaml").read_text())["seed_everything"] == seed
+        assert rows(out / f"seed_{seed}" / "exam" / "metrics_test.csv")
+    main([*command, "--seed", "1"])
+    assert states(capfd.readouterr().out) == ["done before,", "done before,"]
 
 
 def test_a_failed_job_ends_those_beside_it(recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import wandb
 import yaml
 from jsonschema import validate
 
@@ -195,6 +194,7 @@ WANDB_FORM = {
 }
 
 
+@pytest.mark.usefixtures("fresh_wandb")
 def test_an_agent_of_the_wandb_sweeper_fills_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
@@ -211,13 +211,9 @@ def test_an_agent_of_the_wandb_sweeper_fills_the_same_table(tmp_path: Path, monk
     command = [word for part in parts for word in (words[part[2:-1]] if re.match(r"\$\{.*\}$", part) else [part])]
     assert command[:3] == ["/usr/bin/env", "lit-narrative", "sweep"]
 
-    wandb.teardown()  # what another test began would hold its own settings
     for name, value in {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SWEEP_ID": "abc"}.items():
         monkeypatch.setenv(name, value)
-    try:
-        main(command[2:])
-    finally:
-        wandb.teardown()
+    main(command[2:])
     assert table(tmp_path / "out" / "master_results.csv")[0]["status"] == "done"
     (logged,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     assert b"avg_reward" in logged.read_bytes()

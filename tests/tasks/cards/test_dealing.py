@@ -41,7 +41,7 @@ def test_no_hand_is_in_two_splits_whatever_the_seed() -> None:
         game = CardGame(seed=seed, lengths=(2, 3), long_lengths=(4, 5))
         for name in (*SETS, MIXTURE):
             group = name if name in ("train", "val") else "train" if name == MIXTURE else "test"
-            hands[group] |= {row.cards for row in deal(game, name, 400, MIX if name == MIXTURE else None)}
+            hands[group] |= {row.cards for row in deal(game, name, 150, MIX if name == MIXTURE else None)}
     assert not hands["train"] & hands["test"]
     assert not hands["train"] & hands["val"]
     assert not hands["val"] & hands["test"]
