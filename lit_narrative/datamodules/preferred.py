@@ -53,7 +53,7 @@ def read_preferred(wanted: Preferred) -> list[Example]:
         raise UserError(
             f"data.preferred.file: no file '{path}'; `lit-narrative predict` with the callback Verifiers writes it"
         )
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # texts may hold other line ends
     rows = [_read(line, wanted.by, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
     whole = sorted((row for row in rows if row is not None), key=lambda row: row.meta["score"], reverse=True)
     if not whole:
