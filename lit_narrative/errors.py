@@ -22,6 +22,11 @@ def check_least(flag: str, value: int | None, least: int) -> None:
         raise UserError(f"{flag} is {value}; it must be {least} or more")
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message; its kind, where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def did_you_mean(word: str, names: Iterable[str]) -> str:
     """Return ``"; did you mean 'name'?"`` for the nearest of ``names``, or an empty text when none is near."""
     near = difflib.get_close_matches(word, list(names), n=1, cutoff=0.6)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lit_narrative.errors import UserError
+from lit_narrative.errors import UserError, first_line
 from lit_narrative.lm.load import Attention, Dtype, base_lm, build_lm, config_from_dict, load_lm
 from lit_narrative.lm.tokens import tokenizer_files, tokenizer_from_files
 
@@ -122,8 +122,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"'{path}' is no checkpoint that can be read safely: {reason}") from error
+        raise UserError(f"'{path}' is no checkpoint that can be read safely: {first_line(error)}") from error
     return checkpoint
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lit_narrative.errors import UserError, check_least
+from lit_narrative.errors import UserError, check_least, first_line
 from lit_narrative.files import inside, write_bytes
 from lit_narrative.lm.tokens import TrainedTokenizer, train_tokenizer
 
@@ -73,10 +73,10 @@ def load_encoder(name: str) -> "SentenceTransformer":
     try:
         encoder = SentenceTransformer(name, device="cpu")
     except (OSError, ValueError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
-            f"model.encoder: no sentence-transformers model at '{name}' ({reason}); give a folder that is here, "
-            "download the model while there is a network, or use the built-in `encoder: {width: 64}`, which needs none"
+            f"model.encoder: no sentence-transformers model at '{name}' ({first_line(error)}); give a folder that is "
+            "here, download the model while there is a network, or use the built-in `encoder: {width: 64}`, "
+            "which needs none"
         ) from error
     tokenizer = encoder.tokenizer
     if isinstance(tokenizer, PreTrainedTokenizerBase) and tokenizer.pad_token is None:

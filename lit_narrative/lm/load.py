@@ -16,7 +16,7 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from lit_narrative.errors import UserError
+from lit_narrative.errors import UserError, first_line
 from lit_narrative.lm.fused import use_faster_modules
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -132,10 +132,9 @@ def load_lm(name: str, *, dtype: Dtype = "float32", attention: Attention = "sdpa
     try:
         lm = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype), attn_implementation=attention)
     except (OSError, ValueError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
-            f"no causal language model at '{name}' ({reason}); give a hub name, a folder with config.json and "
-            "weights, a .ckpt file of this package, or sizes such as `model: {architecture: llama, layers: 2}`"
+            f"no causal language model at '{name}' ({first_line(error)}); give a hub name, a folder with config.json "
+            "and weights, a .ckpt file of this package, or sizes such as `model: {architecture: llama, layers: 2}`"
         ) from error
     if (stops := getattr(lm.generation_config, "eos_token_id", None)) is not None:
         lm.config.eos_token_id = stops  # checkpoints keep the config alone

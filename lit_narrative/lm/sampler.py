@@ -21,7 +21,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from lit_narrative.errors import UserError
+from lit_narrative.errors import UserError, first_line
 from lit_narrative.lm.cache import decoding_cache, select_rows
 from lit_narrative.lm.grouped import Groups, can_group, grouped
 from lit_narrative.lm.load import base_lm, end_ids
@@ -343,7 +343,7 @@ def check_decoding(lm: nn.Module) -> None:
     try:
         problem = "" if _decodes_rightly(base) else "its log-probabilities are not those of the text read at once"
     except Exception as error:  # architectures trip over anything here
-        problem = next(iter(str(error).splitlines()), type(error).__name__)
+        problem = first_line(error)
     if problem:
         raise UserError(
             f"models of type '{base.config.model_type}' cannot be sampled from here, token by token behind a cache "

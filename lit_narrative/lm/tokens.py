@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from lit_narrative.errors import UserError
+from lit_narrative.errors import UserError, first_line
 from lit_narrative.files import inside, write_text
 
 END = "<|end|>"
@@ -99,7 +99,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"no tokenizer at '{name}' ({_first_line(error)}); give a hub name, a folder with tokenizer files, "
+            f"no tokenizer at '{name}' ({first_line(error)}); give a hub name, a folder with tokenizer files, "
             "or `tokenizer: {vocab_size: 1024}` to train one on the task's corpus"
         ) from error
     if tokenizer.eos_token_id is None:
@@ -147,7 +147,3 @@ def pad_right(rows: Sequence[Sequence[int] | torch.Tensor], value: int = 0) -> t
     """Stack rows of unequal length into (rows, longest) int64, filled with ``value`` on the right."""
     tensors = [torch.as_tensor(row, dtype=torch.long) for row in rows]
     return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
