@@ -1,12 +1,15 @@
 """The best of several samples, around any sampler."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.lm.sampler import Request, Sampler, SamplingParams
+from lit_narrative.rl.penalties import distinct_share
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.seeds import stream_seed
 
@@ -38,11 +41,7 @@ class BestOf:
             replace(request, seeds=[s for seed in request.seeds for s in self._seeds(seed)]) for request in requests
         ]
         rollouts = self.sampler.sample(lm, tokenizer, more, params)
-        scores = self.rank(rollouts)
-        keys = [
-            (mean_distinct(rollout) >= self.min_distinct, -float("inf") if score is None else score)
-            for rollout, score in zip(rollouts, scores, strict=True)
-        ]
+        keys = order_keys(rollouts, self.rank(rollouts), self.min_distinct)
         starts = range(0, len(rollouts), self.samples)
         best = [max(range(start, start + self.samples), key=lambda place: keys[place]) for start in starts]
         return [rollouts[place] for place in best]
@@ -51,11 +50,16 @@ class BestOf:
         return [seed, *(stream_seed(seed, number) for number in range(1, self.samples))]
 
 
+def order_keys(
+    rollouts: Sequence[Rollout], scores: Sequence[float | None], min_distinct: float
+) -> list[tuple[bool, float]]:
+    """What completions are ordered by, the higher the better: varied enough first, then by score, None last."""
+    return [
+        (mean_distinct(rollout) >= min_distinct, -math.inf if score is None else score)
+        for rollout, score in zip(rollouts, scores, strict=True)
+    ]
+
+
 def mean_distinct(rollout: Rollout) -> float:
     """Mean of the shares of distinct 1-, 2- and 3-grams among a completion's tokens; 1 where there are none."""
-    ids = rollout.completion_ids.tolist()
-    shares = []
-    for n in (1, 2, 3):
-        grams = [tuple(ids[start : start + n]) for start in range(len(ids) - n + 1)]
-        shares.append(len(set(grams)) / len(grams) if grams else 1.0)
-    return sum(shares) / len(shares)
+    return fmean(distinct_share(rollout.completion_ids, n) for n in (1, 2, 3))

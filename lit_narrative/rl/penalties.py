@@ -79,10 +79,15 @@ class Repetition:
 
     def penalty(self, ids: torch.Tensor) -> float:
         """Penalty of one completion, (length,) token ids."""
-        if len(ids) < self.ngram_size:
-            return 0.0
-        ngrams = ids.unfold(0, self.ngram_size, 1)
-        return self.max_penalty * (1 - len(ngrams.unique(dim=0)) / len(ngrams))
+        return self.max_penalty * (1 - distinct_share(ids, self.ngram_size))
+
+
+def distinct_share(ids: torch.Tensor, n: int) -> float:
+    """Distinct n-grams over all n-grams of (length,) token ids; 1 where there are none."""
+    if len(ids) < n:
+        return 1.0
+    ngrams = ids.unfold(0, n, 1)
+    return len(ngrams.unique(dim=0)) / len(ngrams)
 
 
 repetition = Repetition()

@@ -10,7 +10,7 @@ from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.errors import UserError
 from lit_narrative.lm.attributes import Attributes
 from lit_narrative.lm.bags import find_words
-from lit_narrative.lm.best_of import mean_distinct
+from lit_narrative.lm.best_of import order_keys
 from lit_narrative.lm.steering_settings import Attribute, Method
 from lit_narrative.modules.steering import SteeringModule
 from lit_narrative.rl.rollout import Rollout
@@ -100,12 +100,8 @@ class WriteEngine:
         prompt = Prompt(place.text, self._columns(self.prompts[place.number], settings))
         rollouts = self.module.generate([prompt], settings.drawn, seed, params, streams=[0])
         scores = self._scores(rollouts)
-        enough = [mean_distinct(rollout) >= self.best_of.min_distinct for rollout in rollouts]
-        order = sorted(
-            range(len(rollouts)),
-            key=lambda n: (enough[n], -math.inf if scores[n] is None else scores[n]),
-            reverse=True,
-        )
+        keys = order_keys(rollouts, scores, self.best_of.min_distinct)
+        order = sorted(range(len(rollouts)), key=keys.__getitem__, reverse=True)
         found = [Candidate(_whole(rollouts[n]), rollouts[n].finished, scores[n]) for n in order]
         return settings, found[: settings.shown]
 
