@@ -10,7 +10,7 @@ from typing import Any
 from lit_narrative.errors import UserError, did_you_mean
 from lit_narrative.report.sweep_rows import OWN_COLUMNS
 from lit_narrative.shipped import find_config
-from lit_narrative.tools.recipe import REFERENCE, Job, Recipe, seeded
+from lit_narrative.tools.recipe import Job, Recipe, references, seeded
 from lit_narrative.tools.schema import read_checked
 
 RAW = "raw"
@@ -159,7 +159,7 @@ def _grid(content: Mapping[str, Any], changes: dict[str, str]) -> Iterator[Run]:
 
 def _check_references(overrides: Mapping[str, Any]) -> None:
     for setting, value in overrides.items():
-        for reference in REFERENCE.findall(value) if isinstance(value, str) else ():
+        for reference in references(value):
             if reference not in {"out", "seed"}:
                 raise UserError(f"{setting}: '${{{reference}}}' is none of ${{out}}, ${{seed}}")
 

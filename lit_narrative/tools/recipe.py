@@ -1,7 +1,7 @@
 """A recipe: what it says, and what the jobs in it ask of each other."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -113,14 +113,20 @@ def with_texts(value: Any, change: Callable[[str], str]) -> Any:
 
 def references(value: Any) -> list[str]:
     """What the texts of a value refer to."""
-    found: list[str] = []
+    return [found for text in texts_in(value) for found in REFERENCE.findall(text)]
 
-    def gather(text: str) -> str:
-        found.extend(REFERENCE.findall(text))
-        return text
 
-    with_texts(value, gather)
-    return found
+def texts_in(value: Any) -> Iterator[str]:
+    """All texts of a value of a configuration, the keys of its dicts too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield str(key)
+            yield from texts_in(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from texts_in(part)
 
 
 def _for_each_seed(jobs: Sequence[Job], seeds: Sequence[int]) -> list[Job]:

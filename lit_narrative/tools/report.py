@@ -71,5 +71,6 @@ def _compare_circuits(seed: Path) -> None:
             try:
                 write_comparison(base / "circuits", job / "circuits", page, names)
             except UserError as error:  # the rest of the report stands without it
-                page.unlink(missing_ok=True)
+                for old in (page, page.with_suffix(".json")):
+                    old.unlink(missing_ok=True)
                 print(f"warning: {job} cannot be compared: {error}", file=sys.stderr)

@@ -9,7 +9,7 @@ from lit_narrative.errors import UserError, check_least
 from lit_narrative.files import write_text
 from lit_narrative.report.sweep_rows import DONE, FAILED, Row, master_table, metric_names
 from lit_narrative.tools.grid import Run, Sweep, read_sweep
-from lit_narrative.tools.sweep_runs import is_done, read_row, run_all
+from lit_narrative.tools.sweep_runs import read_row, run_all
 from lit_narrative.tools.sweep_wandb import log_to_wandb, sweep_configuration
 
 
@@ -63,7 +63,8 @@ def sweep(
 
 def _run(whole: Sweep, runs: Sequence[Run], workers: int) -> None:
     """Run what is not done yet, with a line for each and the table of runs after each."""
-    waiting = [run for run in runs if not is_done(whole, run)]
+    rows = {run.key: read_row(whole, run) for run in whole.runs}
+    waiting = [run for run in runs if rows[run.key].status != DONE]
     twins = f" ({whole.twins} combinations have the settings of another and are not run)" if whole.twins else ""
     if runs:
         print(
@@ -73,13 +74,12 @@ def _run(whole: Sweep, runs: Sequence[Run], workers: int) -> None:
     for number, row in enumerate(run_all(whole, waiting, workers, threads), 1):
         said = f"done in {row.seconds:.0f} s" if row.seconds is not None else f"{row.status}: {row.error}"
         print(f"[{number}/{len(waiting)}] {row.key}: {said}", flush=True)
-        _write_master(whole)
+        rows[row.key] = row
+        _write_master(whole, list(rows.values()))
 
 
-def _write_master(whole: Sweep) -> list[Row]:
-    rows = [read_row(whole, run) for run in whole.runs]
+def _write_master(whole: Sweep, rows: Sequence[Row]) -> None:
     write_text(whole.out / "master_results.csv", master_table(rows, metric_names(rows, whole.metrics)))
-    return rows
 
 
 def write_tables(whole: Sweep) -> list[Row]:
@@ -87,7 +87,8 @@ def write_tables(whole: Sweep) -> list[Row]:
     from lit_narrative.report.sweep_page import SweepView, build_sweep_page
     from lit_narrative.report.sweep_statistics import group_rows, summary_table
 
-    rows = _write_master(whole)
+    rows = [read_row(whole, run) for run in whole.runs]  # agents elsewhere may have added some
+    _write_master(whole, rows)
     metrics = metric_names(rows, whole.metrics)
     groups = group_rows(rows, metrics, whole.baseline)
     write_text(whole.out / "analysis_summary.csv", summary_table(groups, metrics))

@@ -25,7 +25,7 @@ from lit_narrative.tools.process import (
     stamp_path,
     start_job,
 )
-from lit_narrative.tools.recipe import Recipe
+from lit_narrative.tools.recipe import Recipe, texts_in
 from lit_narrative.tools.schema import read_yaml
 
 _SPLITS = {"validate": "val", "test": "test", "predict": "predict"}
@@ -58,11 +58,6 @@ def run_all(sweep: Sweep, runs: Sequence[Run], workers: int, threads: int) -> It
                 yield read_row(sweep, sweep.find(key))
 
 
-def is_done(sweep: Sweep, run: Run) -> bool:
-    """Whether a run has finished with the settings that it has now."""
-    return read_row(sweep, run).status == DONE
-
-
 def _record(plan: Recipe, one: Started) -> None:
     """Write down how a run ended."""
     stamp: dict[str, Any] = {"digest": one.digest, "finished": None, "version": __version__}
@@ -82,20 +77,11 @@ def _last_lines(log: Path) -> str:
 
 def run_digest(plan: Recipe, run: Run) -> str:
     """Return a digest of what decides a run's result: its settings, and the files that they name, by size and date."""
-    named = {text for value in run.job.overrides.values() for text in _texts(value)}
-    for config in run.job.configs:
-        named |= set(_texts(read_yaml(config)))
+    values = [*run.job.overrides.values(), *(read_yaml(config) for config in run.job.configs)]
+    named = {text for value in values for text in texts_in(value)}
     files = {name: [_state(path) for path in _files(name)] for name in sorted(named)}
     decides = [job_digest(plan, run.job), {name: states for name, states in files.items() if states}]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _texts(part)
 
 
 def _files(name: str) -> list[Path]:
