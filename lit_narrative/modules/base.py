@@ -1,5 +1,6 @@
 """What owns a causal language model: SFT, GRPO and steering extend it."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,17 @@ class LanguageModule(WritingModule):
         checkpoint["gradients"] = self.guard.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the model and the tokenizer that the weights belong to; one that is the same is not built again."""
+        """Take the model and the tokenizer that the weights belong to; one that is the same is not built again.
+
+        Raises:
+            UserError: the weights are adapters, and there are none here.
+        """
+        stored = checkpoint.get("hyper_parameters", {}).get("lora")
+        if stored and not self.lora:
+            raise UserError(
+                "this checkpoint holds adapters: give it as --model.model, which merges them, "
+                f"or set --model.lora='{json.dumps(stored)}'"
+            )
         if self.ready and fits(checkpoint, self.lm, self.source.model):
             self.tokenizer = stored_tokenizer(checkpoint)
         else:

@@ -7,7 +7,7 @@ import yaml
 from lit_narrative.files import write_text
 from lit_narrative.tools.grid import read_sweep
 from lit_narrative.tools.process import sweep_path
-from lit_narrative.tools.recipe import Job, Recipe, with_texts
+from lit_narrative.tools.recipe import Job, Recipe
 from lit_narrative.tools.schema import read_checked
 
 
@@ -26,8 +26,6 @@ def write_sweep(plan: Recipe, job: Job) -> Path:
     content["overrides"] = content.get("overrides", {}) | plan.resolve(job.overrides)
     if plan.seeds:
         content["seeds"] = list(plan.seeds)
-    # Whole names of files tell a sweep that a file has changed, so its folder is written out.
-    content = with_texts(content, lambda text: text.replace("${out}", str(plan.out)))
     path = write_text(sweep_path(plan, job), yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     read_sweep(str(path))
     return path

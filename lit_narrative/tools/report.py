@@ -34,6 +34,11 @@ def _storyworld(folder: Path) -> tuple[str, dict[str, Any]]:
     from lit_narrative.report.reader import AFTER, BEFORE, read_run
     from lit_narrative.report.summary import summarise
 
+    if (folder / "master_results.csv").is_file():
+        raise UserError(
+            f"'{folder}' holds a sweep, whose pages are by_model/*/report.html: `lit-narrative sweep SWEEP --collect` "
+            "makes them anew"
+        )
     first = seed_folders(folder)[0]
     if first != folder:
         raise UserError(f"'{folder}' holds seeds of a storyworld run: give the folder of one, such as '{first}'")

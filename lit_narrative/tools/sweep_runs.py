@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import re
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ from lit_narrative.tools.schema import read_yaml
 _SPLITS = {"validate": "val", "test": "test", "predict": "predict"}
 _ERROR_LINES, _ERROR_LENGTH = 4, 500
 _POLL = 0.1
+_QUOTED = re.compile(r"""(?<=['"])[^'"]+(?=['"])""")
 
 
 def run_all(sweep: Sweep, runs: Sequence[Run], workers: int, threads: int) -> Iterator[Row]:
@@ -77,8 +79,9 @@ def _last_lines(log: Path) -> str:
 
 def run_digest(plan: Recipe, run: Run) -> str:
     """Return a digest of what decides a run's result: its settings, and the files that they name, by size and date."""
-    values = [*run.job.overrides.values(), *(read_yaml(config) for config in run.job.configs)]
-    named = {text for value in values for text in texts_in(value)}
+    values = [*plan.resolve(dict(run.job.overrides)).values(), *(read_yaml(config) for config in run.job.configs)]
+    texts = {text for value in values for text in texts_in(value)}
+    named = texts.union(*(_QUOTED.findall(text) for text in texts))  # LearnedReward(checkpoint='...') names one too
     files = {name: [_state(path) for path in _files(name)] for name in sorted(named)}
     decides = [job_digest(plan, run.job), {name: states for name, states in files.items() if states}]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

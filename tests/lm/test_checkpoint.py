@@ -16,7 +16,7 @@ from lit_narrative.lm.load import Lora
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sft import SFTModule
-from tests.helpers import ARCHITECTURES, TEXTS, TinyTask, fit, sizes, tiny_lm, tokenizer, tokenizer_folder
+from tests.helpers import ARCHITECTURES, TEXTS, TinyTask, fit, sizes, tiny_lm, tokenizer, tokenizer_folder, trainer
 
 IDS = torch.tensor([[5, 9, 2, 40, 17]])
 LORA = {"lora": Lora(r=2), "lr": 0.1}
@@ -118,6 +118,17 @@ def test_adapters_over_a_folder_are_all_that_is_saved(architecture: str, tmp_pat
     assert all("lora_" in name for name in stored["state_dict"])
     again = SFTModule.load_from_checkpoint(tmp_path / "last.ckpt")
     torch.testing.assert_close(logits(again.lm), logits(module.lm), atol=0, rtol=0)
+
+
+def test_adapters_are_not_tested_as_if_they_were_weights(tmp_path: Path) -> None:
+    train(tmp_path, sizes(), **LORA)
+    plain = SFTModule(sizes(), sampling=SamplingParams(8))
+    with pytest.raises(
+        UserError, match=r"holds adapters: give it as --model\.model, .* or set --model\.lora='\{" r": 2"
+    ):
+        trainer(tmp_path).test(
+            plain, TinyTask(), ckpt_path=str(tmp_path / "last.ckpt"), weights_only=True, verbose=False
+        )
 
 
 def test_adapters_over_a_checkpoint_bring_their_base_along(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ import pytest
 import yaml
 
 from lit_narrative.errors import UserError
-from lit_narrative.tools.grid import read_sweep
+from lit_narrative.tools.grid import Sweep, read_sweep
 from lit_narrative.tools.process import arguments, job_digest
 from lit_narrative.tools.recipe import read_recipe
 from lit_narrative.tools.recipe_sweep import write_sweep
 from lit_narrative.tools.run import leaves, run
+from lit_narrative.tools.sweep_runs import run_digest
 
 
 def write(folder: Path, **changes: Any) -> Path:
@@ -125,11 +126,34 @@ def test_a_sweep_gets_the_seeds_the_folder_and_the_overrides_of_its_recipe(tmp_p
     made = read_sweep(str(path))
     assert made.out == tmp_path / "o"
     assert [run.key for run in made.runs] == ["base__s3", "base__s5", "cold__s3", "cold__s5"]
-    assert made.runs[1].job.overrides == {
+    assert made.plan().resolve(dict(made.runs[1].job.overrides)) == {
         "model.init_args.model": f"{tmp_path}/o/seed_5/sft/checkpoints/last.ckpt",
         "data.n": "7",
         "data.of": str(tmp_path / "o"),
     }
+
+
+def test_a_sweep_alone_has_the_runs_of_the_recipe_that_ends_in_it(tmp_path: Path) -> None:
+    source = with_sweep(tmp_path, seeds=[3, 5])
+    content = yaml.safe_load(source.read_text())
+    del content["jobs"][1]["overrides"]
+    source.write_text(yaml.safe_dump(content))
+    plan = read_recipe(str(source), out=str(tmp_path / "o"))
+    model = tmp_path / "o" / "seed_3" / "sft" / "checkpoints" / "last.ckpt"
+    model.parent.mkdir(parents=True)
+    model.write_text("weights")
+    ended = read_sweep(str(write_sweep(plan, plan.jobs[-1])))
+    alone = read_sweep(str(tmp_path / "arms.yaml"), out=str(tmp_path / "o"))
+
+    def digests(sweep: Sweep) -> list[str]:
+        return [run_digest(sweep.plan(), one) for one in sweep.runs]
+
+    before = digests(alone)
+    assert before == digests(ended)
+    model.write_text("other weights")
+    changed = digests(alone)
+    assert changed == digests(ended)
+    assert [old == new for old, new in zip(before, changed, strict=True)] == [False, True, False, True]
 
 
 def test_a_sweep_in_a_recipe_is_checked_before_any_job(tmp_path: Path) -> None:

@@ -56,6 +56,9 @@ def test_seeds_of_another_task_and_other_folders_are_refused(tmp_path: Path, out
         report(str(tmp_path))
     with pytest.raises(UserError, match="there is no folder"):
         report(str(tmp_path / "nothing"))
+    (tmp_path / "master_results.csv").write_text("")
+    with pytest.raises(UserError, match=r"holds a sweep, whose pages are by_model"):
+        report(str(tmp_path))
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="neither"):
         report(str(tmp_path / "empty"))

@@ -158,10 +158,12 @@ def test_a_changed_setting_touches_only_its_runs(tmp_path: Path) -> None:
     assert states(tmp_path / "tiny_sweep.yaml") == ["missing"] * 4
 
 
-def test_a_run_depends_on_the_files_that_its_settings_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", ["{}", "lit_narrative.modules.learned_reward:LearnedReward(checkpoint='{}')"])
+def test_a_run_depends_on_the_files_that_its_settings_name(tmp_path: Path, named: str) -> None:
     checkpoint = tmp_path / "last.ckpt"
     checkpoint.write_text("old")
-    path = filled(tmp_path, axes={"arm": {"base": {}, "cold": {"model.init_args.model": str(checkpoint)}}}, seeds=[1])
+    arms = {"base": {}, "cold": {"model.init_args.model": named.format(checkpoint)}}
+    path = filled(tmp_path, axes={"arm": arms}, seeds=[1])
     whole = read_sweep(str(path))
     leave_results(whole, whole.runs[1], [1.0])
     checkpoint.write_text("new weights")
