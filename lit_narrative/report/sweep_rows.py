@@ -9,7 +9,7 @@ from typing import Any
 DONE, FAILED, MISSING = "done", "failed", "missing"
 """How a run stands; ``missing`` was not run yet, or not with the settings that it has now."""
 
-OWN_COLUMNS = ("seed", "num_prompts", "status", "error", "seconds", "digest", "version")
+OWN_COLUMNS = ("seed", "num_prompts", "num_samples", "status", "error", "seconds", "digest", "version", "commit")
 """Columns of every table of runs, between those of the axes and of the metrics."""
 
 
@@ -42,6 +42,7 @@ class Row:
         seconds: wall time; None unless it is done.
         digest: of its settings.
         version: of this package.
+        commit: of this package's source, where it ran from a git checkout.
         metrics: name -> value.
         samples: what it wrote.
     """
@@ -55,8 +56,14 @@ class Row:
     seconds: float | None = None
     digest: str = ""
     version: str = ""
+    commit: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     samples: Sequence[Sample] = ()
+
+    @property
+    def num_samples(self) -> int | None:
+        """How many samples it wrote, which may be fewer than it was asked for; None where none were kept."""
+        return len(self.samples) or None
 
 
 def value_name(values: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -160,6 +161,19 @@ def start_process(args: list[str], threads: int | None, output: IO[bytes] | None
         stderr=output,
         preexec_fn=_end_with_parent if sys.platform == "linux" else None,
     )
+
+
+@cache
+def source_commit() -> str:
+    """The git commit that this package runs from, ``+`` behind it with changes; empty if it is no git checkout's."""
+    package = Path(__file__).parents[1]
+    git = ["git", "-C", str(package)]
+    try:
+        subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], check=True, capture_output=True)
+        said = [*git, "describe", "--always", "--exclude=*", "--dirty=+"]
+        return subprocess.run(said, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # no git here, or an installed package
+        return ""
 
 
 def exit_code(code: int) -> int:

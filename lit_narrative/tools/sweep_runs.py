@@ -23,6 +23,7 @@ from lit_narrative.tools.process import (
     exit_code,
     job_digest,
     read_stamp,
+    source_commit,
     stamp_path,
     start_job,
 )
@@ -62,7 +63,12 @@ def run_all(sweep: Sweep, runs: Sequence[Run], workers: int, threads: int) -> It
 
 def _record(plan: Recipe, one: Started) -> None:
     """Write down how a run ended."""
-    stamp: dict[str, Any] = {"digest": one.digest, "finished": None, "version": __version__}
+    stamp: dict[str, Any] = {
+        "digest": one.digest,
+        "finished": None,
+        "version": __version__,
+        "commit": source_commit(),
+    }
     if code := exit_code(one.process.returncode):
         stamp["error"] = f"code {code}: {_last_lines(plan.folder(one.job) / LOG)}"
     else:
@@ -121,6 +127,7 @@ def read_row(sweep: Sweep, run: Run) -> Row:
         seconds=stamp["seconds"] if done else None,
         digest=digest,
         version="" if status == MISSING else stamp["version"],
+        commit="" if status == MISSING else stamp.get("commit", ""),
         metrics=_read_metrics(folder, sweep) if done else {},
         samples=_read_samples(folder, sweep) if done else (),
     )

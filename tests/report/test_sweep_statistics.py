@@ -107,8 +107,8 @@ def test_tables_have_one_header_and_empty_cells() -> None:
     names = metric_names(rows, ["zeta", "reward"])
     assert names == ["reward"]
     master = master_table(rows, names).splitlines()
-    assert master[0] == "arm,adapter,seed,num_prompts,status,error,seconds,digest,version,reward"
-    assert master[1] == "base,none+lora,,,done,,,,,0.5"
+    assert master[0] == "arm,adapter,seed,num_prompts,num_samples,status,error,seconds,digest,version,commit,reward"
+    assert master[1] == "base,none+lora,,,1,done,,,,,,0.5"
     groups = group_rows(rows, names, BASELINE)
     assert summary_table(groups, names).splitlines() == [
         "arm,adapter,num_prompts,reward_mean,reward_std,reward_count,reward_ci_low,reward_ci_high,reward_t_low,reward_t_high",
