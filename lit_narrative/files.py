@@ -1,12 +1,34 @@
-"""Whole files or none: write to a temporary name beside the target, then rename."""
+"""Text files read as UTF-8; whole files or none: write to a temporary name beside the target, then rename."""
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from lit_narrative.errors import UserError
+
+
+def read_utf8(path: Path) -> str:
+    """The text of a file, its lines closed by line feeds alone.
+
+    Raises:
+        UserError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is no UTF-8 text (byte {error.start}); convert it (iconv -f latin1 -t utf-8), or take it out"
+        ) from error
+    if "\0" in text:
+        raise UserError(f"{path} is a binary file, not text; take it out, or name the text files' folder")
+    return re.sub(r"\r*\n|\r", "\n", text)
 
 
 def write_text(path: str | Path, text: str) -> Path:

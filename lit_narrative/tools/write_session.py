@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lit_narrative.errors import UserError
-from lit_narrative.files import write_jsonl
+from lit_narrative.files import read_utf8, write_jsonl
 from lit_narrative.lm.steering_settings import Method
 from lit_narrative.seeds import stream_seed
-from lit_narrative.tasks.poetry.corpus import read_utf8
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lit_narrative.errors import UserError, did_you_mean
-from lit_narrative.tasks.poetry.corpus import read_corpus, read_utf8
+from lit_narrative.files import read_utf8
+from lit_narrative.tasks.poetry.corpus import read_corpus
 from lit_narrative.tasks.poetry.metrics import words_of
 from lit_narrative.tasks.poetry.topics import EVERYDAY, TOPICS, Topic
 

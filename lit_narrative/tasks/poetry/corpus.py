@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lit_narrative.errors import UserError
+from lit_narrative.files import read_utf8
 from lit_narrative.tasks.poetry.poems import Poem, find_poems
 
 _START = re.compile(r"^\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG[^*]*\*\*\*", re.MULTILINE | re.IGNORECASE)
@@ -42,25 +43,6 @@ def text_files(path: str | Path) -> list[Path]:
     if not found:
         raise UserError(f"data.corpus: no .txt file under {path}; verse is read from plain text, UTF-8")
     return found
-
-
-def read_utf8(path: Path) -> str:
-    """The text of a file, its lines closed by line feeds alone.
-
-    Raises:
-        UserError: it cannot be read, or is not UTF-8.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is no UTF-8 text (byte {error.start}); convert it (iconv -f latin1 -t utf-8), or take it out"
-        ) from error
-    if "\0" in text:
-        raise UserError(f"{path} is a binary file, not text; take it out, or name the text files' folder")
-    return re.sub(r"\r*\n|\r", "\n", text)
 
 
 def strip_gutenberg(text: str) -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_narrative.errors import UserError, did_you_mean
-from lit_narrative.tasks.poetry.corpus import read_utf8
+from lit_narrative.files import read_utf8
 from lit_narrative.tasks.poetry.splits import split_keys
 from lit_narrative.views import Scored
 
