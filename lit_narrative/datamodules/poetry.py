@@ -116,7 +116,8 @@ class PoetryData(TaskDataModule):
     def prompts(self, split: Split) -> list[Prompt]:
         """Openings to continue, each on every topic in turn.
 
-        Columns: ``topic``, its name; ``bag`` and ``held_out``, its words; ``index``.
+        Columns: ``topic``, its name; ``bag`` (with weights, if its file gives any) and ``held_out``, its words;
+        ``index``.
         """
         size, topics = self.eval_sizes.get(split, self.prompt_size), list(self.topics.values())
         openings = self.source.openings(split, -(-size // len(topics)))
@@ -222,7 +223,7 @@ class PoetryData(TaskDataModule):
         return Example(prompt, piece.text[len(prompt) :], {"topic": piece.topic, "source": piece.source})
 
     def _prompt(self, opening: str, topic: Topic, index: int) -> Prompt:
-        columns = {"topic": topic.name, "bag": list(topic.bag), "held_out": list(topic.held_out), "index": index}
+        columns = {"topic": topic.name, "bag": topic.steering_bag, "held_out": list(topic.held_out), "index": index}
         return Prompt(self._opening(opening), columns)
 
     def _opening(self, line: str) -> str:

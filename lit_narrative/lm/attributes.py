@@ -1,15 +1,16 @@
 """Attributes as a model knows them: bags as tokens, heads as weights; and how much of them a text has."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.lm.attribute_head import load_head
-from lit_narrative.lm.bags import BagOfWords, BagsOfRows, encode_bag, find_words
+from lit_narrative.lm.bags import BagOfWords, BagsOfRows, ColumnBag, Words, encode_bag, find_words
 from lit_narrative.lm.pplm_steerer import Target
 from lit_narrative.lm.states import mean_states
 from lit_narrative.lm.steering_settings import Attribute
@@ -47,8 +48,7 @@ def read_attributes(given: Sequence[Attribute], lm: nn.Module, tokenizer: PreTra
     Raises:
         UserError: a bag has no usable word, a head belongs to another model.
     """
-    bags: list[BagOfWords | str] = []
-    columns: dict[str, Attribute] = {}
+    bags: list[BagOfWords | ColumnBag] = []
     targets = []
     device = next(lm.parameters()).device
     for attribute in given:
@@ -57,25 +57,31 @@ def read_attributes(given: Sequence[Attribute], lm: nn.Module, tokenizer: PreTra
             weights = head.weight.to(device), head.bias.to(device)
             targets.append(Target(*weights, attribute.label, attribute.weight, head.card.classes))
         elif attribute.column is not None:
-            columns[attribute.column] = attribute
-            bags.append(attribute.column)
+            bags.append(_of_column(attribute.column, attribute, tokenizer))
         else:
             assert attribute.bag is not None
             name = attribute.bag if isinstance(attribute.bag, str) else ", ".join(list(attribute.bag)[:3])
-            bags.append(_encoded(name, attribute, tokenizer))
+            bags.append(_encoded(name, find_words(attribute.bag), attribute, tokenizer))
+    strengths = [attribute.weight for attribute in given if attribute.head is None]
+    return Attributes(BagsOfRows(bags, strengths), tuple(targets))
+
+
+def _of_column(column: str, attribute: Attribute, tokenizer: PreTrainedTokenizerBase) -> ColumnBag:
+    """The bags of a column; each that occurs is encoded once."""
 
     @lru_cache(maxsize=1024)
-    def of_column(column: str, words: tuple[str, ...]) -> BagOfWords:
-        attribute = columns[column]
-        return encode_bag(column, words, tokenizer, policy=attribute.policy, cases=attribute.cases)
+    def remembered(words: tuple[Any, ...], weighted: bool) -> BagOfWords:
+        return _encoded(column, dict(words) if weighted else words, attribute, tokenizer)
 
-    strengths = [attribute.weight for attribute in given if attribute.head is None]
-    return Attributes(BagsOfRows(bags, strengths, lambda name, words: of_column(name, tuple(words))), tuple(targets))
+    def encode(words: Words) -> BagOfWords:
+        if isinstance(words, Mapping):
+            return remembered(tuple(words.items()), True)
+        return remembered(tuple(words), False)
+
+    return ColumnBag(column, encode)
 
 
-def _encoded(name: str, attribute: Attribute, tokenizer: PreTrainedTokenizerBase) -> BagOfWords:
-    assert attribute.bag is not None
-    words = find_words(attribute.bag)
+def _encoded(name: str, words: Words, attribute: Attribute, tokenizer: PreTrainedTokenizerBase) -> BagOfWords:
     return encode_bag(name, words, tokenizer, policy=attribute.policy, cases=attribute.cases)
 
 

@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 BagPolicy = Literal["single", "first_token"]
 """What a word of several tokens is: left out as published, or its first token."""
 
+Words = Sequence[str] | Mapping[str, float]
+"""A list of words, or weights by word."""
+
 
 @dataclass(frozen=True)
 class BagOfWords:
@@ -40,7 +43,7 @@ class BagOfWords:
 
 def encode_bag(
     name: str,
-    words: Sequence[str] | Mapping[str, float],
+    words: Words,
     tokenizer: PreTrainedTokenizerBase,
     *,
     policy: BagPolicy = "single",
@@ -50,7 +53,7 @@ def encode_bag(
 
     Args:
         name: for messages.
-        words: a list, or weights by word.
+        words: of the bag; a list's all weigh 1.
         tokenizer: the model's.
         policy: what to do with a word of several tokens.
         cases: take the capitalised and the upper-case form of each word too, where they are tokens.
@@ -92,7 +95,7 @@ def _some(words: Sequence[str]) -> str:
     return f" ({', '.join(words[:5])}{', …' if len(words) > 5 else ''})" if words else ""
 
 
-def find_words(wanted: str | Sequence[str] | Mapping[str, float]) -> Sequence[str] | Mapping[str, float]:
+def find_words(wanted: str | Words) -> Words:
     """Words as they are given, or those of a topic by name, or of a file with one word a line and perhaps its weight.
 
     Raises:
@@ -104,18 +107,37 @@ def find_words(wanted: str | Sequence[str] | Mapping[str, float]) -> Sequence[st
 
 
 @dataclass(frozen=True)
+class ColumnBag:
+    """A bag that each text has of its own.
+
+    Args:
+        column: of the prompts, which holds each text's words.
+        encode: words to a bag.
+    """
+
+    column: str
+    encode: Callable[[Words], BagOfWords]
+
+    def of(self, columns: Mapping[str, Any]) -> BagOfWords:
+        """The bag of a text whose prompt carries ``columns``.
+
+        Raises:
+            UserError: the prompt lacks the column.
+        """
+        return self.encode(column_of(columns, self.column))
+
+
+@dataclass(frozen=True)
 class BagsOfRows:
     """Which bags each text is steered to.
 
     Args:
-        bags: the same for all texts, or the column of the prompts that holds each text's own words.
+        bags: the same for all texts, or each text's own.
         strengths: a weight for each.
-        encode: column and words to a bag, where there are columns.
     """
 
-    bags: Sequence[BagOfWords | str]
+    bags: Sequence[BagOfWords | ColumnBag]
     strengths: Sequence[float]
-    encode: Callable[[str, Sequence[str]], BagOfWords] | None = None
 
     def __call__(self, columns: Sequence[Mapping[str, Any]], device: torch.device) -> Bags | None:
         """The bags of texts whose prompts carry ``columns``, as tensors; None if there are none.
@@ -125,14 +147,8 @@ class BagsOfRows:
         """
         if not self.bags:
             return None
-        rows = [[self._bag(bag, row) for bag in self.bags] for row in columns]
+        rows = [[bag.of(row) if isinstance(bag, ColumnBag) else bag for bag in self.bags] for row in columns]
         return stack_bags(rows, self.strengths, device)
-
-    def _bag(self, bag: BagOfWords | str, columns: Mapping[str, Any]) -> BagOfWords:
-        if not isinstance(bag, str):
-            return bag
-        assert self.encode is not None
-        return self.encode(bag, column_of(columns, bag))
 
 
 def stack_bags(rows: Iterable[Sequence[BagOfWords]], strengths: Sequence[float], device: torch.device) -> Bags:

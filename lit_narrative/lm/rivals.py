@@ -3,6 +3,7 @@
 Notation: B texts, V vocabulary, d width.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -82,7 +83,7 @@ class ActivationAddition:
     The plain model beside it is read for the record only; ``passes`` does not count it.
 
     Args:
-        directions: (n, d) one for each label.
+        directions: (n, d) one for each label; NaN where there is none.
         layer: the block, from 0.
         coefficient: times the direction.
         label: the wanted class by number or name, or the column of the prompts that holds each text's own.
@@ -102,9 +103,18 @@ class ActivationAddition:
         self.remedy = f"lower model.activation.coefficient (now {coefficient})"
 
     def begin(self, lm: PreTrainedModel, texts: Texts) -> "AddedWriting":
-        """Let the plain and the steered model read the prompts."""
+        """Let the plain and the steered model read the prompts.
+
+        Raises:
+            UserError: a text's label has no direction.
+        """
         labels = labels_of(texts.columns, self.label, self.classes, texts.ids.device)
         vectors = self.coefficient * self.directions.to(texts.ids.device)[labels]
+        if lacking := sorted({self.classes[label] for label in labels[vectors.isnan().any(1)].tolist()}):
+            raise UserError(
+                f"activation addition has no training text of the wanted label {', '.join(lacking)}; give some "
+                "(data.train_size, or the texts themselves), or ask for another label"
+            )
         return AddedWriting(lm, texts, vectors[:, None], self.layer)
 
 
@@ -202,25 +212,25 @@ def contrast_directions(
 ) -> torch.Tensor:
     """(n, d) for each label 0 … n - 1: mean residuals of its texts less those of all others together.
 
+    A label without texts is set against none, and its row is NaN; n counts the ``classes``, or up to the highest label.
+
     Raises:
-        UserError: there are fewer than two labels, or one of the named ``classes`` or of the numbers below the highest
-            has no text.
+        UserError: there are texts of fewer than two labels.
     """
-    names = classes or tuple(map(str, range(max(texts, default=-1) + 1)))
-    if empty := [name for label, name in enumerate(names) if not texts.get(label)]:
+    told = {label: rows for label, rows in texts.items() if rows}
+    if len(told) < 2:
         raise UserError(
-            f"activation addition has no training text of the labels: {', '.join(empty)}; give some (data.train_size, "
-            "or the texts themselves), or take these labels out of the data"
+            f"activation addition sets texts of one label against others; the data has texts of {len(told)}: give "
+            "texts of another (data.train_size, or the texts themselves)"
         )
-    if len(texts) < 2:
-        raise UserError("activation addition sets texts of one label against others; the data has fewer than 2 labels")
-    means = {label: mean_states(lm, tokenizer, rows, layer).mean(0) for label, rows in texts.items()}
-    directions = []
-    for label in sorted(means):
-        others = [(means[other], len(rows)) for other, rows in texts.items() if other != label]
+    means = {label: mean_states(lm, tokenizer, rows, layer).mean(0) for label, rows in told.items()}
+    width = len(next(iter(means.values())))
+    directions = torch.full((len(classes) or max(told) + 1, width), math.nan)
+    for label, mean in means.items():
+        others = [(means[other], len(rows)) for other, rows in told.items() if other != label]
         total = sum(count for _, count in others)
-        directions.append(means[label] - torch.stack([value * (count / total) for value, count in others]).sum(0))
-    return torch.stack(directions).cpu()
+        directions[label] = mean - torch.stack([value * (count / total) for value, count in others]).sum(0)
+    return directions
 
 
 def _reader(lm: PreTrainedModel, texts: Texts) -> Reader:

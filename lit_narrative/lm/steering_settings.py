@@ -16,7 +16,7 @@ class Attribute:
 
     Args:
         bag: a named topic, a file with one word a line, words, or words with weights.
-        column: of the prompts, which holds each prompt's own words.
+        column: of the prompts, which holds each prompt's own words, or words with weights.
         head: a checkpoint of ``SteeringModule.fit``.
         label: the class of the head that is wanted, by name or number, or the column of the prompts that holds it.
         weight: of its loss (pplm), or of its words' bias (bias); above 0.

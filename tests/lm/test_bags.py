@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.bags import BagsOfRows, encode_bag, find_words, stack_bags
+from lit_narrative.lm.bags import BagsOfRows, ColumnBag, encode_bag, find_words, stack_bags
 from lit_narrative.lm.columns import labels_of
 from lit_narrative.lm.pplm import bag_mass
 from lit_narrative.lm.tokens import TrainedTokenizer, train_tokenizer
@@ -68,7 +68,7 @@ def test_words_by_name_by_file_and_as_given(tmp_path: Path) -> None:
 
 
 def test_a_column_that_prompts_lack_is_named() -> None:
-    bags = BagsOfRows(["bags"], [1.0], lambda name, words: encode_bag(name, words, WORDS))
+    bags = BagsOfRows([ColumnBag("bags", lambda words: encode_bag("bags", words, WORDS))], [1.0])
     with pytest.raises(UserError, match=r"no column 'bags'.*did you mean 'bag'"):
         bags([{"bag": ["sea"]}], torch.device("cpu"))
     assert bags([{"bags": ["sea", "salt"]}], torch.device("cpu")).ids.shape == (1, 1, 2)  # type: ignore[union-attr]

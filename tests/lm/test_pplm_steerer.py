@@ -10,7 +10,7 @@ from transformers import Gemma3TextConfig, LlamaConfig, MambaConfig, MistralConf
 
 from benchmarks.steering.published import Published, generate
 from lit_narrative.errors import UserError
-from lit_narrative.lm.bags import BagOfWords, BagsOfRows
+from lit_narrative.lm.bags import BagOfWords, BagsOfRows, ColumnBag
 from lit_narrative.lm.load import Lora, add_lora, base_lm, build_lm
 from lit_narrative.lm.pplm_settings import PPLMSettings
 from lit_narrative.lm.pplm_steerer import PPLM, PPLMWriting, Target
@@ -134,7 +134,7 @@ def test_rows_with_a_head_are_alike_too() -> None:
 
 def test_rows_may_have_bags_of_their_own() -> None:
     other = BagOfWords("other", ("d",), (50,), (1.0,))
-    bags = BagsOfRows(["topic"], [1.0], lambda name, words: {"x": BAG, "y": other}[words[0]])
+    bags = BagsOfRows([ColumnBag("topic", lambda words: {"x": BAG, "y": other}[next(iter(words))])], [1.0])
     lm = tiny_lm("llama", scale=3.0)
     with torch.no_grad(), frozen(lm):
         given = texts(PROMPTS[:1] * 2, [{"topic": "x"}, {"topic": "y"}])

@@ -136,10 +136,23 @@ def test_directions_are_differences_of_means() -> None:
     torch.testing.assert_close(directions[1], expected.detach(), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("classes", "named"), [((), "1"), (("sea", "wood", "town", "sky"), "wood, sky")])
-def test_a_label_without_texts_has_no_direction(classes: tuple[str, ...], named: str) -> None:
-    with pytest.raises(UserError, match=f"no training text of the labels: {named};"):
-        contrast_directions(LM, tokenizer(), {0: TEXTS[:3], 2: TEXTS[3:5]}, 0, classes)
+def test_a_label_without_texts_hinders_only_those_who_want_it() -> None:
+    classes = ("sea", "wood", "town", "sky")
+    texts = {0: TEXTS[:3], 1: [], 2: TEXTS[3:5]}
+    directions = contrast_directions(LM, tokenizer(), texts, 0, classes)
+    assert directions.isnan().all(1).tolist() == [False, True, False, True]
+    del texts[1]
+    torch.testing.assert_close(contrast_directions(LM, tokenizer(), texts, 0), directions[:3], equal_nan=True)
+    torch.testing.assert_close(directions[0], -directions[2])
+    write(ActivationAddition(directions, 0, 0.5, "town", classes))
+    with pytest.raises(UserError, match="no training text of the wanted label wood; give some"):
+        write(ActivationAddition(directions, 0, 0.5, "wood", classes))
+
+
+@pytest.mark.parametrize("texts", [{}, {1: TEXTS[:3], 0: []}])
+def test_one_label_is_set_against_nothing(texts: dict[int, list[str]]) -> None:
+    with pytest.raises(UserError, match=f"has texts of {len([rows for rows in texts.values() if rows])}: give texts"):
+        contrast_directions(LM, tokenizer(), texts, 0, ("sea", "wood"))
 
 
 def test_a_block_that_the_model_lacks() -> None:

@@ -58,7 +58,9 @@ def find_topic(wanted: str | ContrastBag) -> Topic:
         return Topic(wanted.name, words[::2], words[1::2])
     if wanted in NAMED:
         return NAMED[wanted]
-    return Topic(Path(wanted).stem, tuple(read_bag(wanted)))
+    weights = read_bag(wanted)
+    weighted = any(weight != 1 for weight in weights.values())
+    return Topic(Path(wanted).stem, tuple(weights), weights=tuple(weights.values()) if weighted else ())
 
 
 def read_bag(path: str | Path) -> dict[str, float]:

@@ -12,16 +12,23 @@ class Topic:
         name: what configurations and tables call it.
         bag: the words that steering and rewards may know.
         held_out: words of the topic that they never see: a method that raises these has raised the topic itself.
+        weights: of the bag's words in steering, in their order; empty: all weigh 1.
     """
 
     name: str
     bag: tuple[str, ...]
     held_out: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
 
     @property
     def words(self) -> tuple[str, ...]:
         """Both halves."""
         return (*self.bag, *self.held_out)
+
+    @property
+    def steering_bag(self) -> list[str] | dict[str, float]:
+        """The bag as prompts carry it: its words, with their weights if it has any."""
+        return dict(zip(self.bag, self.weights, strict=True)) if self.weights else list(self.bag)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,9 @@ def test_a_file_of_words_and_weights(tmp_path: Path) -> None:
     assert read_bag(path) == {"quay": 2, "lamp": 0.5, "l'été": 1}
     topic = find_topic(str(path))
     assert (topic.name, topic.bag, topic.held_out) == ("harbour", ("quay", "lamp", "l'été"), ())
+    assert topic.steering_bag == read_bag(path)
+    path.write_text("quay\nlamp 1\n", encoding="utf-8")
+    assert find_topic(str(path)).steering_bag == ["quay", "lamp"]
 
 
 @pytest.mark.parametrize("line", ["quay -1", "quay 0", "quay nan", "quay inf", "the quay", "quay 1 2"])
