@@ -5,18 +5,22 @@ into Python and the recording of gradients. After a while the forward and the ba
 two where the gradient of the logits comes in, and from then on called as two plain sequences of kernels.
 """
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from transformers import PreTrainedModel
 
+from lit_narrative.errors import first_line
 from lit_narrative.lm.one_token import Slots, read_one
+
+logger = logging.getLogger(__name__)
 
 AFTER = 256
 """Calls in one shape before it is traced, which takes as long as some hundred calls."""
@@ -218,10 +222,16 @@ Pass = EagerPass | FlatPass
 _Key = tuple[Any, ...]
 _flat: WeakKeyDictionary[PreTrainedModel, dict[_Key, FlatPass]] = WeakKeyDictionary()
 _calls: WeakKeyDictionary[PreTrainedModel, dict[_Key, int]] = WeakKeyDictionary()
+_untraceable: WeakSet[PreTrainedModel] = WeakSet()
 
 
 def make_pass(base: PreTrainedModel, inputs: Inputs, vocabulary: int) -> Pass:
-    """The pass for such inputs: flat once their shape has come up often; nothing may be hooked into the model."""
+    """The pass for such inputs: flat once their shape has come up often; nothing may be hooked into the model.
+
+    A model that cannot be traced, as its code asks for the value of a tensor (dynamic rotary positions), stays eager.
+    """
+    if base in _untraceable:
+        return EagerPass(base)
     key = (*inputs.pairs.shape, inputs.pairs.dtype, inputs.pairs.device)
     flat, calls = _flat.setdefault(base, {}), _calls.setdefault(base, {})
     calls[key] = calls.get(key, 0) + 1
@@ -230,5 +240,10 @@ def make_pass(base: PreTrainedModel, inputs: Inputs, vocabulary: int) -> Pass:
     if key not in flat:
         if len(flat) == KEPT:
             flat.pop(next(iter(flat)))
-        flat[key] = FlatPass(base, inputs, vocabulary)
+        try:
+            flat[key] = FlatPass(base, inputs, vocabulary)
+        except RuntimeError as error:  # a trace that fails says nothing of the model: the eager pass will
+            _untraceable.add(base)
+            logger.info("%s cannot be traced and is read the slower way: %s", type(base).__name__, first_line(error))
+            return EagerPass(base)
     return flat[key]

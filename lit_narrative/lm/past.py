@@ -168,7 +168,7 @@ class Past:
         losses, grad = loss(Reading(logits.detach(), hidden.detach()))
         grads = torch.autograd.grad(logits, leaves, grad)
         if weights is not None:
-            grads = tuple(grad * weights[:, None, -grad.shape[2] :, None] for grad in grads)
+            grads = tuple(grad * weights[:, None, -grad.shape[2] :, None].to(grad.dtype) for grad in grads)
         sums = torch.stack([grad.float().square().sum((1, 2, 3)) for grad in grads])
         factors = move(sums[0::2] + sums[1::2]).repeat_interleave(2, 0)
         moved = [

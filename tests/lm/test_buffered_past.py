@@ -1,5 +1,7 @@
 """The past in buffers: the library's cache is what it is held to, traced or not."""
 
+import logging
+
 import pytest
 import torch
 from transformers import LlamaConfig, PreTrainedModel
@@ -73,6 +75,25 @@ def test_a_shape_is_traced_once_it_has_come_up_often(monkeypatch: pytest.MonkeyP
     inputs = past._inputs(NEXT, places(), None)
     kinds = [type(make_pass(past.base, inputs, 300)) for _ in range(4)]
     assert kinds == [EagerPass, EagerPass, FlatPass, FlatPass]
+
+
+@torch.no_grad()
+def test_a_model_that_cannot_be_traced_is_read_the_eager_way(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    lm = build_lm(LlamaConfig(**SIZES, rope_parameters=rope)).eval()
+    assert can_buffer(lm.requires_grad_(False))
+    monkeypatch.setattr(flat, "AFTER", 1)
+    known = []
+    with caplog.at_level(logging.INFO, logger=flat.__name__):
+        for past in both(lm):
+            past.nudge(NEXT, places(), third_token, torch.rsqrt, None)
+            known.append(past.read(NEXT, places()).logits)
+    torch.testing.assert_close(known[1], known[0], atol=1e-5, rtol=1e-4)
+    assert [m.split(":")[0] for m in caplog.messages if "traced" in m] == [
+        f"{type(lm).__name__} cannot be traced and is read the slower way"
+    ]
 
 
 @torch.no_grad()
