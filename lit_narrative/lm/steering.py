@@ -97,7 +97,7 @@ class Figures:
         tokens: drawn, of living texts.
         steps: of the loop; a step draws one token of every living text.
         passes: forward and backward passes of one token a row.
-        seconds: CPU time of this process.
+        seconds: on the clock, from reading the prompts to the last token.
         kl: KL(steered || plain) in nats, before filters.
         measured: tokens that have a plain distribution beside the steered.
         mass_plain: probability of the bags under the plain model.
@@ -171,8 +171,8 @@ class SteeredSampler:
     def _decode(
         self, lm: nn.Module, ends: Sequence[int], requests: Sequence[Request], params: SamplingParams
     ) -> Decoded:
-        start = time.process_time()
         device = next(lm.parameters()).device
+        start = now(device)
         texts = as_texts(requests, params, device)
         noise = uniforms([seed for request in requests for seed in request.seeds], params.max_new_tokens).to(device)
         bags = self.watch(texts.columns, device) if self.watch else None
@@ -196,7 +196,7 @@ class SteeredSampler:
                 record.keep(keep)
                 rows, tokens, alive = rows[keep], tokens[keep], alive[keep]
         self.figures.passes += writing.passes
-        self.figures.seconds += time.process_time() - start
+        self.figures.seconds += now(device) - start
         return Decoded(ids.cpu(), logprobs.cpu(), lengths.cpu())
 
 
@@ -237,6 +237,13 @@ class _Record:
 
     def _mass(self, probabilities: torch.Tensor, alive: torch.Tensor) -> float:
         return float(bag_mass(probabilities, self.bags).sum(-1)[alive].sum()) if self.bags else 0.0
+
+
+def now(device: torch.device) -> float:
+    """Seconds on the clock, once ``device`` has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def as_texts(requests: Sequence[Request], params: SamplingParams, device: torch.device) -> Texts:

@@ -1,10 +1,12 @@
 """The steered loop, the rivals of PPLM, best of several, and the search for a step."""
 
 import logging
+import time
 from collections.abc import Sequence
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from lit_narrative.errors import UserError
 from lit_narrative.lm.bags import BagOfWords, BagsOfRows
@@ -13,10 +15,17 @@ from lit_narrative.lm.judge import judge_nll
 from lit_narrative.lm.logprobs import completion_batch, score_completions
 from lit_narrative.lm.pplm_settings import PPLMSettings
 from lit_narrative.lm.pplm_steerer import PPLM
-from lit_narrative.lm.rivals import ActivationAddition, Experts, LogitBias, Unsteered, contrast_directions
+from lit_narrative.lm.rivals import (
+    ActivationAddition,
+    Experts,
+    LogitBias,
+    ReaderWriting,
+    Unsteered,
+    contrast_directions,
+)
 from lit_narrative.lm.sampler import LoopSampler, SamplingParams
 from lit_narrative.lm.states import mean_states
-from lit_narrative.lm.steering import SteeredSampler, Steerer, TooStrong
+from lit_narrative.lm.steering import SteeredSampler, Steerer, Texts, TooStrong
 from lit_narrative.lm.step_search import find_strength
 from lit_narrative.rl.rollout import Rollout
 from tests.helpers import PROMPTS, TEXTS, requests, tiny_lm, tokenizer
@@ -85,6 +94,17 @@ def test_passes_a_token(name: str, passes: float) -> None:
 def test_living_texts_alone_are_counted() -> None:
     rollouts, sampler = write(rivals()["bias"])
     assert sampler.figures.tokens == sum(len(rollout.completion_ids) for rollout in rollouts)
+
+
+def test_waiting_is_time_too() -> None:
+    class Slow(Unsteered):
+        def begin(self, lm: PreTrainedModel, texts: Texts) -> ReaderWriting:
+            time.sleep(0.2)
+            return super().begin(lm, texts)
+
+    _, sampler = write(Slow())
+    assert sampler.figures.seconds > 0.2
+    assert sampler.figures.metrics()["tokens_per_second"] == sampler.figures.tokens / sampler.figures.seconds
 
 
 def test_bias_is_added_to_the_words_and_nothing_else() -> None:
