@@ -2,8 +2,6 @@
 
 import json
 import os
-import pty
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from lit_narrative.errors import UserError
 from lit_narrative.tasks.storyworld.simulate import simulate
 from lit_narrative.tasks.storyworld.world import read_world
 from lit_narrative.tools.play import play
+from tests.tools.terminal import at_a_terminal
 
 
 def option(name: str, to: str | None, **more: Any) -> dict[str, Any]:
@@ -66,32 +65,13 @@ def test_random_plays_print_endings_dead_ends_and_coverage(file: str, capsys: py
     assert capsys.readouterr().out != out
 
 
-def at_a_terminal(file: str, *answers: str, seed: int = 1) -> str:
-    """Everything a terminal shows while a person types the answers."""
-    ours, theirs = pty.openpty()
-    command = ["-c", "from lit_narrative.cli import main; main()", "play", file, "--seed", str(seed)]
-    process = subprocess.Popen(
-        [sys.executable, *command], stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "dumb"}
-    )
-    os.close(theirs)
-    shown = b""
-    for answer in answers:
-        while not shown.endswith(b"> "):
-            shown += os.read(ours, 1)
-        os.write(ours, answer.encode())
-        shown += b"\n"
-    try:
-        while piece := os.read(ours, 4096):
-            shown += piece
-    except OSError:  # how a pseudo terminal says that the other side has closed
-        pass
-    assert process.wait(timeout=60) == 0
-    os.close(ours)
-    return shown.decode()
+def played(file: str, *answers: str, seed: int = 1) -> str:
+    """What a terminal shows while a person plays."""
+    return at_a_terminal(["play", file, "--seed", str(seed)], [answer.encode() for answer in answers], TERM="dumb")
 
 
 def test_a_person_plays_to_the_end(file: str) -> None:
-    shown = at_a_terminal(file, "1\n", "1\n", "two\n", "2\n")
+    shown = played(file, "1\n", "1\n", "two\n", "2\n")
     for line in ("Snow falls.", "1. Burn", "You burn.", "logs 1", "(closed: logs >= 2)", "You sleep.", "The end."):
         assert line in shown
     assert shown.count("that is no open option") == 2
@@ -99,17 +79,17 @@ def test_a_person_plays_to_the_end(file: str) -> None:
 
 
 def test_a_dead_end_is_named(file: str) -> None:
-    assert "Lost: the encounter that should follow does not exist." in at_a_terminal(file, "1\n", "3\n")
+    assert "Lost: the encounter that should follow does not exist." in played(file, "1\n", "3\n")
 
 
 def test_an_empty_answer_is_a_seeded_choice(file: str) -> None:
-    tales = {seed: at_a_terminal(file, "\n", "2\n", seed=seed) for seed in (1, 2, 3)}
-    assert at_a_terminal(file, "\n", "2\n", seed=1) == tales[1]
+    tales = {seed: played(file, "\n", "2\n", seed=seed) for seed in (1, 2, 3)}
+    assert played(file, "\n", "2\n", seed=1) == tales[1]
     assert len({"→ Burn" in tale for tale in tales.values()}) == 2
 
 
 def test_a_person_may_leave(file: str) -> None:
-    assert "left the story" in at_a_terminal(file, "1\n", "\x04")
+    assert "left the story" in played(file, "1\n", "\x04")
 
 
 @pytest.mark.parametrize(

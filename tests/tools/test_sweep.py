@@ -130,7 +130,19 @@ def test_tables_of_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "logged by no run: judge_perplexity" in capsys.readouterr().out
     rows = table(tmp_path / "out" / "master_results.csv")
     assert list(rows[0]) == [
-        *("model", "arm", "seed", "num_prompts", "num_samples", "status", "error", "seconds", "digest", "version", "commit"),
+        *(
+            "model",
+            "arm",
+            "seed",
+            "num_prompts",
+            "num_samples",
+            "status",
+            "error",
+            "seconds",
+            "digest",
+            "version",
+            "commit",
+        ),
         *("avg_reward", "distinct_2"),
     ]
     assert [row["status"] for row in rows] == ["done", "done", "done", "failed"]

@@ -2,10 +2,6 @@
 
 import io
 import json
-import os
-import pty
-import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +17,7 @@ from lit_narrative.tasks.poetry.metrics import topic_shares
 from lit_narrative.tasks.poetry.preferences import read_events
 from lit_narrative.tasks.poetry.topics import TOPICS
 from tests.helpers import sizes, trainer
+from tests.tools.terminal import at_a_terminal
 
 Write = Callable[..., str]
 
@@ -229,41 +226,10 @@ def test_a_file_that_is_no_session_stays_as_it_is(
 
 def test_at_a_terminal(checkpoint: Path, tmp_path: Path) -> None:
     """A person types, moves within a line by the arrow keys, and leaves by Ctrl-C in the middle of one."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lit_narrative", *arguments(checkpoint, tmp_path)],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
-        start_new_session=True,
-        preexec_fn=_own_terminal,
-    )
-    os.close(theirs)
-    shown = b""
-    for answer in (b"2\n", b"e th tide\x1b[D\x1b[D\x1b[D\x1b[D\x1b[De\n", b"unfinished\x03"):
-        while not shown.endswith(b"> "):
-            shown += os.read(ours, 1)
-        os.write(ours, answer)
-        shown += b"\n"
-    try:
-        while piece := os.read(ours, 4096):
-            shown += piece
-    except OSError:  # how a pseudo terminal says that the other side has closed
-        pass
-    assert process.wait(timeout=60) == 0
-    os.close(ours)
-    assert "what comes next" in shown.decode()
-    assert "go on with --session" in shown.decode()
-    assert "Traceback" not in shown.decode()
+    answers = (b"2\n", b"e th tide\x1b[D\x1b[D\x1b[D\x1b[D\x1b[De\n", b"unfinished\x03")
+    shown = at_a_terminal(arguments(checkpoint, tmp_path), answers, TERM="xterm", COLUMNS="80")
+    assert "what comes next" in shown
+    assert "go on with --session" in shown
+    assert "Traceback" not in shown
     assert kinds(tmp_path) == ["begin", "step", "prompt"]
     assert events(tmp_path)[-1]["data"]["text"] == "the tide"
-
-
-def _own_terminal() -> None:
-    """Make the terminal on standard input that of the new session, so that Ctrl-C reaches it and is heard."""
-    import fcntl
-    import termios
-
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # programs in the background ignore it
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
