@@ -1,5 +1,6 @@
 """Verse as data: the offline grammar, or poems from plain text files."""
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -28,7 +29,12 @@ from lit_narrative.tasks.poetry.sources import CorpusVerse, GrammarVerse, Piece,
 from lit_narrative.tasks.poetry.topics import EVERYDAY, TOPICS, Topic
 from lit_narrative.views import Example, Labelled, Prompt, Scored, Verdict
 
+logger = logging.getLogger(__name__)
+
 Label = Literal["topic", "source"]
+Part = Literal[0, 1]
+FEW = 0.05
+"""Share of ratings above 0 below which a warning is logged."""
 
 
 class PoetryData(TaskDataModule):
@@ -43,9 +49,11 @@ class PoetryData(TaskDataModule):
             beside a single one where topics are told apart.
         prompt_words: words of the first line that make the prompt; None: the whole line.
         max_lines: longest row from a corpus; a longer poem is cut into several, between stanzas where it can be.
+        part: half of a corpus's poems. Models that are given different ones, such as an author and its judge, share no
+            poem, whatever their seeds. None: all poems. The grammar has no halves: another seed gives other poems.
         train_size: training examples, 1 or more (as the other sizes); of a corpus at most, as there are.
         prompt_size: training prompts.
-        rated_size: training ratings.
+        rated_size: training ratings; of a corpus half of them are, where they can be, of rows with a word of the topic.
         val_size: validation rows of each view.
         test_size: test rows of each view.
         events: log of readers' events (``docs/poetry.md``) in place of made ratings.
@@ -53,7 +61,7 @@ class PoetryData(TaskDataModule):
             as they should be.
         pairs: rated rows two by two as preferences.
         label: what the ``labelled`` view tells: the topic, or the file that a poem is from.
-        seed: of the grammar, the splits of a corpus, and the noise.
+        seed: of the grammar, the splits and the order of a corpus, and the noise.
         **kwargs: of :class:`TaskDataModule`.
 
     Raises:
@@ -66,6 +74,7 @@ class PoetryData(TaskDataModule):
         topics: list[str | ContrastBag] | None = None,
         prompt_words: int | None = None,
         max_lines: int = 16,
+        part: Part | None = None,
         train_size: int = 5000,
         prompt_size: int = 1000,
         rated_size: int = 300,
@@ -97,7 +106,7 @@ class PoetryData(TaskDataModule):
             GrammarVerse(seed)
             if corpus is None
             # One topic alone tells nothing apart.
-            else CorpusVerse(corpus, max_lines, seed, {**(EVERYDAY if len(wanted) == 1 else {}), **self.topics})
+            else CorpusVerse(corpus, max_lines, seed, {**(EVERYDAY if len(wanted) == 1 else {}), **self.topics}, part)
         )
         self.known = {**self.source.topics, **self.topics}
         self.events = None if events is None else split_events(read_events(events), seed)
@@ -122,6 +131,10 @@ class PoetryData(TaskDataModule):
         size, topics = self.eval_sizes.get(split, self.prompt_size), list(self.topics.values())
         openings = self.source.openings(split, -(-size // len(topics)))
         places = range(min(size, len(openings) * len(topics)))
+        if len(places) < size:
+            name = f"{split}_size" if split in self.eval_sizes else "prompt_size"
+            said = "data.%s=%d: there are only %d prompts (first lines of the corpus, each on every topic)"
+            logger.warning(said, name, size, len(places))
         return [self._prompt(openings[n // len(topics)], topics[n % len(topics)], n) for n in places]
 
     def scored(self, split: Split) -> list[Scored]:
@@ -211,8 +224,9 @@ class PoetryData(TaskDataModule):
 
     def _rated(self, split: Split) -> list[Scored]:
         topic = next(iter(self.topics.values()))
-        pieces = self.source.poems(split, self.eval_sizes.get(split, self.rated_size))
+        pieces = self.source.to_rate(split, topic, self.eval_sizes.get(split, self.rated_size))
         ratings = np.array([self.source.rating(piece.text, topic) for piece in pieces])
+        _check_ratings(ratings, topic, split)
         if split == "train":
             rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(2,)))
             ratings = np.clip(ratings + rng.normal(0, self.rating_noise, len(ratings)), 0, 1)
@@ -233,6 +247,23 @@ class PoetryData(TaskDataModule):
             if begun:
                 return begun.group()
         return f"{line}\n"
+
+
+def _check_ratings(ratings: np.ndarray, topic: Topic, split: str) -> None:
+    """Warn of ratings (before noise) of which few are above 0.
+
+    Raises:
+        UserError: there is none above 0 to learn from.
+    """
+    count = int((ratings > 0).sum())
+    if not count and split == "train":
+        raise UserError(
+            f"data.topics: no training poem to rate has a word of '{topic.name}', the first topic, which ratings are "
+            "about; name one that occurs, give poems that have it (data.corpus), or ratings of readers (data.events)"
+        )
+    if count < FEW * len(ratings):
+        said = "%d of %d ratings for %s are above 0: few poems have a word of '%s', the first of data.topics"
+        logger.warning(said, count, len(ratings), split, topic.name)
 
 
 def _issue(number: int, line: str) -> dict[str, str]:

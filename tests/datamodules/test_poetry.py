@@ -15,9 +15,12 @@ from lit_narrative.datamodules.poetry import PoetryData
 from lit_narrative.errors import UserError
 from lit_narrative.lm.tokens import TrainedTokenizer, encode_completion, encode_prompt, train_tokenizer
 from lit_narrative.rl.rollout import Rollout
+from lit_narrative.shipped import shipped_configs
 from lit_narrative.tasks.poetry.bags import ContrastBag
 from lit_narrative.tasks.poetry.grammar import content_share, is_line
 from lit_narrative.tasks.poetry.topics import EVERYDAY, TOPICS
+from lit_narrative.tools.grid import read_sweep
+from lit_narrative.tools.recipe import read_recipe
 from lit_narrative.views import Prompt
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -221,10 +224,97 @@ def test_long_poems_make_several_rows_of_one_split(tmp_path: Path) -> None:
     assert sorted(map(len, rows.values())) == [0, 0, 6]
 
 
+def test_the_first_rows_of_a_corpus_are_a_sample_of_all_its_files(corpus: str) -> None:
+    few = data(corpus=corpus, train_size=16).examples("train")
+    assert few == data(corpus=corpus, train_size=30).examples("train")[:16]
+    assert min(Counter(row.meta["source"] for row in few).values()) >= 4
+    prompts = [row.text for row in data(corpus=corpus, topics=["sea"], prompt_size=16).prompts("train")]
+    assert 4 <= sum("sea" in text for text in prompts) <= 12
+    assert few != data(corpus=corpus, train_size=16, seed=1).examples("train")
+
+
+def test_splits_share_no_first_line_of_a_piece(tmp_path: Path) -> None:
+    poems = [poem(n).rstrip() + "\n\nAnd thou America,\nThe last.\n\n\n" for n in range(30)]
+    (tmp_path / "a.txt").write_text("".join(poems), encoding="utf-8")
+    made = data(corpus=str(tmp_path), max_lines=4)
+    rows = {split: {row.prompt for row in made.examples(split)} for split in SPLITS}
+    assert not rows["train"] & rows["val"] | rows["train"] & rows["test"] | rows["val"] & rows["test"]
+    assert [len(rows[split]) for split in SPLITS] == [24, 3, 4]  # the test keeps the line
+    assert {row.text for row in made.prompts("test")} == rows["test"]
+
+
+def test_fewer_prompts_than_asked_are_said(corpus: str, caplog: pytest.LogCaptureFixture) -> None:
+    made = data(corpus=corpus, topics=["sea", "war"], test_size=8, val_size=20, prompt_size=65)
+    assert [len(made.prompts(split)) for split in SPLITS] == [64, 8, 8]
+    assert [record.getMessage()[:55] for record in caplog.records] == [
+        "data.prompt_size=65: there are only 64 prompts (first l",
+        "data.val_size=20: there are only 8 prompts (first lines",
+    ]
+
+
+def test_parts_of_a_corpus_share_no_poem_under_any_seed(corpus: str) -> None:
+    def texts(**given: Any) -> set[str]:
+        made = data(corpus=corpus, **given)
+        return {row.prompt + row.completion for split in SPLITS for row in made.examples(split)}
+
+    author, judge = texts(part=0), texts(part=1, seed=100)
+    assert len(author) == len(judge) == 20
+    assert not author & judge
+    assert author | judge == texts()
+    assert author == texts(part=0, seed=1)
+    assert data(part=1).examples("train") == data().examples("train")
+
+
+def test_the_judge_of_the_recipe_has_read_none_of_the_authors_poems(corpus: str) -> None:
+    recipe = read_recipe("poetry")
+    data_of = {}
+    for job in (job for job in recipe.jobs if job.command in {"fit", "predict"}):
+        given = {key.split(".")[-1]: value for key, value in job.overrides.items() if key.startswith("data.init_args.")}
+        given = {key: int(given[key]) for key in ("seed", "part") if key in given}
+        data_of[job.name] = data(corpus=corpus, **given)
+    for seed in recipe.seeds:
+        judge = data_of.pop(f"seed_{seed}/judge")
+        read = {row.prompt + row.completion for split in SPLITS for row in judge.examples(split)}
+        for name in [name for name in data_of if name.startswith(f"seed_{seed}/")]:
+            own = {row.prompt + row.completion for split in SPLITS for row in data_of[name].examples(split)}
+            assert not own & read, name
+    arms = read_sweep(shipped_configs()["sweeps/poetry"])
+    assert {run.job.overrides["data.init_args.part"] for run in arms.runs} == {0}
+
+
+def test_half_of_the_ratings_are_of_texts_with_a_word_of_the_topic(tmp_path: Path) -> None:
+    words = ["sea"] * 12 + ["war"] * 48
+    (tmp_path / "a.txt").write_text("".join(poem(n, word) for n, word in enumerate(words)), encoding="utf-8")
+    settings = {"corpus": str(tmp_path), "topics": ["sea"], "rating_noise": 0}
+    every = data(**settings, rated_size=99).scored("train")
+    assert len(every) == 48
+    assert sum(row.score > 0 for row in every) >= 8
+    some = data(**settings, rated_size=16).scored("train")
+    assert sum(row.score > 0 for row in some) == 8
+    assert len({row.text for row in some}) == 16
+    assert 0 < sum(row.score > 0 for row in some[:8]) < 8  # in no order
+    turned = data(**{**settings, "topics": ["war"]}, rated_size=30).scored("train")
+    assert sum(row.score == 0 for row in turned) == sum(row.score > 0 for row in every)  # all that there are
+
+
+def test_ratings_of_a_topic_that_hardly_occurs_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words = ["sea"] * 2 + ["war"] * 58
+    (tmp_path / "a.txt").write_text("".join(poem(n, word) for n, word in enumerate(words)), encoding="utf-8")
+    assert data(corpus=str(tmp_path), topics=["sea"]).scored("train")
+    assert "of 48 ratings for train are above 0: few poems have a word of 'sea'" in caplog.text
+    caplog.clear()
+    assert data(corpus=str(tmp_path), topics=["war"]).scored("train")
+    assert not caplog.records
+    with pytest.raises(UserError, match=r"data\.topics: no training poem to rate has a word of 'love'.*data\.corpus"):
+        data(corpus=str(tmp_path), topics=["love"]).scored("train")
+
+
 def test_a_corpus_of_two_poems_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(poem(0) + poem(1), encoding="utf-8")
     with pytest.raises(UserError, match=r"data\.corpus: .* has 2 poems; training, validation and test need one each"):
         data(corpus=str(tmp_path)).examples("train")
+    with pytest.raises(UserError, match="has 1 poems in this half; training"):
+        data(corpus=str(tmp_path), part=1).examples("train")
 
 
 def test_prompts_ratings_and_labels_of_a_corpus(corpus: str) -> None:
@@ -255,7 +345,7 @@ def test_real_books() -> None:
     assert sum(counts[1:]) > 150
     assert len({row.prompt for split in SPLITS for row in made.examples(split)}) > 0.95 * sum(counts)
     train = {row.prompt for row in made.examples("train")}
-    assert sum(row.prompt in train for row in made.examples("test")) <= 3
+    assert not any(row.prompt in train for row in made.examples("test"))
     assert all(row.prompt.strip() and row.completion.strip() for split in SPLITS for row in made.examples(split))
 
 

@@ -111,7 +111,7 @@ def topic_shares(
 def majority_topic(text: str, topics: Mapping[str, Topic]) -> str | None:
     """The topic with most words in a text, held-out words included; None where no one topic has most."""
     counts = Counter(words_of(text))
-    scores = {name: sum(counts[word] for word in topic.words) for name, topic in topics.items()}
+    scores = {name: sum(counts[word.casefold()] for word in topic.words) for name, topic in topics.items()}
     best = max(scores.values(), default=0)
     leaders = [name for name, score in scores.items() if score == best]
     return leaders[0] if best and len(leaders) == 1 else None

@@ -1,5 +1,6 @@
 """Where verse comes from: the grammar, or files; both give poems, openings to continue, and ratings."""
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ from lit_narrative.tasks.poetry.corpus import normal_form, pieces, read_corpus, 
 from lit_narrative.tasks.poetry.grammar import content_share, openings, verse
 from lit_narrative.tasks.poetry.metrics import majority_topic, words_of
 from lit_narrative.tasks.poetry.poems import Poem
-from lit_narrative.tasks.poetry.splits import split_keys
+from lit_narrative.tasks.poetry.splits import half_of_keys, split_keys
 from lit_narrative.tasks.poetry.topics import TOPICS, Topic
 
 
@@ -31,7 +32,7 @@ class Piece:
 
 
 class VerseSource(Protocol):
-    """Poems and openings in three splits that share neither."""
+    """Poems and openings in three splits that share neither; the first of them are a fair sample of all."""
 
     @property
     def topics(self) -> Mapping[str, Topic]:
@@ -42,6 +43,9 @@ class VerseSource(Protocol):
 
     def openings(self, split: str, most: int) -> Sequence[str]:
         """First lines to continue, without repetition."""
+
+    def to_rate(self, split: str, topic: Topic, most: int) -> Sequence[Piece]:
+        """``most`` poems to rate by a topic, or as many as there are."""
 
     def rating(self, text: str, topic: Topic) -> float:
         """How much of a text is of a topic, in 0..1."""
@@ -67,6 +71,10 @@ class GrammarVerse:
         """Lines of neutral words."""
         return list(islice(openings(self.seed, split), most))
 
+    def to_rate(self, split: str, topic: Topic, most: int) -> list[Piece]:
+        """The first poems."""
+        return self.poems(split, most)
+
     def rating(self, text: str, topic: Topic) -> float:
         """Share of the content words that are of the topic."""
         return content_share(text, topic.words)
@@ -76,11 +84,14 @@ class GrammarVerse:
 class CorpusVerse:
     """Verse that people wrote. Poems with the same first line are in one split, and so are the pieces of a poem.
 
+    A piece that begins like one of another split is left out: of training and validation rather than of the test.
+
     Args:
         path: file or folder, as :func:`read_corpus` takes it.
         max_lines: longest piece.
-        seed: of the splits.
+        seed: of the splits, and of the order of their pieces.
         topics: what pieces may be on, by name.
+        part: half of the poems, 0 or 1, the same under every seed; None: all of them.
 
     Raises:
         UserError: there is no such file or folder, or no text file in it.
@@ -90,36 +101,57 @@ class CorpusVerse:
     max_lines: int
     seed: int
     topics: Mapping[str, Topic]
+    part: int | None = None
 
     def __post_init__(self) -> None:
         text_files(self.path)
 
     def poems(self, split: str, most: int) -> list[Piece]:
-        """Pieces, in the order of the files."""
-        cut = (piece for poem in self._split[split] for piece in pieces(poem, self.max_lines))
-        return [self._piece(poem) for poem in islice(cut, most)]
+        """Pieces, in an order by the seed."""
+        return [self._piece(poem) for poem in self._split[split][:most]]
 
     def openings(self, split: str, most: int) -> list[str]:
         """First lines of pieces."""
-        return list(dict.fromkeys(piece.text.split("\n")[0] for piece in self.poems(split, most)))
+        return list(dict.fromkeys(poem.lines[0] for poem in self._split[split]))[:most]
+
+    def to_rate(self, split: str, topic: Topic, most: int) -> list[Piece]:
+        """Pieces, half of them with a word of the topic where there are enough with and without."""
+        every = self._split[split]
+        on = [place for place, poem in enumerate(every) if self.rating(poem.text, topic)]
+        off = sorted(set(range(len(every))).difference(on))
+        on = on[: max(most // 2, most - len(off))]
+        return [self._piece(every[place]) for place in sorted([*on, *off[: most - len(on)]])]
 
     def rating(self, text: str, topic: Topic) -> float:
         """Share of the lines that have a word of the topic."""
-        words = set(topic.words)
+        words = {word.casefold() for word in topic.words}
         lines = [bool(words.intersection(words_of(line))) for line in text.splitlines() if line]
         return sum(lines) / max(len(lines), 1)
 
     @cached_property
     def _split(self) -> dict[str, list[Poem]]:
-        poems = read_corpus(self.path)
-        of = split_keys((_key(poem) for poem in poems), self.seed)
-        found = {split: [poem for poem in poems if of[_key(poem)] == split] for split in ("train", "val", "test")}
+        poems = self._poems()
+        of = split_keys(map(_key, poems), self.seed)
+        found: dict[str, list[Poem]] = {}
+        known: set[str] = set()
+        for split in ("test", "val", "train"):
+            cut = [piece for poem in poems if of[_key(poem)] == split for piece in pieces(poem, self.max_lines)]
+            found[split] = [piece for piece in cut if _key(piece) not in known]
+            known.update(map(_key, found[split]))
+            random.Random(self.seed).shuffle(found[split])
         if not all(found.values()):
             raise UserError(
-                f"data.corpus: {self.path} has {len(poems)} poems; training, validation and test need one each, with "
-                "different first lines: give more"
+                f"data.corpus: {self.path} has {len(poems)} poems{'' if self.part is None else ' in this half'}; "
+                "training, validation and test need one each, with different first lines: give more"
             )
         return found
+
+    def _poems(self) -> list[Poem]:
+        poems = read_corpus(self.path)
+        if self.part is None:
+            return poems
+        kept = half_of_keys(map(_key, poems), self.part)
+        return [poem for poem in poems if _key(poem) in kept]
 
     def _piece(self, poem: Poem) -> Piece:
         return Piece(poem.text, majority_topic(poem.text, self.topics), poem.source)
