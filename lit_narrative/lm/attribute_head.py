@@ -24,7 +24,8 @@ class HeadCard:
         kind: its architecture.
         hidden_size: width of its states.
         layers: number of its blocks.
-        weights: sum of the absolute values of its weights: two models of one kind differ in it.
+        weights: sum of the absolute values of its weights, rounded to bfloat16 first: two models of one kind differ in
+            it, and one model in two precisions does not.
         classes: their names, in order of the labels.
     """
 
@@ -49,7 +50,7 @@ def head_card(lm: nn.Module, name: str, classes: tuple[str, ...]) -> HeadCard:
     """Describe the model that a head is trained for."""
     base: Any = base_lm(lm)
     config = base.config.get_text_config()
-    total = float(sum(parameter.detach().double().abs().sum() for parameter in base.parameters()))
+    total = float(sum(parameter.detach().bfloat16().double().abs().sum() for parameter in base.parameters()))
     return HeadCard(name, config.model_type, config.hidden_size, config.num_hidden_layers, total, classes)
 
 
@@ -91,7 +92,8 @@ def load_head(path: str | Path, lm: nn.Module, *, tuned: bool = False) -> Traine
             f"{trained_for} ({_sizes(card)}), not for this model ({_sizes(ours)}); train a head for this model, or "
             "steer that one"
         )
-    if not tuned and not math.isclose(card.weights, ours.weights, rel_tol=1e-6):
+    twice = base_lm(lm).dtype == torch.float16  # what was rounded before may go another way
+    if not tuned and not math.isclose(card.weights, ours.weights, rel_tol=1e-3 if twice else 1e-6):
         raise UserError(
             f"{trained_for}, and this model has the same sizes but other weights; set `tuned: true` beside the head if "
             "this model was trained further from that one, else train a head for it"

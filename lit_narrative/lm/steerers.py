@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -68,7 +69,7 @@ class SteeringChoice:
         names = [name for name in (self.experts.expert, self.experts.anti_expert) if name is not None]
         models = []
         for name in names:
-            model, theirs = read_policy(name)
+            model, theirs = read_alike(name, lm)
             if theirs.get_vocab() != tokenizer.get_vocab():
                 raise UserError(
                     f"model.experts: '{name}' has other tokens than the steered model ({len(theirs)} and "
@@ -81,3 +82,9 @@ class SteeringChoice:
 def read_policy(name: str, dtype: Dtype = "float32", attention: Attention = "sdpa") -> Policy:
     """A further model with its tokenizer, by hub name, folder or checkpoint."""
     return PolicySource(name, None, None, dtype, attention, False).build()
+
+
+def read_alike(name: str, lm: PreTrainedModel) -> Policy:
+    """A further model in the precision of ``lm`` and with its kind of attention: what is rounded alike can be equal."""
+    dtype = cast(Dtype, str(lm.dtype).removeprefix("torch."))
+    return read_policy(name, dtype, cast(Attention, lm.config._attn_implementation))

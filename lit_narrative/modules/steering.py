@@ -15,7 +15,7 @@ from lit_narrative.lm.judge import judge_nll, mean_log_ratio, weight_distance
 from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.policy import Policy
 from lit_narrative.lm.pplm_settings import PPLMSettings
-from lit_narrative.lm.steerers import SteeringChoice, read_policy
+from lit_narrative.lm.steerers import SteeringChoice, read_alike, read_policy
 from lit_narrative.lm.steering import Figures, SteeredSampler
 from lit_narrative.lm.steering_settings import (
     ActivationSettings,
@@ -55,7 +55,8 @@ class SteeringModule(AttributeModule):
         search: on what ``pplm.stepsize: auto`` is found.
         samples: completions of each prompt.
         rows: texts decoded side by side at most.
-        judge: another model (hub name, folder or checkpoint), which tells the perplexity of what was written.
+        judge: another model (hub name, folder or checkpoint), which tells the perplexity of what was written, always
+            in float32.
         base: the model that this one was tuned from, or this one; tells how far weights and texts are from it.
         **kwargs: of :class:`AttributeModule`.
     """
@@ -103,7 +104,8 @@ class SteeringModule(AttributeModule):
 
     def on_test_start(self) -> None:
         """Read the models that judge, and make ready to steer the prompts of the test split."""
-        self._judge, self._base = (None if name is None else read_policy(name) for name in (self.judge, self.base))
+        self._judge = None if self.judge is None else read_policy(self.judge)
+        self._base = None if self.base is None else read_alike(self.base, base_lm(self.lm))
         self.prepare_steering(self.task.admitted("prompts", "test"))
 
     @torch.inference_mode(False)

@@ -239,6 +239,27 @@ def test_the_distance_from_the_model_that_it_was_tuned_from(folder: Path) -> Non
     assert passes["chosen"] == 3 * passes["same"]
 
 
+def test_models_beside_one_of_low_precision_are_rounded_alike(folder: Path, head: Path) -> None:
+    own = str(folder / "lm0.ckpt")
+    found = []
+    for dtype in ("bfloat16", "float16"):
+        attributes = [Attribute(head=str(head), label="tide")]
+        module, run = (
+            steering(folder, None, attributes=attributes, dtype=dtype, method="none", base=own),
+            trainer(folder),
+        )
+        run.test(module, datamodule=LabelledTask(), verbose=False)
+        found.append(float(run.callback_metrics["test/weights_moved"]))
+    assert found == [0, 0]
+    module = steering(folder, dtype="bfloat16", method="experts", experts=ExpertSettings(own))
+    assert predict(module, folder)
+    (expert,) = module.steered.steerer.others  # type: ignore[union-attr]
+    assert expert.dtype == torch.bfloat16
+    other = steering(folder, None, attributes=attributes, dtype="bfloat16", model=str(folder / "lm1.ckpt"))
+    with pytest.raises(UserError, match="other weights"):
+        predict(other, folder)
+
+
 def test_verifiers_judge_what_the_test_has_written(folder: Path, tmp_path: Path) -> None:
     module = steering(folder)
     run = trainer(tmp_path, Verifiers(samples=2, rewards=["low"]))
