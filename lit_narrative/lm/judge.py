@@ -12,9 +12,9 @@ from lit_narrative.lm.logprobs import completion_batch, score_completions
 from lit_narrative.rl.rollout import Rollout
 
 _BATCH = 32  # completions read side by side
+Tokens = Sequence[int] | torch.Tensor
 
 
-@torch.no_grad()
 def judge_nll(lm: nn.Module, tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]) -> tuple[float, int]:
     """Negative log-likelihood in nats of the completions' tokens, added up, and how many tokens these are.
 
@@ -35,15 +35,32 @@ def judge_nll(lm: nn.Module, tokenizer: PreTrainedTokenizerBase, rollouts: Seque
         if completion and prompt:
             prompts.append(prompt[max(len(prompt) + len(completion) - limit, 0) :] if limit else prompt)
             completions.append(completion)
+    return _nll(lm, prompts, completions)
+
+
+def drawn_nll(lm: nn.Module, rollouts: Sequence[Rollout], temperature: float = 1.0) -> tuple[float, int]:
+    """As :func:`judge_nll` for a model with the tokens of the author: of the very tokens drawn, the end included.
+
+    Args:
+        lm: in evaluation mode.
+        rollouts: completions.
+        temperature: at which the model is read.
+    """
+    return _nll(lm, [row.prompt_ids for row in rollouts], [row.completion_ids for row in rollouts], temperature)
+
+
+@torch.no_grad()
+def _nll(
+    lm: nn.Module, prompts: Sequence[Tokens], completions: Sequence[Tokens], temperature: float = 1.0
+) -> tuple[float, int]:
     device, total = next(lm.parameters()).device, 0.0
     for start in range(0, len(prompts), _BATCH):
         part = slice(start, start + _BATCH)
         batch = completion_batch(prompts[part], completions[part]).to(device)
-        total -= float(score_completions(lm, batch).logprobs.sum())
+        total -= float(score_completions(lm, batch, temperature=temperature).logprobs.sum())
     return total, sum(map(len, completions))
 
 
-@torch.no_grad()
 def mean_log_ratio(base: nn.Module, rollouts: Sequence[Rollout], temperature: float = 1.0) -> float:
     """Mean of log p(token) - log p_base(token) over all written tokens, nats.
 
@@ -55,14 +72,8 @@ def mean_log_ratio(base: nn.Module, rollouts: Sequence[Rollout], temperature: fl
         rollouts: completions with the log-probabilities that they were drawn with.
         temperature: of sampling; the base is read at the same.
     """
-    device, total, tokens = next(base.parameters()).device, 0.0, 0
-    for start in range(0, len(rollouts), _BATCH):
-        part = rollouts[start : start + _BATCH]
-        batch = completion_batch([row.prompt_ids for row in part], [row.completion_ids for row in part]).to(device)
-        drawn = torch.cat([row.logprobs for row in part])
-        total += float(drawn.sum()) - float(score_completions(base, batch, temperature=temperature).logprobs.sum())
-        tokens += len(drawn)
-    return total / max(tokens, 1)
+    nll, tokens = drawn_nll(base, rollouts, temperature)
+    return (nll + sum(float(row.logprobs.sum()) for row in rollouts)) / max(tokens, 1)
 
 
 @torch.no_grad()
@@ -75,6 +86,8 @@ def weight_distance(lm: nn.Module, base: nn.Module) -> float:
     ours, theirs = dict(base_lm(lm).named_parameters()), dict(base_lm(base).named_parameters())
     if {n: p.shape for n, p in ours.items()} != {n: p.shape for n, p in theirs.items()}:
         raise UserError("model.base: these models differ in more than weights; name what model.model was tuned from")
-    gap = sum(float((ours[name].double() - theirs[name].double()).square().sum()) for name in ours)
+    gap = sum(
+        float((ours[name].double() - theirs[name].to(ours[name].device).double()).square().sum()) for name in ours
+    )
     size = sum(float(parameter.double().square().sum()) for parameter in theirs.values())
     return float((gap / size) ** 0.5)

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import base_lm, end_ids
-from lit_narrative.lm.pplm import Bags, bag_mass
+from lit_narrative.lm.pplm import SMALL, Bags, bag_mass
 from lit_narrative.lm.sampler import Decoded, Request, SamplingParams, as_rollouts, lots, pick, uniforms, warper
 from lit_narrative.rl.rollout import Rollout
 
@@ -103,6 +103,7 @@ class Figures:
         mass_plain: probability of the bags under the plain model.
         mass_steered: under the steered one, before filters.
         mass_kept: after filters.
+        bag_losses: (K,) -log of each bag's probability under the steered model; 0 without bags.
     """
 
     tokens: int = 0
@@ -114,6 +115,7 @@ class Figures:
     mass_plain: float = 0.0
     mass_steered: float = 0.0
     mass_kept: float = 0.0
+    bag_losses: torch.Tensor | float = 0.0
 
     def metrics(self) -> dict[str, float]:
         """Means a token, by name."""
@@ -230,13 +232,18 @@ class _Record:
             # 0 log 0 is 0: a token that steering rules out adds nothing
             gap = (probabilities * (steered - plain)).where(probabilities > 0, 0.0).sum(-1)
             figures.kl += float(gap[alive].clamp(min=0).sum())
-            figures.mass_plain += self._mass(plain.exp(), alive)
-            figures.mass_steered += self._mass(probabilities, alive)
-        figures.mass_kept += self._mass(kept.softmax(-1), alive)
+            self._record_bags(plain.exp(), probabilities, alive)
+        if self.bags:
+            figures.mass_kept += float(bag_mass(kept.softmax(-1), self.bags)[alive].sum())
         return kept
 
-    def _mass(self, probabilities: torch.Tensor, alive: torch.Tensor) -> float:
-        return float(bag_mass(probabilities, self.bags).sum(-1)[alive].sum()) if self.bags else 0.0
+    def _record_bags(self, plain: torch.Tensor, steered: torch.Tensor, alive: torch.Tensor) -> None:
+        if not self.bags:
+            return
+        before, after = (bag_mass(probabilities, self.bags)[alive] for probabilities in (plain, steered))
+        self.figures.mass_plain += float(before.sum())
+        self.figures.mass_steered += float(after.sum())
+        self.figures.bag_losses = self.figures.bag_losses - after.clamp(min=SMALL).log().sum(0).double().cpu()
 
 
 def now(device: torch.device) -> float:

@@ -4,14 +4,16 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from lit_narrative.errors import UserError, check_least
+from lit_narrative.lm.attribute_losses import attribute_losses
 from lit_narrative.lm.attributes import Attributes, attribute_scores, read_attributes
 from lit_narrative.lm.best_of import BestOf, Rank
-from lit_narrative.lm.judge import judge_nll, mean_log_ratio, weight_distance
+from lit_narrative.lm.judge import drawn_nll, judge_nll, mean_log_ratio, weight_distance
 from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.policy import Policy
 from lit_narrative.lm.pplm_settings import PPLMSettings
@@ -32,9 +34,13 @@ from lit_narrative.modules.settings import as_settings
 from lit_narrative.rl.rewards import Reward
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.seeds import run_seed
+from lit_narrative.tasks.poetry.metrics import distinct_n
 from lit_narrative.views import Prompt
 
 logger = logging.getLogger(__name__)
+
+DISTINCT_AT = 20
+"""Texts that distinct n-grams are counted over: the share falls with their number."""
 
 
 class SteeringModule(AttributeModule):
@@ -95,6 +101,7 @@ class SteeringModule(AttributeModule):
         """The choice with the step size that was found, where it is to be found."""
         self._judge: Policy | None = None
         self._base: Policy | None = None
+        self._distances: dict[str, float] = {}
 
     # --- making ready -----------------------------------------------------------------------------------------------
 
@@ -106,7 +113,17 @@ class SteeringModule(AttributeModule):
         """Read the models that judge, and make ready to steer the prompts of the test split."""
         self._judge = None if self.judge is None else read_policy(self.judge)
         self._base = None if self.base is None else read_alike(self.base, base_lm(self.lm))
-        self.prepare_steering(self.task.admitted("prompts", "test"))
+        self._distances = self._weights_moved()
+        self._attributes = self.prepare_steering(self.task.admitted("prompts", "test"))
+
+    def _weights_moved(self) -> dict[str, float]:
+        """How far this model's weights are from the base's; a warning where another path led to the same weights."""
+        if self._base is None:
+            return {}
+        moved, own = weight_distance(self.lm, self._base[0]), self.trainer.ckpt_path or self.source.model
+        if moved == 0 and isinstance(own, str) and Path(own) != Path(str(self.base)):
+            logger.warning("'%s' has the very weights of model.base='%s': is one of the paths wrong?", own, self.base)
+        return {"weights_moved": moved}
 
     @torch.inference_mode(False)
     def prepare_steering(self, prompts: Sequence[Prompt]) -> Attributes:
@@ -194,8 +211,11 @@ class SteeringModule(AttributeModule):
         parts = gather_objects(self._trainer, (self.written, self.steered.figures))
         rollouts = [rollout for written, _ in parts for rollout in written]
         found = self.task.text_metrics(rollouts)
-        found |= self._cost(total([part for _, part in parts]))
-        found |= self._perplexity(rollouts) | self._distances(rollouts)
+        figures = total([part for _, part in parts])
+        losses = attribute_losses(self._attributes, figures, self.lm, self.tokenizer, rollouts)
+        found |= self._cost(figures) | {f"steering/loss/{name}": loss for name, loss in losses.items()}
+        found |= distinct([rollout.text for rollout in rollouts])
+        found |= self._perplexities(rollouts) | self._distances | self._divergence(rollouts)
         self.log_dict({f"test/{name}": float(value) for name, value in found.items()}, rank_zero_only=False)
 
     def _cost(self, figures: Figures) -> dict[str, float]:
@@ -207,21 +227,25 @@ class SteeringModule(AttributeModule):
             found["stepsize"] = self.in_use.pplm.step
         return {f"steering/{name}": value for name, value in found.items()}
 
-    def _perplexity(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
-        if self._judge is None:
-            return {}
-        lm, tokenizer = self._judge
-        nll, tokens = judge_nll(lm.to(self.device).eval(), tokenizer, rollouts)
-        return {"judge_perplexity": float(torch.tensor(nll / max(tokens, 1)).exp())}
+    def _perplexities(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
+        """Of the continuations, each token counting alike, under this model without steering, and under the judge."""
+        found = {"own_perplexity": drawn_nll(self.lm, rollouts)}
+        if self._judge is not None:
+            lm, tokenizer = self._judge
+            found["judge_perplexity"] = judge_nll(lm.to(self.device).eval(), tokenizer, rollouts)
+        return {name: float(torch.tensor(nll / max(tokens, 1)).exp()) for name, (nll, tokens) in found.items()}
 
-    def _distances(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
-        if self._base is None:
+    def _divergence(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
+        if self._base is None or self.best_of.samples > 1:  # a choice among several shows in no log-probability
             return {}
         base = self._base[0].to(self.device).eval()
-        found = {"weights_moved": weight_distance(self.lm, base)}
-        if self.best_of.samples == 1:  # a choice among several shows in no log-probability
-            found["base_kl"] = mean_log_ratio(base, rollouts, self.sampling.temperature)
-        return found
+        return {"base_kl": mean_log_ratio(base, rollouts, self.sampling.temperature)}
+
+
+def distinct(texts: Sequence[str]) -> dict[str, float]:
+    """Distinct 1-, 2- and 3-grams, means over groups of ``DISTINCT_AT`` texts; of fewer texts, over all together."""
+    samples = min(DISTINCT_AT, len(texts)) or None
+    return {f"distinct_{n}": distinct_n(texts, n, samples) for n in (1, 2, 3)}
 
 
 def total(parts: Sequence[Figures]) -> Figures:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from lit_narrative.lm.steering_settings import (
 )
 from lit_narrative.lm.tokens import TrainedTokenizer
 from lit_narrative.modules.sft import SFTModule
-from lit_narrative.modules.steering import SteeringModule
+from lit_narrative.modules.steering import DISTINCT_AT, SteeringModule, distinct
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.views import Labelled, Prompt
 from tests.helpers import TEXTS, VOCABULARY, TinyTask, sizes, tokenizer, tokenizer_folder, trainer
@@ -212,6 +213,10 @@ def test_test_measures_every_method(settings: dict[str, Any], folder: Path, head
     found = {name: float(value) for name, value in run.callback_metrics.items()}
     assert found["test/judge_perplexity"] > 1
     assert {"test/unique", "test/lower", "test/steering/kl", "test/steering/mass_steered"} <= found.keys()
+    assert {"test/distinct_1", "test/distinct_2", "test/distinct_3", "test/own_perplexity"} <= found.keys()
+    losses = {name.removeprefix("test/steering/loss/") for name in found if "/loss/" in name}
+    names = [a.column or str(a.label) if a.bag is None else ", ".join(a.bag) for a in module.given]
+    assert losses == set(names)
     assert (found["test/steering/kl"] > 1e-4) == (given["method"] != "none")
     assert module.written is not None
     assert len(module.written) == 8 * 2
@@ -219,24 +224,57 @@ def test_test_measures_every_method(settings: dict[str, Any], folder: Path, head
 
 def test_the_distance_from_the_model_that_it_was_tuned_from(folder: Path) -> None:
     own, other = str(folder / "lm0.ckpt"), str(folder / "lm1.ckpt")
-    found = {}
+    found, perplexities = {}, {}
     for name, given in {
         "same": {"method": "none", "base": own},
         "steered": {"method": "bias", "bias": 6.0, "base": own},
         "tuned": {"method": "none", "base": other},
         "chosen": {"method": "none", "base": other, "best_of": BestOfSettings(3)},
     }.items():
-        run = trainer(folder)
-        run.test(steering(folder, **given), datamodule=LabelledTask(), verbose=False)
+        module, run = steering(folder, **given), trainer(folder)
+        run.test(module, datamodule=LabelledTask(), verbose=False)
+        assert module.written is not None
+        perplexities[name] = float((-torch.cat([rollout.logprobs for rollout in module.written]).mean()).exp())
         found[name] = {key: float(value) for key, value in run.callback_metrics.items()}
     assert found["same"]["test/weights_moved"] == found["steered"]["test/weights_moved"] == 0
     assert found["same"]["test/base_kl"] == pytest.approx(0, abs=1e-4)
+    assert found["same"]["test/own_perplexity"] == pytest.approx(perplexities["same"], rel=1e-4)  # as it was drawn
+    assert found["steered"]["test/own_perplexity"] > 1.1 * perplexities["steered"]
     assert found["steered"]["test/base_kl"] > 0.1
     assert found["tuned"]["test/weights_moved"] == found["chosen"]["test/weights_moved"] > 0.01
     assert abs(found["tuned"]["test/base_kl"]) > 0.001
     assert "test/base_kl" not in found["chosen"]  # a choice shows in no log-probability
     passes = {name: values["test/steering/passes_per_token"] for name, values in found.items()}
     assert passes["chosen"] == 3 * passes["same"]
+
+
+def test_a_tuned_model_that_is_its_base_is_warned_of(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    again = folder / "again.ckpt"
+    shutil.copy(folder / "lm0.ckpt", again)
+    for base in (folder / "lm0.ckpt", folder / "lm1.ckpt", again):
+        module = steering(folder, method="none", model=str(again), base=str(base))
+        trainer(folder).test(module, datamodule=LabelledTask(), verbose=False)
+    assert [message for message in caplog.messages if "very weights" in message] == [
+        f"'{again}' has the very weights of model.base='{folder / 'lm0.ckpt'}': is one of the paths wrong?"
+    ]
+
+
+def test_a_base_of_other_sizes_is_refused_before_anything_is_written(folder: Path) -> None:
+    module = steering(
+        folder, model=sizes(hidden_size=32), tokenizer=tokenizer_folder(folder), base=str(folder / "lm0.ckpt")
+    )
+    with pytest.raises(UserError, match=r"model\.base: these models differ"):
+        trainer(folder).test(module, datamodule=LabelledTask(), verbose=False)
+    assert module.steered is None
+
+
+def test_distinct_n_compares_between_any_numbers_of_texts() -> None:
+    texts = [f"{'abcdefg'[n % 7]} {'hijkl'[n % 5]} m" for n in range(DISTINCT_AT)]
+    once, twice, few = distinct(texts), distinct([*texts, *texts, "left over"]), distinct(texts[:2])
+    assert once == twice
+    assert once["distinct_1"] == 13 / 60
+    assert few == {"distinct_1": 5 / 6, "distinct_2": 1.0, "distinct_3": 1.0}
+    assert distinct([]) == {"distinct_1": 0, "distinct_2": 0, "distinct_3": 0}
 
 
 def test_models_beside_one_of_low_precision_are_rounded_alike(folder: Path, head: Path) -> None:
