@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -52,7 +53,7 @@ class LearnedReward:
 
     def rate(self, texts: Sequence[str]) -> list[float]:
         """Scores of texts, in the units of the training scores."""
-        return self.module.score(texts)
+        return [score for score, _ in _judged(self.module, texts)]
 
     def text(self, rollout: Rollout) -> str:
         """What is judged of a rollout."""
@@ -66,8 +67,20 @@ class LearnedReward:
             beyond all those of training texts.
         """
         low, high = self.module.head.score_range.tolist()
-        scores, distances = self.module.score_and_distance([self.text(rollout) for rollout in rollouts])
-        return distances, [not low <= score <= high for score in scores]
+        found = _judged(self.module, [self.text(rollout) for rollout in rollouts])
+        return [distance for _, distance in found], [not low <= score <= high for score, _ in found]
+
+
+_last: WeakKeyDictionary[RewardModule, dict[str, tuple[float, float]]] = WeakKeyDictionary()
+
+
+def _judged(module: RewardModule, texts: Sequence[str]) -> list[tuple[float, float]]:
+    """Score and distance of each text; of the last batch they are remembered, as who watches a reward asks again."""
+    known = _last.get(module, {})
+    if new := [text for text in dict.fromkeys(texts) if text not in known]:
+        known = known | dict(zip(new, zip(*module.score_and_distance(new), strict=True), strict=True))
+    _last[module] = {text: known[text] for text in texts}
+    return [known[text] for text in texts]
 
 
 @lru_cache(maxsize=4)

@@ -1,5 +1,6 @@
 """RewardMonitor: signs that a policy exploits a learned reward, logged and not rewarded."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from lit_narrative.callbacks.reward_monitor import RewardMonitor, correlation
 from lit_narrative.errors import UserError
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.learned_reward import LearnedReward
+from lit_narrative.modules.reward import RewardModule
 from tests.helpers import Recorder, TinyTask, fit, grpo
 from tests.modules.ratings import Ratings, learned
 
@@ -35,6 +37,19 @@ def test_grpo_learns_from_it_under_watch(checkpoint: str, tmp_path: Path) -> Non
     assert metrics["reward/ood"] == pytest.approx(sum(distances) / len(own), rel=1e-4)
     assert metrics["reward/saturation"] == pytest.approx(sum(beyond) / len(own), rel=1e-4)
     assert metrics["reward"] == pytest.approx(sum(LearnedReward(checkpoint)(own)) / len(own), abs=1e-4)
+
+
+def test_the_watch_does_not_read_the_texts_again(
+    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    embed = RewardModule.vectors
+    monkeypatch.setattr(RewardModule, "vectors", lambda self, texts: read.extend(texts) or embed(self, texts))
+    fresh = str(shutil.copy(checkpoint, tmp_path / "fresh.ckpt"))  # of which nothing is remembered yet
+    module = grpo(tmp_path, rewards={name(fresh): 1.0}, num_generations=4, sampling=SamplingParams(8))
+    fit(module, Ratings(), tmp_path, RewardMonitor(), max_steps=1)
+    assert module.scored is not None
+    assert sorted(read) == sorted({rollout.text for rollout in module.scored.rollouts})
 
 
 def test_a_monitor_without_a_learned_reward(tmp_path: Path) -> None:

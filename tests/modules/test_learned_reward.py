@@ -10,7 +10,7 @@ import torch
 from lit_narrative.errors import UserError
 from lit_narrative.lm.best_of import BestOf
 from lit_narrative.lm.sampler import LoopSampler, SamplingParams
-from lit_narrative.modules.learned_reward import LearnedReward
+from lit_narrative.modules.learned_reward import LearnedReward, _last
 from lit_narrative.modules.reward import RewardModule
 from lit_narrative.rl.reward_import import import_reward
 from lit_narrative.rl.rewards import Reward
@@ -37,6 +37,16 @@ def test_it_gives_the_model_s_scores(checkpoint: str) -> None:
     )
     assert isinstance(reward, Reward)
     assert not any(parameter.requires_grad for parameter in reward.module.parameters())
+
+
+def test_only_the_last_batch_is_remembered(checkpoint: str) -> None:
+    reward = LearnedReward(checkpoint)
+    first = reward.rate(["wave", "oak", "wave"])
+    assert set(_last[reward.module]) == {"wave", "oak"}
+    assert reward.rate(["oak", "tide"])[0] == first[1]
+    assert set(_last[reward.module]) == {"oak", "tide"}
+    assert reward.rate(["wave", "oak", "wave"]) == pytest.approx(first, abs=1e-5)
+    assert reward.rate([]) == []
 
 
 def test_the_prompt_is_judged_if_wanted(checkpoint: str) -> None:
