@@ -1,7 +1,7 @@
 """Candidates for the next segment of a text, from a model under the settings of a session."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -76,10 +76,9 @@ class WriteEngine:
         for prompt in self.prompts if "topic" in self.prompts[0].columns else ():
             columns = prompt.columns
             if columns.get("topic") == name and columns.get("bag"):
-                return ChosenTopic(name, dict.fromkeys(columns["bag"], 1.0), list(columns.get("held_out", ())))
-        words = find_words(name)
+                return ChosenTopic(name, _weighted(columns["bag"]), list(columns.get("held_out", ())))
         held_out = NAMED[name].held_out if name in NAMED else ()
-        return ChosenTopic(name, words if isinstance(words, Mapping) else dict.fromkeys(words, 1.0), list(held_out))
+        return ChosenTopic(name, _weighted(find_words(name)), list(held_out))
 
     def topic_name(self, session: WriteSession) -> str | None:
         """What is written about: the chosen topic, or the one that the task's prompt asks for."""
@@ -137,8 +136,12 @@ class WriteEngine:
 
     def _columns(self, prompt: Prompt, settings: WriteSettings) -> dict[str, Any]:
         topic = settings.topic
-        own = {"topic": topic.name, "bag": list(topic.words), "held_out": list(topic.held_out)} if topic else {}
+        own = {"topic": topic.name, "bag": dict(topic.words), "held_out": list(topic.held_out)} if topic else {}
         return {**prompt.columns, **own}
+
+
+def _weighted(words: Mapping[str, float] | Iterable[str]) -> dict[str, float]:
+    return dict(words) if isinstance(words, Mapping) else dict.fromkeys(words, 1.0)
 
 
 def on_topic(given: Sequence[Attribute], topic: ChosenTopic | None) -> list[Attribute]:
