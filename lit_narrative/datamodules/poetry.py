@@ -14,7 +14,7 @@ from lit_narrative.rl.rewards import AnyReward
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.tasks.poetry.bags import ContrastBag, find_topic
 from lit_narrative.tasks.poetry.grammar import is_line, vocabulary_texts
-from lit_narrative.tasks.poetry.metrics import distinct_n, majority_topic, repetition, self_bleu, topic_shares
+from lit_narrative.tasks.poetry.metrics import majority_topic, repetition, self_bleu, topic_shares
 from lit_narrative.tasks.poetry.preferences import as_pairs, read_events, split_events
 from lit_narrative.tasks.poetry.rewards import (
     MONITORS,
@@ -190,10 +190,8 @@ class PoetryData(TaskDataModule):
         return [self._verdict(rollout) for rollout in rollouts]
 
     def text_metrics(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
-        """Beside the verifiers' means, how much the completions vary; comparable between runs of as many."""
-        texts = [rollout.text for rollout in rollouts]
-        varied = {"distinct_2": distinct_n(texts, 2), "distinct_3": distinct_n(texts, 3), "self_bleu": self_bleu(texts)}
-        return super().text_metrics(rollouts) | varied
+        """Beside the verifiers' means, how alike the completions are; comparable between runs of as many."""
+        return super().text_metrics(rollouts) | {"self_bleu": self_bleu([rollout.text for rollout in rollouts])}
 
     def _verdict(self, rollout: Rollout) -> Verdict:
         columns, texts = rollout.columns, [rollout.text]

@@ -90,6 +90,7 @@ class PPLMWriting:
         self.moved = self.plain.past.copy()
         self.norms: torch.Tensor | None = None
         self.losses: list[torch.Tensor] = []
+        self.aside = 0.0
 
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with ``rows`` only."""

@@ -17,7 +17,7 @@ from lit_narrative.lm.bags import BagsOfRows
 from lit_narrative.lm.columns import labels_of
 from lit_narrative.lm.past import Reader
 from lit_narrative.lm.states import block, mean_states
-from lit_narrative.lm.steering import Scores, Texts
+from lit_narrative.lm.steering import Scores, Texts, now
 
 
 class Unsteered:
@@ -80,7 +80,7 @@ class Experts:
 class ActivationAddition:
     """Adds a direction to the residual stream behind one block, at every position (Rimsky et al. 2024).
 
-    The plain model beside it is read for the record only; ``passes`` does not count it.
+    The plain model beside it is read for the record only; neither ``passes`` nor seconds count it.
 
     Args:
         directions: (n, d) one for each label; NaN where there is none.
@@ -136,7 +136,7 @@ class ReaderWriting:
         extra: torch.Tensor | None = None,
     ) -> None:
         self.readers, self.mix, self.temperature, self.extra = readers, mix, temperature, extra
-        self.passes = 0
+        self.passes, self.aside = 0, 0.0
 
     def scores(self, tokens: torch.Tensor | None) -> Scores:
         """Scores of the next token."""
@@ -167,7 +167,9 @@ class AddedWriting:
     def __init__(self, lm: PreTrainedModel, texts: Texts, vectors: torch.Tensor, layer: int) -> None:
         self.lm, self.vectors, self.layer = lm, vectors, layer
         self.temperature, self.passes = texts.temperature, 0
+        start = now(texts.ids.device)
         self.plain = _reader(lm, texts)
+        self.aside = now(texts.ids.device) - start
         # A prompt is read once for each of its texts: they may have directions of their own.
         every = torch.arange(len(texts.owner), device=texts.owner.device)
         with self._added():
@@ -175,9 +177,11 @@ class AddedWriting:
 
     def scores(self, tokens: torch.Tensor | None) -> Scores:
         """Scores of the next token."""
+        start = now(self.vectors.device)
         self.plain.go_on(tokens)
-        self.steered.go_on(tokens)
         plain = self.plain.read().logits
+        self.aside += now(self.vectors.device) - start
+        self.steered.go_on(tokens)
         with self._added():
             steered = self.steered.read().logits
         self.passes += 1

@@ -71,6 +71,8 @@ class Writing(Protocol):
 
     passes: int
     """Forward and backward passes so far, each of one token a row."""
+    aside: float
+    """Seconds so far of passes that are made for the record alone."""
 
     def scores(self, tokens: torch.Tensor | None) -> Scores:
         """Scores of the next token, given what was drawn last, (B,); None at first."""
@@ -97,7 +99,7 @@ class Figures:
         tokens: drawn, of living texts.
         steps: of the loop; a step draws one token of every living text.
         passes: forward and backward passes of one token a row.
-        seconds: on the clock, from reading the prompts to the last token.
+        seconds: on the clock, from reading the prompts to the last token, without passes for the record alone.
         kl: KL(steered || plain) in nats, before filters.
         measured: tokens that have a plain distribution beside the steered.
         mass_plain: probability of the bags under the plain model.
@@ -198,7 +200,7 @@ class SteeredSampler:
                 record.keep(keep)
                 rows, tokens, alive = rows[keep], tokens[keep], alive[keep]
         self.figures.passes += writing.passes
-        self.figures.seconds += now(device) - start
+        self.figures.seconds += now(device) - start - writing.aside
         return Decoded(ids.cpu(), logprobs.cpu(), lengths.cpu())
 
 

@@ -107,6 +107,15 @@ def test_waiting_is_time_too() -> None:
     assert sampler.figures.metrics()["tokens_per_second"] == sampler.figures.tokens / sampler.figures.seconds
 
 
+def test_a_pass_for_the_record_alone_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(10**6))
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))  # a second each time it is read
+    _, sampler = write(rivals()["activation"])
+    steps = sampler.figures.passes
+    # start and end, the prompts of the plain model, and its token at each step
+    assert sampler.figures.seconds == (1 + 2 + 2 * steps) - (1 + steps)
+
+
 def test_bias_is_added_to_the_words_and_nothing_else() -> None:
     _, sampler = write(LogitBias(BAGS, 2.0), SamplingParams(1))
     plain = sampler.figures.mass_plain / 12

@@ -1,4 +1,8 @@
-"""What the analyses find in a policy that has learned the card game, beside what they find where nothing is."""
+"""What the analyses find in a policy that has learned the card game, beside what they find where nothing is.
+
+The policy is that of ``cards/sft`` at a learning rate of 4e-3, at which both blocks work. At the shipped 1e-2, which
+GRPO goes on from better, the first does nearly everything.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -37,12 +41,9 @@ class Learned(NamedTuple):
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Learned:
-    return train(tmp_path_factory.mktemp("sft"))
-
-
-def train(folder: Path, *options: str) -> Learned:
+    folder = tmp_path_factory.mktemp("sft")
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"]
-    main(["fit", "--config", "cards/sft", *quiet, *options, f"--trainer.default_root_dir={folder}"])
+    main(["fit", "--config", "cards/sft", *quiet, "--model.lr=4e-3", f"--trainer.default_root_dir={folder}"])
     return opened(folder / "checkpoints" / "last.ckpt")
 
 
@@ -70,20 +71,13 @@ def test_the_rule_is_read_early_and_the_running_total_late(learned: Learned) -> 
     assert first < last - 0.1
 
 
-def test_taking_out_a_part_costs_answers(learned: Learned, tmp_path: Path) -> None:
-    """At the shipped rate the first block does nearly everything; learned more slowly, the work is shared."""
-    assert losses(learned)["m0"] >= 0.3
-    shared = losses(train(tmp_path, "--model.lr=3e-3"))
-    assert min(shared["m0"], shared["m1"]) >= 0.3
-
-
-def losses(policy: Learned) -> dict[str, float]:
-    """The accuracy that taking each part out costs."""
-    questions = policy.material.questions[SPLIT]
-    found = ablate(policy.bridge, {SPLIT: questions}, questions, AblationSettings(("heads", "mlp")))
+def test_taking_out_a_part_costs_answers(learned: Learned) -> None:
+    questions = learned.material.questions[SPLIT]
+    found = ablate(learned.bridge, {SPLIT: questions}, questions, AblationSettings(("heads", "mlp")))
     assert found.base(SPLIT).accuracy >= 0.97
-    assert max(row.accuracy for row in found.rows if ".h" in row.unit) >= 0.2
-    return {row.unit: row.accuracy for row in found.rows}
+    lost = {row.unit: row.accuracy for row in found.rows}
+    assert min(lost["m0"], lost["m1"]) >= 0.3
+    assert max(value for unit, value in lost.items() if ".h" in unit) >= 0.2
 
 
 def test_attributed_edges_are_those_that_matter(learned: Learned) -> None:
