@@ -90,7 +90,7 @@ def gains(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float]:
 @pytest.mark.slow
 @pytest.mark.timeout(5400)
 def test_grpo_on_the_mixture_takes_up_its_wordings_and_keeps_the_rules(warm_start: WarmStart, tmp_path: Path) -> None:
-    """On the mean of three seeds; one alone gains from 0.12 to 0.22 on the wordings and from 0.09 to 0.14 on totals."""
+    """One seed gains 0.15 to 0.22 on the wordings and 0.13 to 0.15 on totals; elsewhere one may fall a little short."""
     found = []
     for seed in SEEDS:
         start, before = warm_start(seed)
@@ -99,7 +99,8 @@ def test_grpo_on_the_mixture_takes_up_its_wordings_and_keeps_the_rules(warm_star
     assert mean["wordings of the mixture"] >= 0.15
     assert mean["their running totals"] >= 0.10
     for one in found:
-        assert one["wordings of the mixture"] >= 0.08
+        assert one["wordings of the mixture"] >= 0.12
+        assert one["their running totals"] >= 0.08
         assert one["in distribution"] >= -0.05
         assert one["gap"] < 0
 
