@@ -17,13 +17,13 @@ from transformers import GPT2Config, PreTrainedModel
 
 from benchmarks.rounds import alternate, print_markdown, print_table, ratios
 from benchmarks.steering.published import Published, generate
-from lit_narrative.lm import flat
-from lit_narrative.lm.bags import BagOfWords, BagsOfRows
 from lit_narrative.lm.load import build_lm
-from lit_narrative.lm.past import Reader
-from lit_narrative.lm.pplm_settings import PPLMSettings
-from lit_narrative.lm.pplm_steerer import PPLM, PPLMWriting
-from lit_narrative.lm.steering import Texts, Writing
+from lit_narrative.steering import flat
+from lit_narrative.steering.bags import BagOfWords, BagsOfRows
+from lit_narrative.steering.past import Reader
+from lit_narrative.steering.pplm_settings import PPLMSettings
+from lit_narrative.steering.pplm_steerer import PPLM, PPLMWriting
+from lit_narrative.steering.sampler import Texts, Writing
 
 BAG = tuple(range(20))
 SETTINGS = PPLMSettings(stepsize=0.02, window_anchor="oldest", temperature_on="steered")

@@ -11,10 +11,10 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.attribute_head import HeadCard, head_card, store_head, stored_card
 from lit_narrative.lm.checkpoint import PREFIX, drop_reference
 from lit_narrative.lm.states import mean_states
 from lit_narrative.modules.base import LanguageModule
+from lit_narrative.steering.attribute_head import HeadCard, head_card, store_head, stored_card
 from lit_narrative.views import Labelled
 
 

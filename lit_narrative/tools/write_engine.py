@@ -8,12 +8,12 @@ from typing import Any
 
 from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.errors import UserError
-from lit_narrative.lm.attributes import Attributes
-from lit_narrative.lm.bags import find_words
-from lit_narrative.lm.best_of import order_keys
-from lit_narrative.lm.steering_settings import Attribute, Method
 from lit_narrative.modules.steering import SteeringModule
 from lit_narrative.rl.rollout import Rollout
+from lit_narrative.steering.attributes import Attributes
+from lit_narrative.steering.bags import find_words
+from lit_narrative.steering.best_of import order_keys
+from lit_narrative.steering.settings import Attribute, Method
 from lit_narrative.tasks.poetry.bags import NAMED
 from lit_narrative.tools.write_session import Candidate, ChosenTopic, Place, WriteSession, WriteSettings
 from lit_narrative.views import Prompt

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from lit_narrative.errors import UserError
 from lit_narrative.files import read_utf8, write_jsonl
-from lit_narrative.lm.steering_settings import Method
 from lit_narrative.seeds import stream_seed
+from lit_narrative.steering.settings import Method
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from lit_narrative.errors import UserError, did_you_mean
 from lit_narrative.files import write_text
-from lit_narrative.lm.steering_settings import Method
+from lit_narrative.steering.settings import Method
 from lit_narrative.tools.write_commands import Command, Name, parse, read_number
 from lit_narrative.tools.write_engine import STRENGTHS, WriteEngine
 from lit_narrative.tools.write_screen import WriteScreen

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.best_of import BestOf
 from lit_narrative.lm.sampler import LoopSampler, SamplingParams
 from lit_narrative.modules.learned_reward import LearnedReward, _last
 from lit_narrative.modules.reward import RewardModule
 from lit_narrative.rl.reward_import import import_reward
 from lit_narrative.rl.rewards import Reward
 from lit_narrative.rl.rollout import Rollout
+from lit_narrative.steering.best_of import BestOf
 from tests.helpers import requests, tiny_lm, tokenizer
 from tests.modules.ratings import learned, texts
 

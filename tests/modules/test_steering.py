@@ -14,21 +14,21 @@ from lit_narrative.callbacks.verifiers import Verifiers
 from lit_narrative.datamodules.base import Split
 from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.errors import UserError
-from lit_narrative.lm.attribute_head import load_head
-from lit_narrative.lm.pplm_settings import PPLMSettings
 from lit_narrative.lm.sampler import LoopSampler, SamplingParams
 from lit_narrative.lm.states import mean_states
-from lit_narrative.lm.steering_settings import (
+from lit_narrative.lm.tokens import TrainedTokenizer
+from lit_narrative.modules.sft import SFTModule
+from lit_narrative.modules.steering import DISTINCT_AT, SteeringModule, distinct
+from lit_narrative.rl.rollout import Rollout
+from lit_narrative.steering.attribute_head import load_head
+from lit_narrative.steering.pplm_settings import PPLMSettings
+from lit_narrative.steering.settings import (
     ActivationSettings,
     Attribute,
     BestOfSettings,
     ExpertSettings,
     SearchSettings,
 )
-from lit_narrative.lm.tokens import TrainedTokenizer
-from lit_narrative.modules.sft import SFTModule
-from lit_narrative.modules.steering import DISTINCT_AT, SteeringModule, distinct
-from lit_narrative.rl.rollout import Rollout
 from lit_narrative.views import Labelled, Prompt
 from tests.helpers import TEXTS, VOCABULARY, TinyTask, sizes, tokenizer, tokenizer_folder, trainer
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lit_narrative.lm.steering_settings import Attribute
+from lit_narrative.steering.settings import Attribute
 from lit_narrative.tools.write_engine import on_topic
 from lit_narrative.tools.write_session import ChosenTopic
 

@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from lit_narrative.lm.attribute_losses import attribute_losses
-from lit_narrative.lm.attributes import Attributes
-from lit_narrative.lm.bags import BagOfWords, BagsOfRows, ColumnBag
-from lit_narrative.lm.pplm_steerer import Target
-from lit_narrative.lm.rivals import LogitBias
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.lm.states import mean_states
-from lit_narrative.lm.steering import Figures, SteeredSampler
+from lit_narrative.steering.attribute_losses import attribute_losses
+from lit_narrative.steering.attributes import Attributes
+from lit_narrative.steering.bags import BagOfWords, BagsOfRows, ColumnBag
+from lit_narrative.steering.pplm_steerer import Target
+from lit_narrative.steering.rivals import LogitBias
+from lit_narrative.steering.sampler import Figures, SteeredSampler
 from tests.helpers import PROMPTS, requests, tiny_lm, tokenizer
 
 LM = tiny_lm("llama", scale=3.0)

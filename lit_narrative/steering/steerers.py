@@ -7,14 +7,14 @@ from typing import cast
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.attributes import Attributes
 from lit_narrative.lm.load import Attention, Dtype, base_lm
 from lit_narrative.lm.policy import Policy, PolicySource
-from lit_narrative.lm.pplm_settings import PPLMSettings
-from lit_narrative.lm.pplm_steerer import PPLM
-from lit_narrative.lm.rivals import ActivationAddition, Experts, LogitBias, Unsteered, contrast_directions
-from lit_narrative.lm.steering import Steerer
-from lit_narrative.lm.steering_settings import ActivationSettings, ExpertSettings, Method
+from lit_narrative.steering.attributes import Attributes
+from lit_narrative.steering.pplm_settings import PPLMSettings
+from lit_narrative.steering.pplm_steerer import PPLM
+from lit_narrative.steering.rivals import ActivationAddition, Experts, LogitBias, Unsteered, contrast_directions
+from lit_narrative.steering.sampler import Steerer
+from lit_narrative.steering.settings import ActivationSettings, ExpertSettings, Method
 
 ByLabel = Callable[[int], tuple[Mapping[int, Sequence[str]], Sequence[str]]]
 """Texts of each label, at most so many of each; and the labels' names, if they have any."""

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from lit_narrative.lm.attributes import Attributes
-from lit_narrative.lm.bags import ColumnBag
-from lit_narrative.lm.pplm import class_loss
 from lit_narrative.lm.states import mean_states
-from lit_narrative.lm.steering import Figures
 from lit_narrative.rl.rollout import Rollout
+from lit_narrative.steering.attributes import Attributes
+from lit_narrative.steering.bags import ColumnBag
+from lit_narrative.steering.pplm import class_loss
+from lit_narrative.steering.sampler import Figures
 
 
 def attribute_losses(

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.steering import TooStrong
+from lit_narrative.steering.sampler import TooStrong
 
 logger = logging.getLogger(__name__)
 

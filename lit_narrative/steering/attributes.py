@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from lit_narrative.lm.attribute_head import load_head
-from lit_narrative.lm.bags import BagOfWords, BagsOfRows, ColumnBag, Words, encode_bag, find_words
-from lit_narrative.lm.pplm_steerer import Target
 from lit_narrative.lm.states import mean_states
-from lit_narrative.lm.steering_settings import Attribute
 from lit_narrative.rl.rollout import Rollout
+from lit_narrative.steering.attribute_head import load_head
+from lit_narrative.steering.bags import BagOfWords, BagsOfRows, ColumnBag, Words, encode_bag, find_words
+from lit_narrative.steering.pplm_steerer import Target
+from lit_narrative.steering.settings import Attribute
 from lit_narrative.views import Prompt
 
 

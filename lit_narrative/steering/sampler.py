@@ -19,9 +19,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import base_lm, end_ids
-from lit_narrative.lm.pplm import SMALL, Bags, bag_mass
 from lit_narrative.lm.sampler import Decoded, Request, SamplingParams, as_rollouts, lots, pick, uniforms, warper
 from lit_narrative.rl.rollout import Rollout
+from lit_narrative.steering.pplm import SMALL, Bags, bag_mass
 
 logger = logging.getLogger(__name__)
 

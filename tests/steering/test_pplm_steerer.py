@@ -10,12 +10,12 @@ from transformers import Gemma3TextConfig, LlamaConfig, MambaConfig, MistralConf
 
 from benchmarks.steering.published import Published, generate
 from lit_narrative.errors import UserError
-from lit_narrative.lm.bags import BagOfWords, BagsOfRows, ColumnBag
 from lit_narrative.lm.load import Lora, add_lora, base_lm, build_lm
-from lit_narrative.lm.pplm_settings import PPLMSettings
-from lit_narrative.lm.pplm_steerer import PPLM, PPLMWriting, Target
 from lit_narrative.lm.sampler import LoopSampler, Request, SamplingParams
-from lit_narrative.lm.steering import SteeredSampler, Texts, TooStrong, as_texts, frozen
+from lit_narrative.steering.bags import BagOfWords, BagsOfRows, ColumnBag
+from lit_narrative.steering.pplm_settings import PPLMSettings
+from lit_narrative.steering.pplm_steerer import PPLM, PPLMWriting, Target
+from lit_narrative.steering.sampler import SteeredSampler, Texts, TooStrong, as_texts, frozen
 from lit_narrative.views import Prompt
 from tests.helpers import ARCHITECTURES, requests, tiny_lm, tokenizer
 

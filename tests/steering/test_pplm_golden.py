@@ -11,10 +11,10 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.steering.published import Published, generate
-from lit_narrative.lm.bags import BagOfWords, BagsOfRows
-from lit_narrative.lm.pplm_settings import PPLMSettings
-from lit_narrative.lm.pplm_steerer import PPLM, PPLMWriting, Target
-from lit_narrative.lm.steering import Texts
+from lit_narrative.steering.bags import BagOfWords, BagsOfRows
+from lit_narrative.steering.pplm_settings import PPLMSettings
+from lit_narrative.steering.pplm_steerer import PPLM, PPLMWriting, Target
+from lit_narrative.steering.sampler import Texts
 
 pytestmark = pytest.mark.golden
 

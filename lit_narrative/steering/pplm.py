@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-from lit_narrative.lm.pplm_settings import PPLMSettings
+from lit_narrative.steering.pplm_settings import PPLMSettings
 
 SMALL = 1e-15
 LOG_SMALL = math.log(SMALL)

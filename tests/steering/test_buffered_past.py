@@ -6,13 +6,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, PreTrainedModel
 
-from lit_narrative.lm import flat
-from lit_narrative.lm.buffered_past import BufferedPast, can_buffer, hooked
-from lit_narrative.lm.flat import EagerPass, FlatPass, make_pass
 from lit_narrative.lm.load import build_lm
-from lit_narrative.lm.past import Past, Places, Reading
+from lit_narrative.steering import flat
+from lit_narrative.steering.buffered_past import BufferedPast, can_buffer, hooked
+from lit_narrative.steering.flat import EagerPass, FlatPass, make_pass
+from lit_narrative.steering.past import Past, Places, Reading
 from tests.helpers import tiny_lm
-from tests.lm.test_pplm_steerer import MODELS, SIZES
+from tests.steering.test_pplm_steerer import MODELS, SIZES
 
 IDS = torch.tensor([[0, 0, 5, 9, 14, 3], [7, 2, 31, 8, 4, 11]])
 MASK = torch.tensor([[False, False, True, True, True, True], [True] * 6])

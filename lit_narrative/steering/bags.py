@@ -9,8 +9,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.columns import column_of
-from lit_narrative.lm.pplm import Bags
+from lit_narrative.steering.columns import column_of
+from lit_narrative.steering.pplm import Bags
 from lit_narrative.tasks.poetry.bags import NAMED, read_bag
 
 logger = logging.getLogger(__name__)

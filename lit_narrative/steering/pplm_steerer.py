@@ -12,11 +12,11 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.bags import BagsOfRows
-from lit_narrative.lm.buffered_past import BufferedPast, can_buffer
-from lit_narrative.lm.columns import labels_of
-from lit_narrative.lm.past import Reader, Reading, check_cache
-from lit_narrative.lm.pplm import (
+from lit_narrative.steering.bags import BagsOfRows
+from lit_narrative.steering.buffered_past import BufferedPast, can_buffer
+from lit_narrative.steering.columns import labels_of
+from lit_narrative.steering.past import Reader, Reading, check_cache
+from lit_narrative.steering.pplm import (
     bag_loss,
     class_loss,
     divergence,
@@ -24,8 +24,8 @@ from lit_narrative.lm.pplm import (
     norms_so_far,
     window_weights,
 )
-from lit_narrative.lm.pplm_settings import PPLMSettings
-from lit_narrative.lm.steering import Scores, Texts
+from lit_narrative.steering.pplm_settings import PPLMSettings
+from lit_narrative.steering.sampler import Scores, Texts
 
 
 class Target(NamedTuple):
@@ -75,7 +75,7 @@ class PPLM:
 
 
 class PPLMWriting:
-    """Texts under PPLM; see :class:`lit_narrative.lm.steering.Writing`."""
+    """Texts under PPLM; see :class:`lit_narrative.steering.sampler.Writing`."""
 
     def __init__(self, lm: PreTrainedModel, texts: Texts, steerer: PPLM) -> None:
         check_cache(lm)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lit_narrative.errors import UserError, check_least
-from lit_narrative.lm.bags import BagPolicy
+from lit_narrative.steering.bags import BagPolicy
 
 Method = Literal["none", "pplm", "bias", "activation", "experts"]
 

@@ -18,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from transformers import PreTrainedModel
 
 from lit_narrative.errors import first_line
-from lit_narrative.lm.one_token import Slots, read_one
+from lit_narrative.steering.one_token import Slots, read_one
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ KEPT = 8
 
 
 class Inputs(NamedTuple):
-    """What one token is read with; in the notation of :mod:`lit_narrative.lm.one_token`.
+    """What one token is read with; in the notation of :mod:`lit_narrative.steering.one_token`.
 
     Attributes:
         tokens: (B, 1).

@@ -1,8 +1,8 @@
 """The past of texts in buffers of fixed size, moved by outer products; for models of plain attention.
 
-Takes the place of :class:`lit_narrative.lm.past.Past` where a trial finds that it gives the same.
+Takes the place of :class:`lit_narrative.steering.past.Past` where a trial finds that it gives the same.
 
-Notation: as in :mod:`lit_narrative.lm.one_token`; T columns in use.
+Notation: as in :mod:`lit_narrative.steering.one_token`; T columns in use.
 """
 
 import torch
@@ -11,12 +11,12 @@ from torch.nn import functional
 from transformers import DynamicCache, PreTrainedModel
 
 from lit_narrative.lm.cache import plain_attention
-from lit_narrative.lm.flat import EagerPass, Inputs, Pass, make_pass
-from lit_narrative.lm.past import Loss, Move, Past, Places, Reading
 from lit_narrative.lm.trial import PROMPTS, alike, once
+from lit_narrative.steering.flat import EagerPass, Inputs, Pass, make_pass
+from lit_narrative.steering.past import Loss, Move, Past, Places, Reading
 
 Where = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
-"""Positions, bias, column and reach of :class:`lit_narrative.lm.flat.Inputs`."""
+"""Positions, bias, column and reach of :class:`lit_narrative.steering.flat.Inputs`."""
 BLOCK = 64  # buffers have a multiple of so many columns, so that few shapes come up
 
 
@@ -29,7 +29,7 @@ class At:
 
 
 class BufferedPast:
-    """Keys and values of all blocks in one buffer; see :class:`lit_narrative.lm.past.MovablePast`.
+    """Keys and values of all blocks in one buffer; see :class:`lit_narrative.steering.past.MovablePast`.
 
     Args:
         base: a transformers causal LM.
@@ -87,7 +87,7 @@ class BufferedPast:
     def nudge(
         self, tokens: torch.Tensor, places: Places, loss: Loss, move: Move, weights: torch.Tensor | None
     ) -> torch.Tensor:
-        """One gradient step on the past; see :meth:`lit_narrative.lm.past.MovablePast.nudge`."""
+        """One gradient step on the past; see :meth:`lit_narrative.steering.past.MovablePast.nudge`."""
         inputs = self._inputs(tokens, places, weights)
         steps = self._pass(inputs)
         losses, grad = loss(Reading(*steps.forward(inputs, learns=True)))

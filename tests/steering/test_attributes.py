@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 
-from lit_narrative.lm.attributes import read_attributes
-from lit_narrative.lm.bags import BagsOfRows, ColumnBag
-from lit_narrative.lm.pplm import Bags
-from lit_narrative.lm.steering_settings import Attribute
 from lit_narrative.lm.tokens import TrainedTokenizer, train_tokenizer
+from lit_narrative.steering.attributes import read_attributes
+from lit_narrative.steering.bags import BagsOfRows, ColumnBag
+from lit_narrative.steering.pplm import Bags
+from lit_narrative.steering.settings import Attribute
 from tests.helpers import tiny_lm
 
 WORDS = train_tokenizer(["The sea and the salt sea", "a Sea of salt"], TrainedTokenizer(kind="words"))

@@ -13,11 +13,11 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.bags import BagsOfRows
-from lit_narrative.lm.columns import labels_of
-from lit_narrative.lm.past import Reader
 from lit_narrative.lm.states import block, mean_states
-from lit_narrative.lm.steering import Scores, Texts, now
+from lit_narrative.steering.bags import BagsOfRows
+from lit_narrative.steering.columns import labels_of
+from lit_narrative.steering.past import Reader
+from lit_narrative.steering.sampler import Scores, Texts, now
 
 
 class Unsteered:
