@@ -210,6 +210,7 @@ WANDB_FORM = {
 
 @pytest.mark.usefixtures("fresh_wandb")
 def test_an_agent_of_the_wandb_sweeper_fills_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
     from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
     path = filled(tmp_path)
@@ -229,6 +230,7 @@ def test_an_agent_of_the_wandb_sweeper_fills_the_same_table(tmp_path: Path, monk
         monkeypatch.setenv(name, value)
     main(command[2:])
     assert table(tmp_path / "out" / "master_results.csv")[0]["status"] == "done"
+    wandb.teardown()  # what is on its way to the file is in it
     (logged,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     assert b"avg_reward" in logged.read_bytes()
 
