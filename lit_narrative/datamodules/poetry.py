@@ -35,6 +35,8 @@ Label = Literal["topic", "source"]
 Part = Literal[0, 1]
 FEW = 0.05
 """Share of ratings above 0 below which a warning is logged."""
+ENOUGH = 20
+"""Ratings of which one at least has to be above 0; of fewer, none may be by chance."""
 
 
 class PoetryData(TaskDataModule):
@@ -251,10 +253,10 @@ def _check_ratings(ratings: np.ndarray, topic: Topic, split: str) -> None:
     """Warn of ratings (before noise) of which few are above 0.
 
     Raises:
-        UserError: there is none above 0 to learn from.
+        UserError: of ``ENOUGH`` or more there is none above 0 to learn from.
     """
     count = int((ratings > 0).sum())
-    if not count and split == "train":
+    if not count and split == "train" and len(ratings) >= ENOUGH:
         raise UserError(
             f"data.topics: no training poem to rate has a word of '{topic.name}', the first topic, which ratings are "
             "about; name one that occurs, give poems that have it (data.corpus), or ratings of readers (data.events)"

@@ -1,6 +1,5 @@
 """What owns a causal language model: SFT, GRPO and steering extend it."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -163,12 +162,8 @@ class LanguageModule(WritingModule):
         Raises:
             UserError: the weights are adapters, and there are none here.
         """
-        stored = checkpoint.get("hyper_parameters", {}).get("lora")
-        if stored and not self.lora:
-            raise UserError(
-                "this checkpoint holds adapters: give it as --model.model, which merges them, "
-                f"or set --model.lora='{json.dumps(stored)}'"
-            )
+        if checkpoint.get("hyper_parameters", {}).get("lora") and not self.lora:
+            raise UserError("this checkpoint holds adapters: give it as --model.model, which merges them")
         if self.ready and fits(checkpoint, self.lm, self.source.model):
             self.tokenizer = stored_tokenizer(checkpoint)
         else:

@@ -23,6 +23,7 @@ from lit_narrative.steering.attribute_losses import attribute_losses
 from lit_narrative.steering.attributes import Attributes, attribute_scores, read_attributes
 from lit_narrative.steering.best_of import BestOf, Rank
 from lit_narrative.steering.pplm_settings import PPLMSettings
+from lit_narrative.steering.rivals import ActivationAddition
 from lit_narrative.steering.sampler import Figures, SteeredSampler
 from lit_narrative.steering.settings import (
     ActivationSettings,
@@ -121,7 +122,7 @@ class SteeringModule(AttributeModule):
         if self._base is None:
             return {}
         moved, own = weight_distance(self.lm, self._base[0]), self.trainer.ckpt_path or self.source.model
-        if moved == 0 and isinstance(own, str) and Path(own) != Path(str(self.base)):
+        if moved == 0 and isinstance(own, str) and Path(own).resolve() != Path(str(self.base)).resolve():
             logger.warning("'%s' has the very weights of model.base='%s': is one of the paths wrong?", own, self.base)
         return {"weights_moved": moved}
 
@@ -146,6 +147,8 @@ class SteeringModule(AttributeModule):
         if self.choice.method == "pplm" and self.choice.pplm.stepsize == "auto":
             self.in_use = self._with(self._find_stepsize(attributes, list(islice(prompts, self.search.prompts))))
         self.sampler = self.steered = self._steered(attributes, self.in_use)
+        if isinstance(self.steered.steerer, ActivationAddition):  # a label without a direction is said now
+            self.steered.steerer.vectors([prompt.columns for prompt in prompts], self.device)
         if self.best_of.samples > 1:
             rank = self.rank_by(attributes)
             self.sampler = BestOf(self.steered, self.best_of.samples, rank, self.best_of.min_distinct)

@@ -25,7 +25,7 @@ class HeadCard:
         hidden_size: width of its states.
         layers: number of its blocks.
         weights: sum of the absolute values of its weights, rounded to bfloat16 first: two models of one kind differ in
-            it, and one model in two precisions does not.
+            it, and one model in float32 and in bfloat16 does not.
         classes: their names, in order of the labels.
     """
 

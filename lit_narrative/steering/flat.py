@@ -242,6 +242,8 @@ def make_pass(base: PreTrainedModel, inputs: Inputs, vocabulary: int) -> Pass:
             flat.pop(next(iter(flat)))
         try:
             flat[key] = FlatPass(base, inputs, vocabulary)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:  # a trace that fails says nothing of the model: the eager pass will
             _untraceable.add(base)
             logger.info("%s cannot be traced and is read the slower way: %s", type(base).__name__, first_line(error))

@@ -103,19 +103,23 @@ class ActivationAddition:
         self.remedy = f"lower model.activation.coefficient (now {coefficient})"
 
     def begin(self, lm: PreTrainedModel, texts: Texts) -> "AddedWriting":
-        """Let the plain and the steered model read the prompts.
+        """Let the plain and the steered model read the prompts."""
+        return AddedWriting(lm, texts, self.vectors(texts.columns, texts.ids.device)[:, None], self.layer)
+
+    def vectors(self, columns: Sequence[Mapping[str, Any]], device: torch.device) -> torch.Tensor:
+        """(B, d) what is added for texts whose prompts carry ``columns``.
 
         Raises:
             UserError: a text's label has no direction.
         """
-        labels = labels_of(texts.columns, self.label, self.classes, texts.ids.device)
-        vectors = self.coefficient * self.directions.to(texts.ids.device)[labels]
+        labels = labels_of(columns, self.label, self.classes, device)
+        vectors = self.coefficient * self.directions.to(device)[labels]
         if lacking := sorted({self.classes[label] for label in labels[vectors.isnan().any(1)].tolist()}):
             raise UserError(
                 f"activation addition has no training text of the wanted label {', '.join(lacking)}; give some "
                 "(data.train_size, or the texts themselves), or ask for another label"
             )
-        return AddedWriting(lm, texts, vectors[:, None], self.layer)
+        return vectors
 
 
 class ReaderWriting:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -163,7 +162,6 @@ def start_process(args: list[str], threads: int | None, output: IO[bytes] | None
     )
 
 
-@cache
 def source_commit() -> str:
     """The git commit that this package runs from, ``+`` behind it with changes; empty if it is no git checkout's."""
     package = Path(__file__).parents[1]

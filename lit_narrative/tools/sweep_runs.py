@@ -45,7 +45,7 @@ def run_all(sweep: Sweep, runs: Sequence[Run], workers: int, threads: int) -> It
         workers: processes at a time.
         threads: of PyTorch in each.
     """
-    plan = sweep.plan(threads)
+    plan, commit = sweep.plan(threads), source_commit()
     waiting = deque(runs)
     started: dict[str, Started] = {}
     processes: list[Process] = []
@@ -57,18 +57,13 @@ def run_all(sweep: Sweep, runs: Sequence[Run], workers: int, threads: int) -> It
                 processes.append(started[run.key].process)
             time.sleep(_POLL)
             for key in [key for key, one in started.items() if one.process.poll() is not None]:
-                _record(plan, started.pop(key))
+                _record(plan, started.pop(key), commit)
                 yield read_row(sweep, sweep.find(key))
 
 
-def _record(plan: Recipe, one: Started) -> None:
+def _record(plan: Recipe, one: Started, commit: str) -> None:
     """Write down how a run ended."""
-    stamp: dict[str, Any] = {
-        "digest": one.digest,
-        "finished": None,
-        "version": __version__,
-        "commit": source_commit(),
-    }
+    stamp: dict[str, Any] = {"digest": one.digest, "finished": None, "version": __version__, "commit": commit}
     if code := exit_code(one.process.returncode):
         stamp["error"] = f"code {code}: {_last_lines(plan.folder(one.job) / LOG)}"
     else:
@@ -85,10 +80,10 @@ def _last_lines(log: Path) -> str:
 
 def run_digest(plan: Recipe, run: Run) -> str:
     """Return a digest of what decides a run's result: its settings, and the files that they name, by size and date."""
-    values = [*plan.resolve(dict(run.job.overrides)).values(), *(read_yaml(config) for config in run.job.configs)]
+    values = [*run.job.overrides.values(), *(read_yaml(config) for config in run.job.configs)]
     texts = {text for value in values for text in texts_in(value)}
     named = texts.union(*(_QUOTED.findall(text) for text in texts))  # LearnedReward(checkpoint='...') names one too
-    files = {name: [_state(path) for path in _files(name)] for name in sorted(named)}
+    files = {name: [_state(path) for path in _files(plan.resolve(name))] for name in sorted(named)}
     decides = [job_digest(plan, run.job), {name: states for name, states in files.items() if states}]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 

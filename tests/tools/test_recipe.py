@@ -133,7 +133,9 @@ def test_a_sweep_gets_the_seeds_the_folder_and_the_overrides_of_its_recipe(tmp_p
     }
 
 
-def test_a_sweep_alone_has_the_runs_of_the_recipe_that_ends_in_it(tmp_path: Path) -> None:
+def test_a_sweep_alone_has_the_runs_of_the_recipe_that_ends_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = with_sweep(tmp_path, seeds=[3, 5])
     content = yaml.safe_load(source.read_text())
     del content["jobs"][1]["overrides"]
@@ -150,6 +152,8 @@ def test_a_sweep_alone_has_the_runs_of_the_recipe_that_ends_in_it(tmp_path: Path
 
     before = digests(alone)
     assert before == digests(ended)
+    monkeypatch.chdir(tmp_path)
+    assert before == digests(read_sweep("arms.yaml", out="o"))
     model.write_text("other weights")
     changed = digests(alone)
     assert changed == digests(ended)

@@ -30,7 +30,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def untimed(path: Path) -> list[dict[str, str]]:
-    return [{name: cell for name, cell in row.items() if name != "seconds"} for row in table(path)]
+    return [{name: cell for name, cell in row.items() if name not in {"seconds", "commit"}} for row in table(path)]
 
 
 def start(path: Path, running: str) -> tuple[subprocess.Popen[bytes], int]:
