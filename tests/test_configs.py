@@ -42,7 +42,12 @@ def subcommand(name: str) -> str:
     return "test" if name.endswith(("/test", "/circuits", "/steer")) else "fit"
 
 
-@pytest.mark.parametrize("name", JOBS)
+# Variants of a configuration that runs by default, and what tests/callbacks/test_circuit_analysis.py runs.
+SLOW = {"storyworld/grpo_dr_grpo", "storyworld/grpo_gspo", "storyworld/grpo_lora", "cards/circuits"}
+RUNS = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in JOBS]
+
+
+@pytest.mark.parametrize("name", RUNS)
 def test_configuration_runs(name: str, warm_start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(warm_start / "runs", tmp_path / "runs")
     before = sorted(tmp_path.rglob("*"))

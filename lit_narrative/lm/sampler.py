@@ -25,6 +25,7 @@ from lit_narrative.errors import UserError, first_line
 from lit_narrative.lm.cache import decoding_cache, select_rows
 from lit_narrative.lm.grouped import Groups, can_group, grouped
 from lit_narrative.lm.load import base_lm, end_ids
+from lit_narrative.lm.tokens import pad_left
 from lit_narrative.lm.trial import NEW_TOKENS, PROMPTS, ROWS, alike, once, too_short
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.views import Prompt
@@ -255,9 +256,7 @@ class _Prefix:
         counts = torch.tensor([len(request.seeds) for request in requests], device=device)
         self.width, self.new_tokens = int(lengths.max()), new_tokens
         self.owner = torch.repeat_interleave(torch.arange(len(requests), device=device), counts)
-        self.ids = torch.zeros(len(requests), self.width, dtype=torch.long, device=device)
-        for row, request in zip(self.ids, requests, strict=True):
-            row[self.width - len(request.ids) :] = torch.as_tensor(request.ids)
+        self.ids = pad_left([request.ids for request in requests]).to(device)
         self.padded = bool((lengths != self.width).any())
         self.lengths = lengths[self.owner]
         columns = torch.arange(self.width + new_tokens, device=device)

@@ -145,5 +145,14 @@ def encode_completion(tokenizer: PreTrainedTokenizerBase, completion: str) -> li
 
 def pad_right(rows: Sequence[Sequence[int] | torch.Tensor], value: int = 0) -> torch.Tensor:
     """Stack rows of unequal length into (rows, longest) int64, filled with ``value`` on the right."""
+    return _pad(rows, value, "right")
+
+
+def pad_left(rows: Sequence[Sequence[int] | torch.Tensor], value: int = 0) -> torch.Tensor:
+    """As :func:`pad_right`, filled on the left."""
+    return _pad(rows, value, "left")
+
+
+def _pad(rows: Sequence[Sequence[int] | torch.Tensor], value: int, side: Literal["left", "right"]) -> torch.Tensor:
     tensors = [torch.as_tensor(row, dtype=torch.long) for row in rows]
-    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value, padding_side=side)

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import base_lm, end_ids
 from lit_narrative.lm.sampler import Decoded, Request, SamplingParams, as_rollouts, lots, pick, uniforms, warper
+from lit_narrative.lm.tokens import pad_left
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.steering.pplm import SMALL, Bags, bag_mass
 
@@ -257,12 +258,8 @@ def now(device: torch.device) -> float:
 
 def as_texts(requests: Sequence[Request], params: SamplingParams, device: torch.device) -> Texts:
     """Left-padded prompts, each with as many texts as it has seeds."""
-    width = max(len(request.ids) for request in requests)
-    ids = torch.zeros(len(requests), width, dtype=torch.long)
-    mask = torch.zeros_like(ids, dtype=torch.bool)
-    for row, request in enumerate(requests):
-        ids[row, width - len(request.ids) :] = torch.as_tensor(request.ids)
-        mask[row, width - len(request.ids) :] = True
+    ids = pad_left([request.ids for request in requests])
+    mask = pad_left([[1] * len(request.ids) for request in requests]).bool()
     owner = torch.tensor([row for row, request in enumerate(requests) for _ in request.seeds])
     columns = [request.prompt.columns for request in requests for _ in request.seeds]
     return Texts(ids.to(device), mask.to(device), owner.to(device), columns, params.max_new_tokens, params.temperature)

@@ -17,6 +17,7 @@ from lit_narrative.lm.tokens import (
     encode_completion,
     encode_prompt,
     load_tokenizer,
+    pad_left,
     pad_right,
     tokenizer_files,
     tokenizer_from_files,
@@ -99,10 +100,11 @@ def test_chat_wraps_the_prompt_as_a_turn() -> None:
     assert encode_prompt(chatty, "Write.") == tokenizer()("Write.")["input_ids"]
 
 
-def test_pad_right() -> None:
-    padded = pad_right([[1, 2, 3], torch.tensor([4])], value=9)
-    assert padded.tolist() == [[1, 2, 3], [4, 9, 9]]
-    assert padded.dtype == torch.int64
+def test_rows_are_padded_on_either_side() -> None:
+    rows = [[1, 2, 3], torch.tensor([4])]
+    assert pad_right(rows, value=9).tolist() == [[1, 2, 3], [4, 9, 9]]
+    assert pad_left(rows).tolist() == [[1, 2, 3], [0, 0, 4]]
+    assert pad_left(rows).dtype == pad_right(rows).dtype == torch.int64
 
 
 # --- words ------------------------------------------------------------------------------------------------------------

@@ -57,6 +57,7 @@ def test_two_processes_write_what_one_writes(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "two" / "circuits").parent.iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.slow
 def test_training_goes_on_after_the_analyses_of_its_epochs(tmp_path: Path) -> None:
     two_processes(measure, tmp_path, {"on": "every_n_epochs"}, fits=True, max_epochs=2, **DDP)
     assert {path.name for path in (tmp_path / "circuits").iterdir()} >= {"epoch_000", "epoch_001"}

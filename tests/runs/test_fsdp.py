@@ -41,7 +41,11 @@ class Runs(NamedTuple):
     settings: dict[str, Any]
 
 
-@pytest.fixture(scope="module", params=CASES)
+SLOW = {"sft_lora", "ppo"}
+MARKED = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CASES]
+
+
+@pytest.fixture(scope="module", params=MARKED)
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """The runs of one case, from a base that is drawn to some tokens."""
     job, architecture, settings = CASES[request.param]

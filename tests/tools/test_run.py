@@ -67,6 +67,7 @@ def test_finished_jobs_are_left_out_and_changed_ones_run_again(
     assert noted == {"recipe": str(recipe), "seeds": [], "set": ["exam.model.init_args.lr=0.75"]}
 
 
+@pytest.mark.slow
 def test_seeds_run_side_by_side_and_one_that_is_done_is_left_out(
     recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
