@@ -21,6 +21,11 @@ SITES = STREAM | HEADS
 """Places in a block by their short names; those in ``HEADS`` are patched one head at a time."""
 
 
+def answers_weakly(clean: float, corrupt: float) -> bool:
+    """Whether mean leads of the clean answer say that the model does not prefer each prompt's own answer."""
+    return clean <= 0 or corrupt >= 0
+
+
 @dataclass(frozen=True)
 class PatchingSettings:
     """What is patched.
@@ -105,7 +110,7 @@ class Patching:
     @property
     def weak(self) -> bool:
         """Whether the model does not prefer each prompt's own answer, so that recovery says little about right ones."""
-        return bool(self.clean.mean() <= 0 or self.corrupt.mean() >= 0)
+        return answers_weakly(float(self.clean.mean()), float(self.corrupt.mean()))
 
     def parts(self) -> list[Patch]:
         """Of every site within a block the patch that recovers most (denoise), if the two runs differ.

@@ -171,11 +171,11 @@ def mean(values: Sequence[float | None]) -> float | None:
 
 def changes(run: CardsRun) -> Section:
     """Say what each arm changed against the base, on the same prompts."""
+    compared = {arm: compare(run, arm) for arm in run.arms}
     arms = [
-        (arm, _mixture(run.of(arm)[0][1]), [_change(run, arm, found) for found in compare(run, arm)])
-        for arm in run.arms
+        (arm, _mixture(run.of(arm)[0][1]), [_change(run, arm, one) for one in found]) for arm, found in compared.items()
     ]
-    figures = {arm: _change_figure(compare(run, arm), arm) for arm, _, rows in arms if rows}
+    figures = {arm: _change_figure(found, arm) for arm, found in compared.items() if found}
     meanings = {arm: meaning(run.of(arm)[0][1]) for arm in run.arms}
     body = render(
         "cards_changes.html", arms=arms, figures=figures, base=BASE, meanings=meanings, several=len(run.seeds) > 1

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from lit_narrative.circuits.patches import answers_weakly
 from lit_narrative.errors import UserError
 from lit_narrative.report.cards_run import BASE, Answer, CardsRun, Circuits, Policy, Scores, SeedRun, Training
 from lit_narrative.report.json_record import Record, read_record, read_records
@@ -209,6 +210,6 @@ def read_weak(folder: Path) -> frozenset[str]:
     weak = set(map(str, read_record(ablation).items("weak_splits") if ablation.is_file() else ()))
     for path in folder.glob("*/patching.json"):
         leads = read_record(path).child("logit_diff")
-        if leads.number("clean") <= 0 or leads.number("corrupt") >= 0:
+        if answers_weakly(leads.number("clean"), leads.number("corrupt")):
             weak.add(path.parent.name)
     return frozenset(weak)

@@ -41,6 +41,11 @@ class BagOfWords:
     dropped: tuple[str, ...] = ()
 
 
+def weigh(words: Words) -> list[tuple[str, float]]:
+    """Each word with its weight; a list's all weigh 1."""
+    return list(words.items()) if isinstance(words, Mapping) else [(word, 1.0) for word in words]
+
+
 def encode_bag(
     name: str,
     words: Words,
@@ -61,7 +66,7 @@ def encode_bag(
     Raises:
         UserError: no word can be used, or a weight is not above 0.
     """
-    given = list(words.items()) if isinstance(words, Mapping) else [(word, 1.0) for word in words]
+    given = weigh(words)
     if wrong := [word for word, weight in given if not weight > 0]:
         raise UserError(f"bag '{name}': the weight of '{wrong[0]}' must be above 0; leave the word out instead")
     found: list[tuple[str, int, float]] = []

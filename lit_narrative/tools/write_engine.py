@@ -1,7 +1,7 @@
 """Candidates for the next segment of a text, from a model under the settings of a session."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -11,7 +11,7 @@ from lit_narrative.errors import UserError
 from lit_narrative.modules.steering import SteeringModule
 from lit_narrative.rl.rollout import Rollout
 from lit_narrative.steering.attributes import Attributes
-from lit_narrative.steering.bags import find_words
+from lit_narrative.steering.bags import find_words, weigh
 from lit_narrative.steering.best_of import order_keys
 from lit_narrative.steering.settings import Attribute, Method
 from lit_narrative.tasks.poetry.bags import NAMED
@@ -76,9 +76,9 @@ class WriteEngine:
         for prompt in self.prompts if "topic" in self.prompts[0].columns else ():
             columns = prompt.columns
             if columns.get("topic") == name and columns.get("bag"):
-                return ChosenTopic(name, _weighted(columns["bag"]), list(columns.get("held_out", ())))
+                return ChosenTopic(name, dict(weigh(columns["bag"])), list(columns.get("held_out", ())))
         held_out = NAMED[name].held_out if name in NAMED else ()
-        return ChosenTopic(name, _weighted(find_words(name)), list(held_out))
+        return ChosenTopic(name, dict(weigh(find_words(name))), list(held_out))
 
     def topic_name(self, session: WriteSession) -> str | None:
         """What is written about: the chosen topic, or the one that the task's prompt asks for."""
@@ -138,10 +138,6 @@ class WriteEngine:
         topic = settings.topic
         own = {"topic": topic.name, "bag": dict(topic.words), "held_out": list(topic.held_out)} if topic else {}
         return {**prompt.columns, **own}
-
-
-def _weighted(words: Mapping[str, float] | Iterable[str]) -> dict[str, float]:
-    return dict(words) if isinstance(words, Mapping) else dict.fromkeys(words, 1.0)
 
 
 def on_topic(given: Sequence[Attribute], topic: ChosenTopic | None) -> list[Attribute]:
