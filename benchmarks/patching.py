@@ -15,11 +15,10 @@ from statistics import median
 import torch
 
 from benchmarks.rounds import alternate, print_table, ratios
+from lit_narrative.circuits.analyses.patching import PatchingSettings, patch
 from lit_narrative.circuits.bridge import build_bridge
 from lit_narrative.circuits.contrasts import Contrasts
-from lit_narrative.circuits.patches import PatchingSettings
-from lit_narrative.circuits.patching import patch
-from lit_narrative.circuits.positions import Places
+from lit_narrative.circuits.inputs import Places
 from lit_narrative.lm.load import ScratchModel, build_lm, scratch_config
 
 

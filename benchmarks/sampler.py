@@ -21,11 +21,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmarks.rounds import Rates, alternate, print_rates
-from lit_narrative.cli import main as lit_narrative
+from lit_narrative.cli.main import main as lit_narrative
 from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.lm.checkpoint import read_language_model
 from lit_narrative.lm.sampler import LoopSampler, Request, SamplingParams
-from lit_narrative.lm.tokens import encode_prompt
+from lit_narrative.lm.tokenizer import encode_prompt
 from lit_narrative.seeds import stream_seed
 from lit_narrative.views import Prompt
 

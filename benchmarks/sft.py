@@ -27,9 +27,9 @@ from benchmarks.trainer import bare_trainer
 from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.lm.load import ScratchModel, build_lm, scratch_config
 from lit_narrative.lm.logprobs import CompletionBatch
-from lit_narrative.lm.tokens import TrainedTokenizer, train_tokenizer
+from lit_narrative.lm.tokenizer import TrainedTokenizer, train_tokenizer
+from lit_narrative.lookup import shipped_configs
 from lit_narrative.modules.sft import SFTModule
-from lit_narrative.shipped import shipped_configs
 
 SKIP = 10
 """Steps at the start that are not timed."""

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from statistics import mean
 from typing import Any
 
-from lit_narrative.tasks.storyworld.generate import Skew, corpus
-from lit_narrative.tasks.storyworld.verifiers import score
+from lit_narrative.tasks.storyworld.generator import Skew, corpus
+from lit_narrative.tasks.storyworld.verifiers.score import score
 
 COUNT = 500
 RICH = Skew(encounters=(0, 0, 0.4, 0.3, 0.3), second_ending=0.9, gates=0.6, variables=(0, 0, 1), options=(0, 0.6, 0.4))

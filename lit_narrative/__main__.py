@@ -1,6 +1,6 @@
 """``python -m lit_narrative``: the command ``lit-narrative``."""
 
-from lit_narrative.cli import main
+from lit_narrative.cli.main import main
 
 if __name__ == "__main__":
     main()

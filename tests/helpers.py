@@ -13,12 +13,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lit_narrative.datamodules.base import Split, TaskDataModule
 from lit_narrative.lm.load import ScratchModel, build_lm, scratch_config
 from lit_narrative.lm.sampler import Request
-from lit_narrative.lm.tokens import TrainedTokenizer, encode_prompt, train_tokenizer
+from lit_narrative.lm.tokenizer import TrainedTokenizer, encode_prompt, train_tokenizer
 from lit_narrative.modules.grpo import GRPOModule
-from lit_narrative.rl.rewards import Reward
-from lit_narrative.rl.rollout import Rollout
+from lit_narrative.rl.rewards.base import Reward
 from lit_narrative.seeds import stream_seed
-from lit_narrative.views import Example, Prompt, Verdict
+from lit_narrative.views import Example, Prompt, Rollout, Verdict
 
 ARCHITECTURES = ("gpt2", "llama")
 VOCABULARY = 300

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lit_narrative.cli import main
+from lit_narrative.cli.commands.configs import headline
+from lit_narrative.cli.main import main
+from lit_narrative.cli.recipes.recipe import TOOLS, read_recipe
+from lit_narrative.cli.recipes.sweep import read_sweep
 from lit_narrative.files import write_jsonl
-from lit_narrative.shipped import shipped_configs
-from lit_narrative.tools.configs import headline
-from lit_narrative.tools.grid import read_sweep
-from lit_narrative.tools.recipe import TOOLS, read_recipe
+from lit_narrative.lookup import shipped_configs
 
 OVERLAYS = ("logger/", "trainer/")
 RECIPES, SWEEPS = "recipes/", "sweeps/"

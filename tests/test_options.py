@@ -1,4 +1,4 @@
-"""Invariant 8: an option that is parsed is used. Unknown ones are errors in ``tests/jobs/test_cli.py``."""
+"""Invariant 8: an option that is parsed is used. Unknown ones are errors in ``tests/cli/test_lightning.py``."""
 
 import ast
 import functools
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import lit_narrative
-from lit_narrative.circuits.sparse_autoencoder import OPTIONS
+from lit_narrative.sae.autoencoder import OPTIONS
 
 ROOT = Path(lit_narrative.__file__).parent
 ROOMS = ("callbacks", "datamodules", "modules")
@@ -79,7 +79,7 @@ def arguments() -> list[str]:
     for path, node in classes():
         function = initializer(node) if path.parent.name in ROOMS else None
         given = [*function.args.args[1:], *function.args.kwonlyargs] if function else []
-        # SAEModule hands on whatever is in OPTIONS by its name; tests/circuits/test_sparse_autoencoder.py has those.
+        # SAEModule hands on whatever is in OPTIONS by its name; tests/sae/test_autoencoder.py has those.
         found += [f"{node.name}.{argument.arg}" for argument in given if argument.arg not in OPTIONS]
     return found
 

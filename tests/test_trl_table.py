@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 
 from lit_narrative.lm.sampler import SamplingParams
-from lit_narrative.modules.base import LanguageModule
 from lit_narrative.modules.grpo import GRPOModule
-from lit_narrative.modules.reference import ReferenceSettings
+from lit_narrative.modules.language import LanguageModule
 from lit_narrative.rl.gae import ValueSettings
 from lit_narrative.rl.loss_settings import LossSettings
-from lit_narrative.rl.scoring import ScoringSettings
+from lit_narrative.rl.reference import ReferenceSettings
+from lit_narrative.rl.rewards.runner import ScoringSettings
 from tests.helpers import Recorder, TinyTask, fit, sizes, tokenizer_folder
+from tests.paths import ROOT
 
-PAGE = (Path(__file__).parents[1] / "docs" / "trl.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "trl.md").read_text(encoding="utf-8")
 GROUPS: dict[str, type] = {
     "loss": LossSettings,
     "reference": ReferenceSettings,

@@ -18,10 +18,9 @@ from lit_narrative.modules import grpo, sft
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.rl.loss_settings import LossSettings
-from lit_narrative.rl.rewards import AnyReward
-from lit_narrative.rl.rollout import Rollout
-from lit_narrative.rl.scoring import RewardRunner
-from lit_narrative.views import Example, Prompt
+from lit_narrative.rl.rewards.base import AnyReward
+from lit_narrative.rl.rewards.runner import RewardRunner
+from lit_narrative.views import Example, Prompt, Rollout
 
 TRAINER: dict[str, Any] = {"gradient_clip_val": 1.0, "log_every_n_steps": 1}
 VERSIONS = ("lit-narrative", "lightning", "transformers", "torch")

@@ -18,11 +18,11 @@ from transformers import GPT2Config, PreTrainedModel
 from benchmarks.rounds import alternate, print_markdown, print_table, ratios
 from benchmarks.steering.published import Published, generate
 from lit_narrative.lm.load import build_lm
-from lit_narrative.steering import flat
 from lit_narrative.steering.bags import BagOfWords, BagsOfRows
 from lit_narrative.steering.past import Reader
-from lit_narrative.steering.pplm_settings import PPLMSettings
-from lit_narrative.steering.pplm_steerer import PPLM, PPLMWriting
+from lit_narrative.steering.pplm import flat
+from lit_narrative.steering.pplm.settings import PPLMSettings
+from lit_narrative.steering.pplm.steerer import PPLM, PPLMWriting
 from lit_narrative.steering.sampler import Texts, Writing
 
 BAG = tuple(range(20))

@@ -2,7 +2,7 @@
 
 Our own words for the loop of ``run_pplm.py`` (Dathathri et al. 2020) on today's caches, its costs and quirks included:
 the window covers the oldest positions, the temperature divides the perturbed logits alone, steps are summed up on the
-host. ``tests/steering/test_pplm_golden.py`` holds it to the values of the original.
+host. ``tests/steering/pplm/test_golden.py`` holds it to the values of the original.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,7 @@
 """Circuit analysis as a part of a run: which parts of the model carry its answers, at test or while it trains."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from math import isfinite
@@ -10,35 +9,27 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.seed import isolate_rng
 from rich.console import Console
 from rich.progress import Progress as Bars
+from transformers import PreTrainedTokenizerBase
 
-from lit_narrative.callbacks.circuit_material import Material, collect
-from lit_narrative.callbacks.circuit_reference import reference_bridge
-from lit_narrative.callbacks.circuit_runs import (
-    PAIRED,
-    RUNS,
-    Analysis,
-    CircuitSettings,
-    Figures,
-    Layers,
-    check_settings,
-)
-from lit_narrative.callbacks.processes import dry_run
+from lit_narrative.callbacks.base import _apart, _together, dry_run
 from lit_narrative.circuits.bridge import build_bridge, check_layers, shape
-from lit_narrative.circuits.sweep import Progress
+from lit_narrative.circuits.hooks import Progress
+from lit_narrative.circuits.material import Material, collect
+from lit_narrative.circuits.report.comparison import write_comparison
+from lit_narrative.circuits.report.page import write_circuits_page
+from lit_narrative.circuits.suite import PAIRED, RUNS, Analysis, CircuitSettings, Figures, Layers, check_settings
 from lit_narrative.errors import UserError, check_least, did_you_mean
 from lit_narrative.files import whole_folder, write_json
-from lit_narrative.modules.base import LanguageModule
-from lit_narrative.report.circuits import write_circuits_page
-from lit_narrative.report.comparison import write_comparison
+from lit_narrative.lm.checkpoint import read_language_model
+from lit_narrative.modules.language import LanguageModule
 from lit_narrative.seeds import run_seed
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
+
 
 logger = logging.getLogger(__name__)
 VERSIONS = ("lit-narrative", "lightning", "torch", "transformers", "transformer-lens", "sae-lens", "scikit-learn")
@@ -265,33 +256,6 @@ def _draw(folder: Path, compared: bool) -> dict[str, UserError]:
     return {}
 
 
-@contextmanager
-def _apart() -> Iterator[None]:
-    """Gradients may be taken within, whatever the Trainer does, and no random state is other afterwards."""
-    with ExitStack() as stack:
-        stack.enter_context(isolate_rng())
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        yield
-
-
-@contextmanager
-def _together(trainer: Trainer) -> Iterator[bool]:
-    """Whether this is the first process, which alone works within; the others wait, and end as it ends.
-
-    Raises:
-        UserError: on the others, if it raised anything.
-    """
-    try:
-        yield trainer.is_global_zero
-    except Exception as error:
-        trainer.strategy.broadcast(str(error) or type(error).__name__)
-        raise
-    said = trainer.strategy.broadcast(None)
-    if said is not None:
-        raise UserError(said)
-
-
 def _shown(trainer: Trainer) -> bool:
     """Whether the user wants bars."""
     return trainer.progress_bar_callback is not None
@@ -305,3 +269,21 @@ def _bar(bars: Bars, name: str) -> Progress:
         bars.update(task, completed=done, total=total)
 
     return show
+
+
+def reference_bridge(path: str, tokenizer: PreTrainedTokenizerBase, bridge: "TransformerBridge") -> "TransformerBridge":
+    """Open up the model of a checkpoint, where ``bridge`` is.
+
+    Raises:
+        UserError: it cannot be read, or is of another shape or vocabulary.
+    """
+    lm, own = read_language_model(path)
+    if own.get_vocab() != tokenizer.get_vocab():
+        raise UserError(f"callback CircuitAnalysis: the tokenizer of reference '{path}' is not that of the model")
+    other = build_bridge(lm.to(bridge.cfg.device))  # type: ignore[arg-type]
+    if shape(other) != shape(bridge):
+        raise UserError(
+            f"callback CircuitAnalysis: reference '{path}' has {tuple(shape(other))} layers, heads, key-value heads, "
+            f"width and vocabulary, the model {tuple(shape(bridge))}; parts can be compared only one by one"
+        )
+    return other

@@ -11,17 +11,16 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from lit_narrative.callbacks.processes import dry_run, gather_lists
-from lit_narrative.callbacks.rollouts import RolloutCallback
-from lit_narrative.circuits.features import analyse
+from lit_narrative.callbacks.base import RolloutCallback, dry_run
+from lit_narrative.distributed import gather_lists
 from lit_narrative.errors import UserError
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sae import SAEModule
-from lit_narrative.rl.rollout import ScoredRollouts
+from lit_narrative.sae.affordances import analyse
 from lit_narrative.seeds import run_seed, stream_seed
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality
 from lit_narrative.tasks.storyworld.states import StateLayout
-from lit_narrative.views import State
+from lit_narrative.views import ScoredRollouts, State
 
 logger = logging.getLogger(__name__)
 REWARD = "feature_quality"

@@ -22,6 +22,7 @@ from lit_narrative.errors import UserError
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
+
 Hook = tuple[str, Callable[[Tensor, Any], Tensor | None]]
 """A hook's name, and what it does with (activation, hook point): None leaves the activation as it is."""
 TOLERANCE = 1e-4
@@ -187,3 +188,12 @@ def separate_inputs(bridge: "TransformerBridge") -> Iterator[None]:
 def _separate(bridge: "TransformerBridge", on: bool) -> None:
     for switch in (bridge.set_use_attn_result, bridge.set_use_split_qkv_input, bridge.set_use_hook_mlp_in):
         switch(on)
+
+
+STREAM = {"resid_pre": "hook_resid_pre", "resid_mid": "hook_resid_mid", "resid_post": "hook_resid_post"}
+WHOLE = tuple(STREAM)
+"""The stream itself, which holds all that lies before: at the place where two prompts differ it is the other run."""
+STREAM |= {"attn_out": "hook_attn_out", "mlp_out": "hook_mlp_out"}
+HEADS = {"z": "attn.hook_z", "q": "attn.hook_q", "k": "attn.hook_k", "v": "attn.hook_v", "pattern": "attn.hook_pattern"}
+SITES = STREAM | HEADS
+"""Places in a block by their short names; those in ``HEADS`` are patched one head at a time."""

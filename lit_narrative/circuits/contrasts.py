@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lit_narrative.circuits.positions import Places, Span, encode, find_places, pad_left
-from lit_narrative.circuits.questions import IGNORED, Questions
+from lit_narrative.circuits.inputs import IGNORED, Places, Questions, Span, encode, find_places, pad_left
 from lit_narrative.errors import UserError
 from lit_narrative.views import ContrastPair
 

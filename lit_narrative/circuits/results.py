@@ -7,20 +7,19 @@ from typing import Any, Self, TypeVar
 
 from safetensors import SafetensorError
 
-from lit_narrative.circuits.acdc import Pruned
-from lit_narrative.circuits.attention import Attention
-from lit_narrative.circuits.criteria import Criteria
-from lit_narrative.circuits.edge_scores import EdgeScores, NodeScores
-from lit_narrative.circuits.faithfulness import Faithfulness
-from lit_narrative.circuits.feature_effects import FeatureEffect, load_effects
-from lit_narrative.circuits.importance import Ablation
-from lit_narrative.circuits.lens import Direct, Lens
-from lit_narrative.circuits.patches import Patching
-from lit_narrative.circuits.patterns import PatternRow, load_patterns
-from lit_narrative.circuits.probe_scores import Probes
-from lit_narrative.circuits.residual_features import ResidualFeatures
+from lit_narrative.circuits.analyses.ablation import Ablation
+from lit_narrative.circuits.analyses.acdc import Pruned
+from lit_narrative.circuits.analyses.attention import Attention
+from lit_narrative.circuits.analyses.attribution import EdgeScores, NodeScores
+from lit_narrative.circuits.analyses.faithfulness import Criteria, Faithfulness
+from lit_narrative.circuits.analyses.feature_effects import FeatureEffect, PatternRow, load_effects, load_patterns
+from lit_narrative.circuits.analyses.lens import Direct, Lens
+from lit_narrative.circuits.analyses.patching import Patching, answers_weakly
+from lit_narrative.circuits.analyses.probes import Probes
+from lit_narrative.circuits.analyses.residual_features import ResidualFeatures
 from lit_narrative.circuits.tables import read_json
 from lit_narrative.errors import UserError
+from lit_narrative.report.records import read_record
 
 Table = TypeVar("Table")
 
@@ -121,3 +120,18 @@ def _read(path: Path, load: Callable[[Path], Table]) -> Table:
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"the tables in '{path}' cannot be read ({reason}); run the analyses anew") from error
+
+
+def read_weak(folder: Path) -> frozenset[str]:
+    """Read on which splits an analysed model hardly answers by the rule: at the majority's level, or pairs not told.
+
+    Raises:
+        UserError: a file is not what it should be.
+    """
+    ablation = folder / "jaccard.json"
+    weak = set(map(str, read_record(ablation).items("weak_splits") if ablation.is_file() else ()))
+    for path in folder.glob("*/patching.json"):
+        leads = read_record(path).child("logit_diff")
+        if answers_weakly(leads.number("clean"), leads.number("corrupt")):
+            weak.add(path.parent.name)
+    return frozenset(weak)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lit_narrative.circuits.analyses.residual_sae import Residuals, residuals
 from lit_narrative.circuits.bridge import build_bridge
-from lit_narrative.circuits.questions import Questions, encode_questions
-from lit_narrative.circuits.residual_sae import Residuals, residuals
+from lit_narrative.circuits.inputs import Questions, encode_questions
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.lm.checkpoint import read_language_model
 from lit_narrative.lm.load import load_lm
-from lit_narrative.lm.tokens import load_tokenizer
+from lit_narrative.lm.tokenizer import load_tokenizer
 from lit_narrative.views import Activation, Example
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from statistics import fmean
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -12,10 +12,9 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lit_narrative.datamodules.preferred import Preferred, read_preferred
 from lit_narrative.errors import UserError, check_least
-from lit_narrative.rl.rewards import AnyReward
-from lit_narrative.rl.rollout import Rollout
+from lit_narrative.rl.rewards.base import AnyReward
 from lit_narrative.seeds import run_seed
-from lit_narrative.views import ContrastPair, Example, Prompt, Verdict
+from lit_narrative.views import ContrastPair, Example, Prompt, Rollout, Verdict
 
 Split = Literal["train", "val", "test"]
 VIEWS = ("examples", "prompts", "scored", "labelled", "states", "activations")
@@ -279,3 +278,17 @@ class _Rows(Dataset[Any]):
 
     def __len__(self) -> int:
         return len(self.rows)
+
+
+class Answered(NamedTuple):
+    """A prompt with the policy's answer to it.
+
+    Attributes:
+        rollout: the completion, the likeliest token each time.
+        confidence: probability that the policy gives that completion.
+        gold: log-probability that it gives the worked answer, nats.
+    """
+
+    rollout: Rollout
+    confidence: float
+    gold: float

@@ -1,22 +1,27 @@
 """The card game as data: one rule game, several ways to leave its distribution."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
 from itertools import islice
 from typing import Any, Literal
 
+import torch
+from torchmetrics.functional.classification import binary_calibration_error
+
 from lit_narrative.datamodules.activations import ActivationSettings, read_activations
-from lit_narrative.datamodules.base import ExamplePrompts, Split, TaskDataModule
+from lit_narrative.datamodules.base import Answered, ExamplePrompts, Split, TaskDataModule
 from lit_narrative.errors import UserError, check_least, did_you_mean
-from lit_narrative.rl.reward_import import import_reward
-from lit_narrative.rl.rewards import AnyReward
-from lit_narrative.rl.rollout import Rollout
-from lit_narrative.tasks.cards.answers import Judgement, judge, parse
+from lit_narrative.rl.rewards.base import AnyReward
+from lit_narrative.rl.rewards.loading import import_reward
+from lit_narrative.seeds import run_seed
+from lit_narrative.tasks.cards.answers import PARTS, CardReward, Judgement, judge, parse
 from lit_narrative.tasks.cards.contrasts import contrast_pairs, question
 from lit_narrative.tasks.cards.dealing import MIXTURE, Bucket, Deal, deal, deals
 from lit_narrative.tasks.cards.game import KINDS, SETS, TEST_SETS, CardGame, check_mixture, check_names
 from lit_narrative.tasks.cards.prompts import example, prompt_text, vocabulary_texts
-from lit_narrative.tasks.cards.rewards import PARTS, CardReward
-from lit_narrative.views import Activation, ContrastPair, Example, Labelled, Prompt, Verdict
+from lit_narrative.tasks.cards.scores import mean_gap, set_scores
+from lit_narrative.views import Activation, ContrastPair, Example, Labelled, Prompt, Rollout, Verdict
 
 Label = Literal["rule", "kind", "paraphrased", "sign"]
 HELD_OUT = ("length_shift", "classification")
@@ -230,3 +235,54 @@ class _Questions(_Examples):
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
         return question(self.dealt[index], self.game)
+
+
+VERSIONS = ("lit-narrative", "lightning", "torch", "transformers")
+
+
+def scores_of(answers: Sequence[Answered], data: CardsData) -> dict[str, Any]:
+    """`set_scores` of answers, with the mean ``gold_logprob`` and the ``calibration_error``.
+
+    The latter is the expected calibration error of the completion's probability as a forecast of its answer being
+    right, over 10 bins (Guo et al. 2017).
+    """
+    columns = [row.rollout.columns for row in answers]
+    judgements = [judge(row.rollout.text, row.rollout.columns) for row in answers]
+    confidence = torch.tensor([row.confidence for row in answers]).clamp(0, 1)
+    correct = torch.tensor([judgement.correct for judgement in judgements]).long()
+    rules = [rule.name for rule in data.game.pool("id")]
+    return set_scores(judgements, columns, rules) | {
+        "gold_logprob": sum(row.gold for row in answers) / len(answers),
+        "calibration_error": float(binary_calibration_error(confidence, correct, n_bins=10)),
+    }
+
+
+def _summary(
+    data: CardsData, tag: str, step: int, splits: dict[str, dict[str, Any]], shifts: dict[str, float]
+) -> dict[str, Any]:
+    return {
+        "tag": tag,
+        "seed": run_seed(),
+        "step": step,
+        "splits": splits,
+        "gaps": shifts,
+        "mean_gap": mean_gap(shifts),
+        "config": {"game": asdict(data.game), "mix": data.mix, "held_out": list(data.held_out)},
+        "versions": {name: version(name) for name in VERSIONS},
+    }
+
+
+def _row(name: str, answered: Answered) -> dict[str, Any]:
+    rollout = answered.rollout
+    judgement = judge(rollout.text, rollout.columns)
+    return {
+        "set": name,
+        "rule": rollout.columns["rule_name"],
+        "prompt": rollout.prompt,
+        "text": rollout.text,
+        "answer": judgement.answer,
+        "expected": judgement.expected,
+        "correct": judgement.correct,
+        "confidence": answered.confidence,
+        "gold_logprob": answered.gold,
+    }

@@ -9,12 +9,11 @@ import numpy as np
 
 from lit_narrative.datamodules.base import Split, TaskDataModule
 from lit_narrative.errors import UserError, check_least, did_you_mean
-from lit_narrative.rl.reward_import import import_reward
-from lit_narrative.rl.rewards import AnyReward
-from lit_narrative.rl.rollout import Rollout
+from lit_narrative.rl.rewards.base import AnyReward
+from lit_narrative.rl.rewards.loading import import_reward
 from lit_narrative.tasks.poetry.bags import ContrastBag, find_topic
 from lit_narrative.tasks.poetry.grammar import is_line, vocabulary_texts
-from lit_narrative.tasks.poetry.metrics import majority_topic, repetition, self_bleu, topic_shares
+from lit_narrative.tasks.poetry.metrics import majority_topic, topic_shares
 from lit_narrative.tasks.poetry.preferences import as_pairs, read_events, split_events
 from lit_narrative.tasks.poetry.rewards import (
     MONITORS,
@@ -27,7 +26,8 @@ from lit_narrative.tasks.poetry.rewards import (
 )
 from lit_narrative.tasks.poetry.sources import CorpusVerse, GrammarVerse, Piece, VerseSource
 from lit_narrative.tasks.poetry.topics import EVERYDAY, TOPICS, Topic
-from lit_narrative.views import Example, Labelled, Prompt, Scored, Verdict
+from lit_narrative.text import repetition, self_bleu
+from lit_narrative.views import Example, Labelled, Prompt, Rollout, Scored, Verdict
 
 logger = logging.getLogger(__name__)
 

@@ -9,20 +9,18 @@ import numpy as np
 
 from lit_narrative.datamodules.base import ExamplePrompts, Split, TaskDataModule
 from lit_narrative.errors import UserError, check_least, did_you_mean
-from lit_narrative.rl.reward_import import import_reward
-from lit_narrative.rl.rewards import AnyReward
-from lit_narrative.rl.rollout import Rollout
+from lit_narrative.rl.rewards.base import AnyReward
+from lit_narrative.rl.rewards.loading import import_reward
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality, FeatureQualitySettings
-from lit_narrative.tasks.storyworld.generate import Skew, example
-from lit_narrative.tasks.storyworld.own_worlds import own_examples
-from lit_narrative.tasks.storyworld.plays import plays
-from lit_narrative.tasks.storyworld.registry import COMPONENTS
+from lit_narrative.tasks.storyworld.generator import Skew, example
 from lit_narrative.tasks.storyworld.rewards import ComponentReward, NoveltyReward, Scorer
+from lit_narrative.tasks.storyworld.similarity import unique_shares
+from lit_narrative.tasks.storyworld.simulator.play import plays
 from lit_narrative.tasks.storyworld.states import StateLayout, states
-from lit_narrative.tasks.storyworld.unique import unique_shares
-from lit_narrative.tasks.storyworld.verifiers import DEFAULT_WEIGHTS, VerifierConfig
+from lit_narrative.tasks.storyworld.verifiers.base import COMPONENTS, DEFAULT_WEIGHTS, VerifierConfig
 from lit_narrative.tasks.storyworld.world import World
-from lit_narrative.views import Example, Prompt, State, Verdict
+from lit_narrative.tasks.storyworld.world_files import own_examples
+from lit_narrative.views import Example, Prompt, Rollout, State, Verdict
 
 MODEL_REWARDS = ("novelty", "feature_quality")
 

@@ -14,8 +14,9 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError, first_line
-from lit_narrative.lm.load import Attention, Dtype, base_lm, build_lm, config_from_dict, load_lm
-from lit_narrative.lm.tokens import tokenizer_files, tokenizer_from_files
+from lit_narrative.files import whole_folder
+from lit_narrative.lm.load import Attention, Dtype, Lora, add_lora, base_lm, build_lm, config_from_dict, load_lm
+from lit_narrative.lm.tokenizer import tokenizer_files, tokenizer_from_files
 
 LANGUAGE_MODEL = "language_model"
 PREFIX = "lm."
@@ -166,3 +167,41 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def export_model(checkpoint: str | Path, folder: str | Path) -> Path:
+    """Write model and tokenizer as a folder that ``transformers`` reads; adapters are merged into the weights.
+
+    Raises:
+        UserError: the checkpoint is missing or holds no language model.
+    """
+    lm, tokenizer = read_language_model(checkpoint)
+    with whole_folder(folder) as scratch:
+        lm.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+    return Path(folder)
+
+
+def export_adapter(checkpoint: str | Path, folder: str | Path) -> Path:
+    """Write the adapters and the tokenizer as a folder that ``peft`` reads.
+
+    Raises:
+        UserError: the checkpoint is missing, holds no adapters, or their base is nowhere but in it.
+    """
+    content = load_checkpoint(checkpoint)
+    if LANGUAGE_MODEL not in content or not content["hyper_parameters"].get("lora"):
+        raise UserError(
+            f"{checkpoint} holds no adapters; give a checkpoint of a run with model.lora, or export 'model'"
+        )
+    if not content[LANGUAGE_MODEL]["base"]:
+        raise UserError(f"the base of the adapters in {checkpoint} has no name or folder of its own; export 'model'")
+    drop_reference(content["state_dict"])
+    base, tokenizer = restore_language_model(content)
+    adapted = add_lora(base, Lora(**content["hyper_parameters"]["lora"]))
+    weights = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
+    check_adapters(adapted, content["state_dict"])
+    adapted.load_state_dict(weights, strict=False)
+    with whole_folder(folder) as scratch:
+        adapted.save_pretrained(scratch)  # type: ignore[operator]
+        tokenizer.save_pretrained(scratch)
+    return Path(folder)

@@ -17,7 +17,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from lit_narrative.errors import UserError, first_line
-from lit_narrative.lm.fused import use_faster_modules
+from lit_narrative.lm.fast_layers import use_faster_modules
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Attention = Literal["sdpa", "eager", "flash_attention_2", "flex_attention"]

@@ -16,9 +16,9 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.hidden import completion_states
 from lit_narrative.lm.load import base_lm
-from lit_narrative.lm.tokens import pad_right
+from lit_narrative.lm.prefix_forward import completion_states
+from lit_narrative.lm.tokenizer import pad_right
 
 
 class CompletionBatch(NamedTuple):

@@ -11,7 +11,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lit_narrative.errors import UserError
 from lit_narrative.files import whole_folder
 from lit_narrative.lm.checkpoint import read_language_model, restore_language_model
-from lit_narrative.lm.hidden import shares_rightly
 from lit_narrative.lm.load import (
     Attention,
     Dtype,
@@ -24,8 +23,9 @@ from lit_narrative.lm.load import (
     scratch_config,
 )
 from lit_narrative.lm.logprobs import check_output_layer
+from lit_narrative.lm.prefix_forward import shares_rightly
 from lit_narrative.lm.sampler import check_decoding
-from lit_narrative.lm.tokens import TrainedTokenizer, load_tokenizer, train_tokenizer
+from lit_narrative.lm.tokenizer import TrainedTokenizer, load_tokenizer, train_tokenizer
 from lit_narrative.seeds import run_seed
 
 Policy = tuple[nn.Module, PreTrainedTokenizerBase]

@@ -22,13 +22,12 @@ from transformers.generation.logits_process import (
 )
 
 from lit_narrative.errors import UserError, first_line
-from lit_narrative.lm.cache import decoding_cache, select_rows
-from lit_narrative.lm.grouped import Groups, can_group, grouped
+from lit_narrative.lm.kv_cache import decoding_cache, select_rows
 from lit_narrative.lm.load import base_lm, end_ids
-from lit_narrative.lm.tokens import pad_left
-from lit_narrative.lm.trial import NEW_TOKENS, PROMPTS, ROWS, alike, once, too_short
-from lit_narrative.rl.rollout import Rollout
-from lit_narrative.views import Prompt
+from lit_narrative.lm.prefix_decoding import Groups, can_group, grouped
+from lit_narrative.lm.self_check import NEW_TOKENS, PROMPTS, ROWS, alike, once, too_short
+from lit_narrative.lm.tokenizer import pad_left
+from lit_narrative.views import Prompt, Rollout
 
 # Finished rows leave the batch once at most this share is still alive: dropping copies the cache.
 COMPACT_BELOW = 0.75

@@ -1,232 +1,57 @@
-"""What owns a causal language model: SFT, GRPO and steering extend it."""
+"""What every algorithm of the house says of itself: the view it learns from, and how rows become batches."""
 
-import math
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
-from lightning.pytorch.plugins.precision import MixedPrecision
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import nn
-from torch.optim import Optimizer
-from torchmetrics import MeanMetric
-from transformers import PreTrainedTokenizerBase
+from lightning.pytorch import LightningModule
+from torch.utils.data import DataLoader
 
-from lit_narrative.errors import UserError, check_least
-from lit_narrative.lm.checkpoint import check_adapters, fits, load_checkpoint, store_language_model, stored_tokenizer
-from lit_narrative.lm.examples import LongExamples
-from lit_narrative.lm.load import Attention, Dtype, Lora, ScratchModel
-from lit_narrative.lm.logprobs import CompletionBatch, score_completions
-from lit_narrative.lm.optimizer import Schedule, adamw, schedule_by_step
-from lit_narrative.lm.policy import PolicySource
-from lit_narrative.lm.prompts import LongPrompts
-from lit_narrative.lm.sampler import LoopSampler, Sampler, SamplingParams
-from lit_narrative.lm.shard import shard
-from lit_narrative.lm.tokens import TrainedTokenizer
-from lit_narrative.modules.gradients import GradientGuard
-from lit_narrative.modules.settings import as_settings, plain
-from lit_narrative.modules.writing import WritingModule
+from lit_narrative.errors import UserError
 
 
-class LanguageModule(WritingModule):
-    """A policy language model with its tokenizer, its sampling and its self-contained checkpoints.
+class NarrativeModule(LightningModule):
+    """An algorithm: it names the view it learns from and turns rows of a view into batches.
 
-    Args:
-        model: a hub name, a folder with transformers weights, a ``.ckpt`` of this package, or the sizes of a new model.
-        tokenizer: a hub name, a folder, or the settings of one to train on the task's corpus; default: the model's own,
-            or a trained one with a new model.
-        lora: train low-rank adapters in place of the weights.
-        sampling: how completions are sampled, and scored.
-        chat: wrap prompts as a user's turn by the tokenizer's chat template.
-        dtype: of the weights; mixed precision is the Trainer's business.
-        attention: the attention implementation of transformers.
-        gradient_checkpointing: recompute activations in the backward pass.
-        lr: peak learning rate of AdamW.
-        weight_decay: on matrices, not on biases and norms.
-        warmup_steps: linear warm-up in optimizer steps.
-        schedule: of the learning rate after the warm-up, by optimizer steps.
-        long_examples: what to do with an example longer than the model's positions.
-        max_prompt_length: of prompts to complete, in tokens; default: what the model's positions leave beside
-            ``sampling.max_new_tokens``.
-        long_prompts: what to do with a longer one: ``error``, ``drop`` its row before training, or keep its last tokens
-            (``truncate_left``).
-        max_skipped_steps: stop after so many optimizer steps in a row whose gradients were not finite; fewer are
-            skipped and counted.
+    Attributes:
+        view: the view that training reads.
+        eval_view: the view that validation and test read, where the task offers it; else ``view``.
+        windowed: the module wraps the training loader, reads whole batches only and keeps count of them itself.
     """
 
-    eval_view = "examples"
-
-    def __init__(
-        self,
-        model: str | ScratchModel = ScratchModel(),  # noqa: B008 (the command line shows the default's fields)
-        tokenizer: str | TrainedTokenizer | None = None,
-        lora: Lora | None = None,
-        sampling: SamplingParams = SamplingParams(),  # noqa: B008
-        chat: bool = False,
-        dtype: Dtype = "float32",
-        attention: Attention = "sdpa",
-        gradient_checkpointing: bool = False,
-        lr: float = 1e-3,
-        weight_decay: float = 0.01,
-        warmup_steps: int = 0,
-        schedule: Schedule = "constant",
-        long_examples: LongExamples = "error",
-        max_prompt_length: int | None = None,
-        long_prompts: LongPrompts = "error",
-        max_skipped_steps: int = 10,
-    ) -> None:
-        super().__init__()
-        for name, value in (("lr", lr), ("weight_decay", weight_decay)):
-            if not 0 <= value < math.inf:
-                raise UserError(f"model.{name}={value} must be a number of 0 or more")
-        check_least("model.warmup_steps", warmup_steps, 0)
-        check_least("model.max_prompt_length", max_prompt_length, 1)
-        self.save_hyperparameters()
-        self.hparams.update({name: plain(value) for name, value in self.hparams.items()})
-        self.lora = as_settings(lora, Lora)
-        self.sampling = as_settings(sampling, SamplingParams)
-        self.source = PolicySource(
-            as_settings(model, ScratchModel),
-            as_settings(tokenizer, TrainedTokenizer),
-            self.lora,
-            dtype,
-            attention,
-            gradient_checkpointing,
-        )
-        self.chat, self.gradient_checkpointing = chat, gradient_checkpointing
-        self.lr, self.weight_decay, self.warmup_steps, self.schedule = lr, weight_decay, warmup_steps, schedule
-        self.long_examples, self.max_prompt_length, self.long_prompts = long_examples, max_prompt_length, long_prompts
-        self.guard = GradientGuard(max_skipped_steps)
-        self.sampler: Sampler = LoopSampler()
-        self.nll = MeanMetric()
-        # The run folder, where a trained tokenizer goes, is one for all nodes.
-        self.prepare_data_per_node = False
-        # An adapter's checkpoint leaves the base out; everything else is checked name by name.
-        self.strict_loading = self.lora is None
-
-    # --- building ---------------------------------------------------------------------------------------------------
+    view: str
+    eval_view: str
+    windowed = False
 
     @property
-    def ready(self) -> bool:
-        """Whether the model has been built."""
-        return "lm" in self._modules
-
-    def prepare_data(self) -> None:
-        """Train the tokenizer on the task's corpus, once and on one process."""
-        if not self.ready and not self.trainer.ckpt_path and self.source.trains_tokenizer:
-            self.source.prepare(self.task.tokenizer_texts(), self._tokenizer_folder)
-
-    @property
-    def _tokenizer_folder(self) -> Path:
-        return Path(self.trainer.default_root_dir, "tokenizer")
-
-    def configure_model(self) -> None:
-        """Build the model, unless it is built or a checkpoint outside a Trainer will bring it; shard what is built."""
-        if self._trainer is None:
-            return
-        if not self.ready and self.trainer.ckpt_path:
-            # Resumed or tested from the command line: the checkpoint says what to build; Lightning loads it later.
-            self.adopt(*self.source.restore(load_checkpoint(self.trainer.ckpt_path)))
-        elif not self.ready:
-            self.adopt(*self.source.build(self._tokenizer_folder))
-        self.complete()
-        self.share_out()
-
-    def complete(self) -> None:
-        """Build what stands beside the policy and is not there yet; an algorithm says what."""
-
-    def share_out(self) -> None:
-        """Give each process its part of every model in this module, where the strategy is for that (``fsdp2``)."""
-        if self.device_mesh is None:
-            return
-        dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
-        for part in self.children():
-            if next(part.parameters(), None) is not None:
-                shard(part, self.device_mesh["data_parallel"], dtype)
-
-    def adopt(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Take a model and its tokenizer as the policy."""
-        self.lm, self.tokenizer = lm, tokenizer
-        self.train()  # a model that was loaded comes in evaluation mode
-
-    # --- checkpoints ------------------------------------------------------------------------------------------------
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put config and tokenizer beside the weights; with adapters leave the base's weights out."""
-        store_language_model(checkpoint, self.lm, self.tokenizer, base=self.source.model if self.lora else None)
-        checkpoint["gradients"] = self.guard.state_dict()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the model and the tokenizer that the weights belong to; one that is the same is not built again.
+    def task(self) -> Any:
+        """The task's DataModule.
 
         Raises:
-            UserError: the weights are adapters, and there are none here.
+            UserError: the Trainer was given loaders instead.
         """
-        if checkpoint.get("hyper_parameters", {}).get("lora") and not self.lora:
-            raise UserError("this checkpoint holds adapters: give it as --model.model, which merges them")
-        if self.ready and fits(checkpoint, self.lm, self.source.model):
-            self.tokenizer = stored_tokenizer(checkpoint)
-        else:
-            self.adopt(*self.source.restore(checkpoint))
-            self.complete()
-            self.share_out()
-        if self.lora:
-            check_adapters(self.lm, checkpoint["state_dict"])
-        if "gradients" in checkpoint:
-            self.guard.load_state_dict(checkpoint["gradients"])
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is None:
+            raise UserError(
+                f"{type(self).__name__} reads a task, not loaders; give one as Trainer.fit(module, datamodule=...)"
+            )
+        return data
 
-    # --- before the first step --------------------------------------------------------------------------------------
+    def admit(self, rows: Sequence[Any]) -> Sequence[Any]:
+        """The rows of a view that this module takes, in order; asked once for each view and split of a run.
 
-    def on_fit_start(self) -> None:
-        """Read all training rows once, so that one that cannot be used fails now and not in the middle of the run."""
-        self.task.admitted(self.view, "train")
+        Raises:
+            UserError: a row cannot be used and may not be left out.
+        """
+        return rows
 
-    # --- optimisation -----------------------------------------------------------------------------------------------
+    def train_batch_size(self, batch_size: int, world_size: int) -> int:
+        """Rows a training batch and process, given what the task asks for and the number of processes."""
+        return batch_size
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with decay on matrices only, and a schedule by optimizer steps."""
-        optimizer = adamw(self, self.lr, self.weight_decay)
-        if self.schedule == "constant" and not self.warmup_steps:
-            return optimizer
-        total = None if self.schedule == "constant" else int(self.trainer.estimated_stepping_batches)
-        scheduler = schedule_by_step(optimizer, self.schedule, self.warmup_steps, total)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+    def collate(self, rows: Sequence[Any]) -> Any:
+        """A batch of the rows of a view."""
+        raise NotImplementedError
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip as the Trainer asks, skip a step whose gradients are not finite, and log under TRL's names."""
-        plugin = self.trainer.precision_plugin
-        scaler = plugin.scaler if isinstance(plugin, MixedPrecision) else None
-        norm = self.guard.clip(optimizer, gradient_clip_val, gradient_clip_algorithm, scaler)
-        rate, skipped = optimizer.param_groups[0]["lr"], float(self.guard.skipped)
-        self.log_dict({"grad_norm": norm, "learning_rate": rate, "skipped_steps": skipped}, batch_size=1)
-
-    # --- held-out likelihood ----------------------------------------------------------------------------------------
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Gather the likelihood of held-out completions; prompts alone have none."""
-        if isinstance(batch, CompletionBatch):
-            logprobs = score_completions(self.lm, batch).logprobs
-            self.nll.update(-logprobs.mean(), weight=len(logprobs))
-
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        """As in validation."""
-        self.validation_step(batch, batch_idx)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log loss and perplexity per token, over all processes."""
-        self._log_likelihood("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log loss and perplexity per token, over all processes."""
-        self._log_likelihood("test")
-
-    def _log_likelihood(self, stage: str) -> None:
-        if self.nll.update_called:
-            nll = self.nll.compute()
-            self.log_dict({f"{stage}/loss": nll, f"{stage}/perplexity": nll.exp()}, prog_bar=True)
-        self.nll.reset()
+    def wrap_train_loader(self, loader: DataLoader[Any]) -> Iterable[Any]:
+        """What the Trainer iterates over, given the task's loader; an algorithm may put its own around it."""
+        return loader

@@ -19,30 +19,26 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from lit_narrative.distributed import gather, gather_objects
 from lit_narrative.lm.checkpoint import drop_reference
 from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.logprobs import CompletionBatch, TokenScores, score_completions
-from lit_narrative.modules.base import LanguageModule
-from lit_narrative.modules.grpo_checks import check_beside, check_settings, check_sizes
-from lit_narrative.modules.processes import gather, gather_objects
-from lit_narrative.modules.reference import ReferenceSettings, add_reference_adapters, follow, reference_model
-from lit_narrative.modules.rollout_batch import RolloutBatch
-from lit_narrative.modules.rollout_loader import RolloutLoader, begin_step_again
-from lit_narrative.modules.settings import as_settings
-from lit_narrative.modules.step_loss import step_loss
-from lit_narrative.modules.step_metrics import StepMetrics
-from lit_narrative.modules.window_plan import WindowPlan
-from lit_narrative.modules.windows import Windows
+from lit_narrative.modules.language import LanguageModule, as_settings
 from lit_narrative.rl.advantages import Aggregation, Scale
+from lit_narrative.rl.batch import RolloutBatch, step_loss
+from lit_narrative.rl.collector import Windows
 from lit_narrative.rl.entropy import AdaptiveEntropy
 from lit_narrative.rl.gae import ValueSettings
+from lit_narrative.rl.loader import RolloutLoader, begin_step_again
 from lit_narrative.rl.loss_settings import LossSettings
 from lit_narrative.rl.losses import Window
-from lit_narrative.rl.rewards import AnyReward
-from lit_narrative.rl.rollout import ScoredRollouts
-from lit_narrative.rl.scoring import RewardRunner, ScoringSettings
+from lit_narrative.rl.metrics import StepMetrics
+from lit_narrative.rl.reference import ReferenceSettings, add_reference_adapters, follow, reference_model
+from lit_narrative.rl.rewards.base import AnyReward
+from lit_narrative.rl.rewards.runner import RewardRunner, ScoringSettings
+from lit_narrative.rl.settings import WindowPlan, check_beside, check_settings, check_sizes
 from lit_narrative.seeds import run_seed, stream_seed
-from lit_narrative.views import Prompt
+from lit_narrative.views import Prompt, ScoredRollouts
 
 Advantage = Literal["group", "rloo", "gae"]
 ROLLOUTS = "rollouts"

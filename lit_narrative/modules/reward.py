@@ -1,9 +1,9 @@
 """A reward model: scores of texts, learned from ratings and preferences, on sentence embeddings."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
+from lit_narrative.distributed import gather_ragged
 from lit_narrative.errors import UserError
-from lit_narrative.lm.embeddings import (
+from lit_narrative.lm.optim import adamw
+from lit_narrative.lm.sentence_encoder import (
     PROBE,
     RememberedVectors,
     StaticEncoder,
@@ -21,23 +23,46 @@ from lit_narrative.lm.embeddings import (
     encode_to_learn,
     load_encoder,
 )
-from lit_narrative.lm.optimizer import adamw
-from lit_narrative.lm.reward_head import RewardHead, check_head
-from lit_narrative.modules.narrative import NarrativeModule
-from lit_narrative.modules.processes import gather_ragged
-from lit_narrative.modules.reward_metrics import preference_metrics, rating_metrics
-from lit_narrative.modules.reward_storage import restore_encoder, save_reward, store_encoder
-from lit_narrative.modules.scored_batch import ScoredBatch, all_texts, check_rows
-from lit_narrative.modules.settings import as_settings, plain
+from lit_narrative.modules.base import NarrativeModule
+from lit_narrative.modules.language import as_settings, plain
+from lit_narrative.rl.rewards.metrics import preference_metrics, rating_metrics
+from lit_narrative.rl.rewards.model import RewardHead, check_head, restore_encoder, save_reward, store_encoder
 from lit_narrative.views import Scored
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+
 LIMIT = 3.0
 """Deviations from the mean, of a component of a vector, that a head on a frozen encoder tells apart."""
 RANGE_TEXTS = 1024
 """Training texts, at most, by which the range of scores is told."""
+
+
+class ScoredBatch(NamedTuple):
+    """Rows to learn from.
+
+    Attributes:
+        texts: n texts; of a preference the preferred one.
+        others: p texts, the other one of each preference, in order.
+        paired: (n,) bool, which rows are preferences.
+        scores: (n,) ratings; not read where ``paired``.
+    """
+
+    texts: list[str]
+    others: list[str]
+    paired: Tensor
+    scores: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[Scored]) -> "ScoredBatch":
+        """The batch of some rows, in order."""
+        return cls(
+            [row.text for row in rows],
+            [row.other for row in rows if row.other is not None],
+            torch.tensor([row.other is not None for row in rows]),
+            torch.tensor([row.score for row in rows], dtype=torch.float32),
+        )
 
 
 class RewardModule(NarrativeModule):
@@ -290,3 +315,21 @@ class RewardModule(NarrativeModule):
 
 def _named(stage: str, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{stage}/{name}": value for name, value in found.items()}
+
+
+def check_rows(rows: Sequence[Scored]) -> None:
+    """See that there is something to learn from, or to measure by.
+
+    Raises:
+        UserError: there are no rows, or a rating is no number.
+    """
+    if not len(rows):
+        raise UserError("the view 'scored' has no rows; check the sizes and paths under `data`")
+    for number, row in enumerate(rows):
+        if row.other is None and not math.isfinite(row.score):
+            raise UserError(f"row {number} of the view 'scored' is rated {row.score}: a rating must be a number")
+
+
+def all_texts(rows: Iterable[Scored]) -> list[str]:
+    """All texts of rows, the other ones of preferences too."""
+    return [text for row in rows for text in (row.text, row.other) if text is not None]

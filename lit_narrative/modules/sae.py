@@ -10,11 +10,10 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from lit_narrative.circuits import sparse_autoencoder as sparse
-from lit_narrative.circuits.feature_matching import Matching, match_features
-from lit_narrative.circuits.sparse_metrics import Firing, reconstruction_metrics
 from lit_narrative.errors import UserError
-from lit_narrative.modules.narrative import NarrativeModule
+from lit_narrative.modules.base import NarrativeModule
+from lit_narrative.sae import autoencoder as sparse
+from lit_narrative.sae.metrics import Firing, Matching, match_features, reconstruction_metrics
 from lit_narrative.seeds import run_seed
 from lit_narrative.views import Activation, State
 
@@ -194,7 +193,7 @@ class SAEModule(NarrativeModule):
     # -- evaluation, in the inference form
 
     def on_validation_epoch_start(self) -> None:
-        """Freeze the SAE as it is now; see `lit_narrative.circuits.sparse_autoencoder.inference_sae`."""
+        """Freeze the SAE as it is now; see `lit_narrative.sae.autoencoder.inference_sae`."""
         self._frozen = (sparse.inference_sae(self.sae),)
         self.errors.reset()
         self.firing.reset()

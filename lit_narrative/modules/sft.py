@@ -6,7 +6,7 @@ import torch
 
 from lit_narrative.lm.checkpoint import PREFIX, drop_reference
 from lit_narrative.lm.logprobs import CompletionBatch, score_completions
-from lit_narrative.modules.base import LanguageModule
+from lit_narrative.modules.language import LanguageModule
 
 
 class SFTModule(LanguageModule):

@@ -9,21 +9,21 @@ from typing import Any
 
 import torch
 
+from lit_narrative.distributed import gather_objects
 from lit_narrative.errors import UserError, check_least
-from lit_narrative.lm.judge import drawn_nll, judge_nll, mean_log_ratio, weight_distance
 from lit_narrative.lm.load import base_lm
+from lit_narrative.lm.perplexity import drawn_nll, judge_nll, mean_log_ratio, weight_distance
 from lit_narrative.lm.policy import Policy
-from lit_narrative.modules.attribute import AttributeModule
-from lit_narrative.modules.processes import gather_objects
-from lit_narrative.modules.settings import as_settings
-from lit_narrative.rl.rewards import Reward
-from lit_narrative.rl.rollout import Rollout
+from lit_narrative.modules.classifier import AttributeModule
+from lit_narrative.modules.language import as_settings
+from lit_narrative.rl.rewards.base import Reward
 from lit_narrative.seeds import run_seed
-from lit_narrative.steering.attribute_losses import attribute_losses
-from lit_narrative.steering.attributes import Attributes, attribute_scores, read_attributes
+from lit_narrative.steering.attributes import Attributes, attribute_losses, attribute_scores, read_attributes
+from lit_narrative.steering.baselines import ActivationAddition
 from lit_narrative.steering.best_of import BestOf, Rank
-from lit_narrative.steering.pplm_settings import PPLMSettings
-from lit_narrative.steering.rivals import ActivationAddition
+from lit_narrative.steering.calibration import find_strength
+from lit_narrative.steering.factory import SteeringChoice, read_alike, read_policy
+from lit_narrative.steering.pplm.settings import PPLMSettings
 from lit_narrative.steering.sampler import Figures, SteeredSampler
 from lit_narrative.steering.settings import (
     ActivationSettings,
@@ -33,10 +33,8 @@ from lit_narrative.steering.settings import (
     Method,
     SearchSettings,
 )
-from lit_narrative.steering.steerers import SteeringChoice, read_alike, read_policy
-from lit_narrative.steering.step_search import find_strength
-from lit_narrative.tasks.poetry.metrics import distinct_n
-from lit_narrative.views import Prompt
+from lit_narrative.text import distinct_n
+from lit_narrative.views import Prompt, Rollout
 
 logger = logging.getLogger(__name__)
 

@@ -1,44 +1,31 @@
 """The report as one HTML file that needs nothing else: no network, no script."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+import jinja2
 from markupsafe import Markup
 
 import lit_narrative
-from lit_narrative.report.features import sae
-from lit_narrative.report.outcome import components, headline, honesty, variety
-from lit_narrative.report.run import Run
-from lit_narrative.report.samples import worlds
-from lit_narrative.report.section import Section, render
-from lit_narrative.report.settings import reproduce, settings
-from lit_narrative.report.training import training, warm_start
-from lit_narrative.report.wording import clip, printable
-
-SECTIONS: Sequence[Callable[[Run], Section]] = (
-    headline,
-    honesty,
-    components,
-    training,
-    variety,
-    worlds,
-    sae,
-    warm_start,
-    settings,
-    reproduce,
-)
-"""The page from top to bottom."""
-
-
-def build_page(run: Run, sections: Sequence[Callable[[Run], Section]] = SECTIONS) -> str:
-    """Return the HTML of a storyworld run's page."""
-    return fill_page(folder_name(run.out), render("lead.html"), [section(run) for section in sections])
+from lit_narrative.report.format import clip, interval, number, percent, printable, signed
 
 
 def folder_name(out: Path) -> str:
     """What a page about a folder is called."""
     return clip(out.resolve().name, 60)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the page: an anchor, a heading, and its HTML."""
+
+    anchor: str
+    title: str
+    body: Markup
 
 
 def fill_page(name: str, lead: str, sections: Sequence[Section], kind: str = "report of a run") -> str:
@@ -61,3 +48,40 @@ def fill_page(name: str, lead: str, sections: Sequence[Section], kind: str = "re
         version=lit_narrative.__version__,
     )
     return printable(page)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An entry of a chart's legend: ``shape`` is ``line``, ``level``, ``band`` or ``dot``."""
+
+    name: str
+    tone: str
+    shape: str = "line"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A chart with its heading, its legend, and a sentence on how to read it."""
+
+    title: str
+    chart: Markup
+    note: str = ""
+    keys: Sequence[Key] = field(default_factory=tuple)
+
+
+def render(template: str, **context: Any) -> Markup:
+    """Fill a template of this package; every value is escaped unless it is markup already."""
+    return Markup(_environment().get_template(template).render(**context))
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lit_narrative.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=number, signed=signed, percent=percent, interval=interval, clip=clip)
+    return environment

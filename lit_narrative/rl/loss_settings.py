@@ -5,9 +5,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, get_args
 
 from lit_narrative.errors import UserError, did_you_mean
-from lit_narrative.rl.importance import ImportanceMode
-from lit_narrative.rl.kl import Estimator
-from lit_narrative.rl.ratios import Level
+from lit_narrative.rl.ratios import Estimator, ImportanceMode, Level
 
 LossType = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"]
 CLIPPED: tuple[LossType, ...] = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")
@@ -46,7 +44,8 @@ class LossSettings:
         delta: cap of the ratio where the advantage is negative (two-sided clipping, INTELLECT-2, 2025), at least
             1 + epsilon_high.
         beta: weight of the divergence from the reference, 0 or more; 0 needs no reference.
-        kl_estimator: see :func:`lit_narrative.rl.kl.kl_divergence`; with a reference it is logged at ``beta`` 0 too.
+        kl_estimator: see :func:`lit_narrative.rl.ratios.kl_divergence`; it is logged at ``beta`` 0 too, with a
+            reference.
         use_bias_correction_kl: multiply the divergence in the loss by the ratio (DeepSeek-V3.2, 2025), which makes the
             gradient of ``k1`` and ``k3`` that of the reverse KL. Not read where the divergence is in the reward: the
             policy gradient of a reward needs no correction.
@@ -69,7 +68,7 @@ class LossSettings:
         vespo_k_neg: exponent k where it is negative.
         vespo_lambda_neg: decay lambda where it is negative.
         importance_sampling_mode: correction for a sampler that is not quite the policy, see
-            :func:`lit_narrative.rl.importance.importance_ratio`; None: no correction.
+            :func:`lit_narrative.rl.ratios.importance_ratio`; None: no correction.
         importance_sampling_clip_min: lower bound of that ratio.
         importance_sampling_clip_max: upper bound of that ratio.
 

@@ -9,9 +9,9 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.lm.sampler import Request, Sampler, SamplingParams
-from lit_narrative.rl.penalties import distinct_share
-from lit_narrative.rl.rollout import Rollout
+from lit_narrative.rl.rewards.penalties import distinct_share
 from lit_narrative.seeds import stream_seed
+from lit_narrative.views import Rollout
 
 Rank = Callable[[Sequence[Rollout]], Sequence[float | None]]
 """Scores of completions, the higher the better; None: it cannot be scored and is taken last."""

@@ -20,9 +20,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import base_lm, end_ids
 from lit_narrative.lm.sampler import Decoded, Request, SamplingParams, as_rollouts, lots, pick, uniforms, warper
-from lit_narrative.lm.tokens import pad_left
-from lit_narrative.rl.rollout import Rollout
-from lit_narrative.steering.pplm import SMALL, Bags, bag_mass
+from lit_narrative.lm.tokenizer import pad_left
+from lit_narrative.steering.losses import SMALL, Bags, bag_mass
+from lit_narrative.views import Rollout
 
 logger = logging.getLogger(__name__)
 

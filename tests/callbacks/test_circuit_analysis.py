@@ -14,24 +14,24 @@ from lightning.pytorch.loggers import CSVLogger
 from transformers import CTRLConfig, CTRLLMHeadModel
 
 from lit_narrative.callbacks.circuit_analysis import CircuitAnalysis
-from lit_narrative.callbacks.circuit_runs import CircuitSettings
-from lit_narrative.circuits.ablation import AblationSettings
-from lit_narrative.circuits.patches import PatchingSettings
-from lit_narrative.circuits.probes import ProbeSettings
-from lit_narrative.circuits.residual_sae import ResidualSAESettings
-from lit_narrative.cli import main
+from lit_narrative.circuits.analyses.ablation import AblationSettings
+from lit_narrative.circuits.analyses.patching import PatchingSettings
+from lit_narrative.circuits.analyses.probes import ProbeSettings
+from lit_narrative.circuits.analyses.residual_sae import ResidualSAESettings
+from lit_narrative.circuits.suite import CircuitSettings
+from lit_narrative.cli.main import main
 from lit_narrative.datamodules.cards import CardsData
 from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import Lora, ScratchModel
 from lit_narrative.lm.sampler import SamplingParams
-from lit_narrative.lm.tokens import TrainedTokenizer
+from lit_narrative.lm.tokenizer import TrainedTokenizer
+from lit_narrative.lookup import shipped_configs
 from lit_narrative.modules.grpo import GRPOModule
-from lit_narrative.modules.reference import ReferenceSettings
 from lit_narrative.modules.sae import SAEModule
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.rl.loss_settings import LossSettings
-from lit_narrative.shipped import shipped_configs
+from lit_narrative.rl.reference import ReferenceSettings
 from lit_narrative.tasks.cards.game import CardGame
 from tests.helpers import TinyTask, fit, sizes, tokenizer_folder, trainer, weights
 

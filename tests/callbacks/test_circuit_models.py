@@ -20,14 +20,14 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from lit_narrative.circuits.analyses.ablation import Ablation
 from lit_narrative.circuits.bridge import build_bridge, run
-from lit_narrative.circuits.importance import Ablation
-from lit_narrative.circuits.questions import ask_all, encode_questions
-from lit_narrative.cli import main
+from lit_narrative.circuits.inputs import ask_all, encode_questions
+from lit_narrative.cli.main import main
 from lit_narrative.datamodules.cards import CardsData
 from lit_narrative.lm.checkpoint import read_language_model
 from lit_narrative.lm.load import Lora, load_lm
-from lit_narrative.lm.tokens import load_tokenizer
+from lit_narrative.lm.tokenizer import load_tokenizer
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.tasks.cards.game import CardGame
 from tests.helpers import fit

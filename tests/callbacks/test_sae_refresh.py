@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from lit_narrative.callbacks.rollouts import RolloutCallback
+from lit_narrative.callbacks.base import RolloutCallback
 from lit_narrative.callbacks.sae_refresh import SAERefresh
 from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.errors import UserError
@@ -18,8 +18,8 @@ from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sae import SAEModule
 from lit_narrative.modules.sft import SFTModule
-from lit_narrative.rl.rollout import ScoredRollouts
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality
+from lit_narrative.views import ScoredRollouts
 from tests.helpers import Recorder, TinyTask, fit, sizes, tokenizer_folder
 
 SETTINGS: dict[str, Any] = {"worlds": 16, "plays_per_world": 2, "steps": 20, "min_worlds": 4}

@@ -7,20 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from lit_narrative.circuits.ablation import ablate
-from lit_narrative.circuits.acdc import PruningSettings, prune
-from lit_narrative.circuits.attention import attend
-from lit_narrative.circuits.attribution import AttributionSettings, attribute_edges, attribute_nodes
+from lit_narrative.circuits.analyses.ablation import ablate
+from lit_narrative.circuits.analyses.acdc import PruningSettings, prune
+from lit_narrative.circuits.analyses.attention import attend
+from lit_narrative.circuits.analyses.attribution import AttributionSettings, attribute_edges, attribute_nodes
+from lit_narrative.circuits.analyses.faithfulness import Circuits, CurveSettings, curve, judge
+from lit_narrative.circuits.analyses.feature_effects import PatternRow, feature_effects, save_effects, save_patterns
+from lit_narrative.circuits.analyses.lens import direct_attribution, logit_lens
+from lit_narrative.circuits.analyses.patching import patch
+from lit_narrative.circuits.analyses.probes import ProbeSettings, fit_probes, gather
+from lit_narrative.circuits.analyses.residual_features import compare_splits
+from lit_narrative.circuits.analyses.residual_sae import ResidualSAESettings, residuals, train_sae
 from lit_narrative.circuits.bridge import build_bridge, shape
-from lit_narrative.circuits.criteria import judge
-from lit_narrative.circuits.faithfulness import Circuits, CurveSettings, curve
-from lit_narrative.circuits.feature_effects import feature_effects, save_effects
-from lit_narrative.circuits.lens import direct_attribution, logit_lens
-from lit_narrative.circuits.patching import patch
-from lit_narrative.circuits.patterns import PatternRow, save_patterns
-from lit_narrative.circuits.probes import ProbeSettings, fit_probes, gather
-from lit_narrative.circuits.residual_features import compare_splits
-from lit_narrative.circuits.residual_sae import ResidualSAESettings, residuals, train_sae
 from tests.circuits.planted import planted_contrasts, planted_lm, planted_questions, prompts
 
 HOOK = "blocks.1.hook_resid_pre"

@@ -5,8 +5,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from lit_narrative.circuits.contrasts import Contrasts
-from lit_narrative.circuits.positions import Places
-from lit_narrative.circuits.questions import IGNORED, Questions
+from lit_narrative.circuits.inputs import IGNORED, Places, Questions
 
 LETTERS, WIDTH, HEAD, LENGTH = 8, 32, 16, 7
 QUERY = 2 * LETTERS

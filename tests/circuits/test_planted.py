@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from lit_narrative.circuits.ablation import ablate
-from lit_narrative.circuits.attribution import attribute_edges
+from lit_narrative.circuits.analyses.ablation import ablate
+from lit_narrative.circuits.analyses.attribution import attribute_edges
+from lit_narrative.circuits.analyses.faithfulness import CurveSettings, curve
+from lit_narrative.circuits.analyses.lens import direct_attribution
+from lit_narrative.circuits.analyses.patching import patch
+from lit_narrative.circuits.analyses.probes import ProbeSettings, fit_probes, gather
 from lit_narrative.circuits.bridge import build_bridge
-from lit_narrative.circuits.faithfulness import CurveSettings, curve
-from lit_narrative.circuits.lens import direct_attribution
-from lit_narrative.circuits.patching import patch
-from lit_narrative.circuits.probes import ProbeSettings, fit_probes, gather
 from tests.circuits.planted import COPIER, LAYER, LETTERS, planted_contrasts, planted_lm, planted_questions, prompts
 
 HEAD = f"a{LAYER}.h{COPIER}"

@@ -9,14 +9,14 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from transformers import PreTrainedModel
 
+from lit_narrative.cli.commands.export import export
 from lit_narrative.datamodules.activations import ActivationSettings, read_activations
 from lit_narrative.datamodules.cards import CardsData
 from lit_narrative.errors import UserError
-from lit_narrative.lm.tokens import TrainedTokenizer, load_tokenizer, train_tokenizer
+from lit_narrative.lm.tokenizer import TrainedTokenizer, load_tokenizer, train_tokenizer
 from lit_narrative.modules.sae import SAEModule
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.tasks.cards.game import CardGame
-from lit_narrative.tools.export import export
 from tests.helpers import fit, tiny_lm, trainer
 
 HOOK = "blocks.1.hook_resid_pre"

@@ -10,12 +10,11 @@ import torch
 from lit_narrative.datamodules.base import Split
 from lit_narrative.datamodules.cards import CardsData
 from lit_narrative.errors import UserError
-from lit_narrative.lm.tokens import TrainedTokenizer, encode_completion, encode_prompt, train_tokenizer
-from lit_narrative.rl.rollout import Rollout
+from lit_narrative.lm.tokenizer import TrainedTokenizer, encode_completion, encode_prompt, train_tokenizer
 from lit_narrative.tasks.cards.dealing import bucket_of
 from lit_narrative.tasks.cards.game import KINDS, SETS, TEST_SETS, CardGame
 from lit_narrative.tasks.cards.rules import Card
-from lit_narrative.views import Prompt
+from lit_narrative.views import Prompt, Rollout
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SHORT = CardGame(lengths=(2, 3), long_lengths=(5, 6))
@@ -156,7 +155,7 @@ def test_a_word_level_tokenizer_knows_every_row_of_any_pool() -> None:
 
 
 def test_rewards_by_name_and_by_path() -> None:
-    names = ["correct", "format", "process", "length", "lit_narrative.rl.penalties:Repetition(ngram_size=2)"]
+    names = ["correct", "format", "process", "length", "lit_narrative.rl.rewards.penalties:Repetition(ngram_size=2)"]
     made = data()
     found = made.reward_functions(names)
     assert list(found) == names

@@ -1,7 +1,6 @@
 """Verse as data."""
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,21 +9,21 @@ import numpy as np
 import pytest
 import torch
 
+from lit_narrative.cli.recipes.recipe import read_recipe
+from lit_narrative.cli.recipes.sweep import read_sweep
 from lit_narrative.datamodules.base import Split
 from lit_narrative.datamodules.poetry import PoetryData
 from lit_narrative.errors import UserError
-from lit_narrative.lm.tokens import TrainedTokenizer, encode_completion, encode_prompt, train_tokenizer
-from lit_narrative.rl.rollout import Rollout
-from lit_narrative.shipped import shipped_configs
+from lit_narrative.lm.tokenizer import TrainedTokenizer, encode_completion, encode_prompt, train_tokenizer
+from lit_narrative.lookup import shipped_configs
 from lit_narrative.tasks.poetry.bags import ContrastBag
 from lit_narrative.tasks.poetry.grammar import content_share, is_line
 from lit_narrative.tasks.poetry.topics import EVERYDAY, TOPICS
-from lit_narrative.tools.grid import read_sweep
-from lit_narrative.tools.recipe import read_recipe
-from lit_narrative.views import Prompt
+from lit_narrative.views import Prompt, Rollout
+from tests.paths import DATA
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-BOOKS = Path(os.environ.get("LIT_DATA", Path(__file__).parents[3] / "shared" / "data"), "gutenberg")
+BOOKS = DATA / "gutenberg"
 
 
 def data(**settings: Any) -> PoetryData:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lit_narrative.callbacks.verifiers import Verifiers
+from lit_narrative.callbacks.evaluation import Verifiers
 from lit_narrative.datamodules.poetry import PoetryData
 from lit_narrative.datamodules.preferred import Preferred, read_preferred
 from lit_narrative.errors import UserError

@@ -12,12 +12,12 @@ import torch
 from lit_narrative.datamodules.base import Split
 from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.errors import UserError
-from lit_narrative.rl.rollout import Rollout
-from lit_narrative.tasks.storyworld.context import Context
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality, FeatureQualitySettings
-from lit_narrative.tasks.storyworld.generate import Skew
-from lit_narrative.tasks.storyworld.parse import Limits
-from lit_narrative.tasks.storyworld.verifiers import SIX, VerifierConfig
+from lit_narrative.tasks.storyworld.formats.parse import Limits
+from lit_narrative.tasks.storyworld.generator import Skew
+from lit_narrative.tasks.storyworld.verifiers.base import Context, VerifierConfig
+from lit_narrative.tasks.storyworld.verifiers.score import SIX
+from lit_narrative.views import Rollout
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -202,7 +202,10 @@ def test_a_reward_of_ones_own() -> None:
 
 
 def test_a_reward_on_tokens_by_its_path() -> None:
-    names = ["valid_json", "lit_narrative.rl.penalties:SoftOverlong(max_completion_length=4, soft_punish_cache=2)"]
+    names = [
+        "valid_json",
+        "lit_narrative.rl.rewards.penalties:SoftOverlong(max_completion_length=4, soft_punish_cache=2)",
+    ]
     found = data().reward_functions(names)
     assert list(found) == names
     three = Rollout(torch.zeros(1).long(), torch.arange(3), torch.zeros(3), True, "")

@@ -10,7 +10,7 @@ from lit_narrative.errors import UserError
 from lit_narrative.lm.checkpoint import store_language_model
 from lit_narrative.lm.load import Lora, end_ids
 from lit_narrative.lm.policy import PolicySource
-from lit_narrative.lm.tokens import TrainedTokenizer
+from lit_narrative.lm.tokenizer import TrainedTokenizer
 from tests.helpers import TEXTS, VOCABULARY, sizes, tiny_lm, tokenizer, tokenizer_folder
 
 SCRATCH = PolicySource(sizes(), TrainedTokenizer(VOCABULARY), None, "float32", "sdpa", False)

@@ -10,9 +10,9 @@ from scipy.stats import chisquare
 from transformers import CONFIG_MAPPING, MistralConfig, OpenAIGPTConfig, PreTrainedModel
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.grouped import can_group
 from lit_narrative.lm.load import build_lm, end_ids
 from lit_narrative.lm.logprobs import completion_batch, score_completions
+from lit_narrative.lm.prefix_decoding import can_group
 from lit_narrative.lm.sampler import (
     HFSampler,
     LoopSampler,
@@ -23,8 +23,7 @@ from lit_narrative.lm.sampler import (
     pick,
     uniforms,
 )
-from lit_narrative.rl.rollout import Rollout
-from lit_narrative.views import Prompt
+from lit_narrative.views import Prompt, Rollout
 from tests.helpers import ARCHITECTURES, PROMPTS, requests, tiny_lm, tokenizer
 
 END = 1

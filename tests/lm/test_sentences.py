@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lit_narrative.lm.sentences import edge_table, sentence_ids
-from lit_narrative.lm.tokens import TrainedTokenizer, pad_right, train_tokenizer
+from lit_narrative.lm.tokenizer import TrainedTokenizer, pad_right, train_tokenizer
 
 TWAIN = [
     "You don’t know about me without you have read a book by the name of The Adventures of Tom Sawyer; but that ain’t"

@@ -8,10 +8,10 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_narrative.datamodules.base import Split, TaskDataModule
-from lit_narrative.lm.embeddings import StaticEncoder
+from lit_narrative.lm.sentence_encoder import StaticEncoder
 from lit_narrative.modules.reward import RewardModule
-from lit_narrative.rl.reward_import import import_reward
-from lit_narrative.rl.rewards import Reward
+from lit_narrative.rl.rewards.base import Reward
+from lit_narrative.rl.rewards.loading import import_reward
 from lit_narrative.views import Prompt, Scored
 
 TOPICS = {

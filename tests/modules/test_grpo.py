@@ -11,7 +11,7 @@ from lit_narrative.lm.load import Lora
 from lit_narrative.lm.logprobs import score_completions, to_rows
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
-from lit_narrative.modules.rollout_batch import RolloutBatch
+from lit_narrative.rl.batch import RolloutBatch
 from lit_narrative.rl.loss_settings import LossSettings, LossType
 from tests.helpers import ARCHITECTURES, Recorder, TinyTask, fit, grpo, sizes, weights
 

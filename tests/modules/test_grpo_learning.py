@@ -14,8 +14,8 @@ from lit_narrative.lm.load import Lora
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.rl.loss_settings import LossSettings, LossType
-from lit_narrative.rl.rollout import Rollout
-from lit_narrative.rl.scoring import ScoringSettings
+from lit_narrative.rl.rewards.runner import ScoringSettings
+from lit_narrative.views import Rollout
 from tests.helpers import LowTokens, Recorder, TinyTask, fit, grpo, weights
 
 

@@ -16,10 +16,10 @@ from lit_narrative.errors import UserError
 from lit_narrative.lm.load import Lora
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
-from lit_narrative.modules.reference import ReferenceSettings
 from lit_narrative.rl.loss_settings import LossSettings
-from lit_narrative.rl.rollout import Rollout
-from lit_narrative.rl.scoring import ScoringSettings
+from lit_narrative.rl.reference import ReferenceSettings
+from lit_narrative.rl.rewards.runner import ScoringSettings
+from lit_narrative.views import Rollout
 from tests.helpers import LowTokens, Recorder, TinyTask, fit, grpo, trainer, weights
 from tests.runs.jobs import difference
 

@@ -9,9 +9,9 @@ from lightning.pytorch import Trainer, seed_everything
 from sentence_transformers import SentenceTransformer
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.embeddings import StaticEncoder, build_encoder, encode
-from lit_narrative.modules import reward_storage
+from lit_narrative.lm.sentence_encoder import StaticEncoder, build_encoder, encode
 from lit_narrative.modules.reward import RewardModule
+from lit_narrative.rl.rewards import model as reward_storage
 from lit_narrative.views import Scored
 from tests.helpers import fit, trainer, weights
 from tests.modules.ratings import Ratings, share, texts, train
@@ -149,7 +149,7 @@ def transformer(folder: Path) -> Path:
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-    from lit_narrative.lm.tokens import TrainedTokenizer, train_tokenizer
+    from lit_narrative.lm.tokenizer import TrainedTokenizer, train_tokenizer
 
     tokenizer = train_tokenizer(texts(200, 0), TrainedTokenizer(400, split_words=True))
     assert isinstance(tokenizer, PreTrainedTokenizerFast)

@@ -9,9 +9,9 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
-from lit_narrative.circuits import sparse_autoencoder as sparse
 from lit_narrative.errors import UserError
 from lit_narrative.modules.sae import SAEModule
+from lit_narrative.sae import autoencoder as sparse
 from lit_narrative.views import State
 
 D_IN, TRUE = 12, 20

@@ -10,18 +10,17 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_narrative.callbacks.verifiers import Verifiers
+from lit_narrative.callbacks.evaluation import Verifiers
 from lit_narrative.datamodules.base import Split
 from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.errors import UserError
+from lit_narrative.lm.hidden_states import mean_states
 from lit_narrative.lm.sampler import LoopSampler, SamplingParams
-from lit_narrative.lm.states import mean_states
-from lit_narrative.lm.tokens import TrainedTokenizer
+from lit_narrative.lm.tokenizer import TrainedTokenizer
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.modules.steering import DISTINCT_AT, SteeringModule, distinct
-from lit_narrative.rl.rollout import Rollout
-from lit_narrative.steering.attribute_head import load_head
-from lit_narrative.steering.pplm_settings import PPLMSettings
+from lit_narrative.steering.heads import load_head
+from lit_narrative.steering.pplm.settings import PPLMSettings
 from lit_narrative.steering.settings import (
     ActivationSettings,
     Attribute,
@@ -29,7 +28,7 @@ from lit_narrative.steering.settings import (
     ExpertSettings,
     SearchSettings,
 )
-from lit_narrative.views import Labelled, Prompt
+from lit_narrative.views import Labelled, Prompt, Rollout
 from tests.helpers import TEXTS, VOCABULARY, TinyTask, sizes, tokenizer, tokenizer_folder, trainer
 
 STEP = PPLMSettings(stepsize=0.2)

@@ -4,10 +4,8 @@ Of its helper vectors, ``repeat_sampler`` (the order of row numbers that TRL's s
 samples the completions of a prompt together and iterates over the window, without row numbers.
 """
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,18 +14,18 @@ from transformers import GPT2Config
 
 from lit_narrative.lm.load import build_lm
 from lit_narrative.lm.logprobs import completion_batch, score_completions, to_rows
-from lit_narrative.modules.rollout_metrics import rollout_metrics
 from lit_narrative.rl.advantages import score_advantages
-from lit_narrative.rl.importance import importance_ratio
 from lit_narrative.rl.loss_settings import LossSettings
-from lit_narrative.rl.losses import LossInputs, LossOutput, Window, policy_loss
-from lit_narrative.rl.masks import entropy_threshold, off_policy_mask
-from lit_narrative.rl.penalties import Repetition, SoftOverlong
+from lit_narrative.rl.losses import LossInputs, LossOutput, Window, entropy_threshold, off_policy_mask, policy_loss
+from lit_narrative.rl.metrics import rollout_metrics
+from lit_narrative.rl.ratios import importance_ratio
+from lit_narrative.rl.rewards.penalties import Repetition, SoftOverlong
 from lit_narrative.rl.surrogates import Step, gamma_weights
+from tests.paths import GOLDEN
 
 pytestmark = pytest.mark.golden
 
-FILE = Path(os.environ.get("LIT_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"), "grpo.pt")
+FILE = GOLDEN / "grpo.pt"
 GOLDEN: dict[str, Any] = torch.load(FILE, weights_only=True) if FILE.exists() else {}
 NOT_OF_THE_LOSS = {"entropy_coef"}  # the module logs the weight that it passes in
 

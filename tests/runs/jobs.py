@@ -13,9 +13,9 @@ from lit_narrative.datamodules.base import Split
 from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.lm.load import Lora, ScratchModel
 from lit_narrative.lm.sampler import SamplingParams
-from lit_narrative.lm.tokens import TrainedTokenizer
-from lit_narrative.modules.base import LanguageModule
+from lit_narrative.lm.tokenizer import TrainedTokenizer
 from lit_narrative.modules.grpo import GRPOModule
+from lit_narrative.modules.language import LanguageModule
 from lit_narrative.modules.sae import SAEModule
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.views import Example, Prompt

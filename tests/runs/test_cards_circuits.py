@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pytest
 
-from lit_narrative.callbacks.circuit_material import Material, collect, probe_targets
-from lit_narrative.circuits.ablation import AblationSettings, ablate
-from lit_narrative.circuits.attribution import AttributionSettings, attribute_edges
+from lit_narrative.circuits.analyses.ablation import AblationSettings, ablate
+from lit_narrative.circuits.analyses.attribution import AttributionSettings, attribute_edges
+from lit_narrative.circuits.analyses.faithfulness import Circuits
+from lit_narrative.circuits.analyses.probes import ProbeSettings, fit_probes, gather
+from lit_narrative.circuits.analyses.residual_features import compare_splits
+from lit_narrative.circuits.analyses.residual_sae import ResidualSAESettings, residuals, splice, train_sae
 from lit_narrative.circuits.bridge import build_bridge
-from lit_narrative.circuits.edges import edge_mask
-from lit_narrative.circuits.faithfulness import Circuits
-from lit_narrative.circuits.probes import ProbeSettings, fit_probes, gather
-from lit_narrative.circuits.residual_features import compare_splits
-from lit_narrative.circuits.residual_sae import ResidualSAESettings, residuals, splice, train_sae
-from lit_narrative.cli import main
+from lit_narrative.circuits.graph import edge_mask
+from lit_narrative.circuits.material import Material, collect, probe_targets
+from lit_narrative.cli.main import main
 from lit_narrative.datamodules.cards import CardsData
 from lit_narrative.lm.checkpoint import read_language_model
 from lit_narrative.tasks.cards.game import CardGame

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from lit_narrative.cli import main
+from lit_narrative.cli.main import main
 from lit_narrative.errors import UserError
 from tests.runs.jobs import cycle, difference, weights
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_narrative.lm.tokens import TrainedTokenizer
+from lit_narrative.lm.tokenizer import TrainedTokenizer
 from lit_narrative.modules.sft import SFTModule
 from tests.helpers import VOCABULARY, TinyTask, sizes
 from tests.runs.jobs import cycle, difference, trainer, warm_start, weights

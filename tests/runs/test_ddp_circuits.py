@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 from lightning.pytorch import seed_everything
 
-import lit_narrative.modules.fsdp  # noqa: F401 (registers the strategy)
+import lit_narrative.strategies  # noqa: F401 (registers the strategy)
 from lit_narrative.callbacks.circuit_analysis import CircuitAnalysis
-from lit_narrative.callbacks.circuit_runs import CircuitSettings
-from lit_narrative.circuits.residual_sae import ResidualSAESettings
+from lit_narrative.circuits.analyses.residual_sae import ResidualSAESettings
+from lit_narrative.circuits.suite import CircuitSettings
 from lit_narrative.datamodules.cards import CardsData
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import ScratchModel
 from lit_narrative.lm.sampler import SamplingParams
-from lit_narrative.lm.tokens import TrainedTokenizer
+from lit_narrative.lm.tokenizer import TrainedTokenizer
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.tasks.cards.game import CardGame
 from tests.helpers import trainer

@@ -7,7 +7,7 @@ import pytest
 from lightning.pytorch import seed_everything
 
 from lit_narrative.datamodules.base import Split
-from lit_narrative.lm.embeddings import StaticEncoder
+from lit_narrative.lm.sentence_encoder import StaticEncoder
 from lit_narrative.modules.reward import RewardModule
 from lit_narrative.views import Scored
 from tests.helpers import trainer

@@ -11,10 +11,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lit_narrative.lm.load import Lora
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
-from lit_narrative.modules.reference import ReferenceSettings
 from lit_narrative.rl.gae import ValueSettings
 from lit_narrative.rl.loss_settings import LossSettings
-from lit_narrative.rl.scoring import ScoringSettings
+from lit_narrative.rl.reference import ReferenceSettings
+from lit_narrative.rl.rewards.runner import ScoringSettings
 from tests.helpers import TinyTask, sizes, tokenizer_folder, trainer
 from tests.runs.jobs import difference, weights
 

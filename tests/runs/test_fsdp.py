@@ -10,13 +10,13 @@ import pytest
 import torch
 import yaml
 
-import lit_narrative.modules.fsdp  # noqa: F401 (registers the strategy)
-from lit_narrative.cli import main
+import lit_narrative.strategies  # noqa: F401 (registers the strategy)
+from lit_narrative.cli.main import main
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import Lora
 from lit_narrative.modules.grpo import GRPOModule
-from lit_narrative.modules.reference import ReferenceSettings
 from lit_narrative.modules.sft import SFTModule
+from lit_narrative.rl.reference import ReferenceSettings
 from tests.helpers import PROMPTS, tiny_lm, tokenizer
 from tests.runs.jobs import difference, found, imitate, reinforce, weights
 from tests.runs.processes import two_processes

@@ -15,8 +15,8 @@ import pytest
 import torch
 import yaml
 
-from lit_narrative.cli import main
-from lit_narrative.shipped import shipped_configs
+from lit_narrative.cli.main import main
+from lit_narrative.lookup import shipped_configs
 
 NAMES = [name for name in shipped_configs() if name.startswith("storyworld/grpo_")]
 QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")

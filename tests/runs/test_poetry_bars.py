@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lit_narrative.cli import main
+from lit_narrative.cli.main import main
+from lit_narrative.cli.run_folder import read_table
 from lit_narrative.datamodules.poetry import PoetryData
 from lit_narrative.files import write_json
-from lit_narrative.jobs.folder import read_table
-from lit_narrative.modules.learned_reward import LearnedReward
 from lit_narrative.modules.sft import SFTModule
+from lit_narrative.rl.rewards.learned import LearnedReward
 from lit_narrative.tasks.poetry.grammar import content_share
 from lit_narrative.tasks.poetry.topics import TOPICS
 
@@ -115,7 +115,7 @@ def tuned(folder: Path, authors: Sequence[str]) -> Mapping[str, Arm]:
     for seed, author in zip(SEEDS, authors, strict=True):
         reward = fit("poetry/reward", folder / f"reward_{seed}", seed)
         written = folder / f"samples_{seed}"
-        judge = f"lit_narrative.modules.learned_reward:LearnedReward(checkpoint='{reward}', name='learned')"
+        judge = f"lit_narrative.rl.rewards.learned:LearnedReward(checkpoint='{reward}', name='learned')"
         given = [f"--seed_everything={seed}", f"--model.model={author}", f"--trainer.default_root_dir={written}"]
         rewards = f'--trainer.callbacks=[{{class_path: Verifiers, init_args: {{rewards: ["{judge}"]}}}}]'
         main(["predict", "--config", "poetry/samples", *QUIET, *given, rewards])

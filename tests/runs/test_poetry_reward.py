@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lit_narrative.cli import main
-from lit_narrative.modules.learned_reward import LearnedReward
+from lit_narrative.cli.main import main
+from lit_narrative.rl.rewards.learned import LearnedReward
 from lit_narrative.tasks.poetry.grammar import content_share, verse
 from lit_narrative.tasks.poetry.topics import TOPICS
 

@@ -14,8 +14,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lit_narrative.lm.load import Lora
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
-from lit_narrative.modules.reference import ReferenceSettings
 from lit_narrative.rl.loss_settings import LossSettings
+from lit_narrative.rl.reference import ReferenceSettings
 from tests.helpers import TinyTask, sizes, tokenizer_folder, trainer
 from tests.runs.jobs import difference, weights
 from tests.runs.test_resume import ROUNDING, KillAt

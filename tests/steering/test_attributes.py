@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
-from lit_narrative.lm.tokens import TrainedTokenizer, train_tokenizer
+from lit_narrative.lm.tokenizer import TrainedTokenizer, train_tokenizer
 from lit_narrative.steering.attributes import read_attributes
 from lit_narrative.steering.bags import BagsOfRows, ColumnBag
-from lit_narrative.steering.pplm import Bags
+from lit_narrative.steering.losses import Bags
 from lit_narrative.steering.settings import Attribute
 from tests.helpers import tiny_lm
 

@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.tokens import TrainedTokenizer, train_tokenizer
-from lit_narrative.steering.bags import BagsOfRows, ColumnBag, encode_bag, find_words, stack_bags
-from lit_narrative.steering.columns import labels_of
-from lit_narrative.steering.pplm import bag_mass
+from lit_narrative.lm.tokenizer import TrainedTokenizer, train_tokenizer
+from lit_narrative.steering.bags import BagsOfRows, ColumnBag, encode_bag, find_words, labels_of, stack_bags
+from lit_narrative.steering.losses import bag_mass
 from tests.helpers import tokenizer
 
 WORDS = train_tokenizer(["The sea and the salt sea", "a Sea of salt, SALT"], TrainedTokenizer(kind="words"))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lit_narrative.steering.past import Past, Places, Reading
-from tests.steering.test_pplm_steerer import MODELS, PROMPTS
+from tests.steering.pplm.test_steerer import MODELS, PROMPTS
 
 IDS = torch.tensor([PROMPTS[0]])
 MASK = torch.ones_like(IDS, dtype=torch.bool)

@@ -9,16 +9,12 @@ import torch
 from transformers import PreTrainedModel
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.judge import judge_nll
+from lit_narrative.lm.hidden_states import mean_states
 from lit_narrative.lm.logprobs import completion_batch, score_completions
+from lit_narrative.lm.perplexity import judge_nll
 from lit_narrative.lm.sampler import LoopSampler, SamplingParams
-from lit_narrative.lm.states import mean_states
-from lit_narrative.rl.rollout import Rollout
 from lit_narrative.steering.bags import BagOfWords, BagsOfRows
-from lit_narrative.steering.best_of import BestOf, mean_distinct
-from lit_narrative.steering.pplm_settings import PPLMSettings
-from lit_narrative.steering.pplm_steerer import PPLM
-from lit_narrative.steering.rivals import (
+from lit_narrative.steering.baselines import (
     ActivationAddition,
     Experts,
     LogitBias,
@@ -26,8 +22,12 @@ from lit_narrative.steering.rivals import (
     Unsteered,
     contrast_directions,
 )
+from lit_narrative.steering.best_of import BestOf, mean_distinct
+from lit_narrative.steering.calibration import find_strength
+from lit_narrative.steering.pplm.settings import PPLMSettings
+from lit_narrative.steering.pplm.steerer import PPLM
 from lit_narrative.steering.sampler import SteeredSampler, Steerer, Texts, TooStrong
-from lit_narrative.steering.step_search import find_strength
+from lit_narrative.views import Rollout
 from tests.helpers import PROMPTS, TEXTS, requests, tiny_lm, tokenizer
 
 BAG = BagOfWords("bag", ("a", "b"), (70, 80), (1.0, 1.0))

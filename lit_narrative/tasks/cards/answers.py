@@ -1,9 +1,13 @@
 """Reading and judging what a policy wrote after ``Answer:``. Only the generated text is read, and it never raises."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lit_narrative.views import Rollout
+
 
 _MARK = re.compile(r";|answer\s*:", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![^\s:;,])[+-]?[0-9]{1,9}(?=$|[\s;,]|[.!?](?:\s|$))")
@@ -110,3 +114,29 @@ def score(texts: Sequence[str], columns: Sequence[Mapping[str, Any]]) -> list[Ju
 def _label_pattern(labels: Sequence[str]) -> re.Pattern[str]:
     words = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
     return re.compile(rf"(?<![\w-])(?:{words})(?![\w-])", re.IGNORECASE)
+
+
+PARTS: dict[str, Callable[[Judgement], float]] = {
+    "correct": lambda judgement: float(judgement.correct),
+    "format": lambda judgement: float(judgement.valid),
+    "process": lambda judgement: judgement.process,
+    "length": lambda judgement: -judgement.misfit,
+}
+"""What can be rewarded: the right answer, any answer, the share of right running totals; and -1..0 for words too many
+or too few, without which a policy in doubt learns to skip running totals and to guess."""
+
+
+@dataclass(frozen=True)
+class CardReward:
+    """One part of the judgement as a reward.
+
+    Args:
+        name: one of `PARTS`.
+    """
+
+    name: str
+
+    def __call__(self, rollouts: "Sequence[Rollout]") -> list[float]:
+        """Score completions by the columns of their prompts."""
+        part = PARTS[self.name]
+        return [part(judge(rollout.text, rollout.columns)) for rollout in rollouts]

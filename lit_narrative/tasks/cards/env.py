@@ -7,12 +7,11 @@ from random import Random
 from typing import Any
 
 from lit_narrative.errors import UserError, check_least
-from lit_narrative.tasks.cards.answers import judge
+from lit_narrative.tasks.cards.answers import PARTS, judge
 from lit_narrative.tasks.cards.dealing import MIXTURE, Deal, deals, draw_hand, kind_of
 from lit_narrative.tasks.cards.families import find_rule, wordings
 from lit_narrative.tasks.cards.game import SETS, CardGame, check_mixture, check_names
 from lit_narrative.tasks.cards.prompts import MISSING, WRONG, example
-from lit_narrative.tasks.cards.rewards import PARTS
 from lit_narrative.tasks.cards.rules import COLORS, Card
 
 WEIGHTS = {"correct": 1.0, "format": 0.1, "process": 0.0, "length": 0.0}

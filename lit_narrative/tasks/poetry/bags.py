@@ -9,8 +9,8 @@ from pathlib import Path
 from lit_narrative.errors import UserError, did_you_mean
 from lit_narrative.files import read_utf8
 from lit_narrative.tasks.poetry.corpus import read_corpus
-from lit_narrative.tasks.poetry.metrics import words_of
 from lit_narrative.tasks.poetry.topics import EVERYDAY, TOPICS, Topic
+from lit_narrative.text import words_of
 
 NAMED: Mapping[str, Topic] = {**TOPICS, **EVERYDAY}
 """Every topic that has a name."""
@@ -88,6 +88,17 @@ def read_bag(path: str | Path) -> dict[str, float]:
     return found
 
 
+def _weight(parts: list[str]) -> float | None:
+    """The weight of a line, 1 by default; None where it is no word with a weight."""
+    if len(parts) == 1:
+        return 1.0
+    try:
+        weight = float(parts[1])
+    except ValueError:
+        return None
+    return weight if len(parts) == 2 and 0 < weight < math.inf else None
+
+
 def contrast_bag(
     texts: Iterable[str], against: Iterable[str], size: int = 40, threshold: float = 1.96, prior: float = 0.1
 ) -> dict[str, float]:
@@ -121,14 +132,3 @@ def contrast_bag(
 
 def _texts(path: str) -> list[str]:
     return [poem.text for poem in read_corpus(path)]
-
-
-def _weight(parts: list[str]) -> float | None:
-    """The weight of a line, 1 by default; None where it is no word with a weight."""
-    if len(parts) == 1:
-        return 1.0
-    try:
-        weight = float(parts[1])
-    except ValueError:
-        return None
-    return weight if len(parts) == 2 and 0 < weight < math.inf else None

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from hashlib import blake2b
 from pathlib import Path
 
 from lit_narrative.errors import UserError
@@ -78,3 +79,24 @@ def pieces(poem: Poem, most: int) -> list[Poem]:
 def _cut(stanza: tuple[str, ...], most: int) -> Iterator[tuple[str, ...]]:
     for start in range(0, len(stanza), most):
         yield stanza[start : start + most]
+
+
+def split_keys(keys: Iterable[str], seed: int) -> dict[str, str]:
+    """Say of each key in which split it is.
+
+    A tenth, but one at least, is in ``test``, as many in ``val``, the rest in ``train``. Neither order nor repetition
+    of the keys matters. Of fewer than three keys some splits have none.
+    """
+    ordered = _in_order(keys, str(seed))
+    part = max(len(ordered) // 10, 1)
+    names = ["test"] * part + ["val"] * part
+    return {key: names[place] if place < len(names) else "train" for place, key in enumerate(ordered)}
+
+
+def half_of_keys(keys: Iterable[str], half: int) -> set[str]:
+    """Half 0 or half 1 of the keys; they have none in common, and no seed changes them."""
+    return set(_in_order(keys, "half")[half::2])
+
+
+def _in_order(keys: Iterable[str], salt: str) -> list[str]:
+    return sorted(set(keys), key=lambda key: blake2b(f"{salt}/{key}".encode(), digest_size=8).digest())

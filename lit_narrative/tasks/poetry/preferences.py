@@ -24,7 +24,7 @@ from typing import Any
 
 from lit_narrative.errors import UserError, did_you_mean
 from lit_narrative.files import read_utf8
-from lit_narrative.tasks.poetry.splits import split_keys
+from lit_narrative.tasks.poetry.corpus import split_keys
 from lit_narrative.views import Scored
 
 SILENT = {"generate", "begin", "step", "undo", "prompt", "set"}

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from lit_narrative.errors import UserError
 from lit_narrative.tasks.poetry.grammar import LINES, is_line
-from lit_narrative.tasks.poetry.metrics import repetition, topic_shares, whole_lines
+from lit_narrative.tasks.poetry.metrics import topic_shares, whole_lines
 from lit_narrative.tasks.poetry.topics import Topic
+from lit_narrative.text import repetition
 
 if TYPE_CHECKING:  # verse itself does without torch
-    from lit_narrative.rl.rollout import Rollout
+    from lit_narrative.views import Rollout
 
 Topics = Mapping[str, Topic]
 

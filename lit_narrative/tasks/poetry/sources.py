@@ -8,12 +8,12 @@ from itertools import islice
 from typing import Protocol
 
 from lit_narrative.errors import UserError
-from lit_narrative.tasks.poetry.corpus import normal_form, pieces, read_corpus, text_files
+from lit_narrative.tasks.poetry.corpus import half_of_keys, normal_form, pieces, read_corpus, split_keys, text_files
 from lit_narrative.tasks.poetry.grammar import content_share, openings, verse
-from lit_narrative.tasks.poetry.metrics import majority_topic, words_of
+from lit_narrative.tasks.poetry.metrics import majority_topic
 from lit_narrative.tasks.poetry.poems import Poem
-from lit_narrative.tasks.poetry.splits import half_of_keys, split_keys
 from lit_narrative.tasks.poetry.topics import TOPICS, Topic
+from lit_narrative.text import words_of
 
 
 @dataclass(frozen=True, slots=True)

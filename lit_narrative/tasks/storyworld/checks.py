@@ -8,8 +8,9 @@ were dropped).
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from lit_narrative.tasks.storyworld.formats.simple import TOP_KEYS, is_kept
 from lit_narrative.tasks.storyworld.issues import json_path
-from lit_narrative.tasks.storyworld.world import TOP_KEYS, World, is_kept, owners
+from lit_narrative.tasks.storyworld.world import World, owners
 
 Path = tuple[str | int, ...]
 

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lit_narrative.circuits.information import WorldPermutations, conditional_information, quantise
 from lit_narrative.errors import UserError
-from lit_narrative.tasks.storyworld.context import read_text
-from lit_narrative.tasks.storyworld.plays import Play, plays
+from lit_narrative.sae.information import WorldPermutations, conditional_information, quantise
+from lit_narrative.tasks.storyworld.simulator.play import Play, plays
 from lit_narrative.tasks.storyworld.states import StateLayout
-from lit_narrative.tasks.storyworld.verifiers import VerifierConfig
+from lit_narrative.tasks.storyworld.verifiers.base import VerifierConfig, read_text
 
 if TYPE_CHECKING:
-    from lit_narrative.rl.rollout import Rollout
+    from lit_narrative.views import Rollout
 
 Encode = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """(n, dim) standardised states to latents (n, m) and reconstructions (n, dim)."""

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from lit_narrative.rl.rollout import Rollout
-from lit_narrative.tasks.storyworld.unique import skeleton_digest
-from lit_narrative.tasks.storyworld.verifiers import Mode, Score, VerifierConfig, score
+from lit_narrative.tasks.storyworld.similarity import skeleton_digest
+from lit_narrative.tasks.storyworld.verifiers.base import VerifierConfig
+from lit_narrative.tasks.storyworld.verifiers.score import Mode, Score, score
+from lit_narrative.views import Rollout
 
 
 class Scorer:

@@ -5,43 +5,9 @@
 """
 
 import math
-from collections import Counter
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-from lit_narrative.tasks.storyworld.parts import (
-    Comparison,
-    Effect,
-    Encounter,
-    Gate,
-    Option,
-    Reaction,
-    Variable,
-    bounds_json,
-    encounter_json,
-    plain,
-    plain_all,
-)
-
-__all__ = [
-    "COMPARISONS",
-    "LARGEST",
-    "TOP_KEYS",
-    "Comparison",
-    "Effect",
-    "Encounter",
-    "Gate",
-    "Option",
-    "Reaction",
-    "Variable",
-    "World",
-    "is_kept",
-    "owners",
-    "read_counting",
-    "read_world",
-    "variable_bounds",
-]
+from typing import Any, Literal
 
 COMPARISONS: frozenset[str] = frozenset((">=", "<=", ">", "<", "==", "!="))
 LARGEST = 1e9
@@ -49,9 +15,78 @@ LARGEST = 1e9
 LONGEST_NAME = 256
 """Longest variable name, in characters, that is looked at for the character it belongs to."""
 UNBOUNDED = (-math.inf, math.inf)
-TOP_KEYS = ("characters", "initial_state", "properties", "encounters")
 
-_NUMBER = frozenset((int, float))
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A number of the state, with the bounds that effects are clamped to.
+
+    Attributes:
+        initial: value at the start of a play.
+        minimum: lower bound, ``-inf`` where none is declared.
+        maximum: upper bound, ``inf`` where none is declared.
+    """
+
+    initial: float
+    minimum: float = -math.inf
+    maximum: float = math.inf
+
+
+Comparison = Literal[">=", "<=", ">", "<", "==", "!="]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A condition on one variable; an option is open where all its gates hold."""
+
+    variable: str
+    comparison: Comparison
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """``variable += change``, then clamped to the variable's bounds."""
+
+    variable: str
+    change: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reaction:
+    """What follows a choice.
+
+    Attributes:
+        effects: changes of the state, in order.
+        next_encounter: id of the encounter that follows; ``None`` ends the story here.
+        text: what the reader is told.
+        leads: whether the reaction says what follows at all. A reaction without the key ``next_encounter`` only
+            changes the state, and the next reaction of the option follows it.
+    """
+
+    effects: tuple[Effect, ...]
+    next_encounter: str | None
+    text: str = ""
+    leads: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A choice that an encounter offers; its reactions are walked up to the first that leads somewhere."""
+
+    id: str
+    text: str
+    gates: tuple[Gate, ...]
+    reactions: tuple[Reaction, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Encounter:
+    """A scene. One without options is an ending."""
+
+    id: str
+    text: str
+    options: tuple[Option, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,190 +158,38 @@ def variable_bounds(
     return bounds
 
 
-def read_world(value: Any) -> tuple[World | None, bool]:
-    """Read a parsed JSON value, dropping what is malformed; never raises.
-
-    Args:
-        value: any value that ``json.loads`` can return.
-
-    Returns:
-        The world, ``None`` where the value is no object; and whether anything was malformed.
-    """
-    world, malformed = read_counting(value)
-    return world, bool(malformed)
+def bounds_json(low: float, high: float) -> dict[str, float]:
+    """The entry of a property; a bound that is infinite is left out."""
+    return {key: plain(bound) for key, bound in (("min", low), ("max", high)) if math.isfinite(bound)}
 
 
-def read_counting(value: Any) -> tuple[World | None, Counter[str]]:
-    """As :func:`read_world`, with the number of malformed parts by kind.
-
-    Kinds: ``keys`` (top level), ``characters``, ``initial_state``, ``properties`` (their entries), ``encounters``,
-    ``options``, ``gates``, ``reactions``, ``effects``.
-    """
-    bad: Counter[str] = Counter()
-    if type(value) is not dict:
-        bad["keys"] += 1
-        return None, bad
-    parts: dict[str, Any] = {}
-    for key in TOP_KEYS:
-        kind = list if key == "encounters" else dict
-        part = value.get(key)
-        parts[key] = part if type(part) is kind else kind()
-        if type(part) is not kind or (kind is list and not part):
-            bad["keys"] += 1
-    characters = _characters(parts["characters"], bad)
-    properties = _properties(parts["properties"], bad)
-    variables = _variables(parts["initial_state"], characters, properties, bad)
-    encounters = tuple(e for e in [_encounter(e, bad) for e in parts["encounters"]] if e is not None)
-    return World(characters, variables, encounters, properties), bad
+def plain(number: float) -> float:
+    """3 for 3.0, as people and the corpus write it."""
+    return int(number) if number == int(number) else number
 
 
-def _characters(value: dict[str, Any], bad: Counter[str]) -> dict[str, dict[str, float]]:
-    characters = {}
-    for name, values in value.items():
-        if type(values) is not dict:
-            bad["characters"] += 1
-            continue
-        numbers = {key: number for key, number in values.items() if _is_number(number)}
-        if len(numbers) != len(values):
-            bad["characters"] += 1
-        characters[name] = numbers
-    return characters
+def plain_all(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Each number as :func:`plain` gives it."""
+    return {name: plain(number) for name, number in numbers.items()}
 
 
-def _properties(value: dict[str, Any], bad: Counter[str]) -> dict[str, tuple[float, float]]:
-    properties = {}
-    for name, bounds in value.items():
-        if type(bounds) is not dict:
-            bad["properties"] += 1
-            continue
-        low, high = bounds.get("min", -math.inf), bounds.get("max", math.inf)
-        if ("min" in bounds and not _is_number(low)) or ("max" in bounds and not _is_number(high)):
-            bad["properties"] += 1
-            continue
-        properties[name] = (float(low), float(high))
-    return properties
+def encounter_json(encounter: Encounter) -> dict[str, Any]:
+    """The entry of an encounter."""
+    return {"id": encounter.id, "text": encounter.text, "options": [_option_json(o) for o in encounter.options]}
 
 
-def _variables(
-    value: dict[str, Any], characters: Container[str], properties: dict[str, tuple[float, float]], bad: Counter[str]
-) -> dict[str, Variable]:
-    variables = {}
-    for name, initial in value.items():
-        if _is_number(initial):
-            variables[name] = Variable(float(initial), *variable_bounds(name, characters, properties))
-        else:
-            bad["initial_state"] += 1
-    return variables
+def _option_json(option: Option) -> dict[str, Any]:
+    return {
+        "id": option.id,
+        "text": option.text,
+        "gates": [{"variable": g.variable, "comparison": g.comparison, "value": plain(g.value)} for g in option.gates],
+        "reactions": [_reaction_json(reaction) for reaction in option.reactions],
+    }
 
 
-def _encounter(value: Any, bad: Counter[str]) -> Encounter | None:
-    """An encounter, or ``None`` where it has no id, or where its options cannot be read: that is no ending."""
-    if type(value) is not dict:
-        bad["encounters"] += 1
-        return None
-    name, text, options = value.get("id"), value.get("text"), value.get("options")
-    if type(name) is not str or not name or type(options) is not list:
-        bad["encounters"] += 1
-        return None
-    if type(text) is not str:
-        bad["encounters"] += 1
-        text = ""
-    read = tuple([o for o in [_option(o, bad) for o in options] if o is not None])
-    if options and not read:
-        return None
-    return Encounter(name, text, read)
-
-
-def _option(value: Any, bad: Counter[str]) -> Option | None:
-    if type(value) is not dict:
-        bad["options"] += 1
-        return None
-    name, text, reactions = value.get("id"), value.get("text"), value.get("reactions")
-    if type(name) is not str or not name:
-        bad["options"] += 1
-        return None
-    if type(text) is not str or type(reactions) is not list:
-        bad["options"] += 1
-        text = text if type(text) is str else ""
-        reactions = reactions if type(reactions) is list else []
-    gates = value.get("gates", ())
-    if gates:
-        gates = _gates(gates, bad)
-    elif type(gates) is not list and gates != ():
-        bad["gates"] += 1
-        gates = ()
-    return Option(name, text, tuple(gates), tuple([r for r in [_reaction(r, bad) for r in reactions] if r is not None]))
-
-
-def _gates(value: Any, bad: Counter[str]) -> tuple[Gate, ...]:
-    if type(value) is not list:
-        bad["gates"] += 1
-        return ()
-    gates = []
-    for item in value:
-        if type(item) is dict:
-            variable, comparison, number = item.get("variable"), item.get("comparison"), item.get("value")
-            if type(variable) is str and variable and _is_comparison(comparison) and _is_number(number):
-                gates.append(Gate(variable, comparison, float(number)))  # type: ignore[arg-type]
-                continue
-        bad["gates"] += 1
-    return tuple(gates)
-
-
-def _reaction(value: Any, bad: Counter[str]) -> Reaction | None:
-    if type(value) is not dict:
-        bad["reactions"] += 1
-        return None
-    following, text, effects = value.get("next_encounter", 0), value.get("text", ""), value.get("after_effects", ())
-    leads = following is None or (type(following) is str and following != "")
-    if (not leads and "next_encounter" in value) or type(text) is not str:
-        bad["reactions"] += 1
-    return Reaction(
-        _effects(effects, bad) if effects != () else (),
-        following if leads else None,
-        text if type(text) is str else "",
-        leads,
-    )
-
-
-def _effects(value: Any, bad: Counter[str]) -> tuple[Effect, ...]:
-    if type(value) is not list:
-        bad["effects"] += 1
-        return ()
-    effects = []
-    for item in value:
-        if type(item) is dict:
-            variable, change = item.get("variable"), item.get("change")
-            if type(variable) is str and variable and _is_number(change):
-                effects.append(Effect(variable, float(change)))  # type: ignore[arg-type]
-                continue
-        bad["effects"] += 1
-    return tuple(effects)
-
-
-def _is_number(value: Any) -> bool:
-    """Whether a JSON value is a number of the format: no boolean, no NaN, of bounded magnitude."""
-    return type(value) in _NUMBER and -LARGEST <= value <= LARGEST
-
-
-def _is_comparison(value: Any) -> bool:
-    return type(value) is str and value in COMPARISONS
-
-
-def is_kept(kind: str, value: Any) -> bool:
-    """Whether the reader keeps an item of a list, where ``kind`` is the key of the list.
-
-    Positions in a :class:`World` count kept items only; this is what turns them into positions in the file.
-    """
-    bad: Counter[str] = Counter()
-    match kind:
-        case "encounters":
-            return _encounter(value, bad) is not None
-        case "options":
-            return _option(value, bad) is not None
-        case "gates":
-            return bool(_gates([value], bad))
-        case "after_effects":
-            return bool(_effects([value], bad))
-        case _:
-            return type(value) is dict
+def _reaction_json(reaction: Reaction) -> dict[str, Any]:
+    value: dict[str, Any] = {"text": reaction.text} if reaction.text else {}
+    value["after_effects"] = [{"variable": e.variable, "change": plain(e.change)} for e in reaction.effects]
+    if reaction.leads:
+        value["next_encounter"] = reaction.next_encounter
+    return value

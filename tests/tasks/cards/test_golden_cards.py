@@ -2,8 +2,6 @@
 
 import functools
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +12,11 @@ from lit_narrative.tasks.cards.labels import evaluate
 from lit_narrative.tasks.cards.prompts import completion_text, prompt_text
 from lit_narrative.tasks.cards.rules import Card, Clause, Head, Predicate, Rule
 from lit_narrative.tasks.cards.scores import gaps
+from tests.paths import GOLDEN
 
 pytestmark = pytest.mark.golden
 
-PATH = Path(os.environ.get("LIT_GOLDEN", Path(__file__).parents[4] / "shared" / "golden"), "cards.json")
+PATH = GOLDEN / "cards.json"
 OURS = {
     "red_greater_than": "red_greater_than_4",
     "blue_less_equal": "blue_less_equal_3",

@@ -1,7 +1,6 @@
 """Bags of words: by name, from files, from contrasted corpora."""
 
 import math
-import os
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,9 @@ from lit_narrative.errors import UserError
 from lit_narrative.tasks.poetry.bags import ContrastBag, contrast_bag, find_topic, read_bag
 from lit_narrative.tasks.poetry.grammar import verse
 from lit_narrative.tasks.poetry.topics import EVERYDAY, LEXICONS, TOPICS
+from tests.paths import DATA
 
-BOOKS = Path(os.environ.get("LIT_DATA", Path(__file__).parents[4] / "shared" / "data"), "gutenberg")
+BOOKS = DATA / "gutenberg"
 
 
 def test_topics_by_name() -> None:

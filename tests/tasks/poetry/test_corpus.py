@@ -1,6 +1,5 @@
 """Reading verse from files and folders, and what there is in three real books."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -8,8 +7,9 @@ import pytest
 from lit_narrative.errors import UserError
 from lit_narrative.tasks.poetry.corpus import normal_form, pieces, read_corpus, strip_gutenberg
 from lit_narrative.tasks.poetry.poems import Poem
+from tests.paths import DATA
 
-BOOKS = Path(os.environ.get("LIT_DATA", Path(__file__).parents[4] / "shared" / "data"), "gutenberg")
+BOOKS = DATA / "gutenberg"
 real = pytest.mark.skipif(not BOOKS.is_dir(), reason=f"no books at {BOOKS}; set LIT_DATA")
 STANZA = "The boat is in, the nets are dry,\nThe lamps are lit along the quay,\nThe gulls are gone.\n"
 EBOOK = (

@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +10,12 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from lit_narrative.lm.logprobs import completion_batch, score_completions
-from lit_narrative.tasks.poetry.legacy import legacy_distinct_n, legacy_logit_step, legacy_perplexity
+from tests.paths import GOLDEN
+from tests.tasks.poetry.original_metrics import legacy_distinct_n, legacy_logit_step, legacy_perplexity
 
 pytestmark = pytest.mark.golden
 
-FOLDER = Path(os.environ.get("LIT_GOLDEN", Path(__file__).parents[4] / "shared" / "golden"))
+FOLDER = GOLDEN
 FILE = FOLDER / "poetry_metrics.json"
 
 

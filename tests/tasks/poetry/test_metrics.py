@@ -5,17 +5,10 @@ import math
 import pytest
 
 from lit_narrative.errors import UserError
-from lit_narrative.tasks.poetry.legacy import legacy_distinct_n, legacy_perplexity
-from lit_narrative.tasks.poetry.metrics import (
-    distinct_n,
-    majority_topic,
-    repetition,
-    self_bleu,
-    topic_shares,
-    whole_lines,
-    words_of,
-)
+from lit_narrative.tasks.poetry.metrics import majority_topic, topic_shares, whole_lines
 from lit_narrative.tasks.poetry.topics import TOPICS
+from lit_narrative.text import distinct_n, repetition, self_bleu, words_of
+from tests.tasks.poetry.original_metrics import legacy_distinct_n, legacy_perplexity
 
 
 def test_words_are_small_letters_and_whole() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from lit_narrative.errors import UserError
+from lit_narrative.tasks.poetry.corpus import split_keys
 from lit_narrative.tasks.poetry.preferences import as_pairs, read_events, split_events
-from lit_narrative.tasks.poetry.splits import split_keys
 from lit_narrative.views import Scored
 
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from lit_narrative.errors import UserError
-from lit_narrative.rl.rewards import Reward
-from lit_narrative.rl.rollout import Rollout
+from lit_narrative.rl.rewards.base import Reward
 from lit_narrative.tasks.poetry.rewards import PARTS, TopicShare, VerseReward, other_words, own_lines
 from lit_narrative.tasks.poetry.topics import TOPICS, Topic
+from lit_narrative.views import Rollout
 
 OCEAN = TOPICS["ocean"]
 EMPTY = torch.zeros(0, dtype=torch.long)

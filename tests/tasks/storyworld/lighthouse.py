@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from lit_narrative.tasks.storyworld.world import World, read_world
+from lit_narrative.tasks.storyworld.formats.simple import read_world
+from lit_narrative.tasks.storyworld.world import World
 
 Json = dict[str, Any]
 

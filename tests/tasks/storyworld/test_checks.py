@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from lit_narrative.tasks.storyworld.checks import faults, schema_share
-from lit_narrative.tasks.storyworld.doubts import doubts
+from lit_narrative.tasks.storyworld.formats.simple import read_counting
 from lit_narrative.tasks.storyworld.issues import json_path, schema_issues
-from lit_narrative.tasks.storyworld.plan import make_plan
-from lit_narrative.tasks.storyworld.verifiers import Issue, score
-from lit_narrative.tasks.storyworld.world import read_counting
+from lit_narrative.tasks.storyworld.simulator.graph import doubts
+from lit_narrative.tasks.storyworld.simulator.plan import make_plan
+from lit_narrative.tasks.storyworld.verifiers.score import Issue, score
 from tests.tasks.storyworld.lighthouse import encounter, lighthouse, make, option, read
 
 

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from lit_narrative.errors import UserError
-from lit_narrative.rl.rewards import Reward
-from lit_narrative.rl.rollout import Rollout
+from lit_narrative.rl.rewards.base import Reward
 from lit_narrative.tasks.storyworld.feature_quality import (
     FeatureQuality,
     FeatureQualitySettings,
@@ -19,12 +18,13 @@ from lit_narrative.tasks.storyworld.feature_quality import (
     band_score,
     explained,
 )
-from lit_narrative.tasks.storyworld.generate import Skew, corpus
-from lit_narrative.tasks.storyworld.parse import Limits
-from lit_narrative.tasks.storyworld.plays import plays
+from lit_narrative.tasks.storyworld.formats.parse import Limits
+from lit_narrative.tasks.storyworld.formats.simple import read_world
+from lit_narrative.tasks.storyworld.generator import Skew, corpus
+from lit_narrative.tasks.storyworld.simulator.play import plays
 from lit_narrative.tasks.storyworld.states import StateLayout
-from lit_narrative.tasks.storyworld.verifiers import VerifierConfig
-from lit_narrative.tasks.storyworld.world import read_world
+from lit_narrative.tasks.storyworld.verifiers.base import VerifierConfig
+from lit_narrative.views import Rollout
 
 
 def parts(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

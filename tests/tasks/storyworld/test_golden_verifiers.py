@@ -3,23 +3,23 @@
 import functools
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lit_narrative.errors import UserError
-from lit_narrative.tasks.storyworld.parse import Limits
-from lit_narrative.tasks.storyworld.simulate import all_paths
-from lit_narrative.tasks.storyworld.verifiers import DEFAULT_WEIGHTS, SIX, Score, VerifierConfig, score
-from lit_narrative.tasks.storyworld.world import read_world
+from lit_narrative.tasks.storyworld.formats.parse import Limits
+from lit_narrative.tasks.storyworld.formats.simple import read_world
+from lit_narrative.tasks.storyworld.simulator.statistics import all_paths
+from lit_narrative.tasks.storyworld.verifiers.base import DEFAULT_WEIGHTS, VerifierConfig
+from lit_narrative.tasks.storyworld.verifiers.score import SIX, Score, score
+from tests.paths import GOLDEN
 
 pytestmark = pytest.mark.golden
 
-FOLDER = Path(os.environ.get("LIT_GOLDEN", Path(__file__).parents[4] / "shared" / "golden"))
+FOLDER = GOLDEN
 VERIFIERS = FOLDER / "storyworld_verifiers.json"
 ABSENT = f"no golden values at {FOLDER}; set LIT_GOLDEN"
 

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_narrative.tasks.storyworld.parse import Limits, parse
-from lit_narrative.tasks.storyworld.plays import all_paths
-from lit_narrative.tasks.storyworld.simulate import play, simulate
-from lit_narrative.tasks.storyworld.unique import unique_shares
-from lit_narrative.tasks.storyworld.verifiers import DEFAULT_WEIGHTS, VerifierConfig, score
-from lit_narrative.tasks.storyworld.world import read_world
+from lit_narrative.tasks.storyworld.formats.parse import Limits, parse
+from lit_narrative.tasks.storyworld.formats.simple import read_world
+from lit_narrative.tasks.storyworld.similarity import unique_shares
+from lit_narrative.tasks.storyworld.simulator.play import all_paths
+from lit_narrative.tasks.storyworld.simulator.statistics import play, simulate
+from lit_narrative.tasks.storyworld.verifiers.base import DEFAULT_WEIGHTS, VerifierConfig
+from lit_narrative.tasks.storyworld.verifiers.score import score
 from tests.tasks.storyworld.lighthouse import encounter, lighthouse, make, option
 
 TEXT = json.dumps(lighthouse(), separators=(",", ":"))

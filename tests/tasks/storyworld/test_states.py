@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lit_narrative.tasks.storyworld.generate import corpus
-from lit_narrative.tasks.storyworld.simulate import Play, all_paths, plays
+from lit_narrative.tasks.storyworld.formats.simple import read_world
+from lit_narrative.tasks.storyworld.generator import corpus
+from lit_narrative.tasks.storyworld.simulator.statistics import Play, all_paths, plays
 from lit_narrative.tasks.storyworld.states import ACTIONS, POSITIONS, StateLayout, raw_vectors, scaled, slot_of, states
-from lit_narrative.tasks.storyworld.world import Variable, World, read_world
+from lit_narrative.tasks.storyworld.world import Variable, World
 
 HUT: dict[str, Any] = {
     "characters": {"Ada": {"initial_calm": 0}},

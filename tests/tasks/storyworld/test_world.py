@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lit_narrative.tasks.storyworld.formats.simple import read_counting, read_world
 from lit_narrative.tasks.storyworld.issues import validator
-from lit_narrative.tasks.storyworld.world import Variable, owners, read_counting, read_world, variable_bounds
+from lit_narrative.tasks.storyworld.world import Variable, owners, variable_bounds
 from tests.tasks.storyworld.lighthouse import encounter, lighthouse, make, option, read
 
 JUNK = st.recursive(

@@ -1,0 +1,162 @@
+"""Let the model write, and have the task's verifiers judge what it wrote."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_narrative.callbacks.base import dry_run
+from lit_narrative.distributed import gather_lists
+from lit_narrative.errors import UserError
+from lit_narrative.files import write_json, write_jsonl
+from lit_narrative.modules.language import LanguageModule
+from lit_narrative.rl.rewards.base import AnyReward, Reward
+from lit_narrative.views import Prompt, Rollout, Verdict
+
+
+class Verifiers(Callback):
+    """Samples on validation, test and predict; logs means, writes the judged samples.
+
+    Works with any module that writes text and any task that has verifiers. The same prompts and random streams serve
+    every model, so that two runs can be compared sample by sample. Of a module that writes in its own test
+    (`SteeringModule`), the test judges those texts.
+
+    Files in the run folder: ``samples/<stage>.jsonl`` (a row a sample) and ``verifiers/<stage>.json`` (the summary).
+
+    Args:
+        samples: how many held-out prompts to complete, once each.
+        seed: of the random streams.
+        rewards: further scores, by the task's names for rewards, or ``package.module:Class(…)``: each a component under
+            its own name, which counts for nothing in the verifiers' total. What a reward cannot score counts as 0.
+    """
+
+    def __init__(self, samples: int = 256, seed: int = 0, rewards: Sequence[str] = ()) -> None:
+        if samples < 1:
+            raise UserError(f"callback Verifiers: samples={samples} must be at least 1")
+        self.samples, self.seed, self.rewards = samples, seed, tuple(rewards)
+        self._scorers: Mapping[str, AnyReward] = {}
+        self._predicted: list[Rollout] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a module that writes no text, and a reward that is unknown."""
+        if not isinstance(pl_module, LanguageModule):
+            raise UserError(f"callback Verifiers needs a module that writes text; {type(pl_module).__name__} does not")
+        if self.rewards:
+            self._scorers = trainer.datamodule.reward_functions(self.rewards)  # type: ignore[attr-defined]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read the prompts that will be completed, so that one that is too long fails before training."""
+        self._prompts(trainer, "val")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """As before training."""
+        self._prompts(trainer, "test")
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judge completions of validation prompts."""
+        if not trainer.sanity_checking:
+            self._judge_split(trainer, pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judge completions of test prompts."""
+        self._judge_split(trainer, pl_module, "test")
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, loader: int = 0
+    ) -> None:
+        """Keep what was written."""
+        self._predicted += outputs
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judge what was written."""
+        rollouts = gather_lists(trainer, self._predicted)
+        self._predicted = []
+        self._write(trainer, "predict", rollouts, self._judged(trainer, rollouts))
+
+    def _prompts(self, trainer: Trainer, split: str) -> list[Prompt]:
+        count = 8 if dry_run(trainer) else self.samples
+        return list(islice(trainer.datamodule.admitted("prompts", split), count))  # type: ignore[attr-defined]
+
+    def _judge_split(self, trainer: Trainer, module: LightningModule, split: str) -> None:
+        assert isinstance(module, LanguageModule)
+        written = module.written if split == "test" else None
+        if written is None:
+            own = self._prompts(trainer, split)[trainer.global_rank :: trainer.world_size]
+            written = module.generate(own, seed=self.seed)
+        rollouts = gather_lists(trainer, written)
+        rollouts.sort(key=lambda rollout: rollout.columns["index"])
+        summary = self._write(trainer, split, rollouts, self._judged(trainer, rollouts))
+        metrics = {f"{split}/{name}": summary[name] for name in ("reward", "valid_json", "unique")}
+        metrics |= {f"{split}/components/{name}": value for name, value in summary["components"].items()}
+        # Every process computed the same figures from the same gathered samples.
+        module.log_dict({name: torch.tensor(value) for name, value in metrics.items()}, rank_zero_only=False)
+
+    def _judged(self, trainer: Trainer, rollouts: Sequence[Rollout]) -> list[Verdict]:
+        """What the verifiers say, with the scores of further rewards among the components."""
+        verdicts: list[Verdict] = trainer.datamodule.verify(rollouts)  # type: ignore[attr-defined]
+        for said, reward in self._scorers.items():
+            if not isinstance(reward, Reward):
+                raise UserError(f"callback Verifiers: rewards: '{said}' waits for others, and cannot judge samples")
+            if verdicts and reward.name in {"reward", *verdicts[0].components}:
+                raise UserError(
+                    f"callback Verifiers: there is a score '{reward.name}' already; give '{said}' another name"
+                )
+            scores = zip(verdicts, reward(rollouts), strict=True)
+            verdicts = [replace(v, components={**v.components, reward.name: score or 0.0}) for v, score in scores]
+        return verdicts
+
+    def _write(
+        self, trainer: Trainer, stage: str, rollouts: Sequence[Rollout], verdicts: Sequence[Verdict]
+    ) -> dict[str, Any]:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        summary = summarise(verdicts) | data.unique_shares([r.text for r in rollouts]) | {"seed": self.seed}
+        references = [_reference(rollout) for rollout in rollouts if "reference" in rollout.columns]
+        if references:
+            summary["corpus"] = summarise(data.verify(references))
+        if trainer.is_global_zero and not dry_run(trainer):
+            folder = Path(trainer.default_root_dir)
+            rows = (sample_row(rollout, verdict) for rollout, verdict in zip(rollouts, verdicts, strict=True))
+            write_jsonl(folder / "samples" / f"{stage}.jsonl", rows)
+            write_json(folder / "verifiers" / f"{stage}.json", summary)
+        return summary
+
+
+def summarise(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Means over samples; a sample that could not be read counts as 0. The interval is 1.96 standard errors."""
+    totals = np.array([verdict.total for verdict in verdicts])
+    margin = 1.96 * float(totals.std(ddof=1)) / len(totals) ** 0.5 if len(totals) > 1 else 0.0
+    mean = float(totals.mean())
+    extras = {name: float(np.mean([v.extra[name] for v in verdicts])) for name in verdicts[0].extra}
+    return {
+        "n": len(verdicts),
+        "reward": mean,
+        "reward_ci": [mean - margin, mean + margin],
+        "valid_json": float(np.mean([verdict.valid for verdict in verdicts])),
+        "components": {n: float(np.mean([v.components[n] for v in verdicts])) for n in verdicts[0].components},
+        **extras,
+    }
+
+
+def sample_row(rollout: Rollout, verdict: Verdict) -> dict[str, Any]:
+    """A judged sample as one JSON value."""
+    return {
+        "prompt": rollout.prompt,
+        "text": rollout.text,
+        "reward": verdict.total,
+        "components": dict(verdict.components),
+        "issues": [dict(issue) for issue in verdict.issues],
+        "finished": rollout.finished,
+        "tokens": len(rollout.completion_ids),
+    }
+
+
+def _reference(rollout: Rollout) -> Rollout:
+    """The corpus' own completion of the same prompt, as if it had been sampled."""
+    empty = torch.zeros(0, dtype=torch.long)
+    text, columns = str(rollout.columns["reference"]), rollout.columns
+    return Rollout(rollout.prompt_ids, empty, torch.zeros(0), True, text, rollout.prompt, columns)

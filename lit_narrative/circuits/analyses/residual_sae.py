@@ -1,0 +1,140 @@
+"""A sparse autoencoder on the residual stream: its training, and what splicing it in costs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lit_narrative.circuits.bridge import Hook
+from lit_narrative.circuits.hooks import Progress, capture
+from lit_narrative.circuits.inputs import Questions, ask_all
+from lit_narrative.errors import UserError, check_least
+from lit_narrative.sae import autoencoder as sparse
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+    from transformer_lens.model_bridge import TransformerBridge
+
+
+@dataclass(frozen=True)
+class ResidualSAESettings:
+    """How the autoencoder is trained.
+
+    Args:
+        hook: name of the activation, (n, T, d).
+        architecture: standard, topk, batchtopk, jumprelu or gated.
+        expansion: latents for each dimension of the stream.
+        options: of the architecture: ``k``, ``l1_coefficient`` …; see `sparse_autoencoder.OPTIONS`.
+        lr: of Adam.
+        steps: optimizer steps.
+        batch_size: vectors of one step.
+        dead_window: steps without firing after which a latent counts as dead.
+        scale: train on vectors scaled to a mean length of √d; the saved weights take vectors as they are.
+        seed: of the weights and batches.
+    """
+
+    hook: str = "blocks.1.hook_resid_pre"
+    architecture: sparse.Architecture = "topk"
+    expansion: int = 4
+    options: Mapping[str, float | None] = field(default_factory=dict)
+    lr: float = 2e-3
+    steps: int = 600
+    batch_size: int = 256
+    dead_window: int = 100
+    scale: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("expansion", "steps", "batch_size", "dead_window"):
+            check_least(f"sae.{name}", getattr(self, name), 1)
+        if unknown := set(self.options) - set(sparse.OPTIONS):
+            raise UserError(f"sae.options: no {sorted(unknown)[0]!r}; there are: {', '.join(sparse.OPTIONS)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Residuals:
+    """The activations of a split's tokens; padding is left out.
+
+    Attributes:
+        vectors: (N, d) float32.
+        rows: (N,) long, the row of each.
+        columns: (N,) long, its column in the padded batch.
+    """
+
+    vectors: Tensor
+    rows: Tensor
+    columns: Tensor
+
+
+def residuals(bridge: "TransformerBridge", questions: Questions, hook: str, batch_size: int = 256) -> Residuals:
+    """The activations of all tokens at a hook.
+
+    Raises:
+        UserError: There is no such hook, or its activations are not (n, T, d).
+    """
+    _, kept = capture(bridge, questions, [hook], batch_size)
+    if kept[hook].shape[:2] != questions.tokens.shape or kept[hook].ndim != 3:
+        raise UserError(f"an SAE needs one vector a token, but {hook} has the shape {tuple(kept[hook].shape)}")
+    rows, columns = questions.mask.nonzero().T
+    return Residuals(kept[hook][rows, columns], rows, columns)
+
+
+def train_sae(
+    vectors: Tensor, settings: ResidualSAESettings | None = None, progress: Progress | None = None
+) -> "SAE[Any]":
+    """Train an SAE on vectors (N, d); what comes back is frozen and takes vectors of the same scale.
+
+    ``save_model(folder)`` writes it as sae-lens reads it.
+
+    Raises:
+        UserError: The architecture does not take an option, or ``k`` is out of range.
+    """
+    settings = settings or ResidualSAESettings()
+    width = vectors.shape[1]
+    factor = width**0.5 / vectors.norm(dim=1).mean().item() if settings.scale else 1.0
+    x = vectors * factor
+    sae = sparse.build_sae(settings.architecture, width, settings.expansion * width, settings.options, settings.seed)
+    sae.to(x.device)
+    sparse.center(sae, x)
+    optimizer = torch.optim.Adam(sae.parameters(), lr=settings.lr)
+    since_fired = torch.zeros(sae.cfg.d_sae, dtype=torch.long, device=x.device)
+    generator = torch.Generator().manual_seed(settings.seed)
+    for done, rows in enumerate(sparse.batches(len(x), settings.batch_size, settings.steps, generator)):
+        made = sparse.training_pass(sae, x[rows], since_fired, settings.dead_window, done)
+        optimizer.zero_grad()
+        made.loss.backward()
+        torch.nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
+        optimizer.step()
+        if progress is not None:
+            progress(done + 1, settings.steps)
+    sae.fold_activation_norm_scaling_factor(factor)
+    frozen = sparse.inference_sae(sae)
+    frozen.cfg.metadata.hook_name = settings.hook
+    return frozen
+
+
+@torch.no_grad()
+def splice(
+    bridge: "TransformerBridge", sae: "SAE[Any]", questions: Questions, hook: str, batch_size: int = 256
+) -> dict[str, dict[str, float]]:
+    """The answers as they are, with the SAE's reconstruction in the stream's place, and with nothing there.
+
+    Returns:
+        ``base``, ``spliced`` and ``zeroed``: accuracy, logprob and logit_diff of each; and ``recovered``: the share of
+        the log-probability lost by zeroing that the reconstruction keeps, as ``logprob``.
+    """
+    changes: dict[str, Callable[[Tensor], Tensor] | None] = {"base": None, "spliced": sae, "zeroed": torch.zeros_like}
+    found = {}
+    for name, change in changes.items():
+        hooks = [] if change is None else [_changed(hook, change)]
+        found[name] = ask_all(bridge, questions, batch_size, hooks).means()
+    base, spliced, zeroed = (found[name]["logprob"] for name in changes)
+    if base != zeroed:
+        found["recovered"] = {"logprob": (spliced - zeroed) / (base - zeroed)}
+    return found
+
+
+def _changed(name: str, change: Callable[[Tensor], Tensor]) -> Hook:
+    return name, lambda activation, hook: change(activation)

@@ -1,0 +1,82 @@
+"""Make a command of a typed function."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
+
+from docstring_parser import parse as parse_docstring
+from jsonargparse import ArgumentParser
+from rich.console import Console
+
+from lit_narrative.errors import UserError, did_you_mean
+
+Function = Callable[..., None]
+
+
+def call(command: Function | Mapping[str, Function], prog: str, args: list[str]) -> None:
+    """Call a function, or the one of several that the first argument names, with what the command line gives.
+
+    A parameter without default is a positional argument; one with a default is ``--name``. A sequence takes one or more
+    values, a switch (``bool``) none. Help texts are the function's docstring.
+
+    Raises:
+        UserError: the arguments do not fit.
+    """
+    if isinstance(command, Mapping):
+        command, prog, args = _choose(command, prog, args)
+    values = make_parser(command, prog).parse_args(args)
+    command(**values.as_dict())
+
+
+def make_parser(function: Function, prog: str) -> ArgumentParser:
+    """Make the parser of a function's arguments."""
+    documentation = parse_docstring(function.__doc__ or "")
+    helps = {entry.arg_name: entry.description for entry in documentation.params}
+    types = get_type_hints(function)
+    parser = _ToolParser(prog=prog, description=documentation.short_description, allow_abbrev=False)
+    own: set[str | int] = set()
+    for name, parameter in inspect.signature(function).parameters.items():
+        if options := _own_options(types[name], parameter.default):
+            flag = name if parameter.default is inspect.Parameter.empty else f"--{name}"
+            parser.add_argument(flag, help=helps.get(name), **options)
+            own.add(name)
+    parser.add_function_arguments(function, as_positional=True, as_group=False, skip=own)
+    return parser
+
+
+def _own_options(kind: Any, default: Any) -> dict[str, Any]:
+    """Return argparse's options for a sequence or a switch, which jsonargparse reads as one value."""
+    if get_origin(kind) in {list, Sequence}:
+        many = {"nargs": "+", "type": get_args(kind)[0]}
+        return many if default is inspect.Parameter.empty else {**many, "action": "extend", "default": list(default)}
+    return {"action": "store_true"} if kind is bool and default is False else {}
+
+
+def _choose(commands: Mapping[str, Function], prog: str, args: list[str]) -> tuple[Function, str, list[str]]:
+    if not args or args[0] in {"-h", "--help"}:
+        rows = [f"  {name:<8}{parse_docstring(f.__doc__ or '').short_description}" for name, f in commands.items()]
+        print(f"usage: {prog} {{{','.join(commands)}}} ...\n", *rows, sep="\n")
+        raise SystemExit(0 if args else 2)
+    if args[0] not in commands:
+        raise UserError(f"'{prog} {args[0]}' is no command{did_you_mean(args[0], commands)} ({', '.join(commands)})")
+    return commands[args[0]], f"{prog} {args[0]}", args[1:]
+
+
+class _ToolParser(ArgumentParser):
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:
+            super().error(message, ex)
+        options = [option for action in self._actions for option in action.option_strings]
+        wrong = message.removeprefix("unrecognized arguments: ").split()[0] if "unrecognized" in message else ""
+        text = " ".join(message.split())
+        raise UserError(f"{text}{did_you_mean(wrong, options)} (see `{self.prog} --help`)") from ex
+
+
+def printable(text: str) -> str:
+    """``text`` as a terminal can show it: control characters and lone surrogates become U+FFFD, line ends spaces."""
+    return "".join(char if char.isprintable() else " " if char in "\n\r\t" else "\ufffd" for char in text)
+
+
+def plain_console() -> Console:
+    """A console that takes texts as they are: no markup, no emoji codes, no highlighting of numbers."""
+    return Console(markup=False, emoji=False, highlight=False, soft_wrap=False)

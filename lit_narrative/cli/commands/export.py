@@ -1,0 +1,47 @@
+"""``lit-narrative export``: a checkpoint in the form that other libraries read."""
+
+from pathlib import Path
+from typing import Literal
+
+from lit_narrative.errors import UserError
+
+
+def export(checkpoint: str, folder: str, what: Literal["model", "adapter", "sae", "reward"] = "model") -> None:
+    """Write a checkpoint as a folder that transformers, PEFT, SAELens or sentence-transformers reads.
+
+    Args:
+        checkpoint: a file such as ``runs/storyworld/cycle/checkpoints/last.ckpt``.
+        folder: the new folder.
+        what: ``model`` for transformers, with adapters merged; ``adapter`` for PEFT; ``sae`` for SAELens;
+            ``reward`` for sentence-transformers, with the reward head beside the encoder.
+
+    Raises:
+        UserError: the folder is there already, or the checkpoint does not hold what is asked for.
+    """
+    if Path(folder).exists():
+        raise UserError(f"'{folder}' exists already: name a new folder")
+    if what in ("sae", "reward"):
+        print((_export_sae if what == "sae" else _export_reward)(checkpoint, folder))
+        return
+    from lit_narrative.lm.checkpoint import export_adapter, export_model
+
+    print((export_adapter if what == "adapter" else export_model)(checkpoint, folder))
+
+
+def _export_sae(checkpoint: str, folder: str) -> Path:
+    from lit_narrative.lm.checkpoint import load_checkpoint
+    from lit_narrative.modules.sae import SAEModule
+
+    if "sae.b_dec" not in load_checkpoint(checkpoint)["state_dict"]:
+        raise UserError(f"{checkpoint} holds no autoencoder; give a checkpoint of SAEModule")
+    return SAEModule.load_from_checkpoint(checkpoint, map_location="cpu").save(folder)
+
+
+def _export_reward(checkpoint: str, folder: str) -> Path:
+    from lit_narrative.lm.checkpoint import load_checkpoint
+    from lit_narrative.modules.reward import RewardModule
+    from lit_narrative.rl.rewards.model import REWARD
+
+    if REWARD not in load_checkpoint(checkpoint):
+        raise UserError(f"{checkpoint} holds no reward model; give a checkpoint of RewardModule")
+    return RewardModule.load_from_checkpoint(checkpoint, map_location="cpu").save(folder)

@@ -1,0 +1,49 @@
+"""FIXME."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from lit_narrative.cli.recipes.recipe import read_recipe
+from lit_narrative.cli.recipes.runner import run_jobs
+from lit_narrative.cli.recipes.sweep import write_sweep
+from lit_narrative.errors import check_least
+from lit_narrative.files import write_json
+
+
+def run(
+    recipe: str,
+    out: str | None = None,
+    seed: Sequence[int] = (),
+    set: Sequence[str] = (),
+    workers: int | None = None,
+) -> None:
+    """Run a recipe: its jobs in order, each in a process of its own.
+
+    A job that has finished is left out the next time, unless its settings, or the jobs that it builds on, have changed.
+    A fit that was interrupted goes on from its last checkpoint. ``recipe.json`` in ``out`` says what was asked for.
+
+    Args:
+        recipe: a file, or the name of a shipped recipe, such as ``storyworld``.
+        out: folder of the jobs' folders, in place of the recipe's.
+        seed: of every job, 0 or more, in place of the recipe's ``seed``; one or several in place of its ``seeds``.
+        set: ``JOB.SETTING=VALUE``, over the settings of a job, or of every job as ``all.SETTING=VALUE``, for every
+            seed; may be given several times.
+        workers: jobs at a time, in place of the recipe's; a job waits for those that it refers to. With several, what
+            a job prints goes to ``log.txt`` in its folder.
+
+    Raises:
+        UserError: the recipe, or what it names, is wrong.
+        SystemExit: a job failed; the code is the job's.
+    """
+    for number in seed:
+        check_least("--seed", number, 0)
+    check_least("--workers", workers, 1)
+    plan = read_recipe(recipe, out=out, changes=set, seeds=seed)
+    for job in plan.jobs:
+        if job.command == "sweep":
+            write_sweep(plan, job)
+    # Before the jobs, since one of them may be the report, which says how to make the folder again.
+    write_json(plan.out / "recipe.json", {"recipe": recipe, "seeds": plan.seeds, "set": list(set)})
+    run_jobs(replace(plan, workers=workers or plan.workers))
+    report = plan.out / "report.html"
+    print(f"report: {report}" if report.is_file() else f"results: {plan.out}")

@@ -1,0 +1,105 @@
+"""``lit-narrative sweep``: one command under every combination of settings, and tables of what came of it."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from lit_narrative.cli.recipes.results import DONE, FAILED, Row, master_table, metric_names, read_row
+from lit_narrative.cli.recipes.runner import run_all
+from lit_narrative.cli.recipes.sweep import Run, Sweep, read_sweep
+from lit_narrative.cli.recipes.wandb_sweep import log_to_wandb, sweep_configuration
+from lit_narrative.errors import UserError, check_least
+from lit_narrative.files import write_text
+
+
+def sweep(
+    sweep: str,
+    out: str | None = None,
+    workers: int = 1,
+    only: str | None = None,
+    set: Sequence[str] = (),
+    collect: bool = False,
+    wandb: str | None = None,
+) -> None:
+    """Run a sweep: a command under every combination of settings, each run in a process of its own.
+
+    A run that is done is left out the next time, unless its settings have changed. A run that fails is written down and
+    the others go on. The tables are ``master_results.csv``, ``analysis_summary.csv`` and ``by_model/*/report.html``.
+
+    Args:
+        sweep: a file, or the name of a shipped sweep.
+        out: folder of the sweep, in place of the file's.
+        workers: runs at a time, each with its share of the cores.
+        only: the key of one run, to run that alone.
+        set: ``SETTING=VALUE``, over the settings of every run; may be given several times.
+        collect: make the tables of what is there, and run nothing.
+        wandb: write a configuration for the W&B sweeper to this file, and run nothing.
+
+    Raises:
+        UserError: the sweep, or what it names, is wrong.
+        SystemExit: with code 1, a run failed; with another, it was interrupted.
+    """
+    check_least("--workers", workers, 1)
+    if sum((only is not None, collect, wandb is not None)) > 1:
+        raise UserError("--only, --collect and --wandb exclude each other: give one of them")
+    whole = read_sweep(sweep, out=out, changes=set)
+    if wandb is not None:
+        print(f"W&B sweep: {write_text(wandb, sweep_configuration(whole, set))}")
+        return
+    runs = [whole.find(only)] if only is not None else [] if collect else list(whole.runs)
+    try:
+        _run(whole, runs, workers)
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
+    rows = write_tables(whole)
+    if only is not None:
+        log_to_wandb(next(row for row in rows if row.key == only))
+    keys = {run.key for run in runs}
+    if failed := [row.key for row in rows if row.status == FAILED and row.key in keys]:
+        print(f"error: {len(failed)} of {len(runs)} runs failed: {', '.join(failed)}", file=sys.stderr)
+        raise SystemExit(1)
+
+
+def _run(whole: Sweep, runs: Sequence[Run], workers: int) -> None:
+    """Run what is not done yet, with a line for each and the table of runs after each."""
+    rows = {run.key: read_row(whole, run) for run in whole.runs}
+    waiting = [run for run in runs if rows[run.key].status != DONE]
+    twins = f" ({whole.twins} combinations have the settings of another and are not run)" if whole.twins else ""
+    if runs:
+        print(
+            f"{len(whole.runs)} runs{twins}: {len(runs) - len(waiting)} done before, {len(waiting)} to do", flush=True
+        )
+    threads = max((os.cpu_count() or 1) // workers, 1)
+    for number, row in enumerate(run_all(whole, waiting, workers, threads), 1):
+        said = f"done in {row.seconds:.0f} s" if row.seconds is not None else f"{row.status}: {row.error}"
+        print(f"[{number}/{len(waiting)}] {row.key}: {said}", flush=True)
+        rows[row.key] = row
+        _write_master(whole, list(rows.values()))
+
+
+def _write_master(whole: Sweep, rows: Sequence[Row]) -> None:
+    write_text(whole.out / "master_results.csv", master_table(rows, metric_names(rows, whole.metrics)))
+
+
+def write_tables(whole: Sweep) -> list[Row]:
+    """Write every table and page of what is there; return the rows."""
+    from lit_narrative.cli.recipes.page import SweepView, build_sweep_page
+    from lit_narrative.cli.recipes.statistics import group_rows, summary_table
+
+    rows = [read_row(whole, run) for run in whole.runs]  # agents elsewhere may have added some
+    _write_master(whole, rows)
+    metrics = metric_names(rows, whole.metrics)
+    groups = group_rows(rows, metrics, whole.baseline)
+    write_text(whole.out / "analysis_summary.csv", summary_table(groups, metrics))
+    first, values = next(iter(whole.axes.items()))
+    shown = [name for name in whole.metrics if name in metrics] or metrics
+    for value in values:
+        own = [group for group in groups if value in group.values[first]]
+        view = SweepView(whole.path.stem, first, value, own, shown, whole.baseline)
+        write_text(whole.out / "by_model" / value / "report.html", build_sweep_page(view))
+    done = sum(row.status == DONE for row in rows)
+    if done and (unknown := [logged for name, logged in whole.metrics.items() if name not in metrics]):
+        print(f"logged by no run: {', '.join(unknown)} (metrics of {whole.path})")
+    print(f"{done} of {len(rows)} runs are done; tables and by_model/ in {whole.out}")
+    return rows

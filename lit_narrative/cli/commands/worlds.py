@@ -1,0 +1,220 @@
+"""``lit-narrative score``: judge files of storyworlds by the verifiers."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lit_narrative.cli.arguments import plain_console, printable
+from lit_narrative.errors import UserError, check_least
+from lit_narrative.tasks.storyworld.simulator.play import Play
+from lit_narrative.tasks.storyworld.simulator.play import play as play_once
+from lit_narrative.tasks.storyworld.simulator.statistics import DEAD_ENDS, Simulation, simulate
+from lit_narrative.tasks.storyworld.verifiers.score import SIX, Issue, Score
+from lit_narrative.tasks.storyworld.verifiers.score import score as judge
+from lit_narrative.tasks.storyworld.world import Encounter, Gate, World
+from lit_narrative.tasks.storyworld.world_files import read_world_file
+
+MOST_SHOWN = 30
+"""Issues of one file that the table lists."""
+
+
+def score(
+    files: list[str], mode: Literal["strict", "seed"] = "strict", format: Literal["table", "json"] = "table"
+) -> None:
+    """Score files as storyworlds: six components, their weighted total, and what is wrong.
+
+    Args:
+        files: files that each hold one text.
+        mode: strict is what we train on; seed repeats the formulas of the original system.
+        format: a table to read, or one JSON list with an object a file: file, components, total, issues.
+
+    Raises:
+        UserError: A file cannot be read; nothing has been printed then.
+    """
+    texts = [read_world_file(file) for file in files]
+    scores = [judge(text, mode=mode) for text in texts]
+    if format == "json":
+        rows = [_row(file, result) for file, result in zip(files, scores, strict=True)]
+        print(json.dumps(rows, indent=2))
+    else:
+        _print_table(files, scores)
+
+
+def _row(file: str, result: Score) -> dict[str, Any]:
+    return {
+        "file": file,
+        "components": {name: result.components[name] for name in SIX},
+        "total": result.total,
+        "issues": [{"path": i.path, "message": i.message, "severity": i.severity} for i in result.issues],
+    }
+
+
+def _print_table(files: list[str], scores: list[Score]) -> None:
+    console = plain_console()
+    columns = (*SIX, "total")
+    room = console.width - sum(len(name) + 2 for name in columns)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("file", overflow="ellipsis", no_wrap=True, max_width=max(room, 12))
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
+    for file, result in zip(files, scores, strict=True):
+        numbers = [f"{result.components[name]:.3f}" for name in SIX]
+        table.add_row(Text(printable(Path(file).name)), *numbers, f"{result.total:.3f}")
+    console.print(table)
+    for file, result in zip(files, scores, strict=True):
+        console.print(Text(f"\n{printable(file)}: {_count(result.issues)}", "bold"), overflow="fold")
+        for issue in result.issues[:MOST_SHOWN]:
+            console.print(_line(issue))
+        if len(result.issues) > MOST_SHOWN:
+            console.print(Text(f"  … {len(result.issues) - MOST_SHOWN} more; --format json lists all"))
+
+
+def _count(issues: tuple[Issue, ...]) -> str:
+    errors = sum(issue.severity == "error" for issue in issues)
+    return f"{errors} errors, {len(issues) - errors} warnings" if issues else "no issues"
+
+
+def _line(issue: Issue) -> Text:
+    style = "red" if issue.severity == "error" else "yellow"
+    return Text.assemble(
+        "  ", (f"{issue.severity:<8}", style), (printable(issue.path), "cyan"), "  ", printable(issue.message)
+    )
+
+
+ENDS = {
+    "ending": "The end.",
+    "implicit": "The story stops here: the option does not say what follows.",
+    "stuck": "Stuck: no option is open.",
+    "dangling": "Lost: the encounter that should follow does not exist.",
+    "timeout": "Stopped: the play took too many steps.",
+}
+
+
+def play(
+    file: str,
+    seed: int = 0,
+    policy: Literal["interactive", "random"] = "interactive",
+    runs: int = 200,
+    max_steps: int = 200,
+) -> None:
+    """Play a storyworld.
+
+    Args:
+        file: a world in the simple format.
+        seed: source of every random choice, 0 or more.
+        policy: interactive asks for each choice (an empty answer takes a random open option); random plays many
+            times and prints endings, dead ends and coverage.
+        runs: number of random plays.
+        max_steps: bound on the steps of a play.
+
+    Raises:
+        UserError: A number is out of range, the file cannot be read or played, or there is no terminal to ask in.
+    """
+    if runs < 1 or max_steps < 1:
+        raise UserError(f"--runs {runs} --max_steps {max_steps}: both must be 1 or more")
+    check_least("--seed", seed, 0)
+    world = _open(file)
+    console = plain_console()
+    if policy == "random":
+        _print_simulation(console, simulate(world, runs, seed, max_steps=max_steps))
+        return
+    if not sys.stdin.isatty():
+        raise UserError("there is no terminal to ask in; play at random with `--policy random`")
+    reader = Reader(console)
+    try:
+        _print_end(console, world, play_once(world, np.random.default_rng(seed), reader.choose, max_steps))
+    except (EOFError, KeyboardInterrupt):
+        console.print("\nleft the story")
+
+
+class Reader:
+    """Shows encounters on a console and asks a person to choose."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def choose(
+        self, rng: np.random.Generator, encounter: Encounter, state: dict[str, float], open_options: tuple[int, ...]
+    ) -> int:
+        """Show an encounter and ask until the answer is the number of an open option, or empty for a random one."""
+        self._show(encounter, state, open_options)
+        while True:
+            answer = input(f"choose 1 to {len(encounter.options)} (Enter: at random, Ctrl-D: leave) > ").strip()
+            if not answer:
+                choice = open_options[int(rng.integers(len(open_options)))]
+            elif answer.isdecimal() and int(answer[:9]) - 1 in open_options:
+                choice = int(answer) - 1
+            else:
+                self.console.print("that is no open option")
+                continue
+            self._follow(encounter, choice)
+            return choice
+
+    def _show(self, encounter: Encounter, state: dict[str, float], open_options: tuple[int, ...]) -> None:
+        self.console.print(Text(f"\n{printable(encounter.text)}", style="bold"))
+        self.console.print(Text("  ".join(f"{printable(n)} {v:g}" for n, v in state.items()), style="dim"))
+        for i, option in enumerate(encounter.options):
+            line = f"  {i + 1}. {printable(option.text or option.id)}"
+            if i in open_options:
+                self.console.print(Text(line))
+            else:
+                needs = " and ".join(_condition(gate) for gate in option.gates)
+                self.console.print(Text(f"{line}  (closed: {needs})", style="dim"))
+
+    def _follow(self, encounter: Encounter, choice: int) -> None:
+        option = encounter.options[choice]
+        self.console.print(Text(f"→ {printable(option.text or option.id)}", style="cyan"))
+        for reaction in option.reactions:
+            if reaction.text:
+                self.console.print(Text(printable(reaction.text)))
+            if reaction.leads:
+                break
+
+
+def _open(file: str) -> World:
+    result = judge(read_world_file(file))
+    if result.world is None or not result.world.encounters:
+        first = result.issues[0]
+        raise UserError(f"'{file}' cannot be played: {first.path}: {first.message}")
+    return result.world
+
+
+def _condition(gate: Gate) -> str:
+    return f"{printable(gate.variable)} {gate.comparison} {gate.value:g}"
+
+
+def _print_end(console: Console, world: World, played: Play) -> None:
+    last = played.steps[-1]
+    if last.choice is None:
+        console.print(Text(f"\n{printable(world.encounters[last.index].text)}", style="bold"))
+    console.print(f"\n{ENDS[played.outcome]}")
+    console.print(Text("  ".join(f"{printable(n)} {v:g}" for n, v in played.state.items()), style="dim"))
+
+
+def _print_simulation(console: Console, result: Simulation) -> None:
+    table = Table("outcome", "share of plays", "95 % interval", title=f"{result.runs} random plays")
+    for ending in result.endings:
+        interval = f"{ending.low:.1%} to {ending.high:.1%}"
+        table.add_row(Text(f"ending {printable(ending.encounter)}"), f"{ending.share:.1%}", interval)
+    for name in ("implicit", *DEAD_ENDS):
+        table.add_row("no word of what follows" if name == "implicit" else name, f"{result.outcomes.get(name, 0):.1%}")
+    console.print(table)
+    console.print(f"dead ends   {result.dead_end_rate:.1%} of plays (stuck, dangling, timeout)")
+    console.print(f"coverage    {result.coverage:.1%} of encounters visited")
+    console.print(f"endings     {result.reachability:.1%} met; {result.effective_endings:.2f} effective endings")
+    console.print(f"secrets     {result.secret_reach:.1%} of plays took an option closed at the start")
+    console.print(f"paths       {result.path_diversity:.1%} distinct; late options closed {result.late_block:.1%}")
+    _print_gates(console, result)
+
+
+def _print_gates(console: Console, result: Simulation) -> None:
+    idle = [gate for gate in result.gates if gate.always_open or gate.never_open or not gate.seen]
+    for gate in idle:
+        fate = "always open" if gate.always_open else "never open" if gate.never_open else "never offered"
+        console.print(Text(f"gate        {printable(gate.option)} at {printable(gate.encounter)}: {fate}", "yellow"))

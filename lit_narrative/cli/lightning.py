@@ -1,0 +1,267 @@
+"""``lit-narrative fit | validate | test | predict``: Lightning's command line over the package's classes."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Mapping
+from contextlib import ExitStack
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any, NoReturn
+
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, _InstantiatorFn
+from lightning.pytorch.loggers import CSVLogger, Logger
+
+from lit_narrative.cli.messages import explain, option_names
+from lit_narrative.cli.run_folder import RunLogger, SaveRun, check_unused, prepare_folder, shared_scratch
+from lit_narrative.datamodules.base import TaskDataModule
+from lit_narrative.errors import UserError
+from lit_narrative.lookup import find_config
+
+ROOMS = ("modules", "datamodules", "callbacks")
+"""Where the classes are that a configuration can name without their module."""
+VERSIONS = ("lit-narrative", "lightning", "torch", "transformers", "sae-lens")
+"""The packages whose versions a saved configuration names."""
+KEYWORDS = {None, "best", "last", "hpc"}
+"""What ``--ckpt_path`` takes beside a path."""
+
+
+class NarrativeCLI(LightningCLI):
+    """Lightning's command line with the habits of this package.
+
+    The command line and the YAML win over the hyper-parameters in a checkpoint. Every job keeps its metrics and its
+    settings in the run folder, ``trainer.default_root_dir``; other loggers come beside that, not instead of it. A
+    dry run (``trainer.fast_dev_run``) has a folder that goes away with it.
+
+    Args:
+        args: the command line, from the subcommand on; it is run at once.
+        trainer_class: what runs it; a method ``write`` of it is the one subcommand.
+    """
+
+    def __init__(self, args: list[str], trainer_class: type[Trainer] = Trainer) -> None:
+        self.dry_run = ExitStack()
+        with self.dry_run:
+            super().__init__(
+                LightningModule,
+                TaskDataModule,
+                trainer_class=trainer_class,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=SaveRun,
+                save_config_kwargs={"save_to_log_dir": False},
+                seed_everything_default=0,
+                trainer_defaults={"default_root_dir": "runs/default"},
+                parser_class=JobParser,
+                parser_kwargs={"prog": "lit-narrative"},
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,  # ours is in instantiate_classes
+                args=args,
+            )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override] # static in the original
+        """Lightning's, or writing; with the arguments that are not settings."""
+        return {"write": {"model", "datamodule"}} if hasattr(self.trainer_class, "write") else super().subcommands()
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Make a parser whose saved configurations name our versions."""
+        return super().init_parser(dump_header=[f"{name}=={version(name)}" for name in VERSIONS], **kwargs)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse ``args``; unlike the original without a warning when the process has arguments of its own."""
+        assert args is None or isinstance(args, list)
+        self.config = parser.parse_args(args)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Tell the trainer of the checkpoint before it starts: a model is built by what its checkpoint says."""
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if kwargs.get("ckpt_path") not in KEYWORDS:
+            self.trainer.ckpt_path = kwargs.pop("ckpt_path")
+        return kwargs
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the settings as they were given: the original lets those in the checkpoint win."""
+
+    def before_instantiate_classes(self) -> None:
+        """See that the checkpoint is there, and that the run folder can be written and keeps no other fit's outcome.
+
+        Raises:
+            UserError: one of them is not so.
+        """
+        config = self.config[self.config.subcommand]
+        checkpoint = config.get("ckpt_path")
+        if checkpoint not in KEYWORDS and not Path(checkpoint).exists():
+            raise UserError(f"there is no checkpoint '{checkpoint}' (--ckpt_path, from {Path.cwd()})")
+        if config.trainer.fast_dev_run:
+            config.trainer.default_root_dir = self.dry_run.enter_context(shared_scratch())
+        prepare_folder(config.trainer.default_root_dir)
+        if self.config.subcommand == "fit" and checkpoint not in KEYWORDS - {None}:
+            check_unused(config.trainer.default_root_dir, checkpoint)
+        for logger in _as_list(config.trainer.logger):
+            if "save_dir" in logger.init_args and logger.init_args.save_dir in {None, "", "."}:
+                logger.init_args.save_dir = config.trainer.default_root_dir
+
+    def instantiate_classes(self) -> None:
+        """Build the data, the model and the trainer.
+
+        Raises:
+            UserError: one of them, or a callback, refuses its settings.
+        """
+        try:
+            self.config_init = self.parser.instantiate(self.config, instantiators=instantiators(self))
+        except ValueError as error:  # jsonargparse's own, around what a class in a list of classes has raised
+            cause: BaseException | None = error
+            while cause and not isinstance(cause, UserError):
+                cause = cause.__cause__
+            if cause is None:
+                raise
+            raise cause from error
+        self.datamodule, self.model = self._get(self.config_init, "data"), self._get(self.config_init, "model")
+        self.trainer = self.instantiate_trainer()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the trainer, with the run folder's table of metrics before the other loggers.
+
+        Raises:
+            UserError: the trainer refuses its settings.
+        """
+        settings = self._get(self.config_init, "trainer")
+        loggers: list[Logger] = _as_list(settings.logger)
+        if settings.logger is not False and not any(isinstance(logger, CSVLogger) for logger in loggers):
+            resume = bool(self._get(self.config, "ckpt_path"))
+            settings.logger = [RunLogger(settings.default_root_dir, str(self.subcommand), resume), *loggers]
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError) as error:
+            raise UserError(f"trainer: {error}") from error
+
+
+def run_job(args: list[str], trainer_class: type[Trainer] = Trainer) -> None:
+    """Run ``fit``, ``validate``, ``test`` or ``predict`` with the rest of its command line, or what else a Trainer can.
+
+    Raises:
+        UserError: a setting, a file or a name is wrong.
+    """
+    quieten()
+    if str(Path.cwd()) not in sys.path:  # a configuration may name classes and rewards from the folder it is used in
+        sys.path.append(str(Path.cwd()))
+    for room in ROOMS:
+        package = import_module(f"lit_narrative.{room}")
+        for module in iter_modules(package.__path__):
+            import_module(f"{package.__name__}.{module.name}")
+    NarrativeCLI(resolve_configs(args), trainer_class)
+
+
+def resolve_configs(args: list[str]) -> list[str]:
+    """Replace what ``--config`` and ``-c`` name by the file it stands for, and see that each can be read.
+
+    Raises:
+        UserError: there is no such configuration, or it is not YAML.
+    """
+    resolved = list(args)
+    for index, argument in enumerate(args):
+        flag, equals, name = argument.partition("=")
+        if flag in {"--config", "-c"} and equals:
+            resolved[index] = f"{flag}={_readable(name)}"
+        elif flag in {"--config", "-c"} and index + 1 < len(args):
+            resolved[index + 1] = str(_readable(args[index + 1]))
+    return resolved
+
+
+def _readable(name: str) -> Path:
+    """Find a configuration and see that it holds a YAML mapping."""
+    path = find_config(name)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold settings (`trainer:`, `model:`, `data:`), not {type(content).__name__}")
+    return path
+
+
+def quieten() -> None:
+    """Hide messages that nobody can act on: advertisements, and what this package causes knowingly."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
+    for message in (
+        ".*does not have many workers.*",  # the data sets are small or sampled in this process
+        ".*It is recommended to use .* sync_dist=True.*",  # figures are reduced over processes before they are logged
+        ".*isinstance.treespec, LeafSpec.*",  # Lightning calls what newer PyTorch renames
+        ".*Checkpoint directory .* exists and is not empty.*",  # a run folder is used again when a run goes on
+    ):
+        warnings.filterwarnings("ignore", message)
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.pytorch\.cli")
+
+
+def _is_no_tip(record: logging.LogRecord) -> bool:
+    """Pass what is not an advertisement; Lightning begins those with "Tip:"."""
+    return "Tip:" not in record.getMessage()
+
+
+def _as_list(loggers: Any) -> list[Any]:
+    """Return what ``trainer.logger`` names: one, several, or none (true, false, null)."""
+    if isinstance(loggers, bool) or loggers is None:
+        return []
+    return list(loggers) if isinstance(loggers, list | tuple) else [loggers]
+
+
+class OwnHyperparameters(_InstantiatorFn):
+    """Lightning's way of telling a model what it was built from, kept from modules inside other objects.
+
+    The original takes the settings under ``model`` for every module that is built, so also for the autoencoder that a
+    callback is given, which would then believe to have the policy's hyper-parameters.
+    """
+
+    def __call__(
+        self, class_type: type[Any], *args: Any, applied_instantiation_links: dict[str, Any], **kwargs: Any
+    ) -> Any:
+        """Build the object."""
+        self.cli._dump_config()
+        settings = self.cli.config_dump.get(self.key) or {}
+        if not describes(settings, class_type, kwargs):
+            return class_type(*args, **kwargs)
+        return super().__call__(class_type, *args, applied_instantiation_links=applied_instantiation_links, **kwargs)
+
+
+def instantiators(cli: LightningCLI) -> list[tuple[OwnHyperparameters, type, bool]]:
+    """Return what builds the model and the data, so that their checkpoints know the settings they were built from."""
+    return [
+        (OwnHyperparameters(cli, "model"), LightningModule, True),
+        (OwnHyperparameters(cli, "data"), LightningDataModule, True),
+    ]
+
+
+def describes(settings: Mapping[str, Any], class_type: type[Any], arguments: Mapping[str, Any]) -> bool:
+    """Tell whether settings are those of an object: its class, and the arguments that are plain values."""
+    module, _, name = settings.get("class_path", "").rpartition(".")
+    if not module or getattr(import_module(module), name) is not class_type:
+        return False
+    plain = {
+        key: value
+        for key, value in settings.get("init_args", {}).items()
+        if isinstance(value, str | int | float) and isinstance(arguments.get(key), str | int | float)
+    }
+    return all(arguments[key] == value for key, value in plain.items())
+
+
+class JobParser(LightningArgumentParser):
+    """Lightning's parser with errors that name the nearest setting instead of printing the usage."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # An abbreviation would work on the command line only, and change its meaning when a setting is added.
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise what is wrong as a ``UserError``.
+
+        Raises:
+            UserError: always, but in the parsers that jsonargparse makes to try a value out.
+        """
+        if not self.exit_on_error:
+            super().error(message, ex)
+        parser = getattr(ex, "subcommand_parser", None) or self
+        raise UserError(explain(message, option_names(parser))) from ex

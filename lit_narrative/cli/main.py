@@ -1,0 +1,99 @@
+"""The command ``lit-narrative``.
+
+Lightning's subcommands go to ``lit_narrative.jobs``, the package's own tools to ``lit_narrative.tools``. Each is
+imported when it is asked for: help, version and the light tools answer at once.
+"""
+
+import sys
+from importlib import import_module
+
+from lit_narrative import __version__
+from lit_narrative.errors import UserError, did_you_mean
+
+JOBS = {
+    "fit": "train a module on a task",
+    "validate": "run the validation of a module once",
+    "test": "score a module on what it was not trained on",
+    "predict": "write samples",
+    "write": "write with a model in the terminal, step by step",
+}
+
+TOOLS = {
+    "run": "run a recipe: a list of jobs, with what is done already left out",
+    "sweep": "run a command under every combination of settings, and make tables of it",
+    "report": "make the report of a recipe's run folder",
+    "compare": "compare two folders of circuit analyses",
+    "score": "score files of worlds by the verifiers",
+    "play": "play a world in the terminal, or many times at random",
+    "configs": "list, show or copy the configurations that come with the package",
+    "export": "write a checkpoint in the form that other libraries read",
+}
+
+FILES = {"compare": "report", "score": "worlds", "play": "worlds"}
+"""Where the commands are that share a file."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        args: the arguments; by default those of the process.
+
+    Raises:
+        SystemExit: with code 2 after an error that the person can put right, printed as one line.
+    """
+    try:
+        dispatch(list(sys.argv[1:] if args is None else args))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def dispatch(args: list[str]) -> None:
+    """Hand the arguments to a job or a tool.
+
+    Raises:
+        UserError: there is no such command.
+    """
+    name = args[0] if args else None
+    if name == "--version":
+        print(f"lit-narrative {__version__}")
+    elif name in {None, "-h", "--help", "help"}:
+        print(usage())
+        if name is None:
+            raise SystemExit(2)
+    elif name == "write":
+        desk = import_module("lit_narrative.cli.write.trainer").Desk
+        import_module("lit_narrative.cli.lightning").run_job(args, desk)
+    elif name in JOBS:
+        import_module("lit_narrative.cli.lightning").run_job(args)
+    elif name in TOOLS:
+        command = getattr(import_module(f"lit_narrative.cli.commands.{FILES.get(name, name)}"), name)
+        import_module("lit_narrative.cli.arguments").call(command, f"lit-narrative {name}", args[1:])
+    else:
+        raise UserError(
+            f"'{name}' is no command{did_you_mean(str(name), [*JOBS, *TOOLS])} (see `lit-narrative --help`)"
+        )
+
+
+def usage() -> str:
+    """Return the help text."""
+    return "\n".join(
+        [
+            "usage: lit-narrative COMMAND ...",
+            "",
+            "Train language models to tell stories, and study how they learn it.",
+            "",
+            "jobs (Lightning; `lit-narrative fit --help` lists their settings)",
+            *(f"  {name:<10}{text}" for name, text in JOBS.items()),
+            "",
+            "tools",
+            *(f"  {name:<10}{text}" for name, text in TOOLS.items()),
+            "",
+            "examples",
+            "  lit-narrative run storyworld",
+            "  lit-narrative fit --config storyworld/sft --trainer.max_epochs 2",
+            "  lit-narrative fit --model.help SFTModule",
+            "  lit-narrative configs list",
+        ]
+    )

@@ -1,0 +1,145 @@
+"""What is wrong with a setting, in one line, with the name that was probably meant.
+
+jsonargparse reports a wrong setting as an indented tree: for each type that the setting may have, why the value is not
+of that type, and so on inward. What helps is at the innermost place: its path, and the few lines there.
+"""
+
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from inspect import getmembers, isclass
+
+from jsonargparse import ArgumentParser
+
+from lit_narrative.errors import did_you_mean
+
+_STEP = re.compile(
+    r"""^( *)(?:- )?(?:Parser key "([^"]+)"|Problem with given class_path '([^']+)'):[ ]*$""", re.MULTILINE
+)
+
+_UNKNOWN = re.compile(
+    r"Group '(?P<group>[^']+)' does not accept option '(?P<in_group>[^']+)'"
+    r"|(?:Option '|does not accept option ')(?P<name>[^']+)'"
+    r"|unrecognized arguments: (?:--)?(?P<flag>[^\s=]+)"
+)
+
+_EXPECTED = re.compile(r"Expected an? (.+?)(?:\. Got value: .*)?$", re.MULTILINE)
+_GIVEN = re.compile(r"(?:Given|Got) value: (.*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """The innermost place of a message.
+
+    Attributes:
+        where: the setting (``model.rewards``), empty where the message is about none.
+        owner: import path of the class whose argument it is about, or None.
+        text: the lines there.
+    """
+
+    where: str
+    owner: str | None
+    text: str
+
+
+def explain(message: str, options: Iterable[str]) -> str:
+    """Rewrite an error message of jsonargparse.
+
+    Args:
+        message: the message.
+        options: the full names of what the command accepts (``trainer.max_epochs``).
+
+    Returns:
+        one line: the setting, what is wrong with it, and the nearest name.
+    """
+    complaint = innermost(message)
+    what = _unknown_name(complaint, options) or _missing(complaint) or _unfit(complaint)
+    line = what or " ".join(complaint.text.split())
+    return f"{complaint.where}: {line}" if complaint.where else line
+
+
+def innermost(message: str) -> Complaint:
+    """Follow the first branch of the tree to its end."""
+    keys: list[str] = []
+    owner = None
+    while found := _STEP.search(message):
+        indent, key, class_path = found.groups()
+        keys += [key] if key else []
+        owner = class_path or owner
+        deeper = re.compile(rf"(?:\n(?: {{{len(indent) + 1},}}.*)?)*")
+        block = deeper.match(message, found.end())
+        inner = block[0] if block else ""
+        message = inner if inner.strip() else message[found.end() :].strip().partition("\n")[0]
+    return Complaint(".".join(keys), owner, message.strip("\n"))
+
+
+def class_names() -> set[str]:
+    """Return the names of the classes that a configuration can name without their module."""
+    rooms = ("lit_narrative.", "lightning.pytorch.callbacks.", "lightning.pytorch.loggers.")
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith(rooms)]
+    return {name for module in modules for name, _ in getmembers(module, isclass) if not name.startswith("_")}
+
+
+def argument_names(class_path: str) -> list[str]:
+    """Return the names of the arguments of a class, those of its dataclasses too (``sampling.temperature``)."""
+    module, _, name = class_path.rpartition(".")
+    parser = ArgumentParser(exit_on_error=False, add_help=False)
+    parser.add_class_arguments(getattr(import_module(module), name), fail_untyped=False)
+    return option_names(parser)
+
+
+def option_names(parser: ArgumentParser) -> list[str]:
+    """Return the full names of what a parser accepts."""
+    return [action.dest for action in parser._actions if not action.dest.endswith("help")]
+
+
+def _unknown_name(complaint: Complaint, options: Iterable[str]) -> str | None:
+    """Say which setting, argument or class does not exist."""
+    if found := re.search(r"Expected a dot import path string: (\S+)", complaint.text):
+        return f"there is no class '{found[1]}'{did_you_mean(found[1], class_names())}"
+    if not (found := _UNKNOWN.search(complaint.text)):
+        return None
+    unknown = found["name"] or found["flag"] or f"{found['group']}.{found['in_group']}"
+    if complaint.owner is None:
+        return f"there is no setting '{unknown}'{_nearest(unknown, list(options))}"
+    names = argument_names(complaint.owner)
+    near = _nearest(unknown, names) or f"; it takes {', '.join(name for name in names if '.' not in name)}"
+    return f"{_short(complaint.owner)} has no argument '{unknown}'{near}"
+
+
+def _missing(complaint: Complaint) -> str | None:
+    """Say what is not given and has to be."""
+    if not (found := re.search(r"the following arguments are required: (.+)", complaint.text)):
+        return None
+    if complaint.owner:
+        return f"{_short(complaint.owner)} needs {found[1]}"
+    names = [name.partition(".")[2] or name for name in found[1].split(", ")]
+    flags = " and ".join(f"--{name}" for name in names)
+    return f"not given: {', '.join(names)}; name a configuration (`--config storyworld/sft`), or give {flags}"
+
+
+def _unfit(complaint: Complaint) -> str | None:
+    """Say which types or values were expected and what was given."""
+    expected = [_type_name(text) for text in _EXPECTED.findall(complaint.text)]
+    given = _GIVEN.search(complaint.text)
+    if not (expected and given and complaint.where):
+        return None
+    return f"expected {' or '.join(dict.fromkeys(expected))}, got {given[1]!r}"
+
+
+def _nearest(unknown: str, names: list[str]) -> str:
+    """Suggest a name; where none is near as a whole, one for its first part (``modl.lr``: ``model``)."""
+    head = unknown.partition(".")[0]
+    return did_you_mean(unknown, names) or did_you_mean(head, {name.partition(".")[0] for name in names} - {head})
+
+
+def _short(class_path: str) -> str:
+    return class_path.rpartition(".")[2]
+
+
+def _type_name(text: str) -> str:
+    """``<class 'int'>`` -> ``int``, ``typing.Literal['a', 'b']`` -> ``'a', 'b'``, ``NoneType`` -> ``null``."""
+    text = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", text.strip())
+    return re.sub(r"^typing\.Literal\[(.*)\]$", r"\1", text).replace("NoneType", "null")

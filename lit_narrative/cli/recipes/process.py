@@ -1,0 +1,205 @@
+"""A job of a recipe or a sweep as a process: its command line, its digest, and the stamp that says how far it came."""
+
+import ctypes
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from lit_narrative import __version__
+from lit_narrative.cli.recipes.recipe import TOOLS, Job, Recipe
+from lit_narrative.errors import UserError
+from lit_narrative.files import write_json
+
+Process = subprocess.Popen[bytes]
+LOG = "log.txt"
+"""What a job printed, in its folder, where several run at once."""
+
+
+def arguments(plan: Recipe, job: Job, checkpoint: Path | None = None) -> list[str]:
+    """Return the command line of a job after ``lit-narrative``.
+
+    Args:
+        plan: the recipe.
+        job: one of its jobs.
+        checkpoint: where an interrupted fit goes on.
+    """
+    if job.command == "sweep":
+        return ["sweep", str(sweep_path(plan, job)), f"--workers={plan.workers}"]
+    if job.command in TOOLS:
+        return [job.command, str(plan.out)]
+    settings: dict[str, Any] = {"trainer.default_root_dir": str(plan.folder(job))}
+    if job.seed is not None:
+        settings["seed_everything"] = job.seed
+    settings |= {key: plan.resolve(value) for key, value in job.overrides.items()}
+    if checkpoint:
+        settings["ckpt_path"] = str(checkpoint)
+    return [
+        job.command,
+        *(f"--config={path}" for path in job.configs),
+        *(f"--{key}={_text(value)}" for key, value in settings.items()),
+    ]
+
+
+def sweep_path(plan: Recipe, job: Job) -> Path:
+    """Return the file of a sweep with the settings that the recipe gives it."""
+    return plan.out / f"{job.name}.yaml"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def job_digest(plan: Recipe, job: Job) -> str:
+    """Return a digest of what decides a job's result: its settings, its configurations, the runs it builds on."""
+    decides = {
+        "version": __version__,
+        "command": job.command,
+        "configs": [path.read_text(encoding="utf-8") for path in job.configs],
+        "overrides": dict(job.overrides),
+        "seed": job.seed,
+        "needs": {other.name: read_stamp(plan, other) for other in plan.jobs if other.name in job.needs},
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def stamp_path(plan: Recipe, job: Job) -> Path:
+    """Return the file that says with which settings a job was started, and when it finished."""
+    return plan.out / f"{job.name}.job.json" if job.command in TOOLS else plan.folder(job) / "job.json"
+
+
+def read_stamp(plan: Recipe, job: Job) -> dict[str, Any]:
+    """Return a job's stamp, an empty one if it was never started."""
+    path = stamp_path(plan, job)
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def clear(plan: Recipe, job: Job) -> None:
+    """Remove what an earlier run of a job left, so that its files do not mix with the new ones.
+
+    Raises:
+        UserError: the folder is not a recipe's.
+    """
+    folder = plan.folder(job)
+    if job.command in TOOLS or not folder.exists():
+        return
+    if any(folder.iterdir()) and not stamp_path(plan, job).is_file():
+        raise UserError(f"the folder '{folder}' holds files that are not a recipe's: name another folder by --out")
+    shutil.rmtree(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A job on its way.
+
+    Attributes:
+        job: what runs.
+        digest: of its settings.
+        process: in which it runs.
+        log: file of what it prints; None: the terminal.
+        since: when it was started, by the monotonic clock.
+    """
+
+    job: Job
+    digest: str
+    process: Process
+    log: Path | None
+    since: float
+
+
+def resumes_from(plan: Recipe, job: Job, digest: str) -> Path | None:
+    """Return the checkpoint from which a fit goes on that was interrupted under the same settings."""
+    checkpoint = plan.folder(job) / "checkpoints" / "last.ckpt"
+    same = read_stamp(plan, job).get("digest") == digest
+    return checkpoint if same and job.command == "fit" and checkpoint.is_file() else None
+
+
+def start_job(plan: Recipe, job: Job, digest: str, *, quiet: bool) -> Started:
+    """Start a job in a folder that holds nothing of an earlier one, or go on with a fit.
+
+    Args:
+        plan: the recipe.
+        job: of it.
+        digest: of its settings.
+        quiet: write what it prints to a file in its folder.
+    """
+    checkpoint = resumes_from(plan, job, digest)
+    if checkpoint is None:
+        clear(plan, job)
+    write_json(stamp_path(plan, job), {"digest": digest, "finished": None})
+    log = plan.folder(job) / LOG if quiet and job.command not in TOOLS else None
+    with nullcontext() if log is None else log.open("ab") as output:
+        process = start_process(arguments(plan, job, checkpoint), plan.threads, output)
+    return Started(job, digest, process, log, time.monotonic())
+
+
+def start_process(args: list[str], threads: int | None, output: IO[bytes] | None = None) -> Process:
+    """Start ``lit-narrative``; on Linux it ends with this process, even when that is killed.
+
+    Args:
+        args: its command line.
+        threads: of PyTorch in it; None: PyTorch's own choice.
+        output: a file for what it prints; None: where this process prints.
+    """
+    defaults = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "lit_narrative", *args],
+        env=defaults | os.environ,
+        stdout=output,
+        stderr=output,
+        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+    )
+
+
+def source_commit() -> str:
+    """The git commit that this package runs from, ``+`` behind it with changes; empty if it is no git checkout's."""
+    package = Path(__file__).parents[1]
+    git = ["git", "-C", str(package)]
+    try:
+        subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], check=True, capture_output=True)
+        said = [*git, "describe", "--always", "--exclude=*", "--dirty=+"]
+        return subprocess.run(said, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # no git here, or an installed package
+        return ""
+
+
+def exit_code(code: int) -> int:
+    """The code of a process as a shell gives it: 128 + n when signal n ended it."""
+    return code if code >= 0 else 128 - code
+
+
+@contextmanager
+def ending(processes: Collection[Process]) -> Iterator[None]:
+    """End the processes that are still running at the end, or when this one is asked to end."""
+    handler = signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()
+        signal.signal(signal.SIGTERM, handler)
+
+
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
+
+
+def _end_with_parent() -> None:
+    assert _LIBC is not None
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

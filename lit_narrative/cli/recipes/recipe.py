@@ -1,0 +1,242 @@
+"""A recipe: what it says, and what the jobs in it ask of each other."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from jsonschema import Draft202012Validator, ValidationError
+from jsonschema.exceptions import best_match
+
+from lit_narrative.errors import UserError, did_you_mean
+from lit_narrative.lookup import find_config
+
+TOOLS = {"report", "sweep"}
+"""Commands that work on the recipe's whole folder; the others are Lightning's, each in a folder of its own."""
+REFERENCE = re.compile(r"\$\{([^}]*)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One command of a recipe.
+
+    Attributes:
+        name: of the job and of its folder; ``seed_<n>/<job>`` where a recipe runs over several seeds.
+        command: ``fit``, ``validate``, ``test``, ``predict``, ``report`` or ``sweep``.
+        configs: its configuration files, later ones over earlier ones; of a ``sweep`` its own file.
+        overrides: setting -> value, over the configuration; texts may hold references.
+        needs: the earlier jobs that it refers to; a ``report`` or a ``sweep`` needs them all.
+        seed: of this job; None: what its configurations say.
+    """
+
+    name: str
+    command: str
+    configs: tuple[Path, ...] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Jobs that run one after another.
+
+    Attributes:
+        out: the folder of the jobs' folders.
+        jobs: in order.
+        threads: of PyTorch in each job; None: PyTorch's own choice.
+        workers: jobs at a time.
+        seeds: that it runs with; none: what its configurations say.
+    """
+
+    out: Path
+    jobs: tuple[Job, ...]
+    threads: int | None = None
+    workers: int = 1
+    seeds: tuple[int, ...] = ()
+
+    def folder(self, job: Job) -> Path:
+        """Return the folder that a job writes to."""
+        return self.out if job.command in TOOLS else self.out / job.name
+
+    def resolve(self, value: Any) -> Any:
+        """Replace the references in a value's texts: ``${jobs.NAME.dir}``, ``${jobs.NAME.ckpt}``, ``${out}``."""
+        return with_texts(value, lambda text: REFERENCE.sub(lambda found: self._value(found[1]), text))
+
+    def _value(self, reference: str) -> str:
+        if reference == "out":
+            return str(self.out)
+        _, name, attribute = reference.split(".")
+        folder = self.out / name
+        return str(folder / "checkpoints" / "last.ckpt" if attribute == "ckpt" else folder)
+
+
+def read_recipe(name: str, *, out: str | None = None, changes: Sequence[str] = (), seeds: Sequence[int] = ()) -> Recipe:
+    """Read a recipe and check it whole: its form, its configurations, and what its jobs refer to.
+
+    Args:
+        name: a file, or a shipped recipe (``storyworld``).
+        out: folder of the jobs, in place of the recipe's.
+        changes: ``JOB.SETTING=VALUE``, over the recipe's overrides, for every seed; ``all`` stands for every job.
+        seeds: in place of the recipe's ``seeds``, or one in place of its ``seed``.
+
+    Raises:
+        UserError: something is wrong; it names the file and the place in it.
+    """
+    path = find_config(name, within="recipes")
+    content = read_checked(path, "recipe")
+    for change in changes:
+        _change(content["jobs"], change)
+    jobs: list[Job] = []
+    for entry in content["jobs"]:
+        if entry["name"] in {job.name for job in jobs}:
+            raise UserError(f"{path}: two jobs have the name '{entry['name']}'")
+        jobs.append(_job(path, entry, jobs))
+    given = tuple(dict.fromkeys(seeds or content.get("seeds", [content["seed"]] if "seed" in content else [])))
+    if "seeds" in content:
+        jobs = _for_each_seed(jobs, given)
+    elif len(given) > 1:
+        raise UserError(f"{path} runs with one seed, and --seed gives {len(given)}: write `seeds:` in place of `seed:`")
+    else:
+        jobs = [seeded(job, given[0] if given else None) for job in jobs]
+    return Recipe(Path(out or content["out"]), tuple(jobs), content.get("threads"), content.get("workers", 1), given)
+
+
+def with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """A value of a configuration with every text in it changed, the keys of its dicts too."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {change(str(key)): with_texts(part, change) for key, part in value.items()}
+    return [with_texts(part, change) for part in value] if isinstance(value, list) else value
+
+
+def references(value: Any) -> list[str]:
+    """What the texts of a value refer to."""
+    return [found for text in texts_in(value) for found in REFERENCE.findall(text)]
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """All texts of a value of a configuration, the keys of its dicts too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield str(key)
+            yield from texts_in(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from texts_in(part)
+
+
+def _for_each_seed(jobs: Sequence[Job], seeds: Sequence[int]) -> list[Job]:
+    """All jobs of the first seed, then of the next; a tool comes once, at the end."""
+    ordinary = [job for job in jobs if job.command not in TOOLS]
+    runs = [seeded(job, seed, f"seed_{seed}/") for seed in seeds for job in ordinary]
+    every = tuple(job.name for job in runs)
+    return [*runs, *(replace(job, needs=every) for job in jobs if job.command in TOOLS)]
+
+
+def seeded(job: Job, seed: int | None, folder: str = "") -> Job:
+    """Give a job its seed and put it into a folder, with the jobs of the same seed that it refers to."""
+
+    def rewritten(text: str) -> str:
+        return text.replace("${seed}", str(seed or 0)).replace("${jobs.", f"${{jobs.{folder}")
+
+    overrides = {key: with_texts(value, rewritten) for key, value in job.overrides.items()}
+    needs = tuple(folder + name for name in job.needs)
+    return replace(job, name=folder + job.name, overrides=overrides, needs=needs, seed=seed)
+
+
+def _job(path: Path, entry: Mapping[str, Any], earlier: Sequence[Job]) -> Job:
+    """Make a job; see that its configurations are there and that it refers to what comes before it."""
+    names = entry.get("config", [])
+    within = "sweeps" if entry["command"] == "sweep" else ""
+    configs = tuple(find_config(name, within=within) for name in ([names] if isinstance(names, str) else names))
+    overrides = entry.get("overrides", {})
+    needs = []
+    for reference in references(overrides):
+        try:
+            needs += _needed(reference, earlier)
+        except UserError as error:
+            raise UserError(f"{path}: job '{entry['name']}': {error}") from error
+    if entry["command"] in TOOLS:
+        needs = [job.name for job in earlier]
+    return Job(entry["name"], entry["command"], configs, overrides, tuple(dict.fromkeys(needs)))
+
+
+def _needed(reference: str, earlier: Sequence[Job]) -> list[str]:
+    """Return the job that a reference needs, if any."""
+    if reference in {"out", "seed"}:
+        return []
+    jobs = {job.name: job for job in earlier}
+    root, _, rest = reference.partition(".")
+    name, _, attribute = rest.partition(".")
+    if root != "jobs" or attribute not in {"dir", "ckpt"}:
+        raise UserError(f"'${{{reference}}}' is none of ${{jobs.NAME.dir}}, ${{jobs.NAME.ckpt}}, ${{out}}, ${{seed}}")
+    if name not in jobs:
+        raise UserError(f"'${{{reference}}}' refers to no earlier job{did_you_mean(name, jobs)}")
+    if attribute == "ckpt" and jobs[name].command != "fit":
+        raise UserError(f"'${{{reference}}}': only a fit leaves a checkpoint, and '{name}' is a {jobs[name].command}")
+    return [name]
+
+
+def _change(entries: Sequence[dict[str, Any]], change: str) -> None:
+    """Apply ``JOB.SETTING=VALUE`` to the job's entry, or to all."""
+    key, equals, value = change.partition("=")
+    name, _, setting = key.partition(".")
+    jobs = {entry["name"]: entry for entry in entries if entry["command"] != "report"}
+    if not (equals and setting):
+        raise UserError(f"--set {change}: write JOB.SETTING=VALUE, such as {next(iter(jobs))}.trainer.max_epochs=1")
+    if name not in {*jobs, "all"}:
+        raise UserError(f"--set {change}: no job '{name}' has settings{did_you_mean(name, jobs)} ({', '.join(jobs)})")
+    for entry in [jobs[name]] if name in jobs else jobs.values():
+        entry["overrides"] = {**entry.get("overrides", {}), setting: value}
+
+
+def read_checked(path: Path, kind: str) -> dict[str, Any]:
+    """Read a YAML file and check its form.
+
+    Args:
+        path: of the file.
+        kind: ``recipe`` or ``sweep``; the form is ``<kind>.schema.json`` beside this file.
+
+    Raises:
+        UserError: it is no YAML, or has another form; it names the place and the nearest name.
+    """
+    content = read_yaml(path)
+    schema = json.loads(files("lit_narrative.cli.recipes").joinpath(f"{kind}.schema.json").read_text(encoding="utf-8"))
+    if wrong := best_match(Draft202012Validator(schema).iter_errors(content)):
+        raise UserError(f"{path}: {_wording(wrong, kind)}")
+    return dict(content)
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+
+
+def _wording(error: ValidationError, kind: str) -> str:
+    """Say where a file does not have its form, and the nearest name."""
+    where = error.json_path.removeprefix("$").lstrip(".") or f"the {kind}"
+    if error.validator == "additionalProperties":
+        known = cast(Mapping[str, Any], error.schema)["properties"]
+        unknown = next(key for key in cast(Mapping[str, Any], error.instance) if key not in known)
+        return f"{where} has no key '{unknown}'{did_you_mean(unknown, known)} ({', '.join(known)})"
+    if error.validator == "enum" and isinstance(error.validator_value, list):
+        near = did_you_mean(str(error.instance), error.validator_value)
+        return f"{where}: {error.instance!r} is none of {', '.join(error.validator_value)}{near}"
+    if error.validator == "not":
+        return f"{where}: {cast(Mapping[str, Any], error.schema)['description']}"
+    return f"{where}: {error.message}"

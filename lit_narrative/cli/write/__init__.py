@@ -1,0 +1,1 @@
+"""Interactive writing in the terminal."""

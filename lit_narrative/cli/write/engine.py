@@ -1,0 +1,164 @@
+"""Candidates for the next segment of a text, from a model under the settings of a session."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+from lit_narrative.cli.write.session import Candidate, ChosenTopic, Place, WriteSession, WriteSettings
+from lit_narrative.datamodules.base import TaskDataModule
+from lit_narrative.errors import UserError
+from lit_narrative.modules.steering import SteeringModule
+from lit_narrative.steering.attributes import Attributes
+from lit_narrative.steering.bags import find_words, weigh
+from lit_narrative.steering.best_of import order_keys
+from lit_narrative.steering.settings import Attribute, Method
+from lit_narrative.tasks.poetry.bags import NAMED
+from lit_narrative.views import Prompt, Rollout
+
+STRENGTHS: Mapping[Method, str] = {
+    "pplm": "stepsize",
+    "bias": "bias",
+    "activation": "coefficient",
+    "experts": "alpha",
+}
+"""The setting that says how strongly a method steers."""
+
+
+class WriteEngine:
+    """A model that proposes what comes next.
+
+    Args:
+        module: the model, ready to write, and how it is steered; it is made ready anew when that changes.
+        task: whose prompts, topics and rewards there are.
+
+    Raises:
+        UserError: the task has no prompts.
+    """
+
+    def __init__(self, module: SteeringModule, task: TaskDataModule) -> None:
+        self.module, self.prompts = module, task.view("prompts", task.predict_split)
+        if not len(self.prompts):
+            raise UserError(f"{type(task).__name__} has no prompts to begin with; check the sizes under `data`")
+        self.given, self.choice, self.best_of = list(module.given), module.choice, module.best_of
+        module.best_of = replace(module.best_of, samples=1)  # the candidates themselves are ranked
+        self._ready: WriteSettings | None = None
+        self._attributes: Attributes
+
+    def first_settings(self, candidates: int, length: int) -> WriteSettings:
+        """The settings that the configuration stands for."""
+        choice = self.choice
+        return WriteSettings(
+            method=choice.method,
+            stepsize=choice.pplm.stepsize,
+            bias=choice.bias,
+            coefficient=choice.activation.coefficient,
+            alpha=choice.experts.alpha,
+            temperature=self.module.sampling.temperature,
+            drawn=max(candidates, self.best_of.samples),
+            shown=candidates,
+            length=length,
+        )
+
+    def place(self, number: int, text: str | None = None) -> Place:
+        """The beginning of a text: a prompt of the task, by number in a circle, or a text of one's own in its place."""
+        number %= len(self.prompts)
+        return Place(self.prompts[number].text if text is None else text, number)
+
+    def topic(self, name: str) -> ChosenTopic:
+        """A topic of the task's prompts, a named bag, or a file of words.
+
+        Raises:
+            UserError: there is none.
+        """
+        for prompt in self.prompts if "topic" in self.prompts[0].columns else ():
+            columns = prompt.columns
+            if columns.get("topic") == name and columns.get("bag"):
+                return ChosenTopic(name, dict(weigh(columns["bag"])), list(columns.get("held_out", ())))
+        held_out = NAMED[name].held_out if name in NAMED else ()
+        return ChosenTopic(name, dict(weigh(find_words(name))), list(held_out))
+
+    def topic_name(self, session: WriteSession) -> str | None:
+        """What is written about: the chosen topic, or the one that the task's prompt asks for."""
+        chosen = session.settings.topic
+        return chosen.name if chosen else self.prompts[session.place.number].columns.get("topic")
+
+    def draw(self, place: Place, settings: WriteSettings, seed: int) -> tuple[WriteSettings, list[Candidate]]:
+        """Candidates for the next segment, the best first.
+
+        Returns:
+            The settings, with the step size that was found where it was to be found; and the candidates.
+
+        Raises:
+            UserError: the text is too long, or it cannot be steered like that.
+        """
+        settings = self._prepare(settings)
+        params = replace(self.module.sampling, max_new_tokens=settings.length, temperature=settings.temperature)
+        prompt = Prompt(place.text, self._columns(self.prompts[place.number], settings))
+        rollouts = self.module.generate([prompt], settings.drawn, seed, params, streams=[0])
+        scores = self._scores(rollouts)
+        keys = order_keys(rollouts, scores, self.best_of.min_distinct)
+        order = sorted(range(len(rollouts)), key=keys.__getitem__, reverse=True)
+        found = [Candidate(_whole(rollouts[n]), rollouts[n].finished, scores[n]) for n in order]
+        return settings, found[: settings.shown]
+
+    def _scores(self, rollouts: Sequence[Rollout]) -> Sequence[float | None]:
+        if self.best_of.rank == "attribute" and not self.module.given:
+            return [None] * len(rollouts)
+        scores = self.module.rank_by(self._attributes)(rollouts)
+        return [None if score is None or not math.isfinite(score) else float(score) for score in scores]
+
+    # --- steering ---------------------------------------------------------------------------------------------------
+
+    def _prepare(self, settings: WriteSettings) -> WriteSettings:
+        """Make the module ready to steer by ``settings``, unless it is."""
+        if self._ready is None or _steering(settings) != _steering(self._ready):
+            self._ready, module = None, self.module
+            module.given, module.choice = on_topic(self.given, settings.topic), self._chosen(settings)
+            some = islice(self.prompts, module.search.prompts)  # a view need not take slices
+            prompts = [Prompt(prompt.text, self._columns(prompt, settings)) for prompt in some]
+            self._attributes = module.prepare_steering(prompts)
+            self._ready = replace(settings, stepsize=module.in_use.pplm.stepsize)
+        return replace(settings, stepsize=self._ready.stepsize)
+
+    def _chosen(self, settings: WriteSettings) -> Any:
+        choice, label = self.choice, "topic" if settings.topic else self.choice.activation.label
+        return replace(
+            choice,
+            method=settings.method,
+            pplm=replace(choice.pplm, stepsize=settings.stepsize),
+            bias=settings.bias,
+            activation=replace(choice.activation, coefficient=settings.coefficient, label=label),
+            experts=replace(choice.experts, alpha=settings.alpha),
+        )
+
+    def _columns(self, prompt: Prompt, settings: WriteSettings) -> dict[str, Any]:
+        topic = settings.topic
+        own = {"topic": topic.name, "bag": dict(topic.words), "held_out": list(topic.held_out)} if topic else {}
+        return {**prompt.columns, **own}
+
+
+def on_topic(given: Sequence[Attribute], topic: ChosenTopic | None) -> list[Attribute]:
+    """What to steer to when a topic was chosen: its words in place of all bags; heads stay.
+
+    Where nothing else goes by the topic, neither a bag nor a head whose class is the prompts' column ``topic``, its
+    words are added.
+    """
+    heads = [attribute for attribute in given if attribute.head is not None]
+    bags = [attribute for attribute in given if attribute.head is None]
+    if topic is None or (not bags and any(head.label == "topic" for head in heads)):
+        return list(given)
+    first = bags[0] if bags else Attribute(bag=topic.name)
+    return [replace(first, column=None, bag=dict(topic.words)), *heads]
+
+
+def _whole(rollout: Rollout) -> str:
+    """The text of a rollout; a character that the limit of tokens has cut in two is left out."""
+    return rollout.text if rollout.finished else rollout.text.rstrip("\ufffd")
+
+
+def _steering(settings: WriteSettings) -> tuple[Any, ...]:
+    """What steering depends on."""
+    strengths = [getattr(settings, name) for name in STRENGTHS.values()]
+    return settings.method, settings.topic, *strengths

@@ -1,0 +1,36 @@
+"""What the processes of a run tell each other."""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+Item = TypeVar("Item")
+
+
+def gather(module: LightningModule, values: torch.Tensor) -> torch.Tensor:
+    """Rows of all processes, (W n, ...) of (n, ...) each, in order of rank, on the CPU."""
+    gathered: Any = module.all_gather(values.to(module.device))
+    return gathered.flatten(0, gathered.ndim - values.ndim).cpu() if gathered.ndim > values.ndim else gathered.cpu()
+
+
+def gather_ragged(module: LightningModule, values: torch.Tensor) -> torch.Tensor:
+    """(n,) values of all processes, which may have different numbers of them."""
+    counts = gather(module, torch.tensor([len(values)])).tolist()
+    padded = torch.nn.functional.pad(values, (0, max(counts) - len(values)))
+    return torch.cat([row[:count] for row, count in zip(gather(module, padded[None]), counts, strict=True)])
+
+
+def gather_objects(trainer: Trainer | None, value: Item) -> list[Item]:
+    """What each process has, in order of rank, on every process; without a Trainer there is one."""
+    if trainer is None or trainer.world_size == 1:
+        return [value]
+    values = [value] * trainer.world_size
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def gather_lists(trainer: Trainer, items: Sequence[Item]) -> list[Item]:
+    """The items of all processes, in order of rank, on every process."""
+    return [item for part in gather_objects(trainer, list(items)) for item in part]

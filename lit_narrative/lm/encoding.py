@@ -1,0 +1,191 @@
+"""Prompts as token ids that leave the model room to answer.
+
+A prompt is *long* if its tokens are more than :attr:`PromptReader.limit`. What happens to it is the user's choice, and
+never a silent one: it is an error, its row leaves the data before anything is trained, or it loses its beginning.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from lit_narrative.errors import UserError
+from lit_narrative.lm.logprobs import CompletionBatch, completion_batch
+from lit_narrative.lm.tokenizer import encode_completion, encode_prompt
+from lit_narrative.views import Example, Prompt
+
+LongPrompts = Literal["error", "drop", "truncate_left"]
+_BLOCK = 1024  # prompts that are tokenised together
+_NAMED = 5  # places that an error names
+
+
+@dataclass(frozen=True)
+class PromptReader:
+    """Turns prompts into token ids for one model and one length of completions.
+
+    Args:
+        tokenizer: the model's.
+        positions: the model's; None if it has no limit.
+        max_new_tokens: longest completion.
+        max_length: longest prompt in tokens; None: what the positions leave beside the completion.
+        long_prompts: what becomes of a longer one. ``truncate_left`` keeps its last tokens, and its first one if that
+            is the tokenizer's BOS token.
+        chat: wrap prompts as a user's turn.
+
+    Raises:
+        UserError: completions, or prompts and completions, do not fit the positions.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    positions: int | None
+    max_new_tokens: int
+    max_length: int | None = None
+    long_prompts: LongPrompts = "error"
+    chat: bool = False
+
+    def __post_init__(self) -> None:
+        if self.positions is None:
+            return
+        if self.max_new_tokens >= self.positions:
+            raise UserError(
+                f"model.sampling.max_new_tokens={self.max_new_tokens} leaves no room for a prompt in the model's "
+                f"{self.positions} positions; lower it to {self.positions - 1} or less, or take a model with more "
+                "positions"
+            )
+        if self.max_length is not None and self.max_length + self.max_new_tokens > self.positions:
+            raise UserError(
+                f"model.max_prompt_length={self.max_length} plus model.sampling.max_new_tokens={self.max_new_tokens} "
+                f"exceeds the model's {self.positions} positions; lower one of them"
+            )
+
+    @property
+    def limit(self) -> int | None:
+        """Longest prompt in tokens; None if nothing limits it."""
+        if self.max_length is not None or self.positions is None:
+            return self.max_length
+        return self.positions - self.max_new_tokens
+
+    def encode(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Token ids of prompts.
+
+        Raises:
+            UserError: a prompt is empty, or too long and may not be cut.
+        """
+        rows = self._tokenize(prompts)
+        self._check_empty(prompts, rows)
+        if self.limit is None:
+            return rows
+        for place, row in enumerate(rows):
+            if len(row) > self.limit:
+                rows[place] = self._cut(place, prompts[place], row, self.limit)
+        return rows
+
+    def admit(self, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
+        """The prompts that can be completed, in order.
+
+        Raises:
+            UserError: a prompt is empty, too long and may neither be cut nor left out, or all are too long.
+        """
+        kept, total = [], 0
+        for block in _blocks(prompts):
+            texts = [prompt.text for prompt in block]
+            rows = self._tokenize(texts)
+            self._check_empty(texts, rows, first=total)
+            for place, (prompt, row) in enumerate(zip(block, rows, strict=True), total):
+                fits = self.limit is None or len(row) <= self.limit
+                if not fits and self.long_prompts == "error":
+                    raise self._too_long(place, prompt.text, len(row))
+                if fits or self.long_prompts == "truncate_left":
+                    kept.append(prompt)
+            total += len(block)
+        if total and not kept:
+            raise UserError(
+                f"all {total} prompts are longer than {self.limit} tokens, and model.long_prompts=drop leaves none; "
+                f"{self._remedy}"
+            )
+        return kept if len(kept) < total else prompts
+
+    def _tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
+        if self.chat or not prompts:
+            return [encode_prompt(self.tokenizer, prompt, self.chat) for prompt in prompts]
+        rows: list[list[int]] = self.tokenizer(list(prompts))["input_ids"]  # all at once: several times faster
+        return rows
+
+    def _check_empty(self, prompts: Sequence[str], rows: Sequence[Sequence[int]], first: int = 0) -> None:
+        empty = [place for place, row in enumerate(rows, first) if not row or not prompts[place - first]]
+        if empty:
+            places = ", ".join(map(str, empty[:_NAMED])) + (", …" if len(empty) > _NAMED else "")
+            raise UserError(
+                f"{len(empty)} of the prompts have no text to continue (counted from 0: prompt {places}); remove "
+                "them, or give them a text: a line break will do to write from nothing"
+            )
+
+    def _cut(self, place: int, prompt: str, row: list[int], limit: int) -> list[int]:
+        if self.long_prompts != "truncate_left":
+            raise self._too_long(place, prompt, len(row))
+        first = row[:1] if row[0] == self.tokenizer.bos_token_id else []
+        return first + row[len(row) - limit + len(first) :]
+
+    def _too_long(self, place: int, prompt: str, length: int) -> UserError:
+        beginning = " ".join(prompt[:60].split())
+        return UserError(
+            f"prompt {place} ('{beginning}…') has {length} tokens, and only {self.limit} {self._reason}; {self._remedy}"
+        )
+
+    @property
+    def _reason(self) -> str:
+        if self.max_length is not None:
+            return f"are allowed by model.max_prompt_length={self.max_length}"
+        return f"of the model's {self.positions} positions are left by sampling.max_new_tokens={self.max_new_tokens}"
+
+    @property
+    def _remedy(self) -> str:
+        knob = "raise it" if self.max_length is not None else "lower max_new_tokens"
+        other = {"error": "drop or truncate_left", "drop": "truncate_left", "truncate_left": "drop"}[self.long_prompts]
+        return f"shorten the prompt, {knob}, or set model.long_prompts={other}"
+
+
+def _blocks(prompts: Iterable[Prompt]) -> Iterable[list[Prompt]]:
+    rows = iter(prompts)
+    while block := list(islice(rows, _BLOCK)):
+        yield block
+
+
+LongExamples = Literal["error", "truncate"]
+
+
+def example_batch(
+    rows: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    limit: int | None,
+    long_examples: LongExamples,
+    chat: bool,
+) -> CompletionBatch:
+    """Tokenise examples into one right-padded batch.
+
+    Args:
+        rows: the examples.
+        tokenizer: the model's.
+        limit: the model's positions; None if it has no limit.
+        long_examples: whether a longer example is an error or is cut on the right.
+        chat: wrap prompts as a user's turn.
+
+    Raises:
+        UserError: an example is too long, and may not or cannot be cut.
+    """
+    prompts = [encode_prompt(tokenizer, row.prompt, chat) for row in rows]
+    completions = [encode_completion(tokenizer, row.completion) for row in rows]
+    for number, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        length = len(prompt) + len(completion)
+        if limit is None or length <= limit:
+            continue
+        if long_examples == "error" or len(prompt) >= limit:
+            raise UserError(
+                f"an example of {length} tokens (prompt {len(prompt)}) exceeds the model's {limit} positions; shorten "
+                "it, use a model with more positions, or set model.long_examples=truncate"
+            )
+        completions[number] = completion[: limit - len(prompt)]
+    return completion_batch(prompts, completions)

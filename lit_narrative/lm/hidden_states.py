@@ -1,0 +1,73 @@
+"""Mean hidden states of texts, at the end of a model or behind one of its blocks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from lit_narrative.errors import UserError
+from lit_narrative.lm.load import base_lm, max_positions
+from lit_narrative.lm.tokenizer import pad_right
+
+_BATCH = 32  # texts read side by side
+
+
+def block(lm: nn.Module, layer: int) -> nn.Module:
+    """A block of a causal LM by its number from 0.
+
+    Raises:
+        UserError: it has no such block.
+    """
+    blocks = [part for part in base_lm(lm).modules() if isinstance(part, GradientCheckpointingLayer)]
+    if not 0 <= layer < len(blocks):
+        raise UserError(f"the model has blocks 0 to {len(blocks) - 1}, not {layer}; change model.activation.layer")
+    return blocks[layer]
+
+
+@torch.no_grad()
+def mean_states(
+    lm: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], layer: int | None = None
+) -> torch.Tensor:
+    """(n, d) float32: for each text the mean over its tokens of the hidden state.
+
+    Texts are cut to the model's positions. Padding stands on the right, where no token of a causal model attends to it,
+    and does not count.
+
+    Args:
+        lm: in evaluation mode.
+        tokenizer: its tokenizer.
+        texts: n of them.
+        layer: the block whose output is read; None: what the output layer reads (behind the final norm).
+
+    Raises:
+        UserError: a text has no token.
+    """
+    rows: list[list[int]] = tokenizer(list(texts))["input_ids"]
+    if empty := [place for place, row in enumerate(rows) if not row]:
+        raise UserError(f"text {empty[0]} (counted from 0) of {len(texts)} is empty; remove it")
+    limit = max_positions(lm)
+    parts = [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
+    return torch.cat([_mean_batch(lm, [row[:limit] for row in part], layer) for part in parts])
+
+
+def _mean_batch(lm: nn.Module, rows: Sequence[Sequence[int]], layer: int | None) -> torch.Tensor:
+    base: Any = base_lm(lm)
+    ids = pad_right(rows).to(base.device)
+    lengths = torch.tensor([len(row) for row in rows], device=base.device)
+    weights = (torch.arange(ids.shape[1], device=base.device) < lengths[:, None])[..., None]
+    found: list[torch.Tensor] = []
+
+    def take(module: nn.Module, args: Any, output: Any) -> None:
+        found.append(output[0] if isinstance(output, tuple) else output)
+
+    handle = block(lm, layer).register_forward_hook(take) if layer is not None else None
+    try:
+        final = base.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+    finally:
+        if handle:
+            handle.remove()
+    states = found[0] if found else final
+    return (states.float() * weights).sum(1) / lengths[:, None]

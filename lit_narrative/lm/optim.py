@@ -1,0 +1,117 @@
+"""The optimizer and schedule of language models."""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import get_total_norm
+from transformers import get_scheduler
+
+from lit_narrative.errors import UserError, check_least
+
+Schedule = Literal["constant", "linear", "cosine"]
+
+
+def adamw(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters, with decay on matrices but not on biases and norms."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr)
+
+
+def schedule_by_step(
+    optimizer: torch.optim.Optimizer, schedule: Schedule, warmup_steps: int, total_steps: int | None
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Linear warm-up, then the schedule, in optimizer steps; ``constant`` needs no total."""
+    name = "constant_with_warmup" if schedule == "constant" else schedule
+    return get_scheduler(name, optimizer, num_warmup_steps=warmup_steps, num_training_steps=total_steps)
+
+
+class GradientGuard:
+    """Clips gradients, and drops those that are not finite.
+
+    Args:
+        max_skipped_steps: how many steps in a row may be dropped before training stops, 1 or more.
+
+    Attributes:
+        skipped: optimizer steps dropped so far.
+        in_a_row: how many of them came without a good one since.
+    """
+
+    def __init__(self, max_skipped_steps: int) -> None:
+        check_least("model.max_skipped_steps", max_skipped_steps, 1)
+        self.max_skipped_steps = max_skipped_steps
+        self.skipped = self.in_a_row = 0
+
+    def clip(
+        self,
+        optimizer: torch.optim.Optimizer,
+        value: float | None,
+        algorithm: str | None,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> torch.Tensor:
+        """Make the gradients fit for a step.
+
+        Args:
+            optimizer: whose parameters have gradients.
+            value: clip to it; None or 0 is off.
+            algorithm: ``norm`` (the default) or ``value``.
+            scaler: of 16-bit floats. It lowers its scale after an overflow, which is how it finds the right one; such
+                a step is dropped and counted, but speaks for divergence only once the scale has come down to 1.
+
+        Returns:
+            The norm of all gradients before clipping, a scalar.
+
+        Raises:
+            UserError: too many steps in a row were dropped.
+        """
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = gradient_norm(p.grad for p in parameters)
+        if not bool(norm.isfinite()):
+            for parameter in parameters:
+                parameter.grad = None
+            self._count(norm, searching=scaler is not None and scaler.get_scale() > 1)
+            return norm
+        self.in_a_row = 0
+        if value:
+            factor = min(value / (float(norm) + 1e-6), 1.0)
+            for parameter in parameters:
+                if algorithm == "value":
+                    parameter.grad.clamp_(-value, value)
+                elif factor < 1:
+                    parameter.grad.mul_(factor)
+        return norm
+
+    def _count(self, norm: torch.Tensor, searching: bool) -> None:
+        self.skipped += 1
+        self.in_a_row += not searching
+        if self.in_a_row >= self.max_skipped_steps:
+            raise UserError(
+                f"the gradients of {self.in_a_row} optimizer steps in a row were not finite (their norm is "
+                f"{float(norm)}), so the weights cannot move; lower model.lr, set trainer.gradient_clip_val=1 or "
+                "model.warmup_steps, or use trainer.precision=32-true; model.max_skipped_steps sets the limit"
+            )
+
+    def state_dict(self) -> dict[str, int]:
+        """The counts, for a checkpoint."""
+        return {"skipped": self.skipped, "in_a_row": self.in_a_row}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on counting."""
+        self.skipped, self.in_a_row = state["skipped"], state["in_a_row"]
+
+
+def gradient_norm(gradients: Iterable[torch.Tensor | None]) -> torch.Tensor:
+    """The Euclidean norm of all gradients as one vector, a scalar; of sharded ones as a whole, on every process."""
+    kinds: dict[bool, list[torch.Tensor]] = {}  # no operation takes sharded and whole gradients at once
+    for gradient in gradients:
+        if gradient is not None:
+            kinds.setdefault(isinstance(gradient, DTensor), []).append(gradient)
+    norms: list[Any] = [get_total_norm(kind) for kind in kinds.values()]
+    whole = [(norm.full_tensor() if isinstance(norm, DTensor) else norm).float() for norm in norms]
+    return torch.stack(whole).norm() if whole else torch.zeros(())

@@ -1,0 +1,93 @@
+"""What another model thinks of completions, and how far one model is from another."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from lit_narrative.errors import UserError
+from lit_narrative.lm.load import base_lm, max_positions
+from lit_narrative.lm.logprobs import completion_batch, score_completions
+from lit_narrative.views import Rollout
+
+_BATCH = 32  # completions read side by side
+Tokens = Sequence[int] | torch.Tensor
+
+
+def judge_nll(lm: nn.Module, tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]) -> tuple[float, int]:
+    """Negative log-likelihood in nats of the completions' tokens, added up, and how many tokens these are.
+
+    Prompts are read and not scored. The texts are tokenised anew, as the judge may have another tokenizer; a prompt
+    that leaves no room loses its beginning.
+
+    Args:
+        lm: the judge, in evaluation mode.
+        tokenizer: the judge's.
+        rollouts: completions of any model.
+    """
+    limit = max_positions(lm)
+    prompts: list[list[int]] = []
+    completions: list[list[int]] = []
+    for rollout in rollouts:
+        completion = tokenizer(rollout.text, add_special_tokens=False)["input_ids"][: limit and limit - 1]
+        prompt = tokenizer(rollout.prompt)["input_ids"]
+        if completion and prompt:
+            prompts.append(prompt[max(len(prompt) + len(completion) - limit, 0) :] if limit else prompt)
+            completions.append(completion)
+    return _nll(lm, prompts, completions)
+
+
+def drawn_nll(lm: nn.Module, rollouts: Sequence[Rollout], temperature: float = 1.0) -> tuple[float, int]:
+    """As :func:`judge_nll` for a model with the tokens of the author: of the very tokens drawn, the end included.
+
+    Args:
+        lm: in evaluation mode.
+        rollouts: completions.
+        temperature: at which the model is read.
+    """
+    return _nll(lm, [row.prompt_ids for row in rollouts], [row.completion_ids for row in rollouts], temperature)
+
+
+@torch.no_grad()
+def _nll(
+    lm: nn.Module, prompts: Sequence[Tokens], completions: Sequence[Tokens], temperature: float = 1.0
+) -> tuple[float, int]:
+    device, total = next(lm.parameters()).device, 0.0
+    for start in range(0, len(prompts), _BATCH):
+        part = slice(start, start + _BATCH)
+        batch = completion_batch(prompts[part], completions[part]).to(device)
+        total -= float(score_completions(lm, batch, temperature=temperature).logprobs.sum())
+    return total, sum(map(len, completions))
+
+
+def mean_log_ratio(base: nn.Module, rollouts: Sequence[Rollout], temperature: float = 1.0) -> float:
+    """Mean of log p(token) - log p_base(token) over all written tokens, nats.
+
+    Over texts drawn from p it estimates KL(p || base) a token, whether p is a tuned or a steered model. It does not
+    tell the price of a choice among several texts.
+
+    Args:
+        base: a model with the same tokens, in evaluation mode.
+        rollouts: completions with the log-probabilities that they were drawn with.
+        temperature: of sampling; the base is read at the same.
+    """
+    nll, tokens = drawn_nll(base, rollouts, temperature)
+    return (nll + sum(float(row.logprobs.sum()) for row in rollouts)) / max(tokens, 1)
+
+
+@torch.no_grad()
+def weight_distance(lm: nn.Module, base: nn.Module) -> float:
+    """Norm of the difference of two models' weights over the norm of the second's; 0: they are the same.
+
+    Raises:
+        UserError: the models differ in more than their weights.
+    """
+    ours, theirs = dict(base_lm(lm).named_parameters()), dict(base_lm(base).named_parameters())
+    if {n: p.shape for n, p in ours.items()} != {n: p.shape for n, p in theirs.items()}:
+        raise UserError("model.base: these models differ in more than weights; name what model.model was tuned from")
+    gap = sum(
+        float((ours[name].double() - theirs[name].to(ours[name].device).double()).square().sum()) for name in ours
+    )
+    size = sum(float(parameter.double().square().sum()) for parameter in theirs.values())
+    return float((gap / size) ** 0.5)

@@ -1,0 +1,130 @@
+"""Final hidden states where completion tokens are predicted.
+
+Notation: B rows, L longest prompt + completion, U different prompts, P longest prompt, C longest completion, N
+completion tokens of all rows together, d width.
+
+The completions of a group share their prompt. It is read once, and its keys and values, gradient included, stand in
+front of each of the group's completions: U x P + B x (C - 1) positions are computed in place of B x L.
+
+Shorter prompts are padded on the left, so that two tokens are as many columns apart as they are in the text: models
+that go by positions (learned, rotary) and those that go by columns (ALiBi, local windows) find the same.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from transformers import DynamicCache, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from lit_narrative.lm.kv_cache import plain_attention, select_rows
+from lit_narrative.lm.self_check import LENGTH, NEW_TOKENS, PROMPTS, ROWS, alike, once
+
+# Sharing pays once it saves this part of the positions: it makes copies and needs a mask.
+SAVES = 0.05
+
+
+def completion_states(base: nn.Module, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Hidden states (N, d) that predict the completion tokens, row by row in order.
+
+    Args:
+        base: a transformers causal LM.
+        ids: (B, L) int64, right-padded.
+        targets: (B, L) bool, true on the tokens to predict; never in the first column.
+    """
+    shared = shared_prompts(ids, targets) if _can_share(base) else None
+    if shared is None or not shares_rightly(base):  # type: ignore[arg-type]
+        return _states_of_rows(base, ids, targets)
+    return _states_behind(base, shared)
+
+
+def _states_of_rows(base: nn.Module, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Read every row whole."""
+    hidden = base.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[operator]
+    return hidden[:, :-1][targets[:, 1:]]  # type: ignore[no-any-return]
+
+
+class SharedPrompts(NamedTuple):
+    """A batch taken apart into its different prompts and what follows them.
+
+    Attributes:
+        prompts: (U, P) int64, left-padded.
+        mask: (U, P) bool, true where a prompt has a token.
+        owner: (B,) which prompt a row has.
+        completions: (B, C) int64, right-padded.
+        targets: (B, C) bool, tokens to predict.
+    """
+
+    prompts: torch.Tensor
+    mask: torch.Tensor
+    owner: torch.Tensor
+    completions: torch.Tensor
+    targets: torch.Tensor
+
+
+def _can_share(base: nn.Module) -> bool:
+    """Whether a cache can carry the prompts of ``base``, and every row would have read them alike (no dropout)."""
+    if base.training or isinstance(base, FSDPModule) or not plain_attention(base):  # processes gather blocks in step
+        return False
+    return not any(m.gradient_checkpointing for m in base.modules() if isinstance(m, GradientCheckpointingLayer))
+
+
+@once
+def shares_rightly(base: PreTrainedModel) -> bool:
+    """Whether ``base`` finds behind shared prompts what it finds in rows of their own, by trial."""
+    ids = torch.zeros(len(PROMPTS) * ROWS, LENGTH, dtype=torch.long, device=base.device)
+    targets = torch.zeros_like(ids, dtype=torch.bool)
+    for row, length in enumerate(len(prompt) for prompt in PROMPTS for _ in range(ROWS)):
+        ids[row, :length] = torch.tensor(PROMPTS[row // ROWS])
+        ids[row, length : length + NEW_TOKENS] = row + torch.arange(NEW_TOKENS)
+        targets[row, length : length + NEW_TOKENS] = True
+    shared = shared_prompts(ids, targets)
+    assert shared is not None
+    expected = _states_of_rows(base, ids, targets)
+    return alike(_states_behind(base, shared), expected, expected.std(), base.dtype)
+
+
+def shared_prompts(ids: torch.Tensor, targets: torch.Tensor) -> SharedPrompts | None:
+    """Take a batch apart; None if that does not pay, or if a row has nothing to predict."""
+    columns = torch.arange(ids.shape[1], device=ids.device)
+    starts = targets.int().argmax(1)  # the first target
+    ends = (targets * (columns + 1)).amax(1)
+    width = int(starts.max())
+    own = columns[:width] - (width - starts[:, None])  # where a row has what belongs into a column
+    prompts, owner = ids.gather(1, own.clamp(min=0)).where(own >= 0, -1).unique(dim=0, return_inverse=True)
+    longest = int((ends - starts).max())
+    computed = prompts.numel() + len(ids) * (longest - 1)
+    if len(prompts) == len(ids) or computed > (1 - SAVES) * ids.numel() or not bool(starts.all()):
+        return None
+    places = starts[:, None] + columns[:longest]
+    inside = places < ids.shape[1]
+    places = places.clamp(max=ids.shape[1] - 1)
+    completions = ids.gather(1, places)
+    return SharedPrompts(prompts.clamp(min=0), prompts >= 0, owner, completions, targets.gather(1, places) & inside)
+
+
+def _states_behind(base: nn.Module, batch: SharedPrompts) -> torch.Tensor:
+    """Read the prompts, then the completions behind their keys and values."""
+    decoder, cache = base.get_decoder(), DynamicCache(config=base.config)  # type: ignore[arg-type,operator]
+    of_prompts, of_completions = _places(batch)
+    prompts = decoder(input_ids=batch.prompts, past_key_values=cache, use_cache=True, **of_prompts).last_hidden_state
+    hidden = prompts[:, -1:][batch.owner]  # (B, 1, d) predicts the first token
+    if batch.completions.shape[1] > 1:
+        select_rows(cache, batch.owner)
+        inputs = batch.completions[:, :-1]  # nothing is asked behind the last token
+        behind = decoder(input_ids=inputs, past_key_values=cache, use_cache=True, **of_completions).last_hidden_state
+        hidden = torch.cat([hidden, behind], dim=1)
+    return hidden[batch.targets]
+
+
+def _places(batch: SharedPrompts) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Mask and positions of prompts and of completions; empty where prompts of one length need none."""
+    if batch.mask.all():
+        return {}, {}
+    prompts, new = batch.mask.long(), torch.ones_like(batch.completions[:, :-1])
+    behind = prompts[batch.owner].sum(1, keepdim=True) + new.cumsum(1) - 1
+    return (
+        {"attention_mask": prompts, "position_ids": (prompts.cumsum(1) - 1).clamp(min=0)},
+        {"attention_mask": torch.cat([prompts[batch.owner], new], dim=1), "position_ids": behind},
+    )

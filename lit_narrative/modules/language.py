@@ -1,0 +1,353 @@
+"""What owns a causal language model: SFT, GRPO and steering extend it."""
+
+import logging
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import nn
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric
+from transformers import PreTrainedTokenizerBase
+
+from lit_narrative.errors import UserError, check_least
+from lit_narrative.lm.checkpoint import check_adapters, fits, load_checkpoint, store_language_model, stored_tokenizer
+from lit_narrative.lm.encoding import LongExamples, LongPrompts, PromptReader, example_batch
+from lit_narrative.lm.load import Attention, Dtype, Lora, ScratchModel, max_positions
+from lit_narrative.lm.logprobs import CompletionBatch, score_completions
+from lit_narrative.lm.optim import GradientGuard, Schedule, adamw, schedule_by_step
+from lit_narrative.lm.policy import PolicySource
+from lit_narrative.lm.sampler import LoopSampler, Request, Sampler, SamplingParams
+from lit_narrative.lm.shard import gathered, shard
+from lit_narrative.lm.tokenizer import TrainedTokenizer
+from lit_narrative.modules.base import NarrativeModule
+from lit_narrative.seeds import run_seed, stream_seed
+from lit_narrative.views import Example, Prompt, Rollout
+
+
+class WritingModule(NarrativeModule):
+    """Reads examples and prompts, and completes prompts.
+
+    Attributes:
+        lm: the policy.
+        tokenizer: its tokenizer.
+        sampler: how it is made to write.
+        sampling: how completions are sampled, and scored.
+        chat: prompts are wrapped as a user's turn.
+        long_examples: what happens to an example longer than the model's positions.
+        max_prompt_length: of prompts to complete, in tokens; None: what the positions leave beside the completion.
+        long_prompts: what happens to a longer one.
+        written: in the test so far, by this process; None where the test writes nothing.
+    """
+
+    lm: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    sampler: Sampler
+    sampling: SamplingParams
+    chat: bool
+    long_examples: LongExamples
+    max_prompt_length: int | None
+    long_prompts: LongPrompts
+    written: list[Rollout] | None = None
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def admit(self, rows: Sequence[Any]) -> Sequence[Any]:
+        """The rows that the model can read: all of them, or with ``long_prompts: drop`` those whose prompt fits."""
+        if len(rows) and isinstance(rows[0], Example) and self.long_examples == "error":
+            for row in rows:
+                self.collate([row])
+        if not len(rows) or not isinstance(rows[0], Prompt):
+            return rows
+        reader = self.prompt_reader()
+        kept = reader.admit(rows)
+        if (gone := len(rows) - len(kept)) and self.global_rank == 0:
+            logger.warning("left out %d of %d prompts that exceed %s tokens", gone, len(rows), reader.limit)
+        return kept
+
+    def collate(self, rows: Sequence[Any]) -> Any:
+        """Examples become one tokenised, right-padded batch; prompts stay as they are."""
+        if not isinstance(rows[0], Example):
+            return list(rows)
+        return example_batch(
+            rows,
+            self.tokenizer,
+            limit=max_positions(self.lm),
+            long_examples=self.long_examples,
+            chat=self.chat,
+        )
+
+    def prompt_reader(self, params: SamplingParams | None = None) -> PromptReader:
+        """What turns prompts into token ids, for completions as long as ``params`` (default: the module's) allow."""
+        return PromptReader(
+            self.tokenizer,
+            max_positions(self.lm),
+            (params or self.sampling).max_new_tokens,
+            self.max_prompt_length,
+            self.long_prompts,
+            self.chat,
+        )
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        samples: int = 1,
+        seed: int = 0,
+        params: SamplingParams | None = None,
+        streams: Sequence[int] | None = None,
+    ) -> list[Rollout]:
+        """Sample ``samples`` completions of every prompt, in order, in evaluation mode.
+
+        The random stream of a completion depends on ``seed``, its sample number and the prompt's number in ``streams``
+        (default: its ``index`` column, its place in ``prompts`` without one), so that it is the same on any number of
+        processes.
+        """
+        numbers = [int(prompt.columns.get("index", place)) for place, prompt in enumerate(prompts)]
+        ids = self.prompt_reader(params).encode([prompt.text for prompt in prompts])
+        requests = [
+            Request(prompt, row, [stream_seed(seed, number, n) for n in range(samples)])
+            for number, prompt, row in zip(streams or numbers, prompts, ids, strict=True)
+        ]
+        self.lm.eval()
+        try:
+            with self.precision(), gathered(self.lm):
+                return self.sampler.sample(self.lm, self.tokenizer, requests, params or self.sampling)
+        finally:
+            self.train(self.training)
+
+    def precision(self) -> AbstractContextManager[None]:
+        """The Trainer's precision, for model calls outside of its steps."""
+        return self.trainer.precision_plugin.forward_context() if self._trainer else nullcontext()
+
+    def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[Rollout]:
+        """Complete every prompt of the batch."""
+        return self.generate(batch, seed=run_seed())
+
+
+class LanguageModule(WritingModule):
+    """A policy language model with its tokenizer, its sampling and its self-contained checkpoints.
+
+    Args:
+        model: a hub name, a folder with transformers weights, a ``.ckpt`` of this package, or the sizes of a new model.
+        tokenizer: a hub name, a folder, or the settings of one to train on the task's corpus; default: the model's own,
+            or a trained one with a new model.
+        lora: train low-rank adapters in place of the weights.
+        sampling: how completions are sampled, and scored.
+        chat: wrap prompts as a user's turn by the tokenizer's chat template.
+        dtype: of the weights; mixed precision is the Trainer's business.
+        attention: the attention implementation of transformers.
+        gradient_checkpointing: recompute activations in the backward pass.
+        lr: peak learning rate of AdamW.
+        weight_decay: on matrices, not on biases and norms.
+        warmup_steps: linear warm-up in optimizer steps.
+        schedule: of the learning rate after the warm-up, by optimizer steps.
+        long_examples: what to do with an example longer than the model's positions.
+        max_prompt_length: of prompts to complete, in tokens; default: what the model's positions leave beside
+            ``sampling.max_new_tokens``.
+        long_prompts: what to do with a longer one: ``error``, ``drop`` its row before training, or keep its last tokens
+            (``truncate_left``).
+        max_skipped_steps: stop after so many optimizer steps in a row whose gradients were not finite; fewer are
+            skipped and counted.
+    """
+
+    eval_view = "examples"
+
+    def __init__(
+        self,
+        model: str | ScratchModel = ScratchModel(),  # noqa: B008 (the command line shows the default's fields)
+        tokenizer: str | TrainedTokenizer | None = None,
+        lora: Lora | None = None,
+        sampling: SamplingParams = SamplingParams(),  # noqa: B008
+        chat: bool = False,
+        dtype: Dtype = "float32",
+        attention: Attention = "sdpa",
+        gradient_checkpointing: bool = False,
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        warmup_steps: int = 0,
+        schedule: Schedule = "constant",
+        long_examples: LongExamples = "error",
+        max_prompt_length: int | None = None,
+        long_prompts: LongPrompts = "error",
+        max_skipped_steps: int = 10,
+    ) -> None:
+        super().__init__()
+        for name, value in (("lr", lr), ("weight_decay", weight_decay)):
+            if not 0 <= value < math.inf:
+                raise UserError(f"model.{name}={value} must be a number of 0 or more")
+        check_least("model.warmup_steps", warmup_steps, 0)
+        check_least("model.max_prompt_length", max_prompt_length, 1)
+        self.save_hyperparameters()
+        self.hparams.update({name: plain(value) for name, value in self.hparams.items()})
+        self.lora = as_settings(lora, Lora)
+        self.sampling = as_settings(sampling, SamplingParams)
+        self.source = PolicySource(
+            as_settings(model, ScratchModel),
+            as_settings(tokenizer, TrainedTokenizer),
+            self.lora,
+            dtype,
+            attention,
+            gradient_checkpointing,
+        )
+        self.chat, self.gradient_checkpointing = chat, gradient_checkpointing
+        self.lr, self.weight_decay, self.warmup_steps, self.schedule = lr, weight_decay, warmup_steps, schedule
+        self.long_examples, self.max_prompt_length, self.long_prompts = long_examples, max_prompt_length, long_prompts
+        self.guard = GradientGuard(max_skipped_steps)
+        self.sampler: Sampler = LoopSampler()
+        self.nll = MeanMetric()
+        # The run folder, where a trained tokenizer goes, is one for all nodes.
+        self.prepare_data_per_node = False
+        # An adapter's checkpoint leaves the base out; everything else is checked name by name.
+        self.strict_loading = self.lora is None
+
+    # --- building ---------------------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model has been built."""
+        return "lm" in self._modules
+
+    def prepare_data(self) -> None:
+        """Train the tokenizer on the task's corpus, once and on one process."""
+        if not self.ready and not self.trainer.ckpt_path and self.source.trains_tokenizer:
+            self.source.prepare(self.task.tokenizer_texts(), self._tokenizer_folder)
+
+    @property
+    def _tokenizer_folder(self) -> Path:
+        return Path(self.trainer.default_root_dir, "tokenizer")
+
+    def configure_model(self) -> None:
+        """Build the model, unless it is built or a checkpoint outside a Trainer will bring it; shard what is built."""
+        if self._trainer is None:
+            return
+        if not self.ready and self.trainer.ckpt_path:
+            # Resumed or tested from the command line: the checkpoint says what to build; Lightning loads it later.
+            self.adopt(*self.source.restore(load_checkpoint(self.trainer.ckpt_path)))
+        elif not self.ready:
+            self.adopt(*self.source.build(self._tokenizer_folder))
+        self.complete()
+        self.share_out()
+
+    def complete(self) -> None:
+        """Build what stands beside the policy and is not there yet; an algorithm says what."""
+
+    def share_out(self) -> None:
+        """Give each process its part of every model in this module, where the strategy is for that (``fsdp2``)."""
+        if self.device_mesh is None:
+            return
+        dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
+        for part in self.children():
+            if next(part.parameters(), None) is not None:
+                shard(part, self.device_mesh["data_parallel"], dtype)
+
+    def adopt(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Take a model and its tokenizer as the policy."""
+        self.lm, self.tokenizer = lm, tokenizer
+        self.train()  # a model that was loaded comes in evaluation mode
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put config and tokenizer beside the weights; with adapters leave the base's weights out."""
+        store_language_model(checkpoint, self.lm, self.tokenizer, base=self.source.model if self.lora else None)
+        checkpoint["gradients"] = self.guard.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the model and the tokenizer that the weights belong to; one that is the same is not built again.
+
+        Raises:
+            UserError: the weights are adapters, and there are none here.
+        """
+        if checkpoint.get("hyper_parameters", {}).get("lora") and not self.lora:
+            raise UserError("this checkpoint holds adapters: give it as --model.model, which merges them")
+        if self.ready and fits(checkpoint, self.lm, self.source.model):
+            self.tokenizer = stored_tokenizer(checkpoint)
+        else:
+            self.adopt(*self.source.restore(checkpoint))
+            self.complete()
+            self.share_out()
+        if self.lora:
+            check_adapters(self.lm, checkpoint["state_dict"])
+        if "gradients" in checkpoint:
+            self.guard.load_state_dict(checkpoint["gradients"])
+
+    # --- before the first step --------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        """Read all training rows once, so that one that cannot be used fails now and not in the middle of the run."""
+        self.task.admitted(self.view, "train")
+
+    # --- optimisation -----------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW with decay on matrices only, and a schedule by optimizer steps."""
+        optimizer = adamw(self, self.lr, self.weight_decay)
+        if self.schedule == "constant" and not self.warmup_steps:
+            return optimizer
+        total = None if self.schedule == "constant" else int(self.trainer.estimated_stepping_batches)
+        scheduler = schedule_by_step(optimizer, self.schedule, self.warmup_steps, total)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the Trainer asks, skip a step whose gradients are not finite, and log under TRL's names."""
+        plugin = self.trainer.precision_plugin
+        scaler = plugin.scaler if isinstance(plugin, MixedPrecision) else None
+        norm = self.guard.clip(optimizer, gradient_clip_val, gradient_clip_algorithm, scaler)
+        rate, skipped = optimizer.param_groups[0]["lr"], float(self.guard.skipped)
+        self.log_dict({"grad_norm": norm, "learning_rate": rate, "skipped_steps": skipped}, batch_size=1)
+
+    # --- held-out likelihood ----------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Gather the likelihood of held-out completions; prompts alone have none."""
+        if isinstance(batch, CompletionBatch):
+            logprobs = score_completions(self.lm, batch).logprobs
+            self.nll.update(-logprobs.mean(), weight=len(logprobs))
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """As in validation."""
+        self.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss and perplexity per token, over all processes."""
+        self._log_likelihood("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log loss and perplexity per token, over all processes."""
+        self._log_likelihood("test")
+
+    def _log_likelihood(self, stage: str) -> None:
+        if self.nll.update_called:
+            nll = self.nll.compute()
+            self.log_dict({f"{stage}/loss": nll, f"{stage}/perplexity": nll.exp()}, prog_bar=True)
+        self.nll.reset()
+
+
+def as_settings(value: Any, kind: type) -> Any:
+    """Settings as their dataclass; a checkpoint hands them over as a plain dict."""
+    return kind(**value) if isinstance(value, dict) else value
+
+
+def plain(value: Any) -> Any:
+    """Settings as plain values, safe for a checkpoint that is read with ``weights_only``."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+logger = logging.getLogger(__name__)

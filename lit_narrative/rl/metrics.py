@@ -1,0 +1,106 @@
+"""What is logged about a window of rollouts, under the names that TRL uses."""
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+
+from lit_narrative.rl.advantages import Aggregation, Scale, nanstd
+
+
+def rollout_metrics(
+    rewards: Mapping[str, torch.Tensor],
+    totals: torch.Tensor,
+    lengths: torch.Tensor,
+    finished: torch.Tensor,
+    group_size: int,
+    *,
+    scale: Scale = "group",
+    aggregation: Aggregation = "sum_then_normalize",
+) -> dict[str, float]:
+    """Summaries of R scored completions.
+
+    Args:
+        rewards: (R,) of each reward; NaN where it could not score.
+        totals: (R,) weighted sums.
+        lengths: (R,) tokens.
+        finished: (R,) 1 where the policy ended the text itself.
+        group_size: completions a prompt.
+        scale: as the advantages were scaled; see :func:`zero_deviation`.
+        aggregation: as several rewards became one advantage.
+    """
+    metrics = {
+        "reward": totals.nanmean(),
+        "reward_std": nanstd(totals[None]).squeeze(),
+        "frac_reward_zero_std": zero_deviation(rewards, totals, group_size, scale, aggregation),
+        **_lengths("length", lengths),
+        **_lengths("terminated_length", lengths[finished > 0]),
+        "completions/clipped_ratio": 1 - finished.mean(),
+    }
+    for name, values in rewards.items():
+        metrics[f"rewards/{name}/mean"] = values.nanmean()
+        metrics[f"rewards/{name}/std"] = nanstd(values[None]).squeeze()
+    # A reward that scored nothing has no mean; it is left out rather than logged as NaN.
+    return {name: float(value) for name, value in metrics.items() if not value.isnan()}
+
+
+def zero_deviation(
+    rewards: Mapping[str, torch.Tensor], totals: torch.Tensor, group_size: int, scale: Scale, aggregation: Aggregation
+) -> torch.Tensor:
+    """Share of completions whose deviation, the one that their advantage is measured by, is 0.
+
+    That is of the group's totals; of the batch's totals with ``scale="batch"``; and with ``normalize_then_sum`` of the
+    batch's sums of normalised rewards, which is 0 only if no reward varies within any group. Fewer than two scores have
+    no deviation, hence none that is 0 (as TRL counts).
+    """
+    if aggregation == "normalize_then_sum":
+        deviations = nanstd(torch.cat([values.view(-1, group_size) for values in rewards.values()]))
+        known = deviations[~deviations.isnan()]
+        return deviations.new_tensor(len(known) > 0 and bool((known < 1e-8).all()))
+    rows = totals[None] if scale == "batch" else totals.view(-1, group_size)
+    return (nanstd(rows) < 1e-8).float().mean()
+
+
+def _lengths(name: str, lengths: torch.Tensor) -> dict[str, torch.Tensor]:
+    lengths = lengths if len(lengths) else lengths.new_zeros(1)  # as TRL: no text that ended itself is length 0
+    return {f"completions/{kind}_{name}": getattr(lengths, kind)() for kind in ("mean", "min", "max")}
+
+
+class StepMetrics:
+    """Adds up the micro-batches of one optimizer step.
+
+    A *share* has been divided by the step's totals already: shares are summed over micro-batches and processes. An
+    *extreme* is the least (``…min``) or greatest value of any; plus or minus infinity says that there was none.
+    """
+
+    def __init__(self) -> None:
+        self._shares: dict[str, torch.Tensor] = {}
+        self._extremes: dict[str, torch.Tensor] = {}
+
+    def add(self, shares: Mapping[str, torch.Tensor], extremes: Mapping[str, torch.Tensor]) -> None:
+        """Take in a micro-batch."""
+        for name, share in shares.items():
+            self._shares[name] = self._shares[name] + share.detach() if name in self._shares else share.detach()
+        for name, value in extremes.items():
+            known = self._extremes.get(name, value)
+            self._extremes[name] = (torch.minimum if name.endswith("min") else torch.maximum)(known, value).detach()
+
+    def pop(self, gather: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
+        """The step's metrics over all processes, by one collective; begins the next step.
+
+        An extreme of nothing, in a step whose completions are all masked, is left out.
+
+        Args:
+            gather: puts the (1, n) rows of all processes together, (W, n).
+        """
+        names, extremes = list(self._shares), list(self._extremes)
+        values = [*self._shares.values(), *self._extremes.values()]
+        rows = gather(torch.stack([value.float() for value in values])[None])
+        self._shares, self._extremes = {}, {}
+        found = dict(zip(names, rows[:, : len(names)].sum(0).tolist(), strict=True))
+        for place, name in enumerate(extremes, len(names)):
+            least = name.endswith("min")
+            value = float(rows[:, place].min() if least else rows[:, place].max())
+            if value != (math.inf if least else -math.inf):
+                found[name] = value
+        return found

@@ -1,0 +1,66 @@
+"""Rewards of one's own by their path: ``package.module:object`` in a configuration."""
+
+import ast
+from typing import Any
+
+from lit_narrative.errors import UserError, did_you_mean
+from lit_narrative.lookup import import_named
+from lit_narrative.rl.rewards.base import AnyReward, AsyncReward, Reward
+
+
+def import_reward(path: str) -> AnyReward | None:
+    """The reward at ``package.module:object``, or made by ``package.module:Class(key=value, …)``.
+
+    A class or another factory without arguments may leave the brackets out. Arguments are literals: numbers, texts,
+    lists.
+
+    Args:
+        path: such as ``lit_narrative.rl.rewards.penalties:SoftOverlong(max_completion_length=512,
+            soft_punish_cache=128)``.
+
+    Returns:
+        The reward; None if the path names a plain function, which a task may know another use for.
+
+    Raises:
+        UserError: there is no such object, it cannot be made like that, or it is no reward.
+    """
+    module_name, _, expression = path.partition(":")
+    name, args, kwargs = _parsed(path, expression)
+    found = _attribute(path, module_name, name)
+    if args is None and not isinstance(found, type):
+        if not isinstance(found, Reward | AsyncReward) and callable(found):
+            return None
+    else:
+        try:
+            found = found(*(args or ()), **kwargs)
+        except TypeError as error:
+            raise UserError(f"reward '{path}': {error}; give its arguments as {name}(key=value, …)") from error
+    if not isinstance(found, Reward | AsyncReward):
+        raise UserError(f"reward '{path}' is no reward: it needs a `name`, and to be called with a list of rollouts")
+    return found
+
+
+def _parsed(path: str, expression: str) -> tuple[str, list[Any] | None, dict[str, Any]]:
+    """Name, arguments (None without brackets) and keyword arguments of ``name`` or ``name(…)``."""
+    try:
+        match ast.parse(expression.strip(), mode="eval").body:
+            case ast.Name(name):
+                return name, None, {}
+            case ast.Call(ast.Name(name), args, keywords):
+                values = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in keywords}
+                return name, [ast.literal_eval(value) for value in args], values
+            case _:
+                raise ValueError
+    except (ValueError, SyntaxError) as error:
+        raise UserError(
+            f"reward '{path}': expected package.module:object, or package.module:Class(key=value, …) with numbers, "
+            "texts or lists as values"
+        ) from error
+
+
+def _attribute(path: str, module_name: str, name: str) -> Any:
+    module = import_named(module_name, f"reward '{path}'")
+    if name not in vars(module):
+        near = did_you_mean(name, [known for known in vars(module) if not known.startswith("_")])
+        raise UserError(f"reward '{path}': {module_name} has no '{name}'{near}")
+    return getattr(module, name)

@@ -1,0 +1,152 @@
+"""Rewards in processes of their own, which can be stopped.
+
+Everything goes there pickled to bytes: multiprocessing would pass tensors as file descriptors of shared memory, and
+thousands of small ones exhaust those.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import pickle
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from multiprocessing.util import Finalize
+from typing import Any
+
+import torch
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
+
+from lit_narrative.errors import UserError
+from lit_narrative.rl.rewards.base import Answer, AsyncReward, Lost, Reward, TimedOut, ask, describe, read_score
+from lit_narrative.views import Rollout
+
+TENSORS = ("prompt_ids", "completion_ids", "logprobs")
+
+
+class RewardWorkers:
+    """A pool of processes.
+
+    Args:
+        count: how many.
+        timeout: seconds that a call of a reward may take.
+        rewards: by name; what they need is imported before the time of a first call begins.
+    """
+
+    def __init__(self, count: int, timeout: float, rewards: Mapping[str, Reward]) -> None:
+        self.count, self.timeout = count, timeout
+        self._rewards = [pickled(reward, f"reward '{name}'") for name, reward in rewards.items()]
+        self._open()
+
+    def start(self, name: str, reward: Reward, rollouts: Sequence[Rollout]) -> Callable[[], list[Answer]]:
+        """Begin to call a reward as it is now; returns at once what waits for the answers."""
+        if not self._pool.active:  # a process that died while it had nothing to do has taken the others with it
+            self.close()
+            self._open()
+        arrays: list[dict[str, Any]] = [{n: getattr(r, n).numpy(force=True) for n in TENSORS} for r in rollouts]
+        plain = [replace(r, **own) for r, own in zip(rollouts, arrays, strict=True)]
+        job = (name, pickled(reward, f"reward '{name}'"), pickled(plain, "what a prompt carries in its columns"))
+        future = self._pool.schedule(_do, job, timeout=self.timeout)
+        return lambda: self._answers(future, len(rollouts))
+
+    def _open(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPool(self.count, initializer=_prepare, initargs=(self._rewards,), context=context)
+        # Forked processes run no atexit functions when they end, and would wait for their workers for ever.
+        self.close = Finalize(self, _close, (self._pool,), exitpriority=10)
+
+    def _answers(self, future: ProcessFuture[list[Answer]], count: int) -> list[Answer]:
+        try:
+            return future.result()
+        except TimeoutError:
+            return [TimedOut(f"no answer within {self.timeout:g} s")] * count
+        except ProcessExpired as error:
+            return [Lost(f"its worker process died (exit code {error.exitcode})")] * count
+        except BrokenProcessPool:
+            return [Lost("a worker process died, at its start if its own message above says so")] * count
+
+
+def pickled(value: Any, what: str) -> bytes:
+    """Pickle something.
+
+    Raises:
+        UserError: it cannot be pickled; the message says ``what`` it is.
+    """
+    try:
+        return pickle.dumps(value)
+    except Exception as error:
+        raise UserError(
+            f"{what} cannot be pickled ({error}); define it at the top level of a module, and open files, locks and "
+            "connections when they are used"
+        ) from error
+
+
+def _close(pool: ProcessPool) -> None:
+    pool.stop()
+    pool.join()
+
+
+def _prepare(rewards: Sequence[bytes]) -> None:
+    torch.set_num_threads(1)
+    threading.Thread(target=_follow_owner, daemon=True).start()
+    for reward in rewards:
+        pickle.loads(reward)
+
+
+def _follow_owner() -> None:
+    multiprocessing.parent_process().join()  # type: ignore[union-attr]
+    os._exit(1)  # a reward that hangs would outlive an owner that was killed
+
+
+def _do(name: str, reward: bytes, packed: bytes) -> list[Answer]:
+    rollouts = [replace(r, **{n: torch.from_numpy(getattr(r, n)) for n in TENSORS}) for r in pickle.loads(packed)]
+    return ask(name, pickle.loads(reward), rollouts)
+
+
+class AsyncRewards:
+    """A thread with an event loop, which stays from batch to batch, so that a reward may keep a connection.
+
+    Args:
+        concurrency: calls under way at the same time, over all rewards.
+        timeout: seconds that each may take.
+    """
+
+    def __init__(self, concurrency: int, timeout: float) -> None:
+        self.concurrency, self.timeout = concurrency, timeout
+        self._thread: threading.Thread | None = None
+
+    def start(self, reward: AsyncReward, rollouts: Sequence[Rollout]) -> Callable[[], list[Answer]]:
+        """Begin to ask about each rollout; returns at once what waits for the answers."""
+        if self._thread is None:
+            self._loop, self._slots = asyncio.new_event_loop(), asyncio.Semaphore(self.concurrency)
+            self._thread = threading.Thread(target=_run, args=(self._loop,), name="rewards", daemon=True)
+            self._thread.start()
+        return asyncio.run_coroutine_threadsafe(self._gather(reward, rollouts), self._loop).result
+
+    def close(self) -> None:
+        """Cancel what is under way and end the thread; one whose reward never awaits is left behind."""
+        if self._thread is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(self.timeout)
+            self._thread = None
+
+    async def _gather(self, reward: AsyncReward, rollouts: Sequence[Rollout]) -> list[Answer]:
+        return await asyncio.gather(*(self._ask(reward, rollout) for rollout in rollouts))
+
+    async def _ask(self, reward: AsyncReward, rollout: Rollout) -> Answer:
+        async with self._slots:
+            try:
+                async with asyncio.timeout(self.timeout):
+                    return read_score(await reward.score(rollout))
+            except UserError:
+                raise
+            except TimeoutError:
+                return TimedOut(f"no answer within {self.timeout:g} s")
+            except (Exception, SystemExit) as error:
+                return describe(error)
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:  # at the end it cancels what is under way
+        runner.get_loop().run_forever()

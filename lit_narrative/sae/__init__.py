@@ -1,0 +1,1 @@
+"""Sparse autoencoders, their metrics, and what their features say."""

@@ -1,0 +1,90 @@
+"""From settings to a steerer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lit_narrative.errors import UserError
+from lit_narrative.lm.load import Attention, Dtype, base_lm
+from lit_narrative.lm.policy import Policy, PolicySource
+from lit_narrative.steering.attributes import Attributes
+from lit_narrative.steering.baselines import ActivationAddition, Experts, LogitBias, Unsteered, contrast_directions
+from lit_narrative.steering.pplm.settings import PPLMSettings
+from lit_narrative.steering.pplm.steerer import PPLM
+from lit_narrative.steering.sampler import Steerer
+from lit_narrative.steering.settings import ActivationSettings, ExpertSettings, Method
+
+ByLabel = Callable[[int], tuple[Mapping[int, Sequence[str]], Sequence[str]]]
+"""Texts of each label, at most so many of each; and the labels' names, if they have any."""
+
+
+@dataclass(frozen=True)
+class SteeringChoice:
+    """A method and the knobs of all of them; see ``SteeringModule``."""
+
+    method: Method
+    pplm: PPLMSettings
+    bias: float
+    activation: ActivationSettings
+    experts: ExpertSettings
+
+    def steerer(
+        self,
+        lm: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        attributes: Attributes,
+        by_label: ByLabel,
+    ) -> Steerer:
+        """Build the steerer of the method.
+
+        Args:
+            lm: the model to be steered.
+            tokenizer: its tokenizer.
+            attributes: what to steer to.
+            by_label: texts for activation addition.
+
+        Raises:
+            UserError: the method lacks something.
+        """
+        match self.method:
+            case "pplm":
+                return PPLM(self.pplm, attributes.bags, attributes.targets)
+            case "bias":
+                return LogitBias(attributes.bags, self.bias)
+            case "activation":
+                known = self.activation
+                texts, names = by_label(known.texts)
+                directions = contrast_directions(lm, tokenizer, texts, known.layer, names)
+                return ActivationAddition(directions, known.layer, known.coefficient, known.label, names)
+            case "experts":
+                return self._experts(lm, tokenizer)
+            case "none":
+                return Unsteered()
+
+    def _experts(self, lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Experts:
+        if self.experts.expert is None:
+            raise UserError("model.method=experts needs a model that writes as is wanted: set model.experts.expert")
+        names = [name for name in (self.experts.expert, self.experts.anti_expert) if name is not None]
+        models = []
+        for name in names:
+            model, theirs = read_alike(name, lm)
+            if theirs.get_vocab() != tokenizer.get_vocab():
+                raise UserError(
+                    f"model.experts: '{name}' has other tokens than the steered model ({len(theirs)} and "
+                    f"{len(tokenizer)}); take a model that was trained from the same tokenizer"
+                )
+            models.append(base_lm(model.to(lm.device).eval().requires_grad_(False)))
+        return Experts(models[0], models[1] if len(models) > 1 else None, self.experts.alpha)
+
+
+def read_policy(name: str, dtype: Dtype = "float32", attention: Attention = "sdpa") -> Policy:
+    """A further model with its tokenizer, by hub name, folder or checkpoint."""
+    return PolicySource(name, None, None, dtype, attention, False).build()
+
+
+def read_alike(name: str, lm: PreTrainedModel) -> Policy:
+    """A further model in the precision of ``lm`` and with its kind of attention: what is rounded alike can be equal."""
+    dtype = cast(Dtype, str(lm.dtype).removeprefix("torch."))
+    return read_policy(name, dtype, cast(Attention, lm.config._attn_implementation))

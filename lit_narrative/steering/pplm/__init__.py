@@ -1,0 +1,1 @@
+"""PPLM (Dathathri et al. 2020)."""

@@ -1,0 +1,161 @@
+"""What an arm changed against the policy it started from, pair by pair, and what may be said of it over seeds."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lit_narrative.report.page import Section, render
+from lit_narrative.tasks.cards.report.run import BASE, Answer, CardsRun, title
+
+Direction = Literal["rise", "fall", "none", "mixed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A difference of two shares over the same prompts, with its 95 % interval."""
+
+    seed: str
+    value: float
+    interval: tuple[float, float]
+
+    @property
+    def side(self) -> int:
+        """1 where the whole interval lies above 0, -1 where it lies below, else 0."""
+        low, high = self.interval
+        return 1 if low > 0 else -1 if high < 0 else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """An arm against the base on one set.
+
+    Attributes:
+        split: the set.
+        changes: of the accuracy, one a seed.
+        nonzero: the same among the prompts whose right answer is not 0; empty where there are none.
+        beats_majority: whether the arm's whole interval lies above the share of the commonest answer, on every seed.
+    """
+
+    split: str
+    changes: tuple[Change, ...]
+    nonzero: tuple[Change, ...]
+    beats_majority: bool
+
+    @property
+    def direction(self) -> Direction:
+        """What every seed agrees on."""
+        return direction(self.changes)
+
+    @property
+    def mean(self) -> float:
+        """Mean change over the seeds."""
+        return sum(change.value for change in self.changes) / len(self.changes)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Smallest and largest change over the seeds."""
+        values = [change.value for change in self.changes]
+        return min(values), max(values)
+
+
+def compare(run: CardsRun, arm: str, base: str = BASE) -> list[Comparison]:
+    """Compare an arm with the base, or another policy, on every set that both were tested on."""
+    found = []
+    for split in run.sets:
+        pairs = _pairs(run, arm, base, split)
+        if pairs:
+            every = tuple(paired(seed, before, after) for seed, before, after in pairs)
+            rest = [(seed, *_not_zero(before, after)) for seed, before, after in pairs]
+            nonzero = tuple(paired(seed, before, after) for seed, before, after in rest if before)
+            beats = all(scores.interval[0] > scores.majority for _, scores in run.scores(arm, split))
+            found.append(Comparison(split, every, nonzero, beats))
+    return found
+
+
+def _pairs(run: CardsRun, arm: str, base: str, split: str) -> list[tuple[str, Sequence[Answer], Sequence[Answer]]]:
+    both = [seed for seed in run.seeds if {base, arm} <= seed.policies.keys()]
+    answers = [(seed.name, seed.policies[base].answers, seed.policies[arm].answers) for seed in both]
+    return [(seed, before[split], after[split]) for seed, before, after in answers if split in before.keys() & after]
+
+
+def _not_zero(before: Sequence[Answer], after: Sequence[Answer]) -> tuple[list[Answer], list[Answer]]:
+    kept = [pair for pair in zip(before, after, strict=True) if pair[0].expected != "0"]
+    return [one for one, _ in kept], [other for _, other in kept]
+
+
+def paired(seed: str, before: Sequence[Answer], after: Sequence[Answer]) -> Change:
+    """The change in accuracy over the same n prompts, with the adjusted Wald interval of paired shares.
+
+    Half a count is added to each of the four outcomes (Agresti and Min 2005), so that the interval keeps its width
+    where no answer changed. With b answers won and c lost it is
+    (b - c ± 1.96 sqrt(b + c + 1 - (b - c)² / (n + 2))) / (n + 2). The change itself is the plain (b - c) / n.
+    """
+    won = sum(two.correct and not one.correct for one, two in zip(before, after, strict=True))
+    lost = sum(one.correct and not two.correct for one, two in zip(before, after, strict=True))
+    n, gain, moved = len(before) + 2, won - lost, won + lost + 1
+    half = 1.959964 * math.sqrt(moved - gain**2 / n) / n
+    return Change(seed, gain / len(before), (max(gain / n - half, -1.0), min(gain / n + half, 1.0)))
+
+
+def direction(changes: Sequence[Change]) -> Direction:
+    """What the changes of all seeds say together: a rise or a fall only if every interval lies on that side of 0."""
+    sides = {change.side for change in changes}
+    if len(sides) > 1 or not sides:
+        return "mixed"
+    return {1: "rise", -1: "fall", 0: "none"}[sides.pop()]  # type: ignore[return-value]
+
+
+def verdict(found: Comparison) -> str:
+    """Say what may be said of a comparison."""
+    many = len(found.changes) > 1
+    match found.direction:
+        case "rise":
+            return "rose" + (" on every seed" if many else "") + _reservation(found)
+        case "fall":
+            return "fell" + (" on every seed" if many else "")
+        case "none":
+            return "no change beyond chance" + (" on any seed" if many else "")
+        case "mixed":
+            sides = [_side(found.changes, side) for side in (1, -1, 0) if _at(found.changes, side)]
+            return f"mixed ({'; '.join(sides)})"
+
+
+def _reservation(found: Comparison) -> str:
+    """What a rise does not show."""
+    reservations = []
+    if found.nonzero and direction(found.nonzero) != "rise":
+        reservations.append("not shown where the right answer is other than 0")
+    if not found.beats_majority:
+        many = " on every seed" if len(found.changes) > 1 else ""
+        reservations.append(f"not shown to beat one constant answer{many}")
+    return ", but " + " and ".join(reservations) if reservations else ""
+
+
+def _side(changes: Sequence[Change], side: int) -> str:
+    words = {1: "rose", -1: "fell", 0: "no change beyond chance"}
+    return f"{words[side]} on {', '.join(_at(changes, side))}"
+
+
+def _at(changes: Sequence[Change], side: int) -> list[str]:
+    return [change.seed for change in changes if change.side == side]
+
+
+LEARNER, IMITATOR = "GRPOModule", "SFTModule"
+
+
+def compare_rivals(run: CardsRun) -> dict[tuple[str, str], list[Comparison]]:
+    """Compare every arm of reinforcement with every arm of imitation, by (arm, rival)."""
+    kinds = {arm: {policy.training.module for _, policy in run.of(arm) if policy.training} for arm in run.arms}
+    learners, imitators = ([arm for arm in run.arms if kind in kinds[arm]] for kind in (LEARNER, IMITATOR))
+    pairs = [(arm, rival) for rival in imitators for arm in learners]
+    return {pair: found for pair in pairs if (found := compare(run, *pair))}
+
+
+def rivals(run: CardsRun) -> Section:
+    """Set the arms of reinforcement beside those of imitation, on the same prompts."""
+    rows = [
+        (arm, rival, [(title(one.split), one) for one in found]) for (arm, rival), found in compare_rivals(run).items()
+    ]
+    body = render("cards_rivals.html", rows=rows, several=len(run.seeds) > 1)
+    return Section("rivals", "Reinforcement against as much more imitation", body)

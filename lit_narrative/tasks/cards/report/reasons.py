@@ -1,0 +1,73 @@
+"""Why answers are wrong: another rule's answer, a broken scratchpad, no answer; and some answers as they came."""
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from lit_narrative.report.format import percent
+from lit_narrative.report.page import Section, render
+from lit_narrative.tasks.cards.report.outcome import mean, tone
+from lit_narrative.tasks.cards.report.run import HOME, CardsRun, Scores, SeedRun, title
+
+
+def reasons(run: CardsRun) -> Section:
+    """List what each policy does where it is wrong."""
+    groups = [
+        {"title": title(split), "rows": [_row(run, name, split) for name in run.policies if run.scores(name, split)]}
+        for split in run.sets
+    ]
+    body = render("cards_reasons.html", groups=groups, several=len(run.seeds) > 1)
+    return Section("reasons", "Why the answers are wrong", body)
+
+
+def _row(run: CardsRun, name: str, split: str) -> dict[str, Any]:
+    found = [scores for _, scores in run.scores(name, split)]
+    return {
+        "name": name,
+        "tone": tone(name),
+        "trace": mean([scores.trace_exact for scores in found]),
+        "valid": mean([scores.format_validity for scores in found]),
+        "nonzero": mean([scores.accuracy_nonzero for scores in found]),
+        "zero": mean([scores.answered_zero for scores in found]),
+        "calibration": mean([scores.calibration_error for scores in found]),
+        "substitution": "" if split == HOME else substituted(found),
+    }
+
+
+def substituted(found: Sequence[Scores]) -> str:
+    """The known rule whose answers are given most often in place of the right ones, and how often."""
+    rules = list(dict.fromkeys(rule for scores in found for rule in scores.substitution))
+    shares = {rule: fmean(s.substitution[rule] for s in found if rule in s.substitution) for rule in rules}
+    if not shares:
+        return ""
+    rule = max(shares, key=shares.__getitem__)
+    return f"{percent(shares[rule])} as {rule}"
+
+
+def answers(run: CardsRun) -> Section:
+    """Show, for each set, the first prompt and the first on which the policies disagree, under the first seed."""
+    seed = run.seeds[0]
+    groups = [{"title": title(split), "shown": choose(seed, split)} for split in run.sets]
+    names = [{"name": name, "tone": tone(name)} for name in seed.policies]
+    body = render("cards_answers.html", groups=groups, policies=names, seed=seed.name if len(run.seeds) > 1 else "")
+    return Section("answers", "Some answers", body)
+
+
+def choose(seed: SeedRun, split: str) -> list[dict[str, Any]]:
+    """Pick prompts of a set, each with the answer of every policy that was tested on it (None of the others)."""
+    tested = [policy.answers[split] for policy in seed.policies.values() if split in policy.answers]
+    if not tested:
+        return []
+    marks = [{answers[place].correct for answers in tested} for place in range(len(tested[0]))]
+    differing = [place for place, mark in enumerate(marks) if place and len(mark) > 1]
+    picked = [("the first", 0), *(("the first they disagree on", place) for place in differing[:1])]
+    return [
+        {
+            "why": why,
+            "prompt": " · ".join(line for line in tested[0][place].prompt.splitlines() if line),
+            "expected": tested[0][place].expected,
+            "answers": [policy.answers[split][place] if split in policy.answers else None
+                        for policy in seed.policies.values()],
+        }
+        for why, place in picked
+    ]  # fmt: skip

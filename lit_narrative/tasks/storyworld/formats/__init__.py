@@ -1,0 +1,1 @@
+"""File formats of storyworlds, read into the types of ``world.py``."""

@@ -1,0 +1,189 @@
+"""From text to a JSON value: bounded in size and depth, and never raising."""
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Literal, NoReturn
+
+from lit_narrative.errors import UserError
+from lit_narrative.tasks.storyworld.issues import Issue
+
+_ESCAPE = re.compile(r"\\.", re.DOTALL)
+_BLANK = " \t\n\r"
+_SPACE = re.compile(f"[{_BLANK}]*")
+_FENCE = "```"
+_BRACKETS = b"[]{}"
+_NOT_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
+_STEP = [0] * 256
+
+
+for _byte in _BRACKETS:
+    _STEP[_byte] = 1 if _byte in b"[{" else -1
+
+
+DEEPEST = 500
+"""Nesting that Python's parser reads whatever the depth of the caller's own stack."""
+NO_VALUE = object()
+"""The value of a text that is not JSON (``None`` is the value of the text ``null``)."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is read, and what is forgiven.
+
+    Attributes:
+        max_chars: longest text, in characters.
+        max_depth: deepest nesting of arrays and objects, at most ``DEEPEST``.
+        strip_code_fence: read what stands between ```` ``` ```` fences when the whole text is fenced (chat models).
+        allow_trailing_text: read the value at the start, leaving what follows it.
+        extract_first_object: start at the first ``{``, leaving what stands before it.
+    """
+
+    max_chars: int = 2**20
+    max_depth: int = 64
+    strip_code_fence: bool = False
+    allow_trailing_text: bool = False
+    extract_first_object: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            UserError: A bound is below 1, or deeper than Python's parser goes.
+        """
+        if self.max_chars < 1 or not 1 <= self.max_depth <= DEEPEST:
+            bounds = f"max_chars {self.max_chars}, max_depth {self.max_depth}"
+            raise UserError(f"limits: {bounds}; max_chars must be 1 or more, max_depth 1 to {DEEPEST}")
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A text as a JSON value.
+
+    Attributes:
+        value: the value; ``NO_VALUE`` where the text is not JSON.
+        issues: why it is not, or what is doubtful (a duplicate key: the last one counts).
+        duplicates: number of objects in which a key occurs twice.
+        read: of JSON, the share of the text that is the value (1 unless text around it is allowed); otherwise the
+            share of the characters before the first fault.
+    """
+
+    value: Any
+    issues: tuple[Issue, ...] = ()
+    duplicates: int = 0
+    read: float = 1.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the text is JSON."""
+        return self.value is not NO_VALUE
+
+
+_DEFAULT = Limits()
+
+
+def parse(text: Any, limits: Limits = _DEFAULT) -> Parsed:
+    """Parse ``text``; anything at all is allowed in, and nothing raises.
+
+    NaN and Infinity are refused: they are not JSON, and they would poison a play.
+    """
+    if not isinstance(text, str):
+        return _failed(f"the text must be a str, not {type(text).__name__}")
+    if len(text) > limits.max_chars:
+        return _failed(f"{len(text):,} characters; at most {limits.max_chars:,} are read")
+    if limits.strip_code_fence:
+        text = _unfenced(text)
+    start = max(text.find("{"), 0) if limits.extract_first_object else 0
+    depth = nesting(text[start:] if start else text, limits.max_depth)
+    if depth > limits.max_depth:
+        return _failed(f"nested {depth} deep; at most {limits.max_depth} levels are read")
+    return _decode(text, start, limits.allow_trailing_text)
+
+
+def nesting(text: str, enough: int = 0) -> int:
+    """Depth of nesting of arrays and objects, brackets inside strings left out.
+
+    Args:
+        text: JSON, or what is meant to be.
+        enough: a bound below which the exact depth does not matter; then the number of brackets may come back.
+    """
+    if "\\" in text:
+        text = _ESCAPE.sub("", text)
+    outside = "".join(text.split('"')[::2]).encode("utf-8", "replace").translate(None, _NOT_BRACKETS)
+    opened = outside.count(b"[") + outside.count(b"{")
+    if opened <= enough:
+        return opened
+    return max(accumulate(map(_STEP.__getitem__, outside)), default=0)
+
+
+def _unfenced(text: str) -> str:
+    """What stands between the first line and the last of a text that begins and ends with a code fence."""
+    inner = text.removeprefix("\ufeff").strip()
+    if not (inner.startswith(_FENCE) and inner.endswith(_FENCE) and "\n" in inner):
+        return text
+    return inner[inner.index("\n") + 1 : -len(_FENCE)]
+
+
+class _Pairs:
+    """Builds objects and counts those in which a key occurs twice."""
+
+    __slots__ = ("duplicates", "key")
+
+    def __init__(self) -> None:
+        self.duplicates = 0
+        self.key = ""
+
+    def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        built = dict(pairs)
+        if len(built) != len(pairs):
+            self.duplicates += 1
+            self.key = self.key or Counter(name for name, _ in pairs).most_common(1)[0][0]
+        return built
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _decode(text: str, start: int, allow_trailing_text: bool) -> Parsed:
+    pairs = _Pairs()
+    decoder = json.JSONDecoder(object_pairs_hook=pairs, parse_constant=_refuse)
+    try:
+        start = _SPACE.match(text, start).end()  # type: ignore[union-attr]  # matches anything
+        value, end = decoder.raw_decode(text, start)
+    except json.JSONDecodeError as error:
+        message = f"not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+        return _failed(message, read=error.pos / (len(text) + 1))
+    except ValueError as error:  # NaN, or an integer of more digits than Python converts
+        return _failed(f"not readable JSON: {str(error)[:120]}")
+    if not allow_trailing_text and text[end:].strip(_BLANK):
+        return _failed(f"not JSON: text follows the value (character {end})", read=end / len(text))
+    read = (end - start) / len(text.strip(_BLANK))
+    if not pairs.duplicates:
+        return Parsed(value, read=read)
+    message = f"a key occurs twice in {pairs.duplicates} object(s), first {pairs.key[:80]!r}; the last one counts"
+    return Parsed(value, (Issue("$", message),), pairs.duplicates, read)
+
+
+def _failed(message: str, read: float = 0.0) -> Parsed:
+    return Parsed(NO_VALUE, (Issue("$", message),), read=read)
+
+
+Dialect = Literal["simple", "sweepweave"]
+_SWEEPWEAVE_KEYS = frozenset(("IFID", "sweepweave_version", "authored_properties", "spools", "storyworld_title"))
+
+UNSUPPORTED = Issue(
+    "$",
+    "this is a SweepWeave file; reading it is not supported yet: write it in the simple format "
+    "(characters, initial_state, properties, encounters)",
+)
+"""The one issue of a SweepWeave file."""
+
+
+def detect(value: dict[str, Any]) -> Dialect:
+    """The format of a parsed object: SweepWeave has no ``initial_state``, and at least two keys of its own."""
+    if "initial_state" not in value and len(_SWEEPWEAVE_KEYS.intersection(value)) >= 2:
+        return "sweepweave"
+    return "simple"

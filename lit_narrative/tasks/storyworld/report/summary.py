@@ -1,0 +1,78 @@
+"""The figures of a run as plain data, for scripts that compare runs."""
+
+import math
+from typing import Any
+
+import lit_narrative
+from lit_narrative.report.intervals import Interval, share_interval
+from lit_narrative.tasks.storyworld.report.run import Level, Outcome, Run
+
+
+def summarise(run: Run) -> dict[str, Any]:
+    """Return the content of ``summary.json``.
+
+    Scores are strict verifiers' on held-out prompts; ``seed_total`` is the lenient total of the same samples.
+    ``improvement`` is final minus SFT, and ``over_corpus`` final minus corpus. Intervals hold 95 %.
+    """
+    before, after = run.before.outcome, run.after.outcome
+    return {
+        "made_by": f"lit-narrative {lit_narrative.__version__}",
+        "mode": "strict",
+        "prompts": "held-out",
+        "sft": _figures(before),
+        "final": _figures(after),
+        "corpus": None if run.corpus is None else _scores(run.corpus),
+        "improvement": {
+            **_differences(after.level, before.level),
+            "reward_ci": list(difference_interval(before, after)),
+            "valid_json": after.valid_json - before.valid_json,
+            "unique": after.unique - before.unique,
+        },
+        "over_corpus": None if run.corpus is None else _differences(after.level, run.corpus),
+    }
+
+
+def difference_interval(before: Outcome, after: Outcome) -> Interval:
+    """Return the 95 % interval of the gain in reward.
+
+    The two means are taken as independent. Both policies meet the same prompts, so their errors are alike if anything,
+    and the interval is, if anything, too wide.
+    """
+    gain = after.level.reward - before.level.reward
+    half = math.hypot(_half_width(before), _half_width(after))
+    return gain - half, gain + half
+
+
+def _half_width(outcome: Outcome) -> float:
+    low, high = outcome.reward_ci
+    return (high - low) / 2
+
+
+def _figures(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "n": outcome.n,
+        **_scores(outcome.level),
+        "reward_ci": list(outcome.reward_ci),
+        "valid_json": outcome.valid_json,
+        "valid_json_ci": list(share_interval(outcome.valid_json, outcome.n)),
+        "unique": outcome.unique,
+        "unique_names": outcome.unique_names,
+        "unique_skeleton": outcome.unique_skeleton,
+        "seed": outcome.seed,
+    }
+
+
+def _scores(level: Level) -> dict[str, Any]:
+    return {"reward": level.reward, "seed_total": level.seed_total, "components": dict(level.components)}
+
+
+def _differences(level: Level, base: Level) -> dict[str, Any]:
+    lenient = None
+    if level.seed_total is not None and base.seed_total is not None:
+        lenient = level.seed_total - base.seed_total
+    shared = [name for name in level.components if name in base.components]
+    return {
+        "reward": level.reward - base.reward,
+        "seed_total": lenient,
+        "components": {name: level.components[name] - base.components[name] for name in shared},
+    }

@@ -1,0 +1,116 @@
+"""When two worlds are the same: as texts, but for the names of their characters, or in their bare structure.
+
+Digests are stable between processes and machines.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lit_narrative.tasks.storyworld.formats.parse import Limits, detect, parse
+from lit_narrative.tasks.storyworld.formats.simple import read_world
+from lit_narrative.tasks.storyworld.simulator.plan import DANGLING, IMPLICIT
+from lit_narrative.tasks.storyworld.world import Option, World
+
+MOST_NAMES = 64
+"""Characters whose names are removed; further ones keep theirs, so that the cost is bounded."""
+_LIMITS = Limits()
+
+
+def text_digest(text: str) -> str:
+    """Digest of the text as it is."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def names_digest(text: str, limits: Limits = _LIMITS) -> str | None:
+    """Digest of the text with each character's name replaced by its number, also within variables and sentences.
+
+    Args:
+        text: any text.
+        limits: bounds on it, and what is forgiven in it.
+
+    Returns:
+        The digest; ``None`` where the text is no world.
+    """
+    world = _read(text, limits)
+    if world is None:
+        return None
+    names = {name: f"@{i}" for i, name in enumerate(list(world.characters)[:MOST_NAMES]) if name}
+    if not names:
+        return text_digest(text)
+    pattern = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    whole = re.compile(f"(?<![^\\W_])(?:{pattern})(?![^\\W_])")
+    return text_digest(whole.sub(lambda match: names[match.group()], text))
+
+
+def skeleton_digest(text: str, limits: Limits = _LIMITS) -> str | None:
+    """Digest of the structure: which options lead where, what their gates read, what their effects change.
+
+    Names, texts and numbers are removed: encounters, options and variables count by their position.
+
+    Args:
+        text: any text.
+        limits: bounds on it, and what is forgiven in it.
+
+    Returns:
+        The digest; ``None`` where the text is no world.
+    """
+    world = _read(text, limits)
+    return None if world is None else text_digest(repr(skeleton(world)))
+
+
+def skeleton(world: World) -> tuple[Any, ...]:
+    """The structure of a world as nested tuples of positions."""
+    variables = {name: i for i, name in enumerate(world.variables)}
+    places: dict[str | None, int] = {}
+    for i, encounter in enumerate(world.encounters):
+        places.setdefault(encounter.id, i)
+    scenes = tuple(tuple(_bare(option, variables, places) for option in e.options) for e in world.encounters)
+    return len(world.characters), len(variables), scenes
+
+
+def unique_shares(texts: Sequence[str], limits: Limits = _LIMITS) -> dict[str, float]:
+    """How many of the texts differ.
+
+    Args:
+        texts: any texts.
+        limits: bounds on each, and what is forgiven in it.
+
+    Returns:
+        ``unique``: distinct texts / texts. ``unique_names`` and ``unique_skeleton``: distinct worlds / worlds, among
+        the texts that are worlds. Each 0 where there is nothing to count.
+    """
+    return {
+        "unique": _share(texts, text_digest),
+        "unique_names": _share(texts, lambda text: names_digest(text, limits)),
+        "unique_skeleton": _share(texts, lambda text: skeleton_digest(text, limits)),
+    }
+
+
+def _share(texts: Sequence[str], digest: Callable[[str], str | None]) -> float:
+    digests = [found for found in map(digest, texts) if found is not None]
+    return len(set(digests)) / len(digests) if digests else 0.0
+
+
+def _read(text: str, limits: Limits) -> World | None:
+    value = parse(text, limits).value
+    if type(value) is not dict or detect(value) != "simple":
+        return None
+    return read_world(value)[0]
+
+
+def _bare(option: Option, variables: dict[str, int], places: dict[str | None, int]) -> tuple[Any, ...]:
+    gates = tuple((variables.get(gate.variable, -1), gate.comparison) for gate in option.gates)
+    reactions = tuple(
+        (
+            tuple(variables.get(effect.variable, -1) for effect in reaction.effects),
+            _target(reaction.next_encounter, places) if reaction.leads else IMPLICIT,
+        )
+        for reaction in option.reactions
+    )
+    return gates, reactions
+
+
+def _target(following: str | None, places: dict[str | None, int]) -> int | None:
+    return None if following is None else places.get(following, DANGLING)

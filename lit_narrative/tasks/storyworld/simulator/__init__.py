@@ -1,0 +1,1 @@
+"""The simulator: plays of a world, and what they show."""

@@ -1,0 +1,75 @@
+"""The graph of a world: which encounters can follow from the first, and which of them are endings.
+
+Gates are left out: an encounter behind a gate that never opens is reachable here. What plays really meet is the
+business of ``simulate.py``.
+"""
+
+from collections.abc import Iterator
+
+from lit_narrative.tasks.storyworld.checks import Fault
+from lit_narrative.tasks.storyworld.simulator.plan import END, Plan
+
+
+def reachable(plan: Plan) -> frozenset[int]:
+    """Positions of the encounters that options lead to from the first one, which is among them."""
+    found = {0} if plan.scenes else set()
+    pending = list(found)
+    while pending:
+        for choice in plan.scenes[pending.pop()]:
+            if choice.target >= 0 and choice.target not in found:
+                found.add(choice.target)
+                pending.append(choice.target)
+    return frozenset(found)
+
+
+def is_terminal(plan: Plan, index: int) -> bool:
+    """Whether an encounter is an ending: it has no options, or each of them ends the story in so many words.
+
+    An option that says nothing of what follows, or names an encounter that does not exist, is a dead end and makes
+    no ending.
+    """
+    return all([choice.target == END for choice in plan.scenes[index]])
+
+
+def can_end(plan: Plan, index: int) -> bool:
+    """Whether a play may end well at an encounter: it has no options, or at least one that ends the story."""
+    scene = plan.scenes[index]
+    return not scene or any([choice.target == END for choice in scene])
+
+
+def goes_on(plan: Plan, index: int) -> bool:
+    """Whether an encounter has an option that leads to an existing encounter or ends the story."""
+    return any([choice.target >= END for choice in plan.scenes[index]])
+
+
+def only_loops(plan: Plan, index: int) -> bool:
+    """Whether every option of an encounter leads back to itself."""
+    scene = plan.scenes[index]
+    return bool(scene) and all([choice.target == index for choice in scene])
+
+
+def doubts(plan: Plan) -> Iterator[Fault]:
+    """Encounters that nothing leads to, loops without a way out, a story without an end, variables without a use."""
+    found = reachable(plan)
+    for i, encounter in enumerate(plan.world.encounters):
+        if i not in found:
+            yield Fault(("encounters", i), f"no option leads to encounter {encounter.id[:80]!r}")
+        elif only_loops(plan, i):
+            yield Fault(("encounters", i), f"every option of encounter {encounter.id[:80]!r} leads back to it")
+    if plan.scenes and not any([can_end(plan, i) for i in found]):
+        yield Fault(("encounters",), "no ending can be reached")
+    used = _used(plan)
+    for name in plan.names:
+        if name not in used:
+            yield Fault(("initial_state", name), f"variable {name[:80]!r} is neither read by a gate nor changed")
+
+
+def _used(plan: Plan) -> set[str]:
+    """Variables that a gate reads or an effect changes by more than nothing."""
+    names: set[str] = set()
+    for encounter in plan.world.encounters:
+        for option in encounter.options:
+            names.update([gate.variable for gate in option.gates])
+            for reaction in option.reactions:
+                names.update([effect.variable for effect in reaction.effects if effect.change])
+    return names

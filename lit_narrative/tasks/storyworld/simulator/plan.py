@@ -1,0 +1,109 @@
+"""A world prepared for play: names become indices, so that thousands of plays a second are possible."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lit_narrative.tasks.storyworld.world import Gate, Option, World
+
+END, IMPLICIT, DANGLING = -1, -2, -3
+"""Targets of an option that leads to no encounter: the story ends, nothing is said, the id is unknown."""
+TOLERANCE = 1e-9
+"""Slack of gate comparisons, so that 0.3 − 0.1 ≥ 0.2 holds as a reader of the file expects."""
+Test = tuple[int, float, float, bool]
+"""(variable index, low, high, negated): holds where (low <= value <= high) differs from negated."""
+Change = tuple[int, float, float, float]
+"""(variable index, change, minimum, maximum)."""
+_INFINITY = float("inf")
+
+
+class Choice(NamedTuple):
+    """An option of a plan.
+
+    Attributes:
+        tests: the gates; open where all hold.
+        changes: effects of the walked reactions on declared variables, in order.
+        target: index of the encounter that follows, or ``END``, ``IMPLICIT``, ``DANGLING``.
+    """
+
+    tests: tuple[Test, ...]
+    changes: tuple[Change, ...]
+    target: int
+
+
+class Plan(NamedTuple):
+    """A world by indices.
+
+    Attributes:
+        world: the world it was made from.
+        names: variable names; the state of a play lists their values in this order, then a constant 0 that
+            undeclared variables read.
+        start: the initial state, with that constant.
+        scenes: for each encounter, its choices.
+    """
+
+    world: World
+    names: tuple[str, ...]
+    start: tuple[float, ...]
+    scenes: tuple[tuple[Choice, ...], ...]
+
+
+def make_plan(world: World) -> Plan:
+    """Prepare ``world`` for play."""
+    variables = {name: i for i, name in enumerate(world.variables)}
+    bounds = [(v.minimum, v.maximum) for v in world.variables.values()]
+    targets: dict[str | None, int] = {None: END}
+    for index, encounter in enumerate(world.encounters):
+        targets.setdefault(encounter.id, index)
+    scenes = tuple([tuple([_choice(o, variables, bounds, targets) for o in e.options]) for e in world.encounters])
+    start = (*[v.initial for v in world.variables.values()], 0.0)
+    return Plan(world, tuple(variables), start, scenes)
+
+
+def is_open(choice: Choice, state: Sequence[float]) -> bool:
+    """Whether every gate of the option holds in ``state``."""
+    # A loop, not all(...): half the time, and playing is mostly this.
+    for index, low, high, negated in choice.tests:  # noqa: SIM110
+        if (low <= state[index] <= high) is negated:
+            return False
+    return True
+
+
+def apply(choice: Choice, state: list[float]) -> None:
+    """Change ``state`` in place by the option's effects, each clamped to the bounds of its variable."""
+    for index, change, low, high in choice.changes:
+        value = state[index] + change
+        state[index] = low if value < low else high if value > high else value
+
+
+def _choice(
+    option: Option, variables: dict[str, int], bounds: list[tuple[float, float]], targets: dict[str | None, int]
+) -> Choice:
+    changes: list[Change] = []
+    target = IMPLICIT
+    for reaction in option.reactions:
+        for effect in reaction.effects:
+            index = variables.get(effect.variable)
+            if index is not None:
+                changes.append((index, effect.change, *bounds[index]))
+        if reaction.leads:
+            target = targets.get(reaction.next_encounter, DANGLING)
+            break
+    tests = tuple([_test(gate, variables) for gate in option.gates]) if option.gates else ()
+    return Choice(tests, tuple(changes), target)
+
+
+def _test(gate: Gate, variables: dict[str, int]) -> Test:
+    index, value = variables.get(gate.variable, len(variables)), gate.value
+    match gate.comparison:
+        case ">=":
+            return index, value - TOLERANCE, _INFINITY, False
+        case "<=":
+            return index, -_INFINITY, value + TOLERANCE, False
+        case ">":
+            return index, -_INFINITY, value + TOLERANCE, True
+        case "<":
+            return index, value - TOLERANCE, _INFINITY, True
+        case "==":
+            return index, value - TOLERANCE, value + TOLERANCE, False
+        case "!=":
+            return index, value - TOLERANCE, value + TOLERANCE, True

@@ -1,0 +1,245 @@
+"""What many seeded plays say about a world: its endings, dead ends, gates and variables.
+
+The plays themselves are in ``plays.py``; their names are repeated here.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lit_narrative.tasks.storyworld.checks import faults
+from lit_narrative.tasks.storyworld.issues import Issue, json_path
+from lit_narrative.tasks.storyworld.simulator.graph import can_end, doubts
+from lit_narrative.tasks.storyworld.simulator.plan import Plan, is_open, make_plan
+from lit_narrative.tasks.storyworld.simulator.play import Chooser, Outcome, Play, Step, all_paths, play, plays, uniform
+from lit_narrative.tasks.storyworld.world import World
+
+__all__ = [
+    "Chooser",
+    "EndingRate",
+    "GateRate",
+    "Outcome",
+    "Play",
+    "Simulation",
+    "Step",
+    "VariableSpread",
+    "all_paths",
+    "play",
+    "plays",
+    "simulate",
+    "uniform",
+]
+
+DEAD_ENDS: tuple[Outcome, ...] = ("stuck", "dangling", "timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class EndingRate:
+    """How often plays came to an ending.
+
+    Attributes:
+        encounter: id of the encounter.
+        share: of all plays, 0 to 1.
+        low: lower end of the 95 % Wilson interval of the share.
+        high: its upper end; for an ending never met, the largest share that this many plays may have missed.
+    """
+
+    encounter: str
+    share: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class GateRate:
+    """How an option with gates fared.
+
+    Attributes:
+        encounter: id of the encounter.
+        option: id of the option.
+        seen: number of times it was offered.
+        open: number of those at which its gates held.
+        chosen: number of those at which it was taken.
+    """
+
+    encounter: str
+    option: str
+    seen: int
+    open: int
+    chosen: int
+
+    @property
+    def always_open(self) -> bool:
+        """Whether the gates held every time."""
+        return 0 < self.seen == self.open
+
+    @property
+    def never_open(self) -> bool:
+        """Whether the gates never held although the option was offered."""
+        return self.seen > 0 == self.open
+
+
+@dataclass(frozen=True, slots=True)
+class VariableSpread:
+    """A variable over the ends of the plays: mean, population standard deviation, share of ends at a bound."""
+
+    mean: float
+    std: float
+    saturation: float
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """What N plays say about a world. Shares are of all plays, 0 to 1.
+
+    Attributes:
+        runs: N.
+        outcomes: share of each outcome.
+        dead_end_rate: share of plays that got stuck, lost or nowhere (stuck, dangling, timeout).
+        endings: every encounter at which a play may end well, met or not, in the order of the file.
+        entropy: of the endings among the plays that came to one, in bits.
+        effective_endings: 2 to the power of the entropy; 0 where no play came to an ending.
+        reachability: share of the declared endings that were met (0 where none is declared).
+        coverage: share of the declared encounters that were visited.
+        gates: every option with gates, in the order of the file.
+        secret_reach: share of plays that took an option that was closed in the initial state.
+        late_block: share of the options in the last third of each play's steps that a gate closed.
+        path_diversity: distinct sequences of choices / N.
+        path_entropy: entropy of the sequences of choices, in bits.
+        variables: the state at the ends.
+        issues: static faults and doubts, with positions in ``world.to_json()``.
+    """
+
+    runs: int
+    outcomes: dict[Outcome, float]
+    dead_end_rate: float
+    endings: tuple[EndingRate, ...]
+    entropy: float
+    effective_endings: float
+    reachability: float
+    coverage: float
+    gates: tuple[GateRate, ...]
+    secret_reach: float
+    late_block: float
+    path_diversity: float
+    path_entropy: float
+    variables: dict[str, VariableSpread]
+    issues: tuple[Issue, ...]
+
+
+def simulate(world: World, runs: int, seed: int, choose: Chooser = uniform, max_steps: int = 20) -> Simulation:
+    """Play ``world`` many times and count.
+
+    Args:
+        world: any world that the reader returns.
+        runs: number of plays, at least 1.
+        seed: the result is a pure function of the other arguments and this.
+        choose: the policy.
+        max_steps: bound on the steps of each play.
+
+    Raises:
+        ValueError: ``runs`` is below 1.
+    """
+    if runs < 1:
+        raise ValueError(f"runs is {runs}; it must be 1 or more")
+    plan = make_plan(world)
+    played = list(plays(plan, runs, np.random.default_rng(seed), choose, max_steps))
+    outcomes = {name: count / runs for name, count in Counter(one.outcome for one in played).items()}
+    ended = Counter(one.ending for one in played if one.ending is not None)
+    endings = _ending_rates(plan, ended, runs)
+    entropy = _entropy(ended.values())
+    visited = {step.encounter for one in played for step in one.steps}
+    paths = Counter(one.choices for one in played)
+    return Simulation(
+        runs=runs,
+        outcomes=outcomes,
+        dead_end_rate=sum(outcomes.get(name, 0.0) for name in DEAD_ENDS),
+        endings=endings,
+        entropy=entropy,
+        effective_endings=2**entropy if ended else 0.0,
+        reachability=_mean([rate.share > 0 for rate in endings]),
+        coverage=len(visited) / max(len({encounter.id for encounter in world.encounters}), 1),
+        gates=_gate_rates(plan, played),
+        secret_reach=_secret_reach(plan, played),
+        late_block=_late_block(played),
+        path_diversity=len(paths) / runs,
+        path_entropy=_entropy(paths.values()),
+        variables=_spreads(world, played),
+        issues=_static_issues(plan),
+    )
+
+
+def wilson(hits: int, total: int, z: float = 1.96) -> tuple[float, float]:
+    """The Wilson score interval of a share, by default at 95 %.
+
+    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+    """
+    share, square = hits / total, z * z / total
+    centre = (share + square / 2) / (1 + square)
+    half = z / (1 + square) * math.sqrt(share * (1 - share) / total + square / (4 * total))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _ending_rates(plan: Plan, ended: Counter[str], runs: int) -> tuple[EndingRate, ...]:
+    first: dict[str, int] = {}
+    for i, encounter in enumerate(plan.world.encounters):
+        first.setdefault(encounter.id, i)
+    names = [name for name, i in first.items() if can_end(plan, i)]
+    return tuple(EndingRate(name, ended[name] / runs, *wilson(ended[name], runs)) for name in names)
+
+
+def _gate_rates(plan: Plan, played: Sequence[Play]) -> tuple[GateRate, ...]:
+    seen: Counter[tuple[int, int]] = Counter()
+    opened: Counter[tuple[int, int]] = Counter()
+    chosen: Counter[tuple[int, int]] = Counter()
+    for step in (step for one in played for step in one.steps):
+        for j, choice in enumerate(plan.scenes[step.index]):
+            if choice.tests:
+                seen[step.index, j] += 1
+                opened[step.index, j] += step.open[j]
+                chosen[step.index, j] += step.choice == j
+    return tuple(
+        GateRate(encounter.id, option.id, seen[i, j], opened[i, j], chosen[i, j])
+        for i, encounter in enumerate(plan.world.encounters)
+        for j, option in enumerate(encounter.options)
+        if option.gates
+    )
+
+
+def _secret_reach(plan: Plan, played: Sequence[Play]) -> float:
+    def is_secret(step: Step) -> bool:
+        return step.choice is not None and not is_open(plan.scenes[step.index][step.choice], plan.start)
+
+    return _mean([any(map(is_secret, one.steps)) for one in played])
+
+
+def _late_block(played: Sequence[Play]) -> float:
+    late = [step.open for one in played for step in one.steps[-math.ceil(len(one.steps) / 3) :]]
+    return _mean([not free for bits in late for free in bits])
+
+
+def _spreads(world: World, played: Sequence[Play]) -> dict[str, VariableSpread]:
+    spreads = {}
+    for name, variable in world.variables.items():
+        ends = np.array([one.state[name] for one in played])
+        at_bound = (ends == variable.minimum) | (ends == variable.maximum)
+        spreads[name] = VariableSpread(float(ends.mean()), float(ends.std()), float(at_bound.mean()))
+    return spreads
+
+
+def _static_issues(plan: Plan) -> tuple[Issue, ...]:
+    errors = [Issue(json_path(fault.path), fault.message) for fault in faults(plan.world)]
+    return (*errors, *[Issue(json_path(fault.path), fault.message, "warning") for fault in doubts(plan)])
+
+
+def _entropy(counts: Iterable[int]) -> float:
+    numbers = [count for count in counts if count]
+    total = sum(numbers)
+    return max(0.0, -sum(count / total * math.log2(count / total) for count in numbers))
+
+
+def _mean(values: Sequence[bool]) -> float:
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,175 @@
+"""What a component may look at: the text, the value in it, the world in that, and what was found out about it."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from lit_narrative.errors import UserError, did_you_mean
+from lit_narrative.lookup import import_named
+from lit_narrative.tasks.storyworld.formats.parse import Limits, Parsed, detect, parse
+from lit_narrative.tasks.storyworld.formats.simple import read_counting
+from lit_narrative.tasks.storyworld.simulator.graph import reachable
+from lit_narrative.tasks.storyworld.simulator.plan import Plan, make_plan
+from lit_narrative.tasks.storyworld.world import World
+
+
+@dataclass
+class Context:
+    """A text under judgement.
+
+    Attributes:
+        text: the text.
+        seed: what the component's plays draw from; a score is a pure function of text and seed.
+        config: minima, limits and weights.
+        parsed: the JSON value in the text.
+        world: what could be read of it, ``None`` where the text is no JSON object or of another format.
+        malformed: number of malformed parts by kind (see ``world.read_counting``).
+    """
+
+    text: str
+    seed: int
+    config: "VerifierConfig"
+    parsed: Parsed
+    world: World | None = None
+    malformed: Counter[str] = field(default_factory=Counter)
+
+    @cached_property
+    def story(self) -> World:
+        """The world; an empty one where there is none."""
+        return self.world if self.world is not None else World({}, {}, ())
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The world prepared for play."""
+        return make_plan(self.story)
+
+    @cached_property
+    def reachable(self) -> frozenset[int]:
+        """Positions of the encounters that can follow from the first."""
+        return reachable(self.plan)
+
+    @property
+    def value(self) -> Any:
+        """The parsed value."""
+        return self.parsed.value
+
+
+def read_text(text: Any, seed: int, config: "VerifierConfig") -> Context:
+    """Parse and read a text; never raises."""
+    parsed = parse(text, config.limits)
+    if type(parsed.value) is not dict or detect(parsed.value) != "simple":
+        return Context(text, seed, config, parsed)
+    world, malformed = read_counting(parsed.value)
+    return Context(text, seed, config, parsed, world, malformed)
+
+
+DEFAULT_WEIGHTS: Mapping[str, float] = {
+    "valid_json": 0.30,
+    "schema": 0.15,
+    "structure": 0.15,
+    "effects": 0.15,
+    "secrets": 0.15,
+    "endings": 0.10,
+}
+
+Component = Callable[["Context"], float]
+"""From a text in context (see ``context.Context``) to a number in 0..1; pure, and never raising on a text."""
+
+
+@dataclass(frozen=True)
+class VerifierConfig:
+    """What earns full marks, and how much each component counts.
+
+    Attributes:
+        weights: weight of each component in the total, 0 or more. A name is one of the registry, or a dotted path
+            ``package.module:function``. Of the six, those left out are shown but do not count.
+        min_encounters: encounters that earn full marks, 1 or more (as the other minima).
+        min_characters: characters.
+        min_endings: reachable endings.
+        min_effect_types: distinct variables that effects change.
+        rehearsals: seeded plays that decide which gates are live.
+        max_steps: bound on the steps of each.
+        limits: bounds on the text, and what is forgiven in it.
+    """
+
+    weights: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
+    min_encounters: int = 5
+    min_characters: int = 2
+    min_endings: int = 2
+    min_effect_types: int = 3
+    rehearsals: int = 32
+    max_steps: int = 20
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        """Check names and ranges.
+
+        Raises:
+            UserError: A component is unknown, a weight is negative or not finite, or a minimum is below 1.
+        """
+        for name, weight in self.weights.items():
+            if not (math.isfinite(weight) and weight >= 0):
+                raise UserError(f"the weight of {name!r} is {weight}; it must be a finite number of 0 or more")
+        for name in ("min_encounters", "min_characters", "min_endings", "min_effect_types", "rehearsals", "max_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        _ = self.functions
+
+    @cached_property
+    def functions(self) -> dict[str, Component]:
+        """The component functions: the six, then the others that have a weight."""
+        names = (*SIX, *[name for name in self.weights if name not in SIX])
+        return {name: find_component(name) for name in names}
+
+
+SIX = ("valid_json", "schema", "structure", "effects", "secrets", "endings")
+"""The components that every score has, in the order of tables."""
+COMPONENTS: dict[str, Component] = {}
+"""Every component by name."""
+
+
+def component(name: str) -> Callable[[Component], Component]:
+    """Register a function as the component ``name``, for use in ``VerifierConfig.weights``.
+
+    >>> @component("brevity")
+    ... def brevity(context: Context) -> float:
+    ...     return 1.0 if len(context.text) < 2000 else 0.0
+
+    A component is asked only about texts that are a world; of others it counts as 0.
+
+    Raises:
+        ValueError: The name is taken by another function.
+    """
+
+    def register(function: Component) -> Component:
+        if COMPONENTS.setdefault(name, function) is not function:
+            raise ValueError(f"a component named {name!r} exists already")
+        return function
+
+    return register
+
+
+def find_component(name: str) -> Component:
+    """The component called ``name``, or the function at a dotted path ``package.module:function``.
+
+    Raises:
+        UserError: There is no such component; the message names the nearest.
+    """
+    if ":" in name:
+        return _imported(name)
+    if name not in COMPONENTS:
+        known = ", ".join(sorted(COMPONENTS))
+        hint = did_you_mean(name, COMPONENTS)
+        raise UserError(f"unknown component {name!r}{hint} (known: {known}; or a path 'package.module:function')")
+    return COMPONENTS[name]
+
+
+def _imported(name: str) -> Component:
+    module_name, _, attribute = name.partition(":")
+    function = getattr(import_named(module_name, f"component {name!r}"), attribute, None)
+    if not callable(function):
+        raise UserError(f"component {name!r}: {module_name} has no function {attribute!r}")
+    return function  # type: ignore[no-any-return]

@@ -1,0 +1,93 @@
+"""The strict components: what a text must do to count as a storyworld that can be played.
+
+Each is a number in 0..1, and a pure function of (text, seed).
+"""
+
+import numpy as np
+
+from lit_narrative.tasks.storyworld.checks import schema_share
+from lit_narrative.tasks.storyworld.simulator.gates import gated_options, live_gates
+from lit_narrative.tasks.storyworld.simulator.graph import goes_on, is_terminal
+from lit_narrative.tasks.storyworld.simulator.play import plays
+from lit_narrative.tasks.storyworld.verifiers.base import Context, component
+
+
+@component("valid_json")
+def valid_json(context: Context) -> float:
+    """1 for a JSON object; less where text around the value is allowed: the share of the text that it is."""
+    return context.parsed.read if type(context.value) is dict else 0.0
+
+
+@component("schema")
+def schema(context: Context) -> float:
+    """Share of the checks of shape and reference that pass (``checks.schema_share``)."""
+    return schema_share(context.story, context.malformed, context.parsed.duplicates)
+
+
+@component("structure")
+def structure(context: Context) -> float:
+    """Mean of three terms: enough characters, enough encounters, and encounters that go on.
+
+    The third is the share, over encounters that are no endings, of those with an option that leads to an existing
+    encounter or ends the story; 0 where every encounter is an ending.
+    """
+    config, plan = context.config, context.plan
+    cast = min(len(context.story.characters) / config.min_characters, 1.0)
+    scenes = min(len({e.id for e in context.story.encounters}) / config.min_encounters, 1.0)
+    inner = [i for i in range(len(plan.scenes)) if not is_terminal(plan, i)]
+    going_on = sum([goes_on(plan, i) for i in inner]) / len(inner) if inner else 0.0
+    return (cast + scenes + going_on) / 3
+
+
+@component("effects")
+def effects(context: Context) -> float:
+    """Distinct declared variables that options of reachable encounters change, by more than nothing."""
+    scenes = context.plan.scenes
+    changed = {c[0] for i in context.reachable for choice in scenes[i] for c in choice.changes if c[1]}
+    return min(len(changed) / context.config.min_effect_types, 1.0)
+
+
+@component("secrets")
+def secrets(context: Context) -> float:
+    """:func:`gate_curve` of the share of options with live gates (``rehearsal.live_gates``).
+
+    A gate is live where it reads declared variables only and is neither always true nor never true over the states
+    that seeded plays meet.
+    """
+    plan, config = context.plan, context.config
+    total = sum([len(scene) for scene in plan.scenes])
+    candidates = gated_options(plan, context.reachable)
+    live = live_gates(plan, candidates, context.seed, config.rehearsals, config.max_steps)
+    return gate_curve(len(live) / total) if total else 0.0
+
+
+@component("endings")
+def endings(context: Context) -> float:
+    """Distinct reachable endings; a dead end is none."""
+    found = sum([is_terminal(context.plan, i) for i in context.reachable])
+    return min(found / context.config.min_endings, 1.0)
+
+
+@component("playability")
+def playability(context: Context) -> float:
+    """Optional: share of seeded plays that come to an ending, neither stuck nor lost nor endless."""
+    config = context.config
+    rng = np.random.default_rng(context.seed)
+    played = plays(context.plan, config.rehearsals, rng, max_steps=config.max_steps)
+    return sum([play.outcome == "ending" for play in played]) / config.rehearsals
+
+
+@component("json_prefix")
+def json_prefix(context: Context) -> float:
+    """Optional, for policies that cannot write JSON yet: share of the text before the first fault of its JSON.
+
+    The one component that pays for texts that are no world.
+    """
+    return 1.0 if context.parsed.ok else context.parsed.read
+
+
+def gate_curve(share: float) -> float:
+    """Reward of a share of gated options: rises to 1 at 0.2, stays there to 0.5, falls to 0 at 1."""
+    if share < 0.2:
+        return share / 0.2
+    return 1.0 if share <= 0.5 else max(0.0, 1.0 - 2.0 * (share - 0.5))

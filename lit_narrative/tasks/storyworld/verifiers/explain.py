@@ -1,0 +1,57 @@
+"""From a judged text to the list of its issues: slow and full, for people."""
+
+from itertools import islice
+
+from lit_narrative.tasks.storyworld.checks import faults, file_path
+from lit_narrative.tasks.storyworld.formats.parse import UNSUPPORTED, detect
+from lit_narrative.tasks.storyworld.issues import MOST_ISSUES, Issue, schema_issues
+from lit_narrative.tasks.storyworld.simulator.gates import gated_options, live_gates
+from lit_narrative.tasks.storyworld.simulator.graph import doubts, is_terminal
+from lit_narrative.tasks.storyworld.verifiers.base import Context
+
+
+def explain(context: Context) -> tuple[Issue, ...]:
+    """Errors first: the text, the shape, the references; then warnings: the story, and where the minima are missed."""
+    if not context.parsed.ok:
+        return context.parsed.issues
+    if type(context.value) is not dict:
+        return (Issue("$", f"the top level must be an object, not {_json_type(context.value)}"),)
+    if detect(context.value) == "sweepweave":
+        return (UNSUPPORTED,)
+    issues = list(context.parsed.issues)
+    if context.malformed.total():
+        issues += schema_issues(context.value)
+    for fault in islice(faults(context.story), MOST_ISSUES):
+        issues.append(Issue(file_path(fault.path, context.value), fault.message))
+    if not context.story.encounters:
+        return tuple(issues)
+    for fault in islice(doubts(context.plan), MOST_ISSUES):
+        issues.append(Issue(file_path(fault.path, context.value), fault.message, "warning"))
+    return (*issues, *_shortfalls(context))
+
+
+def _shortfalls(context: Context) -> list[Issue]:
+    """Where a world falls short of the minima that the components ask for."""
+    config, plan, world = context.config, context.plan, context.story
+    changed = {c[0] for i in context.reachable for choice in plan.scenes[i] for c in choice.changes if c[1]}
+    counts = (
+        ("characters", len(world.characters), config.min_characters),
+        ("encounters", len({encounter.id for encounter in world.encounters}), config.min_encounters),
+        ("reachable endings", sum([is_terminal(plan, i) for i in context.reachable]), config.min_endings),
+        ("variables that effects change", len(changed), config.min_effect_types),
+    )
+    issues = [f"{what}: {found}; {least} or more earn full marks" for what, found, least in counts if found < least]
+    total = sum([len(scene) for scene in plan.scenes])
+    candidates = gated_options(plan, context.reachable)
+    live = live_gates(plan, candidates, context.seed, config.rehearsals, config.max_steps)
+    if total and not total <= 5 * len(live) <= 2.5 * total:
+        issues.append(
+            f"options with a gate that is now true, now false: {len(live)} of {total}; "
+            "one fifth to one half earn full marks"
+        )
+    return [Issue("$", message, "warning") for message in issues]
+
+
+def _json_type(value: object) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,136 @@
+"""Users' own worlds: a folder of ``*.json`` files or one JSONL file, checked before anything is trained on them."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lit_narrative.errors import UserError
+from lit_narrative.tasks.storyworld.formats.parse import UNSUPPORTED, Limits, detect, parse
+from lit_narrative.tasks.storyworld.issues import schema_issues
+from lit_narrative.views import Example
+
+LIMITS = Limits()
+
+
+class WorldFileError(UserError, ValueError):
+    """A file of worlds that cannot be used; the message names the file, the place in it, and the remedy."""
+
+
+def load_worlds(path: str | os.PathLike[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Read the worlds at ``path``.
+
+    Args:
+        path: a folder (its ``*.json`` files in the order of their names), a ``.jsonl`` file (one world a line), or
+            one ``.json`` file.
+
+    Returns:
+        (name, world) pairs in the simple format: the name is the file's stem, with ``:line`` for JSONL.
+
+    Raises:
+        WorldFileError: The path holds no worlds, or one of them is unreadable, too large, or not in the format.
+    """
+    path = Path(path)
+    worlds = [(name, _world(text, place)) for name, place, text in _texts(path)]
+    if not worlds:
+        raise WorldFileError(f"'{path}' holds no worlds; give a folder of *.json files or a .jsonl file")
+    return worlds
+
+
+def read_world_file(path: str | os.PathLike[str], max_chars: int = LIMITS.max_chars) -> str:
+    """The text of one file, as it is.
+
+    Raises:
+        WorldFileError: The file is missing, unreadable, no UTF-8, or has more bytes than any text within the limit.
+    """
+    path = Path(path)
+    try:
+        if path.is_file() and path.stat().st_size > 4 * max_chars:
+            raise WorldFileError(f"'{path}' is larger than {max_chars:,} characters; split it, or shorten its texts")
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise WorldFileError(f"there is no file '{path}' (looked in '{path.absolute().parent}')") from None
+    except IsADirectoryError:
+        raise WorldFileError(f"'{path}' is a folder; name a file in it") from None
+    except UnicodeDecodeError as error:
+        raise WorldFileError(f"'{path}' is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise WorldFileError(f"'{path}' cannot be read: {error.strerror}") from None
+
+
+def _texts(path: Path) -> Iterator[tuple[str, str, str]]:
+    """(name, place for messages, text) of each world."""
+    if path.is_dir():
+        for file in sorted(path.glob("*.json")):
+            yield file.stem, f"'{file}'", read_world_file(file)
+    elif path.suffix == ".jsonl":
+        yield from _lines(path)
+    else:
+        yield path.stem, f"'{path}'", read_world_file(path)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield f"{path.stem}:{number}", f"'{path}', line {number}", line
+    except UnicodeDecodeError as error:
+        raise WorldFileError(f"'{path}' is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise WorldFileError(f"'{path}' cannot be read: {error.strerror}") from None
+
+
+def _world(text: str, place: str) -> dict[str, Any]:
+    parsed = parse(text, LIMITS)
+    if parsed.issues:
+        raise WorldFileError(f"{place}: {parsed.issues[0].message}; {_remedy(text)}")
+    value = parsed.value
+    if type(value) is not dict:
+        raise WorldFileError(f"{place}: the top level must be an object; write one world in the simple format")
+    if detect(value) == "sweepweave":
+        raise WorldFileError(f"{place}: {UNSUPPORTED.message}")
+    for issue in schema_issues(value):
+        raise WorldFileError(f"{place}: {issue.path}: {issue.message}; `lit-narrative score` lists all that is wrong")
+    world: dict[str, Any] = value
+    return world
+
+
+def _remedy(text: str) -> str:
+    if len(text) > LIMITS.max_chars:
+        return "split the world, or shorten its texts"
+    return "mend the JSON, or leave the file out"
+
+
+TENTHS = {"val": 1, "test": 1}
+"""Tenths of the worlds that go to the held-out splits; the rest is for training."""
+
+
+def own_examples(path: str) -> dict[str, list[Example]]:
+    """Read the worlds at ``path`` and deal them to splits by a digest of their content.
+
+    Raises:
+        UserError: if a split stays empty, or a file is malformed.
+    """
+    splits: dict[str, list[Example]] = {"train": [], "val": [], "test": []}
+    for name, world in load_worlds(path):
+        text = json.dumps(world, ensure_ascii=False, separators=(",", ":"))
+        splits[_split(text)].append(Example(own_prompt(world), text, {"theme": name}))
+    for split, rows in splits.items():
+        if not rows:
+            raise UserError(f"data.worlds: the worlds at '{path}' leave the {split} split empty; add more worlds")
+    return splits
+
+
+def own_prompt(world: dict[str, Any]) -> str:
+    """A prompt that names what the generator's prompts name, as far as the world says it."""
+    about = f" about {world['title']}" if isinstance(world.get("title"), str) else ""
+    cast, tracked = ", ".join(world["characters"]), ", ".join(world["properties"])
+    return f"Storyworld{about}. Cast: {cast}. Track: {tracked}.\n"
+
+
+def _split(text: str) -> str:
+    tenth = hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=8).digest()[-1] % 10
+    return "val" if tenth < TENTHS["val"] else "test" if tenth < TENTHS["val"] + TENTHS["test"] else "train"

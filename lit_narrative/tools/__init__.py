@@ -1,1 +1,0 @@
-"""Commands that need no trainer: one file each."""

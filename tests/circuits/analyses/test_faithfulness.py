@@ -1,0 +1,85 @@
+"""Curves and pruning: ends are exact, the planted circuit is small and enough."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lit_narrative.circuits.analyses.acdc import Pruned, PruningSettings, prune
+from lit_narrative.circuits.analyses.attribution import EdgeScores, attribute_edges
+from lit_narrative.circuits.analyses.faithfulness import Circuits, CurveSettings, Faithfulness, Point, curve
+from lit_narrative.circuits.bridge import build_bridge, shape
+from lit_narrative.circuits.contrasts import Contrasts
+from lit_narrative.circuits.graph import Graph
+from lit_narrative.errors import UserError
+from tests.circuits.analyses.test_patching import random_contrasts
+from tests.circuits.planted import planted_contrasts, planted_lm
+from tests.circuits.test_bridge import make
+
+
+def test_two_edges_are_the_planted_circuit_and_random_ones_are_not() -> None:
+    bridge, pairs = build_bridge(planted_lm()), planted_contrasts()
+    scores = attribute_edges(bridge, pairs)
+    found = curve(bridge, planted_contrasts(8, seed=9), scores, CurveSettings((0.04, 0.5), random=4))
+    assert [point.edges for point in found.points] == [0, 2, 23, 46]
+    assert [point.faithfulness for point in found.points] == pytest.approx([0.0, 1.0, 1.0, 1.0], abs=0.1)
+    assert [point.completeness for point in found.points] == pytest.approx([0.0, 1.0, 1.0, 1.0], abs=0.1)
+    assert found.points[1].random is not None and found.points[1].random < 0.3
+    assert found.random_cpr is not None and found.cpr > found.random_cpr + 0.2
+    assert found.cmd < 0.1
+    assert found.full > 3 > -3 > found.empty
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama_grouped"])
+def test_all_edges_are_the_model_and_none_the_corrupt_run(kind: str) -> None:
+    bridge, pairs = build_bridge(make(kind)), random_contrasts()
+    graph = Graph.of(shape(bridge))
+    rng = np.random.default_rng(0)
+    scores = EdgeScores(graph, rng.normal(size=graph.exists.shape).astype(np.float32) * graph.exists, "random")
+    found = curve(bridge, pairs, scores, CurveSettings((0.3,), random=0))
+    assert (found.points[0].faithfulness, found.points[-1].faithfulness) == pytest.approx((0.0, 1.0), abs=1e-4)
+    assert (found.points[0].completeness, found.points[-1].completeness) == pytest.approx((0.0, 1.0), abs=1e-4)
+    assert found.points[1].random is None
+    assert found.random_cpr is None
+
+
+def test_areas() -> None:
+    points = (Point(0, 0.0, 0.0, 0.0, 0.0), Point(1, 0.5, 1.5, 0.5, 0.2), Point(2, 1.0, 1.0, 1.0, 1.0))
+    made = Faithfulness(points, 1.0, 0.0)
+    assert made.cpr == pytest.approx(0.375 + 0.625)
+    assert made.cmd == pytest.approx((1 + 0.5) / 4 + 0.5 / 4)
+    assert made.random_cpr == pytest.approx(0.05 + 0.3)
+
+
+def test_pruning_leaves_the_planted_edges(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    bridge = build_bridge(planted_lm())
+    found = prune(bridge, planted_contrasts(), PruningSettings(0.2), lambda *step: told.append(step))
+    assert {found.graph.name(edge) for edge in found.kept} == {"a1.h1->logits", "input->a1.h1<v>"}
+    assert found.faithfulness == pytest.approx(1.0, abs=0.2)
+    assert told[-1] == (46, 46)
+    read = Pruned.load(found.save(tmp_path))
+    assert (read.kept, read.faithfulness, read.threshold) == (found.kept, found.faithfulness, 0.2)
+    assert (read.tried, len(read.graph.edges)) == (46, 46)
+    few = prune(bridge, planted_contrasts(), PruningSettings(0.2, max_edges=3), lambda *now: told.append(now))
+    assert told[-1] == (3, 3)
+    assert (few.tried, set(few.kept)) == (3, set(found.kept))
+    everything = prune(bridge, planted_contrasts(2), PruningSettings(1e-9))
+    assert len(everything.kept) > 30
+
+
+def test_saved_and_loaded(tmp_path: Path) -> None:
+    bridge, pairs = build_bridge(planted_lm()), planted_contrasts(3)
+    found = curve(bridge, pairs, attribute_edges(bridge, pairs), CurveSettings((0.1,), random=1))
+    assert Faithfulness.load(found.save(tmp_path)) == found
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(UserError, match=r"faithfulness\.fractions: 5 is not in 0..1"):
+        CurveSettings((5,))
+    with pytest.raises(UserError, match=r"acdc\.threshold is 0"):
+        PruningSettings(0)
+    bridge, pairs = build_bridge(planted_lm()), planted_contrasts(2)
+    same = Contrasts(pairs.clean, pairs.clean, pairs.mask, pairs.answer, pairs.distractor, pairs.places)
+    with pytest.raises(UserError, match="no circuit to look for"):
+        Circuits(bridge, same)

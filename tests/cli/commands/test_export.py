@@ -1,0 +1,130 @@
+"""Exports are read back by the libraries that they are for, and say the same."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lit_narrative.cli.main import main
+from lit_narrative.modules.reward import RewardModule
+from lit_narrative.modules.sft import SFTModule
+from lit_narrative.rl.rewards.model import RewardHead
+from tests.modules.ratings import learned
+
+QUIET = [
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.max_steps=2",
+    "--trainer.val_check_interval=2",
+    "--trainer.limit_val_batches=0",
+    "--data.train_size=32",
+]
+TINY = {"architecture": "llama", "hidden_size": 16, "layers": 1, "heads": 2, "positions": 2048}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny policy, adapters on its export, and a tiny autoencoder."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    def fit(name: str, config: str, *settings: str) -> None:
+        main(["fit", f"--config={config}", f"--trainer.default_root_dir={folder / name}", *QUIET, *settings])
+
+    sizes = [f"--model.model.{key}={value}" for key, value in TINY.items()]
+    fit("sft", "storyworld/sft", *sizes, "--model.tokenizer.sample=32", "--model.tokenizer.vocab_size=300")
+    main(["export", last(folder / "sft"), str(folder / "hf")])
+    adapters = ["--model.lora.r=2", '--model.lora.target_modules=["q_proj"]']
+    fit("lora", "storyworld/sft", f"--model.model={folder / 'hf'}", "--model.tokenizer=null", *adapters)
+    fit("sae", "storyworld/sae", "--data.state_worlds=8")
+    return folder
+
+
+def last(run: Path) -> str:
+    return str(run / "checkpoints" / "last.ckpt")
+
+
+def logits(lm: Any, tokenizer: Any) -> torch.Tensor:
+    with torch.no_grad():
+        result: torch.Tensor = lm.eval()(**tokenizer("A world of salt", return_tensors="pt")).logits
+    return result
+
+
+def of_checkpoint(path: str) -> torch.Tensor:
+    module = SFTModule.load_from_checkpoint(path)
+    return logits(module.lm, module.tokenizer)
+
+
+def test_model_for_transformers(runs: Path) -> None:
+    lm = AutoModelForCausalLM.from_pretrained(runs / "hf")
+    found = logits(lm, AutoTokenizer.from_pretrained(runs / "hf"))
+    torch.testing.assert_close(found, of_checkpoint(last(runs / "sft")))
+
+
+def test_adapter_for_peft_and_merged_for_transformers(runs: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    main(["export", last(runs / "lora"), str(tmp_path / "adapter"), "--what", "adapter"])
+    main(["export", last(runs / "lora"), str(tmp_path / "merged")])
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "adapter")
+    base = AutoModelForCausalLM.from_pretrained(runs / "hf")
+    plain = logits(base, tokenizer)
+    adapted = logits(PeftModel.from_pretrained(base, tmp_path / "adapter"), tokenizer)
+    assert not torch.equal(adapted, plain)
+    torch.testing.assert_close(adapted, of_checkpoint(last(runs / "lora")))
+    merged = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "merged"), tokenizer)
+    torch.testing.assert_close(merged, adapted, atol=1e-6, rtol=1e-5)
+
+
+def test_autoencoder_for_saelens(runs: Path, tmp_path: Path) -> None:
+    from sae_lens import SAE
+
+    main(["export", last(runs / "sae"), str(tmp_path / "sae"), "--what", "sae"])
+    sae = SAE.load_from_disk(tmp_path / "sae")
+    weights = torch.load(last(runs / "sae"), weights_only=True)["state_dict"]
+    assert sae.W_dec.shape == weights["sae.W_dec"].shape
+    assert sae(torch.randn(3, sae.W_dec.shape[1], generator=torch.Generator().manual_seed(0))).isfinite().all()
+
+
+def test_reward_model_for_sentence_transformers(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+    from sentence_transformers import SentenceTransformer
+
+    checkpoint = learned(tmp_path)
+    main(["export", checkpoint, str(tmp_path / "reward"), "--what", "reward"])
+    texts = ["wave tide", "oak moss"]
+    vectors = SentenceTransformer(str(tmp_path / "reward"), device="cpu").encode(texts, convert_to_tensor=True)
+    head = RewardHead(**json.loads((tmp_path / "reward" / "reward_head.json").read_text())).eval()
+    head.load_state_dict(load_file(tmp_path / "reward" / "reward_head.safetensors"))
+    with torch.no_grad():
+        scores = head.scores(head(vectors)).tolist()
+    assert scores == pytest.approx(RewardModule.load_from_checkpoint(checkpoint).score(texts), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("run", "what", "part"),
+    [
+        ("nothing", "model", "no checkpoint at"),
+        ("sae", "model", "holds no language model"),
+        ("sft", "adapter", "holds no adapters"),
+        ("sft", "sae", "holds no autoencoder"),
+        ("sft", "reward", "holds no reward model"),
+    ],
+)
+def test_wrong_checkpoint_is_one_clear_error(
+    runs: Path, tmp_path: Path, run: str, what: str, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["export", last(runs / run), str(tmp_path / "out"), "--what", what])
+    assert end.value.code == 2
+    assert part in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_that_is_there_is_left_alone(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["export", last(runs / "sft"), str(runs / "hf")])
+    assert "exists already" in capsys.readouterr().err

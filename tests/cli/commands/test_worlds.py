@@ -1,0 +1,101 @@
+"""The score command, in its own process where the output stream matters."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lit_narrative.cli.commands.worlds import score
+from lit_narrative.cli.main import main
+from lit_narrative.errors import UserError
+from lit_narrative.tasks.storyworld.generator import corpus
+from lit_narrative.tasks.storyworld.verifiers.score import SIX
+from lit_narrative.tasks.storyworld.verifiers.score import score as judge
+
+WORLD = corpus(1, 0)[0].completion
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    for name, text in {"good.json": WORLD, "broken.json": WORLD[:-1], "empty.json": "{}"}.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    return [str(tmp_path / name) for name in ("good.json", "broken.json", "empty.json")]
+
+
+@pytest.mark.parametrize("mode", ["strict", "seed"])
+def test_json_is_one_list_with_a_row_a_file(files: list[str], mode: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["score", *files, "--mode", mode, "--format", "json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["file"] for row in rows] == files
+    for row, text in zip(rows, (WORLD, WORLD[:-1], "{}"), strict=True):
+        expected = judge(text, mode=mode)  # type: ignore[arg-type]
+        assert list(row) == ["file", "components", "total", "issues"]
+        assert row["components"] == expected.components
+        assert list(row["components"]) == list(SIX)
+        assert row["total"] == expected.total
+        assert len(row["issues"]) == len(expected.issues)
+    assert {"path", "message", "severity"} == set(rows[1]["issues"][0])
+
+
+def test_the_table_holds_every_number_and_the_issues(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    main(["score", *files])
+    out = capsys.readouterr().out
+    assert [name for name in (*SIX, "total") if name not in out] == []
+    lines = [line for line in out.splitlines() if line.startswith("good.json")]
+    assert [float(word) for word in lines[0].split()[1:]] == [
+        *(round(value, 3) for value in judge(WORLD).components.values()),
+        round(judge(WORLD).total, 3),
+    ]
+    assert "not JSON: Expecting ',' delimiter" in out
+    assert "'characters' is a required property" in out
+
+
+def test_many_issues_are_cut_in_the_table_and_whole_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "w.json").write_text(WORLD.replace('"next_encounter":', '"next_encounter":"x","was":'))
+    value = json.loads(WORLD)
+    value["encounters"][0]["options"] *= 40
+    (tmp_path / "w.json").write_text(json.dumps(value))
+    score([str(tmp_path / "w.json")])
+    assert "more; --format json lists all" in capsys.readouterr().out
+    score([str(tmp_path / "w.json")], format="json")
+    assert len(json.loads(capsys.readouterr().out)[0]["issues"]) > 30
+
+
+def test_an_unreadable_file_is_one_error_before_any_output(
+    files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "latin.json").write_bytes(b"\xe9")
+    for missing in ("nowhere.json", "latin.json"):
+        with pytest.raises(UserError, match=missing):
+            score([*files, str(tmp_path / missing)])
+        assert capsys.readouterr().out == ""
+    with pytest.raises(SystemExit) as caught:
+        main(["score", *files, str(tmp_path / "nowhere.json")])
+    assert caught.value.code == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_text_that_a_terminal_cannot_show_is_shown_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "[bold]odd.json"
+    path.write_text(WORLD.replace('"next_encounter":"', '"next_encounter":"\\ud800\\u001b[31m[red]:smile:'))
+    done = subprocess.run(
+        [sys.executable, "-c", "from lit_narrative.cli.main import main; main()", "score", str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "\x1b" not in done.stdout
+    assert "[bold]odd" in done.stdout
+    assert "[red]:smile:" in done.stdout
+
+
+def test_it_starts_without_torch(files: list[str]) -> None:
+    program = (
+        "import sys; from lit_narrative.cli.main import main; main(sys.argv[1:]);"
+        "sys.exit(int(any(name in sys.modules for name in ('torch', 'lightning', 'transformers'))))"
+    )
+    subprocess.run([sys.executable, "-c", program, "score", *files], check=True, capture_output=True)
+    play = ["play", files[0], "--policy", "random"]
+    subprocess.run([sys.executable, "-c", program, *play], check=True, capture_output=True)

@@ -1,0 +1,94 @@
+"""The command itself: what it answers without the heavy libraries, and what it says to a wrong name."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+import lit_narrative
+from lit_narrative.cli.main import JOBS, TOOLS, main
+from lit_narrative.lookup import shipped_configs
+
+HEAVY = ("torch", "lightning", "transformers", "sae_lens", "plotly")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["configs", "list"], ["run", "--help"]])
+def test_answers_at_once(arguments: list[str]) -> None:
+    start = time.monotonic()
+    subprocess.run([sys.executable, "-m", "lit_narrative", *arguments], check=True, capture_output=True)
+    assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "--help"] for name in TOOLS)])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys; from lit_narrative.cli.main import main\n"
+        f"try: main({arguments})\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert len(done.stdout.splitlines()) > 1
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    words = capsys.readouterr().out.split()
+    assert {*JOBS, *TOOLS} <= set(words)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out == f"lit-narrative {lit_narrative.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["fti"], "'fti' is no command; did you mean 'fit'?"),
+        (["configs", "lst"], "did you mean 'list'?"),
+        (["configs", "show", "storyworld/nothing"], "no configuration 'storyworld/nothing'"),
+        (["configs", "copy", "--too", "x"], "--too"),
+        (["run"], "recipe"),
+        (["run", "nothing"], "no configuration 'nothing'"),
+        (["run", "x", "--sed", "1"], "did you mean '--seed'?"),
+        (["run", "x", "--seed", "one"], "seed"),
+    ],
+)
+def test_wrong_arguments_are_one_clear_error(
+    arguments: list[str], part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert part in error
+    assert len(error.splitlines()) == 1
+
+
+def test_nothing_asked_is_help_and_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([])
+    assert end.value.code == 2
+    assert "usage" in capsys.readouterr().out
+
+
+def test_shipped_configurations_can_be_listed_shown_and_copied(
+    tmp_path: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(str(tmp_path))
+    main(["configs", "list"])
+    listed = {line.split()[0]: line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()}
+    assert list(listed) == list(shipped_configs())
+    assert [name for name, parts in listed.items() if len(parts) < 2] == [], "a configuration without a headline"
+    for name, path in shipped_configs().items():
+        main(["configs", "show", name])
+        assert capsys.readouterr().out == path.read_text()
+    main(["configs", "copy", "storyworld/sft"])
+    assert capsys.readouterr().out == "sft.yaml\n"
+    with pytest.raises(SystemExit):
+        main(["configs", "copy", "storyworld/sft"])
+    assert "exists already" in capsys.readouterr().err

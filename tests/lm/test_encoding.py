@@ -1,0 +1,143 @@
+"""Prompts as token ids: what fits, what does not, and what becomes of it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from lit_narrative.errors import UserError
+from lit_narrative.lm.encoding import PromptReader
+from lit_narrative.lm.tokenizer import encode_prompt
+from lit_narrative.views import Prompt
+from tests.helpers import PROMPTS, tokenizer
+
+LENGTHS = [len(encode_prompt(tokenizer(), text)) for text in PROMPTS]
+
+
+def reader(**settings: Any) -> PromptReader:
+    return PromptReader(**{"tokenizer": tokenizer(), "positions": 128, "max_new_tokens": 8, **settings})
+
+
+def rows(texts: Sequence[str] = PROMPTS) -> list[Prompt]:
+    return [Prompt(text, {"index": n}) for n, text in enumerate(texts)]
+
+
+def test_prompts_become_their_own_tokens() -> None:
+    assert reader().encode(PROMPTS) == [encode_prompt(tokenizer(), text) for text in PROMPTS]
+    assert reader().encode([]) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "limit"),
+    [
+        ({}, 120),
+        ({"max_length": 30}, 30),
+        ({"max_length": 120}, 120),
+        ({"positions": None}, None),
+        ({"positions": None, "max_length": 30}, 30),
+        ({"max_new_tokens": 127}, 1),
+    ],
+)
+def test_the_longest_prompt(settings: dict[str, Any], limit: int | None) -> None:
+    assert reader(**settings).limit == limit
+
+
+@pytest.mark.parametrize("budget", [128, 129, 1000])
+def test_a_budget_that_leaves_no_room(budget: int) -> None:
+    with pytest.raises(UserError, match=rf"max_new_tokens={budget} leaves no room .* 128 positions; lower it to 127"):
+        reader(max_new_tokens=budget)
+
+
+def test_prompts_and_completions_that_do_not_fit_together() -> None:
+    with pytest.raises(UserError, match=r"max_prompt_length=121 plus .*max_new_tokens=8 exceeds the model's 128 pos"):
+        reader(max_length=121)
+
+
+def test_a_long_prompt_is_an_error_by_default() -> None:
+    longest = max(LENGTHS)
+    assert reader(max_length=longest).encode(PROMPTS) and reader(max_length=longest).admit(rows())
+    place = LENGTHS.index(longest)
+    expected = (
+        rf"prompt {place} \('{PROMPTS[place][:10]}.*has {longest} tokens.*max_prompt_length={longest - 1}; .*drop"
+    )
+    for read in (lambda r: r.encode(PROMPTS), lambda r: r.admit(rows())):
+        with pytest.raises(UserError, match=expected):
+            read(reader(max_length=longest - 1))
+    with pytest.raises(UserError, match=r"only 1 of the model's 128 positions are left by .*max_new_tokens=127"):
+        reader(max_new_tokens=127).encode(PROMPTS)
+
+
+def test_long_prompts_can_be_left_out() -> None:
+    limit = sorted(LENGTHS)[1]
+    kept = reader(max_length=limit, long_prompts="drop").admit(rows())
+    assert [row.columns["index"] for row in kept] == [n for n, length in enumerate(LENGTHS) if length <= limit]
+    assert 1 < len(kept) < len(PROMPTS)
+    with pytest.raises(UserError, match=rf"prompt .* only {limit} are allowed .*truncate_left"):
+        reader(max_length=limit, long_prompts="drop").encode(PROMPTS)
+
+
+def test_what_is_not_touched_is_handed_back() -> None:
+    """A lazy view stays lazy."""
+    given = rows()
+    assert reader(long_prompts="drop").admit(given) is given
+    assert reader(long_prompts="truncate_left", max_length=2).admit(given) is given
+    assert reader().admit([]) == []
+
+
+def test_many_prompts_are_counted_through() -> None:
+    texts = ["A"] * 1500 + [PROMPTS[3]] + ["A"] * 1500
+    kept = reader(max_length=2, long_prompts="drop").admit(rows(texts))
+    assert [row.columns["index"] for row in kept] == [n for n in range(3001) if n != 1500]
+    with pytest.raises(UserError, match=r"prompt 1500 \('A lantern"):
+        reader(max_length=2).admit(rows(texts))
+    with pytest.raises(UserError, match=r"1 of the prompts .* prompt 2999\)"):
+        reader().admit(rows(["A"] * 2999 + [""]))
+
+
+def test_if_all_are_too_long_nothing_is_left() -> None:
+    with pytest.raises(UserError, match=r"all 2 prompts are longer than 2 tokens, and .*drop leaves none; shorten"):
+        reader(max_length=2, long_prompts="drop").admit(rows([PROMPTS[1], PROMPTS[3]]))
+
+
+def test_long_prompts_can_lose_their_beginning() -> None:
+    ids = reader(max_length=4, long_prompts="truncate_left").encode(PROMPTS)
+    assert ids == [encode_prompt(tokenizer(), text)[-4:] for text in PROMPTS]
+    assert {len(row) for row in ids} == {4, LENGTHS[2]}
+
+
+def with_bos() -> PreTrainedTokenizerFast:
+    """The tokenizer with a token that opens every text."""
+    from tokenizers.processors import TemplateProcessing
+
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer().backend_tokenizer.from_str(tokenizer().backend_tokenizer.to_str()),
+        bos_token="<|pad|>",
+        eos_token="<|end|>",
+    )
+    made.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|pad|> $A", special_tokens=[("<|pad|>", made.bos_token_id)]
+    )
+    return made
+
+
+@pytest.mark.parametrize("limit", [1, 2, 4])
+def test_a_cut_prompt_keeps_its_opening_token(limit: int) -> None:
+    opened = with_bos()
+    whole = encode_prompt(opened, PROMPTS[3])
+    assert whole[0] == opened.bos_token_id and len(whole) == LENGTHS[3] + 1
+    (ids,) = reader(tokenizer=opened, max_length=limit, long_prompts="truncate_left").encode([PROMPTS[3]])
+    assert ids == [whole[0], *whole[len(whole) - limit + 1 :]]
+    assert len(ids) == limit
+
+
+@pytest.mark.parametrize("policy", ["error", "drop", "truncate_left"])
+def test_empty_prompts_are_named(policy: str) -> None:
+    texts = ["A", "", "B", ""]
+    for tokens in (tokenizer(), with_bos()):  # an opening token alone is no prompt either
+        made = reader(tokenizer=tokens, long_prompts=policy)
+        for read in (lambda r: r.encode(texts), lambda r: r.admit(rows(texts))):
+            with pytest.raises(UserError, match=r"2 of the prompts have no text .* prompt 1, 3\); remove them"):
+                read(made)
+    with pytest.raises(UserError, match=r"9 of .* prompt 0, 1, 2, 3, 4, …\)"):
+        reader().encode([""] * 9)

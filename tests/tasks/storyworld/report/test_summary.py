@@ -1,0 +1,63 @@
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from lit_narrative.report.intervals import share_change_interval, share_interval
+from lit_narrative.tasks.storyworld.report.run import Run
+from lit_narrative.tasks.storyworld.report.summary import difference_interval, summarise
+from tests.tasks.storyworld.report.make_run import CORPUS, FINAL, SFT, total
+
+
+def test_the_figures_are_those_of_the_tests(run: Run) -> None:
+    summary = summarise(run)
+    assert summary["mode"] == "strict" and summary["prompts"] == "held-out"
+    for name, means in (("sft", SFT), ("final", FINAL)):
+        figures = summary[name]
+        assert figures["reward"] == pytest.approx(total(means)) and figures["components"] == means
+        assert figures["valid_json"] == means["valid_json"] and figures["unique"] == 1
+        assert figures["reward_ci"] == pytest.approx([total(means) - 0.031, total(means) + 0.031])
+        assert figures["valid_json_ci"][0] < means["valid_json"] < figures["valid_json_ci"][1]
+    assert summary["corpus"]["reward"] == pytest.approx(total(CORPUS))
+
+
+def test_the_improvement_is_final_minus_sft(run: Run) -> None:
+    improvement = summarise(run)["improvement"]
+    gain = total(FINAL) - total(SFT)
+    assert improvement["reward"] == pytest.approx(gain) and improvement["seed_total"] == pytest.approx(0.07)
+    assert improvement["reward_ci"] == pytest.approx([gain - 0.031 * math.sqrt(2), gain + 0.031 * math.sqrt(2)])
+    assert improvement["valid_json"] == pytest.approx(0.043) and improvement["unique"] == 0
+    assert improvement["components"]["secrets"] == pytest.approx(0.5)
+    assert summarise(run)["over_corpus"]["reward"] == pytest.approx(total(FINAL) - total(CORPUS))
+
+
+def test_a_summary_is_plain_json_without_nan(run: Run) -> None:
+    summary = summarise(run)
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_without_a_corpus_there_is_nothing_to_compare_with(run: Run) -> None:
+    bare = replace(run, **{
+        side: replace(getattr(run, side), outcome=replace(getattr(run, side).outcome, corpus=None))
+        for side in ("before", "after")
+    })  # fmt: skip
+    summary = summarise(bare)
+    assert summary["corpus"] is None and summary["over_corpus"] is None
+
+
+def test_the_interval_of_a_difference_is_wider_than_either(run: Run) -> None:
+    low, high = difference_interval(run.before.outcome, run.after.outcome)
+    assert high - low == pytest.approx(2 * 0.031 * math.sqrt(2))
+
+
+def test_wilson_intervals() -> None:
+    """The textbook case 8 of 10 (Brown, Cai and DasGupta 2001): 0.490 to 0.943."""
+    assert share_interval(0.8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert share_interval(1.0, 256)[1] == pytest.approx(1.0)
+
+
+def test_newcombe_interval() -> None:
+    """56 of 70 against 48 of 80 (Newcombe 1998, table II, method 10): 0.0524 to 0.3339."""
+    after, before = share_interval(56 / 70, 70), share_interval(48 / 80, 80)
+    assert share_change_interval(before, after, (48 / 80, 56 / 70)) == pytest.approx((0.0524, 0.3339), abs=1e-4)

@@ -1,0 +1,75 @@
+"""Three levels of sameness."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from lit_narrative.tasks.storyworld.formats.parse import Limits
+from lit_narrative.tasks.storyworld.similarity import names_digest, skeleton_digest, text_digest, unique_shares
+from tests.tasks.storyworld.lighthouse import lighthouse
+
+
+def text(value: Any = None) -> str:
+    return json.dumps(lighthouse() if value is None else value)
+
+
+def test_renamed_characters_are_the_same_but_for_names() -> None:
+    renamed = text().replace("Mara", "Old Tom").replace("Teo", "Mar")
+    assert text_digest(text()) != text_digest(renamed)
+    assert names_digest(text()) == names_digest(renamed)
+    assert skeleton_digest(text()) == skeleton_digest(renamed)
+
+
+def test_a_name_within_a_word_is_not_a_name() -> None:
+    said = text().replace("This is the boat", "Ask Mara about Maraschino")
+    again = said.replace("Ask Mara ", "Ask Nell ").replace('"Mara"', '"Nell"').replace("Mara_", "Nell_")
+    assert names_digest(said) == names_digest(again)
+    assert names_digest(said) != names_digest(again.replace("Maraschino", "Nellschino"))
+
+
+def test_numbers_texts_and_ids_are_not_part_of_the_skeleton() -> None:
+    value = lighthouse()
+    value["initial_state"]["oil"] = 4
+    value["encounters"][0]["text"] = "Another text."
+    other = text(value).replace("wreck", "reef").replace('"value": 2', '"value": 1').replace("oil", "wood")
+    assert names_digest(text()) != names_digest(other)
+    assert skeleton_digest(text()) == skeleton_digest(other)
+
+
+def test_the_structure_is_part_of_the_skeleton() -> None:
+    for old, new in [
+        ('"next_encounter": "wreck"', '"next_encounter": "dawn"'),
+        ('"next_encounter": "wreck"', '"next_encounter": "nowhere"'),
+        ('"next_encounter": "wreck"', '"next_encounter": null'),
+        ('"comparison": ">="', '"comparison": "<"'),
+        ('"variable": "oil", "change"', '"variable": "Teo_trust", "change"'),
+    ]:
+        assert skeleton_digest(text()) != skeleton_digest(text().replace(old, new, 1))
+
+
+def test_shares_count_distinct_texts_and_distinct_worlds() -> None:
+    renamed = text().replace("Mara", "Old Tom")
+    moved = text().replace('"next_encounter": "wreck"', '"next_encounter": "dawn"')
+    assert unique_shares([text(), text(), renamed, moved, "no world"]) == {
+        "unique": 4 / 5,
+        "unique_names": 2 / 4,
+        "unique_skeleton": 2 / 4,
+    }
+    fenced = [f"```json\n{text()}\n```", text()]
+    assert unique_shares(fenced)["unique_skeleton"] == 1  # the fenced one is no world
+    assert unique_shares(fenced, Limits(strip_code_fence=True))["unique_skeleton"] == 1 / 2
+    assert unique_shares([]) == {"unique": 0.0, "unique_names": 0.0, "unique_skeleton": 0.0}
+    assert unique_shares(["a", "b"]) == {"unique": 1.0, "unique_names": 0.0, "unique_skeleton": 0.0}
+
+
+def test_digests_are_the_same_in_another_process() -> None:
+    program = (
+        "import sys; from lit_narrative.tasks.storyworld.similarity import *; t = sys.stdin.read();"
+        "print(text_digest(t), names_digest(t), skeleton_digest(t))"
+    )
+    there = subprocess.run(
+        [sys.executable, "-c", program], input=text(), capture_output=True, text=True, check=True,
+        env={"PYTHONHASHSEED": "5"},
+    )  # fmt: skip
+    assert there.stdout.split() == [text_digest(text()), names_digest(text()), skeleton_digest(text())]

@@ -1,0 +1,72 @@
+"""Users' own worlds: what is read, and that every fault names file, place and remedy."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lit_narrative.errors import UserError
+from lit_narrative.tasks.storyworld.world_files import WorldFileError, load_worlds, read_world_file
+from tests.tasks.storyworld.lighthouse import lighthouse
+
+TEXT = json.dumps(lighthouse())
+
+
+def test_a_folder_a_jsonl_file_and_a_single_file(tmp_path: Path) -> None:
+    (tmp_path / "b.json").write_text(TEXT)
+    (tmp_path / "a.json").write_text("\ufeff" + json.dumps(lighthouse(), indent=2), encoding="utf-8")
+    (tmp_path / "notes.txt").write_text("not a world")
+    assert load_worlds(tmp_path) == [("a", lighthouse()), ("b", lighthouse())]
+    (tmp_path / "w.jsonl").write_text(f"{TEXT}\n\n{TEXT}\n")
+    assert load_worlds(str(tmp_path / "w.jsonl")) == [("w:1", lighthouse()), ("w:3", lighthouse())]
+    assert load_worlds(tmp_path / "b.json") == [("b", lighthouse())]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (TEXT[:-1], "not JSON: Expecting ',' delimiter .*; mend the JSON"),
+        (TEXT.replace('"oil": 3', '"oil": NaN'), "NaN is not JSON"),
+        ("[1]", "the top level must be an object"),
+        (TEXT.replace('"text"', '"txt"', 1), r"\$\.encounters\[0\]: 'text' is a required property"),
+        (TEXT.replace('"oil": 3', '"oil": "3"'), r"\$\.initial_state\.oil: '3' is not of type 'number'"),
+        (TEXT.replace('"oil": 3', '"oil": 3, "oil": 4'), "a key occurs twice in 1 object.*'oil'"),
+        (TEXT.replace("storm", "x" * 2**20), "at most 1,048,576 are read; split the world"),
+        ('{"IFID":"1","spools":[],"encounters":[]}', "this is a SweepWeave file"),
+        ("", "not JSON"),
+    ],
+)
+def test_a_bad_world_is_one_error_that_names_file_place_and_remedy(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "good.json").write_text(TEXT)
+    (tmp_path / "worse.json").write_text(text)
+    with pytest.raises(WorldFileError, match=f"'{tmp_path}/worse.json': .*{says}"):
+        load_worlds(tmp_path)
+    if text:
+        (tmp_path / "w.jsonl").write_text(f"{TEXT}\n{text}\n")
+        with pytest.raises(WorldFileError, match=f"w.jsonl', line 2: .*{says}"):
+            load_worlds(tmp_path / "w.jsonl")
+
+
+def test_paths_that_hold_no_worlds(tmp_path: Path) -> None:
+    (tmp_path / "latin.json").write_bytes(b'{"a":"\xe9"}')
+    (tmp_path / "latin.jsonl").write_bytes(b'{"a":"\xe9"}')
+    (tmp_path / "empty.jsonl").write_text("\n")
+    (tmp_path / "folder").mkdir()
+    with open(tmp_path / "giant.json", "wb") as file:
+        file.truncate(5 * 2**20)
+    for name, says in {
+        "nowhere": "there is no file",
+        "nowhere.jsonl": "cannot be read: No such file",
+        "folder": "holds no worlds",
+        "empty.jsonl": "holds no worlds",
+        "latin.json": r"is not UTF-8 \(byte 6\)",
+        "latin.jsonl": "is not UTF-8",
+        "giant.json": "is larger than 1,048,576 characters",
+    }.items():
+        with pytest.raises(WorldFileError, match=says) as caught:
+            load_worlds(tmp_path / name)
+        assert isinstance(caught.value, UserError)
+        assert isinstance(caught.value, ValueError)
+        assert name in str(caught.value)
+    with pytest.raises(WorldFileError, match="is a folder"):
+        read_world_file(tmp_path / "folder")
