@@ -62,7 +62,7 @@ def inside(folder: str | Path, name: str) -> Path:
 
 
 @contextmanager
-def whole_folder(path: str | Path) -> Iterator[Path]:
+def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Give a folder to fill that takes the place of ``path`` when all went well, and goes away otherwise.
 
     A reader never sees a folder half filled. No rename replaces a folder that holds files, so an older one is moved

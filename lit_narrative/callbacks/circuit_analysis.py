@@ -22,7 +22,7 @@ from lit_narrative.circuits.report.comparison import write_comparison
 from lit_narrative.circuits.report.page import write_circuits_page
 from lit_narrative.circuits.suite import PAIRED, RUNS, Analysis, CircuitSettings, Figures, Layers, check_settings
 from lit_narrative.errors import UserError, check_least, did_you_mean
-from lit_narrative.files import whole_folder, write_json
+from lit_narrative.files import atomic_folder, write_json
 from lit_narrative.lm.checkpoint import read_language_model
 from lit_narrative.modules.language import LanguageModule
 from lit_narrative.seeds import run_seed
@@ -183,7 +183,7 @@ class CircuitAnalysis(Callback):
         bridge, shown = build_bridge(module.lm), _shown(trainer)  # type: ignore[arg-type]
         said = self._manifest(trainer, material, settings, bridge)
         place = (Path(self.folder) if self.folder else Path(trainer.default_root_dir, "circuits")) / name
-        with TemporaryDirectory() if dry else whole_folder(place) as filled:
+        with TemporaryDirectory() if dry else atomic_folder(place) as filled:
             folder = Path(filled)
             figures, errors = self._run_all(bridge, material, settings, folder, shown)
             if self.reference is not None:

@@ -80,7 +80,7 @@ class Verifiers(Callback):
 
     def _prompts(self, trainer: Trainer, split: str) -> list[Prompt]:
         count = 8 if dry_run(trainer) else self.samples
-        return list(islice(trainer.datamodule.admitted("prompts", split), count))  # type: ignore[attr-defined]
+        return list(islice(trainer.datamodule.rows_for("prompts", split), count))  # type: ignore[attr-defined]
 
     def _judge_split(self, trainer: Trainer, module: LightningModule, split: str) -> None:
         assert isinstance(module, LanguageModule)

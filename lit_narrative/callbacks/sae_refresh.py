@@ -147,7 +147,7 @@ class SAERefresh(RolloutCallback):
     def _play(self, trainer: Trainer, module: GRPOModule, cycle: int) -> Played:
         """Worlds of the current policy, and the states of their plays."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        prompts = data.admitted("prompts", "train")
+        prompts = data.rows_for("prompts", "train")
         rng = np.random.default_rng([run_seed(), cycle])
         count = min(8 if dry_run(trainer) else self.worlds, len(prompts))
         chosen = rng.choice(len(prompts), size=count, replace=False)

@@ -65,7 +65,7 @@ class TaskDataModule(LightningDataModule):
         check_least("data.num_workers", num_workers, 0)
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.preferred, self.predict_split = preferred, predict_split
-        self._admitted: dict[tuple[str, Split], Sequence[Any]] = {}
+        self._rows: dict[tuple[str, Split], Sequence[Any]] = {}
 
     # --- what a task offers -----------------------------------------------------------------------------------------
 
@@ -97,17 +97,17 @@ class TaskDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Forget what the module of an earlier run has admitted."""
-        self._admitted = {}
+        self._rows = {}
 
-    def admitted(self, name: str, split: Split) -> Sequence[Any]:
+    def rows_for(self, name: str, split: Split) -> Sequence[Any]:
         """The rows of a view that the module being run takes; it is asked once a run.
 
         Raises:
             UserError: the task lacks the view, or a row cannot be used.
         """
-        if (name, split) not in self._admitted:
-            self._admitted[name, split] = self._module.admit(_numbered(self.view(name, split)))
-        return self._admitted[name, split]
+        if (name, split) not in self._rows:
+            self._rows[name, split] = self._module.validate_rows(_numbered(self.view(name, split)))
+        return self._rows[name, split]
 
     def tokenizer_texts(self) -> Iterable[str]:
         """Texts to train a tokenizer on: the task's training examples."""
@@ -180,7 +180,7 @@ class TaskDataModule(LightningDataModule):
     def train_dataloader(self) -> Any:
         """Batches of the view that the module trains on."""
         module = self._module
-        rows = self.admitted(module.view, "train")
+        rows = self.rows_for(module.view, "train")
         batch_size = module.train_batch_size(self.batch_size, self.trainer.world_size)  # type: ignore[union-attr]
         progress = self.trainer.fit_loop.epoch_loop.batch_progress  # type: ignore[union-attr]
         sampler = EpochSampler(
@@ -202,12 +202,12 @@ class TaskDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Prompts to complete."""
-        return self._each_once(self.admitted("prompts", self.predict_split))
+        return self._each_once(self.rows_for("prompts", self.predict_split))
 
     def _eval_loader(self, split: Split) -> DataLoader[Any]:
         module = self._module
         name = module.eval_view if module.eval_view in self.views else module.view
-        return self._each_once(self.admitted(name, split))
+        return self._each_once(self.rows_for(name, split))
 
     def _each_once(self, rows: Sequence[Any]) -> DataLoader[Any]:
         """Rows in order; no process repeats one to have as many as the others, so that means count each row once."""

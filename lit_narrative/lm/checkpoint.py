@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError, first_line
-from lit_narrative.files import whole_folder
+from lit_narrative.files import atomic_folder
 from lit_narrative.lm.load import Attention, Dtype, Lora, add_lora, base_lm, build_lm, config_from_dict, load_lm
 from lit_narrative.lm.tokenizer import tokenizer_files, tokenizer_from_files
 
@@ -176,7 +176,7 @@ def export_model(checkpoint: str | Path, folder: str | Path) -> Path:
         UserError: the checkpoint is missing or holds no language model.
     """
     lm, tokenizer = read_language_model(checkpoint)
-    with whole_folder(folder) as scratch:
+    with atomic_folder(folder) as scratch:
         lm.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
     return Path(folder)
@@ -201,7 +201,7 @@ def export_adapter(checkpoint: str | Path, folder: str | Path) -> Path:
     weights = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
     check_adapters(adapted, content["state_dict"])
     adapted.load_state_dict(weights, strict=False)
-    with whole_folder(folder) as scratch:
+    with atomic_folder(folder) as scratch:
         adapted.save_pretrained(scratch)  # type: ignore[operator]
         tokenizer.save_pretrained(scratch)
     return Path(folder)

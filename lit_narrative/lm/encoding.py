@@ -82,7 +82,7 @@ class PromptReader:
                 rows[place] = self._cut(place, prompts[place], row, self.limit)
         return rows
 
-    def admit(self, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
+    def validate_rows(self, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
         """The prompts that can be completed, in order.
 
         Raises:

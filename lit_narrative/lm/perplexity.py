@@ -15,7 +15,7 @@ _BATCH = 32  # completions read side by side
 Tokens = Sequence[int] | torch.Tensor
 
 
-def judge_nll(lm: nn.Module, tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]) -> tuple[float, int]:
+def external_nll(lm: nn.Module, tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]) -> tuple[float, int]:
     """Negative log-likelihood in nats of the completions' tokens, added up, and how many tokens these are.
 
     Prompts are read and not scored. The texts are tokenised anew, as the judge may have another tokenizer; a prompt
@@ -39,7 +39,7 @@ def judge_nll(lm: nn.Module, tokenizer: PreTrainedTokenizerBase, rollouts: Seque
 
 
 def drawn_nll(lm: nn.Module, rollouts: Sequence[Rollout], temperature: float = 1.0) -> tuple[float, int]:
-    """As :func:`judge_nll` for a model with the tokens of the author: of the very tokens drawn, the end included.
+    """As :func:`external_nll` for a model with the tokens of the author: of the very tokens drawn, the end included.
 
     Args:
         lm: in evaluation mode.

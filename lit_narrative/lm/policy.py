@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError
-from lit_narrative.files import whole_folder
+from lit_narrative.files import atomic_folder
 from lit_narrative.lm.checkpoint import read_language_model, restore_language_model
 from lit_narrative.lm.load import (
     Attention,
@@ -60,7 +60,7 @@ class PolicySource:
     def prepare(self, texts: Iterable[str], folder: Path) -> None:
         """Train the tokenizer into ``folder``, whole or not at all."""
         spec = self.tokenizer if isinstance(self.tokenizer, TrainedTokenizer) else TrainedTokenizer()
-        with whole_folder(folder) as fresh:
+        with atomic_folder(folder) as fresh:
             train_tokenizer(texts, spec).save_pretrained(fresh)
 
     def build(self, tokenizer_folder: Path | None = None) -> Policy:

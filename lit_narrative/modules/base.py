@@ -36,7 +36,7 @@ class NarrativeModule(LightningModule):
             )
         return data
 
-    def admit(self, rows: Sequence[Any]) -> Sequence[Any]:
+    def validate_rows(self, rows: Sequence[Any]) -> Sequence[Any]:
         """The rows of a view that this module takes, in order; asked once for each view and split of a run.
 
         Raises:

@@ -51,11 +51,11 @@ class AttributeModule(LanguageModule):
             labels = {row.label for row in self.task.view("labelled", "train")}
             self.classes = self.task.label_names or tuple(map(str, range(max(labels, default=0) + 1)))
 
-    def adopt(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+    def set_model(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
         """Take a model and freeze it."""
-        super().adopt(lm.requires_grad_(False), tokenizer)
+        super().set_model(lm.requires_grad_(False), tokenizer)
 
-    def complete(self) -> None:
+    def build_auxiliary(self) -> None:
         """Build the head, where one is trained."""
         if self.card is None and self.classes:
             name = self.source.model if isinstance(self.source.model, str) else "a model built from its sizes"
@@ -101,7 +101,7 @@ class AttributeModule(LanguageModule):
 
     # --- training the head ------------------------------------------------------------------------------------------
 
-    def admit(self, rows: Sequence[Any]) -> Sequence[Any]:
+    def validate_rows(self, rows: Sequence[Any]) -> Sequence[Any]:
         """The rows, when every label is one of the classes."""
         if len(rows) and isinstance(rows[0], Labelled):
             for place, row in enumerate(rows):
@@ -110,7 +110,7 @@ class AttributeModule(LanguageModule):
                         f"row {place} of the view 'labelled' has label {row.label}; classes are 0 to "
                         f"{len(self.classes) - 1} ({', '.join(self.classes)}): set model.classes to name them all"
                     )
-        return super().admit(rows)
+        return super().validate_rows(rows)
 
     def states(self, texts: Sequence[str]) -> torch.Tensor:
         """(n, d) mean hidden states; each text is read once in a run, so that further epochs cost next to nothing."""

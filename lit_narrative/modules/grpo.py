@@ -141,13 +141,13 @@ class GRPOModule(LanguageModule):
         """End the processes that score."""
         self.scorer.close()
 
-    def adopt(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+    def set_model(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
         """Take the policy; what stood beside another one goes."""
         self._modules.pop("reference", None)
         self.value_head = None
-        super().adopt(lm, tokenizer)
+        super().set_model(lm, tokenizer)
 
-    def complete(self) -> None:
+    def build_auxiliary(self) -> None:
         """Build the value head, and to learn the reference."""
         if self.advantage == "gae" and self.value_head is None:
             width, like = base_lm(self.lm).config.get_text_config().hidden_size, next(self.lm.parameters())

@@ -58,7 +58,7 @@ class WritingModule(NarrativeModule):
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    def admit(self, rows: Sequence[Any]) -> Sequence[Any]:
+    def validate_rows(self, rows: Sequence[Any]) -> Sequence[Any]:
         """The rows that the model can read: all of them, or with ``long_prompts: drop`` those whose prompt fits."""
         if len(rows) and isinstance(rows[0], Example) and self.long_examples == "error":
             for row in rows:
@@ -66,7 +66,7 @@ class WritingModule(NarrativeModule):
         if not len(rows) or not isinstance(rows[0], Prompt):
             return rows
         reader = self.prompt_reader()
-        kept = reader.admit(rows)
+        kept = reader.validate_rows(rows)
         if (gone := len(rows) - len(kept)) and self.global_rank == 0:
             logger.warning("left out %d of %d prompts that exceed %s tokens", gone, len(rows), reader.limit)
         return kept
@@ -230,16 +230,16 @@ class LanguageModule(WritingModule):
             return
         if not self.ready and self.trainer.ckpt_path:
             # Resumed or tested from the command line: the checkpoint says what to build; Lightning loads it later.
-            self.adopt(*self.source.restore(load_checkpoint(self.trainer.ckpt_path)))
+            self.set_model(*self.source.restore(load_checkpoint(self.trainer.ckpt_path)))
         elif not self.ready:
-            self.adopt(*self.source.build(self._tokenizer_folder))
-        self.complete()
-        self.share_out()
+            self.set_model(*self.source.build(self._tokenizer_folder))
+        self.build_auxiliary()
+        self.apply_sharding()
 
-    def complete(self) -> None:
+    def build_auxiliary(self) -> None:
         """Build what stands beside the policy and is not there yet; an algorithm says what."""
 
-    def share_out(self) -> None:
+    def apply_sharding(self) -> None:
         """Give each process its part of every model in this module, where the strategy is for that (``fsdp2``)."""
         if self.device_mesh is None:
             return
@@ -248,7 +248,7 @@ class LanguageModule(WritingModule):
             if next(part.parameters(), None) is not None:
                 shard(part, self.device_mesh["data_parallel"], dtype)
 
-    def adopt(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+    def set_model(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
         """Take a model and its tokenizer as the policy."""
         self.lm, self.tokenizer = lm, tokenizer
         self.train()  # a model that was loaded comes in evaluation mode
@@ -271,9 +271,9 @@ class LanguageModule(WritingModule):
         if self.ready and fits(checkpoint, self.lm, self.source.model):
             self.tokenizer = stored_tokenizer(checkpoint)
         else:
-            self.adopt(*self.source.restore(checkpoint))
-            self.complete()
-            self.share_out()
+            self.set_model(*self.source.restore(checkpoint))
+            self.build_auxiliary()
+            self.apply_sharding()
         if self.lora:
             check_adapters(self.lm, checkpoint["state_dict"])
         if "gradients" in checkpoint:
@@ -283,7 +283,7 @@ class LanguageModule(WritingModule):
 
     def on_fit_start(self) -> None:
         """Read all training rows once, so that one that cannot be used fails now and not in the middle of the run."""
-        self.task.admitted(self.view, "train")
+        self.task.rows_for(self.view, "train")
 
     # --- optimisation -----------------------------------------------------------------------------------------------
 

@@ -135,9 +135,9 @@ class RewardModule(NarrativeModule):
         if stage == "fit" and not self.ready and not self.trainer.ckpt_path:
             source, rows = self.source, self.task.view(self.view, "train")
             check_rows(rows)
-            self.adopt(load_encoder(source) if isinstance(source, str) else build_encoder(source, all_texts(rows)))
+            self.set_model(load_encoder(source) if isinstance(source, str) else build_encoder(source, all_texts(rows)))
 
-    def adopt(self, encoder: "SentenceTransformer") -> None:
+    def set_model(self, encoder: "SentenceTransformer") -> None:
         """Take an encoder, with a new head for it."""
         self.encoder = encoder.requires_grad_(self.finetune_encoder)
         # A trained encoder leaves the range that its vectors begin in.
@@ -168,7 +168,7 @@ class RewardModule(NarrativeModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the encoder that the weights belong to."""
-        self.adopt(restore_encoder(checkpoint))
+        self.set_model(restore_encoder(checkpoint))
 
     def save(self, folder: str | Path) -> Path:
         """Write the encoder as a sentence-transformers folder with the head beside it; see :func:`save_reward`."""
@@ -177,7 +177,7 @@ class RewardModule(NarrativeModule):
 
     # --- rows -------------------------------------------------------------------------------------------------------
 
-    def admit(self, rows: Sequence[Scored]) -> Sequence[Scored]:
+    def validate_rows(self, rows: Sequence[Scored]) -> Sequence[Scored]:
         """The rows, when every rating is a number; a frozen encoder reads their texts now, once for the run.
 
         Raises:
@@ -203,7 +203,7 @@ class RewardModule(NarrativeModule):
         Raises:
             UserError: there is no preference, and all ratings are the same.
         """
-        rows: Sequence[Scored] = self.task.admitted(self.view, "train")
+        rows: Sequence[Scored] = self.task.rows_for(self.view, "train")
         texts = all_texts(rows)
         scores = torch.tensor([row.score for row in rows if row.other is None], dtype=torch.float32)
         if len(scores) == len(rows) and len(scores.unique()) < 2:

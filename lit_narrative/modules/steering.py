@@ -12,7 +12,7 @@ import torch
 from lit_narrative.distributed import gather_objects
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.lm.load import base_lm
-from lit_narrative.lm.perplexity import drawn_nll, judge_nll, mean_log_ratio, weight_distance
+from lit_narrative.lm.perplexity import drawn_nll, external_nll, mean_log_ratio, weight_distance
 from lit_narrative.lm.policy import Policy
 from lit_narrative.modules.classifier import AttributeModule
 from lit_narrative.modules.language import as_settings
@@ -106,14 +106,14 @@ class SteeringModule(AttributeModule):
 
     def on_predict_start(self) -> None:
         """Make ready to steer."""
-        self.prepare_steering(self.task.admitted("prompts", self.task.predict_split))
+        self.prepare_steering(self.task.rows_for("prompts", self.task.predict_split))
 
     def on_test_start(self) -> None:
         """Read the models that judge, and make ready to steer the prompts of the test split."""
         self._judge = None if self.judge is None else read_policy(self.judge)
         self._base = None if self.base is None else read_alike(self.base, base_lm(self.lm))
         self._distances = self._weights_moved()
-        self._attributes = self.prepare_steering(self.task.admitted("prompts", "test"))
+        self._attributes = self.prepare_steering(self.task.rows_for("prompts", "test"))
 
     def _weights_moved(self) -> dict[str, float]:
         """How far this model's weights are from the base's; a warning where another path led to the same weights."""
@@ -233,7 +233,7 @@ class SteeringModule(AttributeModule):
         found = {"own_perplexity": drawn_nll(self.lm, rollouts)}
         if self._judge is not None:
             lm, tokenizer = self._judge
-            found["judge_perplexity"] = judge_nll(lm.to(self.device).eval(), tokenizer, rollouts)
+            found["judge_perplexity"] = external_nll(lm.to(self.device).eval(), tokenizer, rollouts)
         return {name: float(torch.tensor(nll / max(tokens, 1)).exp()) for name, (nll, tokens) in found.items()}
 
     def _divergence(self, rollouts: Sequence[Rollout]) -> dict[str, float]:

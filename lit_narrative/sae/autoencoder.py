@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lit_narrative.errors import UserError
-from lit_narrative.files import whole_folder, write_json
+from lit_narrative.files import atomic_folder, write_json
 
 if TYPE_CHECKING:
     from sae_lens import SAE, TrainingSAE
@@ -228,7 +228,7 @@ def permute_latents(sae: "TrainingSAE[Any]", permutation: Tensor) -> None:
 
 
 def save_sae(sae: "TrainingSAE[Any]", folder: str | Path, extras: Mapping[str, Any] | None = None) -> Path:
-    """Save a folder that ``sae_lens.SAE.load_from_disk`` reads; it is never half written (see `whole_folder`).
+    """Save a folder that ``sae_lens.SAE.load_from_disk`` reads; it is never half written (see `atomic_folder`).
 
     Args:
         sae: the SAE; its inference form is written.
@@ -236,7 +236,7 @@ def save_sae(sae: "TrainingSAE[Any]", folder: str | Path, extras: Mapping[str, A
         extras: further JSON files by name, written beside the SAE.
     """
     folder = Path(folder)
-    with whole_folder(folder) as fresh:
+    with atomic_folder(folder) as fresh:
         sae.save_inference_model(fresh)
         for name, value in (extras or {}).items():
             write_json(fresh / name, value)

@@ -23,7 +23,7 @@ ROW = {"prompt", "text", "reward", "components", "issues", "finished", "tokens"}
 
 def writer(**settings: Any) -> SFTModule:
     made = SFTModule(sizes(), **{"sampling": SamplingParams(8), **settings})
-    made.adopt(tiny_lm(scale=4), tokenizer())
+    made.set_model(tiny_lm(scale=4), tokenizer())
     return made
 
 
@@ -111,7 +111,7 @@ def test_a_dry_run_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_policy_in_rl_is_judged_in_evaluation_mode(tmp_path: Path) -> None:
     module = GRPOModule({"low": 1.0}, sampling=SamplingParams(8))
-    module.adopt(tiny_lm("gpt2", dropout=0.5, scale=4), tokenizer())
+    module.set_model(tiny_lm("gpt2", dropout=0.5, scale=4), tokenizer())
     found = []
     for name in ("one", "two"):
         module.train()

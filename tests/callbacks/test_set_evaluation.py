@@ -170,7 +170,7 @@ def test_a_dry_run_leaves_nothing(run: tuple[Path, dict[str, Any], SFTModule], t
 
 def test_other_tasks_and_modules_are_refused(tmp_path: Path) -> None:
     module = SFTModule(sizes(), sampling=SamplingParams(4))
-    module.adopt(tiny_lm(), tokenizer())
+    module.set_model(tiny_lm(), tokenizer())
     with pytest.raises(UserError, match="CardEval needs CardsData; this is TinyTask"):
         trainer(tmp_path, CardEval()).test(module, TinyTask(), verbose=False)
     with pytest.raises(UserError, match="needs a module that writes text; SAEModule does not"):

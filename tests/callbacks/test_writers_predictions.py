@@ -13,7 +13,7 @@ from tests.helpers import TinyTask, sizes, tiny_lm, tokenizer, trainer
 
 def writer() -> SFTModule:
     made = SFTModule(sizes(), sampling=SamplingParams(8))
-    made.adopt(tiny_lm(scale=4), tokenizer())
+    made.set_model(tiny_lm(scale=4), tokenizer())
     return made
 
 

@@ -80,7 +80,7 @@ def test_an_algorithm_and_a_task_that_do_not_fit(tmp_path: Path) -> None:
         fit(module, Moods(), tmp_path, max_steps=1)
     with pytest.raises(UserError, match="Moods: no rows to read"):
         policy = GRPOModule({"low": 1.0})
-        policy.adopt(tiny_lm(), tokenizer())
+        policy.set_model(tiny_lm(), tokenizer())
         trainer(tmp_path).test(policy, Moods(), verbose=False)
 
 
@@ -125,7 +125,7 @@ def test_two_processes_evaluate_every_row_once(tmp_path: Path) -> None:
     processes = {"devices": 2, "strategy": "ddp_fork"}
     module, data = sft(tmp_path), TinyTask(rows=5, batch_size=2)
     fit(module, data, tmp_path, Counts(tmp_path), max_epochs=1, limit_val_batches=1.0, **processes)
-    module.adopt(tiny_lm(), tokenizer())
+    module.set_model(tiny_lm(), tokenizer())
     trainer(tmp_path, Counts(tmp_path), **processes).test(module, data, verbose=False)
     for name in ("val", "test"):  # three rows in two batches, and two in one
         assert [int((tmp_path / f"{name}_{rank}").read_text()) for rank in (0, 1)] == [3, 2]
@@ -136,7 +136,7 @@ def test_two_processes_evaluate_every_row_once(tmp_path: Path) -> None:
 def test_evaluation_falls_back_on_the_batch_size_of_training(tmp_path: Path) -> None:
     runner = trainer(tmp_path)
     module = sft(tmp_path)
-    module.adopt(tiny_lm(), tokenizer())
+    module.set_model(tiny_lm(), tokenizer())
     runner.test(module, TinyTask(rows=7, batch_size=3), verbose=False)
     assert runner.num_test_batches == [3]
 
@@ -219,7 +219,7 @@ def test_a_module_is_asked_once_a_run_for_each_view(tmp_path: Path) -> None:
     class Picky(SFTModule):
         asked = 0
 
-        def admit(self, rows: Sequence[Any]) -> Sequence[Any]:
+        def validate_rows(self, rows: Sequence[Any]) -> Sequence[Any]:
             self.asked += 1
             return list(rows)[:: self.asked]
 
@@ -229,7 +229,7 @@ def test_a_module_is_asked_once_a_run_for_each_view(tmp_path: Path) -> None:
     runner.test(module, data, verbose=False)
     assert module.asked == 2 and runner.num_test_batches == [1]
     other = Picky(sizes(), tokenizer_folder(tmp_path))
-    other.adopt(tiny_lm(), tokenizer())
+    other.set_model(tiny_lm(), tokenizer())
     trainer(tmp_path).test(other, data, verbose=False)
     assert other.asked == 1
 

@@ -90,7 +90,7 @@ def test_texts_that_were_all_cut_off_are_refused(tmp_path: Path) -> None:
 def test_a_model_writes_is_judged_and_learns_from_its_best(tmp_path: Path) -> None:
     """By the command's own steps: predict with Verifiers on training prompts, then SFT on what they preferred."""
     writer = SFTModule(sizes(), sampling=SamplingParams(40))
-    writer.adopt(tiny_lm(scale=4), tokenizer())
+    writer.set_model(tiny_lm(scale=4), tokenizer())
     task = TinyTask(rows=60, predict_split="train")
     trainer(tmp_path, Verifiers(rewards=["low"])).predict(writer, task)
     file = str(tmp_path / "samples" / "predict.jsonl")

@@ -56,12 +56,12 @@ def test_prompts_and_completions_that_do_not_fit_together() -> None:
 
 def test_a_long_prompt_is_an_error_by_default() -> None:
     longest = max(LENGTHS)
-    assert reader(max_length=longest).encode(PROMPTS) and reader(max_length=longest).admit(rows())
+    assert reader(max_length=longest).encode(PROMPTS) and reader(max_length=longest).validate_rows(rows())
     place = LENGTHS.index(longest)
     expected = (
         rf"prompt {place} \('{PROMPTS[place][:10]}.*has {longest} tokens.*max_prompt_length={longest - 1}; .*drop"
     )
-    for read in (lambda r: r.encode(PROMPTS), lambda r: r.admit(rows())):
+    for read in (lambda r: r.encode(PROMPTS), lambda r: r.validate_rows(rows())):
         with pytest.raises(UserError, match=expected):
             read(reader(max_length=longest - 1))
     with pytest.raises(UserError, match=r"only 1 of the model's 128 positions are left by .*max_new_tokens=127"):
@@ -70,7 +70,7 @@ def test_a_long_prompt_is_an_error_by_default() -> None:
 
 def test_long_prompts_can_be_left_out() -> None:
     limit = sorted(LENGTHS)[1]
-    kept = reader(max_length=limit, long_prompts="drop").admit(rows())
+    kept = reader(max_length=limit, long_prompts="drop").validate_rows(rows())
     assert [row.columns["index"] for row in kept] == [n for n, length in enumerate(LENGTHS) if length <= limit]
     assert 1 < len(kept) < len(PROMPTS)
     with pytest.raises(UserError, match=rf"prompt .* only {limit} are allowed .*truncate_left"):
@@ -80,24 +80,24 @@ def test_long_prompts_can_be_left_out() -> None:
 def test_what_is_not_touched_is_handed_back() -> None:
     """A lazy view stays lazy."""
     given = rows()
-    assert reader(long_prompts="drop").admit(given) is given
-    assert reader(long_prompts="truncate_left", max_length=2).admit(given) is given
-    assert reader().admit([]) == []
+    assert reader(long_prompts="drop").validate_rows(given) is given
+    assert reader(long_prompts="truncate_left", max_length=2).validate_rows(given) is given
+    assert reader().validate_rows([]) == []
 
 
 def test_many_prompts_are_counted_through() -> None:
     texts = ["A"] * 1500 + [PROMPTS[3]] + ["A"] * 1500
-    kept = reader(max_length=2, long_prompts="drop").admit(rows(texts))
+    kept = reader(max_length=2, long_prompts="drop").validate_rows(rows(texts))
     assert [row.columns["index"] for row in kept] == [n for n in range(3001) if n != 1500]
     with pytest.raises(UserError, match=r"prompt 1500 \('A lantern"):
-        reader(max_length=2).admit(rows(texts))
+        reader(max_length=2).validate_rows(rows(texts))
     with pytest.raises(UserError, match=r"1 of the prompts .* prompt 2999\)"):
-        reader().admit(rows(["A"] * 2999 + [""]))
+        reader().validate_rows(rows(["A"] * 2999 + [""]))
 
 
 def test_if_all_are_too_long_nothing_is_left() -> None:
     with pytest.raises(UserError, match=r"all 2 prompts are longer than 2 tokens, and .*drop leaves none; shorten"):
-        reader(max_length=2, long_prompts="drop").admit(rows([PROMPTS[1], PROMPTS[3]]))
+        reader(max_length=2, long_prompts="drop").validate_rows(rows([PROMPTS[1], PROMPTS[3]]))
 
 
 def test_long_prompts_can_lose_their_beginning() -> None:
@@ -136,7 +136,7 @@ def test_empty_prompts_are_named(policy: str) -> None:
     texts = ["A", "", "B", ""]
     for tokens in (tokenizer(), with_bos()):  # an opening token alone is no prompt either
         made = reader(tokenizer=tokens, long_prompts=policy)
-        for read in (lambda r: r.encode(texts), lambda r: r.admit(rows(texts))):
+        for read in (lambda r: r.encode(texts), lambda r: r.validate_rows(rows(texts))):
             with pytest.raises(UserError, match=r"2 of the prompts have no text .* prompt 1, 3\); remove them"):
                 read(made)
     with pytest.raises(UserError, match=r"9 of .* prompt 0, 1, 2, 3, 4, …\)"):

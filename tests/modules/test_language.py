@@ -19,7 +19,7 @@ from tests.helpers import PROMPTS, TinyTask, sizes, tiny_lm, tokenizer, trainer
 
 def module(**settings: Any) -> SFTModule:
     made = SFTModule(sizes(), **{"sampling": SamplingParams(8), **settings})
-    made.adopt(tiny_lm(scale=4), tokenizer())
+    made.set_model(tiny_lm(scale=4), tokenizer())
     return made
 
 
@@ -97,19 +97,19 @@ def test_prompts_have_at_least_one_token(length: int) -> None:
 
 
 @pytest.mark.parametrize(("policy", "left"), [("error", 8), ("truncate", 8)])
-def test_rows_of_other_views_are_all_admitted(policy: str, left: int) -> None:
+def test_rows_of_other_views_are_all_rows(policy: str, left: int) -> None:
     rows = TinyTask(rows=8).examples("train")
-    assert len(module(long_examples=policy, long_prompts="drop", max_prompt_length=1).admit(rows)) == left
-    assert module().admit([]) == []
+    assert len(module(long_examples=policy, long_prompts="drop", max_prompt_length=1).validate_rows(rows)) == left
+    assert module().validate_rows([]) == []
     narrow = module(long_examples="error")
-    narrow.adopt(tiny_lm(positions=16), tokenizer())
+    narrow.set_model(tiny_lm(positions=16), tokenizer())
     with pytest.raises(UserError, match=r"an example of .* exceeds the model's 16 positions"):
-        narrow.admit(rows)
+        narrow.validate_rows(rows)
 
 
 def test_left_out_prompts_are_counted_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "lit_narrative"):
-        kept = module(long_prompts="drop", max_prompt_length=10).admit(TinyTask(rows=8).prompts("train"))
+        kept = module(long_prompts="drop", max_prompt_length=10).validate_rows(TinyTask(rows=8).prompts("train"))
     assert [row.text for row in kept] == ["Write.", "A"] * 2
     (line,) = [record.getMessage() for record in caplog.records]
     assert line == "left out 4 of 8 prompts that exceed 10 tokens"
@@ -138,7 +138,7 @@ def test_a_task_of_prompts_alone_is_tested_without_likelihood(tmp_path: Path) ->
             return indexed()
 
     made = GRPOModule({"low": 1.0}, sampling=SamplingParams(8))
-    made.adopt(tiny_lm(), tokenizer())
+    made.set_model(tiny_lm(), tokenizer())
     (metrics,) = trainer(tmp_path).test(made, Bare(), verbose=False)
     assert metrics == {}
 

@@ -100,7 +100,7 @@ def test_an_untrained_model_scores_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="never trained"):
         trainer(tmp_path).test(RewardModule(**SMALL), Ratings(rows=16), verbose=False)
     module = RewardModule(**SMALL)
-    module.adopt(build_encoder(SMALL["encoder"], texts(5, 0)))
+    module.set_model(build_encoder(SMALL["encoder"], texts(5, 0)))
     with pytest.raises(UserError, match="never trained"):
         module.score(["a"])
 
@@ -182,10 +182,10 @@ def test_the_encoder_is_trained_end_to_end(tmp_path: Path) -> None:
 
 def test_dropout_of_the_encoder_is_on_only_in_training(tmp_path: Path) -> None:
     module = RewardModule(encoder=str(transformer(tmp_path)))
-    module.adopt(SentenceTransformer(module.source, device="cpu"))
+    module.set_model(SentenceTransformer(module.source, device="cpu"))
     assert not module.train().encoder.training
     tuned = RewardModule(encoder=str(tmp_path / "encoder"), finetune_encoder=True)
-    tuned.adopt(SentenceTransformer(str(tmp_path / "encoder"), device="cpu"))
+    tuned.set_model(SentenceTransformer(str(tmp_path / "encoder"), device="cpu"))
     assert tuned.train().encoder.training
 
 

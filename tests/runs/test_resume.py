@@ -100,9 +100,9 @@ class CountingModule(SFTModule):
 
     adopted = 0
 
-    def adopt(self, lm: Any, tokenizer: Any) -> None:
+    def set_model(self, lm: Any, tokenizer: Any) -> None:
         self.adopted += 1
-        super().adopt(lm, tokenizer)
+        super().set_model(lm, tokenizer)
 
 
 @pytest.mark.parametrize("told", [True, False])

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from lit_narrative.errors import UserError
 from lit_narrative.lm.hidden_states import mean_states
 from lit_narrative.lm.logprobs import completion_batch, score_completions
-from lit_narrative.lm.perplexity import judge_nll
+from lit_narrative.lm.perplexity import external_nll
 from lit_narrative.lm.sampler import LoopSampler, SamplingParams
 from lit_narrative.steering.bags import BagOfWords, BagsOfRows
 from lit_narrative.steering.baselines import (
@@ -253,7 +253,7 @@ def test_mean_distinct() -> None:
 
 def test_the_judge_scores_completions_alone() -> None:
     rollouts = [rollout for rollout in write(Unsteered())[0] if rollout.text]
-    found, tokens = judge_nll(OTHER, tokenizer(), rollouts)
+    found, tokens = external_nll(OTHER, tokenizer(), rollouts)
     prompts = [tokenizer()(rollout.prompt)["input_ids"] for rollout in rollouts]
     texts = [tokenizer()(rollout.text)["input_ids"] for rollout in rollouts]
     assert tokens == sum(map(len, texts))

@@ -29,8 +29,8 @@ def report(out: str) -> None:
 
 
 def _storyworld(folder: Path) -> tuple[str, dict[str, Any]]:
-    from lit_narrative.tasks.storyworld.report.page import build_page
     from lit_narrative.tasks.cards.report.reader import FIGURES, seed_folders
+    from lit_narrative.tasks.storyworld.report.page import build_page
     from lit_narrative.tasks.storyworld.report.reader import AFTER, BEFORE, read_run
     from lit_narrative.tasks.storyworld.report.summary import summarise
 

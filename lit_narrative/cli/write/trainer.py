@@ -83,7 +83,7 @@ class Desk(Trainer):
                 "--model.model"
             )
         steering = model if isinstance(model, SteeringModule) else _unsteered(model, source.model)
-        steering.adopt(*source.build())
+        steering.set_model(*source.build())
         self.datamodule, steering.trainer = datamodule, self
         self.precision_plugin.convert_module(steering).to(self.strategy.root_device)
         return steering

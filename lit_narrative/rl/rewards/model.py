@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from lit_narrative.errors import UserError, check_least
-from lit_narrative.files import whole_folder, write_json
+from lit_narrative.files import atomic_folder, write_json
 from lit_narrative.lm.sentence_encoder import (
     PROBE,
     StaticEncoder,
@@ -194,7 +194,7 @@ def save_reward(encoder: "SentenceTransformer", head: RewardHead, folder: str | 
     """
     from safetensors.torch import save_file
 
-    with whole_folder(folder) as scratch:
+    with atomic_folder(folder) as scratch:
         encoder.save_pretrained(str(scratch), create_model_card=False)
         weights = {name: value.cpu().contiguous() for name, value in head.state_dict().items()}
         save_file(weights, scratch / "reward_head.safetensors")
