@@ -1,4 +1,4 @@
-"""The configurations that come with the package, found by name."""
+"""Things found by name: shipped configurations, modules that a person named, and class paths of earlier releases."""
 
 import importlib
 from importlib.resources import files
@@ -6,6 +6,9 @@ from pathlib import Path
 from types import ModuleType
 
 from lit_narrative.errors import UserError, did_you_mean
+
+RENAMED: dict[str, str] = {}
+"""Class paths of the release before -> today's: checkpoints and configurations hold the old ones."""
 
 
 def shipped_folder() -> Path:
