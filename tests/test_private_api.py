@@ -9,6 +9,7 @@ import pytest
 
 PRIVATE = [
     # (our function that calls it, module, attribute)
+    ("lm.load.blocks", "transformers.modeling_layers", "GradientCheckpointingLayer"),
     ("lm.kv_cache.plain_attention", "transformers", "PreTrainedModel._is_stateful"),
 ]
 

@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.load import base_lm, max_positions
+from lit_narrative.lm.load import base_lm, blocks, max_positions
 from lit_narrative.lm.tokenizer import pad_right
 
 _BATCH = 32  # texts read side by side
@@ -21,10 +20,10 @@ def block(lm: nn.Module, layer: int) -> nn.Module:
     Raises:
         UserError: it has no such block.
     """
-    blocks = [part for part in base_lm(lm).modules() if isinstance(part, GradientCheckpointingLayer)]
-    if not 0 <= layer < len(blocks):
-        raise UserError(f"the model has blocks 0 to {len(blocks) - 1}, not {layer}; change model.activation.layer")
-    return blocks[layer]
+    layers = blocks(lm)
+    if not 0 <= layer < len(layers):
+        raise UserError(f"the model has blocks 0 to {len(layers) - 1}, not {layer}; change model.activation.layer")
+    return layers[layer]
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
 from lit_narrative.errors import UserError, first_line
@@ -176,6 +177,12 @@ def base_lm(lm: nn.Module) -> PreTrainedModel:
     if isinstance(lm, PreTrainedModel):
         return lm
     return lm.get_base_model()  # type: ignore[operator,no-any-return]
+
+
+def blocks(lm: nn.Module) -> list[GradientCheckpointingLayer]:
+    """The transformer blocks of ``lm`` in order, with or without adapters around it; none of another kind of module."""
+    # Each architecture has a block class and a path to its blocks of its own; this base class is what all share.
+    return [module for module in lm.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
 def end_ids(lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[int]:

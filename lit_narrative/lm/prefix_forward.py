@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import DynamicCache, PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lit_narrative.lm.kv_cache import plain_attention, select_rows
+from lit_narrative.lm.load import blocks
 from lit_narrative.lm.self_check import LENGTH, NEW_TOKENS, PROMPTS, ROWS, alike, once
 
 # Sharing pays once it saves this part of the positions: it makes copies and needs a mask.
@@ -67,7 +67,7 @@ def _can_share(base: nn.Module) -> bool:
     """Whether a cache can carry the prompts of ``base``, and every row would have read them alike (no dropout)."""
     if base.training or isinstance(base, FSDPModule) or not plain_attention(base):  # processes gather blocks in step
         return False
-    return not any(m.gradient_checkpointing for m in base.modules() if isinstance(m, GradientCheckpointingLayer))
+    return not any(block.gradient_checkpointing for block in blocks(base))
 
 
 @once

@@ -11,8 +11,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
+from lit_narrative.lm.load import blocks
 from lit_narrative.lm.logprobs import TokenScores, score_tokens
 
 
@@ -33,8 +33,7 @@ def shard(module: nn.Module, mesh: DeviceMesh, dtype: torch.dtype | None = None)
     if isinstance(root, FSDPModule):
         return
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=dtype and torch.float32)
-    blocks = [part for part in root.modules() if isinstance(part, GradientCheckpointingLayer)]
-    for part in (*reversed(blocks), root):
+    for part in (*reversed(blocks(root)), root):
         # By default a root stays gathered after its forward: parameters would be shares at some times only.
         fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     if isinstance(root, PreTrainedModel):
