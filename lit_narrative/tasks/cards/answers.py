@@ -140,3 +140,11 @@ class CardReward:
         """Score completions by the columns of their prompts."""
         part = PARTS[self.name]
         return [part(judge(rollout.text, rollout.columns)) for rollout in rollouts]
+
+
+def _factory(name: str) -> Callable[[object], CardReward]:
+    return lambda settings: CardReward(name)
+
+
+REWARDS: Mapping[str, Callable[[object], CardReward]] = {name: _factory(name) for name in PARTS}
+"""Makes each reward of the task; the settings of a run are not read, since the columns of a prompt say it all."""

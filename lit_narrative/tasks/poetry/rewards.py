@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lit_narrative.errors import UserError
@@ -90,6 +91,13 @@ class VerseReward:
     def __call__(self, rollouts: "Sequence[Rollout]") -> list[float]:
         """Score completions by their text and the columns of their prompts."""
         return [PARTS[self.name](rollout, self.topics) for rollout in rollouts]
+
+
+REWARDS: Mapping[str, Callable[[Topics], TopicShare | VerseReward]] = {
+    "topic_share": lambda topics: TopicShare(),
+    **{name: partial(VerseReward, name) for name in PARTS},
+}
+"""Makes each reward of the task from all topics by name; those of `OF_GRAMMAR` suit the grammar's poems only."""
 
 
 def own_lines(rollout: "Rollout") -> list[str]:

@@ -1,13 +1,14 @@
-"""Verifiers as rewards."""
+"""The rewards of the storyworld task: verifier components, novelty, and feature quality."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
+from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality, FeatureQualitySettings
 from lit_narrative.tasks.storyworld.similarity import skeleton_digest
-from lit_narrative.tasks.storyworld.verifiers.base import VerifierConfig
+from lit_narrative.tasks.storyworld.verifiers.base import COMPONENTS, VerifierConfig
 from lit_narrative.tasks.storyworld.verifiers.score import Mode, Score, score
 from lit_narrative.views import Rollout
 
@@ -59,3 +60,57 @@ class NoveltyReward:
         digests = [skeleton_digest(r.text, limits) if self.scorer(r.text).world is not None else None for r in rollouts]
         counts = Counter(digests)
         return [0.0 if digest is None else 1 / counts[digest] for digest in digests]
+
+
+@dataclass(frozen=True)
+class RewardSettings:
+    """What the rewards of one run are made from.
+
+    Attributes:
+        verifiers: minima, weights and limits of the score.
+        feature_quality: how the reward of that name is measured.
+        names: the rewards of the run that `REWARDS` makes.
+    """
+
+    verifiers: VerifierConfig = field(default_factory=VerifierConfig)
+    feature_quality: FeatureQualitySettings = field(default_factory=FeatureQualitySettings)
+    names: Sequence[str] = ()
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """One scorer for all rewards of the run, so that each text is judged once."""
+        # Weight 0: a custom component is measured beside the six, and has no share in the total.
+        components = {name: 0.0 for name in self.names if name not in _MODEL_REWARDS}
+        return Scorer(replace(self.verifiers, weights={**components, **self.verifiers.weights}))
+
+
+RewardFactory = Callable[[RewardSettings], ComponentReward | NoveltyReward | FeatureQuality]
+_MODEL_REWARDS: Mapping[str, RewardFactory] = {
+    "novelty": lambda settings: NoveltyReward(settings.scorer),
+    "feature_quality": lambda settings: FeatureQuality(settings.feature_quality, verifiers=settings.verifiers),
+}
+"""Rewards that are not a component of the score."""
+
+
+class _Rewards(Mapping[str, RewardFactory]):
+    """The rewards by name: registered components, then `_MODEL_REWARDS`; also a component function by its path.
+
+    A mapping rather than a dict: a component may be registered after this module was imported.
+    """
+
+    def __getitem__(self, name: str) -> RewardFactory:
+        if name in _MODEL_REWARDS:
+            return _MODEL_REWARDS[name]
+        if name not in COMPONENTS and ":" not in name:
+            raise KeyError(name)
+        return lambda settings: ComponentReward(name, settings.scorer)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*COMPONENTS, *_MODEL_REWARDS))
+
+    def __len__(self) -> int:
+        return len(COMPONENTS) + len(_MODEL_REWARDS)
+
+
+REWARDS: Mapping[str, RewardFactory] = _Rewards()
+"""Makes each reward of the task from the settings of a run."""
