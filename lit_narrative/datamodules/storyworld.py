@@ -145,22 +145,22 @@ class StoryworldData(TaskDataModule):
         return found
 
     def verify(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
-        """Strict scores with their issues, and the seed mode's total beside them."""
+        """Strict scores with their issues, and the total by the formulas of the original system beside them."""
         # The original has six components of fixed weights; those of the user's configuration are the strict score's.
         strict = self.scorer()
-        seed = Scorer(replace(self.verifiers, weights=dict(DEFAULT_WEIGHTS)), "seed")
-        return [_verdict(strict, seed, rollout.text) for rollout in rollouts]
+        original = Scorer(replace(self.verifiers, weights=dict(DEFAULT_WEIGHTS)), "original")
+        return [_verdict(strict, original, rollout.text) for rollout in rollouts]
 
     def unique_shares(self, texts: Sequence[str]) -> dict[str, float]:
         """Distinct texts, worlds apart from names, and skeletons."""
         return unique_shares(texts, self.verifiers.limits)
 
 
-def _verdict(strict: Scorer, seed: Scorer, text: str) -> Verdict:
+def _verdict(strict: Scorer, original: Scorer, text: str) -> Verdict:
     score = strict(text)
     issues = tuple({"path": i.path, "message": i.message, "severity": i.severity} for i in score.issues)
     valid = score.components["valid_json"] > 0
-    return Verdict(score.total, dict(score.components), valid, issues, {"seed_total": seed(text).total})
+    return Verdict(score.total, dict(score.components), valid, issues, {"original_total": original(text).total})
 
 
 class _Generated(Sequence[Example]):

@@ -14,7 +14,7 @@ from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sae import SAEModule
 from lit_narrative.modules.sft import SFTModule
-from lit_narrative.tasks.storyworld.verifiers.score import SIX
+from lit_narrative.tasks.storyworld.verifiers.base import SIX
 from lit_narrative.views import Verdict
 from tests.helpers import LowTokens, TinyTask, fit, sizes, tiny_lm, tokenizer, tokenizer_folder, trainer
 
@@ -58,9 +58,9 @@ def test_the_summary_of_storyworlds_has_the_documented_keys(policy: Path, tmp_pa
     data = StoryworldData(train_size=16, test_size=16, eval_batch_size=16)
     trainer(tmp_path, Verifiers(samples=16)).test(module, data, verbose=False)
     found, samples = summary(tmp_path, "test"), rows(tmp_path, "test")
-    keys = {"n", "reward", "reward_ci", "seed_total", "valid_json", "components", "unique", "unique_names"}
+    keys = {"n", "reward", "reward_ci", "original_total", "valid_json", "components", "unique", "unique_names"}
     assert set(found) == keys | {"unique_skeleton", "corpus", "seed"}
-    assert set(found["corpus"]) == {"n", "reward", "reward_ci", "seed_total", "valid_json", "components"}
+    assert set(found["corpus"]) == {"n", "reward", "reward_ci", "original_total", "valid_json", "components"}
     assert set(found["components"]) == set(found["corpus"]["components"]) == set(SIX)
     low, high = found["reward_ci"]
     assert low <= found["reward"] <= high
@@ -152,9 +152,9 @@ def test_no_samples_are_refused() -> None:
 
 def test_means_and_interval_by_hand() -> None:
     verdicts = [
-        Verdict(1.0, {"a": 1.0}, True, extra={"seed_total": 0.5}),
-        Verdict(0.0, {"a": 0.0}, False, extra={"seed_total": 0.0}),
-        Verdict(0.5, {"a": 0.5}, True, extra={"seed_total": 1.0}),
+        Verdict(1.0, {"a": 1.0}, True, extra={"original_total": 0.5}),
+        Verdict(0.0, {"a": 0.0}, False, extra={"original_total": 0.0}),
+        Verdict(0.5, {"a": 0.5}, True, extra={"original_total": 1.0}),
     ]
     margin = 1.96 * 0.5 / 3**0.5
     found = summarise(verdicts)
@@ -164,7 +164,7 @@ def test_means_and_interval_by_hand() -> None:
         "reward": 0.5,
         "valid_json": pytest.approx(2 / 3),
         "components": {"a": 0.5},
-        "seed_total": 0.5,
+        "original_total": 0.5,
     }
     assert summarise(verdicts[:1])["reward_ci"] == [1, 1]
     assert torch.tensor(found["reward"]) == 0.5

@@ -15,8 +15,7 @@ from lit_narrative.errors import UserError
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality, FeatureQualitySettings
 from lit_narrative.tasks.storyworld.formats.parse import Limits
 from lit_narrative.tasks.storyworld.generator import Skew
-from lit_narrative.tasks.storyworld.verifiers.base import Context, VerifierConfig
-from lit_narrative.tasks.storyworld.verifiers.score import SIX
+from lit_narrative.tasks.storyworld.verifiers.base import SIX, Context, VerifierConfig
 from lit_narrative.views import Rollout
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -226,7 +225,7 @@ def test_verdicts() -> None:
     assert set(good.components) == set(SIX)
     assert good.components["valid_json"] == 1
     assert 0 < good.total <= 1
-    assert "seed_total" in good.extra
+    assert "original_total" in good.extra
     for verdict in (bad, hostile):
         assert not verdict.valid
         assert verdict.total == 0
@@ -248,7 +247,7 @@ def test_weights_of_ones_own_leave_the_original_total_alone() -> None:
     (own,), (usual,) = (made.verify([rollout(text)]) for made in (data(verifiers=VerifierConfig(weights)), data()))
     assert "playability" in own.components
     assert own.total != usual.total
-    assert own.extra["seed_total"] == usual.extra["seed_total"] > 0
+    assert own.extra["original_total"] == usual.extra["original_total"] > 0
 
 
 def test_only_what_can_be_played_is_played() -> None:

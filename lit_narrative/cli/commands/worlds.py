@@ -12,10 +12,12 @@ from rich.text import Text
 
 from lit_narrative.cli.arguments import plain_console, printable
 from lit_narrative.errors import UserError, check_least
+from lit_narrative.tasks.storyworld.issues import Issue
 from lit_narrative.tasks.storyworld.simulator.play import Play
 from lit_narrative.tasks.storyworld.simulator.play import play as play_once
 from lit_narrative.tasks.storyworld.simulator.statistics import DEAD_ENDS, Simulation, simulate
-from lit_narrative.tasks.storyworld.verifiers.score import SIX, Issue, Score
+from lit_narrative.tasks.storyworld.verifiers.base import SIX
+from lit_narrative.tasks.storyworld.verifiers.score import FormerMode, Mode, Score
 from lit_narrative.tasks.storyworld.verifiers.score import score as judge
 from lit_narrative.tasks.storyworld.world import Encounter, Gate, World
 from lit_narrative.tasks.storyworld.world_files import read_world_file
@@ -24,14 +26,13 @@ MOST_SHOWN = 30
 """Issues of one file that the table lists."""
 
 
-def score(
-    files: list[str], mode: Literal["strict", "seed"] = "strict", format: Literal["table", "json"] = "table"
-) -> None:
+def score(files: list[str], mode: Mode | FormerMode = "strict", format: Literal["table", "json"] = "table") -> None:
     """Score files as storyworlds: six components, their weighted total, and what is wrong.
 
     Args:
         files: files that each hold one text.
-        mode: strict is what we train on; seed repeats the formulas of the original system.
+        mode: strict is what policies are trained on; original repeats the formulas of the system that this project
+            began from (seed is its former name).
         format: a table to read, or one JSON list with an object a file: file, components, total, issues.
 
     Raises:

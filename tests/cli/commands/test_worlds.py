@@ -11,7 +11,7 @@ from lit_narrative.cli.commands.worlds import score
 from lit_narrative.cli.main import main
 from lit_narrative.errors import UserError
 from lit_narrative.tasks.storyworld.generator import corpus
-from lit_narrative.tasks.storyworld.verifiers.score import SIX
+from lit_narrative.tasks.storyworld.verifiers.base import SIX
 from lit_narrative.tasks.storyworld.verifiers.score import score as judge
 
 WORLD = corpus(1, 0)[0].completion
@@ -24,7 +24,7 @@ def files(tmp_path: Path) -> list[str]:
     return [str(tmp_path / name) for name in ("good.json", "broken.json", "empty.json")]
 
 
-@pytest.mark.parametrize("mode", ["strict", "seed"])
+@pytest.mark.parametrize("mode", ["strict", "original"])
 def test_json_is_one_list_with_a_row_a_file(files: list[str], mode: str, capsys: pytest.CaptureFixture[str]) -> None:
     main(["score", *files, "--mode", mode, "--format", "json"])
     rows = json.loads(capsys.readouterr().out)
@@ -37,6 +37,16 @@ def test_json_is_one_list_with_a_row_a_file(files: list[str], mode: str, capsys:
         assert row["total"] == expected.total
         assert len(row["issues"]) == len(expected.issues)
     assert {"path", "message", "severity"} == set(rows[1]["issues"][0])
+
+
+def test_the_former_name_of_the_mode_original_gives_the_same_scores(
+    files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = []
+    for mode in ("seed", "original"):
+        main(["score", *files, "--mode", mode, "--format", "json"])
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1]
 
 
 def test_the_table_holds_every_number_and_the_issues(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:

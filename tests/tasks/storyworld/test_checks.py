@@ -1,4 +1,4 @@
-"""Checks, doubts and issues: each fault is found once, and its path leads to it in the file."""
+"""Checks, lint warnings and issues: each fault is found once, and its path leads to it in the file."""
 
 import json
 import re
@@ -8,10 +8,10 @@ import pytest
 
 from lit_narrative.tasks.storyworld.checks import faults, schema_share
 from lit_narrative.tasks.storyworld.formats.simple import read_counting
-from lit_narrative.tasks.storyworld.issues import json_path, schema_issues
-from lit_narrative.tasks.storyworld.simulator.graph import doubts
+from lit_narrative.tasks.storyworld.issues import Issue, json_path, schema_issues
+from lit_narrative.tasks.storyworld.simulator.graph import lint_warnings
 from lit_narrative.tasks.storyworld.simulator.plan import make_plan
-from lit_narrative.tasks.storyworld.verifiers.score import Issue, score
+from lit_narrative.tasks.storyworld.verifiers.score import score
 from tests.tasks.storyworld.lighthouse import encounter, lighthouse, make, option, read
 
 
@@ -28,7 +28,7 @@ def errors(value: Any) -> list[Issue]:
 def test_a_sound_world_has_no_fault_and_no_doubt() -> None:
     world = read(lighthouse())
     assert list(faults(world)) == []
-    assert list(doubts(make_plan(world))) == []
+    assert list(lint_warnings(make_plan(world))) == []
     assert schema_share(world, read_counting(lighthouse())[1], duplicates=0) == 1.0
 
 
@@ -104,7 +104,7 @@ def test_paths_quote_names_that_are_not_plain() -> None:
     assert json_path([]) == "$"
 
 
-def test_doubts_are_warnings() -> None:
+def test_lint_warnings_are_warnings() -> None:
     world = make(
         encounter("a", option("x", "b", {"logs": 0})),
         encounter("b", option("x", "b")),

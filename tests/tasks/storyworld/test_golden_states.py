@@ -98,7 +98,7 @@ def test_feature_quality_of_the_original(name: str) -> None:
     expected = golden()["feature_quality"][name]
     if name.startswith("total"):
         text = json.dumps(lighthouse()) if name == "total_lighthouse" else "no JSON"
-        made = score(text, mode="seed", config=VerifierConfig()).components
+        made = score(text, mode="original", config=VerifierConfig()).components
         world = lighthouse() if name == "total_lighthouse" else {}
         seventh = seed_feature_quality(world, encode, np.random.RandomState(0), no_code)
         total = sum(weight * made[key] for key, weight in WEIGHTS.items()) + OF_THE_SEVENTH * seventh

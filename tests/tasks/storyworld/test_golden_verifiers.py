@@ -1,4 +1,4 @@
-"""Measured scores of the original system (seed mode), and what strict mode is to do with the same texts."""
+"""Measured scores of the original system (the mode ``original``), and what strict mode is to do with the same texts."""
 
 import functools
 import hashlib
@@ -13,8 +13,8 @@ from lit_narrative.errors import UserError
 from lit_narrative.tasks.storyworld.formats.parse import Limits
 from lit_narrative.tasks.storyworld.formats.simple import read_world
 from lit_narrative.tasks.storyworld.simulator.statistics import all_paths
-from lit_narrative.tasks.storyworld.verifiers.base import DEFAULT_WEIGHTS, VerifierConfig
-from lit_narrative.tasks.storyworld.verifiers.score import SIX, Score, score
+from lit_narrative.tasks.storyworld.verifiers.base import DEFAULT_WEIGHTS, SIX, VerifierConfig
+from lit_narrative.tasks.storyworld.verifiers.score import Score, score
 from tests.paths import GOLDEN
 
 pytestmark = pytest.mark.golden
@@ -60,20 +60,20 @@ def same(result: Score, expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", entries("storyworld_verifiers.json", "cases"))
-def test_seed_mode_repeats_the_original(name: str) -> None:
+def test_the_mode_original_repeats_it(name: str) -> None:
     case, text = text_of(name)
-    same(score(text, mode="seed"), case["original"])
+    same(score(text, mode="original"), case["original"])
 
 
 @pytest.mark.parametrize("name", entries("storyworld_verifiers.json", "real_files"))
 @pytest.mark.parametrize("part", ["scores", "scores_truncated_2000_chars"])
-def test_seed_mode_on_real_files(name: str, part: str) -> None:
+def test_the_mode_original_on_real_files(name: str, part: str) -> None:
     case = golden("storyworld_verifiers.json")["real_files"][name]
     for path in sorted((FOLDER.parent / "data" / "sweepweave").glob("*.json")):
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() == case["sha256"]:
             text = content.decode("utf-8")
-            same(score(text if part == "scores" else text[:2000], mode="seed"), case[part])
+            same(score(text if part == "scores" else text[:2000], mode="original"), case[part])
             return
     pytest.skip(f"no file with sha256 {case['sha256'][:12]} among the data")
 
@@ -85,17 +85,18 @@ def refused(**settings: Any) -> None:
 
 CUSTOM: dict[str, Callable[[dict[str, Any]], None]] = {
     "weights_missing_keys": lambda expected: same(
-        score(fixture("lighthouse_simple"), mode="seed", config=VerifierConfig(weights={"valid_json": 1.0})), expected
+        score(fixture("lighthouse_simple"), mode="original", config=VerifierConfig(weights={"valid_json": 1.0})),
+        expected,
     ),
     "min_ten": lambda expected: same(
         score(
             fixture("lighthouse_simple"),
-            mode="seed",
+            mode="original",
             config=VerifierConfig(min_encounters=10, min_characters=10, min_endings=10, min_effect_types=10),
         ),
         expected,
     ),
-    "text_none": lambda expected: same(score(None, mode="seed"), expected),
+    "text_none": lambda expected: same(score(None, mode="original"), expected),
     # A wrong setting is no fault of a text: it is refused before anything is scored.
     "weights_unknown_key": lambda expected: refused(weights={"nope": 1.0}),
     "min_zero": lambda expected: refused(min_encounters=0),
@@ -192,7 +193,7 @@ def zero_change(text: str) -> None:
         e for n in still["encounters"] for o in n["options"] for r in o["reactions"] for e in r["after_effects"]
     ):
         effect["change"] = 0
-    assert score(json.dumps(still), mode="seed").components["effects"] == 1.0
+    assert score(json.dumps(still), mode="original").components["effects"] == 1.0
     assert score(json.dumps(still)).components["effects"] == 0.0
     for change in ("1e999", "NaN", '"1"', "null", "true"):
         text = json.dumps(still).replace('"change": 0', f'"change": {change}')
@@ -230,7 +231,7 @@ def live_gates(text: str) -> None:
     """As above with the threshold moved to where it matters: the curve of the original over the share of gates."""
     no_live_gate(text)
     live = text.replace('"comparison":">=","value":0', '"comparison":">=","value":3')
-    assert score(live).components["secrets"] == pytest.approx(score(text, mode="seed").components["secrets"])
+    assert score(live).components["secrets"] == pytest.approx(score(text, mode="original").components["secrets"])
 
 
 def gates_string(text: str) -> None:

@@ -96,9 +96,9 @@ def honesty_verdict(run: Run) -> str:
     The lenient total's own interval is not known; the strict one's, over the same samples, stands in for it.
     """
     before, after = run.before.outcome, run.after.outcome
-    if before.level.seed_total is None or after.level.seed_total is None:
+    if before.level.original_total is None or after.level.original_total is None:
         return "The lenient total was not measured in this run, so the two cannot be compared."
-    lenient = after.level.seed_total - before.level.seed_total
+    lenient = after.level.original_total - before.level.original_total
     low, high = difference_interval(before, after)
     changes = f"(strict {signed(after.level.reward - before.level.reward)}, lenient {signed(lenient)})"
     if low > 0:
@@ -163,7 +163,11 @@ def _variety_verdict(before: Outcome, after: Outcome) -> str:
 
 def _totals(level: Level) -> list[Dot]:
     strict = Dot("strict", level.reward, "plain")
-    return [strict] if level.seed_total is None else [Dot("lenient", level.seed_total, "plain", hollow=True), strict]
+    return (
+        [strict]
+        if level.original_total is None
+        else [Dot("lenient", level.original_total, "plain", hollow=True), strict]
+    )
 
 
 def _reward_dot(name: str, tone: str, outcome: Outcome) -> Dot:

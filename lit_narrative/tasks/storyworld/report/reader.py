@@ -120,7 +120,8 @@ def _outcome(record: Record) -> Outcome:
 
 
 def _level(record: Record) -> Level:
-    return Level(record.number("reward"), record.maybe("seed_total"), record.numbers("components"))
+    key = "original_total" if "original_total" in record.value else "seed_total"  # its name in runs of earlier releases
+    return Level(record.number("reward"), record.maybe(key), record.numbers("components"))
 
 
 def _sample(record: Record) -> Sample:

@@ -39,7 +39,7 @@ class Level:
     """Means over a set of texts: the strict total, the seed-mode total and the strict components."""
 
     reward: float
-    seed_total: float | None
+    original_total: float | None
     components: Mapping[str, float]
 
 

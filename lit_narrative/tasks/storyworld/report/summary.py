@@ -11,7 +11,7 @@ from lit_narrative.tasks.storyworld.report.run import Level, Outcome, Run
 def summarise(run: Run) -> dict[str, Any]:
     """Return the content of ``summary.json``.
 
-    Scores are strict verifiers' on held-out prompts; ``seed_total`` is the lenient total of the same samples.
+    Scores are strict verifiers' on held-out prompts; ``original_total`` is the lenient total of the same samples.
     ``improvement`` is final minus SFT, and ``over_corpus`` final minus corpus. Intervals hold 95 %.
     """
     before, after = run.before.outcome, run.after.outcome
@@ -63,16 +63,16 @@ def _figures(outcome: Outcome) -> dict[str, Any]:
 
 
 def _scores(level: Level) -> dict[str, Any]:
-    return {"reward": level.reward, "seed_total": level.seed_total, "components": dict(level.components)}
+    return {"reward": level.reward, "original_total": level.original_total, "components": dict(level.components)}
 
 
 def _differences(level: Level, base: Level) -> dict[str, Any]:
     lenient = None
-    if level.seed_total is not None and base.seed_total is not None:
-        lenient = level.seed_total - base.seed_total
+    if level.original_total is not None and base.original_total is not None:
+        lenient = level.original_total - base.original_total
     shared = [name for name in level.components if name in base.components]
     return {
         "reward": level.reward - base.reward,
-        "seed_total": lenient,
+        "original_total": lenient,
         "components": {name: level.components[name] - base.components[name] for name in shared},
     }

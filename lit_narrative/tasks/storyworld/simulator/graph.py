@@ -1,7 +1,7 @@
 """The graph of a world: which encounters can follow from the first, and which of them are endings.
 
-Gates are left out: an encounter behind a gate that never opens is reachable here. What plays really meet is the
-business of ``simulate.py``.
+Gates are left out: an encounter behind a gate that never opens is reachable here. What plays really meet is in
+``statistics.py``.
 """
 
 from collections.abc import Iterator
@@ -12,21 +12,21 @@ from lit_narrative.tasks.storyworld.simulator.plan import END, Plan
 
 def reachable(plan: Plan) -> frozenset[int]:
     """Positions of the encounters that options lead to from the first one, which is among them."""
-    found = {0} if plan.scenes else set()
-    pending = list(found)
+    positions = {0} if plan.scenes else set()
+    pending = list(positions)
     while pending:
         for choice in plan.scenes[pending.pop()]:
-            if choice.target >= 0 and choice.target not in found:
-                found.add(choice.target)
+            if choice.target >= 0 and choice.target not in positions:
+                positions.add(choice.target)
                 pending.append(choice.target)
-    return frozenset(found)
+    return frozenset(positions)
 
 
 def is_terminal(plan: Plan, index: int) -> bool:
-    """Whether an encounter is an ending: it has no options, or each of them ends the story in so many words.
+    """Whether an encounter is an ending: it has no options, or each of them says that the story ends.
 
-    An option that says nothing of what follows, or names an encounter that does not exist, is a dead end and makes
-    no ending.
+    An option that says nothing of what follows, or names an encounter that does not exist, is a dead end and does not
+    make an ending.
     """
     return all([choice.target == END for choice in plan.scenes[index]])
 
@@ -37,7 +37,7 @@ def can_end(plan: Plan, index: int) -> bool:
     return not scene or any([choice.target == END for choice in scene])
 
 
-def goes_on(plan: Plan, index: int) -> bool:
+def leads_on(plan: Plan, index: int) -> bool:
     """Whether an encounter has an option that leads to an existing encounter or ends the story."""
     return any([choice.target >= END for choice in plan.scenes[index]])
 
@@ -48,15 +48,15 @@ def only_loops(plan: Plan, index: int) -> bool:
     return bool(scene) and all([choice.target == index for choice in scene])
 
 
-def doubts(plan: Plan) -> Iterator[Fault]:
+def lint_warnings(plan: Plan) -> Iterator[Fault]:
     """Encounters that nothing leads to, loops without a way out, a story without an end, variables without a use."""
-    found = reachable(plan)
+    positions = reachable(plan)
     for i, encounter in enumerate(plan.world.encounters):
-        if i not in found:
+        if i not in positions:
             yield Fault(("encounters", i), f"no option leads to encounter {encounter.id[:80]!r}")
         elif only_loops(plan, i):
             yield Fault(("encounters", i), f"every option of encounter {encounter.id[:80]!r} leads back to it")
-    if plan.scenes and not any([can_end(plan, i) for i in found]):
+    if plan.scenes and not any([can_end(plan, i) for i in positions]):
         yield Fault(("encounters",), "no ending can be reached")
     used = _used(plan)
     for name in plan.names:

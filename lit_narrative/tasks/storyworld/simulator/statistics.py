@@ -12,7 +12,7 @@ import numpy as np
 
 from lit_narrative.tasks.storyworld.checks import faults
 from lit_narrative.tasks.storyworld.issues import Issue, json_path
-from lit_narrative.tasks.storyworld.simulator.graph import can_end, doubts
+from lit_narrative.tasks.storyworld.simulator.graph import can_end, lint_warnings
 from lit_narrative.tasks.storyworld.simulator.plan import Plan, is_open, make_plan
 from lit_narrative.tasks.storyworld.simulator.play import Chooser, Outcome, Play, Step, all_paths, play, plays, uniform
 from lit_narrative.tasks.storyworld.world import World
@@ -110,7 +110,7 @@ class Simulation:
         path_diversity: distinct sequences of choices / N.
         path_entropy: entropy of the sequences of choices, in bits.
         variables: the state at the ends.
-        issues: static faults and doubts, with positions in ``world.to_json()``.
+        issues: static faults and lint warnings, with positions in ``world.to_json()``.
     """
 
     runs: int
@@ -232,7 +232,7 @@ def _spreads(world: World, played: Sequence[Play]) -> dict[str, VariableSpread]:
 
 def _static_issues(plan: Plan) -> tuple[Issue, ...]:
     errors = [Issue(json_path(fault.path), fault.message) for fault in faults(plan.world)]
-    return (*errors, *[Issue(json_path(fault.path), fault.message, "warning") for fault in doubts(plan)])
+    return (*errors, *[Issue(json_path(fault.path), fault.message, "warning") for fault in lint_warnings(plan)])
 
 
 def _entropy(counts: Iterable[int]) -> float:

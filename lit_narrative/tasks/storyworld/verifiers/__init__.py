@@ -1,3 +1,4 @@
 """Verifiers: components that judge a text as a storyworld, and the score made of them."""
 
-from lit_narrative.tasks.storyworld.verifiers import components  # noqa: F401 (registers the six)
+# Importing any module of the package registers the shipped components, so that their names are always known.
+from lit_narrative.tasks.storyworld.verifiers import components  # noqa: F401

@@ -1,5 +1,6 @@
-"""What a component may look at: the text, the value in it, the world in that, and what was found out about it."""
+"""What every component shares: the settings of a score, the text under judgement, and the registry of components."""
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -15,6 +16,74 @@ from lit_narrative.tasks.storyworld.simulator.graph import reachable
 from lit_narrative.tasks.storyworld.simulator.plan import Plan, make_plan
 from lit_narrative.tasks.storyworld.world import World
 
+logger = logging.getLogger(__name__)
+
+Component = Callable[["Context"], float]
+"""From a text in its context to a number in 0..1; pure, and never raising on a text."""
+DEFAULT_WEIGHTS: Mapping[str, float] = {
+    "valid_json": 0.30,
+    "schema": 0.15,
+    "structure": 0.15,
+    "effects": 0.15,
+    "secrets": 0.15,
+    "endings": 0.10,
+}
+SIX = tuple(DEFAULT_WEIGHTS)
+"""The components that every score has, in the order of tables."""
+
+
+@dataclass(frozen=True)
+class VerifierConfig:
+    """What earns full marks, and how much each component counts.
+
+    Attributes:
+        weights: weight of each component in the total, 0 or more. A name is one of the registry, or a dotted path
+            ``package.module:function``. Of the six, those left out are shown but do not count.
+        min_encounters: encounters that earn full marks, 1 or more (as the other minima).
+        min_characters: characters.
+        min_endings: reachable endings.
+        min_effect_types: distinct variables that effects change.
+        plays: seeded plays of each world, 1 or more; they decide which gates are live.
+        max_steps: bound on the steps of each play, 1 or more.
+        limits: bounds on the text, and what is forgiven in it.
+        rehearsals: former name of ``plays``, accepted for one release.
+    """
+
+    weights: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
+    min_encounters: int = 5
+    min_characters: int = 2
+    min_endings: int = 2
+    min_effect_types: int = 3
+    plays: int = 32
+    max_steps: int = 20
+    limits: Limits = field(default_factory=Limits)
+    rehearsals: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check names and ranges.
+
+        Raises:
+            UserError: A component is unknown, a weight is negative or not finite, or a minimum is below 1.
+        """
+        if self.rehearsals is not None:
+            logger.warning("verifiers.rehearsals is now called plays; use verifiers.plays=%d", self.rehearsals)
+            object.__setattr__(self, "plays", self.rehearsals)
+            # Cleared, so that a copy by `replace` neither warns again nor overrides its `plays`.
+            object.__setattr__(self, "rehearsals", None)
+        for name, weight in self.weights.items():
+            if not (math.isfinite(weight) and weight >= 0):
+                raise UserError(f"the weight of {name!r} is {weight}; it must be a finite number of 0 or more")
+        for name in ("min_encounters", "min_characters", "min_endings", "min_effect_types", "plays", "max_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        _ = self.functions  # unknown names fail here, before training, and not at the first text
+
+    @cached_property
+    def functions(self) -> dict[str, Component]:
+        """The component functions: the six, then the others that have a weight."""
+        names = (*SIX, *[name for name in self.weights if name not in SIX])
+        return {name: find_component(name) for name in names}
+
 
 @dataclass
 class Context:
@@ -22,19 +91,21 @@ class Context:
 
     Attributes:
         text: the text.
-        seed: what the component's plays draw from; a score is a pure function of text and seed.
+        seed: of the component's plays; a score is a pure function of text and seed.
         config: minima, limits and weights.
         parsed: the JSON value in the text.
-        world: what could be read of it, ``None`` where the text is no JSON object or of another format.
-        malformed: number of malformed parts by kind (see ``world.read_counting``).
+        world: what could be read of it, ``None`` where the text is not a JSON object or of another format.
+        malformed: number of malformed parts by kind (see ``formats.simple.read_counting``).
     """
 
     text: str
     seed: int
-    config: "VerifierConfig"
+    config: VerifierConfig
     parsed: Parsed
     world: World | None = None
     malformed: Counter[str] = field(default_factory=Counter)
+
+    # Several components read these three; each is worked out once a text, and only if a component asks.
 
     @cached_property
     def story(self) -> World:
@@ -57,7 +128,7 @@ class Context:
         return self.parsed.value
 
 
-def read_text(text: Any, seed: int, config: "VerifierConfig") -> Context:
+def read_text(text: Any, seed: int, config: VerifierConfig) -> Context:
     """Parse and read a text; never raises."""
     parsed = parse(text, config.limits)
     if type(parsed.value) is not dict or detect(parsed.value) != "simple":
@@ -66,69 +137,10 @@ def read_text(text: Any, seed: int, config: "VerifierConfig") -> Context:
     return Context(text, seed, config, parsed, world, malformed)
 
 
-DEFAULT_WEIGHTS: Mapping[str, float] = {
-    "valid_json": 0.30,
-    "schema": 0.15,
-    "structure": 0.15,
-    "effects": 0.15,
-    "secrets": 0.15,
-    "endings": 0.10,
-}
+# --- registry ---------------------------------------------------------------------------------------------------------
 
-Component = Callable[["Context"], float]
-"""From a text in context (see ``context.Context``) to a number in 0..1; pure, and never raising on a text."""
-
-
-@dataclass(frozen=True)
-class VerifierConfig:
-    """What earns full marks, and how much each component counts.
-
-    Attributes:
-        weights: weight of each component in the total, 0 or more. A name is one of the registry, or a dotted path
-            ``package.module:function``. Of the six, those left out are shown but do not count.
-        min_encounters: encounters that earn full marks, 1 or more (as the other minima).
-        min_characters: characters.
-        min_endings: reachable endings.
-        min_effect_types: distinct variables that effects change.
-        rehearsals: seeded plays that decide which gates are live.
-        max_steps: bound on the steps of each.
-        limits: bounds on the text, and what is forgiven in it.
-    """
-
-    weights: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
-    min_encounters: int = 5
-    min_characters: int = 2
-    min_endings: int = 2
-    min_effect_types: int = 3
-    rehearsals: int = 32
-    max_steps: int = 20
-    limits: Limits = field(default_factory=Limits)
-
-    def __post_init__(self) -> None:
-        """Check names and ranges.
-
-        Raises:
-            UserError: A component is unknown, a weight is negative or not finite, or a minimum is below 1.
-        """
-        for name, weight in self.weights.items():
-            if not (math.isfinite(weight) and weight >= 0):
-                raise UserError(f"the weight of {name!r} is {weight}; it must be a finite number of 0 or more")
-        for name in ("min_encounters", "min_characters", "min_endings", "min_effect_types", "rehearsals", "max_steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be 1 or more")
-        _ = self.functions
-
-    @cached_property
-    def functions(self) -> dict[str, Component]:
-        """The component functions: the six, then the others that have a weight."""
-        names = (*SIX, *[name for name in self.weights if name not in SIX])
-        return {name: find_component(name) for name in names}
-
-
-SIX = ("valid_json", "schema", "structure", "effects", "secrets", "endings")
-"""The components that every score has, in the order of tables."""
 COMPONENTS: dict[str, Component] = {}
-"""Every component by name."""
+"""Every component by name; importing the package ``verifiers`` registers those of ``components.py``."""
 
 
 def component(name: str) -> Callable[[Component], Component]:
@@ -159,7 +171,7 @@ def find_component(name: str) -> Component:
         UserError: There is no such component; the message names the nearest.
     """
     if ":" in name:
-        return _imported(name)
+        return _import_component(name)
     if name not in COMPONENTS:
         known = ", ".join(sorted(COMPONENTS))
         hint = did_you_mean(name, COMPONENTS)
@@ -167,9 +179,9 @@ def find_component(name: str) -> Component:
     return COMPONENTS[name]
 
 
-def _imported(name: str) -> Component:
-    module_name, _, attribute = name.partition(":")
-    function = getattr(import_named(module_name, f"component {name!r}"), attribute, None)
+def _import_component(path: str) -> Component:
+    module_name, _, attribute = path.partition(":")
+    function = getattr(import_named(module_name, f"component {path!r}"), attribute, None)
     if not callable(function):
-        raise UserError(f"component {name!r}: {module_name} has no function {attribute!r}")
+        raise UserError(f"component {path!r}: {module_name} has no function {attribute!r}")
     return function  # type: ignore[no-any-return]

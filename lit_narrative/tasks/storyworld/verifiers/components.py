@@ -1,4 +1,4 @@
-"""The strict components: what a text must do to count as a storyworld that can be played.
+"""The shipped components: the six of the strict score, then the optional ones.
 
 Each is a number in 0..1, and a pure function of (text, seed).
 """
@@ -7,7 +7,7 @@ import numpy as np
 
 from lit_narrative.tasks.storyworld.checks import schema_share
 from lit_narrative.tasks.storyworld.simulator.gates import gated_options, live_gates
-from lit_narrative.tasks.storyworld.simulator.graph import goes_on, is_terminal
+from lit_narrative.tasks.storyworld.simulator.graph import is_terminal, leads_on
 from lit_narrative.tasks.storyworld.simulator.play import plays
 from lit_narrative.tasks.storyworld.verifiers.base import Context, component
 
@@ -26,17 +26,17 @@ def schema(context: Context) -> float:
 
 @component("structure")
 def structure(context: Context) -> float:
-    """Mean of three terms: enough characters, enough encounters, and encounters that go on.
+    """Mean of three terms: enough characters, enough encounters, and encounters that lead on.
 
-    The third is the share, over encounters that are no endings, of those with an option that leads to an existing
+    The third is the share, over encounters that are not endings, of those with an option that leads to an existing
     encounter or ends the story; 0 where every encounter is an ending.
     """
     config, plan = context.config, context.plan
     cast = min(len(context.story.characters) / config.min_characters, 1.0)
     scenes = min(len({e.id for e in context.story.encounters}) / config.min_encounters, 1.0)
     inner = [i for i in range(len(plan.scenes)) if not is_terminal(plan, i)]
-    going_on = sum([goes_on(plan, i) for i in inner]) / len(inner) if inner else 0.0
-    return (cast + scenes + going_on) / 3
+    leading = sum([leads_on(plan, i) for i in inner]) / len(inner) if inner else 0.0
+    return (cast + scenes + leading) / 3
 
 
 @component("effects")
@@ -49,7 +49,7 @@ def effects(context: Context) -> float:
 
 @component("secrets")
 def secrets(context: Context) -> float:
-    """:func:`gate_curve` of the share of options with live gates (``rehearsal.live_gates``).
+    """:func:`gate_curve` of the share of options with live gates (``gates.live_gates``).
 
     A gate is live where it reads declared variables only and is neither always true nor never true over the states
     that seeded plays meet.
@@ -57,15 +57,15 @@ def secrets(context: Context) -> float:
     plan, config = context.plan, context.config
     total = sum([len(scene) for scene in plan.scenes])
     candidates = gated_options(plan, context.reachable)
-    live = live_gates(plan, candidates, context.seed, config.rehearsals, config.max_steps)
+    live = live_gates(plan, candidates, context.seed, config.plays, config.max_steps)
     return gate_curve(len(live) / total) if total else 0.0
 
 
 @component("endings")
 def endings(context: Context) -> float:
-    """Distinct reachable endings; a dead end is none."""
-    found = sum([is_terminal(context.plan, i) for i in context.reachable])
-    return min(found / context.config.min_endings, 1.0)
+    """Distinct reachable endings; a dead end does not count."""
+    count = sum([is_terminal(context.plan, i) for i in context.reachable])
+    return min(count / context.config.min_endings, 1.0)
 
 
 @component("playability")
@@ -73,15 +73,15 @@ def playability(context: Context) -> float:
     """Optional: share of seeded plays that come to an ending, neither stuck nor lost nor endless."""
     config = context.config
     rng = np.random.default_rng(context.seed)
-    played = plays(context.plan, config.rehearsals, rng, max_steps=config.max_steps)
-    return sum([play.outcome == "ending" for play in played]) / config.rehearsals
+    played = plays(context.plan, config.plays, rng, max_steps=config.max_steps)
+    return sum([play.outcome == "ending" for play in played]) / config.plays
 
 
 @component("json_prefix")
 def json_prefix(context: Context) -> float:
     """Optional, for policies that cannot write JSON yet: share of the text before the first fault of its JSON.
 
-    The one component that pays for texts that are no world.
+    The one component that pays for texts that are not a world.
     """
     return 1.0 if context.parsed.ok else context.parsed.read
 

@@ -6,7 +6,7 @@ from lit_narrative.tasks.storyworld.checks import faults, file_path
 from lit_narrative.tasks.storyworld.formats.parse import UNSUPPORTED, detect
 from lit_narrative.tasks.storyworld.issues import MOST_ISSUES, Issue, schema_issues
 from lit_narrative.tasks.storyworld.simulator.gates import gated_options, live_gates
-from lit_narrative.tasks.storyworld.simulator.graph import doubts, is_terminal
+from lit_narrative.tasks.storyworld.simulator.graph import is_terminal, lint_warnings
 from lit_narrative.tasks.storyworld.verifiers.base import Context
 
 
@@ -25,7 +25,7 @@ def explain(context: Context) -> tuple[Issue, ...]:
         issues.append(Issue(file_path(fault.path, context.value), fault.message))
     if not context.story.encounters:
         return tuple(issues)
-    for fault in islice(doubts(context.plan), MOST_ISSUES):
+    for fault in islice(lint_warnings(context.plan), MOST_ISSUES):
         issues.append(Issue(file_path(fault.path, context.value), fault.message, "warning"))
     return (*issues, *_shortfalls(context))
 
@@ -40,10 +40,10 @@ def _shortfalls(context: Context) -> list[Issue]:
         ("reachable endings", sum([is_terminal(plan, i) for i in context.reachable]), config.min_endings),
         ("variables that effects change", len(changed), config.min_effect_types),
     )
-    issues = [f"{what}: {found}; {least} or more earn full marks" for what, found, least in counts if found < least]
+    issues = [f"{what}: {count}; {least} or more earn full marks" for what, count, least in counts if count < least]
     total = sum([len(scene) for scene in plan.scenes])
     candidates = gated_options(plan, context.reachable)
-    live = live_gates(plan, candidates, context.seed, config.rehearsals, config.max_steps)
+    live = live_gates(plan, candidates, context.seed, config.plays, config.max_steps)
     if total and not total <= 5 * len(live) <= 2.5 * total:
         issues.append(
             f"options with a gate that is now true, now false: {len(live)} of {total}; "

@@ -6,20 +6,17 @@ class of the public GPTStoryworld repository, whose scores our golden tests hold
 """
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lit_narrative.tasks.storyworld.formats.parse import DEEPEST, nesting
 from lit_narrative.tasks.storyworld.issues import Issue
-
-if TYPE_CHECKING:
-    from lit_narrative.tasks.storyworld.verifiers.base import VerifierConfig
-
+from lit_narrative.tasks.storyworld.verifiers.base import SIX, VerifierConfig
 
 _CRASHES = (TypeError, AttributeError, KeyError, ValueError)
 """What the original raises on values of unexpected types."""
 
 
-def seed_components(text: Any, config: "VerifierConfig") -> dict[str, float]:
+def original_components(text: Any, config: VerifierConfig) -> dict[str, float]:
     """The six components of the original; all 0 where it would have raised.
 
     Args:
@@ -29,10 +26,10 @@ def seed_components(text: Any, config: "VerifierConfig") -> dict[str, float]:
     try:
         return _components(text, config)
     except _CRASHES:
-        return dict.fromkeys(("valid_json", "schema", "structure", "effects", "secrets", "endings"), 0.0)
+        return dict.fromkeys(SIX, 0.0)
 
 
-def seed_issues(text: Any, config: "VerifierConfig") -> tuple[Issue, ...]:
+def original_issues(text: Any, config: VerifierConfig) -> tuple[Issue, ...]:
     """The one issue the original can report: that the text is not JSON, or that it would have crashed."""
     try:
         values = _components(text, config)
@@ -41,7 +38,7 @@ def seed_issues(text: Any, config: "VerifierConfig") -> tuple[Issue, ...]:
     return () if values["valid_json"] else (Issue("$", "not JSON"),)
 
 
-def _components(text: Any, config: "VerifierConfig") -> dict[str, float]:
+def _components(text: Any, config: VerifierConfig) -> dict[str, float]:
     if not isinstance(text, str):
         raise TypeError("the text must be a str")
     # The original dies of nesting near 1000, depending on the caller's stack; a fixed bound keeps the score pure.
@@ -50,7 +47,7 @@ def _components(text: Any, config: "VerifierConfig") -> dict[str, float]:
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
-        return dict.fromkeys(("valid_json", "schema", "structure", "effects", "secrets", "endings"), 0.0)
+        return dict.fromkeys(SIX, 0.0)
     scored = value is not None
     return {
         "valid_json": 1.0,
@@ -67,7 +64,7 @@ def _schema(value: Any) -> float:
     return sum(key in value and isinstance(value[key], kind) for key, kind in kinds.items()) / len(kinds)
 
 
-def _structure(value: Any, config: "VerifierConfig") -> float:
+def _structure(value: Any, config: VerifierConfig) -> float:
     terms = []
     if "characters" in value:
         terms.append(min(len(value["characters"]) / config.min_characters, 1.0))
@@ -84,7 +81,7 @@ def _options(value: Any) -> list[Any]:
     return [option for encounter in value["encounters"] for option in encounter.get("options", [])]
 
 
-def _effects(value: Any, config: "VerifierConfig") -> float:
+def _effects(value: Any, config: VerifierConfig) -> float:
     if "encounters" not in value:
         return 0.0
     kinds = {
@@ -109,7 +106,7 @@ def _secrets(value: Any) -> float:
     return 1.0 if share <= 0.5 else max(0.0, 1.0 - 2 * (share - 0.5))
 
 
-def _endings(value: Any, config: "VerifierConfig") -> float:
+def _endings(value: Any, config: VerifierConfig) -> float:
     if "encounters" not in value:
         return 0.0
     return min(sum(_looks_final(e) for e in value["encounters"]) / config.min_endings, 1.0)

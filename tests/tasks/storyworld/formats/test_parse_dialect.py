@@ -5,7 +5,8 @@ import json
 import pytest
 
 from lit_narrative.tasks.storyworld.formats.parse import UNSUPPORTED, detect
-from lit_narrative.tasks.storyworld.verifiers.score import SIX, score
+from lit_narrative.tasks.storyworld.verifiers.base import SIX
+from lit_narrative.tasks.storyworld.verifiers.score import score
 from tests.tasks.storyworld.lighthouse import lighthouse
 
 SWEEPWEAVE = {"IFID": "SW-1", "characters": [], "authored_properties": [], "spools": [], "encounters": []}

@@ -47,13 +47,13 @@ def make_test(
         "n": 256,
         "reward": reward,
         "reward_ci": [reward - 0.031, reward + 0.031],
-        "seed_total": lenient,
+        "original_total": lenient,
         "valid_json": means["valid_json"],
         "unique": 1.0,
         "unique_names": names,
         "unique_skeleton": skeleton,
         "components": dict(means),
-        "corpus": {"reward": total(CORPUS), "seed_total": 0.75, "components": CORPUS},
+        "corpus": {"reward": total(CORPUS), "original_total": 0.75, "components": CORPUS},
         "seed": 0,
     }
     write_json(job / "verifiers" / "test.json", figures)

@@ -6,8 +6,8 @@ from lit_narrative.tasks.storyworld.report.outcome import components, honesty, h
 from lit_narrative.tasks.storyworld.report.run import HeldOutTest, Level, Outcome, Run
 
 
-def changed(test: HeldOutTest, reward: float, seed_total: float | None = 0.6, **changes: object) -> HeldOutTest:
-    level = Level(reward, seed_total, test.outcome.level.components)
+def changed(test: HeldOutTest, reward: float, original_total: float | None = 0.6, **changes: object) -> HeldOutTest:
+    level = Level(reward, original_total, test.outcome.level.components)
     values = {"level": level, "reward_ci": (reward - 0.03, reward + 0.03), **changes}
     return replace(test, outcome=replace(test.outcome, **values))  # type: ignore[arg-type]
 
@@ -56,7 +56,7 @@ def test_the_third_sentence_is_about_valid_json(run: Run, share: float, word: st
     ],
 )
 def test_rising_by_cheating_is_called_so(run: Run, after: float, lenient: float | None, words: str) -> None:
-    assert words in honesty_verdict(outcome_of(run, 0.6, after, seed_total=lenient))
+    assert words in honesty_verdict(outcome_of(run, 0.6, after, original_total=lenient))
 
 
 def test_an_unmeasured_lenient_total_leaves_its_dots_out(run: Run) -> None:

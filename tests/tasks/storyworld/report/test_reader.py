@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,14 @@ def test_what_is_optional_may_be_missing(out: Path) -> None:
             path.unlink()
     run = read_run(out)
     assert not run.jobs and not run.before.samples and run.after.outcome.level.reward > 0
+
+
+def test_a_run_of_an_earlier_release_has_the_original_total_under_its_former_name(out: Path) -> None:
+    path = out / "test_final" / "verifiers" / "test.json"
+    summary = json.loads(path.read_text("utf-8"))
+    total = summary.pop("original_total")
+    path.write_text(json.dumps({**summary, "seed_total": total}), "utf-8")
+    assert read_run(out).after.outcome.level.original_total == total
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def test_the_figures_are_those_of_the_tests(run: Run) -> None:
 def test_the_improvement_is_final_minus_sft(run: Run) -> None:
     improvement = summarise(run)["improvement"]
     gain = total(FINAL) - total(SFT)
-    assert improvement["reward"] == pytest.approx(gain) and improvement["seed_total"] == pytest.approx(0.07)
+    assert improvement["reward"] == pytest.approx(gain) and improvement["original_total"] == pytest.approx(0.07)
     assert improvement["reward_ci"] == pytest.approx([gain - 0.031 * math.sqrt(2), gain + 0.031 * math.sqrt(2)])
     assert improvement["valid_json"] == pytest.approx(0.043) and improvement["unique"] == 0
     assert improvement["components"]["secrets"] == pytest.approx(0.5)

@@ -1,7 +1,7 @@
 """The graph of a world, and which gates make a difference in it."""
 
 from lit_narrative.tasks.storyworld.simulator.gates import gated_options, live_gates
-from lit_narrative.tasks.storyworld.simulator.graph import can_end, goes_on, is_terminal, only_loops, reachable
+from lit_narrative.tasks.storyworld.simulator.graph import can_end, is_terminal, leads_on, only_loops, reachable
 from lit_narrative.tasks.storyworld.simulator.plan import make_plan
 from lit_narrative.tasks.storyworld.world import World
 from tests.tasks.storyworld.lighthouse import encounter, lighthouse, make, option, read
@@ -33,7 +33,7 @@ def test_kinds_of_encounters() -> None:
     places = range(6)
     assert [is_terminal(plan, i) for i in places] == [True, True, False, False, False, False]
     assert [can_end(plan, i) for i in places] == [True, True, True, False, False, False]
-    assert [goes_on(plan, i) for i in places] == [False, True, True, False, False, True]
+    assert [leads_on(plan, i) for i in places] == [False, True, True, False, False, True]
     assert [only_loops(plan, i) for i in places] == [False, False, False, False, False, True]
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lit_narrative.errors import UserError
-from lit_narrative.tasks.storyworld.verifiers.base import VerifierConfig
-from lit_narrative.tasks.storyworld.verifiers.score import COMPONENTS, SIX, Context, component, score
+from lit_narrative.tasks.storyworld.verifiers.base import COMPONENTS, SIX, Context, VerifierConfig, component
+from lit_narrative.tasks.storyworld.verifiers.score import score
 from tests.tasks.storyworld.lighthouse import lighthouse
 
 TEXT = json.dumps(lighthouse())
@@ -66,12 +66,12 @@ def test_json_prefix_pays_for_the_sound_part_of_a_broken_text() -> None:
 
 
 def test_playability_is_the_share_of_plays_that_end_well() -> None:
-    config = VerifierConfig(weights={"playability": 1.0}, rehearsals=200)
+    config = VerifierConfig(weights={"playability": 1.0}, plays=200)
     assert score(TEXT, config=config).total == 1.0
     lost = TEXT.replace('"next_encounter": "boat"', '"next_encounter": "nowhere"', 1)
     assert score(lost, seed=1, config=config).total == pytest.approx(0.5, abs=0.1)
 
 
-def test_seed_mode_has_the_six_of_the_original_only() -> None:
-    with pytest.raises(UserError, match="seed mode knows only"):
-        score(TEXT, mode="seed", config=VerifierConfig(weights={"playability": 1.0}))
+def test_the_mode_original_has_its_six_components_only() -> None:
+    with pytest.raises(UserError, match="the mode 'original' has only"):
+        score(TEXT, mode="original", config=VerifierConfig(weights={"playability": 1.0}))

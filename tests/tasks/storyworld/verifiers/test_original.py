@@ -5,19 +5,19 @@ from typing import Any
 
 import pytest
 
-from lit_narrative.tasks.storyworld.verifiers.base import VerifierConfig
-from lit_narrative.tasks.storyworld.verifiers.score import SIX, score
+from lit_narrative.tasks.storyworld.verifiers.base import SIX, VerifierConfig
+from lit_narrative.tasks.storyworld.verifiers.score import score
 from tests.tasks.storyworld.lighthouse import encounter, lighthouse, make, option
 
 
 def components(value: Any, **settings: int) -> dict[str, float]:
     text = value if isinstance(value, str) else json.dumps(value)
-    return score(text, mode="seed", config=VerifierConfig(**settings)).components  # type: ignore[arg-type]
+    return score(text, mode="original", config=VerifierConfig(**settings)).components  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("text", ["null", "[]", "{}", '"hello"'])
 def test_any_json_earns_the_weight_of_json(text: str) -> None:
-    result = score(text, mode="seed")
+    result = score(text, mode="original")
     assert result.components == {**dict.fromkeys(SIX, 0.0), "valid_json": 1.0}
     assert result.total == pytest.approx(0.3)
     assert result.issues == ()
@@ -40,14 +40,14 @@ CRASHES = [
 
 @pytest.mark.parametrize("text", CRASHES)
 def test_where_the_original_crashes_all_is_zero(text: Any) -> None:
-    result = score(text, mode="seed")
+    result = score(text, mode="original")
     assert result.components == dict.fromkeys(SIX, 0.0)
     assert result.total == 0.0
     assert "the original crashes on this text" in result.issues[0].message
 
 
 def test_text_that_is_no_json_has_one_issue() -> None:
-    (issue,) = score("{", mode="seed").issues
+    (issue,) = score("{", mode="original").issues
     assert issue.message == "not JSON"
 
 

@@ -4,14 +4,15 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lit_narrative.errors import UserError
 from lit_narrative.tasks.storyworld.formats.parse import Limits
-from lit_narrative.tasks.storyworld.verifiers.base import DEFAULT_WEIGHTS, VerifierConfig
-from lit_narrative.tasks.storyworld.verifiers.score import SIX, Score, score
+from lit_narrative.tasks.storyworld.verifiers.base import DEFAULT_WEIGHTS, SIX, VerifierConfig
+from lit_narrative.tasks.storyworld.verifiers.score import Score, _warn_of_former_mode, score
 from tests.tasks.storyworld.lighthouse import Json, encounter, lighthouse, make, option
 
 
@@ -20,7 +21,7 @@ def judge(value: Json, **settings: Any) -> Score:
 
 
 def test_a_good_world_earns_everything_in_both_modes() -> None:
-    for mode in ("strict", "seed"):
+    for mode in ("strict", "original"):
         result = score(json.dumps(lighthouse()), mode=mode)
         assert result.components == dict.fromkeys(SIX, 1.0)
         assert result.total == pytest.approx(1.0)
@@ -32,7 +33,7 @@ def test_the_same_story_with_endings_that_have_no_options_earns_as_much() -> Non
     for last in value["encounters"][3:]:
         last["options"] = []
     assert judge(value).total == pytest.approx(1.0)
-    assert score(json.dumps(value), mode="seed").total == pytest.approx(0.98)
+    assert score(json.dumps(value), mode="original").total == pytest.approx(0.98)
 
 
 @pytest.mark.parametrize("text", ["null", "true", "123", '"encounters"', "[]", "", "no", "[{}]", None, b"{}"])
@@ -193,8 +194,26 @@ def test_a_wrong_setting_is_one_clear_error(settings: dict[str, Any], says: str)
 
 
 def test_an_unknown_mode_is_refused() -> None:
-    with pytest.raises(UserError, match="mode is 'sed'; it must be 'strict' or 'seed'"):
+    with pytest.raises(UserError, match="mode is 'sed'; it must be 'strict' or 'original'"):
         score("{}", mode="sed")  # type: ignore[arg-type]
+
+
+def test_the_former_name_of_the_mode_original_is_accepted_with_a_notice(caplog: pytest.LogCaptureFixture) -> None:
+    _warn_of_former_mode.cache_clear()
+    text = json.dumps(lighthouse())
+    assert [score(text, mode="seed") for _ in range(2)] == [score(text, mode="original")] * 2
+    assert [record.message for record in caplog.records] == ["the mode 'seed' of score is now called 'original'"]
+
+
+def test_the_former_name_of_plays_is_accepted_with_a_notice(caplog: pytest.LogCaptureFixture) -> None:
+    config = VerifierConfig(rehearsals=7)
+    assert config == VerifierConfig(plays=7)
+    assert replace(config, plays=3).plays == 3
+    assert [record.message for record in caplog.records] == [
+        "verifiers.rehearsals is now called plays; use verifiers.plays=7"
+    ]
+    with pytest.raises(UserError, match="plays is 0; it must be 1 or more"):
+        VerifierConfig(rehearsals=0)
 
 
 def test_forgiving_limits_are_used() -> None:
