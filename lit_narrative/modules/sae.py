@@ -1,6 +1,6 @@
 """Sparse autoencoders on vectors: states of play, or activations of a model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,16 +12,24 @@ from torch import Tensor
 
 from lit_narrative.errors import UserError
 from lit_narrative.modules.base import NarrativeModule
-from lit_narrative.sae import autoencoder as sparse
+from lit_narrative.sae.autoencoder import (
+    Architecture,
+    Encode,
+    Encoder,
+    SAESettings,
+    build_sae,
+    inference_sae,
+    permute_latents,
+    sae_lens_options,
+    save_sae,
+)
 from lit_narrative.sae.metrics import Firing, Matching, match_features, reconstruction_metrics
+from lit_narrative.sae.training import adam, center, fit, sync_ranks, training_pass
 from lit_narrative.seeds import run_seed
 from lit_narrative.views import Activation, State
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
-Encode = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""``encode(x)``: (n, d_in) float32 to the latents (n, d_sae) and the reconstruction (n, d_in)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,7 @@ class SAEModule(NarrativeModule):
 
     def __init__(
         self,
-        architecture: sparse.Architecture = "topk",
+        architecture: Architecture = "topk",
         d_sae: int = 128,
         d_in: int | None = None,
         k: int | None = None,
@@ -88,23 +96,37 @@ class SAEModule(NarrativeModule):
         super().__init__()
         self.save_hyperparameters()
         self.view = self.eval_view = view
-        self.lr, self.warmup_steps, self.dead_window = lr, warmup_steps, dead_window
-        self.architecture, self.d_sae, self.seed = architecture, d_sae, seed
-        given = locals()  # not hparams: the command line hands those of the model to an SAE inside a callback
-        self._options = {name: given[name] for name in sparse.OPTIONS}
-        sparse.settings(architecture, d_sae, self._options)
+        self.settings = SAESettings(
+            architecture,
+            d_sae,
+            d_in,
+            k,
+            l1_coefficient,
+            l0_coefficient,
+            sparsity_warmup_steps,
+            aux_loss_coefficient,
+            jumprelu_init_threshold,
+            jumprelu_bandwidth,
+            lr,
+            warmup_steps,
+            dead_window,
+            seed,
+        )
+        sae_lens_options(architecture, d_sae, self.settings.options)  # an option it does not take fails here
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.register_buffer("since_fired", torch.zeros(d_sae, dtype=torch.long))
         self.errors, self.firing = reconstruction_metrics(), Firing(d_sae)
-        self._frozen: tuple[SAE[Any], ...] = ()  # a tuple, so that it is no part of the module
+        # In a tuple: as an attribute it would be a submodule, and so in the checkpoint and in the optimizer's sight.
+        self._frozen: tuple[SAE[Any], ...] = ()
         if d_in is not None:
             self.build(d_in)
 
     def build(self, d_in: int) -> None:
-        """Make the SAE for vectors of a length, if it does not exist yet."""
+        """Build the SAE for vectors of length ``d_in``; without effect where it exists."""
         if "sae" not in self._modules:
-            seed = run_seed() if self.seed is None else self.seed
-            self.sae = sparse.build_sae(self.architecture, d_in, self.d_sae, self._options, seed)
+            given = self.settings
+            seed = run_seed() if given.seed is None else given.seed
+            self.sae = build_sae(given.architecture, d_in, given.d_sae, given.options, seed)
 
     def setup(self, stage: str) -> None:
         """Ask the data for the length of its vectors, where ``d_in`` was not given.
@@ -122,7 +144,7 @@ class SAEModule(NarrativeModule):
         self.build(self.collate([row]).shape[1])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make the SAE by the checkpoint's shapes, where ``d_in`` was not given."""
+        """Build the SAE by the checkpoint's shapes, where ``d_in`` was not given."""
         self.build(checkpoint["state_dict"]["sae.b_dec"].shape[0])
 
     def collate(self, rows: Sequence[State | Activation | np.ndarray]) -> Tensor:
@@ -133,7 +155,7 @@ class SAEModule(NarrativeModule):
     # -- training
 
     def on_fit_start(self) -> None:
-        """Tell the SAE where it lives: sae-lens keeps its own note of the device."""
+        """Move the SAE by its own `to`: sae-lens keeps a record of the device, which Lightning's move leaves stale."""
         self.sae.to(self.device)
 
     def step(self, x: Tensor) -> SAEStep:
@@ -141,7 +163,7 @@ class SAEModule(NarrativeModule):
 
         It advances the warm-up and the record of dead latents; backward and the optimizer are the caller's.
         """
-        made = sparse.training_pass(self.sae, x, self.since_fired, self.dead_window, int(self.steps))
+        made = training_pass(self.sae, x, self.since_fired, self.settings.dead_window, int(self.steps))
         self.steps.add_(1)
         metrics = {name: value.detach() for name, value in made.losses.items() if name != "mse_loss"}
         metrics["mse"] = made.losses["mse_loss"].detach() / x.shape[1]
@@ -151,22 +173,19 @@ class SAEModule(NarrativeModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Lightning's training step: `step`, shared over the ranks and logged."""
         if not self.steps:
-            everywhere: Tensor = self.all_gather(batch)  # type: ignore[assignment]  # a tensor gathers to a tensor
-            sparse.center(self.sae, everywhere.flatten(0, -2))
+            # The first batches of all ranks: with a bias of its own, each rank would train another SAE.
+            first: Tensor = self.all_gather(batch)  # type: ignore[assignment]  # a tensor gathers to a tensor
+            center(self.sae, first.flatten(0, -2))
         made = self.step(batch)
-        sparse.share(self.sae, self.since_fired)
+        sync_ranks(self.sae, self.since_fired)
         self.log_dict({f"train/{name}": value for name, value in made.metrics.items()}, batch_size=len(batch))
-        self.log("train/loss", made.loss.detach(), prog_bar=True, batch_size=len(batch))
+        self.log("loss", made.loss.detach(), prog_bar=True, batch_size=len(batch))
         return made.loss
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam with a linear warm-up, by step."""
-        optimizer = torch.optim.Adam(self.sae.parameters(), lr=self.lr)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._warmup)
+        optimizer, scheduler = adam(self.sae, self.settings.lr, self.settings.warmup_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def _warmup(self, step: int) -> float:
-        return min((step + 1) / self.warmup_steps, 1.0) if self.warmup_steps else 1.0
 
     def train_on(self, x: Tensor, steps: int, batch_size: int, generator: torch.Generator) -> None:
         """Train on vectors without a Trainer: a refresh between two cycles.
@@ -178,23 +197,26 @@ class SAEModule(NarrativeModule):
             generator: of the batches (on the CPU).
         """
         self.to(x.device)
-        self.sae.to(x.device)
-        if not self.steps:
-            sparse.center(self.sae, x)
-        optimizer = torch.optim.Adam(self.sae.parameters(), lr=self.lr)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._warmup)
-        for rows in sparse.batches(len(x), batch_size, steps, generator):
-            optimizer.zero_grad()
-            self.step(x[rows]).loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.sae.parameters(), 1.0)
-            optimizer.step()
-            scheduler.step()
+        self.sae.to(x.device)  # its own `to`: see `on_fit_start`
+        fit(
+            self.sae,
+            x,
+            steps,
+            batch_size,
+            generator,
+            lr=self.settings.lr,
+            warmup_steps=self.settings.warmup_steps,
+            dead_window=self.settings.dead_window,
+            since_fired=self.since_fired,
+            done=int(self.steps),
+        )
+        self.steps.add_(steps)
 
     # -- evaluation, in the inference form
 
     def on_validation_epoch_start(self) -> None:
         """Freeze the SAE as it is now; see `lit_narrative.sae.autoencoder.inference_sae`."""
-        self._frozen = (sparse.inference_sae(self.sae),)
+        self._frozen = (inference_sae(self.sae),)
         self.errors.reset()
         self.firing.reset()
 
@@ -206,8 +228,8 @@ class SAEModule(NarrativeModule):
 
     def on_validation_epoch_end(self, stage: str = "val") -> None:
         """Log mse, explained variance, l0 and the share of dead latents."""
-        figures = {**self.errors.compute(), **self.firing.compute()}
-        self.log_dict({f"{stage}/{name}": value for name, value in figures.items() if name != "density"})
+        metrics = {**self.errors.compute(), **self.firing.compute()}
+        self.log_dict({f"{stage}/{name}": value for name, value in metrics.items() if name != "density"})
 
     def on_test_epoch_start(self) -> None:
         """As in validation."""
@@ -223,8 +245,8 @@ class SAEModule(NarrativeModule):
 
     def measure(self, x: Tensor) -> dict[str, Any]:
         """``mse``, ``explained_variance``, ``l0``, ``dead_fraction`` and ``density`` (a list) on (n, d_in)."""
-        frozen = sparse.inference_sae(self.sae)
-        errors, firing = reconstruction_metrics().to(x.device), Firing(self.d_sae).to(x.device)
+        frozen = inference_sae(self.sae)
+        errors, firing = reconstruction_metrics().to(x.device), Firing(self.settings.d_sae).to(x.device)
         latents = frozen.encode(x)
         firing.update(latents)
         errors.update(frozen.decode(latents), x)
@@ -232,7 +254,7 @@ class SAEModule(NarrativeModule):
 
     def encoder(self) -> Encode:
         """The SAE as it is now as a function on arrays; later training does not change it."""
-        return sparse.Encoder(sparse.inference_sae(self.sae))
+        return Encoder(inference_sae(self.sae))
 
     # -- from one cycle to the next
 
@@ -244,14 +266,14 @@ class SAEModule(NarrativeModule):
         """Reorder the latents so that each keeps the index of the feature it continues.
 
         Args:
-            decoder: (d_sae, d_in), what `decoder` gave before.
+            decoder: (d_sae, d_in), the directions that `decoder` returned before training.
         """
         matching = match_features(decoder, self.decoder())
         permutation = torch.from_numpy(matching.permutation).to(self.device)
-        sparse.permute_latents(self.sae, permutation)
+        permute_latents(self.sae, permutation)
         self.since_fired.copy_(self.since_fired[permutation])
         return matching
 
     def save(self, folder: str | Path, extras: Mapping[str, Any] | None = None) -> Path:
-        """Save a folder that ``sae_lens.SAE.load_from_disk`` loads; see `sparse_autoencoder.save_sae`."""
-        return sparse.save_sae(self.sae, folder, extras)
+        """Save a folder that ``sae_lens.SAE.load_from_disk`` loads; see `lit_narrative.sae.autoencoder.save_sae`."""
+        return save_sae(self.sae, folder, extras)

@@ -1,14 +1,13 @@
-"""Sparse autoencoders of sae-lens: built from plain options, started well, frozen, reordered and saved whole.
+"""Sparse autoencoders of sae-lens: settings, construction, the frozen form, reordering of latents, files.
 
-The training classes are sae-lens' own (https://github.com/decoderesearch/SAELens); what their caller must do around
-them is here and in `lit_narrative.modules.sae`. sae_lens is imported where it is used, since it takes seconds.
+`lit_narrative.sae.training` trains them. sae_lens is imported where it is used, since that takes seconds.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
 Architecture = Literal["standard", "topk", "batchtopk", "jumprelu", "gated"]
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
+Encode = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""``encode(x)``: vectors (n, d_in) float32 to latents (n, d_sae) and reconstructions (n, d_in)."""
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "k": ("k",),
@@ -35,7 +36,51 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 }
 """Our options, and the fields of sae-lens that they set (an architecture has at most one of them)."""
 DEFAULT_K = 8
-"""Active features a state; sae-lens' 100 is meant for residual streams."""
+"""Active latents a vector; sae-lens' 100 is meant for residual streams of 768 and more components."""
+
+
+@dataclass(frozen=True)
+class SAESettings:
+    """An autoencoder and its training.
+
+    Args:
+        architecture: standard (L1), topk, batchtopk, jumprelu or gated.
+        d_sae: number of latents.
+        d_in: length of the vectors; None asks the data.
+        k: active latents a vector (topk) or on average (batchtopk); None takes 8.
+        l1_coefficient: sparsity weight (standard, gated); 0.5 leaves 10 to 14 active latents on storyworld states.
+        l0_coefficient: sparsity weight (jumprelu).
+        sparsity_warmup_steps: steps over which that weight rises from 0 (standard, gated, jumprelu).
+        aux_loss_coefficient: weight of the loss that revives dead latents (topk, batchtopk).
+        jumprelu_init_threshold: first threshold of every latent (jumprelu).
+        jumprelu_bandwidth: width of the threshold's straight-through estimate (jumprelu).
+        lr: of Adam, betas 0.9 and 0.999.
+        warmup_steps: steps over which the learning rate rises linearly.
+        dead_window: steps without firing after which a latent counts as dead.
+        seed: of the initial weights; None takes the run's.
+
+    An option that the architecture does not take is an error naming what it takes.
+    """
+
+    architecture: Architecture = "topk"
+    d_sae: int = 128
+    d_in: int | None = None
+    k: int | None = None
+    l1_coefficient: float | None = None
+    l0_coefficient: float | None = None
+    sparsity_warmup_steps: int | None = None
+    aux_loss_coefficient: float | None = None
+    jumprelu_init_threshold: float | None = None
+    jumprelu_bandwidth: float | None = None
+    lr: float = 3e-3
+    warmup_steps: int = 20
+    dead_window: int = 100
+    seed: int | None = None
+
+    @property
+    def options(self) -> dict[str, float | None]:
+        """The options of the architecture, by our names (``OPTIONS``)."""
+        return {name: getattr(self, name) for name in OPTIONS}
 
 
 def build_sae(
@@ -51,18 +96,19 @@ def build_sae(
         seed: of the initial weights; the global random state is left as it was.
 
     Raises:
-        UserError: As `settings` raises.
+        UserError: As `sae_lens_options` raises.
     """
     from sae_lens.registry import get_sae_training_class
 
-    chosen = settings(architecture, d_sae, options)
+    chosen = sae_lens_options(architecture, d_sae, options)
     sae_class, config_class = get_sae_training_class(architecture)
+    # sae-lens draws from the global stream, which a new SAE between two cycles must not move for the policy.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return sae_class(config_class(d_in=d_in, d_sae=d_sae, decoder_init_norm=1.0, **chosen))
 
 
-def settings(architecture: Architecture, d_sae: int, options: Mapping[str, float | None]) -> dict[str, float]:
+def sae_lens_options(architecture: Architecture, d_sae: int, options: Mapping[str, float | None]) -> dict[str, float]:
     """The chosen options by sae-lens' names.
 
     Raises:
@@ -85,93 +131,6 @@ def settings(architecture: Architecture, d_sae: int, options: Mapping[str, float
 
 
 @torch.no_grad()
-def center(sae: "TrainingSAE[Any]", x: Tensor) -> None:
-    """Start the decoder's bias at the geometric median of ``x`` (n, d_in)."""
-    sae.b_dec.copy_(geometric_median(x))
-
-
-def geometric_median(x: Tensor, iterations: int = 20) -> Tensor:
-    """The point with the least sum of distances to the rows of ``x`` (n, d), by Weiszfeld's iteration: (d,)."""
-    point = x.mean(0)
-    for _ in range(iterations):
-        weights = 1 / (x - point).norm(dim=1).clamp(min=1e-6)
-        point = (x * weights[:, None]).sum(0) / weights.sum()
-    return point
-
-
-def coefficients(sae: "TrainingSAE[Any]", step: int) -> dict[str, float]:
-    """The loss coefficients at a step (from 0): each rises linearly from 0 over its own warm-up."""
-    now = {}
-    for name, given in sae.get_coefficients().items():
-        value, warm_up = (given, 0) if isinstance(given, int | float) else (given.value, given.warm_up_steps)
-        now[name] = value * min(step / warm_up, 1.0) if warm_up else float(value)
-    return now
-
-
-class TrainingPass(NamedTuple):
-    """What one training pass gave.
-
-    Attributes:
-        loss: scalar, to minimise.
-        losses: its parts by sae-lens' names.
-        fires: (n, d_sae) bool, which latents fire.
-        dead: (d_sae,) bool, which were dead before.
-    """
-
-    loss: Tensor
-    losses: dict[str, Tensor]
-    fires: Tensor
-    dead: Tensor
-
-
-def training_pass(sae: "TrainingSAE[Any]", x: Tensor, since_fired: Tensor, dead_window: int, done: int) -> TrainingPass:
-    """Read a batch as sae-lens trains on it; backward and the optimizer are the caller's.
-
-    Args:
-        sae: its decoder rows are made unit vectors first.
-        x: (n, d_in).
-        since_fired: (d_sae,) long, steps since each latent fired; brought up to date in place.
-        dead_window: a latent is dead after more steps than this.
-        done: optimizer steps so far, which the warm-up of the coefficients goes by.
-    """
-    from sae_lens.saes.sae import TrainStepInput
-
-    sae.fold_W_dec_norm()
-    dead = since_fired > dead_window
-    out = sae.training_forward_pass(TrainStepInput(x, coefficients(sae, done), dead, done, is_logging_step=False))
-    fires = out.feature_acts.detach() != 0
-    since_fired.add_(1).masked_fill_(fires.any(0), 0)
-    return TrainingPass(out.loss, out.losses, fires, dead)
-
-
-@torch.no_grad()
-def share(sae: "TrainingSAE[Any]", since_fired: Tensor) -> None:
-    """Agree over the ranks on what is no parameter: a latent fired if it fired anywhere; thresholds are averaged.
-
-    Lightning averages gradients only; without this the record of dead latents and BatchTopK's threshold drift apart.
-    """
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return
-    distributed.all_reduce(since_fired, op=distributed.ReduceOp.MIN)
-    threshold = sae._buffers.get("topk_threshold")
-    if threshold is not None:
-        distributed.all_reduce(threshold)
-        threshold /= distributed.get_world_size()
-
-
-def batches(n: int, batch_size: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Row indices of ``steps`` full batches out of ``n`` rows, reshuffled whenever too few are left."""
-    size = min(batch_size, n)
-    left = torch.empty(0, dtype=torch.long)
-    for _ in range(steps):
-        if len(left) < size:
-            left = torch.randperm(n, generator=generator)
-        rows, left = left[:size], left[size:]
-        yield rows
-
-
-@torch.no_grad()
 def inference_sae(sae: "TrainingSAE[Any]") -> "SAE[Any]":
     """The SAE as it will be used: what saving and loading would give, decoder rows of unit norm.
 
@@ -180,6 +139,7 @@ def inference_sae(sae: "TrainingSAE[Any]") -> "SAE[Any]":
     """
     from sae_lens import SAE
 
+    # Cloned: the conversion edits its dict in place, and the training weights must stay as they are.
     state = {name: value.detach().clone() for name, value in sae.state_dict().items()}
     sae.process_state_dict_for_saving_inference(state)
     config = {**sae.cfg.get_inference_sae_cfg_dict(), "device": str(sae.W_dec.device)}

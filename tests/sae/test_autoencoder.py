@@ -91,25 +91,6 @@ def test_k_defaults_to_eight_and_never_exceeds_the_latents() -> None:
     assert sparse.build_sae("topk", 6, 4, {}, seed=0).cfg.k == 4
 
 
-def test_the_geometric_median_is_not_moved_by_an_outlier() -> None:
-    x = torch.cat([vectors(99, 3) * 0.1, torch.full((1, 3), 1e4)])
-    assert sparse.geometric_median(x).norm() < 0.1 < x.mean(0).norm()
-
-
-def test_the_geometric_median_beats_the_mean_in_summed_distance() -> None:
-    x = vectors(50, 3) ** 3
-    median = sparse.geometric_median(x, iterations=50)
-    assert (x - median).norm(dim=1).sum() < (x - x.mean(0)).norm(dim=1).sum()
-    assert ((x - median) / (x - median).norm(dim=1, keepdim=True)).sum(0).norm() < 0.05
-
-
-def test_coefficients_rise_linearly() -> None:
-    sae = build("standard", l1_coefficient=2.0, sparsity_warmup_steps=4)
-    assert [sparse.coefficients(sae, step)["l1"] for step in (0, 1, 4, 9)] == [0, 0.5, 2, 2]
-    assert sparse.coefficients(build("standard", l1_coefficient=2.0), 0) == {"l1": 2.0}
-    assert sparse.coefficients(build("topk"), 0) == {}
-
-
 @EVERY
 def test_saving_gives_a_folder_that_sae_lens_loads_and_freezing_gives_the_same(
     architecture: sparse.Architecture, tmp_path: Path
@@ -155,38 +136,6 @@ def test_permuting_latents_moves_the_code_and_keeps_the_function(architecture: s
     sparse.permute_latents(sae, order)
     assert torch.allclose(sae.encode(x), code[:, order], atol=1e-6)
     assert torch.allclose(sae(x), rebuilt, atol=1e-5)
-
-
-def test_batches_are_full_and_cover_every_row_once_an_epoch() -> None:
-    made = list(sparse.batches(10, 4, 5, torch.Generator().manual_seed(0)))
-    assert [len(rows) for rows in made] == [4] * 5
-    assert len(set(torch.cat(made[:2]).tolist())) == 8
-    assert len(next(sparse.batches(3, 64, 1, torch.Generator().manual_seed(0)))) == 3
-
-
-def _share_on(rank: int, port: int, found: Any) -> None:
-    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    sae: Any = torch.nn.Module()  # what share looks at; a whole BatchTopK SAE takes ten seconds to import
-    sae.register_buffer("topk_threshold", torch.tensor(1.0 + rank))
-    since = torch.tensor([3, 0, 5]) if rank else torch.tensor([4, 7, 2])
-    sparse.share(sae, since)
-    found.put((since.tolist(), sae.topk_threshold.item()))
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.ddp
-def test_ranks_agree_on_dead_latents_and_thresholds() -> None:
-    import socket
-
-    import torch.multiprocessing as processes
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = processes.get_context("spawn")
-    found = context.SimpleQueue()
-    processes.spawn(_share_on, (port, found), nprocs=2)  # type: ignore[no-untyped-call]
-    assert [found.get(), found.get()] == [([3, 0, 2], 1.5)] * 2
 
 
 @EVERY

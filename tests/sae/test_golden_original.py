@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from lit_narrative.sae import autoencoder as sparse
+from lit_narrative.sae.autoencoder import build_sae
+from lit_narrative.sae.training import coefficients
 from tests.paths import GOLDEN
 from tests.sae.original_sae import SeedSAE
 
@@ -46,13 +47,13 @@ def test_ours_sums_where_the_original_averages_and_weighs_by_the_decoder(golden:
     from sae_lens.saes.sae import TrainStepInput
 
     d, m, weight = golden["input_dim"], golden["latent_dim"], golden["sparsity_coef"]
-    sae = sparse.build_sae("standard", d, m, {"l1_coefficient": weight}, seed=0)
+    sae = build_sae("standard", d, m, {"l1_coefficient": weight}, seed=0)
     sae.cfg.apply_b_dec_to_input = False  # the original does not centre its input
     tensors = {"W_enc": np.array(golden["enc_weight"]).T, "W_dec": np.array(golden["dec_weight"]).T}
     tensors |= {"b_enc": np.array(golden["enc_bias"]), "b_dec": np.array(golden["dec_bias"])}
     sae.load_state_dict({name: torch.tensor(value, dtype=torch.float32) for name, value in tensors.items()})
     x = torch.tensor(golden["x"])
-    out = sae.training_forward_pass(TrainStepInput(x, sparse.coefficients(sae, 0), None, 0, False))
+    out = sae.training_forward_pass(TrainStepInput(x, coefficients(sae, 0), None, 0, False))
     assert np.allclose(out.feature_acts.detach(), golden["z"], atol=1e-6)
     assert np.allclose(out.sae_out.detach(), golden["x_hat"], atol=1e-6)
     assert out.losses["mse_loss"].item() == pytest.approx(d * golden["loss"]["mse"], rel=1e-6)

@@ -12,6 +12,7 @@ from lit_narrative.circuits.hooks import Progress, capture
 from lit_narrative.circuits.inputs import Questions, ask_all
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.sae import autoencoder as sparse
+from lit_narrative.sae.training import fit
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -26,7 +27,7 @@ class ResidualSAESettings:
         hook: name of the activation, (n, T, d).
         architecture: standard, topk, batchtopk, jumprelu or gated.
         expansion: latents for each dimension of the stream.
-        options: of the architecture: ``k``, ``l1_coefficient`` …; see `sparse_autoencoder.OPTIONS`.
+        options: of the architecture: ``k``, ``l1_coefficient`` …; see `lit_narrative.sae.autoencoder.OPTIONS`.
         lr: of Adam.
         steps: optimizer steps.
         batch_size: vectors of one step.
@@ -97,18 +98,16 @@ def train_sae(
     x = vectors * factor
     sae = sparse.build_sae(settings.architecture, width, settings.expansion * width, settings.options, settings.seed)
     sae.to(x.device)
-    sparse.center(sae, x)
-    optimizer = torch.optim.Adam(sae.parameters(), lr=settings.lr)
-    since_fired = torch.zeros(sae.cfg.d_sae, dtype=torch.long, device=x.device)
-    generator = torch.Generator().manual_seed(settings.seed)
-    for done, rows in enumerate(sparse.batches(len(x), settings.batch_size, settings.steps, generator)):
-        made = sparse.training_pass(sae, x[rows], since_fired, settings.dead_window, done)
-        optimizer.zero_grad()
-        made.loss.backward()
-        torch.nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
-        optimizer.step()
-        if progress is not None:
-            progress(done + 1, settings.steps)
+    fit(
+        sae,
+        x,
+        settings.steps,
+        settings.batch_size,
+        torch.Generator().manual_seed(settings.seed),
+        lr=settings.lr,
+        dead_window=settings.dead_window,
+        progress=progress,
+    )
     sae.fold_activation_norm_scaling_factor(factor)
     frozen = sparse.inference_sae(sae)
     frozen.cfg.metadata.hook_name = settings.hook
