@@ -48,6 +48,19 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True)
+class WordList:
+    """Words that texts can be steered to, under a name that a task gives them.
+
+    Attributes:
+        words: a list, or weights by word.
+        held_out: further words of the same topic: whoever steers by ``words`` is measured by these.
+    """
+
+    words: Sequence[str] | Mapping[str, float]
+    held_out: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ContrastPair:
     """Two prompts that differ in one thing, and so in their answers (activation patching, circuit analysis).
 

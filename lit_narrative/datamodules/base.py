@@ -1,6 +1,6 @@
 """A task as data: views for the algorithms, one loader for all of them."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Any, Literal, NamedTuple, get_args
@@ -14,7 +14,7 @@ from lit_narrative.datamodules.preferred import Preferred, read_preferred
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.rl.rewards.base import AnyReward
 from lit_narrative.seeds import run_seed
-from lit_narrative.views import ContrastPair, Example, Prompt, Rollout, Verdict
+from lit_narrative.views import ContrastPair, Example, Prompt, Rollout, Verdict, WordList
 
 Split = Literal["train", "val", "test"]
 VIEWS = ("examples", "prompts", "scored", "labelled", "states", "activations")
@@ -73,6 +73,11 @@ class TaskDataModule(LightningDataModule):
     def label_names(self) -> tuple[str, ...]:
         """Names of the classes of the ``labelled`` view, in order of their numbers; none: they have no names."""
         return ()
+
+    @property
+    def word_lists(self) -> Mapping[str, WordList]:
+        """Word lists that steering knows by name; none unless the task has some."""
+        return {}
 
     def view(self, name: str, split: Split) -> Sequence[Any]:
         """The rows of a view.

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +11,8 @@ from lit_narrative.datamodules.base import Split, TaskDataModule
 from lit_narrative.errors import UserError, check_least, did_you_mean
 from lit_narrative.rl.rewards.base import AnyReward
 from lit_narrative.rl.rewards.loading import import_reward
-from lit_narrative.tasks.poetry.bags import ContrastBag, find_topic
+from lit_narrative.steering.bags import read_bag
+from lit_narrative.tasks.poetry.bags import NAMED, ContrastBag, find_topic
 from lit_narrative.tasks.poetry.grammar import is_line, vocabulary_texts
 from lit_narrative.tasks.poetry.metrics import majority_topic, topic_shares
 from lit_narrative.tasks.poetry.preferences import as_pairs, read_events, split_events
@@ -27,7 +28,7 @@ from lit_narrative.tasks.poetry.rewards import (
 from lit_narrative.tasks.poetry.sources import CorpusVerse, GrammarVerse, Piece, VerseSource
 from lit_narrative.tasks.poetry.topics import EVERYDAY, TOPICS, Topic
 from lit_narrative.text import repetition, self_bleu
-from lit_narrative.views import Example, Labelled, Prompt, Rollout, Scored, Verdict
+from lit_narrative.views import Example, Labelled, Prompt, Rollout, Scored, Verdict, WordList
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,8 @@ class PoetryData(TaskDataModule):
             raise UserError("data.label=source tells the files of a corpus apart; give data.corpus, or label=topic")
         if topics is not None and not topics:
             raise UserError("data.topics is empty; leave it out, or name one topic or more")
-        wanted = [find_topic(topic) for topic in topics or (TOPICS if corpus is None else EVERYDAY)]
+        names = topics or (TOPICS if corpus is None else EVERYDAY)
+        wanted = [find_topic(topic, lambda path: read_bag(path, NAMED)) for topic in names]
         self.topics = {topic.name: topic for topic in wanted}
         self.source: VerseSource = (
             GrammarVerse(seed)
@@ -157,6 +159,12 @@ class PoetryData(TaskDataModule):
         if self.label == "topic":
             return tuple(self.source.topics)
         return tuple(sorted({piece.source for piece in self._pieces("train")}))
+
+    @property
+    def word_lists(self) -> Mapping[str, WordList]:
+        """Every topic that has a name, and those that prompts ask for."""
+        topics = {**self.topics, **NAMED}
+        return {name: WordList(topic.steering_bag, topic.held_out) for name, topic in topics.items()}
 
     def tokenizer_texts(self) -> Iterable[str]:
         """Every word of the grammar, the same for every seed; of a corpus its training poems."""

@@ -139,7 +139,7 @@ class SteeringModule(AttributeModule):
         """
         if self.device_mesh is not None:
             raise UserError("a model that is spread over processes (fsdp2) cannot be steered; use strategy ddp or auto")
-        attributes = read_attributes(self.given, self.lm, self.tokenizer)
+        attributes = read_attributes(self.given, self.task.word_lists, self.lm, self.tokenizer)
         attributes.check(prompts)
         self.in_use = self.choice
         if self.choice.method == "pplm" and self.choice.pplm.stepsize == "auto":

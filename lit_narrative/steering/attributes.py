@@ -17,7 +17,7 @@ from lit_narrative.steering.heads import Target, load_head
 from lit_narrative.steering.losses import class_loss
 from lit_narrative.steering.sampler import Figures
 from lit_narrative.steering.settings import Attribute
-from lit_narrative.views import Prompt, Rollout
+from lit_narrative.views import Prompt, Rollout, WordList
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,16 @@ class Attributes:
             target.labels(columns, cpu)
 
 
-def read_attributes(given: Sequence[Attribute], lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Attributes:
+def read_attributes(
+    given: Sequence[Attribute], lists: Mapping[str, WordList], lm: nn.Module, tokenizer: PreTrainedTokenizerBase
+) -> Attributes:
     """Encode bags and load heads.
+
+    Args:
+        given: the settings.
+        lists: the task's word lists by name.
+        lm: the model to be steered.
+        tokenizer: its tokenizer.
 
     Raises:
         UserError: a bag has no usable word, a head belongs to another model.
@@ -63,7 +71,7 @@ def read_attributes(given: Sequence[Attribute], lm: nn.Module, tokenizer: PreTra
         else:
             assert attribute.bag is not None
             name = attribute.bag if isinstance(attribute.bag, str) else ", ".join(list(attribute.bag)[:3])
-            bags.append(_encoded(name, find_words(attribute.bag), attribute, tokenizer))
+            bags.append(_encoded(name, find_words(attribute.bag, lists), attribute, tokenizer))
     strengths = [attribute.weight for attribute in given if attribute.head is None]
     return Attributes(BagsOfRows(bags, strengths), tuple(targets))
 

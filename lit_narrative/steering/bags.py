@@ -1,16 +1,19 @@
 """Bags of words as tokens of one model."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError, did_you_mean
+from lit_narrative.files import read_utf8
 from lit_narrative.steering.losses import Bags
-from lit_narrative.tasks.poetry.bags import NAMED, read_bag
+from lit_narrative.views import WordList
 
 logger = logging.getLogger(__name__)
 BagPolicy = Literal["single", "first_token"]
@@ -97,15 +100,59 @@ def _some(words: Sequence[str]) -> str:
     return f" ({', '.join(words[:5])}{', …' if len(words) > 5 else ''})" if words else ""
 
 
-def find_words(wanted: str | Words) -> Words:
-    """Words as they are given, or those of a topic by name, or of a file with one word a line and perhaps its weight.
+def find_words(wanted: str | Words, lists: Mapping[str, WordList]) -> Words:
+    """Words as they are given, those of a list by its name, or those of a file (:func:`read_bag`).
+
+    Args:
+        wanted: words, a name, or a path.
+        lists: the task's word lists by name.
 
     Raises:
-        UserError: there is neither such a topic nor such a file.
+        UserError: there is neither such a list nor such a file.
     """
     if not isinstance(wanted, str):
         return wanted
-    return NAMED[wanted].bag if wanted in NAMED else read_bag(wanted)
+    return lists[wanted].words if wanted in lists else read_bag(wanted, lists)
+
+
+def read_bag(path: str | Path, names: Collection[str] = ()) -> dict[str, float]:
+    """Words with their weights from a file: one word a line, a weight behind it if there is one; ``#`` begins a remark.
+
+    Args:
+        path: of the file.
+        names: of word lists that could have been meant in its place.
+
+    Raises:
+        UserError: there is no such file, a line is not a word with at most a positive weight, or no line has a word.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(
+            f"no topic and no file '{path}'{did_you_mean(str(path), names)}; topics: {', '.join(names) or 'none'}; or "
+            "give a file with one word a line"
+        )
+    weights = {}
+    for number, line in enumerate(read_utf8(path).splitlines(), 1):
+        parts = line.split("#")[0].split()
+        if parts:
+            weight = _weight(parts)
+            if weight is None:
+                raise UserError(f"{path}, line {number}: '{line.strip()}'; write a word, then perhaps a weight above 0")
+            weights[parts[0]] = weight
+    if not weights:
+        raise UserError(f"{path} holds no word; write one a line")
+    return weights
+
+
+def _weight(parts: list[str]) -> float | None:
+    """The weight of a line, 1 by default; None where it is not a word with a weight."""
+    if len(parts) == 1:
+        return 1.0
+    try:
+        weight = float(parts[1])
+    except ValueError:
+        return None
+    return weight if len(parts) == 2 and 0 < weight < math.inf else None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ SEA, UPPER, SALT = WORDS.convert_tokens_to_ids([" sea", " Sea", " salt"])
 
 
 def of_rows(*given: Attribute) -> BagsOfRows:
-    return read_attributes(given, tiny_lm("gpt2"), WORDS).bags
+    return read_attributes(given, {}, tiny_lm("gpt2"), WORDS).bags
 
 
 def bags(given: list[Attribute], *columns: dict[str, Any]) -> Bags:

@@ -7,8 +7,9 @@ import torch
 
 from lit_narrative.errors import UserError
 from lit_narrative.lm.tokenizer import TrainedTokenizer, train_tokenizer
-from lit_narrative.steering.bags import BagsOfRows, ColumnBag, encode_bag, find_words, labels_of, stack_bags
+from lit_narrative.steering.bags import BagsOfRows, ColumnBag, encode_bag, find_words, labels_of, read_bag, stack_bags
 from lit_narrative.steering.losses import bag_mass
+from lit_narrative.views import WordList
 from tests.helpers import tokenizer
 
 WORDS = train_tokenizer(["The sea and the salt sea", "a Sea of salt, SALT"], TrainedTokenizer(kind="words"))
@@ -59,11 +60,20 @@ def test_weights_are_above_0(weight: float) -> None:
 
 def test_words_by_name_by_file_and_as_given(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("sea\nsalt 2\n")
-    assert "tide" in find_words("ocean")
-    assert find_words(str(tmp_path / "mine.txt")) == {"sea": 1.0, "salt": 2.0}
-    assert find_words(["a"]) == ["a"]
+    lists = {"ocean": WordList(["tide", "wave"])}
+    assert find_words("ocean", lists) == ["tide", "wave"]
+    assert find_words(str(tmp_path / "mine.txt"), lists) == {"sea": 1.0, "salt": 2.0}
+    assert find_words(["a"], lists) == ["a"]
     with pytest.raises(UserError, match="did you mean 'ocean'"):
-        find_words("ocaen")
+        find_words("ocaen", lists)
+
+
+@pytest.mark.parametrize("line", ["quay -1", "quay 0", "quay nan", "quay inf", "the quay", "quay 1 2"])
+def test_a_line_that_is_no_word_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "bad.txt"
+    path.write_text(f"lamp\n{line}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=rf"bad\.txt, line 2: '{line}'; write a word"):
+        read_bag(path)
 
 
 def test_a_column_that_prompts_lack_is_named() -> None:

@@ -14,7 +14,6 @@ from lit_narrative.steering.attributes import Attributes
 from lit_narrative.steering.bags import find_words, weigh
 from lit_narrative.steering.best_of import order_keys
 from lit_narrative.steering.settings import Attribute, Method
-from lit_narrative.tasks.poetry.bags import NAMED
 from lit_narrative.views import Prompt, Rollout
 
 STRENGTHS: Mapping[Method, str] = {
@@ -39,6 +38,7 @@ class WriteEngine:
 
     def __init__(self, module: SteeringModule, task: TaskDataModule) -> None:
         self.module, self.prompts = module, task.view("prompts", task.predict_split)
+        self.word_lists = task.word_lists
         if not len(self.prompts):
             raise UserError(f"{type(task).__name__} has no prompts to begin with; check the sizes under `data`")
         self.given, self.choice, self.best_of = list(module.given), module.choice, module.best_of
@@ -76,8 +76,8 @@ class WriteEngine:
             columns = prompt.columns
             if columns.get("topic") == name and columns.get("bag"):
                 return ChosenTopic(name, dict(weigh(columns["bag"])), list(columns.get("held_out", ())))
-        held_out = NAMED[name].held_out if name in NAMED else ()
-        return ChosenTopic(name, dict(weigh(find_words(name))), list(held_out))
+        words, lists = find_words(name, self.word_lists), self.word_lists
+        return ChosenTopic(name, dict(weigh(words)), list(lists[name].held_out) if name in lists else [])
 
     def topic_name(self, session: WriteSession) -> str | None:
         """What is written about: the chosen topic, or the one that the task's prompt asks for."""

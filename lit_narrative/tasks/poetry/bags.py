@@ -2,12 +2,11 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lit_narrative.errors import UserError, did_you_mean
-from lit_narrative.files import read_utf8
+from lit_narrative.errors import UserError
 from lit_narrative.tasks.poetry.corpus import read_corpus
 from lit_narrative.tasks.poetry.topics import EVERYDAY, TOPICS, Topic
 from lit_narrative.text import words_of
@@ -41,11 +40,15 @@ class ContrastBag:
             )
 
 
-def find_topic(wanted: str | ContrastBag) -> Topic:
-    """A topic by its name, from a file (all of it the bag, nothing held out), or from contrasted corpora.
+def find_topic(wanted: str | ContrastBag, read_words: Callable[[str], Mapping[str, float]]) -> Topic:
+    """A topic by its name, from a file (all of its words known to steering, none held out), or from two corpora.
+
+    Args:
+        wanted: a name, a path, or two corpora.
+        read_words: reads a file of words, with their weights.
 
     Raises:
-        UserError: there is neither such a topic nor such a file, or the bag is empty.
+        UserError: there is neither such a topic nor such a file, or it has no words.
     """
     if isinstance(wanted, ContrastBag):
         found = contrast_bag(_texts(wanted.texts), _texts(wanted.against), wanted.size, wanted.threshold)
@@ -58,45 +61,9 @@ def find_topic(wanted: str | ContrastBag) -> Topic:
         return Topic(wanted.name, words[::2], words[1::2])
     if wanted in NAMED:
         return NAMED[wanted]
-    weights = read_bag(wanted)
+    weights = read_words(wanted)
     weighted = any(weight != 1 for weight in weights.values())
     return Topic(Path(wanted).stem, tuple(weights), weights=tuple(weights.values()) if weighted else ())
-
-
-def read_bag(path: str | Path) -> dict[str, float]:
-    """Words with their weights from a file: one word a line, a weight behind it if there is one; ``#`` begins a remark.
-
-    Raises:
-        UserError: there is no such file, a line is no word with at most a positive weight, or there is no word.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(
-            f"no topic and no file '{path}'{did_you_mean(str(path), NAMED)}; topics: {', '.join(NAMED)}; or give a "
-            "file with one word a line"
-        )
-    found = {}
-    for number, line in enumerate(read_utf8(path).splitlines(), 1):
-        parts = line.split("#")[0].split()
-        if parts:
-            weight = _weight(parts)
-            if weight is None:
-                raise UserError(f"{path}, line {number}: '{line.strip()}'; write a word, then perhaps a weight above 0")
-            found[parts[0]] = weight
-    if not found:
-        raise UserError(f"{path} holds no word; write one a line")
-    return found
-
-
-def _weight(parts: list[str]) -> float | None:
-    """The weight of a line, 1 by default; None where it is no word with a weight."""
-    if len(parts) == 1:
-        return 1.0
-    try:
-        weight = float(parts[1])
-    except ValueError:
-        return None
-    return weight if len(parts) == 2 and 0 < weight < math.inf else None
 
 
 def contrast_bag(
