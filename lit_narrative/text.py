@@ -1,11 +1,16 @@
-"""FIXME."""
+"""Words and n-grams of texts, and measures of variety made from them.
+
+Words are compared in small letters and without punctuation. Every share of nothing is 0 unless a caller says otherwise.
+"""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from statistics import fmean
+from typing import TypeVar
 
 from lit_narrative.errors import UserError
 
+Item = TypeVar("Item", str, int)
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 
@@ -14,14 +19,11 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-# --- variety ----------------------------------------------------------------------------------------------------------
-
-
 def distinct_n(texts: Sequence[str], n: int, samples: int | None = None) -> float:
     """Distinct n-grams over all n-grams of the texts together (Li et al. 2016).
 
-    It falls with the number of texts, so figures compare only at one number of ``samples``: then it is the mean over
-    consecutive groups of so many texts, and what is left over is not counted.
+    The share falls with the number of texts, so values compare only at one number of ``samples``: the result is then
+    the mean over consecutive groups of so many texts, and a smaller last group is not counted.
 
     Raises:
         UserError: there are fewer texts than ``samples``.
@@ -35,32 +37,32 @@ def distinct_n(texts: Sequence[str], n: int, samples: int | None = None) -> floa
 
 
 def repetition(texts: Sequence[str], n: int = 3) -> float:
-    """Share of a text's n-grams of words that it has had before, mean over texts."""
-    grams = [ngrams(words_of(text), n) for text in texts]
-    return fmean(1 - distinct_share(own) if own else 0.0 for own in grams) if texts else 0.0
+    """Share of a text's n-grams of words that occurred earlier in it, mean over texts."""
+    return fmean(1 - distinct_share(ngrams(words_of(text), n), empty=1.0) for text in texts) if texts else 0.0
 
 
 def self_bleu(texts: Sequence[str], n: int = 4, most: int = 100) -> float:
-    """BLEU-n of each text against all others, mean (Zhu et al. 2018): 1 where all are the same; 0 of fewer than two.
+    """Mean BLEU-n of each text against all others (Zhu et al. 2018): 1 where all are the same, 0 of fewer than two.
 
     Counts are smoothed by one (Lin and Och 2004). The cost grows with the square of the texts, so only the first
     ``most`` are read.
     """
+    # Imported here: torchmetrics takes seconds, and the commands that score worlds need no more than words.
     from torchmetrics.functional.text import bleu_score
 
     read = [" ".join(words_of(text)) for text in texts[:most]]
     if len(read) < 2:
         return 0.0
-    pairs = ((own, [*read[:place], *read[place + 1 :]]) for place, own in enumerate(read))
-    return fmean(float(bleu_score([own], [others], n_gram=n, smooth=True)) for own, others in pairs)
+    pairs = ((text, [*read[:index], *read[index + 1 :]]) for index, text in enumerate(read))
+    return fmean(float(bleu_score([text], [others], n_gram=n, smooth=True)) for text, others in pairs)
 
 
-def ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    """All runs of n words, in order."""
-    return [tuple(words[place : place + n]) for place in range(len(words) - n + 1)]
+def ngrams(items: Sequence[Item], n: int) -> list[tuple[Item, ...]]:
+    """All runs of n words, or token ids, in order."""
+    return [tuple(items[start : start + n]) for start in range(len(items) - n + 1)]
 
 
-def distinct_share(grams: Iterable[tuple[str, ...]]) -> float:
-    """Distinct n-grams over all of them."""
+def distinct_share(grams: Iterable[Hashable], empty: float = 0.0) -> float:
+    """Distinct n-grams over all of them; ``empty`` where there are none."""
     every = list(grams)
-    return len(set(every)) / max(len(every), 1)
+    return len(set(every)) / len(every) if every else empty

@@ -9,8 +9,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.lm.sampler import Request, Sampler, SamplingParams
-from lit_narrative.rl.rewards.penalties import distinct_share
 from lit_narrative.seeds import stream_seed
+from lit_narrative.text import distinct_share, ngrams
 from lit_narrative.views import Rollout
 
 Rank = Callable[[Sequence[Rollout]], Sequence[float | None]]
@@ -62,4 +62,5 @@ def order_keys(
 
 def mean_distinct(rollout: Rollout) -> float:
     """Mean of the shares of distinct 1-, 2- and 3-grams among a completion's tokens; 1 where there are none."""
-    return fmean(distinct_share(rollout.completion_ids, n) for n in (1, 2, 3))
+    ids = rollout.completion_ids.tolist()
+    return fmean(distinct_share(ngrams(ids, n), empty=1.0) for n in (1, 2, 3))

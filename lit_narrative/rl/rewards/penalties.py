@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from lit_narrative.errors import UserError
+from lit_narrative.text import distinct_share, ngrams
 from lit_narrative.views import Rollout
 
 
@@ -79,15 +80,7 @@ class Repetition:
 
     def penalty(self, ids: torch.Tensor) -> float:
         """Penalty of one completion, (length,) token ids."""
-        return self.max_penalty * (1 - distinct_share(ids, self.ngram_size))
-
-
-def distinct_share(ids: torch.Tensor, n: int) -> float:
-    """Distinct n-grams over all n-grams of (length,) token ids; 1 where there are none."""
-    if len(ids) < n:
-        return 1.0
-    ngrams = ids.unfold(0, n, 1)
-    return len(ngrams.unique(dim=0)) / len(ngrams)
+        return self.max_penalty * (1 - distinct_share(ngrams(ids.tolist(), self.ngram_size), empty=1.0))
 
 
 repetition = Repetition()
