@@ -22,6 +22,24 @@ def check_least(flag: str, value: int | None, least: int) -> None:
         raise UserError(f"{flag} is {value}; it must be {least} or more")
 
 
+def check_choice(what: str, value: str, known: Iterable[str], other: str = "") -> None:
+    """Check that a name that a person gave is one of those that there are.
+
+    Args:
+        what: the setting or the argument that holds it, such as ``model.rewards`` or ``--only``.
+        value: the name that was given.
+        known: the names that there are, in the order in which the message lists them.
+        other: what may be given in place of a name, such as ``a path package.module:object``.
+
+    Raises:
+        UserError: there is no such name; the message has the nearest one and the whole list.
+    """
+    names = list(known)
+    if value not in names:
+        listed = ", ".join(names) + (f", or {other}" if other else "")
+        raise UserError(f"{what}: there is no '{value}'{did_you_mean(str(value), names)} (known: {listed})")
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message; its kind, where it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

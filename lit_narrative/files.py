@@ -1,13 +1,20 @@
-"""Text files read as UTF-8; whole files or none: write to a temporary name beside the target, then rename."""
+"""Files read and written: UTF-8 text, YAML, CSV tables, JSON; what is written is whole or absent.
 
+A file is written under a temporary name beside its target and then renamed, which replaces the old one in one step.
+"""
+
+import csv
+import io
 import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from lit_narrative.errors import UserError
 
@@ -29,6 +36,36 @@ def read_utf8(path: Path) -> str:
     if "\0" in text:
         raise UserError(f"{path} is a binary file, not text; take it out, or name the text files' folder")
     return re.sub(r"\r*\n|\r", "\n", text)
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The content of a YAML file: plain values, lists and dicts.
+
+    Raises:
+        UserError: it cannot be read, or is not YAML.
+    """
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+
+
+def read_table(path: str | Path) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header, as column -> text; a row lacks the columns whose cell is empty."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return [{column: cell for column, cell in row.items() if cell} for row in csv.DictReader(file)]
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows of cells as CSV; None becomes an empty cell, and a float keeps every digit."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def write_table(path: str | Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> Path:
+    """Write a CSV file: a header of ``columns``, then the rows, a cell for each column."""
+    return write_text(path, csv_text([columns, *rows]))
 
 
 def write_text(path: str | Path, text: str) -> Path:

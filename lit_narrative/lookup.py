@@ -1,14 +1,81 @@
 """Things found by name: shipped configurations, modules that a person named, and class paths of earlier releases."""
 
 import importlib
+import logging
+import sys
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from lit_narrative.errors import UserError, did_you_mean
 
-RENAMED: dict[str, str] = {}
-"""Class paths of the release before -> today's: checkpoints and configurations hold the old ones."""
+RENAMED: dict[str, str] = {
+    "lit_narrative.callbacks.card_eval.CardEval": "lit_narrative.callbacks.set_evaluation.CardEval",
+    "lit_narrative.callbacks.kl_ceiling.KLCeiling": "lit_narrative.callbacks.monitors.KLCeiling",
+    "lit_narrative.callbacks.prediction_writer.PredictionWriter": "lit_narrative.callbacks.writers.PredictionWriter",
+    "lit_narrative.callbacks.reward_monitor.RewardMonitor": "lit_narrative.callbacks.monitors.RewardMonitor",
+    "lit_narrative.callbacks.rollouts.CollapseMonitor": "lit_narrative.callbacks.monitors.CollapseMonitor",
+    "lit_narrative.callbacks.rollouts.RolloutCallback": "lit_narrative.callbacks.base.RolloutCallback",
+    "lit_narrative.callbacks.rollouts.RolloutWriter": "lit_narrative.callbacks.writers.RolloutWriter",
+    "lit_narrative.callbacks.rollouts.SampleTable": "lit_narrative.callbacks.writers.SampleTable",
+    "lit_narrative.callbacks.verifiers.Verifiers": "lit_narrative.callbacks.evaluation.Verifiers",
+    "lit_narrative.modules.attribute.AttributeModule": "lit_narrative.modules.classifier.AttributeModule",
+    "lit_narrative.modules.fsdp.FSDP2Strategy": "lit_narrative.strategies.FSDP2Strategy",
+    "lit_narrative.modules.learned_reward.LearnedReward": "lit_narrative.rl.rewards.learned.LearnedReward",
+    "lit_narrative.rl.penalties.Repetition": "lit_narrative.rl.rewards.penalties.Repetition",
+    "lit_narrative.rl.penalties.SoftOverlong": "lit_narrative.rl.rewards.penalties.SoftOverlong",
+    "lit_narrative.rl.rollout.Rollout": "lit_narrative.views.Rollout",
+    "lit_narrative.rl.scoring.RewardRunner": "lit_narrative.rl.rewards.runner.RewardRunner",
+    "lit_narrative.rl.scoring.ScoringSettings": "lit_narrative.rl.rewards.runner.ScoringSettings",
+    "lit_narrative.tasks.cards.rewards.CardReward": "lit_narrative.tasks.cards.answers.CardReward",
+}
+"""Paths of the release before -> today's, of what a configuration, a reward's path or a checkpoint can name."""
+
+
+@cache
+def current_path(path: str) -> str:
+    """Today's path of a class that moved or was renamed, with a notice the first time; any other path as it is.
+
+    Args:
+        path: ``package.module.Name``, or the name alone.
+    """
+    renamed = {_name(old): new for old, new in RENAMED.items() if _name(old) != _name(new)}
+    new = RENAMED.get(path) or renamed.get(path)
+    if new is None:
+        return path
+    logging.getLogger("lit_narrative").warning("'%s' is now '%s'; the old name works for one more release", path, new)
+    return new
+
+
+def _name(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+class _FormerModule(ModuleType):
+    """A module that was dissolved: each name of `RENAMED` in it gives what it names today."""
+
+    def __getattr__(self, name: str) -> Any:
+        path = f"{self.__name__}.{name}"
+        if path not in RENAMED:
+            raise AttributeError(f"module '{self.__name__}' has no attribute '{name}'")
+        module, _, today = current_path(path).rpartition(".")
+        return getattr(importlib.import_module(module), today)
+
+
+def _stand_in_for_former_modules() -> None:
+    """Make the dissolved modules of `RENAMED` importable."""
+    package = Path(__file__).parent
+    for module in {path.rpartition(".")[0] for path in RENAMED}:
+        relative = Path(*module.split(".")[1:])
+        if not (package / relative).is_dir() and not (package / relative).with_suffix(".py").is_file():
+            # Among the imported modules rather than behind a finder: Lightning takes a checkpoint's class path only
+            # where its module is imported already.
+            sys.modules[module] = _FormerModule(module)
+
+
+_stand_in_for_former_modules()
 
 
 def shipped_folder() -> Path:

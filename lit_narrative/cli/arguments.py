@@ -8,7 +8,7 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from lit_narrative.errors import UserError, did_you_mean
+from lit_narrative.errors import UserError, check_choice, did_you_mean
 
 Function = Callable[..., None]
 
@@ -57,8 +57,7 @@ def _choose(commands: Mapping[str, Function], prog: str, args: list[str]) -> tup
         rows = [f"  {name:<8}{parse_docstring(f.__doc__ or '').short_description}" for name, f in commands.items()]
         print(f"usage: {prog} {{{','.join(commands)}}} ...\n", *rows, sep="\n")
         raise SystemExit(0 if args else 2)
-    if args[0] not in commands:
-        raise UserError(f"'{prog} {args[0]}' is no command{did_you_mean(args[0], commands)} ({', '.join(commands)})")
+    check_choice(prog, args[0], commands)
     return commands[args[0]], f"{prog} {args[0]}", args[1:]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, NoReturn
 
-import yaml
+from jsonargparse import get_loader, set_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, _InstantiatorFn
@@ -21,7 +21,8 @@ from lit_narrative.cli.messages import explain, option_names
 from lit_narrative.cli.run_folder import RunLogger, SaveRun, check_unused, prepare_folder, shared_scratch
 from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.errors import UserError
-from lit_narrative.lookup import find_config
+from lit_narrative.files import read_yaml
+from lit_narrative.lookup import current_path, find_config
 
 ROOMS = ("modules", "datamodules", "callbacks")
 """Where the classes are that a configuration can name without their module."""
@@ -153,7 +154,25 @@ def run_job(args: list[str], trainer_class: type[Trainer] = Trainer) -> None:
         package = import_module(f"lit_narrative.{room}")
         for module in iter_modules(package.__path__):
             import_module(f"{package.__name__}.{module.name}")
-    NarrativeCLI(resolve_configs(args), trainer_class)
+    NarrativeCLI(resolve_configs(with_current_names(args)), trainer_class)
+
+
+def with_current_names(args: list[str]) -> list[str]:
+    """Replace the names of renamed classes that stand as values on a command line (``--model.class_path=Old``)."""
+    split = (argument.rpartition("=") for argument in args)
+    return [f"{flag}{equals}{current_path(value)}" for flag, equals, value in split]
+
+
+def with_current_paths(value: Any) -> Any:
+    """Settings as YAML gives them, every ``class_path`` of a class that moved replaced by today's."""
+    if isinstance(value, dict):
+        paths = {"class_path": current_path(value["class_path"])} if isinstance(value.get("class_path"), str) else {}
+        return {key: with_current_paths(part) for key, part in value.items()} | paths
+    return [with_current_paths(part) for part in value] if isinstance(value, list) else value
+
+
+_load_yaml = get_loader("yaml")
+set_loader("yaml", lambda text: with_current_paths(_load_yaml(text)))
 
 
 def resolve_configs(args: list[str]) -> list[str]:
@@ -175,10 +194,7 @@ def resolve_configs(args: list[str]) -> list[str]:
 def _readable(name: str) -> Path:
     """Find a configuration and see that it holds a YAML mapping."""
     path = find_config(name)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold settings (`trainer:`, `model:`, `data:`), not {type(content).__name__}")
     return path

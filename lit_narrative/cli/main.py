@@ -8,7 +8,7 @@ import sys
 from importlib import import_module
 
 from lit_narrative import __version__
-from lit_narrative.errors import UserError, did_you_mean
+from lit_narrative.errors import UserError, check_choice
 
 JOBS = {
     "fit": "train a module on a task",
@@ -71,9 +71,8 @@ def dispatch(args: list[str]) -> None:
         command = getattr(import_module(f"lit_narrative.cli.commands.{FILES.get(name, name)}"), name)
         import_module("lit_narrative.cli.arguments").call(command, f"lit-narrative {name}", args[1:])
     else:
-        raise UserError(
-            f"'{name}' is no command{did_you_mean(str(name), [*JOBS, *TOOLS])} (see `lit-narrative --help`)"
-        )
+        assert name is not None
+        check_choice("command", name, [*JOBS, *TOOLS])
 
 
 def usage() -> str:

@@ -1,7 +1,5 @@
 """What every job leaves in its run folder: the settings it ran with, and the table of its metrics."""
 
-import csv
-import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from lit_narrative.errors import UserError
-from lit_narrative.files import write_text
+from lit_narrative.files import csv_text, read_table, write_table, write_text
 
 _SCRATCH = "LIT_NARRATIVE_SCRATCH"
 
@@ -94,7 +92,8 @@ class MetricsTable(ExperimentWriter):
     def __init__(self, folder: str, name: str, *, keep: bool) -> None:
         super().__init__(folder)
         self.metrics_file_path = os.path.join(folder, name)
-        self.rows: list[dict[str, Any]] = read_table(self.metrics_file_path) if keep else []
+        continued = keep and os.path.isfile(self.metrics_file_path)
+        self.rows: list[dict[str, Any]] = [*read_table(self.metrics_file_path)] if continued else []
 
     def _check_log_dir_exists(self) -> None:
         """Leave the folder as it is: its other files are the run's own."""
@@ -115,25 +114,13 @@ class MetricsTable(ExperimentWriter):
         self.rows += new
         if set().union(*new) <= set(self.metrics_keys):
             with open(self.metrics_file_path, "a", encoding="utf-8", newline="") as file:
-                file.write(_as_csv(new, self.metrics_keys))
+                file.write(csv_text(self._cells(new)))
         else:
             self.metrics_keys = sorted(set().union(*self.rows))
-            header = dict(zip(self.metrics_keys, self.metrics_keys, strict=True))
-            write_text(self.metrics_file_path, _as_csv([header, *self.rows], self.metrics_keys))
+            write_table(self.metrics_file_path, self.metrics_keys, self._cells(self.rows))
 
-
-def _as_csv(rows: list[dict[str, Any]], columns: list[str]) -> str:
-    text = io.StringIO()
-    csv.DictWriter(text, columns, lineterminator="\n").writerows(rows)
-    return text.getvalue()
-
-
-def read_table(path: str | Path) -> list[dict[str, Any]]:
-    """Read the rows of a metrics table without their empty cells; none where there is no file."""
-    if not Path(path).is_file():
-        return []
-    with open(path, encoding="utf-8", newline="") as file:
-        return [{key: cell for key, cell in row.items() if cell} for row in csv.DictReader(file)]
+    def _cells(self, rows: list[dict[str, Any]]) -> list[list[Any]]:
+        return [[row.get(name) for name in self.metrics_keys] for row in rows]
 
 
 class RunLogger(CSVLogger):

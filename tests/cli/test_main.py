@@ -47,7 +47,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["fti"], "'fti' is no command; did you mean 'fit'?"),
+        (["fti"], "command: there is no 'fti'; did you mean 'fit'?"),
         (["configs", "lst"], "did you mean 'list'?"),
         (["configs", "show", "storyworld/nothing"], "no configuration 'storyworld/nothing'"),
         (["configs", "copy", "--too", "x"], "--too"),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lit_narrative.cli.main import main
-from lit_narrative.cli.run_folder import read_table
+from lit_narrative.files import read_table
 
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"]
 

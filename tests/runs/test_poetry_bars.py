@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pytest
 
 from lit_narrative.cli.main import main
-from lit_narrative.cli.run_folder import read_table
+from lit_narrative.files import read_table
 from lit_narrative.datamodules.poetry import PoetryData
 from lit_narrative.files import write_json
 from lit_narrative.modules.sft import SFTModule

@@ -8,11 +8,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.exceptions import best_match
 
-from lit_narrative.errors import UserError, did_you_mean
+from lit_narrative.errors import UserError, check_choice, did_you_mean
+from lit_narrative.files import read_yaml
 from lit_narrative.lookup import find_config
 
 TOOLS = {"report", "sweep"}
@@ -178,8 +178,7 @@ def _needed(reference: str, earlier: Sequence[Job]) -> list[str]:
     name, _, attribute = rest.partition(".")
     if root != "jobs" or attribute not in {"dir", "ckpt"}:
         raise UserError(f"'${{{reference}}}' is none of ${{jobs.NAME.dir}}, ${{jobs.NAME.ckpt}}, ${{out}}, ${{seed}}")
-    if name not in jobs:
-        raise UserError(f"'${{{reference}}}' refers to no earlier job{did_you_mean(name, jobs)}")
+    check_choice(f"'${{{reference}}}': earlier jobs", name, jobs)
     if attribute == "ckpt" and jobs[name].command != "fit":
         raise UserError(f"'${{{reference}}}': only a fit leaves a checkpoint, and '{name}' is a {jobs[name].command}")
     return [name]
@@ -192,8 +191,8 @@ def _change(entries: Sequence[dict[str, Any]], change: str) -> None:
     jobs = {entry["name"]: entry for entry in entries if entry["command"] != "report"}
     if not (equals and setting):
         raise UserError(f"--set {change}: write JOB.SETTING=VALUE, such as {next(iter(jobs))}.trainer.max_epochs=1")
-    if name not in {*jobs, "all"}:
-        raise UserError(f"--set {change}: no job '{name}' has settings{did_you_mean(name, jobs)} ({', '.join(jobs)})")
+    if name != "all":
+        check_choice(f"--set {change}: jobs with settings", name, jobs, "all")
     for entry in [jobs[name]] if name in jobs else jobs.values():
         entry["overrides"] = {**entry.get("overrides", {}), setting: value}
 
@@ -211,23 +210,11 @@ def read_checked(path: Path, kind: str) -> dict[str, Any]:
     content = read_yaml(path)
     schema = json.loads(files("lit_narrative.cli.recipes").joinpath(f"{kind}.schema.json").read_text(encoding="utf-8"))
     if wrong := best_match(Draft202012Validator(schema).iter_errors(content)):
-        raise UserError(f"{path}: {_wording(wrong, kind)}")
+        raise UserError(f"{path}: {_describe(wrong, kind)}")
     return dict(content)
 
 
-def read_yaml(path: Path) -> Any:
-    """Read a YAML file.
-
-    Raises:
-        UserError: it is none.
-    """
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
-
-
-def _wording(error: ValidationError, kind: str) -> str:
+def _describe(error: ValidationError, kind: str) -> str:
     """Say where a file does not have its form, and the nearest name."""
     where = error.json_path.removeprefix("$").lstrip(".") or f"the {kind}"
     if error.validator == "additionalProperties":

@@ -1,8 +1,6 @@
 """Running the runs of a sweep, several at a time, and reading what they left."""
 
-import csv
 import hashlib
-import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,11 +12,11 @@ from lit_narrative.cli.recipes.process import (
     job_digest,
     read_stamp,
 )
-from lit_narrative.cli.recipes.recipe import Recipe, read_yaml, texts_in
+from lit_narrative.cli.recipes.recipe import Recipe, texts_in
 from lit_narrative.cli.recipes.sweep import OWN_COLUMNS, Run, Sweep
+from lit_narrative.files import csv_text, read_table, read_yaml
 
 _SPLITS = {"validate": "val", "test": "test", "predict": "predict"}
-_POLL = 0.1
 _QUOTED = re.compile(r"""(?<=['"])[^'"]+(?=['"])""")
 
 
@@ -134,11 +132,10 @@ def _read_metrics(folder: Path, sweep: Sweep) -> dict[str, float]:
     path = folder / ("metrics.csv" if sweep.command == "fit" else f"metrics_{sweep.command}.csv")
     if not path.is_file():
         return {}
-    found: dict[str, float] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            found |= {name: float(cell) for name, cell in row.items() if cell}
-    return {_name(name, sweep): value for name, value in found.items() if name not in {"step", "epoch"}}
+    last: dict[str, str] = {}
+    for row in read_table(path):
+        last |= row
+    return {_name(name, sweep): float(cell) for name, cell in last.items() if name not in {"step", "epoch"}}
 
 
 def _name(logged: str, sweep: Sweep) -> str:
@@ -186,13 +183,4 @@ def master_table(rows: Sequence[Row], metrics: Sequence[str]) -> str:
         ]
         for row in rows
     ]
-    return as_csv([*axes, *OWN_COLUMNS, *metrics], table)
-
-
-def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table as text; a cell without value is empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text([[*axes, *OWN_COLUMNS, *metrics], *table])

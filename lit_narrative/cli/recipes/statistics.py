@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from lit_narrative.cli.recipes.results import DONE, Row, as_csv, value_name
+from lit_narrative.cli.recipes.results import DONE, Row, value_name
+from lit_narrative.files import csv_text
 from lit_narrative.report.intervals import Floats, Interval, bootstrap, student
 
 _ENDS = ("ci_low", "ci_high", "t_low", "t_high")  # of the intervals over prompts, and over seeds
@@ -169,7 +170,7 @@ def summary_table(groups: Sequence[Group], metrics: Sequence[str]) -> str:
         ]
         for group in groups
     ]
-    return as_csv(header, rows)
+    return csv_text([header, *rows])
 
 
 def _cells(group: Group, metric: str, compared: bool) -> list[Any]:

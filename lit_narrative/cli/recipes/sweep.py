@@ -11,7 +11,7 @@ import yaml
 
 from lit_narrative.cli.recipes.process import sweep_path
 from lit_narrative.cli.recipes.recipe import Job, Recipe, read_checked, references, seeded
-from lit_narrative.errors import UserError, did_you_mean
+from lit_narrative.errors import UserError, check_choice, did_you_mean
 from lit_narrative.files import write_text
 from lit_narrative.lookup import find_config
 
@@ -125,11 +125,8 @@ def _check_baseline(path: Path, baseline: tuple[str, str] | None, axes: Mapping[
     if baseline is None:
         return
     axis, value = baseline
-    if axis not in axes:
-        raise UserError(f"{path}: baseline: no axis '{axis}'{did_you_mean(axis, axes)} ({', '.join(axes)})")
-    if value not in axes[axis]:
-        near = did_you_mean(value, axes[axis])
-        raise UserError(f"{path}: baseline.{axis}: no value '{value}'{near} ({', '.join(axes[axis])})")
+    check_choice(f"{path}: baseline, an axis", axis, axes)
+    check_choice(f"{path}: baseline.{axis}", value, axes[axis])
 
 
 def _change(change: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from lit_narrative.cli.write.commands import Command, Name, parse, read_number
 from lit_narrative.cli.write.engine import STRENGTHS, WriteEngine
 from lit_narrative.cli.write.screen import WriteScreen
 from lit_narrative.cli.write.session import Candidate, WriteSession, WriteSettings, plain_settings
-from lit_narrative.errors import UserError, did_you_mean
+from lit_narrative.errors import UserError, check_choice
 from lit_narrative.files import write_text
 from lit_narrative.steering.settings import Method
 
@@ -126,12 +126,7 @@ class Sitting:
         self._change(**{name: value})
 
     def _method(self, command: Command) -> None:
-        known = get_args(Method)
-        if command.text not in known:
-            raise UserError(
-                f"'{command.text}' is no method{did_you_mean(command.text, known)} ({', '.join(known)}); nothing was "
-                "changed"
-            )
+        check_choice("method", command.text, get_args(Method))
         self._change(method=command.text)
 
     def _rerank(self, command: Command) -> None:

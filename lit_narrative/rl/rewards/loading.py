@@ -60,7 +60,7 @@ def _parsed(path: str, expression: str) -> tuple[str, list[Any] | None, dict[str
 
 def _attribute(path: str, module_name: str, name: str) -> Any:
     module = import_named(module_name, f"reward '{path}'")
-    if name not in vars(module):
+    if not hasattr(module, name):
         near = did_you_mean(name, [known for known in vars(module) if not known.startswith("_")])
         raise UserError(f"reward '{path}': {module_name} has no '{name}'{near}")
     return getattr(module, name)

@@ -89,7 +89,7 @@ def test_references_within_lists_and_keys_are_followed(tmp_path: Path) -> None:
     assert [str(path) for path in leaves(plan, plan.jobs[0])] == ["o/seed_2/sft/checkpoints/last.ckpt"]
     content["jobs"][1]["overrides"] = {"rewards": {"learned('${jobs.stf.ckpt}')": 1.0}}
     path.write_text(yaml.safe_dump(content))
-    with pytest.raises(UserError, match=r"refers to no earlier job.*sft"):
+    with pytest.raises(UserError, match=r"earlier jobs: there is no .*sft"):
         read_recipe(str(path))
 
 
@@ -162,7 +162,7 @@ def test_a_sweep_alone_has_the_runs_of_the_recipe_that_ends_in_it(
 
 def test_a_sweep_in_a_recipe_is_checked_before_any_job(tmp_path: Path) -> None:
     path = with_sweep(tmp_path, baseline={"arm": "warm"})
-    with pytest.raises(UserError, match=r"baseline\.arm: no value 'warm'"):
+    with pytest.raises(UserError, match=r"baseline\.arm: there is no 'warm'"):
         run(str(path), out=str(tmp_path / "o"))
     assert not (tmp_path / "o" / "seed_3").exists()
 
@@ -179,7 +179,7 @@ def test_a_reference_on_the_command_line_is_checked_and_needed(tmp_path: Path) -
     path = str(write(tmp_path))
     plan = read_recipe(path, changes=["exam.ckpt_path=x", "exam.other=${jobs.sft.dir}/y"])
     assert plan.jobs[1].needs == ("sft",)
-    with pytest.raises(UserError, match=r"job 'sft': .* refers to no earlier job"):
+    with pytest.raises(UserError, match=r"job 'sft': .* earlier jobs: there is no"):
         read_recipe(path, changes=["sft.model=${jobs.exam.dir}"])
 
 
@@ -236,7 +236,7 @@ def test_wrong_recipe_is_one_clear_error(tmp_path: Path, changes: dict[str, Any]
         ("sft.trainer.max_epochs", "JOB.SETTING=VALUE"),
         ("sft=1", "JOB.SETTING=VALUE"),
         ("stf.x=1", "did you mean 'sft'"),
-        ("page.x=1", "no job 'page' has settings"),
+        ("page.x=1", "jobs with settings: there is no 'page'"),
     ],
 )
 def test_wrong_change_is_one_clear_error(tmp_path: Path, change: str, part: str) -> None:

@@ -68,7 +68,7 @@ def test_runs_with_the_same_settings_are_one(tmp_path: Path) -> None:
         ({"seeds": [1, 1]}, ["seeds"]),
         ({"prompts": [30]}, ["prompts"]),
         ({"prompts": {"values": [30]}}, ["prompts", "'setting' is a required property"]),
-        ({"baseline": {"amr": "base"}}, ["no axis 'amr'", "did you mean 'arm'"]),
+        ({"baseline": {"amr": "base"}}, ["there is no 'amr'", "did you mean 'arm'"]),
         ({"baseline": {"arm": "bsae"}}, ["baseline.arm", "did you mean 'base'"]),
         ({"metrics": {"a": "reward", "b": "reward"}}, ["metrics", "'reward' is there under two names"]),
         ({"overrides": {"x": "${jobs.a.ckpt}"}}, ["x: '${jobs.a.ckpt}' is none of ${out}, ${seed}"]),

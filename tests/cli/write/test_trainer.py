@@ -117,7 +117,7 @@ REFUSED = {
     "0": "there are 4 candidates; nothing was changed",
     "u": "there is no step to take back",
     "t musc": "did you mean 'music'?",
-    "m bais": "'bais' is no method; did you mean 'bias'?",
+    "m bais": "method: there is no 'bais'; did you mean 'bias'?",
     "m experts": "set model.experts.expert",
     "k strong": "'strong' is no number for stepsize",
     "k -1": "must be a number of 0 or more",
