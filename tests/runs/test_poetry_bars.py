@@ -18,9 +18,8 @@ import numpy.typing as npt
 import pytest
 
 from lit_narrative.cli.main import main
-from lit_narrative.files import read_table
 from lit_narrative.datamodules.poetry import PoetryData
-from lit_narrative.files import write_json
+from lit_narrative.files import read_table, write_json
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.rl.rewards.learned import LearnedReward
 from lit_narrative.tasks.poetry.grammar import content_share
