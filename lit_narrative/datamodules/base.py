@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -69,6 +69,9 @@ class TaskDataModule(LightningDataModule):
 
     # --- what a task offers -----------------------------------------------------------------------------------------
 
+    extra_views: ClassVar[tuple[str, ...]] = ()
+    """Names of a task's views beside `VIEWS`, for an algorithm of its own (``docs/extending.md``)."""
+
     @property
     def label_names(self) -> tuple[str, ...]:
         """Names of the classes of the ``labelled`` view, in order of their numbers; none: they have no names."""
@@ -98,7 +101,7 @@ class TaskDataModule(LightningDataModule):
     @property
     def views(self) -> tuple[str, ...]:
         """Names of the views that this task defines."""
-        return tuple(name for name in VIEWS if callable(getattr(type(self), name, None)))
+        return tuple(name for name in (*VIEWS, *self.extra_views) if callable(getattr(type(self), name, None)))
 
     def setup(self, stage: str) -> None:
         """Forget what the module of an earlier run has admitted."""
