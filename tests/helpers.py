@@ -18,9 +18,9 @@ from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.rl.rewards.base import Reward
 from lit_narrative.seeds import stream_seed
 from lit_narrative.views import Example, Prompt, Rollout, Verdict
+from tests.rewards import VOCABULARY, LowTokens
 
 ARCHITECTURES = ("gpt2", "llama")
-VOCABULARY = 300
 TEXTS = [f'{{"name":"{name}","count":{n}}}' for n in range(40) for name in ("salt", "tide", "lantern")]
 PROMPTS = ["Write.", "Write of the salt road:", "A", "A lantern, a tide, and no more than that.\n"]
 
@@ -72,15 +72,6 @@ def grpo(folder: Path, kind: type[GRPOModule] = GRPOModule, **settings: Any) -> 
     """A GRPO module of a tiny model that `LowTokens` rewards, with its tokenizer under ``folder``."""
     given = {"model": sizes(), "tokenizer": tokenizer_folder(folder), "rewards": {"low": 1.0}}
     return kind(**{**given, **settings})
-
-
-class LowTokens:
-    """Share of a completion's tokens in the lower half of the vocabulary: half of them at random, all once learned."""
-
-    name = "low"
-
-    def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
-        return [float((rollout.completion_ids < VOCABULARY // 2).float().mean()) for rollout in rollouts]
 
 
 class TinyTask(TaskDataModule):

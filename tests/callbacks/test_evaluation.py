@@ -16,7 +16,8 @@ from lit_narrative.modules.sae import SAEModule
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.tasks.storyworld.verifiers.base import SIX
 from lit_narrative.views import Verdict
-from tests.helpers import LowTokens, TinyTask, fit, sizes, tiny_lm, tokenizer, tokenizer_folder, trainer
+from tests.helpers import TinyTask, fit, sizes, tiny_lm, tokenizer, tokenizer_folder, trainer
+from tests.rewards import LowTokens
 
 ROW = {"prompt", "text", "reward", "components", "issues", "finished", "tokens"}
 

@@ -19,7 +19,8 @@ from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.views import Rollout, ScoredRollouts
-from tests.helpers import LowTokens, Recorder, TinyTask, fit, grpo, sizes, tokenizer_folder
+from tests.helpers import Recorder, TinyTask, fit, grpo, sizes, tokenizer_folder
+from tests.rewards import LowTokens
 
 COLUMNS = ["prompt", "text", "reward", "rewards/low", "advantage", "finished"]
 

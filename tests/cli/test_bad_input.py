@@ -1,7 +1,6 @@
 """Bad input ends with one line that names it and the remedy, before any training, and leaves nothing half-written."""
 
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,10 @@ from lit_narrative.lm.tokenizer import TrainedTokenizer, train_tokenizer
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.rl.loss_settings import LossSettings
 from lit_narrative.rl.rewards.runner import ScoringSettings
-from lit_narrative.views import Prompt, Rollout
+from lit_narrative.views import Prompt
 from tests import helpers
 from tests.helpers import Recorder, TinyTask, sizes, tokenizer_folder
+from tests.rewards import Moody
 
 GOOD, SHORT = "--model.model=MODELS/good", "--model.sampling.max_new_tokens=2"
 
@@ -181,26 +181,6 @@ class Prompts(TaskDataModule):
         return {name: Moody() for name in names}
 
 
-class Moody:
-    """A reward that gives back whatever it is told to, call after call."""
-
-    name = "moody"
-
-    def __init__(self, *moods: Any) -> None:
-        self.moods, self.calls = moods or (1.0,), 0
-
-    def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
-        mood = self.moods[self.calls % len(self.moods)]
-        self.calls += 1
-        if isinstance(mood, Exception):
-            raise mood
-        if mood == "hang":
-            time.sleep(60)
-        if isinstance(mood, int):
-            return [0.5] * mood
-        return [mood, *(float(n) for n in range(1, len(rollouts)))]
-
-
 @pytest.mark.parametrize(
     ("texts", "expected"),
     [
@@ -216,7 +196,7 @@ def test_empty_prompts(
     given = {
         "trainer": {"max_epochs": 1},
         "model": {"class_path": "GRPOModule", "init_args": model},
-        "data": {"class_path": "tests.jobs.test_bad_input.Prompts", "init_args": {"texts": texts}},
+        "data": {"class_path": "tests.cli.test_bad_input.Prompts", "init_args": {"texts": texts}},
     }
     config.write_text(yaml.safe_dump(given))
     assert expected in fit(capsys, tmp_path / "run", str(config))

@@ -16,7 +16,8 @@ from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.views import Labelled, Prompt
-from tests.helpers import LowTokens, Recorder, TinyTask, fit, sizes, tiny_lm, tokenizer, tokenizer_folder, trainer
+from tests.helpers import Recorder, TinyTask, fit, sizes, tiny_lm, tokenizer, tokenizer_folder, trainer
+from tests.rewards import LowTokens
 
 
 class Moods(TaskDataModule):

@@ -11,7 +11,8 @@ from lit_narrative.lm.checkpoint import store_language_model
 from lit_narrative.lm.load import Lora, end_ids
 from lit_narrative.lm.policy import PolicySource
 from lit_narrative.lm.tokenizer import TrainedTokenizer
-from tests.helpers import TEXTS, VOCABULARY, sizes, tiny_lm, tokenizer, tokenizer_folder
+from tests.helpers import TEXTS, sizes, tiny_lm, tokenizer, tokenizer_folder
+from tests.rewards import VOCABULARY
 
 SCRATCH = PolicySource(sizes(), TrainedTokenizer(VOCABULARY), None, "float32", "sdpa", False)
 IDS = torch.tensor([[5, 9, 2]])

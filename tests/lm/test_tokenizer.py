@@ -23,7 +23,8 @@ from lit_narrative.lm.tokenizer import (
     tokenizer_from_files,
     train_tokenizer,
 )
-from tests.helpers import TEXTS, VOCABULARY, tokenizer
+from tests.helpers import TEXTS, tokenizer
+from tests.rewards import VOCABULARY
 
 
 def test_training_is_deterministic() -> None:

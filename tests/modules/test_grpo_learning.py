@@ -16,7 +16,8 @@ from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.rl.loss_settings import LossSettings, LossType
 from lit_narrative.rl.rewards.runner import ScoringSettings
 from lit_narrative.views import Rollout
-from tests.helpers import LowTokens, Recorder, TinyTask, fit, grpo, weights
+from tests.helpers import Recorder, TinyTask, fit, grpo, weights
+from tests.rewards import LowTokens
 
 
 def policy(folder: Path, **settings: Any) -> GRPOModule:

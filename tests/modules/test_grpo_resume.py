@@ -20,7 +20,8 @@ from lit_narrative.rl.loss_settings import LossSettings
 from lit_narrative.rl.reference import ReferenceSettings
 from lit_narrative.rl.rewards.runner import ScoringSettings
 from lit_narrative.views import Rollout
-from tests.helpers import LowTokens, Recorder, TinyTask, fit, grpo, trainer, weights
+from tests.helpers import Recorder, TinyTask, fit, grpo, trainer, weights
+from tests.rewards import LowTokens
 from tests.runs.jobs import difference
 
 FOLLOWS = ReferenceSettings(sync_ref_model=True, ref_model_sync_steps=2)

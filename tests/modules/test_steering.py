@@ -29,7 +29,8 @@ from lit_narrative.steering.settings import (
     SearchSettings,
 )
 from lit_narrative.views import Labelled, Prompt, Rollout
-from tests.helpers import TEXTS, VOCABULARY, TinyTask, sizes, tokenizer, tokenizer_folder, trainer
+from tests.helpers import TEXTS, TinyTask, sizes, tokenizer, tokenizer_folder, trainer
+from tests.rewards import VOCABULARY
 
 STEP = PPLMSettings(stepsize=0.2)
 SHORT = SamplingParams(6)

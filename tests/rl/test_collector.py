@@ -15,7 +15,8 @@ from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.rl.gae import ValueSettings, gae
 from lit_narrative.rl.loss_settings import LossSettings
 from lit_narrative.views import Rollout
-from tests.helpers import LowTokens, Recorder, TinyTask, fit, grpo
+from tests.helpers import Recorder, TinyTask, fit, grpo
+from tests.rewards import LowTokens
 
 
 def policy(folder: Path, **settings: Any) -> GRPOModule:

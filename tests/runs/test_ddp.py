@@ -9,7 +9,8 @@ import torch
 
 from lit_narrative.lm.tokenizer import TrainedTokenizer
 from lit_narrative.modules.sft import SFTModule
-from tests.helpers import VOCABULARY, TinyTask, sizes
+from tests.helpers import TinyTask, sizes
+from tests.rewards import VOCABULARY
 from tests.runs.jobs import cycle, difference, trainer, warm_start, weights
 from tests.runs.processes import two_processes
 
