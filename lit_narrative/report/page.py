@@ -39,6 +39,7 @@ def fill_page(name: str, lead: str, sections: Sequence[Section], kind: str = "re
     """
     style = files("lit_narrative.report").joinpath("templates/style.css").read_text(encoding="utf-8")
     page = render(
+        __name__,
         "page.html",
         name=name,
         lead=lead,
@@ -69,15 +70,23 @@ class Figure:
     keys: Sequence[Key] = field(default_factory=tuple)
 
 
-def render(template: str, **context: Any) -> Markup:
-    """Fill a template of this package; every value is escaped unless it is markup already."""
-    return Markup(_environment().get_template(template).render(**context))
+def render(module: str, template: str, /, **context: Any) -> Markup:
+    """Fill a template; every value is escaped unless it is markup already.
+
+    Args:
+        module: the caller's ``__name__``: its templates lie in the folder ``templates`` beside it.
+        template: a file there, or of the kit (``macros.html``, which others import their figures and legends from).
+        context: what the template names; a name that is not given is an error.
+    """
+    return Markup(_environment(module).get_template(template).render(**context))
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def _environment(module: str) -> jinja2.Environment:
+    # The caller's folder comes first, so that its files may have the same names as the kit's.
+    folders = [jinja2.PackageLoader(name) for name in dict.fromkeys([module, __name__])]
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("lit_narrative.report"),
+        loader=jinja2.ChoiceLoader(folders),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

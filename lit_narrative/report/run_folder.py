@@ -1,4 +1,4 @@
-"""FIXME."""
+"""What every folder of a recipe holds: how long its jobs took, by which command, with what versions, their curves."""
 
 import csv
 import math
@@ -74,7 +74,17 @@ def _cell(path: Path, column: str, cell: str | None) -> float:
         raise UserError(f"{path}: column '{column}' holds {cell!r}, which is not a number") from error
 
 
-PACKAGES = ("lit-narrative", "torch", "lightning", "transformers", "peft", "sae-lens", "numpy")
+PACKAGES = (
+    "lit-narrative",
+    "torch",
+    "lightning",
+    "transformers",
+    "peft",
+    "transformer-lens",
+    "sae-lens",
+    "scikit-learn",
+    "numpy",
+)
 """Packages whose release can change the figures."""
 CONFIG = 30_000
 """Characters of a configuration that a page shows."""
@@ -82,13 +92,13 @@ COMMAND = 2_000
 """Characters of the command that made a run."""
 
 
-def versions() -> list[tuple[str, str]]:
-    """Return name and installed version of Python and of the packages that matter."""
-    return [("python", platform.python_version()), *((name, _installed(name)) for name in PACKAGES)]
+def versions() -> dict[str, str]:
+    """Return name -> installed version of Python and of the packages that matter, for pages, manifests and headers."""
+    return {"python": platform.python_version(), **{name: _installed(name) for name in PACKAGES}}
 
 
 def _installed(name: str) -> str:
     try:
         return version(name)
-    except PackageNotFoundError:
+    except PackageNotFoundError:  # a checkout on PYTHONPATH has no metadata
         return "not installed"

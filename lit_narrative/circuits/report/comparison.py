@@ -58,7 +58,7 @@ def _page(common: Comparable, changes: Changes, names: Sequence[str]) -> str:
 
 def _summary(common: Comparable, changes: Changes, names: Sequence[str]) -> Section:
     models = [(name, own.folder, own.manifest) for name, own in zip(names, (common.old, common.new), strict=True)]
-    body = render("comparison_summary.html", changes=changes, names=names, models=models)
+    body = render(__name__, "comparison.html", changes=changes, names=names, models=models)
     return Section("what", "What is compared", body)
 
 

@@ -70,7 +70,8 @@ def _summary(results: CircuitResults) -> Section:
         "versions": ", ".join(f"{name} {number}" for name, number in manifest.get("versions", {}).items()),
     }
     body = render(
-        "circuits_summary.html",
+        __name__,
+        "summary.html",
         facts={name: value for name, value in facts.items() if value},
         warnings=list(warn(results)),
         errors=manifest.get("errors", {}),
@@ -82,7 +83,7 @@ def _summary(results: CircuitResults) -> Section:
 
 def _part(name: str, results: CircuitResults, figures: Sequence[Drawn]) -> Section:
     more = (
-        render("circuits_features.html", effects=_effects(results), hooks=_features(results))
+        render(__name__, "features.html", effects=_effects(results), hooks=_features(results))
         if name == "sae"
         else Markup()
     )
@@ -107,7 +108,7 @@ def part(
     """
     own = [embed(figure) for figure in figures if figure.analysis == name]
     told = about(name, manifest.get("settings", {}))
-    return Section(name, told.title, render("circuits_part.html", about=told, said=said, figures=own, more=more))
+    return Section(name, told.title, render(__name__, "part.html", about=told, said=said, figures=own, more=more))
 
 
 def embed(figure: Drawn) -> Mapping[str, Any]:

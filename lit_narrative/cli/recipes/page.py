@@ -51,14 +51,14 @@ class SweepView:
 def build_sweep_page(view: SweepView) -> str:
     """Return the HTML."""
     sections = [_runs(view), _figures(view), _costs(view), _samples(view)]
-    lead = render("sweep_lead.html", axis=view.axis, value=view.value, baseline=view.baseline)
+    lead = render(__name__, "lead.html", axis=view.axis, value=view.value, baseline=view.baseline)
     return fill_page(f"{clip(view.name, 40)}: {clip(view.value, 40)}", lead, sections, "report of a sweep")
 
 
 def _runs(view: SweepView) -> Section:
     rows = [row for group in view.groups for row in group.rows]
     bad = [row for row in rows if row.status != DONE]
-    body = render("sweep_runs.html", done=len(rows) - len(bad), total=len(rows), bad=bad)
+    body = render(__name__, "runs.html", done=len(rows) - len(bad), total=len(rows), bad=bad)
     return Section("runs", "What was run", body)
 
 
@@ -67,7 +67,8 @@ def _figures(view: SweepView) -> Section:
     charts = [_chart(view, name) for name in view.metrics]
     own = [group.estimates[name] for group in view.groups for name in view.metrics if name in group.estimates]
     body = render(
-        "sweep_figures.html",
+        __name__,
+        "figures.html",
         charts=[chart for chart in charts if chart],
         tables=tables,
         compared=any(group.differences for group in view.groups),
@@ -120,7 +121,7 @@ def _costs(view: SweepView) -> Section:
         points = [_point(view, group, cost, name) for group, cost in costs if name in group.estimates]
         if points:
             charts.append(Figure(name, scatter(name, points, label)))
-    body = render("sweep_costs.html", charts=charts, passes=_has_passes(view))
+    body = render(__name__, "costs.html", charts=charts, passes=_has_passes(view))
     return Section("cost", "Quality against cost", body)
 
 
@@ -142,7 +143,9 @@ def _cost(group: Group, view: SweepView) -> float | None:
 
 def _samples(view: SweepView) -> Section:
     pairs = read_together(view)
-    return Section("samples", "The same prompts side by side", render("sweep_samples.html", pairs=pairs, limit=_TEXT))
+    return Section(
+        "samples", "The same prompts side by side", render(__name__, "samples.html", pairs=pairs, limit=_TEXT)
+    )
 
 
 def read_together(view: SweepView) -> list[tuple[str, list[tuple[str, str, str]]]]:

@@ -1,10 +1,10 @@
 """What an arm changed against the policy it started from, pair by pair, and what may be said of it over seeds."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from lit_narrative.report.intervals import Interval, paired_share_interval
 from lit_narrative.report.page import Section, render
 from lit_narrative.tasks.cards.report.run import BASE, Answer, CardsRun, title
 
@@ -17,7 +17,7 @@ class Change:
 
     seed: str
     value: float
-    interval: tuple[float, float]
+    interval: Interval
 
     @property
     def side(self) -> int:
@@ -85,17 +85,10 @@ def _not_zero(before: Sequence[Answer], after: Sequence[Answer]) -> tuple[list[A
 
 
 def paired(seed: str, before: Sequence[Answer], after: Sequence[Answer]) -> Change:
-    """The change in accuracy over the same n prompts, with the adjusted Wald interval of paired shares.
-
-    Half a count is added to each of the four outcomes (Agresti and Min 2005), so that the interval keeps its width
-    where no answer changed. With b answers won and c lost it is
-    (b - c ± 1.96 sqrt(b + c + 1 - (b - c)² / (n + 2))) / (n + 2). The change itself is the plain (b - c) / n.
-    """
+    """Return the change in accuracy over the same prompts: answers won less answers lost, as a share of all."""
     won = sum(two.correct and not one.correct for one, two in zip(before, after, strict=True))
     lost = sum(one.correct and not two.correct for one, two in zip(before, after, strict=True))
-    n, gain, moved = len(before) + 2, won - lost, won + lost + 1
-    half = 1.959964 * math.sqrt(moved - gain**2 / n) / n
-    return Change(seed, gain / len(before), (max(gain / n - half, -1.0), min(gain / n + half, 1.0)))
+    return Change(seed, (won - lost) / len(before), paired_share_interval(won, lost, len(before)))
 
 
 def direction(changes: Sequence[Change]) -> Direction:
@@ -157,5 +150,5 @@ def rivals(run: CardsRun) -> Section:
     rows = [
         (arm, rival, [(title(one.split), one) for one in found]) for (arm, rival), found in compare_rivals(run).items()
     ]
-    body = render("cards_rivals.html", rows=rows, several=len(run.seeds) > 1)
+    body = render(__name__, "rivals.html", rows=rows, several=len(run.seeds) > 1)
     return Section("rivals", "Reinforcement against as much more imitation", body)

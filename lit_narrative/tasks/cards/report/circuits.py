@@ -24,7 +24,9 @@ MEANING = {
 def circuits(run: CardsRun) -> Section:
     """Set the key figures of a seed's analyses side by side."""
     seeds = [_seed(seed) for seed in run.seeds if seed.circuits]
-    return Section("circuits", "What is inside", render("cards_circuits.html", seeds=seeds, several=len(run.seeds) > 1))
+    return Section(
+        "circuits", "What is inside", render(__name__, "circuits.html", seeds=seeds, several=len(run.seeds) > 1)
+    )
 
 
 def _seed(seed: SeedRun) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def headline(run: CardsRun) -> Section:
     tones = {name: tone(name) for name in (BASE, *run.policies)}
     tiles = [_tile(run, name) for name in run.policies]
     several = len(run.seeds) > 1
-    body = render("cards_headline.html", sentences=sentences(run), tones=tones, tiles=tiles, several=several)
+    body = render(__name__, "headline.html", sentences=sentences(run), tones=tones, tiles=tiles, several=several)
     return Section("outcome", "What came of it", body)
 
 
@@ -110,7 +110,8 @@ def accuracies(run: CardsRun) -> Section:
         Key("one constant answer", "corpus", "ring"),
     ]
     body = render(
-        "cards_accuracies.html",
+        __name__,
+        "accuracies.html",
         groups=groups,
         figures=figures,
         legend_keys=keys,
@@ -179,7 +180,7 @@ def changes(run: CardsRun) -> Section:
     figures = {arm: _change_figure(found, arm) for arm, found in compared.items() if found}
     meanings = {arm: meaning(run.of(arm)[0][1]) for arm in run.arms}
     body = render(
-        "cards_changes.html", arms=arms, figures=figures, base=BASE, meanings=meanings, several=len(run.seeds) > 1
+        __name__, "changes.html", arms=arms, figures=figures, base=BASE, meanings=meanings, several=len(run.seeds) > 1
     )
     return Section("changes", f"What each arm changed against {BASE}", body)
 

@@ -23,7 +23,7 @@ def budgets(run: CardsRun) -> Section:
         if policy is not None
     ]
     several = len(run.seeds) > 1
-    return Section("budgets", "What it cost", render("cards_budgets.html", rows=rows, several=several))
+    return Section("budgets", "What it cost", render(__name__, "budgets.html", rows=rows, several=several))
 
 
 def reproduce(run: CardsRun) -> Section:
@@ -31,7 +31,8 @@ def reproduce(run: CardsRun) -> Section:
     first = run.seeds[0].policies.values()
     configs = [(policy.name, clip(policy.training.config, CONFIG)) for policy in first if policy.training]
     body = render(
-        "cards_reproduce.html",
+        __name__,
+        "reproduce.html",
         out=clip(shlex.quote(str(run.out)), 200),
         command=clip(run.command, COMMAND),
         configs=configs,
@@ -58,4 +59,4 @@ SECTIONS: Sequence[Callable[[CardsRun], Section]] = (
 
 def build_cards_page(run: CardsRun) -> str:
     """Return the page's HTML."""
-    return fill_page(folder_name(run.out), render("cards_lead.html"), [section(run) for section in SECTIONS])
+    return fill_page(folder_name(run.out), render(__name__, "lead.html"), [section(run) for section in SECTIONS])

@@ -16,7 +16,7 @@ def reasons(run: CardsRun) -> Section:
         {"title": title(split), "rows": [_row(run, name, split) for name in run.policies if run.scores(name, split)]}
         for split in run.sets
     ]
-    body = render("cards_reasons.html", groups=groups, several=len(run.seeds) > 1)
+    body = render(__name__, "reasons.html", groups=groups, several=len(run.seeds) > 1)
     return Section("reasons", "Why the answers are wrong", body)
 
 
@@ -49,7 +49,7 @@ def answers(run: CardsRun) -> Section:
     seed = run.seeds[0]
     groups = [{"title": title(split), "shown": choose(seed, split)} for split in run.sets]
     names = [{"name": name, "tone": tone(name)} for name in seed.policies]
-    body = render("cards_answers.html", groups=groups, policies=names, seed=seed.name if len(run.seeds) > 1 else "")
+    body = render(__name__, "answers.html", groups=groups, policies=names, seed=seed.name if len(run.seeds) > 1 else "")
     return Section("answers", "Some answers", body)
 
 

@@ -74,7 +74,7 @@ def sae(run: Run) -> Section:
     cycles = [cycle for job in run.jobs.values() for cycle in job.cycles]
     parts = [_part(cycle) for cycle in reversed(cycles)]
     trends = [figure for trend in TRENDS if (figure := _trend(trend, cycles)) is not None]
-    body = render("features.html", cycles=cycles, parts=parts, trends=trends, readouts=READOUTS)
+    body = render(__name__, "features.html", cycles=cycles, parts=parts, trends=trends, readouts=READOUTS)
     return Section("features", "What the SAE saw", body)
 
 

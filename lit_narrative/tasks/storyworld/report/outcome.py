@@ -42,7 +42,7 @@ def headline(run: Run) -> Section:
         dot_chart("Mean strict score", rows, _around(rows), gutter=64),
         "Bars are 95% intervals of the mean. The corpus is what SFT imitates; its worlds are all scored.",
     )
-    body = render("headline.html", sentences=verdict(run), tiles=tiles, chart=figure, n=after.n)
+    body = render(__name__, "headline.html", sentences=verdict(run), tiles=tiles, chart=figure, n=after.n)
     return Section("outcome", "What changed", body)
 
 
@@ -86,7 +86,7 @@ def honesty(run: Run) -> Section:
         "Strict and lenient total", dot_chart("Strict and lenient total", rows, _around(rows), gutter=64), note, keys
     )
     return Section(
-        "honesty", "Was the score earned?", render("honesty.html", verdict=honesty_verdict(run), chart=figure)
+        "honesty", "Was the score earned?", render(__name__, "honesty.html", verdict=honesty_verdict(run), chart=figure)
     )
 
 
@@ -133,7 +133,9 @@ def components(run: Run) -> Section:
     dots = [(name, [Dot(who, values[name], tone) for who, tone, values in sources if name in values]) for name in names]
     keys = [Key(who, tone, "dot") for who, tone, values in sources if values]
     figure = Figure("Component by component", dot_chart("Mean of each component", dots), "", keys)
-    return Section("components", "What the score is made of", render("components.html", rows=rows, chart=figure))
+    return Section(
+        "components", "What the score is made of", render(__name__, "components.html", rows=rows, chart=figure)
+    )
 
 
 def variety(run: Run) -> Section:
@@ -145,7 +147,7 @@ def variety(run: Run) -> Section:
         ("skeleton", "still different without names, texts and numbers: the bare structure",
          before.unique_skeleton, after.unique_skeleton),
     ]  # fmt: skip
-    body = render("variety.html", rows=rows, verdict=_variety_verdict(before, after), n=after.n)
+    body = render(__name__, "variety.html", rows=rows, verdict=_variety_verdict(before, after), n=after.n)
     return Section("variety", "Did the variety survive?", body)
 
 

@@ -17,7 +17,7 @@ def settings(run: Run) -> Section:
     """Print each job's configuration and the versions in use."""
     configs = [(job.name, clip(job.config, CONFIG)) for job in run.jobs.values() if job.config is not None]
     without = [job.name for job in run.jobs.values() if job.config is None]
-    body = render("settings.html", configs=configs, without=without, versions=versions(), jobs=list(run.jobs))
+    body = render(__name__, "settings.html", configs=configs, without=without, versions=versions(), jobs=list(run.jobs))
     return Section("settings", "Settings and versions", body)
 
 
@@ -25,6 +25,7 @@ def reproduce(run: Run) -> Section:
     """Give the commands that make the run and this page again."""
     seeds = {test.outcome.seed for test in (run.before, run.after)} - {None}
     body = render(
+        __name__,
         "reproduce.html",
         out=clip(shlex.quote(str(run.out)), 200),
         command=clip(run.command, COMMAND),
@@ -53,4 +54,4 @@ SECTIONS: Sequence[Callable[[Run], Section]] = (
 
 def build_page(run: Run, sections: Sequence[Callable[[Run], Section]] = SECTIONS) -> str:
     """Return the HTML of a storyworld run's page."""
-    return fill_page(folder_name(run.out), render("lead.html"), [section(run) for section in sections])
+    return fill_page(folder_name(run.out), render(__name__, "lead.html"), [section(run) for section in sections])

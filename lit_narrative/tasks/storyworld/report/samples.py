@@ -62,7 +62,7 @@ def worlds(run: Run) -> Section:
     pairs = choose(run.before.samples, run.after.samples)
     shown = [_pair(title, before, after) for title, before, after in pairs]
     missing = [test.name for test in (run.before, run.after) if not test.samples]
-    return Section("worlds", "Worlds before and after", render("worlds.html", pairs=shown, missing=missing))
+    return Section("worlds", "Worlds before and after", render(__name__, "worlds.html", pairs=shown, missing=missing))
 
 
 def choose(before: Sequence[Sample], after: Sequence[Sample]) -> list[tuple[str, Sample, Sample]]:

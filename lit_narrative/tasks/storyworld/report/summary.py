@@ -1,10 +1,9 @@
 """The figures of a run as plain data, for scripts that compare runs."""
 
-import math
 from typing import Any
 
 import lit_narrative
-from lit_narrative.report.intervals import Interval, share_interval
+from lit_narrative.report.intervals import Interval, mean_change_interval, share_interval
 from lit_narrative.tasks.storyworld.report.run import Level, Outcome, Run
 
 
@@ -38,14 +37,7 @@ def difference_interval(before: Outcome, after: Outcome) -> Interval:
     The two means are taken as independent. Both policies meet the same prompts, so their errors are alike if anything,
     and the interval is, if anything, too wide.
     """
-    gain = after.level.reward - before.level.reward
-    half = math.hypot(_half_width(before), _half_width(after))
-    return gain - half, gain + half
-
-
-def _half_width(outcome: Outcome) -> float:
-    low, high = outcome.reward_ci
-    return (high - low) / 2
+    return mean_change_interval(before.reward_ci, after.reward_ci, after.level.reward - before.level.reward)
 
 
 def _figures(outcome: Outcome) -> dict[str, Any]:

@@ -45,14 +45,16 @@ def training(run: Run) -> Section:
         for job in run.jobs.values()
         if "reward" in job.curves
     ]
-    body = render("training.html", jobs=jobs, in_sight=_IN_SIGHT)
+    body = render(__name__, "training.html", jobs=jobs, in_sight=_IN_SIGHT)
     return Section("training", "How RL went", body)
 
 
 def warm_start(run: Run) -> Section:
     """Draw loss and perplexity of the jobs without a reward."""
     jobs = [(job.name, figures(job.curves, _WARM_START, ())) for job in run.jobs.values() if "reward" not in job.curves]
-    return Section("warm-start", "The warm start", render("warm_start.html", jobs=[job for job in jobs if job[1]]))
+    return Section(
+        "warm-start", "The warm start", render(__name__, "warm_start.html", jobs=[job for job in jobs if job[1]])
+    )
 
 
 def figures(curves: Mapping[str, Curve], wanted: Mapping[str, tuple[str, str]], marks: Sequence[float]) -> list[Figure]:

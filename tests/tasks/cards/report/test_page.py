@@ -13,8 +13,8 @@ from lit_narrative.tasks.cards.report.outcome import meaning
 from lit_narrative.tasks.cards.report.page import SECTIONS, build_cards_page
 from lit_narrative.tasks.cards.report.reader import read_cards
 from lit_narrative.tasks.cards.report.summary import summarise_cards
+from tests.report.check_page import ATTACK, check
 from tests.tasks.cards.report.make_cards_run import make_cards_run
-from tests.tasks.storyworld.report.test_page import ATTACK, check
 
 
 def text_of(page: str) -> str:

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from lit_narrative.report.intervals import share_change_interval, share_interval
 from lit_narrative.tasks.storyworld.report.run import Run
 from lit_narrative.tasks.storyworld.report.summary import difference_interval, summarise
 from tests.tasks.storyworld.report.make_run import CORPUS, FINAL, SFT, total
@@ -49,15 +48,3 @@ def test_without_a_corpus_there_is_nothing_to_compare_with(run: Run) -> None:
 def test_the_interval_of_a_difference_is_wider_than_either(run: Run) -> None:
     low, high = difference_interval(run.before.outcome, run.after.outcome)
     assert high - low == pytest.approx(2 * 0.031 * math.sqrt(2))
-
-
-def test_wilson_intervals() -> None:
-    """The textbook case 8 of 10 (Brown, Cai and DasGupta 2001): 0.490 to 0.943."""
-    assert share_interval(0.8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert share_interval(1.0, 256)[1] == pytest.approx(1.0)
-
-
-def test_newcombe_interval() -> None:
-    """56 of 70 against 48 of 80 (Newcombe 1998, table II, method 10): 0.0524 to 0.3339."""
-    after, before = share_interval(56 / 70, 70), share_interval(48 / 80, 80)
-    assert share_change_interval(before, after, (48 / 80, 56 / 70)) == pytest.approx((0.0524, 0.3339), abs=1e-4)
