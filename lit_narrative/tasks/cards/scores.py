@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from lit_narrative.report.intervals import share_interval
 from lit_narrative.tasks.cards.answers import Judgement
 from lit_narrative.tasks.cards.families import find_rule
 from lit_narrative.tasks.cards.game import OOD_KINDS
@@ -40,7 +41,7 @@ def set_scores(
     return {
         "n": n,
         "accuracy": _share(correct, n),
-        "accuracy_ci": wilson(correct, n),
+        "accuracy_ci": list(share_interval(correct / n, n)) if n else None,
         "format_validity": _share(sum(judgement.valid for judgement in judgements), n),
         "majority": _share(majority, n),
         "lift": (correct - majority) / (n - majority) if n > majority else None,
@@ -54,16 +55,6 @@ def set_scores(
         "per_length": grouped(rows, lambda row: str(len(row[1]["cards"]))),
         "rule_substitution": {rule: rule_substitution(rows, rule) for rule in rules},
     }
-
-
-def wilson(correct: int, n: int) -> list[float] | None:
-    """The 95 % Wilson interval of a share; None of nothing."""
-    from scipy.stats import binomtest
-
-    if not n:
-        return None
-    interval = binomtest(correct, n).proportion_ci(confidence_level=0.95, method="wilson")
-    return [float(interval.low), float(interval.high)]
 
 
 def rule_substitution(rows: Sequence[Row], rule: str) -> dict[str, float | None]:

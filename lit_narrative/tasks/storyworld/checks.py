@@ -1,22 +1,19 @@
-"""What a world must hold to beyond its shape: names that resolve, ids that are unique, bounds that make sense.
+"""Checks of a world beyond its shape: names that resolve, ids that are unique, bounds that make sense.
 
-Each check passes or fails as a whole; the schema component is the share that pass. Faults carry the place by
-positions in the *world*, which :func:`file_path` turns into positions in the file (they differ where malformed parts
-were dropped).
+Each check passes or fails as a whole; the component ``schema`` is the share that pass. A fault carries its position in
+the *world*. Positions in the file differ where malformed parts were dropped; ``formats.simple.file_path`` gives those.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
-from lit_narrative.tasks.storyworld.formats.simple import TOP_KEYS, is_kept
-from lit_narrative.tasks.storyworld.issues import json_path
 from lit_narrative.tasks.storyworld.world import World, owners
 
 Path = tuple[str | int, ...]
 
 
 class Fault(NamedTuple):
-    """A broken rule: the place, by positions in the world, and what is wrong there."""
+    """A broken rule: its position in the world, and what is wrong there."""
 
     path: Path
     message: str
@@ -120,69 +117,7 @@ CHECKS: tuple[tuple[Check, str], ...] = (
 """The checks, each with the kind of part without which it does not apply."""
 
 
-def schema_share(world: World, malformed: Mapping[str, int], duplicates: int) -> float:
-    """Share of the checks that pass: four top-level keys, the kinds of parts, the references; 0 to 1.
-
-    Kinds and references of which the world has none do not count, except encounters and options: without those
-    there is no storyworld. A value without a single encounter that can be read passes nothing.
-
-    Args:
-        world: what could be read.
-        malformed: number of malformed parts by kind (see ``world.read_counting``).
-        duplicates: number of objects with a key that occurs twice.
-    """
-    if not world.encounters:
-        return 0.0
-    passed, total = len(TOP_KEYS) - malformed["keys"], len(TOP_KEYS)
-    total += bool(duplicates)
-    kinds = _kinds(world)
-    for kind, present in kinds.items():
-        if malformed[kind] or present or kind == "options":
-            total += 1
-            passed += present and not malformed[kind]
-    for check, kind in CHECKS:
-        if kinds[kind]:
-            total += 1
-            passed += next(check(world), None) is None
-    return passed / total
-
-
-def _kinds(world: World) -> dict[str, bool]:
-    """Which kinds of parts the world has."""
-    options = [option for encounter in world.encounters for option in encounter.options]
-    reactions = [reaction for option in options for reaction in option.reactions]
-    return {
-        "characters": bool(world.characters),
-        "initial_state": bool(world.variables),
-        "properties": bool(world.properties),
-        "encounters": True,
-        "options": bool(options),
-        "gates": any([option.gates for option in options]),
-        "reactions": bool(reactions),
-        "effects": any([reaction.effects for reaction in reactions]),
-    }
-
-
 def faults(world: World) -> Iterator[Fault]:
     """Every fault that the checks find, check by check."""
     for check, _ in CHECKS:
         yield from check(world)
-
-
-def file_path(path: Path, value: Any) -> str:
-    """The JSON path in the file of a place in the world that was read from it.
-
-    Args:
-        path: positions in the world.
-        value: the parsed file.
-    """
-    parts: list[str | int] = []
-    kind = ""
-    for part in path:
-        if isinstance(part, int):
-            part = [i for i, item in enumerate(value) if is_kept(kind, item)][part]
-        else:
-            kind = part
-        parts.append(part)
-        value = value.get(part) if isinstance(value, dict) else value[part]  # a key may be what is missing
-    return json_path(parts)

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from lit_narrative.tasks.storyworld.simulator.statistics import Play
+from lit_narrative.tasks.storyworld.simulator.play import Play
 from lit_narrative.tasks.storyworld.world import Variable, World
 from lit_narrative.views import State
 

@@ -1,7 +1,6 @@
-"""The simple storyworld format as types: what a world declares, and the lenient reader of parsed JSON.
+"""The types of a storyworld, whatever file it was read from, and their JSON in the simple format.
 
-``schema.json`` beside this file states the same format for other tools. The two agree: :func:`read_world` reports
-"malformed" for exactly the values that the schema refuses.
+Readers are in ``formats/``; the simulator and the checks know these types alone.
 """
 
 import math
@@ -106,7 +105,7 @@ class World:
     properties: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The world in the simple format; ``read_world(world.to_json())`` gives the same world back."""
+        """The world in the simple format; reading it gives the same world back."""
         return {
             "characters": {name: plain_all(values) for name, values in self.characters.items()},
             "initial_state": {name: plain(variable.initial) for name, variable in self.variables.items()},
@@ -115,7 +114,7 @@ class World:
         }
 
     def _all_properties(self) -> dict[str, tuple[float, float]]:
-        """The declared properties, and an own entry for each variable whose bounds do not follow from them."""
+        """The declared properties, and an entry for each variable whose bounds do not follow from them."""
         properties = dict(self.properties)
         for name, variable in self.variables.items():
             bounds = (variable.minimum, variable.maximum)
@@ -125,7 +124,7 @@ class World:
 
 
 def owners(variable: str) -> Iterator[tuple[str, str]]:
-    """How a variable's name may be split into (character, property), the longest character first.
+    """The ways to split a variable's name into (character, property), the longest character first.
 
     ``Mara_Lou_trust`` is the trust of ``Mara_Lou``, or the ``Lou_trust`` of ``Mara``. Names of more than
     ``LONGEST_NAME`` characters belong to nobody, so that the cost is bounded.

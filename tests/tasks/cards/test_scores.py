@@ -2,12 +2,13 @@
 
 import pytest
 
+from lit_narrative.report.intervals import share_interval
 from lit_narrative.tasks.cards.answers import judge
 from lit_narrative.tasks.cards.dealing import deal
 from lit_narrative.tasks.cards.game import OOD_KINDS, TEST_SETS, CardGame
 from lit_narrative.tasks.cards.prompts import example
 from lit_narrative.tasks.cards.rules import Card
-from lit_narrative.tasks.cards.scores import gaps, mean_gap, rule_substitution, set_scores, wilson
+from lit_narrative.tasks.cards.scores import gaps, mean_gap, rule_substitution, set_scores
 from lit_narrative.views import Example
 from tests.tasks.cards.hands import columns
 
@@ -74,9 +75,8 @@ def test_nothing_scores_nothing() -> None:
 
 def test_wilson_by_hand() -> None:
     """Wilson 1927: centre (p + z²/2n) / (1 + z²/n), here p = 0.9, n = 100, z = 1.96."""
-    found = wilson(90, 100)
-    assert found == pytest.approx([0.8256, 0.9448], abs=1e-4)
-    low, high = wilson(0, 10) or [1, 0]
+    assert share_interval(0.9, 100) == pytest.approx((0.8256, 0.9448), abs=1e-4)
+    low, high = share_interval(0.0, 10)
     assert low == 0 < high < 0.3
 
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from lit_narrative.tasks.storyworld.checks import faults, schema_share
+from lit_narrative.tasks.storyworld.checks import faults
 from lit_narrative.tasks.storyworld.formats.simple import read_counting
 from lit_narrative.tasks.storyworld.issues import Issue, json_path, schema_issues
 from lit_narrative.tasks.storyworld.simulator.graph import lint_warnings
 from lit_narrative.tasks.storyworld.simulator.plan import make_plan
+from lit_narrative.tasks.storyworld.verifiers.components import schema_share
 from lit_narrative.tasks.storyworld.verifiers.score import score
 from tests.tasks.storyworld.lighthouse import encounter, lighthouse, make, option, read
 
@@ -25,7 +26,7 @@ def errors(value: Any) -> list[Issue]:
     return [issue for issue in score(json.dumps(value)).issues if issue.severity == "error"]
 
 
-def test_a_sound_world_has_no_fault_and_no_doubt() -> None:
+def test_a_sound_world_has_no_fault_and_no_lint_warning() -> None:
     world = read(lighthouse())
     assert list(faults(world)) == []
     assert list(lint_warnings(make_plan(world))) == []

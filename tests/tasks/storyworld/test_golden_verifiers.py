@@ -12,7 +12,7 @@ import pytest
 from lit_narrative.errors import UserError
 from lit_narrative.tasks.storyworld.formats.parse import Limits
 from lit_narrative.tasks.storyworld.formats.simple import read_world
-from lit_narrative.tasks.storyworld.simulator.statistics import all_paths
+from lit_narrative.tasks.storyworld.simulator.play import all_paths
 from lit_narrative.tasks.storyworld.verifiers.base import DEFAULT_WEIGHTS, SIX, VerifierConfig
 from lit_narrative.tasks.storyworld.verifiers.score import Score, score
 from tests.paths import GOLDEN

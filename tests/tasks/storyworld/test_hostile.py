@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from lit_narrative.tasks.storyworld.formats.parse import Limits, parse
 from lit_narrative.tasks.storyworld.formats.simple import read_world
 from lit_narrative.tasks.storyworld.similarity import unique_shares
-from lit_narrative.tasks.storyworld.simulator.play import all_paths
-from lit_narrative.tasks.storyworld.simulator.statistics import play, simulate
+from lit_narrative.tasks.storyworld.simulator.play import all_paths, play
+from lit_narrative.tasks.storyworld.simulator.statistics import simulate
 from lit_narrative.tasks.storyworld.verifiers.base import DEFAULT_WEIGHTS, VerifierConfig
 from lit_narrative.tasks.storyworld.verifiers.score import score
 from tests.tasks.storyworld.lighthouse import encounter, lighthouse, make, option

@@ -10,7 +10,7 @@ import pytest
 
 from lit_narrative.tasks.storyworld.formats.simple import read_world
 from lit_narrative.tasks.storyworld.generator import corpus
-from lit_narrative.tasks.storyworld.simulator.statistics import Play, all_paths, plays
+from lit_narrative.tasks.storyworld.simulator.play import Play, all_paths, plays
 from lit_narrative.tasks.storyworld.states import ACTIONS, POSITIONS, StateLayout, raw_vectors, scaled, slot_of, states
 from lit_narrative.tasks.storyworld.world import Variable, World
 

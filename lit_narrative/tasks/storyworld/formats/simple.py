@@ -1,10 +1,15 @@
-"""FIXME."""
+"""The reader of the simple format: lenient, dropping what is malformed and counting it.
+
+``schema.json`` of the task states the same format for other tools. The two agree: :func:`read_world` reports
+"malformed" for exactly the values that the schema refuses.
+"""
 
 import math
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Any
 
+from lit_narrative.tasks.storyworld.issues import json_path
 from lit_narrative.tasks.storyworld.world import (
     COMPARISONS,
     LARGEST,
@@ -29,7 +34,7 @@ def read_world(value: Any) -> tuple[World | None, bool]:
         value: any value that ``json.loads`` can return.
 
     Returns:
-        The world, ``None`` where the value is no object; and whether anything was malformed.
+        The world, ``None`` where the value is not an object; and whether anything was malformed.
     """
     world, malformed = read_counting(value)
     return world, bool(malformed)
@@ -99,7 +104,7 @@ def _variables(
 
 
 def _encounter(value: Any, bad: Counter[str]) -> Encounter | None:
-    """An encounter, or ``None`` where it has no id, or where its options cannot be read: that is no ending."""
+    """An encounter, or ``None`` where it has no id, or where no option of it can be read."""
     if type(value) is not dict:
         bad["encounters"] += 1
         return None
@@ -112,7 +117,7 @@ def _encounter(value: Any, bad: Counter[str]) -> Encounter | None:
         text = ""
     read = tuple([o for o in [_option(o, bad) for o in options] if o is not None])
     if options and not read:
-        return None
+        return None  # without its options it would pass for an ending
     return Encounter(name, text, read)
 
 
@@ -184,7 +189,8 @@ def _effects(value: Any, bad: Counter[str]) -> tuple[Effect, ...]:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a JSON value is a number of the format: no boolean, no NaN, of bounded magnitude."""
+    """Whether a JSON value is a number of the format: not a boolean, not NaN, of bounded magnitude."""
+    # By type(): bool is a subclass of int, and NaN fails the comparison.
     return type(value) in _NUMBER and -LARGEST <= value <= LARGEST
 
 
@@ -209,3 +215,22 @@ def is_kept(kind: str, value: Any) -> bool:
             return bool(_effects([value], bad))
         case _:
             return type(value) is dict
+
+
+def file_path(path: Sequence[str | int], value: Any) -> str:
+    """The JSON path in a file of a position in the world that was read from it.
+
+    Args:
+        path: positions in the world.
+        value: the parsed file.
+    """
+    parts: list[str | int] = []
+    kind = ""
+    for part in path:
+        if isinstance(part, int):
+            part = [i for i, item in enumerate(value) if is_kept(kind, item)][part]
+        else:
+            kind = part
+        parts.append(part)
+        value = value.get(part) if isinstance(value, dict) else value[part]  # a key may be what is missing
+    return json_path(parts)

@@ -1,4 +1,4 @@
-"""A world prepared for play: names become indices, so that thousands of plays a second are possible."""
+"""Plans: worlds prepared for play. Names become indices, so that thousands of plays a second are possible."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,7 +6,9 @@ from typing import NamedTuple
 from lit_narrative.tasks.storyworld.world import Gate, Option, World
 
 END, IMPLICIT, DANGLING = -1, -2, -3
-"""Targets of an option that leads to no encounter: the story ends, nothing is said, the id is unknown."""
+"""Targets of an option that leads to no encounter: the story ends, nothing is said, the id is unknown.
+
+Code compares a target with 0 and with ``END``, so their order counts."""
 TOLERANCE = 1e-9
 """Slack of gate comparisons, so that 0.3 − 0.1 ≥ 0.2 holds as a reader of the file expects."""
 Test = tuple[int, float, float, bool]
@@ -51,9 +53,9 @@ def make_plan(world: World) -> Plan:
     """Prepare ``world`` for play."""
     variables = {name: i for i, name in enumerate(world.variables)}
     bounds = [(v.minimum, v.maximum) for v in world.variables.values()]
-    targets: dict[str | None, int] = {None: END}
+    targets: dict[str | None, int] = {None: END}  # a next_encounter of null ends the story
     for index, encounter in enumerate(world.encounters):
-        targets.setdefault(encounter.id, index)
+        targets.setdefault(encounter.id, index)  # of two encounters with one id the first counts
     scenes = tuple([tuple([_choice(o, variables, bounds, targets) for o in e.options]) for e in world.encounters])
     start = (*[v.initial for v in world.variables.values()], 0.0)
     return Plan(world, tuple(variables), start, scenes)
@@ -87,7 +89,7 @@ def _choice(
                 changes.append((index, effect.change, *bounds[index]))
         if reaction.leads:
             target = targets.get(reaction.next_encounter, DANGLING)
-            break
+            break  # what follows is decided; later reactions are never walked
     tests = tuple([_test(gate, variables) for gate in option.gates]) if option.gates else ()
     return Choice(tests, tuple(changes), target)
 

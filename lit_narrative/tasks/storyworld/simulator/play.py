@@ -1,4 +1,4 @@
-"""Playing a world: one seeded play, many plays, every play there is.
+"""Plays of a world: one seeded play, many, or every play there is.
 
 A play starts at the first encounter. At each step one of the open options is chosen, its effects are applied in
 order and clamped, and the next encounter follows. Nothing here raises on any world, and every play is bounded.
@@ -15,6 +15,7 @@ from lit_narrative.tasks.storyworld.world import Encounter, World
 
 Outcome = Literal["ending", "implicit", "stuck", "dangling", "timeout"]
 MAX_STEPS = 20
+"""Bound on the steps of a play, unless another is given."""
 _OUTCOMES: dict[int, Outcome] = {END: "ending", IMPLICIT: "implicit", DANGLING: "dangling"}
 
 
@@ -132,21 +133,22 @@ def all_paths(world: World | Plan, limit: int = 10_000, max_steps: int = MAX_STE
 
 
 def _paths_from(plan: Plan, limit: int, max_steps: int) -> Iterator[Play]:
-    found = 0
+    count = 0
+    # A stack rather than recursion: a play may be longer than Python's stack is deep.
     pending: list[tuple[int, list[float], list[Step]]] = [(0 if plan.scenes else DANGLING, list(plan.start), [])]
-    while pending and found < limit:
+    while pending and count < limit:
         index, state, steps = pending.pop()
         if index < 0 or len(steps) >= max_steps:
-            found += 1
+            count += 1
             yield _ended(plan, steps, state, _OUTCOMES.get(index, "timeout"))
             continue
         seen = {step.index for step in steps} | {index}
         step = _look(plan, index, state, len(steps), len(seen))
         if not any(step.open):
-            found += 1
+            count += 1
             yield _ended(plan, [*steps, step], state, "stuck" if step.options else "ending")
             continue
-        for i in reversed(range(len(step.open))):
+        for i in reversed(range(len(step.open))):  # the first option is pushed last, and so played first
             if step.open[i]:
                 after = list(state)
                 apply(plan.scenes[index][i], after)

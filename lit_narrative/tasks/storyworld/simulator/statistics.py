@@ -1,7 +1,4 @@
-"""What many seeded plays say about a world: its endings, dead ends, gates and variables.
-
-The plays themselves are in ``plays.py``; their names are repeated here.
-"""
+"""Statistics of many seeded plays of a world: its endings, dead ends, gates and variables."""
 
 import math
 from collections import Counter
@@ -10,30 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lit_narrative.report.intervals import share_interval
 from lit_narrative.tasks.storyworld.checks import faults
 from lit_narrative.tasks.storyworld.issues import Issue, json_path
 from lit_narrative.tasks.storyworld.simulator.graph import can_end, lint_warnings
 from lit_narrative.tasks.storyworld.simulator.plan import Plan, is_open, make_plan
-from lit_narrative.tasks.storyworld.simulator.play import Chooser, Outcome, Play, Step, all_paths, play, plays, uniform
+from lit_narrative.tasks.storyworld.simulator.play import MAX_STEPS, Chooser, Outcome, Play, Step, plays, uniform
 from lit_narrative.tasks.storyworld.world import World
 
-__all__ = [
-    "Chooser",
-    "EndingRate",
-    "GateRate",
-    "Outcome",
-    "Play",
-    "Simulation",
-    "Step",
-    "VariableSpread",
-    "all_paths",
-    "play",
-    "plays",
-    "simulate",
-    "uniform",
-]
-
 DEAD_ENDS: tuple[Outcome, ...] = ("stuck", "dangling", "timeout")
+"""Outcomes of a play that the story did not mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +81,7 @@ class Simulation:
     Attributes:
         runs: N.
         outcomes: share of each outcome.
-        dead_end_rate: share of plays that got stuck, lost or nowhere (stuck, dangling, timeout).
+        dead_end_rate: share of plays that came to a dead end (stuck, dangling or timeout).
         endings: every encounter at which a play may end well, met or not, in the order of the file.
         entropy: of the endings among the plays that came to one, in bits.
         effective_endings: 2 to the power of the entropy; 0 where no play came to an ending.
@@ -130,7 +113,7 @@ class Simulation:
     issues: tuple[Issue, ...]
 
 
-def simulate(world: World, runs: int, seed: int, choose: Chooser = uniform, max_steps: int = 20) -> Simulation:
+def simulate(world: World, runs: int, seed: int, choose: Chooser = uniform, max_steps: int = MAX_STEPS) -> Simulation:
     """Play ``world`` many times and count.
 
     Args:
@@ -172,23 +155,12 @@ def simulate(world: World, runs: int, seed: int, choose: Chooser = uniform, max_
     )
 
 
-def wilson(hits: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """The Wilson score interval of a share, by default at 95 %.
-
-    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
-    """
-    share, square = hits / total, z * z / total
-    centre = (share + square / 2) / (1 + square)
-    half = z / (1 + square) * math.sqrt(share * (1 - share) / total + square / (4 * total))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def _ending_rates(plan: Plan, ended: Counter[str], runs: int) -> tuple[EndingRate, ...]:
-    first: dict[str, int] = {}
+    first: dict[str, int] = {}  # of two encounters with one id, plays meet only the first
     for i, encounter in enumerate(plan.world.encounters):
         first.setdefault(encounter.id, i)
-    names = [name for name, i in first.items() if can_end(plan, i)]
-    return tuple(EndingRate(name, ended[name] / runs, *wilson(ended[name], runs)) for name in names)
+    shares = {name: ended[name] / runs for name, i in first.items() if can_end(plan, i)}
+    return tuple(EndingRate(name, share, *share_interval(share, runs)) for name, share in shares.items())
 
 
 def _gate_rates(plan: Plan, played: Sequence[Play]) -> tuple[GateRate, ...]:
@@ -217,6 +189,7 @@ def _secret_reach(plan: Plan, played: Sequence[Play]) -> float:
 
 
 def _late_block(played: Sequence[Play]) -> float:
+    # Rounded up: a play of one or two steps has a last third too.
     late = [step.open for one in played for step in one.steps[-math.ceil(len(one.steps) / 3) :]]
     return _mean([not free for bits in late for free in bits])
 
@@ -238,6 +211,7 @@ def _static_issues(plan: Plan) -> tuple[Issue, ...]:
 def _entropy(counts: Iterable[int]) -> float:
     numbers = [count for count in counts if count]
     total = sum(numbers)
+    # max: of one kind alone the sum is -0.0
     return max(0.0, -sum(count / total * math.log2(count / total) for count in numbers))
 
 

@@ -3,13 +3,17 @@
 Each is a number in 0..1, and a pure function of (text, seed).
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from lit_narrative.tasks.storyworld.checks import schema_share
+from lit_narrative.tasks.storyworld.checks import CHECKS
+from lit_narrative.tasks.storyworld.formats.simple import TOP_KEYS
 from lit_narrative.tasks.storyworld.simulator.gates import gated_options, live_gates
 from lit_narrative.tasks.storyworld.simulator.graph import is_terminal, leads_on
 from lit_narrative.tasks.storyworld.simulator.play import plays
 from lit_narrative.tasks.storyworld.verifiers.base import Context, component
+from lit_narrative.tasks.storyworld.world import World
 
 
 @component("valid_json")
@@ -20,7 +24,7 @@ def valid_json(context: Context) -> float:
 
 @component("schema")
 def schema(context: Context) -> float:
-    """Share of the checks of shape and reference that pass (``checks.schema_share``)."""
+    """Share of the checks of shape and reference that pass (`schema_share`)."""
     return schema_share(context.story, context.malformed, context.parsed.duplicates)
 
 
@@ -87,7 +91,50 @@ def json_prefix(context: Context) -> float:
 
 
 def gate_curve(share: float) -> float:
-    """Reward of a share of gated options: rises to 1 at 0.2, stays there to 0.5, falls to 0 at 1."""
+    """The score of a share of gated options: rises to 1 at 0.2, stays there to 0.5, falls to 0 at 1."""
     if share < 0.2:
         return share / 0.2
     return 1.0 if share <= 0.5 else max(0.0, 1.0 - 2.0 * (share - 0.5))
+
+
+def schema_share(world: World, malformed: Mapping[str, int], duplicates: int) -> float:
+    """Share of the checks that pass: four top-level keys, the kinds of parts, the references; 0 to 1.
+
+    Kinds and references of which the world has none do not count, except encounters and options: without those
+    there is no storyworld. A value without a single encounter that can be read passes nothing.
+
+    Args:
+        world: what could be read.
+        malformed: number of malformed parts by kind (see ``formats.simple.read_counting``).
+        duplicates: number of objects with a key that occurs twice.
+    """
+    if not world.encounters:
+        return 0.0
+    passed, total = len(TOP_KEYS) - malformed["keys"], len(TOP_KEYS)
+    total += bool(duplicates)
+    kinds = _kinds(world)
+    for kind, present in kinds.items():
+        if malformed[kind] or present or kind == "options":
+            total += 1
+            passed += present and not malformed[kind]
+    for check, kind in CHECKS:
+        if kinds[kind]:
+            total += 1
+            passed += next(check(world), None) is None
+    return passed / total
+
+
+def _kinds(world: World) -> dict[str, bool]:
+    """Which kinds of parts the world has."""
+    options = [option for encounter in world.encounters for option in encounter.options]
+    reactions = [reaction for option in options for reaction in option.reactions]
+    return {
+        "characters": bool(world.characters),
+        "initial_state": bool(world.variables),
+        "properties": bool(world.properties),
+        "encounters": True,
+        "options": bool(options),
+        "gates": any([option.gates for option in options]),
+        "reactions": bool(reactions),
+        "effects": any([reaction.effects for reaction in reactions]),
+    }

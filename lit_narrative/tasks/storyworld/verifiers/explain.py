@@ -2,8 +2,9 @@
 
 from itertools import islice
 
-from lit_narrative.tasks.storyworld.checks import faults, file_path
+from lit_narrative.tasks.storyworld.checks import faults
 from lit_narrative.tasks.storyworld.formats.parse import UNSUPPORTED, detect
+from lit_narrative.tasks.storyworld.formats.simple import file_path
 from lit_narrative.tasks.storyworld.issues import MOST_ISSUES, Issue, schema_issues
 from lit_narrative.tasks.storyworld.simulator.gates import gated_options, live_gates
 from lit_narrative.tasks.storyworld.simulator.graph import is_terminal, lint_warnings

@@ -41,14 +41,14 @@ def original_issues(text: Any, config: VerifierConfig) -> tuple[Issue, ...]:
 def _components(text: Any, config: VerifierConfig) -> dict[str, float]:
     if not isinstance(text, str):
         raise TypeError("the text must be a str")
-    # The original dies of nesting near 1000, depending on the caller's stack; a fixed bound keeps the score pure.
+    # The original crashes at a nesting near 1000, depending on the caller's stack; a fixed bound keeps the score pure.
     if nesting(text, DEEPEST) > DEEPEST:
         raise ValueError("nested too deep")
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
         return dict.fromkeys(SIX, 0.0)
-    scored = value is not None
+    scored = value is not None  # the text `null` is valid JSON, and nothing else of it is scored
     return {
         "valid_json": 1.0,
         "schema": _schema(value) if scored else 0.0,
@@ -72,6 +72,7 @@ def _structure(value: Any, config: VerifierConfig) -> float:
         encounters = value["encounters"]
         terms.append(min(len(encounters) / config.min_encounters, 1.0))
         if len(encounters) > 0:
+            # Endings count against the share: a story with endings that have no options cannot reach 1.
             optioned = sum(1 for e in encounters if "options" in e and len(e["options"]) > 0)
             terms.append(optioned / len(encounters))
     return sum(terms) / len(terms) if terms else 0.0
@@ -112,6 +113,7 @@ def _endings(value: Any, config: VerifierConfig) -> float:
     return min(sum(_looks_final(e) for e in value["encounters"]) / config.min_endings, 1.0)
 
 
+# A dead end passes for an ending, and so does an option whose reactions say nothing of what follows.
 def _looks_final(encounter: Any) -> bool:
     options = encounter.get("options", [])
     return not any(r.get("next_encounter") for option in options for r in option.get("reactions", []))

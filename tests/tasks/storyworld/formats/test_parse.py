@@ -1,4 +1,4 @@
-"""Parsing: what is JSON, what is forgiven when asked, and what is never read."""
+"""Parsing: what is JSON, what is forgiven when asked, what is never read; and which format a file has."""
 
 import json
 from typing import Any
@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_narrative.errors import UserError
-from lit_narrative.tasks.storyworld.formats.parse import NO_VALUE, Limits, nesting, parse
+from lit_narrative.tasks.storyworld.formats.parse import NO_VALUE, UNSUPPORTED, Limits, detect, nesting, parse
+from lit_narrative.tasks.storyworld.verifiers.base import SIX
+from lit_narrative.tasks.storyworld.verifiers.score import score
+from tests.tasks.storyworld.lighthouse import lighthouse
 
 TEXT = '{"a":[1,{"b":"]}"}]}'
 
@@ -120,3 +123,20 @@ def test_nesting_is_the_depth_of_the_value(value: Any) -> None:
 
     assert nesting(json.dumps(value)) == depth(value)
     assert nesting(json.dumps(value, ensure_ascii=False)) == depth(value)
+
+
+SWEEPWEAVE = {"IFID": "SW-1", "characters": [], "authored_properties": [], "spools": [], "encounters": []}
+
+
+def test_a_sweepweave_file_has_one_issue_and_earns_nothing() -> None:
+    assert detect(SWEEPWEAVE) == "sweepweave"
+    result = score(json.dumps(SWEEPWEAVE))
+    assert result.issues == (UNSUPPORTED,)
+    assert result.components == {**dict.fromkeys(SIX, 0.0), "valid_json": 1.0}
+    assert result.total == 0.0
+    assert result.world is None
+
+
+@pytest.mark.parametrize("value", [{}, {"spools": []}, lighthouse(), {**lighthouse(), "IFID": "x", "spools": []}])
+def test_the_rest_is_simple(value: dict) -> None:
+    assert detect(value) == "simple"

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from lit_narrative.tasks.storyworld.simulator.statistics import simulate, wilson
+from lit_narrative.report.intervals import share_interval
+from lit_narrative.tasks.storyworld.simulator.statistics import simulate
 from lit_narrative.tasks.storyworld.world import World
 from tests.tasks.storyworld.lighthouse import encounter, lighthouse, make, option, read
 
@@ -91,7 +92,7 @@ def test_an_ending_never_met_has_an_upper_bound() -> None:
     attic = simulate(fork(), 1000, 0).endings[-1]
     assert attic.low == 0
     assert 0 < attic.high < 0.004
-    low, high = wilson(50, 100)
+    low, high = share_interval(0.5, 100)
     assert (low, high) == (pytest.approx(0.4038, abs=1e-4), pytest.approx(0.5962, abs=1e-4))
 
 
