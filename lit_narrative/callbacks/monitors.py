@@ -45,7 +45,7 @@ class RewardMonitor(RolloutCallback):
         lengths = gather_lists(trainer, [float(len(rollout.completion_ids)) for rollout in scored.rollouts])
         again = gather_lists(trainer, [-repetition.penalty(rollout.completion_ids) for rollout in scored.rollouts])
         for key, reward in _learned(module).items():
-            distances, beyond = (gather_lists(trainer, found) for found in reward.strain(scored.rollouts))
+            distances, beyond = (gather_lists(trainer, result) for result in reward.ood_score(scored.rollouts))
             scores = gather_lists(trainer, scored.rewards[key].tolist())
             signs = {
                 "ood": float(np.mean(distances)),

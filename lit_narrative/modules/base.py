@@ -1,6 +1,7 @@
 """What every algorithm of the house says of itself: the view it learns from, and how rows become batches."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -55,3 +56,17 @@ class NarrativeModule(LightningModule):
     def wrap_train_loader(self, loader: DataLoader[Any]) -> Iterable[Any]:
         """What the Trainer iterates over, given the task's loader; an algorithm may put its own around it."""
         return loader
+
+
+def as_settings(value: Any, kind: type) -> Any:
+    """Settings as their dataclass; a checkpoint hands them over as a plain dict."""
+    return kind(**value) if isinstance(value, dict) else value
+
+
+def plain(value: Any) -> Any:
+    """Settings as plain values, safe for a checkpoint that is read with ``weights_only``."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value

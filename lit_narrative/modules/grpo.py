@@ -23,7 +23,8 @@ from lit_narrative.distributed import gather, gather_objects
 from lit_narrative.lm.checkpoint import drop_reference
 from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.logprobs import CompletionBatch, TokenScores, score_completions
-from lit_narrative.modules.language import LanguageModule, as_settings
+from lit_narrative.modules.base import as_settings
+from lit_narrative.modules.language import LanguageModule
 from lit_narrative.rl.advantages import Aggregation, Scale
 from lit_narrative.rl.batch import RolloutBatch, step_loss
 from lit_narrative.rl.collector import Windows

@@ -4,7 +4,6 @@ import logging
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,11 @@ from lit_narrative.lm.policy import PolicySource
 from lit_narrative.lm.sampler import LoopSampler, Request, Sampler, SamplingParams
 from lit_narrative.lm.shard import gathered, shard
 from lit_narrative.lm.tokenizer import TrainedTokenizer
-from lit_narrative.modules.base import NarrativeModule
+from lit_narrative.modules.base import NarrativeModule, as_settings, plain
 from lit_narrative.seeds import run_seed, stream_seed
 from lit_narrative.views import Example, Prompt, Rollout
+
+logger = logging.getLogger(__name__)
 
 
 class WritingModule(NarrativeModule):
@@ -334,20 +335,3 @@ class LanguageModule(WritingModule):
             nll = self.nll.compute()
             self.log_dict({f"{stage}/loss": nll, f"{stage}/perplexity": nll.exp()}, prog_bar=True)
         self.nll.reset()
-
-
-def as_settings(value: Any, kind: type) -> Any:
-    """Settings as their dataclass; a checkpoint hands them over as a plain dict."""
-    return kind(**value) if isinstance(value, dict) else value
-
-
-def plain(value: Any) -> Any:
-    """Settings as plain values, safe for a checkpoint that is read with ``weights_only``."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
-
-
-logger = logging.getLogger(__name__)

@@ -14,27 +14,18 @@ from torchmetrics import MeanMetric
 from lit_narrative.distributed import gather_ragged
 from lit_narrative.errors import UserError
 from lit_narrative.lm.optim import adamw
-from lit_narrative.lm.sentence_encoder import (
-    PROBE,
-    RememberedVectors,
-    StaticEncoder,
-    build_encoder,
-    encode,
-    encode_to_learn,
-    load_encoder,
-)
-from lit_narrative.modules.base import NarrativeModule
-from lit_narrative.modules.language import as_settings, plain
+from lit_narrative.lm.sentence_encoder import RememberedVectors, StaticEncoder, build_encoder, load_encoder
+from lit_narrative.modules.base import NarrativeModule, as_settings, plain
+from lit_narrative.rl.rewards.head import RewardHead, check_head
 from lit_narrative.rl.rewards.metrics import preference_metrics, rating_metrics
-from lit_narrative.rl.rewards.model import RewardHead, check_head, restore_encoder, save_reward, store_encoder
+from lit_narrative.rl.rewards.model import PARTS, RewardModel, check_trained, restore_encoder, store_encoder
 from lit_narrative.views import Scored
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-
-LIMIT = 3.0
-"""Deviations from the mean, of a component of a vector, that a head on a frozen encoder tells apart."""
+MODEL = "model."
+"""The prefix of the reward model's weights in this module."""
 RANGE_TEXTS = 1024
 """Training texts, at most, by which the range of scores is told."""
 
@@ -109,7 +100,6 @@ class RewardModule(NarrativeModule):
         self.lr, self.encoder_lr, self.weight_decay = lr, encoder_lr, weight_decay
         self.cache = cache
         self.mean_loss, self.ratings, self.preferences = MeanMetric(), rating_metrics(), preference_metrics()
-        self._remembered: RememberedVectors | None = None
         self._sample: list[str] = []
         self._rated: list[Tensor] = []
         self._chances: list[Tensor] = []
@@ -119,12 +109,22 @@ class RewardModule(NarrativeModule):
     @property
     def ready(self) -> bool:
         """Whether the encoder and the head are there."""
-        return "head" in self._modules
+        return "model" in self._modules
 
     @property
     def trained(self) -> bool:
         """Whether there was a step of training."""
-        return self.ready and bool(self.head.steps)
+        return self.ready and self.model.trained
+
+    @property
+    def encoder(self) -> "SentenceTransformer":
+        """The sentence encoder."""
+        return self.model.encoder
+
+    @property
+    def head(self) -> RewardHead:
+        """The head on the encoder's vectors."""
+        return self.model.head
 
     def setup(self, stage: str) -> None:
         """Build encoder and head to learn, unless they are there or a checkpoint will bring them.
@@ -139,23 +139,13 @@ class RewardModule(NarrativeModule):
 
     def set_model(self, encoder: "SentenceTransformer") -> None:
         """Take an encoder, with a new head for it."""
-        self.encoder = encoder.requires_grad_(self.finetune_encoder)
-        # A trained encoder leaves the range that its vectors begin in.
-        limit = None if self.finetune_encoder else LIMIT
-        self.head = RewardHead(encode(encoder, PROBE).shape[1], self.hidden, self.dropout, limit)
-        self._remembered = None
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> "RewardModule":
-        """A frozen encoder stays in evaluation mode."""
-        super().train(mode)
-        if self.ready and not self.finetune_encoder:
-            self.encoder.eval()
-        return self
+        self.model = RewardModel(encoder, self.hidden, self.dropout, self.finetune_encoder)
+        self.train(self.training)  # a new module is in training mode, whatever this one is in
 
     def teardown(self, stage: str) -> None:
         """Forget the vectors of the task's texts."""
-        self._remembered = None
+        if self.ready:
+            self.model.remembered = None
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -163,17 +153,23 @@ class RewardModule(NarrativeModule):
         """Put the encoder beside the weights, and the range of training scores as they are now."""
         if self._sample and self.trained:
             self.head.score_range.copy_(torch.stack(torch.tensor(self.score(self._sample)).aminmax()))
-            checkpoint["state_dict"]["head.score_range"] = self.head.score_range.clone()
+            checkpoint["state_dict"][f"{MODEL}head.score_range"] = self.head.score_range.clone()
+        # The names in the file are those of `RewardModel`, which reads it without this module.
+        checkpoint["state_dict"] = {name.removeprefix(MODEL): row for name, row in checkpoint["state_dict"].items()}
         store_encoder(checkpoint, self.encoder, self.source, self.finetune_encoder)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the encoder that the weights belong to."""
         self.set_model(restore_encoder(checkpoint))
+        state = checkpoint["state_dict"]
+        # In place: Lightning loads this very dict next, and `Trainer.fit(ckpt_path=...)` holds on to it.
+        for name in [name for name in state if name.startswith(PARTS)]:
+            state[MODEL + name] = state.pop(name)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the encoder as a sentence-transformers folder with the head beside it; see :func:`save_reward`."""
-        self.check_trained()
-        return save_reward(self.encoder, self.head, folder)
+        """Write the encoder as a sentence-transformers folder with the head beside it: :meth:`RewardModel.save`."""
+        check_trained(self.model if self.ready else None)
+        return self.model.save(folder)
 
     # --- rows -------------------------------------------------------------------------------------------------------
 
@@ -184,13 +180,13 @@ class RewardModule(NarrativeModule):
             UserError: a rating is none, there are no rows, or nothing was learned yet and this is no training.
         """
         if self.trainer.state.fn != TrainerFn.FITTING:
-            self.check_trained()
+            check_trained(self.model if self.ready else None)
         check_rows(rows)
         if not self.finetune_encoder:
-            if self._remembered is None:
+            if self.model.remembered is None:
                 folder = self.cache if isinstance(self.source, str) else None
-                self._remembered = RememberedVectors(self.encoder, folder)
-            self._remembered(all_texts(rows))
+                self.model.remembered = RememberedVectors(self.encoder, folder)
+            self.model.remembered(all_texts(rows))
         return rows
 
     def collate(self, rows: Sequence[Scored]) -> ScoredBatch:
@@ -211,17 +207,9 @@ class RewardModule(NarrativeModule):
         self._sample = texts[:RANGE_TEXTS]
         if not self.trained:
             with torch.no_grad():
-                self.head.fit_units(self.vectors(texts), scores)
+                self.head.fit_units(self.model.vectors(texts), scores)
 
     # --- scoring ----------------------------------------------------------------------------------------------------
-
-    def vectors(self, texts: Sequence[str]) -> Tensor:
-        """Vectors of texts, (n, d); with a graph where the encoder is trained."""
-        if self.finetune_encoder and torch.is_grad_enabled():
-            return encode_to_learn(self.encoder, texts)
-        if self._remembered is not None:
-            return self._remembered(texts).to(self.device)
-        return encode(self.encoder, texts)
 
     def score(self, texts: Sequence[str]) -> list[float]:
         """Scores of texts, in the units of the training scores.
@@ -231,28 +219,10 @@ class RewardModule(NarrativeModule):
         """
         return self.score_and_distance(texts)[0]
 
-    @torch.no_grad()
     def score_and_distance(self, texts: Sequence[str]) -> tuple[list[float], list[float]]:
-        """Scores of texts, and how far each is from the training set (:meth:`RewardHead.distance`)."""
-        self.check_trained()
-        training = self.training
-        self.eval()
-        vectors = self.vectors(texts)
-        scores = self.head.scores(self.head(vectors))
-        self.train(training)
-        return scores.tolist(), self.head.distance(vectors).tolist()
-
-    def check_trained(self) -> None:
-        """Refuse to score before anything was learned.
-
-        Raises:
-            UserError: there was no step of training.
-        """
-        if not self.trained:
-            raise UserError(
-                "this reward model was never trained, its scores would be random; train it with `lit-narrative fit` "
-                "and load its checkpoint (--ckpt_path, or RewardModule.load_from_checkpoint)"
-            )
+        """Scores of texts, and how far each is from the training set: :meth:`RewardModel.score_and_distance`."""
+        check_trained(self.model if self.ready else None)
+        return self.model.score_and_distance(texts)
 
     # --- training ---------------------------------------------------------------------------------------------------
 
@@ -266,7 +236,7 @@ class RewardModule(NarrativeModule):
 
     def _logits(self, batch: ScoredBatch) -> tuple[Tensor, Tensor]:
         """Logits (n,) of the texts and (p,) of the others."""
-        logits = self.head(self.vectors(batch.texts + batch.others))
+        logits = self.model(batch.texts + batch.others)
         return logits[: len(batch.texts)], logits[len(batch.texts) :]
 
     def configure_optimizers(self) -> Optimizer:

@@ -14,8 +14,8 @@ from lit_narrative.errors import UserError, check_least
 from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.perplexity import drawn_nll, external_nll, mean_log_ratio, weight_distance
 from lit_narrative.lm.policy import Policy
+from lit_narrative.modules.base import as_settings
 from lit_narrative.modules.classifier import AttributeModule
-from lit_narrative.modules.language import as_settings
 from lit_narrative.rl.rewards.base import Reward
 from lit_narrative.seeds import run_seed
 from lit_narrative.steering.attributes import Attributes, attribute_losses, attribute_scores, read_attributes

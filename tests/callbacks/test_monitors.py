@@ -8,8 +8,8 @@ import pytest
 from lit_narrative.callbacks.monitors import RewardMonitor, correlation
 from lit_narrative.errors import UserError
 from lit_narrative.lm.sampler import SamplingParams
-from lit_narrative.modules.reward import RewardModule
 from lit_narrative.rl.rewards.learned import LearnedReward
+from lit_narrative.rl.rewards.model import RewardModel
 from tests.helpers import Recorder, TinyTask, fit, grpo
 from tests.modules.ratings import Ratings, learned
 
@@ -33,7 +33,7 @@ def test_grpo_learns_from_it_under_watch(checkpoint: str, tmp_path: Path) -> Non
     assert {key.removeprefix("reward/") for key in metrics if key.startswith("reward/")} == signs
     assert module.scored is not None
     own = module.scored.rollouts
-    distances, beyond = LearnedReward(checkpoint).strain(own)
+    distances, beyond = LearnedReward(checkpoint).ood_score(own)
     assert metrics["reward/ood"] == pytest.approx(sum(distances) / len(own), rel=1e-4)
     assert metrics["reward/saturation"] == pytest.approx(sum(beyond) / len(own), rel=1e-4)
     assert metrics["reward"] == pytest.approx(sum(LearnedReward(checkpoint)(own)) / len(own), abs=1e-4)
@@ -43,8 +43,8 @@ def test_the_watch_does_not_read_the_texts_again(
     checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    embed = RewardModule.vectors
-    monkeypatch.setattr(RewardModule, "vectors", lambda self, texts: read.extend(texts) or embed(self, texts))
+    embed = RewardModel.vectors
+    monkeypatch.setattr(RewardModel, "vectors", lambda self, texts: read.extend(texts) or embed(self, texts))
     fresh = str(shutil.copy(checkpoint, tmp_path / "fresh.ckpt"))  # of which nothing is remembered yet
     module = grpo(tmp_path, rewards={name(fresh): 1.0}, num_generations=4, sampling=SamplingParams(8))
     fit(module, Ratings(), tmp_path, RewardMonitor(), max_steps=1)

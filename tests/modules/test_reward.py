@@ -128,7 +128,7 @@ def test_a_small_encoder_from_a_folder_rides_along(folder: Path, tmp_path: Path)
 
 
 def test_a_big_encoder_is_named_and_known_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reward_storage, "MOST", 1000)
+    monkeypatch.setattr(reward_storage, "MAX_FILES", 1000)
     monkeypatch.chdir(tmp_path)
     given = {**SMALL, "encoder": "encoder", "cache": None}
     module, _, path = train(tmp_path / "run", Ratings(rows=32), epochs=1, **given)

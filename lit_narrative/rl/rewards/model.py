@@ -1,148 +1,162 @@
-"""The reward head: from the vector of a text to a score."""
+"""The reward model: a head on the vectors of a sentence encoder, and its form in checkpoints and folders."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
 
-from lit_narrative.errors import UserError, check_least
+from lit_narrative.errors import UserError
 from lit_narrative.files import atomic_folder, write_json
+from lit_narrative.lm.checkpoint import load_checkpoint
 from lit_narrative.lm.sentence_encoder import (
     PROBE,
+    RememberedVectors,
     StaticEncoder,
     encode,
+    encode_to_learn,
     encoder_files,
     encoder_from_files,
     load_encoder,
 )
+from lit_narrative.rl.rewards.head import RewardHead
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+REWARD = "reward"
+"""The key of a checkpoint under which the encoder stands."""
+PARTS = ("encoder.", "head.")
+"""How the weights of a reward model are called in a checkpoint."""
+MAX_FILES = 64 * 2**20
+"""Bytes up to which the files of a frozen encoder from a folder are stored in the checkpoint."""
+LIMIT = 3.0
+"""Deviations from the mean, of a component of a vector, that a head on a frozen encoder tells apart."""
 
-class RewardHead(nn.Module):
-    """A multilayer perceptron on standardised vectors: Linear, ReLU, Dropout for each hidden width, then Linear to 1.
 
-    Its output, the *logit*, is in standard units of the training scores; the score is that output in their own units. A
-    difference of two logits is the log-odds that the first text is preferred (Bradley and Terry 1952).
+class RewardModel(nn.Module):
+    """Scores of texts: a :class:`RewardHead` on the vectors of a sentence encoder.
 
     Args:
-        width: length d of the vectors.
-        hidden: widths of the hidden layers; none makes it linear.
-        dropout: rate after each hidden layer, in 0..1.
-        limit: how many deviations from the training mean a component may be; what is further away is read as that far.
-            Where training vectors do not vary, nothing is learned, and a text unlike all of them would get any score.
+        encoder: its vectors of ``PROBE`` give the head's width.
+        hidden: widths of the head's hidden layers.
+        dropout: rate after each of them.
+        finetune_encoder: the encoder is trained along with the head; otherwise it is frozen, in evaluation mode.
 
     Attributes:
-        settings: those arguments, by name.
-        mean: (d,) of the training vectors.
-        deviation: (d,) of the training vectors; 1 where they do not vary.
-        score_mean: of the training scores; 0 where there are only preferences.
-        score_deviation: of the training scores; 1 where there are only preferences.
-        score_range: (2,) least and greatest score that the head gave to training texts.
-        steps: optimizer steps that it was trained for.
-
-    Raises:
-        UserError: a width or the rate is out of range.
+        remembered: vectors of a frozen encoder that were computed before; None: none are kept.
     """
-
-    mean: Tensor
-    deviation: Tensor
-    score_mean: Tensor
-    score_deviation: Tensor
-    score_range: Tensor
-    steps: Tensor
 
     def __init__(
-        self, width: int, hidden: Sequence[int] = (256, 128, 64), dropout: float = 0.2, limit: float | None = None
+        self, encoder: "SentenceTransformer", hidden: Sequence[int], dropout: float, finetune_encoder: bool = False
     ) -> None:
         super().__init__()
-        check_head(hidden, dropout)
-        self.settings = {"width": width, "hidden": list(hidden), "dropout": dropout, "limit": limit}
-        self.limit = limit
-        layers: list[nn.Module] = []
-        for before, after in zip([width, *hidden], hidden, strict=False):
-            layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
-        self.network = nn.Sequential(*layers, nn.Linear([width, *hidden][-1], 1))
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("deviation", torch.ones(width))
-        self.register_buffer("score_mean", torch.zeros(()))
-        self.register_buffer("score_deviation", torch.ones(()))
-        self.register_buffer("score_range", torch.zeros(2))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.finetune_encoder = finetune_encoder
+        self.encoder = encoder.requires_grad_(finetune_encoder)
+        # No limit on an encoder that is trained: its vectors leave the range in which they begin.
+        self.head = RewardHead(
+            encode(encoder, PROBE).shape[1], hidden, dropout, limit=None if finetune_encoder else LIMIT
+        )
+        self.remembered: RememberedVectors | None = None
 
-    def forward(self, vectors: Tensor) -> Tensor:
-        """Logits (n,) of vectors (n, d)."""
-        standard = self.standard(vectors)
-        if self.limit is not None:
-            standard = standard.clamp(-self.limit, self.limit)
-        return self.network(standard).squeeze(-1)
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a trained model from a checkpoint of ``RewardModule``: on the CPU, in evaluation mode, frozen.
 
-    def standard(self, vectors: Tensor) -> Tensor:
-        """Vectors (n, d) with the training set's mean 0 and deviation 1 in each component."""
-        return (vectors - self.mean) / self.deviation
-
-    def scores(self, logits: Tensor) -> Tensor:
-        """Logits in the units of the training scores."""
-        return self.score_mean + self.score_deviation * logits
-
-    def distance(self, vectors: Tensor) -> Tensor:
-        """How far (n, d) vectors are from the training set: (n,) root mean squares of standardised components.
-
-        This is the Mahalanobis distance for a diagonal covariance, over the square root of d: the mean of its squares
-        over the training set is 1.
+        Raises:
+            UserError: there is no such file, it holds no reward model, or its encoder is missing or another one now.
         """
-        return self.standard(vectors).square().mean(-1).sqrt()
+        checkpoint = load_checkpoint(path)
+        if REWARD not in checkpoint:
+            raise UserError(f"'{path}' holds no reward model; give a checkpoint that RewardModule wrote")
+        given = checkpoint["hyper_parameters"]
+        encoder = restore_encoder(checkpoint)
+        model = cls(encoder, given["hidden"], given["dropout"], given["finetune_encoder"])
+        state = checkpoint["state_dict"]
+        model.load_state_dict({name: value for name, value in state.items() if name.startswith(PARTS)})
+        return model.eval().requires_grad_(False)
 
-    def fit_units(self, vectors: Tensor, scores: Tensor) -> None:
-        """Take the units from training vectors (n, d) and scores (m,), which may be none."""
-        self.mean.copy_(vectors.mean(0))
-        self.deviation.copy_(_deviation(vectors))
-        if len(scores):
-            self.score_mean.copy_(scores.mean())
-            self.score_deviation.copy_(_deviation(scores))
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; a frozen encoder stays in evaluation mode, so that its dropout does not blur its vectors."""
+        super().train(mode)
+        if not self.finetune_encoder:
+            self.encoder.eval()
+        return self
 
-    def losses(self, logits: Tensor, others: Tensor, paired: Tensor, scores: Tensor) -> Tensor:
-        """What each of n rows costs: (n,).
+    @property
+    def trained(self) -> bool:
+        """Whether there was a step of training."""
+        return bool(self.head.steps)
 
-        A rated row costs the squared error in standard units, a preference -log σ(logit - logit of the other text).
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """Logits (n,) of n texts."""
+        logits: Tensor = self.head(self.vectors(texts))
+        return logits
 
-        Args:
-            logits: (n,) of the texts.
-            others: (p,) of the other texts of preferences, in order.
-            paired: (n,) bool, p of them true.
-            scores: (n,) ratings; not read where paired.
+    def vectors(self, texts: Sequence[str]) -> Tensor:
+        """Vectors of texts, (n, d); with a graph where the encoder is trained."""
+        if self.finetune_encoder and torch.is_grad_enabled():
+            return encode_to_learn(self.encoder, texts)
+        if self.remembered is not None:
+            return self.remembered(texts).to(self.head.mean.device)
+        return encode(self.encoder, texts)
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """Scores of texts, in the units of the training scores.
+
+        Raises:
+            UserError: nothing was learned yet.
         """
-        wanted = (scores.masked_fill(paired, 0.0) - self.score_mean) / self.score_deviation
-        costs = (logits - wanted).square()
-        return costs.masked_scatter(paired, -logsigmoid(logits[paired] - others))
+        return self.score_and_distance(texts)[0]
+
+    @torch.no_grad()
+    def score_and_distance(self, texts: Sequence[str]) -> tuple[list[float], list[float]]:
+        """Scores of texts, and how far each is from the training set (:meth:`RewardHead.distance`).
+
+        Raises:
+            UserError: nothing was learned yet.
+        """
+        check_trained(self)
+        training = self.training
+        self.eval()
+        vectors = self.vectors(texts)
+        scores = self.head.scores(self.head(vectors))
+        self.train(training)
+        return scores.tolist(), self.head.distance(vectors).tolist()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a folder that ``SentenceTransformer`` reads, with the head beside it.
+
+        ``reward_head.safetensors`` holds the head's weights and units, ``reward_head.json`` the arguments of
+        :class:`RewardHead`. The score of a vector is ``score_mean + score_deviation * network(x)``, where x is
+        ``(vector - mean) / deviation``, cut off at ``limit``.
+
+        Raises:
+            UserError: nothing was learned yet.
+        """
+        from safetensors.torch import save_file
+
+        check_trained(self)
+        with atomic_folder(folder) as scratch:
+            self.encoder.save_pretrained(str(scratch), create_model_card=False)
+            weights = {name: value.cpu().contiguous() for name, value in self.head.state_dict().items()}
+            save_file(weights, scratch / "reward_head.safetensors")
+            write_json(scratch / "reward_head.json", self.head.settings)
+        return Path(folder)
 
 
-def check_head(hidden: Sequence[int], dropout: float) -> None:
-    """Check the sizes of a head.
+def check_trained(model: RewardModel | None) -> None:
+    """Refuse to score before anything was learned.
 
     Raises:
-        UserError: one is out of range.
+        UserError: there was no step of training.
     """
-    for width in hidden:
-        check_least("model.hidden", width, 1)
-    if not 0 <= dropout < 1:
-        raise UserError(f"model.dropout is {dropout}; it must be 0 or more, and below 1")
-
-
-def _deviation(values: Tensor) -> Tensor:
-    """Population deviation over the rows; 1 where there is none."""
-    found = values.std(0, correction=0)
-    return torch.where(found > 1e-6, found, 1.0)
-
-
-REWARD = "reward"
-PREFIX = "encoder."
-MOST = 64 * 2**20
-"""Bytes up to which the files of a frozen encoder from a folder ride in the checkpoint."""
+    if model is None or not model.trained:
+        raise UserError(
+            "this reward model was never trained, its scores would be random; train it with `lit-narrative fit` "
+            "and load its checkpoint (--ckpt_path, or RewardModule.load_from_checkpoint)"
+        )
 
 
 def store_encoder(
@@ -153,11 +167,11 @@ def store_encoder(
     A trained encoder, the built-in one and a small one from a folder ride along; a big one or one of the hub is named.
     """
     state = checkpoint["state_dict"]
-    for name in [name for name in state if name.startswith(PREFIX)]:
+    for name in [name for name in state if name.startswith(PARTS[0])]:
         del state[name]  # the files hold the weights
     local = not isinstance(source, str) or Path(source).is_dir()
     files = encoder_files(encoder) if local or finetuned else {}
-    if files and (finetuned or sum(map(len, files.values())) <= MOST):
+    if files and (finetuned or sum(map(len, files.values())) <= MAX_FILES):
         checkpoint[REWARD] = {"files": files}
     else:
         name = str(Path(str(source)).resolve()) if local else source
@@ -175,28 +189,12 @@ def restore_encoder(checkpoint: dict[str, Any]) -> "SentenceTransformer":
     stored = checkpoint[REWARD]
     encoder = encoder_from_files(stored["files"]) if "files" in stored else load_encoder(stored["name"])
     if "probe" in stored:
-        found = encode(encoder, PROBE).cpu()
-        if found.shape != stored["probe"].shape or not torch.allclose(found, stored["probe"], atol=1e-3, rtol=1e-2):
+        probe = encode(encoder, PROBE).cpu()
+        # Loose: other hardware and library versions move a vector by far less, another encoder by far more.
+        if probe.shape != stored["probe"].shape or not torch.allclose(probe, stored["probe"], atol=1e-3, rtol=1e-2):
             raise UserError(
                 f"the encoder at '{stored['name']}' gives other vectors than when this reward model was trained; put "
-                "that encoder back, or train the reward model anew"
+                "that encoder back, or train the reward model again"
             )
-    checkpoint["state_dict"].update({PREFIX + name: value for name, value in encoder.state_dict().items()})
+    checkpoint["state_dict"].update({PARTS[0] + name: value for name, value in encoder.state_dict().items()})
     return encoder
-
-
-def save_reward(encoder: "SentenceTransformer", head: RewardHead, folder: str | Path) -> Path:
-    """Write a folder that ``SentenceTransformer`` reads, with the head beside it.
-
-    ``reward_head.safetensors`` holds the head's weights and units, ``reward_head.json`` the arguments of
-    :class:`RewardHead`. The score of a vector is ``score_mean + score_deviation * network(x)``, where x is
-    ``(vector - mean) / deviation``, cut off at ``limit``.
-    """
-    from safetensors.torch import save_file
-
-    with atomic_folder(folder) as scratch:
-        encoder.save_pretrained(str(scratch), create_model_card=False)
-        weights = {name: value.cpu().contiguous() for name, value in head.state_dict().items()}
-        save_file(weights, scratch / "reward_head.safetensors")
-        write_json(scratch / "reward_head.json", head.settings)
-    return Path(folder)

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lit_narrative.cli.main import main
 from lit_narrative.modules.reward import RewardModule
 from lit_narrative.modules.sft import SFTModule
-from lit_narrative.rl.rewards.model import RewardHead
+from lit_narrative.rl.rewards.head import RewardHead
 from tests.modules.ratings import learned
 
 QUIET = [

@@ -36,15 +36,15 @@ def test_it_gives_the_model_s_scores(checkpoint: str) -> None:
         RewardModule.load_from_checkpoint(checkpoint).score(found), abs=1e-5
     )
     assert isinstance(reward, Reward)
-    assert not any(parameter.requires_grad for parameter in reward.module.parameters())
+    assert not any(parameter.requires_grad for parameter in reward.model.parameters())
 
 
 def test_only_the_last_batch_is_remembered(checkpoint: str) -> None:
     reward = LearnedReward(checkpoint)
     first = reward.rate(["wave", "oak", "wave"])
-    assert set(_last[reward.module]) == {"wave", "oak"}
+    assert set(_last[reward.model]) == {"wave", "oak"}
     assert reward.rate(["oak", "tide"])[0] == first[1]
-    assert set(_last[reward.module]) == {"oak", "tide"}
+    assert set(_last[reward.model]) == {"oak", "tide"}
     assert reward.rate(["wave", "oak", "wave"]) == pytest.approx(first, abs=1e-5)
     assert reward.rate([]) == []
 
@@ -59,7 +59,7 @@ def test_gibberish_is_not_worth_more_than_texts(checkpoint: str) -> None:
     reward, rng = LearnedReward(checkpoint), np.random.default_rng(0)
     gibberish = ["".join(map(chr, rng.integers(33, 127, 40))) for _ in range(20)]
     assert max(reward.rate([*gibberish, ""])) < max(reward.rate(texts(100, 8)))
-    assert np.mean(reward.strain([rollout(text) for text in gibberish])[0]) > 2
+    assert np.mean(reward.ood_score([rollout(text) for text in gibberish])[0]) > 2
 
 
 def test_it_is_named_in_a_configuration(checkpoint: str) -> None:
@@ -107,17 +107,17 @@ def test_what_is_no_reward_model(checkpoint: str, tmp_path: Path) -> None:
         LearnedReward(str(tmp_path / "untrained.ckpt"))
 
 
-def test_strain_tells_texts_that_are_unlike_the_training_set(checkpoint: str, tmp_path: Path) -> None:
+def test_ood_score_tells_texts_that_are_unlike_the_training_set(checkpoint: str, tmp_path: Path) -> None:
     reward, found = LearnedReward(checkpoint), [rollout(text) for text in texts(50, 7)]
-    distances, beyond = reward.strain(found)
+    distances, beyond = reward.ood_score(found)
     assert sum(distances) / 50 == pytest.approx(1.0, abs=0.3)
     assert sum(beyond) <= 2
-    (distance,), _ = reward.strain([rollout("wave wave wave wave wave wave")])
+    (distance,), _ = reward.ood_score([rollout("wave wave wave wave wave wave")])
     assert distance > 1.5
     content = torch.load(checkpoint, weights_only=True)
     content["state_dict"]["head.score_range"] = torch.tensor([0.3, 0.5])
     torch.save(content, tmp_path / "narrow.ckpt")
     narrow = LearnedReward(str(tmp_path / "narrow.ckpt"))
-    _, beyond = narrow.strain(found)
+    _, beyond = narrow.ood_score(found)
     assert beyond == [not 0.3 <= score <= 0.5 for score in narrow(found)]
     assert set(beyond) == {True, False}
