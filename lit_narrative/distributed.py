@@ -1,6 +1,6 @@
 """What the processes of a run tell each other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -15,11 +15,11 @@ def gather(module: LightningModule, values: torch.Tensor) -> torch.Tensor:
     return gathered.flatten(0, gathered.ndim - values.ndim).cpu() if gathered.ndim > values.ndim else gathered.cpu()
 
 
-def gather_ragged(module: LightningModule, values: torch.Tensor) -> torch.Tensor:
-    """(n,) values of all processes, which may have different numbers of them."""
-    counts = gather(module, torch.tensor([len(values)])).tolist()
+def gather_ragged(gather: Callable[[torch.Tensor], torch.Tensor], values: torch.Tensor) -> torch.Tensor:
+    """(n,) values of all processes, which may have different numbers of them; ``gather`` takes equal numbers only."""
+    counts = gather(torch.tensor([len(values)])).tolist()
     padded = torch.nn.functional.pad(values, (0, max(counts) - len(values)))
-    return torch.cat([row[:count] for row, count in zip(gather(module, padded[None]), counts, strict=True)])
+    return torch.cat([row[:count] for row, count in zip(gather(padded[None]), counts, strict=True)])
 
 
 def gather_objects(trainer: Trainer | None, value: Item) -> list[Item]:

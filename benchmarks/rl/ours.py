@@ -17,6 +17,7 @@ from lit_narrative.lm.sampler import LoopSampler, SamplingParams
 from lit_narrative.modules import grpo, sft
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sft import SFTModule
+from lit_narrative.rl.collector import RolloutCollector
 from lit_narrative.rl.loss_settings import LossSettings
 from lit_narrative.rl.rewards.base import AnyReward
 from lit_narrative.rl.rewards.runner import RewardRunner
@@ -85,7 +86,7 @@ def run_grpo(shape: Shape, folder: Path, clock: Clock) -> None:
     clock.wrap(LoopSampler, "sample", "decode", lambda rollouts: sum(len(r.completion_ids) for r in rollouts))
     clock.wrap(sampler._Prefix, "read", "prefill")
     clock.wrap(RewardRunner, "score", "rewards")
-    clock.wrap(module.windows, "_under_reference", "reference")
+    clock.wrap(RolloutCollector, "_score_under", "reference")
     clock.wrap(module, "score", lambda *a, **k: "policy forward" if torch.is_grad_enabled() else "reference")
     clock.wrap(grpo, "step_loss", "policy forward")
     data = RandomTexts(shape, shape.prompts * shape.batches, shape.prompts)

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lit_narrative.datamodules.preferred import Preferred, read_preferred
 from lit_narrative.errors import UserError, check_least
+from lit_narrative.progress import batches_begun
 from lit_narrative.rl.rewards.base import AnyReward
 from lit_narrative.seeds import run_seed
 from lit_narrative.views import ContrastPair, Example, Prompt, Rollout, Verdict, WordList
@@ -189,13 +190,14 @@ class TaskDataModule(LightningDataModule):
         """Batches of the view that the module trains on."""
         module = self._module
         rows = self.rows_for(module.view, "train")
-        batch_size = module.train_batch_size(self.batch_size, self.trainer.world_size)  # type: ignore[union-attr]
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress  # type: ignore[union-attr]
+        trainer = self.trainer
+        assert trainer is not None
+        batch_size = module.train_batch_size(self.batch_size, trainer.world_size)
         sampler = EpochSampler(
             _Rows(rows),
             shuffle=True,
             seed=run_seed(),
-            done=lambda: 0 if module.windowed else progress.current.ready * batch_size,
+            done=lambda: 0 if module.windowed else batches_begun(trainer) * batch_size,
             **self._share(rows),
         )
         return module.wrap_train_loader(self._loader(rows, batch_size, sampler, drop_last=module.windowed))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
-from lit_narrative.distributed import gather_ragged
+from lit_narrative.distributed import gather, gather_ragged
 from lit_narrative.errors import UserError
 from lit_narrative.lm.optim import adamw
 from lit_narrative.lm.sentence_encoder import RememberedVectors, StaticEncoder, build_encoder, load_encoder
@@ -265,8 +266,9 @@ class RewardModule(NarrativeModule):
         """Log the loss and what the rows admit: errors and correlations, or accuracy and calibration of preferences."""
         self.log(f"{stage}/loss", self.mean_loss.compute())
         # Gathered here and not by the metrics: a process may have had no row of a kind.
-        predicted, rated = (gather_ragged(self, row).to(self.device) for row in torch.cat(self._rated, 1))
-        chances = gather_ragged(self, torch.cat(self._chances)).to(self.device)
+        everywhere = partial(gather, self)
+        predicted, rated = (gather_ragged(everywhere, row).to(self.device) for row in torch.cat(self._rated, 1))
+        chances = gather_ragged(everywhere, torch.cat(self._chances)).to(self.device)
         if len(rated):
             self.log_dict(_named(stage, self.ratings(predicted, rated)))
         if len(chances):

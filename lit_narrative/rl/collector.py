@@ -1,296 +1,386 @@
-"""Making a window: sample completions, score them, look back at them, and tell how good each was.
+"""Collection of a rollout batch: sample completions, reward them, score them under the reference, compute advantages.
 
-A window is what is learned from before the policy samples again. Everything here happens once a window and process;
-statistics are over the rollouts of all processes.
+Everything here happens once a rollout batch on each process; statistics are over the rollouts of all processes.
+
+Notation: R completions of this process, N of all processes, T longest completion, k rewards.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
-from lit_narrative.distributed import gather, gather_ragged
-from lit_narrative.lm.logprobs import to_rows
+from lit_narrative.distributed import gather_ragged
+from lit_narrative.lm.logprobs import CompletionBatch, TokenScores, to_rows
 from lit_narrative.lm.sentences import sentence_ids
 from lit_narrative.rl.advantages import nanstd, score_advantages, weighted_sum
 from lit_narrative.rl.batch import RolloutBatch
 from lit_narrative.rl.gae import gae
 from lit_narrative.rl.losses import entropy_threshold
-from lit_narrative.rl.metrics import StepMetrics, rollout_metrics
+from lit_narrative.rl.metrics import rollout_metrics
 from lit_narrative.rl.ratios import importance_ratio, kl_divergence
-from lit_narrative.rl.reference import adapters_of_reference
+from lit_narrative.rl.reference import reference_policy
+from lit_narrative.rl.rewards.runner import RewardRunner
+from lit_narrative.rl.settings import GRPOSettings
 from lit_narrative.seeds import run_seed, stream_seed
 from lit_narrative.views import Prompt, Rollout, ScoredRollouts
 
-if TYPE_CHECKING:
-    from lit_narrative.modules.grpo import GRPOModule
-
-
+Gather = Callable[[torch.Tensor], torch.Tensor]
 SHUFFLE, REPLACE = 1, 1000
-"""Numbers of the random streams of a window, beside those of its passes."""
+"""Random streams of a rollout batch beside those of its passes, which begin at 2."""
+EQUAL = 1e-8
+"""Standard deviation below which the rewards of a group count as equal."""
 
 
-class Drawn(NamedTuple):
-    """Sampled and scored completions of this process: R of them, k rewards."""
+class Policy(Protocol):
+    """What the collector asks of an algorithm whose language model samples."""
+
+    lm: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    value_head: nn.Module | None
+
+    @property
+    def reference_copy(self) -> nn.Module | None:
+        """The reference, where it is a model beside the policy."""
+
+    def generate(
+        self, prompts: Sequence[Prompt], samples: int = 1, seed: int = 0, *, streams: Sequence[int] | None = None
+    ) -> list[Rollout]:
+        """``samples`` completions of each prompt in order; ``streams`` numbers the prompts' random streams."""
+
+    def score(self, lm: nn.Module, batch: CompletionBatch, value_head: nn.Module | None = None) -> TokenScores:
+        """Scores of completion tokens under ``lm``, at the temperature that they were sampled with."""
+
+    def precision(self) -> AbstractContextManager[None]:
+        """The precision of the run, for calls of the model outside of its training step."""
+
+
+class CollectStep(NamedTuple):
+    """Where a run stands: the cycle, the rollout batch within it, and the optimizer steps made so far."""
+
+    epoch: int
+    number: int
+    optimizer_steps: int
+
+
+class SampledRollouts(NamedTuple):
+    """R completions, their rewards (R, k) with NaN where there is none, and metrics of how they were sampled."""
 
     rollouts: list[Rollout]
     rewards: torch.Tensor
     metrics: dict[str, float]
 
 
-class LookedBack(NamedTuple):
-    """What a model thinks of completions now: (R, T) each, zeros off the completions."""
+class PolicyScores(NamedTuple):
+    """Completions under a model as it is now: (R, T) each, zeros off the completions; no values without a head."""
 
     logprobs: torch.Tensor
     entropy: torch.Tensor
     values: torch.Tensor | None
 
 
-class Windows:
-    """Makes the windows of a module.
+class RolloutTable(NamedTuple):
+    """Numbers of the completions of all processes, in order of rank: rewards (N, k), the others (N,).
 
     Attributes:
-        prompts: training prompts of all processes, to draw others from.
-        metrics: of the latest window, under TRL's names.
-        tokens: read and written by the policy in sampling so far, over all processes.
+        rewards: NaN where a reward could not score.
+        penalty: beta times the divergence of the completion from the reference, where that costs reward.
+        lengths: tokens of the completion.
+        finished: 1 where the policy ended the text itself.
+        prompt_lengths: tokens of the prompt.
     """
 
-    def __init__(self, module: "GRPOModule") -> None:
-        self.module = module
-        self.prompts: Any = ()
-        self.metrics: dict[str, float] = {}
+    rewards: torch.Tensor
+    penalty: torch.Tensor
+    lengths: torch.Tensor
+    finished: torch.Tensor
+    prompt_lengths: torch.Tensor
+
+
+class Collected(NamedTuple):
+    """A rollout batch to learn from, its rollouts as they were scored, and metrics under TRL's names."""
+
+    batch: RolloutBatch
+    scored: ScoredRollouts
+    metrics: dict[str, float]
+
+
+def one_process(values: torch.Tensor) -> torch.Tensor:
+    """The rows of all processes where there is only this one."""
+    return values
+
+
+class RolloutCollector:
+    """Collects rollout batches.
+
+    Args:
+        settings: of the run.
+        scorer: of completions, by the rewards that the settings name, in their order.
+        gather: puts the (n, ...) rows of all processes together in order of rank, (W n, ...), on the CPU.
+        rank: of this process.
+
+    Attributes:
+        tokens: read and written by the policy so far, over all processes.
+    """
+
+    def __init__(
+        self, settings: GRPOSettings, scorer: RewardRunner, gather: Gather = one_process, rank: int = 0
+    ) -> None:
+        self.settings, self.scorer, self.gather, self.rank = settings, scorer, gather, rank
         self.tokens = 0
 
+    def state_dict(self) -> dict[str, int]:
+        """What a resumed run needs."""
+        return {"tokens": self.tokens}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Undo :meth:`state_dict`."""
+        self.tokens = state["tokens"]
+
     @torch.no_grad()
-    def make(self, prompts: Sequence[Prompt], number: int) -> tuple[RolloutBatch, ScoredRollouts]:
-        """Window ``number`` of this epoch."""
-        drawn = self._draw(prompts, number)
-        window = RolloutBatch.of(drawn.rollouts)
-        if self.module.loss.mask_truncated_completions:
-            window = window._replace(counted=torch.tensor([rollout.finished for rollout in drawn.rollouts]))
-        if self.module.loss.importance_sampling_level == "sentence":
-            window = window._replace(sentences=sentence_ids(self.module.tokenizer, window.completion_ids, window.mask))
-        window = self._under_reference(window)
-        if self.module.value_head is not None and self.module.trainer.global_step == 0:
-            self._start_values(drawn.rewards)
-        window, metrics = self._under_policy(window)
-        window, scored, rewarded = self._judge(window, drawn, number)
-        self.metrics = {**drawn.metrics, **metrics, **rewarded}
-        return window, scored
+    def collect(
+        self, policy: Policy, prompts: Sequence[Prompt], step: CollectStep, pool: Sequence[Prompt] = ()
+    ) -> Collected:
+        """Collect a rollout batch.
+
+        Args:
+            policy: what samples and scores.
+            prompts: this process's, one for each group; their ``index`` column numbers their random streams.
+            step: where the run stands.
+            pool: all training prompts, to draw replacements from with ``dynamic_sampling``.
+        """
+        sampled = self._sample_groups(policy, prompts, step, pool)
+        batch = self._layout(policy, sampled.rollouts)
+        with reference_policy(self.settings.reference_kind, policy.lm, policy.reference_copy) as reference:
+            if reference is not None:
+                batch = batch._replace(reference=self._score_under(reference, policy, batch).logprobs)
+        if policy.value_head is not None and step.optimizer_steps == 0:
+            self._start_values(policy.value_head, sampled.rewards)
+        batch, rescored = self._score_policy(policy, batch)
+        batch, scored, rewarded = self._compute_advantages(batch, sampled, step)
+        return Collected(batch, scored, {**sampled.metrics, **rescored, **rewarded})
 
     # --- sampling ---------------------------------------------------------------------------------------------------
 
-    def _draw(self, prompts: Sequence[Prompt], number: int) -> Drawn:
-        """Sample and score; groups that teach nothing are drawn again from other prompts, a few times at most."""
-        module = self.module
-        group, rounds = module.num_generations, module.dynamic_sampling
-        rollouts, rewards, failures = self._sample(prompts, prompts, number, 0)
+    def _sample_groups(
+        self, policy: Policy, prompts: Sequence[Prompt], step: CollectStep, pool: Sequence[Prompt]
+    ) -> SampledRollouts:
+        """Sample and reward; groups without variance are replaced by those of other prompts, a few times at most."""
+        group, rounds = self.settings.num_generations, self.settings.dynamic_sampling
+        rollouts, rewards, failures = self._sample(policy, prompts, prompts, step, 0)
         replaced = torch.zeros(())
         for again in range(1, rounds + 1):
-            stale = self._stale(rewards)
-            if not self._total(torch.tensor(float(len(stale)))):
+            equal = self._zero_variance_groups(rewards)
+            # All processes stay in the loop until none has such a group: the sums below are collectives.
+            if not self._sum(torch.tensor(float(len(equal)))):
                 break
-            replaced += len(stale)
-            failed = [prompts[place] for place in stale]
-            others = [self._replacement(prompt, number, again) for prompt in failed]
-            fresh, scores, failed_again = self._sample(others, failed, number, again)
+            replaced += len(equal)
+            failed = [prompts[index] for index in equal]
+            others = [_replacement(prompt, step, again, pool) for prompt in failed]
+            fresh, scores, failed_again = self._sample(policy, others, failed, step, again)
             failures = failures + failed_again
-            for place, start in zip(stale, range(0, len(fresh), group), strict=True):
-                rows = slice(place * group, (place + 1) * group)
-                rollouts[rows] = [replace(rollout, group=place) for rollout in fresh[start : start + group]]
+            for index, start in zip(equal, range(0, len(fresh), group), strict=True):
+                rows = slice(index * group, (index + 1) * group)
+                rollouts[rows] = [replace(rollout, group=index) for rollout in fresh[start : start + group]]
                 rewards[rows] = scores[start : start + group]
         metrics = {
             f"rewards/{name}/failures": float(count)
-            for name, count in zip(module.reward_weights, self._total(failures), strict=True)
+            for name, count in zip(self.settings.rewards, self._sum(failures), strict=True)
         }
         if rounds:
-            left = torch.tensor(float(len(self._stale(rewards))))
-            metrics["dynamic_sampling/replaced"] = float(self._total(replaced))
-            metrics["dynamic_sampling/left"] = float(self._total(left))
-        return Drawn(rollouts, rewards, metrics)
+            left = torch.tensor(float(len(self._zero_variance_groups(rewards))))
+            metrics["dynamic_sampling/replaced"] = float(self._sum(replaced))
+            metrics["dynamic_sampling/left"] = float(self._sum(left))
+        return SampledRollouts(rollouts, rewards, metrics)
 
     def _sample(
-        self, prompts: Sequence[Prompt], keys: Sequence[Prompt], number: int, again: int
+        self, policy: Policy, prompts: Sequence[Prompt], keys: Sequence[Prompt], step: CollectStep, again: int
     ) -> tuple[list[Rollout], torch.Tensor, torch.Tensor]:
         """Rollouts, their rewards (R, k), and how many completions each reward failed on (k,).
 
-        The random streams belong to ``keys``: a prompt that is drawn twice in one round is then completed differently.
+        The random streams belong to ``keys``: a prompt that replaces two others in one round is then completed
+        differently each time.
         """
-        module = self.module
-        seed = stream_seed(run_seed(), module.current_epoch, number)
+        seed = stream_seed(run_seed(), step.epoch, step.number)
         seed = stream_seed(seed, REPLACE + again) if again else seed
         streams = [int(prompt.columns["index"]) for prompt in keys]
-        rollouts = module.generate(prompts, module.num_generations, seed, streams=streams)
-        scores = module.scorer.score(rollouts, again=again > 0)
-        failures = torch.tensor([float(scores.failures.get(name, 0)) for name in module.reward_weights])
+        rollouts = policy.generate(prompts, self.settings.num_generations, seed, streams=streams)
+        scores = self.scorer.score(rollouts, again=again > 0)
+        failures = torch.tensor([float(scores.failures.get(name, 0)) for name in self.settings.rewards])
         return rollouts, scores.values, failures
 
-    def _stale(self, rewards: torch.Tensor) -> list[int]:
-        """Groups of this process whose completions are all worth the same."""
-        totals = weighted_sum(rewards, self.module.weights).view(-1, self.module.num_generations)
-        return (nanstd(totals).squeeze(1).nan_to_num() < 1e-8).nonzero().flatten().tolist()
+    def _zero_variance_groups(self, rewards: torch.Tensor) -> list[int]:
+        """Groups of this process whose completions all have the same total reward, and so no advantage."""
+        totals = weighted_sum(rewards, self.settings.weights).view(-1, self.settings.num_generations)
+        return (nanstd(totals).squeeze(1).nan_to_num() < EQUAL).nonzero().flatten().tolist()
 
-    def _replacement(self, failed: Prompt, number: int, again: int) -> Prompt:
-        """Another training prompt, the same on any number of processes."""
-        index = int(failed.columns["index"])
-        seed = stream_seed(run_seed(), self.module.current_epoch, number, REPLACE + again, index)
-        return self.prompts[seed % len(self.prompts)]
+    def _layout(self, policy: Policy, rollouts: Sequence[Rollout]) -> RolloutBatch:
+        """Rollouts as tensors, with the masks and sentences that the loss asks for."""
+        loss, batch = self.settings.loss, RolloutBatch.of(rollouts)
+        if loss.mask_truncated_completions:
+            batch = batch._replace(row_mask=torch.tensor([rollout.finished for rollout in rollouts]))
+        if loss.importance_sampling_level == "sentence":
+            batch = batch._replace(sentences=sentence_ids(policy.tokenizer, batch.completion_ids, batch.mask))
+        return batch
 
-    # --- looking back -----------------------------------------------------------------------------------------------
+    # --- scoring ----------------------------------------------------------------------------------------------------
 
-    def _under_reference(self, window: RolloutBatch) -> RolloutBatch:
-        """Score the window under the reference."""
-        module = self.module
-        if module.reference_kind == "none":
-            return window
-        speaks: AbstractContextManager[object] = nullcontext()
-        if module.reference_kind == "adapter_off":
-            speaks = module.lm.disable_adapter()  # type: ignore[operator]
-        elif module.reference_kind == "adapter_copy":
-            speaks = adapters_of_reference(module.lm)
-        with speaks:
-            model = module.reference if module.reference_kind == "copy" else module.lm
-            return window._replace(reference=self._look_back(window, model).logprobs)
-
-    def _start_values(self, rewards: torch.Tensor) -> None:
+    def _start_values(self, value_head: Any, rewards: torch.Tensor) -> None:
         """Let the value head begin at the mean reward, so that its first advantages are not all of one sign."""
-        mean = weighted_sum(gather(self.module, rewards), self.module.weights).nanmean()
-        self.module.value_head.bias.fill_(float(mean.nan_to_num()))  # type: ignore[union-attr,operator]
+        mean = weighted_sum(self.gather(rewards), self.settings.weights).nanmean()
+        value_head.bias.fill_(float(mean.nan_to_num()))
 
-    def _under_policy(self, window: RolloutBatch) -> tuple[RolloutBatch, dict[str, float]]:
-        """Score the window under the policy again, for what the sampler does not tell: values, entropy, drift."""
-        module, loss = self.module, self.module.loss
+    def _score_policy(self, policy: Policy, batch: RolloutBatch) -> tuple[RolloutBatch, dict[str, float]]:
+        """Score the completions under the policy, for what the sampler does not keep: values, entropy, drift."""
+        loss, metrics = self.settings.loss, dict[str, float]()
         filtered = loss.top_entropy_quantile < 1
-        if not (filtered or loss.importance_sampling_mode or module.value_head):
-            return window, {}
-        seen = self._look_back(window, module.lm, module.value_head)
-        metrics: dict[str, float] = {}
-        window = window._replace(values=seen.values)
+        if not (filtered or loss.importance_sampling_mode or policy.value_head):
+            return batch, metrics
+        scores = self._score_under(policy.lm, policy, batch, policy.value_head)
+        batch = batch._replace(values=scores.values)
         if loss.importance_sampling_mode:
             ratio, drift = importance_ratio(
-                seen.logprobs,
-                window.old,
-                window.mask,
+                scores.logprobs,
+                batch.old,
+                batch.mask,
                 loss.importance_sampling_mode,
                 loss.importance_sampling_clip_min,
                 loss.importance_sampling_clip_max,
             )
-            window = window._replace(sampler=window.old, old=seen.logprobs, is_ratio=ratio)
-            metrics = self._everywhere(drift)
+            batch = batch._replace(sampler=batch.old, old=scores.logprobs, is_ratio=ratio)
+            metrics = self._reduce_metrics(drift)
         if filtered:
-            everyone = gather_ragged(module, seen.entropy[window.learned])
-            threshold = entropy_threshold(everyone, loss.top_entropy_quantile)
-            window = window._replace(keep=(seen.entropy >= threshold) & window.learned)
-        return window, metrics
+            entropies = gather_ragged(self.gather, scores.entropy[batch.loss_mask])
+            threshold = entropy_threshold(entropies, loss.top_entropy_quantile)
+            batch = batch._replace(keep=(scores.entropy >= threshold) & batch.loss_mask)
+        return batch, metrics
 
-    def _look_back(self, window: RolloutBatch, lm: nn.Module, value_head: nn.Module | None = None) -> LookedBack:
-        module = self.module
-        found = [torch.zeros_like(window.old) for _ in range(3)]
-        with module.precision():
-            for rows in window.by_length(module.plan.rows(len(window.mask))):
-                part = window.select(rows)
-                scores = module.score(lm, part.batch.to(module.device), value_head)
-                for kept, values in zip(found, scores, strict=True):
+    def _score_under(
+        self, lm: nn.Module, policy: Policy, batch: RolloutBatch, value_head: nn.Module | None = None
+    ) -> PolicyScores:
+        """Score all completions under ``lm``, a micro-batch at a time."""
+        scores = [torch.zeros_like(batch.old) for _ in range(3)]
+        with policy.precision():
+            for rows in batch.by_length(self.settings.plan.micro_batch_rows(len(batch.mask))):
+                part = batch.select(rows)
+                for whole, values in zip(scores, policy.score(lm, part.batch, value_head), strict=True):
                     if values is not None:
-                        kept[rows, : part.mask.shape[1]] = to_rows(values.float().cpu(), part.mask)
-        return LookedBack(found[0], found[1], found[2] if value_head is not None else None)
+                        whole[rows, : part.mask.shape[1]] = to_rows(values.float().cpu(), part.mask)
+        return PolicyScores(scores[0], scores[1], scores[2] if value_head is not None else None)
 
-    # --- judging ----------------------------------------------------------------------------------------------------
+    # --- advantages -------------------------------------------------------------------------------------------------
 
-    def _judge(
-        self, window: RolloutBatch, drawn: Drawn, number: int
+    def _compute_advantages(
+        self, batch: RolloutBatch, sampled: SampledRollouts, step: CollectStep
     ) -> tuple[RolloutBatch, ScoredRollouts, dict[str, float]]:
-        """Advantages of this process's rollouts; statistics are over all processes."""
-        module, rollouts = self.module, drawn.rollouts
-        divergence = self._divergence(window)
-        lengths = window.mask.sum(1).float()
-        finished = torch.tensor([float(rollout.finished) for rollout in rollouts])
-        read = torch.tensor([float(len(rollout.prompt_ids)) for rollout in rollouts])
-        facts = torch.stack([divergence.sum(1), lengths, finished, read], 1)
-        table = gather(module, torch.cat([drawn.rewards, facts], dim=1))
-        rewards, (penalty, all_lengths, all_finished, all_read) = table[:, :-4], table[:, -4:].T
-        if module.shuffle_rewards:
-            seed = stream_seed(run_seed(), module.current_epoch, number, SHUFFLE)
-            rewards = rewards[torch.randperm(len(rewards), generator=torch.Generator().manual_seed(seed))]
-        totals = weighted_sum(rewards, module.weights)
-        own = slice(module.global_rank * len(rollouts), (module.global_rank + 1) * len(rollouts))
-        by_name = dict(zip(module.reward_weights, rewards.T, strict=True))
-        self.tokens += int(all_lengths.sum() + all_read.sum())
+        """Advantages of this process's rollouts, and what is logged of all of them."""
+        settings, count = self.settings, len(sampled.rollouts)
+        divergence = self._divergence(batch)
+        table = self._gather_table(batch, sampled, divergence.sum(1))
+        if settings.shuffle_rewards:
+            seed = stream_seed(run_seed(), step.epoch, step.number, SHUFFLE)
+            order = torch.randperm(len(table.rewards), generator=torch.Generator().manual_seed(seed))
+            table = table._replace(rewards=table.rewards[order])
+        totals = weighted_sum(table.rewards, settings.weights)
+        local = slice(self.rank * count, (self.rank + 1) * count)
+        if settings.advantage == "gae":
+            # Nothing is known of the value of a completion that no reward could score.
+            batch = batch._replace(row_mask=batch.row_mask & ~totals[local].isnan())
+            batch = self._token_advantages(batch, totals[local], divergence)
+        else:
+            batch = batch._replace(advantages=self._group_advantages(table)[local])
+        by_name = dict(zip(settings.rewards, table.rewards.T, strict=True))
+        rewards = {name: values[local] for name, values in by_name.items()}
+        means = batch.advantages if batch.advantages.ndim == 1 else batch.advantages.sum(1) / batch.mask.sum(1)
+        scored = ScoredRollouts(step.epoch, step.number, sampled.rollouts, rewards, totals[local], means)
+        return batch, scored, self._metrics(table, by_name, totals)
+
+    def _gather_table(self, batch: RolloutBatch, sampled: SampledRollouts, penalty: torch.Tensor) -> RolloutTable:
+        lengths = batch.mask.sum(1).float()
+        finished = torch.tensor([float(rollout.finished) for rollout in sampled.rollouts])
+        prompt_lengths = torch.tensor([float(len(rollout.prompt_ids)) for rollout in sampled.rollouts])
+        columns = torch.stack([penalty, lengths, finished, prompt_lengths], 1)
+        table = self.gather(torch.cat([sampled.rewards, columns], dim=1))  # one collective for all of them
+        return RolloutTable(table[:, :-4], *table[:, -4:].T)
+
+    def _metrics(
+        self, table: RolloutTable, by_name: Mapping[str, torch.Tensor], totals: torch.Tensor
+    ) -> dict[str, float]:
+        """Metrics of the rollouts of all processes; counts their tokens."""
+        self.tokens += int(table.lengths.sum() + table.prompt_lengths.sum())
         metrics = rollout_metrics(
             by_name,
             totals,
-            all_lengths,
-            all_finished,
-            module.num_generations,
-            scale=module.scale_rewards,
-            aggregation=module.multi_objective_aggregation,
+            table.lengths,
+            table.finished,
+            self.settings.num_generations,
+            scale=self.settings.scale,
+            aggregation=self.settings.multi_objective_aggregation,
         )
+        return {**metrics, "num_tokens": float(self.tokens)}
 
-        if module.advantage == "gae":
-            counted = window.counted & ~totals[own].isnan()  # nothing is known of the value of the others
-            window = self._gae(window._replace(counted=counted), totals[own], divergence)
-        else:
-            window = window._replace(advantages=self._group_advantages(rewards, penalty)[own])
-        kept = {name: values[own] for name, values in by_name.items()}
-        worth = window.advantages if window.advantages.ndim == 1 else window.advantages.sum(1) / lengths
-        scored = ScoredRollouts(module.current_epoch, number, rollouts, kept, totals[own], worth)
-        return window, scored, {**metrics, "num_tokens": float(self.tokens)}
+    def _divergence(self, batch: RolloutBatch) -> torch.Tensor:
+        """(R, T) what a token's divergence from the reference takes off its reward; zeros if it is in the loss."""
+        loss = self.settings.loss
+        if not loss.kl_in_reward or batch.reference is None:
+            return torch.zeros_like(batch.old)
+        return loss.beta * kl_divergence(batch.old, batch.reference, loss.kl_estimator) * batch.mask
 
-    def _divergence(self, window: RolloutBatch) -> torch.Tensor:
-        """(R, T) what a token's leaving the reference costs its reward; zeros if it costs nothing there."""
-        loss = self.module.loss
-        if not loss.kl_in_reward or window.reference is None:
-            return torch.zeros_like(window.old)
-        return loss.beta * kl_divergence(window.old, window.reference, loss.kl_estimator) * window.mask
-
-    def _group_advantages(self, rewards: torch.Tensor, penalty: torch.Tensor) -> torch.Tensor:
-        """(R,) of all processes; the divergence is one more reward, with weight -1."""
-        module, weights = self.module, self.module.weights
-        if module.loss.kl_in_reward:
-            unscored = rewards.isnan().all(1)
-            rewards = torch.cat([rewards, penalty.masked_fill(unscored, torch.nan)[:, None]], dim=1)
+    def _group_advantages(self, table: RolloutTable) -> torch.Tensor:
+        """(N,) advantages within groups; the divergence is one more reward, with weight -1."""
+        settings, rewards, weights = self.settings, table.rewards, self.settings.weights
+        if settings.loss.kl_in_reward:
+            # Without a reward a completion stays unscored: a penalty alone would make it the worst of its group.
+            penalty = table.penalty.masked_fill(rewards.isnan().all(1), torch.nan)
+            rewards = torch.cat([rewards, penalty[:, None]], dim=1)
             weights = torch.cat([weights, -torch.ones(1)])
+        assert settings.advantage != "gae"
         _, advantages = score_advantages(
             rewards,
             weights,
-            module.num_generations,
-            estimator=module.advantage,  # type: ignore[arg-type]
-            scale=module.scale_rewards,
-            aggregation=module.multi_objective_aggregation,
+            settings.num_generations,
+            estimator=settings.advantage,
+            scale=settings.scale,
+            aggregation=settings.multi_objective_aggregation,
         )
         return advantages
 
-    def _gae(self, window: RolloutBatch, totals: torch.Tensor, divergence: torch.Tensor) -> RolloutBatch:
-        """Advantages of tokens by the value head: the reward comes with the last token (PPO, Schulman et al. 2017)."""
-        module = self.module
-        assert window.values is not None
-        rewards = -divergence
-        last = (window.mask.sum(1) - 1)[:, None]
-        rewards.scatter_add_(1, last, totals.nan_to_num()[:, None])
-        advantages, returns = gae(rewards, window.values, window.mask, gamma=module.value.gamma, lam=module.value.lam)
-        learned = window.learned
-        if module.scale_rewards == "batch":
-            chosen = advantages[learned].double()
-            moments = torch.stack([torch.ones_like(chosen), chosen, chosen.square()], 1).sum(0)
-            count, total, squares = gather(module, moments[None]).sum(0)
+    def _token_advantages(self, batch: RolloutBatch, totals: torch.Tensor, divergence: torch.Tensor) -> RolloutBatch:
+        """(R, T) advantages by the value head: the reward comes with the last token (PPO, Schulman et al. 2017)."""
+        assert batch.values is not None
+        value, loss_mask = self.settings.value, batch.loss_mask
+        last = (batch.mask.sum(1) - 1)[:, None]
+        rewards = (-divergence).scatter_add(1, last, totals.nan_to_num()[:, None])
+        advantages, returns = gae(rewards, batch.values, batch.mask, gamma=value.gamma, lam=value.lam)
+        if self.settings.scale == "batch":
+            # In float64: a variance as a difference of large sums loses most of its digits in float32.
+            chosen = advantages[loss_mask].double()
+            count, total, squares = self._sum(torch.stack([torch.ones_like(chosen), chosen, chosen.square()], 1).sum(0))
             mean = total / count.clamp(min=1)
             deviation = (squares / count.clamp(min=1) - mean.square()).clamp(min=0).sqrt()
             advantages = (advantages - mean.float()) / (deviation.float() + 1e-8)
-        return window._replace(advantages=advantages * learned, returns=returns)
+        return batch._replace(advantages=advantages * loss_mask, returns=returns)
 
-    def _everywhere(self, metrics: Mapping[str, torch.Tensor]) -> dict[str, float]:
-        """Means of the processes' means, extremes of their extremes."""
-        step, means = StepMetrics(), {name for name in metrics if name.endswith("mean")}
-        step.add(
-            {name: metrics[name] / self.module.trainer.world_size for name in means},
-            {name: value for name, value in metrics.items() if name not in means},
-        )
-        return step.pop(partial(gather, self.module))
+    # --- over all processes -----------------------------------------------------------------------------------------
 
-    def _total(self, values: torch.Tensor) -> torch.Tensor:
-        """Sum over processes."""
-        return gather(self.module, values[None]).sum(0)
+    def _reduce_metrics(self, metrics: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        """Metrics named ``…/mean``, ``…/min`` and ``…/max`` over all processes: means of means, and so on."""
+        columns = self.gather(torch.stack([value.float() for value in metrics.values()])[None]).T
+        return {
+            name: float(getattr(column, name.rpartition("/")[2])())
+            for name, column in zip(metrics, columns, strict=True)
+        }
+
+    def _sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over processes."""
+        return self.gather(values[None]).sum(0)
+
+
+def _replacement(failed: Prompt, step: CollectStep, again: int, pool: Sequence[Prompt]) -> Prompt:
+    """Another training prompt, chosen by the failed one's number, hence the same on any number of processes."""
+    index = int(failed.columns["index"])
+    return pool[stream_seed(run_seed(), step.epoch, step.number, REPLACE + again, index) % len(pool)]

@@ -78,23 +78,23 @@ def value_loss(
     old_values: torch.Tensor,
     returns: torch.Tensor,
     mask: torch.Tensor,
-    window_tokens: int,
+    step_tokens: int,
     clip: float | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Half the squared error of the values, the worse of plain and clipped (PPO2; Huang et al. 2022, detail 9).
 
-    1/2 max((V - R)^2, (clip(V, V_old - c, V_old + c) - R)^2), mean over the tokens of the window.
+    1/2 max((V - R)^2, (clip(V, V_old - c, V_old + c) - R)^2), mean over the tokens of the optimizer step.
 
     Args:
         values: (R, T), with gradient.
         old_values: (R, T) when the completions were sampled.
         returns: (R, T).
         mask: (R, T) bool.
-        window_tokens: tokens of the loss mask of the window, over all micro-batches and processes.
+        step_tokens: tokens of the loss mask of the optimizer step, over all micro-batches and processes.
         clip: c; None: no clipping.
 
     Returns:
-        This micro-batch's share of the loss, and of the fraction of tokens whose loss is the clipped one (detached);
+        This micro-batch's part of the loss, and of the fraction of tokens whose loss is the clipped one (detached);
         both are summed over micro-batches.
     """
     error = (values - returns).square()
@@ -103,5 +103,5 @@ def value_loss(
         near = (torch.clamp(values, old_values - clip, old_values + clip) - returns).square()
         clipped = near > error
         error = torch.maximum(error, near)
-    total = max(window_tokens, 1)
+    total = max(step_tokens, 1)
     return error.masked_fill(~mask, 0.0).sum() / (2 * total), (clipped & mask).sum() / total

@@ -1,8 +1,8 @@
-"""Policy losses as pure functions.
+"""Policy losses as pure functions, with the masks of tokens and completions that take part.
 
-Notation: R completions of a micro-batch, T longest completion. The *window* is everything between two optimizer steps:
-all micro-batches of all processes. Losses are divided by totals of the window, never of the micro-batch, and those of
-micro-batches are summed; so the gradient does not depend on how the window was cut.
+Notation: R completions of a micro-batch, T longest completion. An *optimizer step* learns from all micro-batches of all
+processes since the step before. Losses are divided by totals of the optimizer step, never of the micro-batch, and those
+of micro-batches are summed; so the gradient does not depend on how the step's completions were split.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from lit_narrative.rl.ratios import kl_divergence, log_ratio_at
 from lit_narrative.rl.surrogates import SURROGATES, Step
 
 
-class Window(NamedTuple):
+class StepTotals(NamedTuple):
     """Totals of one optimizer step over all its micro-batches and processes.
 
     Attributes:
@@ -43,7 +43,7 @@ class LossInputs(NamedTuple):
         sampler: (R, T) of a foreign sampler; NaN where it gave none.
         is_ratio: (R, T) or (R, 1), correction for a foreign sampler.
         sentences: (R, T) int64, 0-based sentence of each token within its completion.
-        keep: (R, T) bool, tokens of the top-entropy mask, which is computed once over the window.
+        keep: (R, T) bool, tokens of the top-entropy mask, which is computed once over the rollout batch.
     """
 
     logprobs: torch.Tensor
@@ -59,23 +59,25 @@ class LossInputs(NamedTuple):
 
 
 class LossOutput(NamedTuple):
-    """The scalar to differentiate, and what is logged.
+    """The loss of a micro-batch with its gradient, and its part of the logged metrics.
 
     Attributes:
-        loss: this micro-batch's share of the window's loss; shares are summed, never divided again.
-        metrics: detached shares by TRL's names, divided by the window's totals: they sum over micro-batches and
-            processes to the window's value. ``policy_loss`` is the loss without the entropy bonus, ``entropy_bonus``
-            the mean entropy over the tokens of the bonus, left out if the window has none.
-        extremes: detached ``…_min`` and ``…_max`` over completions of their own means, to be combined by minimum and
+        loss: this micro-batch's part of the step's loss, scalar; parts are summed, never divided again.
+        sums: detached scalars by TRL's names, divided by the step's totals already: summed over micro-batches and
+            processes they are the step's values. ``policy_loss`` is the loss without the entropy bonus,
+            ``entropy_bonus`` the mean entropy over the tokens of the bonus, left out if the step has none.
+        min_max: detached scalars named ``…_min`` and ``…_max``, over completions, to be combined by minimum and
             maximum; infinite where no completion has a token, which is neutral.
     """
 
     loss: torch.Tensor
-    metrics: dict[str, torch.Tensor]
-    extremes: dict[str, torch.Tensor]
+    sums: dict[str, torch.Tensor]
+    min_max: dict[str, torch.Tensor]
 
 
-def policy_loss(inputs: LossInputs, window: Window, settings: LossSettings, *, entropy_coef: float = 0.0) -> LossOutput:
+def policy_loss(
+    inputs: LossInputs, totals: StepTotals, settings: LossSettings, *, entropy_coef: float = 0.0
+) -> LossOutput:
     """Loss of one micro-batch: policy term, divergence from the reference, entropy bonus.
 
     Token loss x = p k o r + beta KL, with p the term of the loss type, k the top-entropy mask, o the off-policy mask,
@@ -84,7 +86,7 @@ def policy_loss(inputs: LossInputs, window: Window, settings: LossSettings, *, e
 
     Args:
         inputs: the micro-batch.
-        window: totals to divide by.
+        totals: of the optimizer step, to divide by.
         settings: which loss.
         entropy_coef: weight of the bonus in this step, see :class:`lit_narrative.rl.entropy.AdaptiveEntropy`.
 
@@ -94,40 +96,41 @@ def policy_loss(inputs: LossInputs, window: Window, settings: LossSettings, *, e
     _check(inputs, settings, entropy_coef)
     step = _step(inputs, settings)
     surrogate = SURROGATES[settings.loss_type](step, settings)
-    metrics = {
-        name: _share(values, step.mask, window, whole=surrogate.whole) for name, values in surrogate.averages.items()
+    sums = {
+        name: _mean_part(values, step.mask, totals, whole=surrogate.whole)
+        for name, values in surrogate.averages.items()
     }
     per_token, dropped = _masked(surrogate.term, inputs, step, settings)
     if dropped is not None:
         whole = not step.token_advantages
-        metrics["off_policy_mask/dropped_mean"] = _share(dropped, step.mask, window, whole=whole)
+        sums["off_policy_mask/dropped_mean"] = _mean_part(dropped, step.mask, totals, whole=whole)
     if inputs.reference is not None:
         divergence = _divergence(inputs.reference, step, settings)
-        metrics["kl"] = _share(divergence, step.mask, window)
+        sums["kl"] = _mean_part(divergence, step.mask, totals)
         if settings.beta and not settings.kl_in_reward:
             per_token = per_token + settings.beta * divergence
-    loss = aggregate(per_token, step.mask, window, settings)
-    metrics["policy_loss"] = loss.detach()
+    loss = aggregate(per_token, step.mask, totals, settings)
+    sums["policy_loss"] = loss.detach()
     if inputs.entropy is not None:
-        metrics["entropy"] = _share(inputs.entropy, step.mask, window)
+        sums["entropy"] = _mean_part(inputs.entropy, step.mask, totals)
         acting = step.mask if inputs.keep is None else step.mask & inputs.keep
-        bonus = (inputs.entropy * acting).sum() / max(window.entropy_tokens, 1)
-        if window.entropy_tokens:
-            metrics["entropy_bonus"] = bonus.detach()
+        bonus = (inputs.entropy * acting).sum() / max(totals.entropy_tokens, 1)
+        if totals.entropy_tokens:
+            sums["entropy_bonus"] = bonus.detach()
         loss = loss - entropy_coef * bonus if entropy_coef else loss
-    return LossOutput(loss, metrics, _extremes(surrogate.averages, step.mask))
+    return LossOutput(loss, sums, _min_max(surrogate.averages, step.mask))
 
 
-def aggregate(per_token: torch.Tensor, mask: torch.Tensor, window: Window, settings: LossSettings) -> torch.Tensor:
-    """This micro-batch's share of the window's loss: token losses (R, T) or (R, 1) to a scalar."""
+def aggregate(per_token: torch.Tensor, mask: torch.Tensor, totals: StepTotals, settings: LossSettings) -> torch.Tensor:
+    """This micro-batch's part of the step's loss: token losses (R, T) or (R, 1) to a scalar."""
     masked = per_token * mask
     if settings.loss_type in ("grpo", "sapo"):
-        return (masked.sum(1) / mask.sum(1).clamp(min=1)).sum() / window.rows
+        return (masked.sum(1) / mask.sum(1).clamp(min=1)).sum() / totals.rows
     if settings.loss_type == "dr_grpo":
-        return masked.sum() / (window.rows * window.max_completion_length)
+        return masked.sum() / (totals.rows * totals.max_completion_length)
     if settings.loss_type == "luspo":
-        return masked.sum() / window.rows
-    return masked.sum() / max(window.tokens, 1)  # bnpo, dapo, cispo, vespo
+        return masked.sum() / totals.rows
+    return masked.sum() / max(totals.tokens, 1)  # bnpo, dapo, cispo, vespo
 
 
 def _check(inputs: LossInputs, settings: LossSettings, entropy_coef: float) -> None:
@@ -138,7 +141,8 @@ def _check(inputs: LossInputs, settings: LossSettings, entropy_coef: float) -> N
 
 
 def _step(inputs: LossInputs, settings: LossSettings) -> Step:
-    """What is outside of the mask is made 0, so that not even a NaN there counts."""
+    """The inputs of the policy term; what is outside of the mask is 0 there."""
+    # Filled and not multiplied by the mask: 0 * NaN is NaN, and padding may hold anything.
     mask = inputs.mask.bool()
     logprobs = inputs.logprobs.masked_fill(~mask, 0.0)
     old = logprobs.detach() if inputs.old is None else inputs.old.masked_fill(~mask, 0.0)
@@ -171,15 +175,15 @@ def _divergence(reference: torch.Tensor, step: Step, settings: LossSettings) -> 
     return divergence * step.ratio if corrected else divergence
 
 
-def _share(values: torch.Tensor, mask: torch.Tensor, window: Window, *, whole: bool = False) -> torch.Tensor:
-    """Share of a mean over the window's tokens, or over its ``whole`` completions, each of which has one value."""
+def _mean_part(values: torch.Tensor, mask: torch.Tensor, totals: StepTotals, *, whole: bool = False) -> torch.Tensor:
+    """Part of a mean over the step's tokens, or over its ``whole`` completions, each of which has one value."""
     values = values.detach()
     if whole:
-        return values.sum() / max(window.rows, 1)
-    return (values * mask).sum() / max(window.tokens, 1)
+        return values.sum() / max(totals.rows, 1)
+    return (values * mask).sum() / max(totals.tokens, 1)
 
 
-def _extremes(averages: dict[str, torch.Tensor], mask: torch.Tensor) -> dict[str, torch.Tensor]:
+def _min_max(averages: dict[str, torch.Tensor], mask: torch.Tensor) -> dict[str, torch.Tensor]:
     """Smallest and largest share of clipped tokens in a completion."""
     if "clip_ratio/low_mean" not in averages:
         return {}
@@ -219,7 +223,8 @@ def entropy_threshold(values: torch.Tensor, quantile: float) -> torch.Tensor:
     """Entropy from which on a token belongs to the top share (Wang et al. 2025, "Beyond the 80/20 rule", eq. 5).
 
     Args:
-        values: (N,) entropies of all completion tokens of the window, of all processes; masked tokens left out.
+        values: (N,) entropies in nats of all completion tokens of the rollout batch, of all processes; without masked
+            ones.
         quantile: share of tokens to keep, in 0..1: 0 keeps the maximum only.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What is logged about a window of rollouts, under the names that TRL uses."""
+"""Metrics of a rollout batch and of an optimizer step, under the names that TRL uses."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ def rollout_metrics(
         finished: (R,) 1 where the policy ended the text itself.
         group_size: completions a prompt.
         scale: as the advantages were scaled; see :func:`zero_deviation`.
-        aggregation: as several rewards became one advantage.
+        aggregation: how several rewards became one advantage.
     """
     metrics = {
         "reward": totals.nanmean(),
@@ -67,40 +67,40 @@ def _lengths(name: str, lengths: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 class StepMetrics:
-    """Adds up the micro-batches of one optimizer step.
+    """Metrics of one optimizer step, collected over its micro-batches.
 
-    A *share* has been divided by the step's totals already: shares are summed over micro-batches and processes. An
-    *extreme* is the least (``…min``) or greatest value of any; plus or minus infinity says that there was none.
+    Those of ``sums`` have been divided by the step's totals already: they are summed over micro-batches and processes.
+    Those of ``min_max`` are the least (``…min``) or greatest (``…max``) value of any; infinite where there was none.
     """
 
     def __init__(self) -> None:
-        self._shares: dict[str, torch.Tensor] = {}
-        self._extremes: dict[str, torch.Tensor] = {}
+        self._sums: dict[str, torch.Tensor] = {}
+        self._min_max: dict[str, torch.Tensor] = {}
 
-    def add(self, shares: Mapping[str, torch.Tensor], extremes: Mapping[str, torch.Tensor]) -> None:
-        """Take in a micro-batch."""
-        for name, share in shares.items():
-            self._shares[name] = self._shares[name] + share.detach() if name in self._shares else share.detach()
-        for name, value in extremes.items():
-            known = self._extremes.get(name, value)
-            self._extremes[name] = (torch.minimum if name.endswith("min") else torch.maximum)(known, value).detach()
+    def add(self, sums: Mapping[str, torch.Tensor], min_max: Mapping[str, torch.Tensor]) -> None:
+        """Take in a micro-batch: scalars by name."""
+        # Kept as tensors: reading a number off the device here would wait for each micro-batch to be computed.
+        for name, value in sums.items():
+            self._sums[name] = self._sums[name] + value.detach() if name in self._sums else value.detach()
+        for name, value in min_max.items():
+            known = self._min_max.get(name, value)
+            self._min_max[name] = (torch.minimum if name.endswith("min") else torch.maximum)(known, value).detach()
 
     def pop(self, gather: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
-        """The step's metrics over all processes, by one collective; begins the next step.
+        """The step's metrics over all processes, by one collective; the next step begins.
 
-        An extreme of nothing, in a step whose completions are all masked, is left out.
+        A minimum or maximum of nothing, in a step whose completions are all masked, is left out.
 
         Args:
             gather: puts the (1, n) rows of all processes together, (W, n).
         """
-        names, extremes = list(self._shares), list(self._extremes)
-        values = [*self._shares.values(), *self._extremes.values()]
+        values = [*self._sums.values(), *self._min_max.values()]
         rows = gather(torch.stack([value.float() for value in values])[None])
-        self._shares, self._extremes = {}, {}
-        found = dict(zip(names, rows[:, : len(names)].sum(0).tolist(), strict=True))
-        for place, name in enumerate(extremes, len(names)):
+        metrics = dict(zip(self._sums, rows[:, : len(self._sums)].sum(0).tolist(), strict=True))
+        for name, column in zip(self._min_max, rows.T[len(self._sums) :], strict=True):
             least = name.endswith("min")
-            value = float(rows[:, place].min() if least else rows[:, place].max())
+            value = float(column.min() if least else column.max())
             if value != (math.inf if least else -math.inf):
-                found[name] = value
-        return found
+                metrics[name] = value
+        self._sums, self._min_max = {}, {}
+        return metrics

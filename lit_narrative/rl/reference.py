@@ -1,8 +1,8 @@
-"""The reference policy: what the policy is kept near to."""
+"""The reference policy, which the divergence keeps the policy near to: a copy or adapters, and how it follows."""
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -46,7 +46,7 @@ class ReferenceSettings:
             )
         if self.model is not None and self.kind not in ("auto", "copy"):
             raise UserError(
-                f"model.reference.model is a model of its own, which kind '{self.kind}' has no use for; leave kind out"
+                f"model.reference.model is a second model, which kind '{self.kind}' has no use for; leave kind out"
             )
         if self.sync_ref_model and self.kind in ("none", "adapter_off"):
             raise UserError(
@@ -84,11 +84,13 @@ def add_reference_adapters(lm: Any) -> None:
     """Give a policy of adapters a frozen second set with the same weights, unless it has one."""
     if REFERENCE in lm.peft_config:
         return
-    with torch.random.fork_rng(devices=[]):  # the second set is drawn first, and that should not show elsewhere
+    # peft initialises the second set at random before it is overwritten; without the fork, a run with such a reference
+    # would draw other numbers later than one without.
+    with torch.random.fork_rng(devices=[]):
         lm.add_adapter(REFERENCE, lm.peft_config["default"])
-    for own, other in _adapter_pairs(lm):
-        own.data.copy_(other.data)
-        own.requires_grad_(False)
+    for frozen, trained in _adapter_pairs(lm):
+        frozen.data.copy_(trained.data)
+        frozen.requires_grad_(False)
 
 
 def reference_model(
@@ -112,8 +114,27 @@ def reference_model(
 
 
 @contextmanager
+def reference_policy(kind: ReferenceKind, lm: nn.Module, reference: nn.Module | None) -> Iterator[nn.Module | None]:
+    """The model that is the reference within the context; None if there is none.
+
+    Args:
+        kind: as :meth:`ReferenceSettings.resolve` says.
+        lm: the policy; its adapters are switched within the context for ``adapter_off`` and ``adapter_copy``.
+        reference: the second model of ``copy``.
+    """
+    adapters: AbstractContextManager[object] = nullcontext()
+    if kind == "adapter_off":
+        adapters = lm.disable_adapter()  # type: ignore[operator]
+    elif kind == "adapter_copy":
+        adapters = adapters_of_reference(lm)
+    with adapters:
+        yield {"none": None, "copy": reference}.get(kind, lm)
+
+
+@contextmanager
 def adapters_of_reference(lm: Any) -> Iterator[None]:
-    """Within it the policy speaks with its second set of adapters."""
+    """Within it the policy uses its second set of adapters."""
+    # `inference_mode` keeps peft from switching on the gradients of the adapters that it makes active.
     lm.base_model.set_adapter(REFERENCE, inference_mode=True)
     try:
         yield
@@ -123,10 +144,18 @@ def adapters_of_reference(lm: Any) -> Iterator[None]:
 
 @torch.no_grad()
 def follow(lm: nn.Module, reference: nn.Module | None, alpha: float) -> None:
-    """Move the reference towards the policy: a model of its own, or the second set of adapters if there is none."""
+    """Move the reference towards the policy (TR-DPO, Gorbatovski et al. 2024).
+
+    reference <- (1 - a) reference + a policy, weight by weight.
+
+    Args:
+        lm: the policy.
+        reference: the second model; None: the second set of adapters.
+        alpha: a, in 0..1.
+    """
     pairs = _adapter_pairs(lm) if reference is None else zip(reference.parameters(), lm.parameters(), strict=True)
-    for own, policy in pairs:
-        own.lerp_(policy.detach().to(own.dtype), alpha)
+    for moved, target in pairs:
+        moved.lerp_(target.detach().to(moved.dtype), alpha)
 
 
 def _adapter_pairs(lm: nn.Module) -> list[tuple[nn.Parameter, nn.Parameter]]:

@@ -1,36 +1,45 @@
-"""How large a window of rollouts is, and how it is cut into micro-batches."""
+"""Settings of GRPO that check themselves: sizes of a rollout batch, and options against each other.
+
+A *rollout batch* is what the policy samples before it learns: G completions of each of some prompts. It is split into
+micro-batches, and a cycle (an epoch of the Trainer) is a whole number of rollout batches.
+"""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import Literal
 
-from lightning.pytorch import Trainer
+import torch
 
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.lm.checkpoint import of_reference
+from lit_narrative.lm.load import Lora
+from lit_narrative.lm.sampler import SamplingParams
+from lit_narrative.rl.advantages import Aggregation, Scale
 from lit_narrative.rl.gae import ValueSettings
+from lit_narrative.rl.loss_settings import LossSettings
+from lit_narrative.rl.reference import ReferenceKind, ReferenceSettings
 
-if TYPE_CHECKING:
-    from lit_narrative.modules.grpo import GRPOModule
-
-
+Advantage = Literal["group", "rloo", "gae"]
 MICRO_BATCH = 32
+OLD_SIZES = {"micro-batches of a window": "micro-batches of a rollout batch"}
+"""Names of sizes in older checkpoints, and their names today."""
+RESUME_HINT = "resume with the settings that it was saved with, or begin a new run from it by model.model=<checkpoint>"
 
 
 @dataclass(frozen=True)
-class WindowPlan:
-    """Sizes of a window; see :class:`lit_narrative.modules.grpo.GRPOModule` for each.
+class BatchPlan:
+    """Sizes of a rollout batch; see :class:`lit_narrative.modules.grpo.GRPOModule` for each.
 
     Raises:
         UserError: one is out of range, or two of them say the same.
     """
 
     num_generations: int
-    generation_batch_size: int | None
-    micro_batch_size: int | None
-    steps_per_generation: int | None
-    num_iterations: int
+    generation_batch_size: int | None = None
+    micro_batch_size: int | None = None
+    steps_per_generation: int | None = None
+    num_iterations: int = 1
 
     def __post_init__(self) -> None:
         for name in ("generation_batch_size", "micro_batch_size", "steps_per_generation", "num_iterations"):
@@ -39,10 +48,10 @@ class WindowPlan:
             raise UserError("model.micro_batch_size and model.steps_per_generation say the same; give one of them")
 
     def prompts(self, batch_size: int, world_size: int) -> int:
-        """Prompts of a window on each process, given what the task asks for.
+        """Prompts of a rollout batch on each process, given what the task asks for.
 
         Raises:
-            UserError: ``generation_batch_size`` is no whole number of groups on each process.
+            UserError: ``generation_batch_size`` is not a whole number of groups on each process.
         """
         if self.generation_batch_size is None:
             return batch_size
@@ -55,8 +64,8 @@ class WindowPlan:
             )
         return prompts
 
-    def rows(self, completions: int) -> int:
-        """Completions of a micro-batch, given those of a window on this process."""
+    def micro_batch_rows(self, completions: int) -> int:
+        """Completions of a micro-batch, given those of a rollout batch on this process."""
         if self.steps_per_generation:
             return completions // self.steps_per_generation
         return self.micro_batch_size or MICRO_BATCH
@@ -64,15 +73,27 @@ class WindowPlan:
     def micro_batches(self, prompts: int) -> int:
         """Micro-batches in one pass over the completions of ``prompts`` prompts."""
         completions = prompts * self.num_generations
-        return math.ceil(completions / self.rows(completions))
+        return math.ceil(completions / self.micro_batch_rows(completions))
 
-    def check(self, prompts: int, windows: int, trainer: Trainer) -> dict[str, int]:
-        """See that a cycle is made of whole windows, and a window of whole optimizer steps.
+    def check(
+        self,
+        prompts: int,
+        rollout_batches: int,
+        *,
+        accumulate: int,
+        limit: int | float,
+        world_size: int,
+        dry_run: bool = False,
+    ) -> dict[str, int]:
+        """Check that a cycle is made of whole rollout batches, and a rollout batch of whole optimizer steps.
 
         Args:
-            prompts: of a window on this process.
-            windows: of a cycle, as far as the prompts go.
-            trainer: what runs it.
+            prompts: of a rollout batch on this process.
+            rollout_batches: of a cycle, as far as the prompts go.
+            accumulate: micro-batches of an optimizer step, ``trainer.accumulate_grad_batches``.
+            limit: micro-batches of a cycle at most, or a share of them as a float, ``trainer.limit_train_batches``.
+            world_size: processes.
+            dry_run: the run stops after a few micro-batches, wherever that is.
 
         Returns:
             What may not change in the middle of a cycle, by name.
@@ -80,93 +101,141 @@ class WindowPlan:
         Raises:
             UserError: they are not, with the numbers.
         """
-        if windows == 0:
+        if rollout_batches == 0:
             given = "model.generation_batch_size" if self.generation_batch_size else "data.batch_size"
-            raise UserError(f"fewer training prompts than the {prompts} of a window; lower {given}")
-        completions, accumulate = prompts * self.num_generations, trainer.accumulate_grad_batches
+            raise UserError(f"fewer training prompts than the {prompts} of a rollout batch; lower {given}")
+        completions = prompts * self.num_generations
         if self.steps_per_generation and completions % self.steps_per_generation:
             raise UserError(
                 f"model.steps_per_generation={self.steps_per_generation} does not divide the {completions} completions "
-                "of a window on each process"
+                "of a rollout batch on each process"
             )
         steps = self.micro_batches(prompts)
         if steps % accumulate:
             raise UserError(
-                f"trainer.accumulate_grad_batches={accumulate} does not divide the {steps} micro-batches of a window "
-                f"({prompts} prompts x num_generations={self.num_generations} completions, {self.rows(completions)} "
-                "a micro-batch)"
+                f"trainer.accumulate_grad_batches={accumulate} does not divide the {steps} micro-batches of a rollout "
+                f"batch ({prompts} prompts x num_generations={self.num_generations} completions, "
+                f"{self.micro_batch_rows(completions)} a micro-batch)"
             )
-        window, limit = steps * self.num_iterations, trainer.limit_train_batches
-        batches = int(windows * window * limit) if isinstance(limit, float) else min(windows * window, limit or 0)
-        if batches % window and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            raise UserError(
-                f"trainer.limit_train_batches={limit} ends a cycle within a window of {window} micro-batches; give a "
-                "multiple of that"
-            )
+        if not dry_run:
+            self._check_limit(rollout_batches, steps * self.num_iterations, limit)
         return {
             "data.batch_size": prompts,
             "model.num_generations": self.num_generations,
             "model.num_iterations": self.num_iterations,
-            "micro-batches of a window": steps,
+            "micro-batches of a rollout batch": steps,
             "trainer.accumulate_grad_batches": accumulate,
-            "processes": trainer.world_size,
+            "processes": world_size,
         }
 
+    def _check_limit(self, rollout_batches: int, each: int, limit: int | float) -> None:
+        """A cycle that ends within a rollout batch would throw the rest of its completions away."""
+        total = rollout_batches * each
+        micro_batches = int(total * limit) if isinstance(limit, float) else min(total, limit)
+        if micro_batches % each:
+            raise UserError(
+                f"trainer.limit_train_batches={limit} ends a cycle within a rollout batch of {each} micro-batches; "
+                "give a multiple of that"
+            )
 
-ANEW = "resume with the settings that it was saved with, or begin a new run from it by model.model=<checkpoint>"
 
-
-def check_settings(module: "GRPOModule") -> None:
-    """Check the settings of a module against each other.
+@dataclass(frozen=True)
+class GRPOSettings:
+    """Settings of a GRPO run, whole and checked; see :class:`lit_narrative.modules.grpo.GRPOModule` for each.
 
     Raises:
         UserError: they contradict each other, or one would be ignored.
     """
-    gae = module.advantage == "gae"
-    least = 1 if gae else 2
-    if module.num_generations < least:
-        raise UserError(
-            f"model.num_generations={module.num_generations}: a group needs at least {least} completions to compare"
-            + ("" if gae else "; one is enough with model.advantage=gae")
-        )
-    check_least("model.dynamic_sampling", module.dynamic_sampling, 0)
-    _check_rewards(module.reward_weights)
-    if module.sampling.filtered:
-        raise UserError(
-            "model.sampling.top_k and top_p must be off in RL: the policy would be trained on another distribution "
-            "than it is sampled from; leave them at 0 and 1"
-        )
-    if module.lora and module.lora.dropout:
-        raise UserError(f"model.lora.dropout={module.lora.dropout}: dropout is off in RL; leave it at 0")
-    if gae and module.scale_rewards == "group":
-        raise UserError("model.scale_rewards=group has no meaning for model.advantage=gae; choose batch or none")
-    if gae and module.dynamic_sampling:
-        raise UserError("model.dynamic_sampling replaces groups, which model.advantage=gae does not compare; remove it")
-    if not gae and module.value != ValueSettings():
-        raise UserError(f"model.value is not read with model.advantage={module.advantage}, only with gae; remove it")
-    alone = module.advantage == "group" and module.scale_rewards == "group" and not module.loss.kl_in_reward
-    if module.multi_objective_aggregation == "normalize_then_sum" and not alone:
-        raise UserError(
-            "model.multi_objective_aggregation=normalize_then_sum normalises each reward within its group; it goes "
-            "with model.advantage=group, without model.scale_rewards and without model.loss.kl_in_reward"
-        )
 
+    rewards: Mapping[str, float]
+    plan: BatchPlan
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    lora: Lora | None = None
+    loss: LossSettings = field(default_factory=LossSettings)
+    advantage: Advantage = "group"
+    scale_rewards: Scale | None = None
+    multi_objective_aggregation: Aggregation = "sum_then_normalize"
+    value: ValueSettings = field(default_factory=ValueSettings)
+    reference: ReferenceSettings = field(default_factory=ReferenceSettings)
+    dynamic_sampling: int = 0
+    shuffle_rewards: bool = False
 
-def _check_rewards(weights: Mapping[str, float]) -> None:
-    if not weights:
-        raise UserError("model.rewards is empty; name at least one reward with its weight")
-    for name, weight in weights.items():
-        if not math.isfinite(weight):
-            raise UserError(f"model.rewards: the weight of '{name}' is {weight}; give a number")
+    def __post_init__(self) -> None:
+        least = 1 if self.advantage == "gae" else 2
+        if self.num_generations < least:
+            raise UserError(
+                f"model.num_generations={self.num_generations}: a group needs at least {least} completions to compare"
+                + ("" if self.advantage == "gae" else "; one is enough with model.advantage=gae")
+            )
+        check_least("model.dynamic_sampling", self.dynamic_sampling, 0)
+        self._check_rewards()
+        self._check_policy()
+        self._check_advantage()
+        if self.reference_kind == "none":
+            self.loss.check_without_reference()
+
+    @property
+    def num_generations(self) -> int:
+        """Completions of a group."""
+        return self.plan.num_generations
+
+    @property
+    def weights(self) -> torch.Tensor:
+        """(k,) float32, of the rewards in order."""
+        return torch.tensor(list(self.rewards.values()))
+
+    @property
+    def scale(self) -> Scale:
+        """The deviation that advantages are divided by; ``gae`` compares no groups, so its default is the batch's."""
+        return self.scale_rewards or ("batch" if self.advantage == "gae" else "group")
+
+    @property
+    def reference_kind(self) -> ReferenceKind:
+        """The reference that this run needs, never ``auto``."""
+        return self.reference.resolve(self.loss.beta, self.lora is not None)
+
+    def _check_rewards(self) -> None:
+        if not self.rewards:
+            raise UserError("model.rewards is empty; name at least one reward with its weight")
+        for name, weight in self.rewards.items():
+            if not math.isfinite(weight):
+                raise UserError(f"model.rewards: the weight of '{name}' is {weight}; give a number")
+
+    def _check_policy(self) -> None:
+        if self.sampling.filtered:
+            raise UserError(
+                "model.sampling.top_k and top_p must be off in RL: the policy would be trained on another distribution "
+                "than it is sampled from; leave them at 0 and 1"
+            )
+        if self.lora and self.lora.dropout:
+            raise UserError(f"model.lora.dropout={self.lora.dropout}: dropout is off in RL; leave it at 0")
+
+    def _check_advantage(self) -> None:
+        gae = self.advantage == "gae"
+        if gae and self.scale == "group":
+            raise UserError("model.scale_rewards=group has no meaning for model.advantage=gae; choose batch or none")
+        if gae and self.dynamic_sampling:
+            raise UserError(
+                "model.dynamic_sampling replaces groups, which model.advantage=gae does not compare; remove it"
+            )
+        if not gae and self.value != ValueSettings():
+            raise UserError(f"model.value is not read with model.advantage={self.advantage}, only with gae; remove it")
+        plain = self.advantage == "group" and self.scale == "group" and not self.loss.kl_in_reward
+        if self.multi_objective_aggregation == "normalize_then_sum" and not plain:
+            raise UserError(
+                "model.multi_objective_aggregation=normalize_then_sum normalises each reward within its group; it goes "
+                "with model.advantage=group, without model.scale_rewards and without model.loss.kl_in_reward"
+            )
 
 
 def check_sizes(stored: Mapping[str, int], now: Mapping[str, int]) -> None:
-    """Check that a run resumed in the middle of a cycle cuts its windows as before.
+    """Check that a run resumed in the middle of a cycle splits its rollout batches as before.
 
     Raises:
         UserError: naming what changed.
     """
-    changed = [f"{name} {was} -> {now[name]}" for name, was in stored.items() if was != now[name]]
+    before = {OLD_SIZES.get(name, name): size for name, size in stored.items()}
+    changed = [f"{name} {was} -> {now[name]}" for name, was in before.items() if was != now[name]]
     if changed:
         raise UserError(
             f"resumed in the middle of a cycle with other sizes ({', '.join(changed)}), some completions would be "
@@ -174,21 +243,23 @@ def check_sizes(stored: Mapping[str, int], now: Mapping[str, int]) -> None:
         )
 
 
-def check_beside(own: set[str], stored: set[str]) -> None:
-    """Check that a checkpoint has what stands beside the policy in this run.
+def check_auxiliary(local: set[str], stored: set[str]) -> None:
+    """Check that a checkpoint has the reference and the value head of this run.
 
     Args:
-        own: names of this module's weights.
+        local: names of this module's weights.
         stored: names of the checkpoint's.
 
     Raises:
         UserError: it has no reference, or not the same value head.
     """
-    if any(of_reference(name) for name in own - stored):
+    if any(of_reference(name) for name in local - stored):
         raise UserError(
-            f"the checkpoint holds no reference policy, as model.loss.beta and model.reference ask for one; {ANEW}"
+            "the checkpoint holds no reference policy, as model.loss.beta and model.reference ask for one; "
+            f"{RESUME_HINT}"
         )
-    if any(name.startswith("value_head.") for name in own ^ stored):
+    if any(name.startswith("value_head.") for name in local ^ stored):
         raise UserError(
-            f"the checkpoint and model.advantage do not agree on a value head, which is for advantage=gae; {ANEW}"
+            "the checkpoint and model.advantage do not agree on a value head, which is for advantage=gae; "
+            f"{RESUME_HINT}"
         )

@@ -21,7 +21,7 @@ LOSSES: tuple[LossType, ...] = get_args(LossType)
 def policy(
     folder: Path, architecture: str = "llama", kind: type[GRPOModule] = GRPOModule, **settings: Any
 ) -> GRPOModule:
-    """Four completions a prompt; with the four prompts of a batch sixteen a window."""
+    """Four completions a prompt; with the four prompts of a batch sixteen a rollout batch."""
     given: dict[str, Any] = {
         "model": sizes(architecture, dropout=0.1, layers=2),
         "num_generations": 4,
@@ -36,16 +36,19 @@ class Plain(GRPOModule):
     """By stochastic gradient descent, so that a difference in the weights is one of the gradients."""
 
     def configure_optimizers(self) -> Any:
-        scale = 1 / 12 if self.loss.loss_type == "luspo" else 1.0  # it sums over tokens and divides by rows alone
+        scale = (
+            1 / 12 if self.settings.loss.loss_type == "luspo" else 1.0
+        )  # it sums over tokens and divides by rows alone
         return torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=scale)
 
 
 class Mixed(Plain):
     """With the rows of every micro-batch in another order."""
 
-    def cut(self, rollouts: RolloutBatch, number: int, iteration: int) -> list[RolloutBatch]:
+    def split_minibatches(self, rollouts: RolloutBatch, number: int, iteration: int) -> list[RolloutBatch]:
         return [
-            batch.select(torch.arange(len(batch.mask)).flip(0)) for batch in super().cut(rollouts, number, iteration)
+            batch.select(torch.arange(len(batch.mask)).flip(0))
+            for batch in super().split_minibatches(rollouts, number, iteration)
         ]
 
 
@@ -57,7 +60,7 @@ def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tole
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_policy_that_stands_still_has_no_divergence_and_nothing_to_clip(architecture: str, tmp_path: Path) -> None:
-    """Invariant 2, with dropout in the model and two passes over each window."""
+    """Invariant 2, with dropout in the model and two passes over each rollout batch."""
     module, seen = (
         policy(tmp_path, architecture, lr=0.0, num_iterations=2, micro_batch_size=4, loss=LossSettings(epsilon=1e-4)),
         Recorder(),
@@ -124,24 +127,24 @@ def initial(folder: Path, architecture: str = "llama") -> nn.Module:
 
 
 class Ages(GRPOModule):
-    """Notes at which step each window was sampled, and how old the policy of its samples is at each step."""
+    """Notes at which step each rollout batch was sampled, and how old the policy of its samples is at each step."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.sampled = -1
         self.ages: list[int] = []
 
-    def window(self, prompts: Any, number: int, resumed: bool) -> RolloutBatch:
+    def rollout_batch(self, prompts: Any, number: int, resumed: bool) -> RolloutBatch:
         self.sampled = self.trainer.global_step
-        return super().window(prompts, number, resumed)
+        return super().rollout_batch(prompts, number, resumed)
 
     def training_step(self, batch: RolloutBatch, batch_idx: int) -> torch.Tensor:
         self.ages.append(self.trainer.global_step - self.sampled)
         return super().training_step(batch, batch_idx)
 
 
-def test_every_window_is_sampled_by_the_policy_after_the_last_step(tmp_path: Path) -> None:
-    """Two windows an epoch, two passes of two steps each: no batch is fetched ahead."""
+def test_every_rollout_batch_is_sampled_by_the_policy_after_the_last_step(tmp_path: Path) -> None:
+    """Two rollout batches an epoch, two passes of two steps each: no batch is fetched ahead."""
     module = policy(tmp_path, kind=Ages, micro_batch_size=8, num_iterations=2)
     runner = fit(module, TinyTask(), tmp_path, max_epochs=2)
     assert module.ages == [0, 1, 2, 3] * 4
@@ -159,10 +162,10 @@ def test_each_pass_learns_from_every_completion_once(tmp_path: Path) -> None:
         assert len(rows) == 16
         assert sorted(rows) == sorted(orders[0])
     assert orders[0] != orders[1]
-    assert {batch.window.rows for batch in seen.batches} == {8}
+    assert {batch.totals.rows for batch in seen.batches} == {8}
     for first in range(0, 12, 2):
         pair = seen.batches[first : first + 2]
-        assert {batch.window.tokens for batch in pair} == {sum(int(batch.mask.sum()) for batch in pair)}
+        assert {batch.totals.tokens for batch in pair} == {sum(int(batch.mask.sum()) for batch in pair)}
 
 
 def trimmed(batch: RolloutBatch) -> list[torch.Tensor]:

@@ -21,20 +21,20 @@ from tests.rewards import LowTokens
 
 
 def policy(folder: Path, **settings: Any) -> GRPOModule:
-    """Eight completions a prompt, thirty-two a window, one step each."""
+    """Eight completions a prompt, thirty-two a rollout batch, one step each."""
     given: dict[str, Any] = {"sampling": SamplingParams(8), "lr": 2e-2}
     return grpo(folder, **{**given, **settings})
 
 
-def rewards(folder: Path, data: TinyTask | None = None, windows: int = 30, **settings: Any) -> list[float]:
-    """Mean reward of every window."""
+def rewards(folder: Path, data: TinyTask | None = None, batches: int = 30, **settings: Any) -> list[float]:
+    """Mean reward of every rollout batch."""
     seen = Recorder()
-    fit(policy(folder, **settings), data or TinyTask(rows=4), folder, seen, max_epochs=windows)
+    fit(policy(folder, **settings), data or TinyTask(rows=4), folder, seen, max_epochs=batches)
     return [metrics["reward"] for metrics in seen.metrics]
 
 
 def gain(found: list[float]) -> float:
-    """The last five windows against the first five."""
+    """The last five rollout batches against the first five."""
     return mean(found[-5:]) - mean(found[:5])
 
 
@@ -174,13 +174,13 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], message: str,
 
 
 def test_an_accumulation_that_does_not_fit_the_window_is_refused(tmp_path: Path) -> None:
-    message = r"accumulate_grad_batches=3 does not divide the 4 micro-batches of a window \(4 prompts x num"
+    message = r"accumulate_grad_batches=3 does not divide the 4 micro-batches of a rollout batch \(4 prompts x num"
     with pytest.raises(UserError, match=message):
         fit(policy(tmp_path, micro_batch_size=8), TinyTask(), tmp_path, max_steps=1, accumulate_grad_batches=3)
 
 
 def test_a_window_larger_than_the_prompts_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"fewer training prompts than the 4 of a window"):
+    with pytest.raises(UserError, match=r"fewer training prompts than the 4 of a rollout batch"):
         fit(policy(tmp_path), TinyTask(rows=3), tmp_path, max_steps=1)
 
 

@@ -33,7 +33,7 @@ def policy(folder: Path, **settings: Any) -> GRPOModule:
 
 
 def run(folder: Path, module: GRPOModule, ckpt_path: Path | None = None, told: bool = False, **options: Any) -> Trainer:
-    """Two windows an epoch of four micro-batches each, a checkpoint after every step."""
+    """Two rollout batches an epoch of four micro-batches each, a checkpoint after every step."""
     seed_everything(0, verbose=False)
     saver = ModelCheckpoint(folder / "checkpoints", save_top_k=-1, every_n_train_steps=1)
     given: dict[str, Any] = {"accumulate_grad_batches": 2, "max_epochs": 1, "enable_checkpointing": True}
@@ -143,7 +143,7 @@ def test_a_step_that_was_saved_half_way_begins_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "options", "message"),
     [
-        ({"micro_batch_size": 2}, {}, "micro-batches of a window 4 -> 8"),
+        ({"micro_batch_size": 2}, {}, "micro-batches of a rollout batch 4 -> 8"),
         ({"num_generations": 8}, {}, "model.num_generations 4 -> 8"),
         ({}, {"accumulate_grad_batches": 4}, "trainer.accumulate_grad_batches 2 -> 4"),
         ({"num_iterations": 2}, {}, "model.num_iterations 1 -> 2"),
@@ -163,14 +163,16 @@ def test_they_may_between_cycles(tmp_path: Path) -> None:
     assert resumed.global_step == 4 + 2
 
 
-def test_a_share_of_the_batches_may_not_cut_a_window(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"limit_train_batches=0\.4 ends a cycle within a window of 4 micro-batches"):
+def test_a_share_of_the_batches_may_not_split_a_rollout_batch(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"limit_train_batches=0\.4 ends a cycle within a rollout batch of 4 micro-batches"
+    ):
         run(tmp_path, policy(tmp_path), limit_train_batches=0.4)
     assert run(tmp_path, policy(tmp_path), limit_train_batches=0.5).global_step == 2
 
 
 class Flaky(LowTokens):
-    """Fails in the second window."""
+    """Fails in the second rollout batch."""
 
     name = "flaky"
     calls = 0

@@ -3,7 +3,7 @@
 import torch
 
 from lit_narrative.rl.batch import RolloutBatch
-from lit_narrative.rl.losses import Window
+from lit_narrative.rl.losses import StepTotals
 from lit_narrative.views import Rollout
 
 LENGTHS = ((3, 2), (1, 4), (5, 1), (2, 2))  # of prompt and completion
@@ -42,29 +42,38 @@ def test_chosen_rows_are_cut_to_their_longest() -> None:
     assert batch()._replace(reference=None).select(torch.tensor([1])).reference is None
 
 
-def test_every_row_is_dealt_once_and_sorted_by_length() -> None:
-    steps = list(batch().deal(2, torch.Generator().manual_seed(0)))
+def test_every_row_is_taken_once_and_sorted_by_length() -> None:
+    steps = list(batch().shuffle_rows(2, torch.Generator().manual_seed(0)))
     assert sorted(row for rows in steps for row in rows.tolist()) == [0, 1, 2, 3]
     lengths = torch.tensor([completion for _, completion in LENGTHS])
     assert all((lengths[rows].diff() >= 0).all() for rows in steps)
-    again = list(batch().deal(2, torch.Generator().manual_seed(0)))
+    again = list(batch().shuffle_rows(2, torch.Generator().manual_seed(0)))
     assert all(torch.equal(a, b) for a, b in zip(steps, again, strict=True))
 
 
 def test_a_checkpoint_brings_it_back() -> None:
-    made = batch()._replace(window=Window(4, 9, 8, 16), fresh=True)
+    made = batch()._replace(totals=StepTotals(4, 9, 8, 16), fresh=True)
     again = RolloutBatch.from_dict(made.as_dict())
-    assert (again.window, again.fresh) == (made.window, True)
+    assert (again.totals, again.fresh) == (made.totals, True)
     torch.testing.assert_close(tuple(again.batch), tuple(made.batch))
-    for name in ("mask", "counted", "old", "advantages", "reference", "is_ratio"):
+    for name in ("mask", "row_mask", "old", "advantages", "reference", "is_ratio"):
         torch.testing.assert_close(getattr(again, name), getattr(made, name))
     assert again.values is None
 
 
+def test_the_names_of_older_checkpoints_are_understood() -> None:
+    made = batch()._replace(totals=StepTotals(4, 9, 8, 16))
+    stored = made.as_dict()
+    stored["counted"], stored["window"] = stored.pop("row_mask"), stored.pop("totals")
+    again = RolloutBatch.from_dict(stored)
+    assert again.totals == made.totals
+    assert torch.equal(again.row_mask, made.row_mask)
+
+
 def test_completions_stand_side_by_side_and_rows_that_do_not_count_teach_nothing() -> None:
-    made = batch()._replace(counted=torch.tensor([True, False, True, True]))
+    made = batch()._replace(row_mask=torch.tensor([True, False, True, True]))
     assert made.completion_ids.tolist() == [[3, 4, 0, 0], [101, 102, 103, 104], [205, 0, 0, 0], [302, 303, 0, 0]]
-    assert made.learned.sum(1).tolist() == [2, 0, 1, 2]
+    assert made.loss_mask.sum(1).tolist() == [2, 0, 1, 2]
     parts = list(made.by_length(3))
     assert [len(part) for part in parts] == [3, 1]
     assert parts[1].tolist() == [1]

@@ -1,4 +1,4 @@
-"""What a window holds: replaced groups, values, masks, corrections; and how it is cut."""
+"""What a rollout batch holds: replaced groups, values, masks, corrections; and how it is split."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,14 +20,12 @@ from tests.rewards import LowTokens
 
 
 def policy(folder: Path, **settings: Any) -> GRPOModule:
-    """Four prompts, four completions each: one window an epoch of `TinyTask(rows=4)`."""
+    """Four prompts, four completions each: one rollout batch an epoch of `TinyTask(rows=4)`."""
     given: dict[str, Any] = {"num_generations": 4, "sampling": SamplingParams(10), "lr": 2e-2}
     return grpo(folder, **{**given, **settings})
 
 
-def windows(
-    folder: Path, data: TinyTask | None = None, epochs: int = 1, **settings: Any
-) -> tuple[GRPOModule, Recorder]:
+def run(folder: Path, data: TinyTask | None = None, epochs: int = 1, **settings: Any) -> tuple[GRPOModule, Recorder]:
     module, seen = policy(folder, **settings), Recorder()
     fit(module, data or TinyTask(rows=4), folder, seen, max_epochs=epochs)
     return module, seen
@@ -46,8 +44,8 @@ class Flat(LowTokens):
 def test_groups_that_teach_nothing_are_drawn_again_from_other_prompts(tmp_path: Path) -> None:
     task = TinyTask(rows=16, rewards=[Flat()])
     settings: dict[str, Any] = {"rewards": {"flat": 1.0}, "lr": 0.0}
-    _, plain = windows(tmp_path, task, **settings)
-    module, drawn = windows(tmp_path, task, **settings, dynamic_sampling=8)
+    _, plain = run(tmp_path, task, **settings)
+    module, drawn = run(tmp_path, task, **settings, dynamic_sampling=8)
     assert sum(metrics["frac_reward_zero_std"] for metrics in plain.metrics) > 0
     assert all(metrics["frac_reward_zero_std"] == 0 for metrics in drawn.metrics)
     assert all(metrics["dynamic_sampling/left"] == 0 for metrics in drawn.metrics)
@@ -65,7 +63,7 @@ def test_drawing_again_is_bounded_and_the_rest_is_counted(tmp_path: Path) -> Non
         def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
             return [1.0] * len(rollouts)
 
-    _, seen = windows(tmp_path, TinyTask(rows=4, rewards=[Same()]), dynamic_sampling=3)
+    _, seen = run(tmp_path, TinyTask(rows=4, rewards=[Same()]), dynamic_sampling=3)
     assert seen.metrics[0]["dynamic_sampling/replaced"] == 3 * 4
     assert seen.metrics[0]["dynamic_sampling/left"] == 4
     assert seen.metrics[0]["frac_reward_zero_std"] == 1
@@ -74,7 +72,7 @@ def test_drawing_again_is_bounded_and_the_rest_is_counted(tmp_path: Path) -> Non
 def test_ppo_learns_returns_and_weighs_tokens_by_what_came_of_them(tmp_path: Path) -> None:
     value = ValueSettings(gamma=0.9, lam=0.8, value_loss_weight=1.0)
     settings: dict[str, Any] = {"advantage": "gae", "value": value, "num_generations": 1, "scale_rewards": "none"}
-    module, seen = windows(tmp_path, epochs=40, lr=5e-3, **settings)
+    module, seen = run(tmp_path, epochs=40, lr=5e-3, **settings)
     batch = seen.batches[-1]
     assert batch.values.abs().max() > 0.05
     totals = LowTokens()(module.scored.rollouts)  # type: ignore[union-attr]
@@ -99,13 +97,13 @@ class ByPrompt(LowTokens):
 def test_the_value_head_learns_what_a_prompt_is_worth(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"advantage": "gae", "rewards": {"by_prompt": 1.0}, "lr": 1e-2}
     value = ValueSettings(value_loss_weight=1.0, value_clip=None)
-    _, seen = windows(tmp_path, TinyTask(rows=4, rewards=[ByPrompt()]), epochs=40, value=value, **settings)
+    _, seen = run(tmp_path, TinyTask(rows=4, rewards=[ByPrompt()]), epochs=40, value=value, **settings)
     errors = [metrics["value_loss"] for metrics in seen.metrics]
     assert mean(errors[-5:]) < 0.3 * mean(errors[:5])
 
 
 def test_values_begin_at_the_mean_reward(tmp_path: Path) -> None:
-    module, seen = windows(tmp_path, advantage="gae", epochs=2)
+    module, seen = run(tmp_path, advantage="gae", epochs=2)
     batch = seen.batches[0]
     totals = LowTokens()(rollouts_of(batch))
     expected = sum(float(total or 0) for total in totals) / 16
@@ -120,8 +118,8 @@ def rollouts_of(batch: Any) -> list[Rollout]:
     return [Rollout(row[:0], row, row.float(), True, "") for row in ids]
 
 
-def test_advantages_of_tokens_are_standardised_over_the_window(tmp_path: Path) -> None:
-    _, seen = windows(tmp_path, advantage="gae")
+def test_advantages_of_tokens_are_standardised_over_the_rollout_batch(tmp_path: Path) -> None:
+    _, seen = run(tmp_path, advantage="gae")
     chosen = seen.batches[0].advantages[seen.batches[0].mask]
     assert float(chosen.mean()) == pytest.approx(0, abs=1e-5)
     assert float(chosen.std(correction=0)) == pytest.approx(1, abs=1e-3)
@@ -132,7 +130,7 @@ def test_the_divergence_can_cost_reward_in_place_of_loss(advantage: str, tmp_pat
     loss = LossSettings(beta=0.5, kl_in_reward=True, kl_estimator="k1")
     settings: dict[str, Any] = {"advantage": advantage, "scale_rewards": "none", "lr": 5e-2}
     settings |= {"value": ValueSettings(lam=0.8)} if advantage == "gae" else {}
-    _, seen = windows(tmp_path, epochs=3, loss=loss, **settings)
+    _, seen = run(tmp_path, epochs=3, loss=loss, **settings)
     batch = seen.batches[-1]
     cost = 0.5 * (batch.old - batch.reference) * batch.mask
     assert cost.abs().max() > 1e-2
@@ -160,7 +158,7 @@ def test_the_divergence_can_cost_reward_in_place_of_loss(advantage: str, tmp_pat
 
 
 def test_the_top_share_of_tokens_by_entropy_is_kept(tmp_path: Path) -> None:
-    module, seen = windows(tmp_path, loss=LossSettings(top_entropy_quantile=0.2), lr=0.0, micro_batch_size=4)
+    module, seen = run(tmp_path, loss=LossSettings(top_entropy_quantile=0.2), lr=0.0, micro_batch_size=4)
     kept = sum(int(batch.keep.sum()) for batch in seen.batches)
     tokens = sum(int(batch.mask.sum()) for batch in seen.batches)
     assert kept == pytest.approx(0.2 * tokens, abs=2)
@@ -168,7 +166,7 @@ def test_the_top_share_of_tokens_by_entropy_is_kept(tmp_path: Path) -> None:
     least = min(float(e[b.keep].min()) for e, b in zip(entropies, seen.batches, strict=True))
     most = max(float(e[b.mask & ~b.keep].max()) for e, b in zip(entropies, seen.batches, strict=True))
     assert least >= most - 1e-5
-    assert {batch.window.entropy_tokens for batch in seen.batches} == {
+    assert {batch.totals.entropy_tokens for batch in seen.batches} == {
         int(batch.keep.sum()) for batch in seen.batches
     } or len(seen.batches) > 1
 
@@ -199,32 +197,32 @@ def test_a_sampler_that_is_not_the_policy_is_corrected_for(tmp_path: Path) -> No
 
 
 def test_the_samplers_own_drift_is_logged_and_next_to_nothing(tmp_path: Path) -> None:
-    _, seen = windows(tmp_path)
+    _, seen = run(tmp_path)
     assert 0 <= seen.metrics[0]["sampling/sampling_logp_difference/mean"] < 1e-5
     assert 0 < seen.metrics[0]["sampling/sampling_logp_difference/max"] < 1e-4
 
 
 def test_completions_that_were_cut_off_can_be_left_out(tmp_path: Path) -> None:
-    module, seen = windows(tmp_path, loss=LossSettings(mask_truncated_completions=True), micro_batch_size=16)
+    module, seen = run(tmp_path, loss=LossSettings(mask_truncated_completions=True), micro_batch_size=16)
     batch = seen.batches[0]
     finished = torch.tensor([rollout.finished for rollout in module.scored.rollouts])  # type: ignore[union-attr]
-    assert int(batch.counted.sum()) == int(finished.sum())
-    assert batch.window.rows == 16
-    assert batch.window.tokens == int(batch.learned.sum())
+    assert int(batch.row_mask.sum()) == int(finished.sum())
+    assert batch.totals.rows == 16
+    assert batch.totals.tokens == int(batch.loss_mask.sum())
 
 
 def test_tokens_read_and_written_are_counted(tmp_path: Path) -> None:
-    module, seen = windows(tmp_path, epochs=2)
+    module, seen = run(tmp_path, epochs=2)
     tokens = [int((batch.batch.targets.any(1)).sum()) for batch in seen.batches]
     assert tokens
     written = [sum(len(r.prompt_ids) + len(r.completion_ids) for r in module.scored.rollouts)]  # type: ignore[union-attr]
     assert seen.metrics[-1]["num_tokens"] - seen.metrics[0]["num_tokens"] == written[0]
 
 
-def test_a_window_can_be_given_by_its_completions_and_its_micro_batches(tmp_path: Path) -> None:
-    """The names of TRL: 32 completions a window in 4 micro-batches, whatever the task's batch size."""
+def test_a_rollout_batch_can_be_given_by_its_completions_and_its_micro_batches(tmp_path: Path) -> None:
+    """The names of TRL: 32 completions in 4 micro-batches, whatever the task's batch size."""
     settings = {"generation_batch_size": 32, "steps_per_generation": 4}
-    _, seen = windows(tmp_path, TinyTask(rows=8, batch_size=1), **settings)
+    _, seen = run(tmp_path, TinyTask(rows=8, batch_size=1), **settings)
     assert [len(batch.mask) for batch in seen.batches] == [8] * 4
 
 
@@ -246,7 +244,7 @@ def test_a_window_can_be_given_by_its_completions_and_its_micro_batches(tmp_path
 )
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
-        windows(tmp_path, **settings)
+        run(tmp_path, **settings)
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])

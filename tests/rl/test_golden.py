@@ -16,7 +16,7 @@ from lit_narrative.lm.load import build_lm
 from lit_narrative.lm.logprobs import completion_batch, score_completions, to_rows
 from lit_narrative.rl.advantages import score_advantages
 from lit_narrative.rl.loss_settings import LossSettings
-from lit_narrative.rl.losses import LossInputs, LossOutput, Window, entropy_threshold, off_policy_mask, policy_loss
+from lit_narrative.rl.losses import LossInputs, LossOutput, StepTotals, entropy_threshold, off_policy_mask, policy_loss
 from lit_narrative.rl.metrics import rollout_metrics
 from lit_narrative.rl.ratios import importance_ratio
 from lit_narrative.rl.rewards.penalties import Repetition, SoftOverlong
@@ -87,27 +87,29 @@ def rows_of(inputs: LossInputs, rows: slice) -> LossInputs:
     return LossInputs._make(None if value is None else value[rows] for value in inputs)
 
 
-def own_window(inputs: LossInputs, config: dict[str, Any]) -> Window:
-    """The window that holds these rows and nothing else."""
+def local_totals(inputs: LossInputs, config: dict[str, Any]) -> StepTotals:
+    """The totals of a step of these rows and nothing else."""
     acting = inputs.mask if inputs.keep is None else inputs.mask & inputs.keep
-    return Window(len(inputs.mask), int(inputs.mask.sum()), int(acting.sum()), config["max_completion_length"])
+    return StepTotals(len(inputs.mask), int(inputs.mask.sum()), int(acting.sum()), config["max_completion_length"])
 
 
-def trl_window(inputs: LossInputs, config: dict[str, Any]) -> Window:
+def trl_totals(inputs: LossInputs, config: dict[str, Any]) -> StepTotals:
     """TRL's divisors as totals: it divides by accumulation, or by its share of the generation batch's tokens."""
     training = config["mode"] == "train"
     accumulation = config["current_gradient_accumulation_steps"] if training else 1
-    own = own_window(inputs, config)
-    tokens = accumulation * own.tokens
+    local = local_totals(inputs, config)
+    tokens = accumulation * local.tokens
     if config["loss_type"] in ("dapo", "cispo", "vespo"):
         generated = config["num_items_in_batch"] * accumulation
         tokens, rest = divmod(generated, config["steps_per_generation"] if training else 1)
         assert rest == 0
-    return Window(accumulation * own.rows, tokens, accumulation * own.entropy_tokens, own.max_completion_length)
+    return StepTotals(
+        accumulation * local.rows, tokens, accumulation * local.entropy_tokens, local.max_completion_length
+    )
 
 
 def assert_metrics(output: LossOutput, expected: dict[str, float], tolerance: float) -> None:
-    found = {name: float(value) for name, value in {**output.metrics, **output.extremes}.items()}
+    found = {name: float(value) for name, value in {**output.sums, **output.min_max}.items()}
     expected = {name: value for name, value in expected.items() if name not in NOT_OF_THE_LOSS}
     assert {name: found[name] for name in expected} == pytest.approx(expected, rel=tolerance, abs=tolerance)
 
@@ -118,7 +120,7 @@ def test_loss_gradient_and_metrics(case: Any) -> None:
     logprobs = GOLDEN["tensors"]["new"].clone().requires_grad_()
     entropy = GOLDEN["tensors"]["entropies"].clone().requires_grad_()
     inputs, settings = inputs_of(config, logprobs, entropy), settings_of(config)
-    output = policy_loss(inputs, trl_window(inputs, config), settings, entropy_coef=config["entropy_coef"])
+    output = policy_loss(inputs, trl_totals(inputs, config), settings, entropy_coef=config["entropy_coef"])
     assert output.loss.item() == pytest.approx(case["loss"], rel=1e-6)
     gradient, of_entropy = torch.autograd.grad(output.loss, (logprobs, entropy), allow_unused=True)
     torch.testing.assert_close(gradient, case["grad_new"], rtol=1e-6, atol=1e-12)
@@ -127,7 +129,7 @@ def test_loss_gradient_and_metrics(case: Any) -> None:
         assert of_entropy is None
     else:
         torch.testing.assert_close(of_entropy, case["grad_entropies"], rtol=1e-6, atol=1e-12)
-    whole = policy_loss(inputs, own_window(inputs, config), settings, entropy_coef=config["entropy_coef"])
+    whole = policy_loss(inputs, local_totals(inputs, config), settings, entropy_coef=config["entropy_coef"])
     assert len(case["metrics"]) >= 1
     assert_metrics(whole, case["metrics"], 1e-6)
 
@@ -137,15 +139,15 @@ def window_name(place: int, case: Any) -> str:
 
 
 @pytest.mark.parametrize("case", cases(lambda: GOLDEN["windows"], window_name))
-def test_windows_of_four_micro_batches(case: Any) -> None:
+def test_steps_of_four_micro_batches(case: Any) -> None:
     config = case["config"]
     logprobs = GOLDEN["tensors"]["new"].clone().requires_grad_()
     inputs = inputs_of(config, logprobs, GOLDEN["tensors"]["entropies"])
     parts = [rows_of(inputs, slice(start, start + 2)) for start in range(0, 8, 2)]
-    exact, settings = own_window(inputs, config), settings_of(config)
-    local = config["loss_type"] == "bnpo"  # TRL divides by the tokens of the micro-batch, ours by those of the window
-    windows = [trl_window(part, config) if local else exact for part in parts]
-    losses = [policy_loss(part, window, settings).loss for part, window in zip(parts, windows, strict=True)]
+    exact, settings = local_totals(inputs, config), settings_of(config)
+    local = config["loss_type"] == "bnpo"  # TRL divides by the tokens of the micro-batch, ours by those of the step
+    divisors = [trl_totals(part, config) if local else exact for part in parts]
+    losses = [policy_loss(part, totals, settings).loss for part, totals in zip(parts, divisors, strict=True)]
     assert [loss.item() for loss in losses] == pytest.approx(case["losses"], rel=1e-6)
     assert torch.stack(losses).sum().item() == pytest.approx(case["total"], rel=1e-6)
     (gradient,) = torch.autograd.grad(torch.stack(losses).sum(), logprobs)
@@ -234,11 +236,11 @@ def run_name(place: int, run: Any) -> str:
 
 @pytest.mark.parametrize("run", cases(lambda: GOLDEN["e2e"]["runs"], run_name))
 def test_a_step_of_a_model(run: Any) -> None:
-    """Two micro-batches of one window: rows without padding scored by ours, those with padding as TRL did."""
+    """Two micro-batches of one optimizer step: rows without padding scored by ours, those with padding as TRL did."""
     given, lm = GOLDEN["e2e"], policy()
     known = given["temperatures"][run["temperature"]]
     mask = given["completion_mask"].bool()
-    window = Window(8, int(mask.sum()), int(mask.sum()), GOLDEN["meta"]["max_completion_length"])
+    totals = StepTotals(8, int(mask.sum()), int(mask.sum()), GOLDEN["meta"]["max_completion_length"])
     plain = unpadded()
     rest = torch.tensor([row for row in range(8) if row not in plain.tolist()])
     outputs = []
@@ -246,19 +248,19 @@ def test_a_step_of_a_model(run: Any) -> None:
         logprobs, entropy = score(lm, rows, run["temperature"])
         old = known["old_logps"][rows] if run["old"] else None
         inputs = LossInputs(logprobs, old, mask[rows], given["advantages"][rows], known["ref_logps"][rows], entropy)
-        outputs.append(policy_loss(inputs, window, settings_of(run)))
+        outputs.append(policy_loss(inputs, totals, settings_of(run)))
     loss = outputs[0].loss + outputs[1].loss
     assert loss.item() == pytest.approx(run["loss"], abs=1e-5)
     loss.backward()
     norms = {name: float(parameter.grad.norm()) for name, parameter in lm.named_parameters()}
     assert norms == pytest.approx(run["grad_norms"], rel=1e-4)
     assert torch.tensor(list(norms.values())).norm().item() == pytest.approx(run["grad_norm"], rel=1e-4)
-    metrics = {name: value + outputs[1].metrics[name] for name, value in outputs[0].metrics.items()}
-    extremes = {
-        name: (torch.minimum if name.endswith("min") else torch.maximum)(value, outputs[1].extremes[name])
-        for name, value in outputs[0].extremes.items()
+    sums = {name: value + outputs[1].sums[name] for name, value in outputs[0].sums.items()}
+    min_max = {
+        name: (torch.minimum if name.endswith("min") else torch.maximum)(value, outputs[1].min_max[name])
+        for name, value in outputs[0].min_max.items()
     }
-    assert_metrics(LossOutput(loss, metrics, extremes), run["metrics"], 1e-5)
+    assert_metrics(LossOutput(loss, sums, min_max), run["metrics"], 1e-5)
 
 
 @pytest.mark.parametrize("temperature", cases(lambda: GOLDEN["e2e"]["temperatures"], lambda _, case: str(case)))

@@ -49,7 +49,7 @@ def test_the_kind_follows_from_what_is_needed(settings: ReferenceSettings, beta:
         ({"kind": "copy", "sync_ref_model": True}, 0.1, True, r"choose adapter_copy"),
         ({"sync_ref_model": True}, 0.0, False, r"sync_ref_model: there is no reference"),
         ({"kind": "adapter_off", "sync_ref_model": True}, 0.1, True, r"has no weights that could follow"),
-        ({"kind": "adapter_off", "model": "x"}, 0.1, True, r"reference\.model is a model of its own"),
+        ({"kind": "adapter_off", "model": "x"}, 0.1, True, r"reference\.model is a second model"),
         ({"ref_model_sync_steps": 0}, 0.1, False, r"ref_model_sync_steps=0 must be at least 1"),
         ({"ref_model_mixup_alpha": 1.5}, 0.1, False, r"ref_model_mixup_alpha=1\.5 must be above 0"),
     ],

@@ -1,0 +1,25 @@
+"""How far a Trainer is within its epoch, read off Lightning's loops, which have no public interface for it."""
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+
+def batches_begun(trainer: Trainer) -> int:
+    """Training batches of this epoch that the loop has fetched; those of before too, where the run was resumed."""
+    return trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+
+def restart_step(checkpoint: dict[str, Any], accumulate: int) -> None:
+    """Let a resumed run repeat its optimizer step, where the checkpoint was saved between its micro-batches.
+
+    Args:
+        checkpoint: of Lightning, read whole; its counts of batches are changed in place.
+        accumulate: micro-batches of an optimizer step.
+    """
+    # Lightning stores no gradients, so the micro-batches before the checkpoint would be lost to their step.
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    unfinished = progress["current"]["ready"] % accumulate
+    for counts in (progress["current"], progress["total"]):
+        for name in counts:
+            counts[name] -= unfinished
