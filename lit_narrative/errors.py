@@ -36,7 +36,7 @@ def check_choice(what: str, value: str, known: Iterable[str], other: str = "") -
     """
     names = list(known)
     if value not in names:
-        listed = ", ".join(names) + (f", or {other}" if other else "")
+        listed = (", ".join(names) or "none") + (f", or {other}" if other else "")
         raise UserError(f"{what}: there is no '{value}'{did_you_mean(str(value), names)} (known: {listed})")
 
 
