@@ -54,7 +54,7 @@ def test_old_settings_train_and_their_checkpoint_is_tested(
     used = {"lit_narrative." + word for word in settings.read_text().replace(":", ".").split("lit_narrative.")}
     moved = {old for old in RENAMED if any(word.startswith(old) for word in used)}
     paths = {callback["class_path"] for callback in saved["trainer"]["callbacks"]}
-    assert len(moved) == 7 and paths >= {RENAMED[old] for old in moved if ".callbacks." in old}
+    assert len(moved) == 8 and paths >= {RENAMED[old] for old in moved if ".callbacks." in old}
     assert {message.split("'")[1] for message in notices.messages} == moved
     main(["test", "--config", str(settings), "--ckpt_path", str(OLD / "grpo.ckpt")])
     assert (tmp_path / "runs" / "grpo" / "eval" / "test.json").is_file()
@@ -70,7 +70,7 @@ def test_an_old_checkpoint_loads_alone(name: str, tmp_path: Path, monkeypatch: p
     module = kind.load_from_checkpoint(OLD / f"{name}.ckpt", weights_only=True)
     assert type(module) is kind
     state = module.state_dict()
-    assert all(torch.equal(state[weight], value) for weight, value in stored["state_dict"].items())
+    assert all(torch.equal(value, stored["state_dict"][weight]) for weight, value in state.items())
 
 
 def test_a_renamed_class_is_known_by_its_name_alone(

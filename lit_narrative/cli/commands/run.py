@@ -43,7 +43,10 @@ def run(
         if job.command == "sweep":
             write_sweep(plan, job)
     # Before the jobs, since one of them may be the report, which says how to make the folder again.
-    write_json(plan.out / "recipe.json", {"recipe": recipe, "seeds": plan.seeds, "set": list(set)})
+    record = {"recipe": recipe, "seeds": plan.seeds, "set": list(set)}
+    if task := next((job.report for job in plan.jobs if job.report), None):
+        record["report"] = task
+    write_json(plan.out / "recipe.json", record)
     run_jobs(replace(plan, workers=workers or plan.workers))
     report = plan.out / "report.html"
     print(f"report: {report}" if report.is_file() else f"results: {plan.out}")

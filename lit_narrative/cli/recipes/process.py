@@ -70,6 +70,8 @@ def job_digest(plan: Recipe, job: Job) -> str:
         "seed": job.seed,
         "needs": {other.name: read_stamp(plan, other) for other in plan.jobs if other.name in job.needs},
     }
+    if job.report:  # only then: the jobs of folders from before there was this key keep their digests
+        decides["report"] = job.report
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 

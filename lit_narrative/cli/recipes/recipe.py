@@ -31,6 +31,7 @@ class Job:
         overrides: setting -> value, over the configuration; texts may hold references.
         needs: the earlier jobs that it refers to; a ``report`` or a ``sweep`` needs them all.
         seed: of this job; None: what its configurations say.
+        report: of a ``report``, the task whose page it is; None: the task that the folder's files show.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Job:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     seed: int | None = None
+    report: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,8 @@ def _job(path: Path, entry: Mapping[str, Any], earlier: Sequence[Job]) -> Job:
             raise UserError(f"{path}: job '{entry['name']}': {error}") from error
     if entry["command"] in TOOLS:
         needs = [job.name for job in earlier]
-    return Job(entry["name"], entry["command"], configs, overrides, tuple(dict.fromkeys(needs)))
+    needed = tuple(dict.fromkeys(needs))
+    return Job(entry["name"], entry["command"], configs, overrides, needed, report=entry.get("report"))
 
 
 def _needed(reference: str, earlier: Sequence[Job]) -> list[str]:

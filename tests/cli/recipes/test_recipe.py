@@ -206,6 +206,8 @@ def job(**keys: Any) -> dict[str, Any]:
         ({"jobs": [job(name="a b")]}, ["jobs[0].name", "'a b'"]),
         ({"jobs": [{"name": "a", "command": "fit"}]}, ["jobs[0]", "'config' is a required property"]),
         ({"jobs": [job(command="report")]}, ["jobs[0]", "a report takes no 'config'"]),
+        ({"jobs": [job(report="cards")]}, ["jobs[0].report", "only a report"]),
+        ({"jobs": [{"name": "a", "command": "report", "report": "Cards/x"}]}, ["jobs[0].report", "Cards/x"]),
         ({"jobs": [job(), job()]}, ["two jobs have the name 'a'"]),
         ({"jobs": [job(config="nothing/here")]}, ["no configuration 'nothing/here'"]),
         ({"jobs": [job(overrides={"x": "${jobs.b.ckpt}"})]}, ["job 'a'", "earlier jobs: there is no"]),
@@ -228,6 +230,12 @@ def test_wrong_recipe_is_one_clear_error(tmp_path: Path, changes: dict[str, Any]
     with pytest.raises(UserError) as error:
         read_recipe(str(write(tmp_path, **changes)))
     assert [part for part in parts if part not in str(error.value)] == [], error.value
+
+
+def test_a_report_may_name_the_task_whose_page_it_is(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("{}")
+    jobs = [job(config=str(tmp_path / "job.yaml")), {"name": "page", "command": "report", "report": "cards"}]
+    assert [one.report for one in read_recipe(str(write(tmp_path, jobs=jobs))).jobs] == [None, "cards"]
 
 
 @pytest.mark.parametrize(
