@@ -146,6 +146,7 @@ class Rollout:
         prompt: the prompt's text.
         columns: what the prompt carries for the rewards.
         group: index of the prompt within its batch; rollouts of one group share a prompt.
+        injection: number of what was injected into the prompt; None: nothing.
     """
 
     prompt_ids: "torch.Tensor"
@@ -156,6 +157,7 @@ class Rollout:
     prompt: str = ""
     columns: Mapping[str, Any] = field(default_factory=dict)
     group: int = 0
+    injection: int | None = None
 
     def to(self, device: "torch.device") -> "Rollout":
         """The same rollout with its tensors on ``device``; Lightning asks for it when it collects predictions."""

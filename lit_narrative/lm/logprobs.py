@@ -27,14 +27,22 @@ class CompletionBatch(NamedTuple):
     Attributes:
         ids: (B, L) int64, prompt then completion, zeros on the right.
         targets: (B, L) bool, true where ``ids`` holds a completion token.
+        injections: (B,) int64, the number of what is injected into each row's prompt, -1 for nothing; None: nothing is
+            injected into any row. A prompt is read once for all rows of one injection, never for rows of two.
     """
 
     ids: torch.Tensor
     targets: torch.Tensor
+    injections: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> "CompletionBatch":
         """The same batch on ``device``."""
-        return CompletionBatch(self.ids.to(device), self.targets.to(device))
+        return CompletionBatch(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
+
+    def select(self, rows: torch.Tensor, width: int) -> "CompletionBatch":
+        """The given rows (indices), cut to ``width`` columns."""
+        injections = None if self.injections is None else self.injections[rows]
+        return CompletionBatch(self.ids[rows, :width], self.targets[rows, :width], injections)
 
 
 class TokenScores(NamedTuple):
@@ -53,15 +61,26 @@ class TokenScores(NamedTuple):
 
 
 def completion_batch(
-    prompts: Sequence[Sequence[int] | torch.Tensor], completions: Sequence[Sequence[int] | torch.Tensor]
+    prompts: Sequence[Sequence[int] | torch.Tensor],
+    completions: Sequence[Sequence[int] | torch.Tensor],
+    injections: Sequence[int | None] = (),
 ) -> CompletionBatch:
-    """Lay out prompts and completions as one right-padded batch."""
+    """Lay out prompts and completions as one right-padded batch.
+
+    Args:
+        prompts: B prompts.
+        completions: B completions.
+        injections: the number of what is injected into each prompt, None for nothing; empty: nothing into any.
+    """
     rows = [torch.cat([torch.as_tensor(p), torch.as_tensor(c)]) for p, c in zip(prompts, completions, strict=True)]
     ids = pad_right(rows)
     starts = torch.tensor([len(prompt) for prompt in prompts])[:, None]
     ends = torch.tensor([len(row) for row in rows])[:, None]
     columns = torch.arange(ids.shape[1])
-    return CompletionBatch(ids, (columns >= starts) & (columns < ends))
+    numbers = None
+    if any(injection is not None for injection in injections):
+        numbers = torch.tensor([-1 if injection is None else injection for injection in injections])
+    return CompletionBatch(ids, (columns >= starts) & (columns < ends), numbers)
 
 
 def score_completions(
@@ -110,7 +129,7 @@ def score_tokens(
     runs only on positions that predict a completion token, ``chunk`` of them at a time, and is recomputed in the
     backward pass, so that at most (chunk, V) logits exist.
     """
-    hidden, labels = completion_states(base, batch.ids, batch.targets), batch.ids[batch.targets]
+    hidden, labels = completion_states(base, *batch), batch.ids[batch.targets]
     values = None if value_head is None else value_head(hidden).reshape(-1).float()
     score = partial(_score_chunk, base, temperature=temperature, entropy_gradient=entropy_gradient)
     if len(labels) <= chunk:

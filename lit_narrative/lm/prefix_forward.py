@@ -25,15 +25,18 @@ from lit_narrative.lm.self_check import LENGTH, NEW_TOKENS, PROMPTS, ROWS, alike
 SAVES = 0.05
 
 
-def completion_states(base: nn.Module, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def completion_states(
+    base: nn.Module, ids: torch.Tensor, targets: torch.Tensor, injections: torch.Tensor | None = None
+) -> torch.Tensor:
     """Hidden states (N, d) that predict the completion tokens, row by row in order.
 
     Args:
         base: a transformers causal LM.
         ids: (B, L) int64, right-padded.
         targets: (B, L) bool, true on the tokens to predict; never in the first column.
+        injections: (B,) int64, the number of what is injected into each row's prompt; None: nothing.
     """
-    shared = shared_prompts(ids, targets) if _can_share(base) else None
+    shared = shared_prompts(ids, targets, injections) if _can_share(base) else None
     if shared is None or not shares_rightly(base):  # type: ignore[arg-type]
         return _states_of_rows(base, ids, targets)
     return _states_behind(base, shared)
@@ -85,14 +88,23 @@ def shares_rightly(base: PreTrainedModel) -> bool:
     return alike(_states_behind(base, shared), expected, expected.std(), base.dtype)
 
 
-def shared_prompts(ids: torch.Tensor, targets: torch.Tensor) -> SharedPrompts | None:
-    """Take a batch apart; None if that does not pay, or if a row has nothing to predict."""
+def shared_prompts(
+    ids: torch.Tensor, targets: torch.Tensor, injections: torch.Tensor | None = None
+) -> SharedPrompts | None:
+    """Split a batch into prompts and completions; None if that does not pay, or if a row has nothing to predict.
+
+    Rows share a prompt if its ids and its injection are equal.
+    """
     columns = torch.arange(ids.shape[1], device=ids.device)
     starts = targets.int().argmax(1)  # the first target
     ends = (targets * (columns + 1)).amax(1)
     width = int(starts.max())
     own = columns[:width] - (width - starts[:, None])  # where a row has what belongs into a column
-    prompts, owner = ids.gather(1, own.clamp(min=0)).where(own >= 0, -1).unique(dim=0, return_inverse=True)
+    prompts = ids.gather(1, own.clamp(min=0)).where(own >= 0, -1)
+    if injections is not None:  # equal ids behind which other vectors stand are another prompt
+        prompts = torch.cat([injections[:, None], prompts], dim=1)
+    prompts, owner = prompts.unique(dim=0, return_inverse=True)
+    prompts = prompts[:, -width:]
     longest = int((ends - starts).max())
     computed = prompts.numel() + len(ids) * (longest - 1)
     if len(prompts) == len(ids) or computed > (1 - SAVES) * ids.numel() or not bool(starts.all()):

@@ -75,11 +75,14 @@ class Request:
         prompt: text and columns.
         ids: the prompt's token ids.
         seeds: one random stream a completion.
+        injection: number of what is injected into the prompt; None: nothing. The prompt is read once for all of the
+            request's completions, and never for those of another request.
     """
 
     prompt: Prompt
     ids: Sequence[int]
     seeds: Sequence[int]
+    injection: int | None = None
 
 
 class Sampler(Protocol):
@@ -176,6 +179,7 @@ def as_rollouts(
             prompt=request.prompt.text,
             columns=request.prompt.columns,
             group=group,
+            injection=request.injection,
         )
         for (group, request), ids, logprobs, text in zip(owners, completions, decoded.logprobs, texts, strict=True)
     ]

@@ -58,7 +58,9 @@ class RolloutBatch(NamedTuple):
     @classmethod
     def of(cls, rollouts: Sequence[Rollout]) -> "RolloutBatch":
         """Rollouts side by side; their advantages are 0 until they are computed."""
-        batch = completion_batch([r.prompt_ids for r in rollouts], [r.completion_ids for r in rollouts])
+        batch = completion_batch(
+            [r.prompt_ids for r in rollouts], [r.completion_ids for r in rollouts], [r.injection for r in rollouts]
+        )
         old = pad_sequence([r.logprobs for r in rollouts], batch_first=True)
         lengths = torch.tensor([len(r.completion_ids) for r in rollouts])
         mask = torch.arange(old.shape[1]) < lengths[:, None]
@@ -83,7 +85,7 @@ class RolloutBatch(NamedTuple):
         tokenwise = {name: value[rows, :longest] for name in TOKENWISE if (value := getattr(self, name)) is not None}
         advantages = self.advantages[rows]
         return self._replace(
-            batch=CompletionBatch(self.batch.ids[rows, :width], self.batch.targets[rows, :width]),
+            batch=self.batch.select(rows, width),
             row_mask=self.row_mask[rows],
             advantages=advantages if advantages.ndim == 1 else advantages[:, :longest],
             **tokenwise,

@@ -66,7 +66,7 @@ def gradients(lm: nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def test_layout() -> None:
-    ids, targets = completion_batch([[5, 6], torch.tensor([7])], [[8], torch.tensor([9, 1])])
+    ids, targets, _ = completion_batch([[5, 6], torch.tensor([7])], [[8], torch.tensor([9, 1])])
     assert ids.tolist() == [[5, 6, 8], [7, 9, 1]]
     assert targets.tolist() == [[False, False, True], [False, True, True]]
     uneven = completion_batch([[5, 6], [7]], [[8], [9]])
@@ -144,7 +144,7 @@ def test_chunks_change_neither_values_nor_gradients(chunk: int) -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_what_stands_on_the_right_has_no_influence(architecture: str) -> None:
     lm = tiny_lm(architecture, scale=4)
-    ids, targets = batch()
+    ids, targets, _ = batch()
     ends = (targets * torch.arange(ids.shape[1])).amax(1, keepdim=True)
     junk = ids.where(torch.arange(ids.shape[1]) <= ends, 17)
     wider = CompletionBatch(nn.functional.pad(junk, (0, 5), value=33), nn.functional.pad(targets, (0, 5)))

@@ -48,7 +48,7 @@ def states(lm: PreTrainedModel, batch: CompletionBatch) -> tuple[torch.Tensor, d
         positions += inputs[0].numel()
 
     handle = lm.get_input_embeddings().register_forward_hook(count)
-    hidden = completion_states(lm, batch.ids, batch.targets)
+    hidden = completion_states(lm, *batch)
     handle.remove()
     lm.zero_grad()
     (hidden.sin() * torch.arange(1, len(hidden) + 1)[:, None]).sum().backward()
@@ -113,6 +113,41 @@ def test_a_batch_taken_apart() -> None:
     assert sorted(map(tuple, apart.prompts.tolist())) == [(0, 5, 6), (5, 6, 7)]
     assert apart.mask[apart.owner].sum(1).tolist() == [3, 3, 3, 2, 2, 2]
     assert apart.completions[apart.targets].tolist() == [20, 21, 22, 23, 20, 21, 22, 23]
+
+
+def test_equal_prompts_with_different_injections_are_not_shared() -> None:
+    prompts, completions = [[5, 6, 7]] * 6, [[20, 21], [22, 23]] * 3
+    injections = [4, 4, 9, 9, None, None]
+    apart = shared_prompts(*completion_batch(prompts, completions, injections))
+    assert apart is not None
+    assert apart.prompts.tolist() == [[5, 6, 7]] * 3
+    assert [apart.owner[n] == apart.owner[n + 1] for n in (0, 2, 4)] == [True] * 3
+    assert len(set(apart.owner.tolist())) == 3
+    for same in ([4] * 6, [None] * 6, []):
+        together = shared_prompts(*completion_batch(prompts, completions, same))
+        assert together is not None
+        assert together.prompts.tolist() == [[5, 6, 7]]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_prompt_is_read_once_for_each_injection(architecture: str) -> None:
+    lm, (prompts, completions) = model(architecture), group([SAME_LENGTH[0]], [3, 4, 4, 3])
+    shared = states(lm, completion_batch(prompts, completions))
+    same = states(lm, completion_batch(prompts, completions, [7] * 4))
+    several = states(lm, completion_batch(prompts, completions, [7, 7, 8, 8]))
+    assert shared[2] == same[2] == several[2] - len(SAME_LENGTH[0])
+    assert torch.equal(shared[0], same[0])
+    torch.testing.assert_close(shared[0], several[0], atol=1e-10, rtol=0)
+
+
+def test_injections_stay_with_their_rows() -> None:
+    batch = completion_batch([[5], [6], [7]], [[8], [9], [10]], [3, None, 1])
+    assert batch.injections is not None
+    assert batch.injections.tolist() == [3, -1, 1]
+    kept = batch.to(torch.device("cpu")).select(torch.tensor([2, 0]), 2)
+    assert kept.injections is not None
+    assert (kept.ids.tolist(), kept.injections.tolist()) == ([[7, 10], [5, 8]], [1, 3])
+    assert completion_batch([[5]], [[6]], [None]).select(torch.tensor([0]), 2).injections is None
 
 
 def plain_cases() -> dict[str, tuple[PreTrainedModel, CompletionBatch]]:

@@ -129,6 +129,20 @@ def test_order_columns_and_groups() -> None:
     )
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_prompt_is_read_once_for_a_request_and_again_for_another_injection(architecture: str) -> None:
+    lm, positions = tiny_lm(architecture), []
+    groups_rightly(lm)  # tried here, so that its positions are not counted
+    handle = lm.get_input_embeddings().register_forward_hook(lambda m, inputs, out: positions.append(inputs[0].numel()))
+    ids = [5, 6, 7, 8]
+    together = sample(lm, [Request(Prompt("p"), ids, [1, 2], injection=3)], SamplingParams(1))
+    apart = sample(lm, [Request(Prompt("p"), ids, [seed], injection=seed) for seed in (1, 2)], SamplingParams(1))
+    handle.remove()
+    assert positions == [len(ids), 2 * len(ids)]
+    assert [rollout.injection for rollout in together] == [3, 3]
+    assert [rollout.injection for rollout in apart] == [1, 2]
+
+
 def test_no_requests_no_rollouts() -> None:
     assert sample(tiny_lm(), [], SamplingParams(3)) == []
 
