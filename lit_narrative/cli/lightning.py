@@ -23,6 +23,7 @@ from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.errors import UserError
 from lit_narrative.files import read_yaml
 from lit_narrative.lookup import current_path, find_config
+from lit_narrative.modules.steering import SteeringModule
 
 ROOMS = ("modules", "datamodules", "callbacks")
 """Where the classes are that a configuration can name without their module."""
@@ -122,6 +123,8 @@ class NarrativeCLI(LightningCLI):
                 raise
             raise cause from error
         self.datamodule, self.model = self._get(self.config_init, "data"), self._get(self.config_init, "model")
+        if self.config.subcommand == "fit" and isinstance(self.model, SteeringModule):
+            self.model = self.model.classifier()
         self.trainer = self.instantiate_trainer()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

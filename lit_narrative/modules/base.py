@@ -1,10 +1,10 @@
-"""What every algorithm of the house says of itself: the view it learns from, and how rows become batches."""
+"""The base of all modules: the view that an algorithm learns from, and how rows become batches."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from lit_narrative.errors import UserError
@@ -22,6 +22,11 @@ class NarrativeModule(LightningModule):
     view: str
     eval_view: str
     windowed = False
+
+    @property
+    def attached(self) -> Trainer | None:
+        """The Trainer; None outside of one, where ``self.trainer`` raises."""
+        return self._trainer
 
     @property
     def task(self) -> Any:
@@ -54,7 +59,7 @@ class NarrativeModule(LightningModule):
         raise NotImplementedError
 
     def wrap_train_loader(self, loader: DataLoader[Any]) -> Iterable[Any]:
-        """What the Trainer iterates over, given the task's loader; an algorithm may put its own around it."""
+        """The iterable that the Trainer reads, given the task's loader; an algorithm may put its own around it."""
         return loader
 
 

@@ -1,4 +1,4 @@
-"""Training the head that tells the class of a text from the mean hidden state of a frozen model."""
+"""Training of an attribute classifier: a linear head that tells a text's class from a frozen model's hidden states."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,18 +8,19 @@ from torch import nn
 from torch.nn import functional
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
-from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.checkpoint import PREFIX, drop_reference
 from lit_narrative.lm.hidden_states import mean_states
-from lit_narrative.modules.language import LanguageModule
+from lit_narrative.modules.language import LanguageModule, keep_policy
 from lit_narrative.steering.heads import HeadCard, head_card, store_head, stored_card
 from lit_narrative.views import Labelled
 
 
-class AttributeModule(LanguageModule):
+class ClassifierModule(LanguageModule):
     """A frozen language model with a linear head on its mean hidden states, trained on the view ``labelled``.
+
+    This is PPLM's discriminator (Dathathri et al. 2020). ``SteeringModule`` steers by its checkpoint:
+    ``attributes: [{head: ...}]``.
 
     Args:
         classes: names of the labels; default: the task's names for them, or their numbers.
@@ -28,15 +29,11 @@ class AttributeModule(LanguageModule):
         **kwargs: of :class:`LanguageModule`.
     """
 
-    view = "labelled"
-    eval_view = "labelled"
+    view = eval_view = "labelled"
+    frozen = True
 
     def __init__(self, classes: Sequence[str] = (), lr: float = 1e-3, weight_decay: float = 0.0, **kwargs: Any) -> None:
         super().__init__(lr=lr, weight_decay=weight_decay, **kwargs)
-        if self.lora:
-            raise UserError(
-                "a frozen model takes no adapters; leave model.lora out, or train them with SFTModule first"
-            )
         self.classes = tuple(classes)
         self.card: HeadCard | None = None
         self.metrics = MetricCollection({})
@@ -45,23 +42,18 @@ class AttributeModule(LanguageModule):
     # --- building ---------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Evaluate a head on labels, and steering on prompts."""
-        self.eval_view = "prompts" if stage == "test" else "labelled"
+        """Take the classes from the task, where they were not given."""
         if stage == "fit" and not self.classes:
             labels = {row.label for row in self.task.view("labelled", "train")}
             self.classes = self.task.label_names or tuple(map(str, range(max(labels, default=0) + 1)))
 
-    def set_model(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Take a model and freeze it."""
-        super().set_model(lm.requires_grad_(False), tokenizer)
-
     def build_auxiliary(self) -> None:
-        """Build the head, where one is trained."""
+        """Build the head, unless a checkpoint brought one."""
         if self.card is None and self.classes:
             name = self.source.model if isinstance(self.source.model, str) else "a model built from its sizes"
-            self._take_head(head_card(self.lm, name, self.classes))
+            self._set_head(head_card(self.lm, name, self.classes))
 
-    def _take_head(self, card: HeadCard) -> None:
+    def _set_head(self, card: HeadCard) -> None:
         if len(card.classes) < 2:
             raise UserError(f"a head tells at least two classes apart; the labels are: {', '.join(card.classes)}")
         self.card, count = card, len(card.classes)
@@ -74,40 +66,37 @@ class AttributeModule(LanguageModule):
             }
         ).to(self.device)
 
-    def train(self, mode: bool = True) -> "AttributeModule":
-        """The frozen model stays in evaluation mode."""
-        super().train(mode)
-        if self.ready:
-            self.lm.eval()
-        return self
+    # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say for which model the head is."""
+        """Store for which model the head is."""
         super().on_save_checkpoint(checkpoint)
         if self.card:
             store_head(checkpoint, self.card)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the policy alone from a checkpoint of another module; from one of this module the head too."""
-        state, card = checkpoint["state_dict"], stored_card(checkpoint)
-        drop_reference(state)
-        kept = (PREFIX, "head.") if card else (PREFIX,)
-        for name in [name for name in state if not name.startswith(kept)]:
-            del state[name]
+        card = stored_card(checkpoint)
+        keep_policy(checkpoint["state_dict"], *["head."] if card else [])
         if card:
+            # Before the policy: that calls `build_auxiliary`, which would draw the weights of another head.
             self.classes = card.classes
-            self._take_head(card)
+            self._set_head(card)
         super().on_load_checkpoint(checkpoint)
 
     # --- training the head ------------------------------------------------------------------------------------------
 
     def validate_rows(self, rows: Sequence[Any]) -> Sequence[Any]:
-        """The rows, when every label is one of the classes."""
+        """The rows.
+
+        Raises:
+            UserError: a label is not one of the classes.
+        """
         if len(rows) and isinstance(rows[0], Labelled):
-            for place, row in enumerate(rows):
+            for number, row in enumerate(rows):
                 if not 0 <= row.label < len(self.classes):
                     raise UserError(
-                        f"row {place} of the view 'labelled' has label {row.label}; classes are 0 to "
+                        f"row {number} of the view 'labelled' has label {row.label}; classes are 0 to "
                         f"{len(self.classes) - 1} ({', '.join(self.classes)}): set model.classes to name them all"
                     )
         return super().validate_rows(rows)
@@ -120,25 +109,31 @@ class AttributeModule(LanguageModule):
         return torch.stack([self._states[text] for text in texts]).to(self.device)
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        """Cross-entropy of the labels in nats."""
-        loss = functional.cross_entropy(*self._judged(batch))
+        """Cross-entropy of the labels, in nats."""
+        loss = functional.cross_entropy(*self._predict(batch))
         self.log("loss", loss, prog_bar=True, batch_size=len(batch))
         return loss
 
-    def _judged(self, batch: Sequence[Labelled]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits and labels."""
+    def _predict(self, batch: Sequence[Labelled]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (n, classes) and labels (n,)."""
         labels = torch.tensor([row.label for row in batch], device=self.device)
         return self.head(self.states([row.text for row in batch])), labels
 
+    # --- evaluation -------------------------------------------------------------------------------------------------
+
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Gather how well the head tells held-out texts."""
-        logits, labels = self._judged(batch)
+        """Compare the classes of held-out texts with those that the head tells."""
+        logits, labels = self._predict(batch)
         self.metrics.update(logits.softmax(-1), labels)
         self.nll.update(functional.cross_entropy(logits, labels), weight=len(batch))
 
-    def on_validation_epoch_end(self) -> None:
-        """Log it, over all processes."""
-        self.log_dict({f"val/{name}": value for name, value in self.metrics.compute().items()}, prog_bar=True)
-        self.log("val/loss", self.nll.compute())
+    def on_validation_epoch_end(self, stage: str = "val") -> None:
+        """Log accuracy, macro F1, calibration error and loss, over all processes."""
+        self.log_dict({f"{stage}/{name}": value for name, value in self.metrics.compute().items()}, prog_bar=True)
+        self.log(f"{stage}/loss", self.nll.compute())
         self.metrics.reset()
         self.nll.reset()
+
+    def on_test_epoch_end(self) -> None:
+        """As in validation, under ``test/``."""
+        self.on_validation_epoch_end("test")

@@ -1,11 +1,11 @@
-"""What owns a causal language model: SFT, GRPO and steering extend it."""
+"""The base of modules that own a causal language model: SFT, GRPO, the classifier and steering extend it."""
 
 import logging
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
@@ -16,7 +16,15 @@ from torchmetrics import MeanMetric
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError, check_least
-from lit_narrative.lm.checkpoint import check_adapters, fits, load_checkpoint, store_language_model, stored_tokenizer
+from lit_narrative.lm.checkpoint import (
+    PREFIX,
+    check_adapters,
+    drop_reference,
+    fits,
+    load_checkpoint,
+    store_language_model,
+    stored_tokenizer,
+)
 from lit_narrative.lm.encoding import LongExamples, LongPrompts, PromptReader, example_batch
 from lit_narrative.lm.load import Attention, Dtype, Lora, ScratchModel, max_positions
 from lit_narrative.lm.logprobs import CompletionBatch, score_completions
@@ -32,108 +40,7 @@ from lit_narrative.views import Example, Prompt, Rollout
 logger = logging.getLogger(__name__)
 
 
-class WritingModule(NarrativeModule):
-    """Reads examples and prompts, and completes prompts.
-
-    Attributes:
-        lm: the policy.
-        tokenizer: its tokenizer.
-        sampler: how it is made to write.
-        sampling: how completions are sampled, and scored.
-        chat: prompts are wrapped as a user's turn.
-        long_examples: what happens to an example longer than the model's positions.
-        max_prompt_length: of prompts to complete, in tokens; None: what the positions leave beside the completion.
-        long_prompts: what happens to a longer one.
-        written: in the test so far, by this process; None where the test writes nothing.
-    """
-
-    lm: nn.Module
-    tokenizer: PreTrainedTokenizerBase
-    sampler: Sampler
-    sampling: SamplingParams
-    chat: bool
-    long_examples: LongExamples
-    max_prompt_length: int | None
-    long_prompts: LongPrompts
-    written: list[Rollout] | None = None
-
-    # --- reading ----------------------------------------------------------------------------------------------------
-
-    def validate_rows(self, rows: Sequence[Any]) -> Sequence[Any]:
-        """The rows that the model can read: all of them, or with ``long_prompts: drop`` those whose prompt fits."""
-        if len(rows) and isinstance(rows[0], Example) and self.long_examples == "error":
-            for row in rows:
-                self.collate([row])
-        if not len(rows) or not isinstance(rows[0], Prompt):
-            return rows
-        reader = self.prompt_reader()
-        kept = reader.validate_rows(rows)
-        if (gone := len(rows) - len(kept)) and self.global_rank == 0:
-            logger.warning("left out %d of %d prompts that exceed %s tokens", gone, len(rows), reader.limit)
-        return kept
-
-    def collate(self, rows: Sequence[Any]) -> Any:
-        """Examples become one tokenised, right-padded batch; prompts stay as they are."""
-        if not isinstance(rows[0], Example):
-            return list(rows)
-        return example_batch(
-            rows,
-            self.tokenizer,
-            limit=max_positions(self.lm),
-            long_examples=self.long_examples,
-            chat=self.chat,
-        )
-
-    def prompt_reader(self, params: SamplingParams | None = None) -> PromptReader:
-        """What turns prompts into token ids, for completions as long as ``params`` (default: the module's) allow."""
-        return PromptReader(
-            self.tokenizer,
-            max_positions(self.lm),
-            (params or self.sampling).max_new_tokens,
-            self.max_prompt_length,
-            self.long_prompts,
-            self.chat,
-        )
-
-    # --- writing ----------------------------------------------------------------------------------------------------
-
-    def generate(
-        self,
-        prompts: Sequence[Prompt],
-        samples: int = 1,
-        seed: int = 0,
-        params: SamplingParams | None = None,
-        streams: Sequence[int] | None = None,
-    ) -> list[Rollout]:
-        """Sample ``samples`` completions of every prompt, in order, in evaluation mode.
-
-        The random stream of a completion depends on ``seed``, its sample number and the prompt's number in ``streams``
-        (default: its ``index`` column, its place in ``prompts`` without one), so that it is the same on any number of
-        processes.
-        """
-        numbers = [int(prompt.columns.get("index", place)) for place, prompt in enumerate(prompts)]
-        ids = self.prompt_reader(params).encode([prompt.text for prompt in prompts])
-        requests = [
-            Request(prompt, row, [stream_seed(seed, number, n) for n in range(samples)])
-            for number, prompt, row in zip(streams or numbers, prompts, ids, strict=True)
-        ]
-        self.lm.eval()
-        try:
-            with self.precision(), gathered(self.lm):
-                return self.sampler.sample(self.lm, self.tokenizer, requests, params or self.sampling)
-        finally:
-            self.train(self.training)
-
-    def precision(self) -> AbstractContextManager[None]:
-        """The Trainer's precision, for model calls outside of its steps."""
-        return self.trainer.precision_plugin.forward_context() if self._trainer else nullcontext()
-
-    def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[Rollout]:
-        """Complete every prompt of the batch."""
-        return self.generate(batch, seed=run_seed())
-
-
-class LanguageModule(WritingModule):
+class LanguageModule(NarrativeModule):
     """A policy language model with its tokenizer, its sampling and its self-contained checkpoints.
 
     Args:
@@ -157,9 +64,20 @@ class LanguageModule(WritingModule):
             (``truncate_left``).
         max_skipped_steps: stop after so many optimizer steps in a row whose gradients were not finite; fewer are
             skipped and counted.
+
+    Attributes:
+        frozen: the policy keeps its weights: no gradients, always in evaluation mode, no adapters.
+        lm: the policy; there once the model is built.
+        tokenizer: its tokenizer.
+        sampler: draws completions from it.
+        written: completions of the test so far, by this process; None where the test writes nothing.
     """
 
     eval_view = "examples"
+    frozen = False
+    lm: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    written: list[Rollout] | None = None
 
     def __init__(
         self,
@@ -188,8 +106,12 @@ class LanguageModule(WritingModule):
         check_least("model.max_prompt_length", max_prompt_length, 1)
         self.save_hyperparameters()
         self.hparams.update({name: plain(value) for name, value in self.hparams.items()})
-        self.lora = as_settings(lora, Lora)
-        self.sampling = as_settings(sampling, SamplingParams)
+        self.lora: Lora | None = as_settings(lora, Lora)
+        if self.frozen and self.lora:
+            raise UserError(
+                "a frozen model takes no adapters; leave model.lora out, or train them with SFTModule first"
+            )
+        self.sampling: SamplingParams = as_settings(sampling, SamplingParams)
         self.source = PolicySource(
             as_settings(model, ScratchModel),
             as_settings(tokenizer, TrainedTokenizer),
@@ -227,7 +149,7 @@ class LanguageModule(WritingModule):
 
     def configure_model(self) -> None:
         """Build the model, unless it is built or a checkpoint outside a Trainer will bring it; shard what is built."""
-        if self._trainer is None:
+        if self.attached is None:
             return
         if not self.ready and self.trainer.ckpt_path:
             # Resumed or tested from the command line: the checkpoint says what to build; Lightning loads it later.
@@ -251,8 +173,15 @@ class LanguageModule(WritingModule):
 
     def set_model(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
         """Take a model and its tokenizer as the policy."""
-        self.lm, self.tokenizer = lm, tokenizer
+        self.lm, self.tokenizer = lm.requires_grad_(False) if self.frozen else lm, tokenizer
         self.train()  # a model that was loaded comes in evaluation mode
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; a frozen policy stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen and self.ready:
+            self.lm.eval()
+        return self
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -280,11 +209,84 @@ class LanguageModule(WritingModule):
         if "gradients" in checkpoint:
             self.guard.load_state_dict(checkpoint["gradients"])
 
-    # --- before the first step --------------------------------------------------------------------------------------
+    # --- rows -------------------------------------------------------------------------------------------------------
+
+    def validate_rows(self, rows: Sequence[Any]) -> Sequence[Any]:
+        """The rows that the model can read: all of them, or with ``long_prompts: drop`` those whose prompt fits."""
+        if len(rows) and isinstance(rows[0], Example) and self.long_examples == "error":
+            for row in rows:  # one that is too long fails here, before the first step
+                self.collate([row])
+        if not len(rows) or not isinstance(rows[0], Prompt):
+            return rows
+        reader = self.prompt_reader()
+        kept = reader.validate_rows(rows)
+        if (dropped := len(rows) - len(kept)) and self.global_rank == 0:
+            logger.warning("left out %d of %d prompts that exceed %s tokens", dropped, len(rows), reader.limit)
+        return kept
 
     def on_fit_start(self) -> None:
         """Read all training rows once, so that one that cannot be used fails now and not in the middle of the run."""
         self.task.rows_for(self.view, "train")
+
+    def collate(self, rows: Sequence[Any]) -> Any:
+        """Examples become one tokenised, right-padded batch; prompts stay as they are."""
+        if not isinstance(rows[0], Example):
+            return list(rows)
+        return example_batch(
+            rows,
+            self.tokenizer,
+            limit=max_positions(self.lm),
+            long_examples=self.long_examples,
+            chat=self.chat,
+        )
+
+    def prompt_reader(self, params: SamplingParams | None = None) -> PromptReader:
+        """The reader of prompts as token ids, for completions as long as ``params`` (default: the module's) allow."""
+        return PromptReader(
+            self.tokenizer,
+            max_positions(self.lm),
+            (params or self.sampling).max_new_tokens,
+            self.max_prompt_length,
+            self.long_prompts,
+            self.chat,
+        )
+
+    # --- sampling ---------------------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        samples: int = 1,
+        seed: int = 0,
+        params: SamplingParams | None = None,
+        streams: Sequence[int] | None = None,
+    ) -> list[Rollout]:
+        """Sample ``samples`` completions of every prompt, in order, in evaluation mode.
+
+        The random stream of a completion depends on ``seed``, its sample number and the prompt's number in ``streams``
+        (default: its ``index`` column, its position in ``prompts`` without one), so that it is the same on any number
+        of processes.
+        """
+        numbers = [int(prompt.columns.get("index", position)) for position, prompt in enumerate(prompts)]
+        ids = self.prompt_reader(params).encode([prompt.text for prompt in prompts])
+        requests = [
+            Request(prompt, row, [stream_seed(seed, number, n) for n in range(samples)])
+            for number, prompt, row in zip(streams or numbers, prompts, ids, strict=True)
+        ]
+        self.lm.eval()
+        try:
+            with self.precision(), gathered(self.lm):
+                return self.sampler.sample(self.lm, self.tokenizer, requests, params or self.sampling)
+        finally:
+            self.train(self.training)
+
+    def precision(self) -> AbstractContextManager[None]:
+        """The Trainer's precision, for model calls outside of its steps."""
+        return self.attached.precision_plugin.forward_context() if self.attached else nullcontext()
+
+    def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[Rollout]:
+        """Complete every prompt of the batch."""
+        return self.generate(batch, seed=run_seed())
 
     # --- optimisation -----------------------------------------------------------------------------------------------
 
@@ -335,3 +337,10 @@ class LanguageModule(WritingModule):
             nll = self.nll.compute()
             self.log_dict({f"{stage}/loss": nll, f"{stage}/perplexity": nll.exp()}, prog_bar=True)
         self.nll.reset()
+
+
+def keep_policy(state: dict[str, torch.Tensor], *beside: str) -> None:
+    """Delete from a checkpoint's weights all but the policy's, and those whose names begin with one of ``beside``."""
+    drop_reference(state)
+    for name in [name for name in state if not name.startswith((PREFIX, *beside))]:
+        del state[name]

@@ -4,9 +4,8 @@ from typing import Any
 
 import torch
 
-from lit_narrative.lm.checkpoint import PREFIX, drop_reference
 from lit_narrative.lm.logprobs import CompletionBatch, score_completions
-from lit_narrative.modules.language import LanguageModule
+from lit_narrative.modules.language import LanguageModule, keep_policy
 
 
 class SFTModule(LanguageModule):
@@ -25,8 +24,5 @@ class SFTModule(LanguageModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the policy alone from a checkpoint of reinforcement learning, not its reference or value head."""
-        state = checkpoint["state_dict"]
-        drop_reference(state)
-        for name in [name for name in state if not name.startswith(PREFIX)]:
-            del state[name]
+        keep_policy(checkpoint["state_dict"])
         super().on_load_checkpoint(checkpoint)

@@ -1,8 +1,9 @@
-"""Steering a frozen language model by PPLM or its rivals."""
+"""Steering of a frozen language model by PPLM or its baselines."""
 
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from inspect import signature
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.perplexity import drawn_nll, external_nll, mean_log_ratio, weight_distance
 from lit_narrative.lm.policy import Policy
 from lit_narrative.modules.base import as_settings
-from lit_narrative.modules.classifier import AttributeModule
+from lit_narrative.modules.classifier import ClassifierModule
+from lit_narrative.modules.language import LanguageModule, keep_policy
 from lit_narrative.rl.rewards.base import Reward
 from lit_narrative.seeds import run_seed
 from lit_narrative.steering.attributes import Attributes, attribute_losses, attribute_scores, read_attributes
@@ -42,29 +44,33 @@ DISTINCT_AT = 20
 """Texts that distinct n-grams are counted over: the share falls with their number."""
 
 
-class SteeringModule(AttributeModule):
+class SteeringModule(LanguageModule):
     """Writes steered text with a model whose weights stay as they are.
 
-    ``predict`` writes completions of the task's prompts, ``test`` measures them. ``fit`` trains a linear head on the
-    view ``labelled``, which tells the class of a text from the model's mean hidden state; its checkpoint is what
-    ``attributes: [{head: ...}]`` asks for.
+    ``predict`` writes completions of the task's prompts, ``test`` measures them. A head to steer by is trained by
+    ``ClassifierModule``.
 
     Args:
         method: ``pplm``, ``bias`` (logit bias), ``activation`` (activation addition), ``experts`` (DExperts), ``none``.
-        attributes: what to steer to: bags of words, and heads. Bags are recorded with every method.
-        pplm: knobs of PPLM.
-        bias: added to the logits of a bag's words.
-        activation: knobs of activation addition.
+        attributes: targets of steering: word lists, and heads. The words' probability is recorded with every method.
+        pplm: parameters of PPLM.
+        bias: added to the logits of the listed words.
+        activation: parameters of activation addition.
         experts: models of DExperts.
         best_of: sample several and keep the best.
-        search: on what ``pplm.stepsize: auto`` is found.
+        search: prompts and length by which ``pplm.stepsize: auto`` is found.
         samples: completions of each prompt.
         rows: texts decoded side by side at most.
         judge: another model (hub name, folder or checkpoint), which tells the perplexity of what was written, always
             in float32.
         base: the model that this one was tuned from, or this one; tells how far weights and texts are from it.
-        **kwargs: of :class:`AttributeModule`.
+        classes: former argument, accepted for one release; it is handed on to ``ClassifierModule``.
+        weight_decay: likewise.
+        **kwargs: of :class:`LanguageModule`.
     """
+
+    view = eval_view = "prompts"
+    frozen = True
 
     def __init__(
         self,
@@ -80,9 +86,11 @@ class SteeringModule(AttributeModule):
         rows: int = 64,
         judge: str | None = None,
         base: str | None = None,
+        classes: Sequence[str] = (),
+        weight_decay: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(weight_decay=weight_decay, **kwargs)
         check_least("model.samples", samples, 1)
         check_least("model.rows", rows, 1)
         self.given = [as_settings(attribute, Attribute) for attribute in attributes]
@@ -94,13 +102,31 @@ class SteeringModule(AttributeModule):
             as_settings(experts, ExpertSettings),
         )
         self.best_of, self.search = as_settings(best_of, BestOfSettings), as_settings(search, SearchSettings)
-        self.samples, self.rows, self.judge, self.base = samples, rows, judge, base
+        self.samples, self.rows, self.judge, self.base, self.classes = samples, rows, judge, base, classes
         self.steered: SteeredSampler | None = None
         self.in_use = self.choice
         """The choice with the step size that was found, where it is to be found."""
         self._judge: Policy | None = None
         self._base: Policy | None = None
         self._distances: dict[str, float] = {}
+
+    # --- building ---------------------------------------------------------------------------------------------------
+
+    def classifier(self) -> ClassifierModule:
+        """The module that trains a head for this model.
+
+        In the release before ``fit`` with SteeringModule did so; the command line still accepts that.
+        """
+        logger.warning(
+            "'fit' of SteeringModule is now that of ClassifierModule; the old name works for one more release"
+        )
+        taken = signature(LanguageModule.__init__).parameters
+        return ClassifierModule(self.classes, **{name: value for name, value in self.hparams.items() if name in taken})
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the policy alone from a checkpoint of another module."""
+        keep_policy(checkpoint["state_dict"])
+        super().on_load_checkpoint(checkpoint)
 
     # --- making ready -----------------------------------------------------------------------------------------------
 
@@ -209,7 +235,7 @@ class SteeringModule(AttributeModule):
     def on_test_epoch_end(self) -> None:
         """Log what the task says of the texts, what steering did and cost, and what other models think."""
         assert self.steered is not None and self.written is not None
-        parts = gather_objects(self._trainer, (self.written, self.steered.figures))
+        parts = gather_objects(self.trainer, (self.written, self.steered.figures))
         rollouts = [rollout for written, _ in parts for rollout in written]
         found = self.task.text_metrics(rollouts)
         figures = total([part for _, part in parts])

@@ -74,7 +74,7 @@ def load_head(path: str | Path, lm: nn.Module, *, tuned: bool = False) -> Traine
     """Read a head, and check that it was trained for this model.
 
     Args:
-        path: a checkpoint of ``SteeringModule``.
+        path: a checkpoint of ``ClassifierModule``.
         lm: the model to be steered.
         tuned: the model may be one that was trained further from the head's own.
 
@@ -85,7 +85,7 @@ def load_head(path: str | Path, lm: nn.Module, *, tuned: bool = False) -> Traine
     card = stored_card(checkpoint)
     if card is None:
         raise UserError(
-            f"'{path}' holds no attribute head; train one: lit-narrative fit with class_path SteeringModule"
+            f"'{path}' holds no attribute head; train one: lit-narrative fit with class_path ClassifierModule"
         )
     ours = head_card(lm, "", ())
     theirs, mine = ((c.kind, c.hidden_size, c.layers) for c in (card, ours))

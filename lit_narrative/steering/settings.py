@@ -17,7 +17,7 @@ class Attribute:
     Args:
         bag: a named topic, a file with one word a line, words, or words with weights.
         column: of the prompts, which holds each prompt's own words, or words with weights.
-        head: a checkpoint of ``SteeringModule.fit``.
+        head: a checkpoint of ``ClassifierModule``.
         label: the class of the head that is wanted, by name or number, or the column of the prompts that holds it.
         weight: of its loss (pplm), or of its words' bias (bias); above 0.
         policy: a word of several tokens is left out (``single``), or stands for its ``first_token``.

@@ -1,4 +1,4 @@
-"""SteeringModule: a head trained, kept and checked; steered prompts written and measured."""
+"""SteeringModule: heads are checked; steered prompts are written and measured."""
 
 import json
 import logging
@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 
 from lit_narrative.callbacks.evaluation import Verifiers
-from lit_narrative.datamodules.base import Split
 from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.errors import UserError
-from lit_narrative.lm.hidden_states import mean_states
 from lit_narrative.lm.sampler import LoopSampler, SamplingParams
 from lit_narrative.lm.tokenizer import TrainedTokenizer
 from lit_narrative.modules.sft import SFTModule
@@ -28,57 +26,14 @@ from lit_narrative.steering.settings import (
     ExpertSettings,
     SearchSettings,
 )
-from lit_narrative.views import Labelled, Prompt, Rollout
-from tests.helpers import TEXTS, TinyTask, sizes, tokenizer, tokenizer_folder, trainer
+from lit_narrative.views import Rollout
+from tests.helpers import TinyTask, sizes, tokenizer, tokenizer_folder, trainer
+from tests.modules.labelled import LabelledTask
+from tests.paths import EARLIER
 from tests.rewards import VOCABULARY
 
 STEP = PPLMSettings(stepsize=0.2)
 SHORT = SamplingParams(6)
-
-
-class LabelledTask(TinyTask):
-    """Texts by the word in them; every prompt asks for one of the three."""
-
-    names: tuple[str, ...] = ("lantern", "salt", "tide")
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        return self.names
-
-    def labelled(self, split: Split) -> list[Labelled]:
-        own = {"train": (0, 1), "val": (2,), "test": (3,)}[split]
-        rows = [(text, place % 3) for place, text in enumerate(TEXTS) if place // 3 % 4 in own]
-        return [Labelled(text, (1, 2, 0)[name]) for text, name in rows]
-
-    def prompts(self, split: Split) -> list[Prompt]:
-        rows = super().prompts(split)
-        return [
-            Prompt(row.text, {**row.columns, "topic": self.names[n % 3], "bag": ["a", "e"]})
-            for n, row in enumerate(rows)
-        ]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tokenizer and two checkpoints of models of the same sizes, trained a little."""
-    where = tmp_path_factory.mktemp("models")
-    for seed in (0, 1):
-        module = SFTModule(sizes(seed=seed), tokenizer_folder(where))
-        run = trainer(where, max_steps=20)
-        run.fit(module, datamodule=TinyTask())
-        run.save_checkpoint(where / f"lm{seed}.ckpt")
-    return where
-
-
-@pytest.fixture(scope="module")
-def head(folder: Path) -> Path:
-    """A trained head."""
-    module = SteeringModule(model=str(folder / "lm0.ckpt"), lr=0.1)
-    run = trainer(folder, max_epochs=80, limit_val_batches=1.0)
-    run.fit(module, datamodule=LabelledTask(batch_size=30))
-    assert run.callback_metrics["val/accuracy"] > 0.8
-    run.save_checkpoint(folder / "head.ckpt")
-    return folder / "head.ckpt"
 
 
 def steering(folder: Path, bag: Any = ("a", "e", "o"), **settings: Any) -> SteeringModule:
@@ -100,44 +55,7 @@ def ids(rollouts: list[Rollout]) -> list[list[int]]:
     return [rollout.completion_ids.tolist() for rollout in rollouts]
 
 
-# --- the head ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_head_learns_and_the_model_does_not(folder: Path) -> None:
-    module = SteeringModule(model=str(folder / "lm0.ckpt"), lr=0.1)
-    run = trainer(folder, max_epochs=80, limit_val_batches=1.0)
-    task = LabelledTask(batch_size=30)
-    run.fit(module, datamodule=task)
-    figures = {name: float(value) for name, value in run.callback_metrics.items()}
-    assert figures["val/accuracy"] > 0.8
-    assert figures["val/f1"] > 0.8
-    assert 0 <= figures["val/calibration_error"] <= 1
-    plain = SFTModule(str(folder / "lm0.ckpt")).source.build()[0]
-    for (name, weight), (_, before) in zip(module.lm.named_parameters(), plain.named_parameters(), strict=True):
-        assert torch.equal(weight, before), name
-
-
-def test_each_text_is_read_once(folder: Path) -> None:
-    module = SteeringModule(model=str(folder / "lm0.ckpt"))
-    calls: list[int] = []
-
-    class Counting(Callback):
-        def on_fit_start(self, run: Trainer, module: LightningModule) -> None:
-            module.lm.get_decoder().register_forward_hook(lambda *args: calls.append(1))  # type: ignore[operator,union-attr]
-
-    trainer(folder, Counting(), max_epochs=3).fit(module, datamodule=LabelledTask(batch_size=60))
-    assert len(calls) == 2  # 60 texts, 32 at a time, and never again
-
-
-def test_a_checkpoint_says_for_which_model_its_head_is(head: Path, folder: Path) -> None:
-    again = SteeringModule.load_from_checkpoint(head, map_location="cpu")
-    assert again.card is not None
-    assert again.card.classes == ("lantern", "salt", "tide")
-    found, held_out = load_head(head, again.lm), LabelledTask().labelled("test")
-    states = mean_states(again.lm.eval(), tokenizer(), [row.text for row in held_out])
-    right = (again.head(states).argmax(1) == torch.tensor([row.label for row in held_out])).float()
-    assert right.mean() > 0.8
-    assert torch.equal(found.weight, again.head.weight)
+# --- heads ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -164,15 +82,17 @@ def test_a_checkpoint_without_a_head_is_refused(folder: Path) -> None:
         predict(steering(folder, None, attributes=[Attribute(head=str(folder / "lm0.ckpt"))]), folder)
 
 
-def test_a_label_beyond_the_classes_is_refused(folder: Path) -> None:
-    module = SteeringModule(model=str(folder / "lm0.ckpt"), classes=["lantern", "salt"])
-    with pytest.raises(UserError, match=r"label 2; classes are 0 to 1 \(lantern, salt\)"):
-        trainer(folder, max_epochs=1).fit(module, datamodule=LabelledTask())
-
-
 def test_adapters_are_refused(folder: Path) -> None:
     with pytest.raises(UserError, match=r"model\.lora"):
         steering(folder, lora={"r": 2})
+
+
+def test_a_checkpoint_of_the_release_before_loads_and_its_head_serves() -> None:
+    """It was written by ``fit`` with SteeringModule, which trained heads then."""
+    module = SteeringModule.load_from_checkpoint(EARLIER / "attribute.ckpt", map_location="cpu")
+    assert isinstance(module.choice.pplm, PPLMSettings)
+    head = load_head(EARLIER / "attribute.ckpt", module.lm)
+    assert head.weight.shape == (len(head.card.classes), 8)
 
 
 # --- steering ---------------------------------------------------------------------------------------------------------
