@@ -5,7 +5,7 @@ A view is a map-style dataset of one of these rows: plain text and numbers, noth
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -97,6 +97,13 @@ class State:
     context: str
     affordances: tuple[bool, ...]
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Layout(Protocol):
+    """How a task's moments become the vectors of its states; saved beside the autoencoder that reads them."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values from which the task rebuilds the layout exactly."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress as Bars
 from transformers import PreTrainedTokenizerBase
 
-from lit_narrative.callbacks.base import _apart, _together, dry_run
+from lit_narrative.callbacks.base import dry_run, first_process_works, isolated
 from lit_narrative.circuits.bridge import build_bridge, check_layers, shape
 from lit_narrative.circuits.hooks import Progress
 from lit_narrative.circuits.material import Material, collect
@@ -149,7 +149,7 @@ class CircuitAnalysis(Callback):
         Raises:
             UserError: one of them is.
         """
-        with _together(trainer) as first, _apart():
+        with first_process_works(trainer) as first, isolated():
             if first:
                 material = self._collect(trainer, module, self.examples)  # a place may be in few of the rows
                 bridge = build_bridge(module.lm)  # type: ignore[arg-type]
@@ -166,9 +166,9 @@ class CircuitAnalysis(Callback):
     def _analyse(self, trainer: Trainer, module: LightningModule, name: str = "") -> Figures:
         """Analyse on one process; the figures to log there, none elsewhere."""
         figures: Figures = {}
-        with _together(trainer) as first:
+        with first_process_works(trainer) as first:
             if first:
-                with _apart():
+                with isolated():
                     figures, errors = self._write(trainer, module, name)
                 if errors and self.strict:
                     raise next(iter(errors.values()))

@@ -2,19 +2,20 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_narrative.callbacks.base import RolloutCallback
+from lit_narrative.callbacks.base import RolloutCallback, RolloutModule, task
 from lit_narrative.distributed import gather_lists
 from lit_narrative.errors import UserError, check_least
-from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.rl.rewards.learned import LearnedReward
 from lit_narrative.rl.rewards.penalties import repetition
 from lit_narrative.views import ScoredRollouts
+
+logger = logging.getLogger(__name__)
 
 
 class RewardMonitor(RolloutCallback):
@@ -27,8 +28,7 @@ class RewardMonitor(RolloutCallback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a run without a learned reward, or with two of one name."""
-        assert isinstance(pl_module, GRPOModule)
-        names = [reward.name for reward in _learned(pl_module).values()]
+        names = [reward.name for reward in _learned(self.rollout_module(pl_module)).values()]
         if same := [name for name in names if names.count(name) > 1]:
             raise UserError(
                 f"callback RewardMonitor: {len(same)} learned rewards are named '{same[0]}', so their figures would be "
@@ -40,7 +40,7 @@ class RewardMonitor(RolloutCallback):
                 "add lit_narrative.rl.rewards.learned:LearnedReward(checkpoint='…')"
             )
 
-    def on_rollouts(self, trainer: Trainer, module: GRPOModule, scored: ScoredRollouts) -> None:
+    def on_rollouts(self, trainer: Trainer, module: RolloutModule, scored: ScoredRollouts) -> None:
         """Measure a window, over all processes."""
         lengths = gather_lists(trainer, [float(len(rollout.completion_ids)) for rollout in scored.rollouts])
         again = gather_lists(trainer, [-repetition.penalty(rollout.completion_ids) for rollout in scored.rollouts])
@@ -64,7 +64,7 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> float:
     return float(np.corrcoef(pairs.T)[0, 1])
 
 
-def _learned(module: GRPOModule) -> dict[str, LearnedReward]:
+def _learned(module: RolloutModule) -> dict[str, LearnedReward]:
     return {key: reward for key, reward in module.reward_functions.items() if isinstance(reward, LearnedReward)}
 
 
@@ -83,10 +83,10 @@ class CollapseMonitor(RolloutCallback):
         self.min_unique, self.stop, self.patience = min_unique, stop, patience
         self._low = 0
 
-    def on_rollouts(self, trainer: Trainer, module: GRPOModule, scored: ScoredRollouts) -> None:
+    def on_rollouts(self, trainer: Trainer, module: RolloutModule, scored: ScoredRollouts) -> None:
         """Measure a window."""
         texts = gather_lists(trainer, [rollout.text for rollout in scored.rollouts])
-        shares = trainer.datamodule.unique_shares(texts)  # type: ignore[attr-defined]
+        shares = task(trainer).unique_shares(texts)
         module.log_dict({f"completions/{level}": torch.tensor(share) for level, share in shares.items()})
         self._low = self._low + 1 if shares["unique"] < self.min_unique else 0
         if self._low == 1:
@@ -106,7 +106,13 @@ class CollapseMonitor(RolloutCallback):
         self._low = state_dict["low"]
 
 
-logger = logging.getLogger(__name__)
+@runtime_checkable
+class HasReference(Protocol):
+    """A LightningModule that logs ``kl``, the divergence from a reference policy."""
+
+    @property
+    def reference_kind(self) -> str:
+        """What the reference is; ``none``: there is none, and no ``kl``."""
 
 
 class KLCeiling(Callback):
@@ -131,8 +137,11 @@ class KLCeiling(Callback):
         """Refuse a run that has no divergence to watch."""
         if stage != "fit":
             return
-        if not isinstance(pl_module, GRPOModule):
-            raise UserError(f"callback KLCeiling needs GRPOModule; {type(pl_module).__name__} logs no kl")
+        if not isinstance(pl_module, HasReference):
+            raise UserError(
+                "callback KLCeiling needs a module with a reference policy, such as GRPOModule; "
+                f"{type(pl_module).__name__} logs no kl"
+            )
         if pl_module.reference_kind == "none":
             raise UserError(
                 "callback KLCeiling has nothing to watch: without a reference there is no kl; set model.loss.beta "

@@ -1,8 +1,11 @@
-"""The virtuous cycle: play what the policy writes, refresh the SAE on it, and reward what the SAE can read."""
+"""The cycle: play what the policy writes, refresh the SAE on the states, and reward what the SAE can read.
+
+Any task with plays (``states_of``) and a reward that uses an encoder will do; this file names neither.
+"""
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,19 +14,16 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from lit_narrative.callbacks.base import RolloutCallback, dry_run
+from lit_narrative.callbacks.base import RolloutCallback, RolloutModule, dry_run, task
 from lit_narrative.distributed import gather_lists
 from lit_narrative.errors import UserError
-from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sae import SAEModule
+from lit_narrative.rl.rewards.base import AnyReward, UsesEncoder
 from lit_narrative.sae.affordances import analyse
 from lit_narrative.seeds import run_seed, stream_seed
-from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality
-from lit_narrative.tasks.storyworld.states import StateLayout
 from lit_narrative.views import ScoredRollouts, State
 
 logger = logging.getLogger(__name__)
-REWARD = "feature_quality"
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Played:
 
 
 class SAERefresh(RolloutCallback):
-    """Writes, plays, refreshes and swaps at the start of every cycle.
+    """Refreshes the SAE on plays of what the policy writes, at the start of every cycle.
 
-    Worlds of the current policy are played, the SAE is trained on their states, and the ``feature_quality`` reward
-    gets the new SAE.
+    Worlds of the current policy are played, the SAE is trained on their states, and every reward that uses an encoder
+    (`UsesEncoder`, such as ``feature_quality``) gets the new SAE.
 
-    The SAE goes on from the last cycle's weights, and its latents are matched to the old ones, so that a feature keeps
+    Training starts from the last cycle's weights, and the latents are matched to the old ones, so that a feature keeps
     its index. Metrics ``cycle/*``; ``sae/cycle_<n>/`` holds the SAE (sae-lens reads it), its layout and its features.
 
     Args:
@@ -81,24 +81,34 @@ class SAERefresh(RolloutCallback):
         self._sum, self._count, self._started, self._spent = 0.0, 0, 0.0, 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make the SAE; refuse a run whose rewards do not use it."""
+        """Make the SAE."""
         super().setup(trainer, pl_module, stage)
         self.sae = self._make_sae()
-        if stage == "fit" and isinstance(pl_module, GRPOModule) and REWARD not in pl_module.reward_weights:
-            raise UserError(f"callback SAERefresh needs '{REWARD}' among model.rewards; add it with its weight")
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a task without plays, and a run whose rewards do not use the SAE."""
+        # Not in `setup`: Lightning calls that of callbacks before the module's, which asks the task for its rewards.
+        data = task(trainer)
+        data.states_of((), self.plays_per_world, seed=0)
+        rewards = self.rollout_module(pl_module).reward_functions
+        if not _readers(rewards):
+            raise UserError(
+                f"callback SAERefresh: no reward of model.rewards ({', '.join(rewards)}) reads states by an SAE; add "
+                f"one that does, with its weight ({type(data).__name__} has {', '.join(data.rewards)})"
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After a resume the reward gets the SAE of the interrupted cycle back."""
+        """After a resume the rewards get the SAE of the interrupted cycle back."""
         if self.version >= 0:
-            self._swap(trainer, pl_module)
+            self._update_rewards(trainer, self.rollout_module(pl_module))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write, play, refresh, swap: before the cycle's first rollout."""
-        assert isinstance(pl_module, GRPOModule)
+        """Write, play, refresh and update the rewards, before the cycle's first rollout."""
+        module = self.rollout_module(pl_module)
         self._sum, self._count, self._started = 0.0, 0, time.perf_counter()
         cycle = trainer.current_epoch
         needed = 2 if dry_run(trainer) else self.min_worlds
-        played = self._play(trainer, pl_module, cycle)
+        played = self._play(trainer, module, cycle)
         metrics: dict[str, float] = {
             "number": cycle,
             "worlds": played.written,
@@ -115,12 +125,12 @@ class SAERefresh(RolloutCallback):
                 needed,
             )
         else:
-            metrics |= self._refresh(trainer, pl_module, played, cycle)
+            metrics |= self._refresh(trainer, module, played, cycle)
         self._spent = time.perf_counter() - self._started
-        pl_module.log_dict({f"cycle/{name}": torch.tensor(float(value)) for name, value in metrics.items()})
+        module.log_dict({f"cycle/{name}": torch.tensor(float(value)) for name, value in metrics.items()})
 
-    def on_rollouts(self, trainer: Trainer, module: GRPOModule, scored: ScoredRollouts) -> None:
-        """Add a window to the cycle's mean reward."""
+    def on_rollouts(self, trainer: Trainer, module: RolloutModule, scored: ScoredRollouts) -> None:
+        """Add a rollout batch to the cycle's mean reward."""
         totals = torch.tensor(gather_lists(trainer, scored.totals.tolist()))
         self._sum += float(totals.nansum())
         self._count += int((~totals.isnan()).sum())
@@ -144,24 +154,24 @@ class SAERefresh(RolloutCallback):
 
     # --- the steps of a refresh -------------------------------------------------------------------------------------
 
-    def _play(self, trainer: Trainer, module: GRPOModule, cycle: int) -> Played:
+    def _play(self, trainer: Trainer, module: RolloutModule, cycle: int) -> Played:
         """Worlds of the current policy, and the states of their plays."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = task(trainer)
         prompts = data.rows_for("prompts", "train")
         rng = np.random.default_rng([run_seed(), cycle])
         count = min(8 if dry_run(trainer) else self.worlds, len(prompts))
         chosen = rng.choice(len(prompts), size=count, replace=False)
-        own = [prompts[int(index)] for index in chosen[trainer.global_rank :: trainer.world_size]]
-        rollouts = gather_lists(trainer, module.generate(own, seed=stream_seed(run_seed(), cycle, 0x5AE)))
+        local = [prompts[int(index)] for index in chosen[trainer.global_rank :: trainer.world_size]]
+        rollouts = gather_lists(trainer, module.generate(local, seed=stream_seed(run_seed(), cycle, 0x5AE)))
         rollouts.sort(key=lambda rollout: int(rollout.columns["index"]))
-        worlds = data.play(
-            [rollout.text for rollout in rollouts], self.plays_per_world, seed=stream_seed(run_seed(), cycle)
-        )
+        texts = [rollout.text for rollout in rollouts]
+        worlds = data.states_of(texts, self.plays_per_world, seed=stream_seed(run_seed(), cycle))
+        # Whole worlds are held out: states of one world are so alike that a held-out state would measure memory.
         border = min(max(round(len(worlds) * (1 - self.heldout)), 1), len(worlds) - 1)  # both parts have a world
         train, heldout = worlds[:border], worlds[border:]
         return Played(len(rollouts), len(worlds), [s for w in train for s in w], [s for w in heldout for s in w])
 
-    def _refresh(self, trainer: Trainer, module: GRPOModule, played: Played, cycle: int) -> dict[str, float]:
+    def _refresh(self, trainer: Trainer, module: RolloutModule, played: Played, cycle: int) -> dict[str, float]:
         train, heldout = _vectors(played.train), _vectors(played.heldout)
         before = self.sae.decoder() if self.version >= 0 else None
         self.sae.build(train.shape[1])
@@ -172,31 +182,28 @@ class SAERefresh(RolloutCallback):
         matched = None if before is None else self.sae.align(before).mean_cosine
         self.sae.load_state_dict(trainer.strategy.broadcast(self.sae.state_dict()))
         self.version = cycle
-        self._swap(trainer, module)
+        self._update_rewards(trainer, module)
         return self._report(trainer, played, heldout, matched)
 
     def _report(self, trainer: Trainer, played: Played, heldout: np.ndarray, matched: float | None) -> dict[str, float]:
         """Measure the SAE, analyse its features, write both."""
-        own = self.sae.measure(torch.from_numpy(_vectors(played.train)).to(self.sae.device))
+        seen = self.sae.measure(torch.from_numpy(_vectors(played.train)).to(self.sae.device))
         unseen = self.sae.measure(torch.from_numpy(heldout).to(self.sae.device))
         states = [*played.train, *played.heldout]
         features = analyse(states, self.sae.encoder(), seed=stream_seed(run_seed(), self.version))
-        metrics = {name: own[name] for name in ("explained_variance", "l0", "dead_fraction", "mse")}
+        metrics = {name: seen[name] for name in ("explained_variance", "l0", "dead_fraction", "mse")}
         metrics["explained_variance_heldout"] = unseen["explained_variance"]
         summary = {"cycle": self.version, "metrics": metrics, "matched_cosine": matched, **features}
         if trainer.is_global_zero and not dry_run(trainer):
             folder = Path(trainer.default_root_dir, "sae", f"cycle_{self.version:03d}")
-            layout: StateLayout = trainer.datamodule.layout  # type: ignore[attr-defined]
-            self.sae.save(folder, {"layout.json": layout.to_json(), "features.json": summary})
+            self.sae.save(folder, {"layout.json": task(trainer).layout.to_json(), "features.json": summary})
         logged = dict(metrics, significant_features=features["significant"])
         logged |= {f"auc_{name}": value for name, value in features["readout"].items() if value is not None}
         return logged if matched is None else logged | {"matched_cosine": matched}
 
-    def _swap(self, trainer: Trainer, module: LightningModule) -> None:
-        assert isinstance(module, GRPOModule)
-        reward = module.reward_functions[REWARD]
-        assert isinstance(reward, FeatureQuality)
-        reward.swap(self.sae.encoder(), trainer.datamodule.layout, self.version)  # type: ignore[attr-defined]
+    def _update_rewards(self, trainer: Trainer, module: RolloutModule) -> None:
+        for reward in _readers(module.reward_functions):
+            reward.update_encoder(self.sae.encoder(), task(trainer).layout, self.version)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -217,6 +224,10 @@ class SAERefresh(RolloutCallback):
         if state_dict["sae"] is not None:
             self.sae.build(state_dict["sae"]["sae.b_dec"].shape[0])
             self.sae.load_state_dict(state_dict["sae"])
+
+
+def _readers(rewards: Mapping[str, AnyReward]) -> list[UsesEncoder]:
+    return [reward for reward in rewards.values() if isinstance(reward, UsesEncoder)]
 
 
 def _vectors(states: list[State]) -> np.ndarray:

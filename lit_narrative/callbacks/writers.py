@@ -12,11 +12,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
-from lit_narrative.callbacks.base import RolloutCallback, dry_run
+from lit_narrative.callbacks.base import RolloutCallback, RolloutModule, dry_run
 from lit_narrative.distributed import gather_lists
 from lit_narrative.errors import UserError
 from lit_narrative.files import write_jsonl, write_text
-from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.views import ScoredRollouts
 
 logger = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ class SampleTable(RolloutCallback):
         """Go on counting."""
         self._windows = state_dict["windows"]
 
-    def on_rollouts(self, trainer: Trainer, module: GRPOModule, scored: ScoredRollouts) -> None:
+    def on_rollouts(self, trainer: Trainer, module: RolloutModule, scored: ScoredRollouts) -> None:
         """Show the table."""
         due = self._windows % self.every_n_windows == 0
         self._windows += 1
@@ -73,7 +72,7 @@ class RolloutWriter(RolloutCallback):
         """Begin a cycle's file."""
         self._rows: list[dict[str, Any]] = []
 
-    def on_rollouts(self, trainer: Trainer, module: GRPOModule, scored: ScoredRollouts) -> None:
+    def on_rollouts(self, trainer: Trainer, module: RolloutModule, scored: ScoredRollouts) -> None:
         """Keep a window's rows, those of all processes."""
         self._rows += gather_lists(trainer, [{"window": scored.number, **row} for row in rollout_rows(scored)])
 

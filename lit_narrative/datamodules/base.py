@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
@@ -11,11 +12,12 @@ from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lit_narrative.datamodules.preferred import Preferred, read_preferred
-from lit_narrative.errors import UserError, check_least
+from lit_narrative.errors import UserError, check_least, did_you_mean
 from lit_narrative.progress import batches_begun
 from lit_narrative.rl.rewards.base import AnyReward
+from lit_narrative.rl.rewards.loading import import_reward
 from lit_narrative.seeds import run_seed
-from lit_narrative.views import ContrastPair, Example, Prompt, Rollout, Verdict, WordList
+from lit_narrative.views import ContrastPair, Example, Layout, Prompt, Rollout, State, Verdict, WordList
 
 Split = Literal["train", "val", "test"]
 VIEWS = ("examples", "prompts", "scored", "labelled", "states", "activations")
@@ -48,9 +50,14 @@ class TaskDataModule(LightningDataModule):
         preferred: texts of a model's own to train on in place of the task's examples.
         predict_split: whose prompts ``predict`` completes.
 
+    Attributes:
+        rewards: what makes each of the task's rewards by name, called with what `reward_settings` returns.
+
     Raises:
         UserError: one of them is out of range.
     """
+
+    rewards: Mapping[str, Callable[[Any], AnyReward]] = MappingProxyType({})
 
     def __init__(
         self,
@@ -122,13 +129,34 @@ class TaskDataModule(LightningDataModule):
         """Texts to train a tokenizer on: the task's training examples."""
         return (row.prompt + row.completion for row in self.view("examples", "train"))
 
+    def reward_settings(self, names: Sequence[str]) -> Any:
+        """What the functions of `rewards` are called with; default: this DataModule.
+
+        Args:
+            names: the rewards of the run that the table makes.
+        """
+        return self
+
     def reward_functions(self, names: Sequence[str]) -> dict[str, AnyReward]:
-        """The named rewards.
+        """The named rewards: those of the task's table, and custom ones as ``package.module:Class(…)``.
 
         Raises:
-            UserError: naming the nearest name, if one is unknown.
+            UserError: a reward is unknown; the message suggests the nearest name.
         """
-        raise UserError(f"{type(self).__name__} has no rewards; asked for: {', '.join(names)}")
+        custom = {name: reward for name in names if ":" in name and (reward := import_reward(name)) is not None}
+        settings = self.reward_settings([name for name in names if name not in custom])
+        for name in names:
+            # A plain function by its path is not a reward, but a table may know what to make of it.
+            if name not in custom and name not in self.rewards:
+                raise self._unknown_reward(name)
+        return {name: custom.get(name) or self.rewards[name](settings) for name in names}
+
+    def _unknown_reward(self, name: str) -> UserError:
+        known = f"known: {', '.join(self.rewards)}" if self.rewards else f"{type(self).__name__} has none"
+        return UserError(
+            f"model.rewards: unknown reward '{name}'{did_you_mean(name, self.rewards)}; {known}, "
+            "or a custom one as package.module:Class"
+        )
 
     def verify(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """Judge completions by the task's own rules."""
@@ -175,6 +203,31 @@ class TaskDataModule(LightningDataModule):
             raise UserError(f"{type(self).__name__} has no set '{split}' to analyse; it has: {known}")
         return self.view("examples", split)  # type: ignore[arg-type]
 
+    @property
+    def layout(self) -> Layout:
+        """How a moment of a play becomes the vector of a state.
+
+        Raises:
+            UserError: the texts of this task are not played.
+        """
+        raise self._lacks("a layout of states", "which the cycle needs; override its property `layout`")
+
+    def states_of(self, texts: Sequence[str], plays: int, seed: int) -> list[list[State]]:
+        """States of seeded plays of texts that the policy wrote, a list for each text that can be played.
+
+        Args:
+            texts: completions, in order; what cannot be played is left out.
+            plays: how many of each text.
+            seed: of the plays.
+
+        Raises:
+            UserError: the texts of this task are not played.
+        """
+        raise self._lacks("plays of texts", "which the cycle needs; override its method `states_of`")
+
+    def _lacks(self, what: str, need: str) -> UserError:
+        return UserError(f"{type(self).__name__} offers no {what}, {need}")
+
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Tensors go to the device; a list of rows has none, and Lightning would stop at their frozen fields."""
         return batch if isinstance(batch, list) else super().transfer_batch_to_device(batch, device, dataloader_idx)
@@ -188,10 +241,9 @@ class TaskDataModule(LightningDataModule):
 
     def train_dataloader(self) -> Any:
         """Batches of the view that the module trains on."""
-        module = self._module
-        rows = self.rows_for(module.view, "train")
-        trainer = self.trainer
+        module, trainer = self._module, self.trainer
         assert trainer is not None
+        rows = self.rows_for(module.view, "train")
         batch_size = module.train_batch_size(self.batch_size, trainer.world_size)
         sampler = EpochSampler(
             _Rows(rows),

@@ -15,7 +15,7 @@ from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality, Featu
 from lit_narrative.tasks.storyworld.generator import Skew, example
 from lit_narrative.tasks.storyworld.rewards import ComponentReward, NoveltyReward, Scorer
 from lit_narrative.tasks.storyworld.similarity import unique_shares
-from lit_narrative.tasks.storyworld.simulator.play import plays
+from lit_narrative.tasks.storyworld.simulator.play import plays as play_world
 from lit_narrative.tasks.storyworld.states import StateLayout, states
 from lit_narrative.tasks.storyworld.verifiers.base import COMPONENTS, DEFAULT_WEIGHTS, VerifierConfig
 from lit_narrative.tasks.storyworld.world import World
@@ -102,7 +102,7 @@ class StoryworldData(TaskDataModule):
             world = scorer(row.completion).world
             if world is not None:
                 rng = np.random.default_rng([self.corpus_seed, number])
-                yield f"{split}-{number}", world, list(plays(world, self.plays_per_world, rng))
+                yield f"{split}-{number}", world, list(play_world(world, self.plays_per_world, rng))
 
     # --- rewards and verifiers --------------------------------------------------------------------------------------
 
@@ -134,15 +134,17 @@ class StoryworldData(TaskDataModule):
         """The verifiers with components of the user's own beside the six."""
         return replace(self.verifiers, weights={**dict.fromkeys(names, 0.0), **self.verifiers.weights})
 
-    def play(self, texts: Sequence[str], plays_per_world: int, seed: int) -> list[list[State]]:
-        """States of seeded plays of every text that can be played, a list a world."""
-        scorer, found = self.scorer(), []
+    def states_of(self, texts: Sequence[str], plays: int, seed: int) -> list[list[State]]:
+        """States of seeded plays of every text that can be played, a list for each world."""
+        scorer, worlds = self.scorer(), []
         for number, text in enumerate(texts):
             world = scorer(text).world
-            runs = [] if world is None else list(plays(world, plays_per_world, np.random.default_rng([seed, number])))
-            if world is not None and any(run.steps for run in runs):
-                found.append(states(world, runs, self.layout, str(number)))
-        return found
+            if world is None:
+                continue
+            runs = list(play_world(world, plays, np.random.default_rng([seed, number])))
+            if any(run.steps for run in runs):
+                worlds.append(states(world, runs, self.layout, str(number)))
+        return worlds
 
     def verify(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """Strict scores with their issues, and the total by the formulas of the original system beside them."""

@@ -179,7 +179,7 @@ def test_limits_hold_for_every_reward_and_for_uniqueness() -> None:
     assert made.unique_shares([row.text for row in fenced])["unique_skeleton"] == 0.5
     reward = made.reward_functions(["feature_quality"])["feature_quality"]
     assert isinstance(reward, FeatureQuality)
-    reward.swap(lambda x: (x, x), made.layout, 0)
+    reward.update_encoder(lambda x: (x, x), made.layout, 0)
     assert all(quality.explained_variance == 1 for quality in reward.qualities([row.text for row in fenced]))
 
 
@@ -188,7 +188,7 @@ def test_settings_of_feature_quality_reach_the_reward() -> None:
     made = data(feature_quality=settings)
     reward = made.reward_functions(["feature_quality"])["feature_quality"]
     assert isinstance(reward, FeatureQuality)
-    reward.swap(lambda x: (x, x), made.layout, 0)
+    reward.update_encoder(lambda x: (x, x), made.layout, 0)
     assert reward([rollout(made.examples("train")[0].completion)]) == [1]
 
 
@@ -253,10 +253,10 @@ def test_weights_of_ones_own_leave_the_original_total_alone() -> None:
 def test_only_what_can_be_played_is_played() -> None:
     made = data()
     worlds = [row.completion for row in islice(made.examples("train"), 3)]
-    played = made.play([worlds[0], "no world", worlds[1], "{}"], 3, seed=7)
+    played = made.states_of([worlds[0], "no world", worlds[1], "{}"], 3, seed=7)
     assert len(played) == 2
     assert [{state.meta["world"] for state in states} for states in played] == [{"0"}, {"2"}]
-    again = made.play([worlds[0], "no world", worlds[1], "{}"], 3, seed=7)
+    again = made.states_of([worlds[0], "no world", worlds[1], "{}"], 3, seed=7)
     for one, other in zip(played, again, strict=True):
         assert all(np.array_equal(a.vector, b.vector) for a, b in zip(one, other, strict=True))
 

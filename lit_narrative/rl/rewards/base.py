@@ -1,13 +1,14 @@
 """The reward protocols, and what a call of one comes to; ``docs/rewards.md`` shows how to write one."""
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 
 from lit_narrative.errors import UserError
-from lit_narrative.views import Rollout
+from lit_narrative.views import Layout, Rollout
 
 LARGEST = torch.finfo(torch.float32).max
 
@@ -44,6 +45,26 @@ class AsyncReward(Protocol):
 
 
 AnyReward = Reward | AsyncReward
+Encoder = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""A sparse autoencoder as a function: (n, dim) states to (n, m) latents and (n, dim) reconstructions."""
+
+
+@runtime_checkable
+class UsesEncoder(Protocol):
+    """A reward that reads states with a sparse autoencoder, which is another one in each cycle.
+
+    The callback `SAERefresh` finds such rewards by this method, whatever their names. Until it is called, the reward
+    answers None.
+    """
+
+    def update_encoder(self, encode: Encoder, layout: Layout, version: int) -> None:
+        """Score by another autoencoder from now on.
+
+        Args:
+            encode: the autoencoder as a function.
+            layout: how the task's states become its vectors.
+            version: the cycle that trained it, for logs.
+        """
 
 
 class Lost(str):

@@ -15,7 +15,7 @@ import torch
 from cachetools import LRUCache
 
 from lit_narrative.errors import UserError, check_least, did_you_mean
-from lit_narrative.rl.rewards.base import Answer, AnyReward, Lost, ask
+from lit_narrative.rl.rewards.base import Answer, AnyReward, Lost, UsesEncoder, ask
 from lit_narrative.rl.rewards.workers import AsyncRewards, RewardWorkers, pickled
 from lit_narrative.views import Rollout
 
@@ -138,8 +138,8 @@ class RewardRunner:
             if name not in rewards:
                 known = did_you_mean(name, rewards) or f"; there are {', '.join(rewards)}"
                 raise UserError(f"model.scoring.independent: no reward '{name}'{known}")
-            if hasattr(rewards[name], "swap"):
-                raise UserError(f"model.scoring.independent: '{name}' changes with what is swapped in; take it out")
+            if isinstance(rewards[name], UsesEncoder):
+                raise UserError(f"model.scoring.independent: '{name}' changes with the SAE of each cycle; take it out")
 
     def _answers(self, rollouts: Sequence[Rollout]) -> dict[str, list[Answer]]:
         """By reward, an answer a rollout; what an independent reward has said is not asked again."""

@@ -2,7 +2,7 @@
 
 Three terms, each in 0..1: sparsity (the number of active features lies in a band), explained variance, and
 affordances (what features tell, within each encounter, about whether an option is closed, beyond chance).
-The autoencoder and its layout are swapped at each cycle; between swaps the score is a pure function of the text.
+The autoencoder and its layout are updated at each cycle; between updates the score is a pure function of the text.
 """
 
 import math
@@ -81,7 +81,7 @@ _SETTINGS = FeatureQualitySettings()
 
 
 class FeatureQuality:
-    """The reward ``feature_quality`` in 0..1: None before the first `swap`, 0 for text that cannot be played.
+    """The reward ``feature_quality`` in 0..1: None before the first `update_encoder`, 0 for text that cannot be played.
 
     Args:
         settings: plays of each world, and what the terms weigh.
@@ -98,7 +98,7 @@ class FeatureQuality:
         self.version: int | None = None
         self._sae: tuple[Encode, StateLayout] | None = None
 
-    def swap(self, encode: Encode, layout: StateLayout, version: int) -> None:
+    def update_encoder(self, encode: Encode, layout: StateLayout, version: int) -> None:
         """Score by another SAE from now on.
 
         Args:
@@ -120,10 +120,10 @@ class FeatureQuality:
         """The terms of each text; all states of the batch are encoded together.
 
         Raises:
-            RuntimeError: No SAE was swapped in yet.
+            RuntimeError: There is no SAE yet.
         """
         if self._sae is None:
-            raise RuntimeError("feature_quality has no SAE yet; call swap first")
+            raise RuntimeError("feature_quality has no SAE yet; call update_encoder first")
         encode, layout = self._sae
         played = [self._play(text, layout) for text in texts]
         sizes = [len(vectors) for _, vectors in played]

@@ -31,7 +31,7 @@ def test_workers_give_the_same_values() -> None:
             assert runner.score(rows).values[:, names.index("feature_quality")].isnan().all(), "it has no SAE yet"
             quality = rewards["feature_quality"]
             assert isinstance(quality, FeatureQuality)
-            quality.swap(encode, data.layout, 0)
+            quality.update_encoder(encode, data.layout, 0)
             values.append(runner.score(rows).values)
     assert torch.equal(values[0], values[1])
     assert (values[0].std(0) > 0).all(), "and each tells good from bad"

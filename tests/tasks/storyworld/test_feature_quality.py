@@ -46,9 +46,9 @@ def rollout(text: str) -> Rollout:
     return Rollout(torch.zeros(1).long(), torch.zeros(1).long(), torch.zeros(1), True, text)
 
 
-def swapped(seed: int = 0, verifiers: VerifierConfig | None = None, **settings: Any) -> FeatureQuality:
+def with_sae(seed: int = 0, verifiers: VerifierConfig | None = None, **settings: Any) -> FeatureQuality:
     reward = FeatureQuality(FeatureQualitySettings(**settings), seed, verifiers or VerifierConfig())
-    reward.swap(parts, layout(), 0)
+    reward.update_encoder(parts, layout(), 0)
     return reward
 
 
@@ -78,74 +78,74 @@ def gate(value: float) -> list[dict[str, Any]]:
     return [{"variable": "oil", "comparison": ">=", "value": value}]
 
 
-def test_it_is_a_reward_that_scores_nothing_before_the_first_swap() -> None:
+def test_it_is_a_reward_that_scores_nothing_before_the_first_update() -> None:
     reward = FeatureQuality()
     assert isinstance(reward, Reward)
     assert reward.name == "feature_quality"
     assert reward([rollout(tower(None))] * 2) == [None, None]
-    with pytest.raises(RuntimeError, match="call swap first"):
+    with pytest.raises(RuntimeError, match="call update_encoder first"):
         reward.qualities([tower(None)])
 
 
 def test_a_gate_that_choices_decide_is_read_and_others_are_not() -> None:
-    live, none, always, never = swapped().qualities([tower(gate(2)), tower(None), tower(gate(0)), tower(gate(9))])
+    live, none, always, never = with_sae().qualities([tower(gate(2)), tower(None), tower(gate(0)), tower(gate(9))])
     assert live.affordances > 0.1
     assert (none.affordances, always.affordances, never.affordances) == (0, 0, 0)
 
 
 def test_features_that_know_nothing_of_the_gate_earn_nothing_for_it() -> None:
     reward = FeatureQuality()
-    reward.swap(mute, layout(), 0)
+    reward.update_encoder(mute, layout(), 0)
     assert reward.qualities([tower(gate(2))]) == [Quality(0, 0, 0)]
 
     def coin(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.random.default_rng(0).random((len(x), 40)).astype(np.float32), x
 
-    reward.swap(coin, layout(), 1)
-    assert reward.qualities([tower(gate(2))])[0].affordances < swapped().qualities([tower(gate(2))])[0].affordances
+    reward.update_encoder(coin, layout(), 1)
+    assert reward.qualities([tower(gate(2))])[0].affordances < with_sae().qualities([tower(gate(2))])[0].affordances
 
 
 def test_the_score_is_the_weighted_mean_of_the_terms() -> None:
-    (quality,) = swapped().qualities([tower(gate(2))])
+    (quality,) = with_sae().qualities([tower(gate(2))])
     assert quality.explained_variance == 1
     assert Quality(0.5, 1.0, 0.25).total((0.2, 0.4, 0.4)) == pytest.approx(0.6)
-    assert swapped(weights=(0, 0, 1))([rollout(tower(gate(2)))]) == [quality.affordances]
-    assert swapped(weights=(0, 5, 0))([rollout(tower(gate(2)))]) == [1]
+    assert with_sae(weights=(0, 0, 1))([rollout(tower(gate(2)))]) == [quality.affordances]
+    assert with_sae(weights=(0, 5, 0))([rollout(tower(gate(2)))]) == [1]
 
 
 def test_the_band_is_what_earns_full_sparsity() -> None:
-    (usual,), (all_active,) = (swapped(**band).qualities([tower(gate(2))]) for band in ({}, {"band": (0.98, 1.0)}))
+    (usual,), (all_active,) = (with_sae(**band).qualities([tower(gate(2))]) for band in ({}, {"band": (0.98, 1.0)}))
     assert 0 < usual.sparsity < 1
     assert all_active.sparsity != usual.sparsity
 
 
 def test_limits_say_how_the_text_is_read() -> None:
     fenced = f"```json\n{tower(gate(2))}\n```"
-    assert swapped().qualities([fenced]) == [Quality()]
-    (quality,) = swapped(verifiers=VerifierConfig(limits=Limits(strip_code_fence=True))).qualities([fenced])
+    assert with_sae().qualities([fenced]) == [Quality()]
+    (quality,) = with_sae(verifiers=VerifierConfig(limits=Limits(strip_code_fence=True))).qualities([fenced])
     assert quality.explained_variance == 1
 
 
 def test_a_score_depends_on_text_seed_and_sae_alone() -> None:
     texts = [row.completion for row in corpus(6, 1, Skew(gates=1))]
-    together = swapped()([rollout(text) for text in texts])
-    alone = [swapped()([rollout(text)])[0] for text in reversed(texts)]
+    together = with_sae()([rollout(text) for text in texts])
+    alone = [with_sae()([rollout(text)])[0] for text in reversed(texts)]
     assert together == alone[::-1]
-    assert together != swapped(seed=1)([rollout(text) for text in texts])
-    reward = swapped()
-    reward.swap(mute, layout(), 7)
+    assert together != with_sae(seed=1)([rollout(text) for text in texts])
+    reward = with_sae()
+    reward.update_encoder(mute, layout(), 7)
     assert reward.version == 7
     assert reward([rollout(texts[0])]) != together[:1]
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{}", "{", '"\ud800"', "[" * 5000, '{"encounters":[]}', "9" * 5000])
 def test_text_that_cannot_be_played_earns_nothing_and_never_raises(text: str) -> None:
-    assert swapped()([rollout(text), rollout(tower(None))])[0] == 0
-    assert swapped()([rollout(text)]) == [0]
+    assert with_sae()([rollout(text), rollout(tower(None))])[0] == 0
+    assert with_sae()([rollout(text)]) == [0]
 
 
 def test_mutated_worlds_never_raise_and_score_within_bounds() -> None:
-    rng, reward = random.Random(0), swapped()
+    rng, reward = random.Random(0), with_sae()
     junk: list[Any] = [None, True, -1e300, 10**400, "x", [], {}, [[]], {"id": 3}, "\ud800"]
 
     def mutate(value: Any) -> Any:
