@@ -11,11 +11,9 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from lit_narrative.datamodules.activations import ActivationSettings, read_activations
 from lit_narrative.datamodules.base import Answered, ExamplePrompts, Split, TaskDataModule
-from lit_narrative.errors import UserError, check_least, did_you_mean
-from lit_narrative.rl.rewards.base import AnyReward
-from lit_narrative.rl.rewards.loading import import_reward
+from lit_narrative.errors import check_least
 from lit_narrative.seeds import run_seed
-from lit_narrative.tasks.cards.answers import PARTS, CardReward, Judgement, judge, parse
+from lit_narrative.tasks.cards.answers import REWARDS, Judgement, judge, parse
 from lit_narrative.tasks.cards.contrasts import contrast_pairs, question
 from lit_narrative.tasks.cards.dealing import MIXTURE, Bucket, Deal, deal, deals
 from lit_narrative.tasks.cards.game import KINDS, SETS, TEST_SETS, CardGame, check_mixture, check_names
@@ -52,6 +50,8 @@ class CardsData(TaskDataModule):
     Raises:
         UserError: a size is below 1, a name is unknown, or a kind is both mixed in and held out.
     """
+
+    rewards = REWARDS
 
     def __init__(
         self,
@@ -171,19 +171,6 @@ class CardsData(TaskDataModule):
         return vocabulary_texts(self.game)
 
     # --- rewards and verifiers --------------------------------------------------------------------------------------
-
-    def reward_functions(self, names: Sequence[str]) -> dict[str, AnyReward]:
-        """``correct``, ``format``, ``process``, ``length``, and rewards of one's own by their path."""
-        found: dict[str, AnyReward] = {}
-        for name in names:
-            own = import_reward(name) if ":" in name else None
-            if own is None and name not in PARTS:
-                raise UserError(
-                    f"model.rewards: unknown reward '{name}'{did_you_mean(name, PARTS)}; known: {', '.join(PARTS)}, "
-                    "or your own as package.module:Class"
-                )
-            found[name] = own or CardReward(name)
-        return found
 
     def verify(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """Whether each answer is right, with what was wrong on the way to it."""

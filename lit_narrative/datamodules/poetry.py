@@ -8,9 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lit_narrative.datamodules.base import Split, TaskDataModule
-from lit_narrative.errors import UserError, check_least, did_you_mean
-from lit_narrative.rl.rewards.base import AnyReward
-from lit_narrative.rl.rewards.loading import import_reward
+from lit_narrative.errors import UserError, check_least
 from lit_narrative.steering.bags import read_bag
 from lit_narrative.tasks.poetry.bags import NAMED, ContrastBag, find_topic
 from lit_narrative.tasks.poetry.grammar import is_line, vocabulary_texts
@@ -19,9 +17,7 @@ from lit_narrative.tasks.poetry.preferences import as_pairs, read_events, split_
 from lit_narrative.tasks.poetry.rewards import (
     MONITORS,
     OF_GRAMMAR,
-    PARTS,
-    TopicShare,
-    VerseReward,
+    REWARDS,
     other_words,
     own_lines,
 )
@@ -70,6 +66,8 @@ class PoetryData(TaskDataModule):
     Raises:
         UserError: a number is out of range, a topic is unknown, or a path cannot be read.
     """
+
+    rewards = REWARDS
 
     def __init__(
         self,
@@ -172,28 +170,24 @@ class PoetryData(TaskDataModule):
 
     # --- rewards and verifiers --------------------------------------------------------------------------------------
 
-    def reward_functions(self, names: Sequence[str]) -> dict[str, AnyReward]:
-        """``topic_share``, those of `PARTS`, and rewards of one's own by their path."""
-        return {name: self._reward(name) for name in names}
+    def reward_settings(self, names: Sequence[str]) -> Mapping[str, Topic]:
+        """All topics by name.
 
-    def _reward(self, name: str) -> AnyReward:
-        own = import_reward(name) if ":" in name else None
-        if own is not None:
-            return own
-        if name == "topic_share":
-            return TopicShare()
-        if name in MONITORS:
-            raise UserError(
-                f"model.rewards: '{name}' is what shows that a reward is played, and is no reward; the callback "
-                "Verifiers logs it as components/held_out"
-            )
-        known = ["topic_share", *PARTS]
-        if name not in PARTS or (name in OF_GRAMMAR and self.corpus is not None):
-            raise UserError(
-                f"model.rewards: unknown reward '{name}'{did_you_mean(name, known)}; known: {', '.join(known)} (with a "
-                f"corpus no {' and no '.join(OF_GRAMMAR)}), or your own as package.module:Class"
-            )
-        return VerseReward(name, self.known)
+        Raises:
+            UserError: one of the names is a measure that must not be rewarded, or needs the grammar where there is none.
+        """
+        for name in names:
+            if name in MONITORS:
+                raise UserError(
+                    f"model.rewards: '{name}' is what shows that a reward is played, and is not a reward; the callback "
+                    "Verifiers logs it as components/held_out"
+                )
+            if name in OF_GRAMMAR and self.corpus is not None:
+                raise UserError(
+                    f"model.rewards: '{name}' judges by the grammar, and data.corpus has none (with a corpus no "
+                    f"{' and no '.join(OF_GRAMMAR)}); take it out"
+                )
+        return self.known
 
     def verify(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """How much of each completion is of its topic, and how well it is made."""

@@ -8,21 +8,17 @@ from typing import Any
 import numpy as np
 
 from lit_narrative.datamodules.base import ExamplePrompts, Split, TaskDataModule
-from lit_narrative.errors import UserError, check_least, did_you_mean
-from lit_narrative.rl.rewards.base import AnyReward
-from lit_narrative.rl.rewards.loading import import_reward
-from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality, FeatureQualitySettings
+from lit_narrative.errors import check_least
+from lit_narrative.tasks.storyworld.feature_quality import FeatureQualitySettings
 from lit_narrative.tasks.storyworld.generator import Skew, example
-from lit_narrative.tasks.storyworld.rewards import ComponentReward, NoveltyReward, Scorer
+from lit_narrative.tasks.storyworld.rewards import REWARDS, RewardSettings, Scorer
 from lit_narrative.tasks.storyworld.similarity import unique_shares
 from lit_narrative.tasks.storyworld.simulator.play import plays as play_world
 from lit_narrative.tasks.storyworld.states import StateLayout, states
-from lit_narrative.tasks.storyworld.verifiers.base import COMPONENTS, DEFAULT_WEIGHTS, VerifierConfig
+from lit_narrative.tasks.storyworld.verifiers.base import DEFAULT_WEIGHTS, VerifierConfig
 from lit_narrative.tasks.storyworld.world import World
 from lit_narrative.tasks.storyworld.world_files import own_examples
 from lit_narrative.views import Example, Prompt, Rollout, State, Verdict
-
-MODEL_REWARDS = ("novelty", "feature_quality")
 
 
 class StoryworldData(TaskDataModule):
@@ -44,6 +40,8 @@ class StoryworldData(TaskDataModule):
     Raises:
         UserError: a count is below 1.
     """
+
+    rewards = REWARDS
 
     def __init__(
         self,
@@ -110,29 +108,9 @@ class StoryworldData(TaskDataModule):
         """Scores texts by this task's verifiers."""
         return Scorer(self.verifiers, mode)
 
-    def reward_functions(self, names: Sequence[str]) -> dict[str, AnyReward]:
-        """Components of the strict score, ``novelty``, ``feature_quality``, and rewards of one's own by their path."""
-        known = [*COMPONENTS, *MODEL_REWARDS]
-        for name in names:
-            if name not in known and ":" not in name:
-                raise UserError(
-                    f"model.rewards: unknown reward '{name}'{did_you_mean(name, known)}; known: {', '.join(known)}, "
-                    "or your own as package.module:function"
-                )
-        own = {name: reward for name in names if ":" in name and (reward := import_reward(name))}
-        components = [name for name in names if name not in MODEL_REWARDS and name not in own]
-        scorer = Scorer(self._judging(components))
-        rewards: dict[str, AnyReward] = {name: ComponentReward(name, scorer) for name in components}
-        if "novelty" in names:
-            rewards["novelty"] = NoveltyReward(scorer)
-        if "feature_quality" in names:
-            rewards["feature_quality"] = FeatureQuality(self.feature_quality, verifiers=self.verifiers)
-        rewards |= own
-        return {name: rewards[name] for name in names}
-
-    def _judging(self, names: Sequence[str]) -> VerifierConfig:
-        """The verifiers with components of the user's own beside the six."""
-        return replace(self.verifiers, weights={**dict.fromkeys(names, 0.0), **self.verifiers.weights})
+    def reward_settings(self, names: Sequence[str]) -> RewardSettings:
+        """The verifiers, with components by their path beside the six, and how feature quality is measured."""
+        return RewardSettings(self.verifiers, self.feature_quality, names)
 
     def states_of(self, texts: Sequence[str], plays: int, seed: int) -> list[list[State]]:
         """States of seeded plays of every text that can be played, a list for each world."""

@@ -169,11 +169,18 @@ def test_too_few_worlds_leave_the_sae_as_it_is(policy: Path, tmp_path: Path, cap
 
 
 def test_a_run_that_does_not_use_the_reward_is_refused(tmp_path: Path) -> None:
-    module = GRPOModule({"low": 1.0}, model=sizes(), tokenizer=tokenizer_folder(tmp_path))
-    with pytest.raises(UserError, match=r"SAERefresh: no reward of model\.rewards \(low\) reads"):
-        fit(module, TinyTask(), tmp_path, refresh(), max_steps=1)
+    module = GRPOModule({"valid_json": 1.0}, model=sizes(), tokenizer=tokenizer_folder(tmp_path))
+    data = StoryworldData(train_size=4, val_size=2, batch_size=2)
+    with pytest.raises(UserError, match=r"no reward of model\.rewards \(valid_json\) reads .*\bfeature_quality"):
+        fit(module, data, tmp_path, refresh(), max_steps=1)
     with pytest.raises(UserError, match=r"SAERefresh needs a module with rollouts.*; SFTModule has none"):
         fit(SFTModule(sizes(), tokenizer_folder(tmp_path)), TinyTask(), tmp_path, refresh(), max_steps=1)
+
+
+def test_a_task_without_plays_is_refused(tmp_path: Path) -> None:
+    module = GRPOModule({"low": 1.0}, model=sizes(), tokenizer=tokenizer_folder(tmp_path))
+    with pytest.raises(UserError, match="TinyTask offers no plays of texts, which the cycle needs"):
+        fit(module, TinyTask(), tmp_path, refresh(), max_steps=1)
 
 
 @pytest.mark.parametrize("settings", [{"heldout": 0.0}, {"heldout": 1.0}, {"min_worlds": 1}])
