@@ -12,7 +12,7 @@ from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lit_narrative.datamodules.preferred import Preferred, read_preferred
-from lit_narrative.errors import UserError, check_least, did_you_mean
+from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.progress import batches_begun
 from lit_narrative.rl.rewards.base import AnyReward
 from lit_narrative.rl.rewards.loading import import_reward
@@ -148,15 +148,13 @@ class TaskDataModule(LightningDataModule):
         for name in names:
             # A plain function by its path is not a reward, but a table may know what to make of it.
             if name not in custom and name not in self.rewards:
-                raise self._unknown_reward(name)
-        return {name: custom.get(name) or self.rewards[name](settings) for name in names}
-
-    def _unknown_reward(self, name: str) -> UserError:
-        known = f"known: {', '.join(self.rewards)}" if self.rewards else f"{type(self).__name__} has none"
-        return UserError(
-            f"model.rewards: unknown reward '{name}'{did_you_mean(name, self.rewards)}; {known}, "
-            "or a custom one as package.module:Class"
-        )
+                check_choice(
+                    f"model.rewards of {type(self).__name__}",
+                    name,
+                    self.rewards,
+                    "a custom one as package.module:Class",
+                )
+        return {name: custom[name] if name in custom else self.rewards[name](settings) for name in names}
 
     def verify(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """Judge completions by the task's own rules."""

@@ -174,7 +174,7 @@ class PoetryData(TaskDataModule):
         """All topics by name.
 
         Raises:
-            UserError: one of the names is a measure that must not be rewarded, or needs the grammar where there is none.
+            UserError: a name is of a measure that must not be rewarded, or needs the grammar where there is none.
         """
         for name in names:
             if name in MONITORS:

@@ -68,7 +68,7 @@ def test_a_task_names_the_views_that_it_has() -> None:
 
 
 def test_a_task_without_rewards_and_verifiers_says_so() -> None:
-    with pytest.raises(UserError, match="unknown reward 'calmness'; Moods has none"):
+    with pytest.raises(UserError, match="Moods: there is no 'calmness'"):
         Moods().reward_functions(["calmness"])
     with pytest.raises(UserError, match="Moods has no verifiers"):
         Moods().verify([])

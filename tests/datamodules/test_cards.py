@@ -162,7 +162,7 @@ def test_rewards_by_name_and_by_path() -> None:
     prompt = made.prompts("train")[0]
     right, wrong = rollout(prompt.columns["reference"], prompt), rollout(" none", prompt)
     assert [found[name]([right, wrong]) for name in names[:3]] == [[1, 0]] * 3  # type: ignore[operator]
-    with pytest.raises(UserError, match="unknown reward 'corect'; did you mean 'correct'"):
+    with pytest.raises(UserError, match="there is no 'corect'; did you mean 'correct'"):
         made.reward_functions(["corect"])
 
 

@@ -369,7 +369,7 @@ def test_rewards_by_name_and_by_path() -> None:
 def test_held_out_words_are_no_reward() -> None:
     with pytest.raises(UserError, match=r"'held_out' is what shows that a reward is played.*components/held_out"):
         data().reward_functions(["held_out"])
-    with pytest.raises(UserError, match="unknown reward 'topic_shares'; did you mean 'topic_share'"):
+    with pytest.raises(UserError, match="there is no 'topic_shares'; did you mean 'topic_share'"):
         data().reward_functions(["topic_shares"])
 
 

@@ -213,7 +213,7 @@ def test_a_reward_on_tokens_by_its_path() -> None:
 
 def test_an_unknown_reward_names_the_nearest_and_all() -> None:
     with pytest.raises(
-        UserError, match=r"unknown reward 'secret'; did you mean 'secrets'\?; known: valid_json, .*novelty"
+        UserError, match=r"there is no 'secret'; did you mean 'secrets'\? \(known: valid_json, .*novelty"
     ):
         data().reward_functions(["valid_json", "secret"])
 

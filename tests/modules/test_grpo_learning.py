@@ -191,7 +191,7 @@ def test_a_reward_must_score_every_completion(tmp_path: Path) -> None:
 
 def test_an_unknown_reward_fails_before_the_model_is_built(tmp_path: Path) -> None:
     module = policy(tmp_path, rewards={"secret": 1.0})
-    with pytest.raises(UserError, match=r"unknown reward 'secret'; did you mean 'secrets'\?"):
+    with pytest.raises(UserError, match=r"there is no 'secret'; did you mean 'secrets'\?"):
         fit(module, StoryworldData(train_size=8), tmp_path, max_steps=1)
     assert not module.ready
 
