@@ -12,7 +12,7 @@ import numpy as np
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SeedSAE:
+class OriginalSAE:
     """z = ReLU(x Wₑᵀ + bₑ), x̂ = z W_dᵀ + b_d.
 
     Attributes:

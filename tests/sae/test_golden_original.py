@@ -10,7 +10,7 @@ import torch
 from lit_narrative.sae.autoencoder import build_sae
 from lit_narrative.sae.training import coefficients
 from tests.paths import GOLDEN
-from tests.sae.original_sae import SeedSAE
+from tests.sae.original_sae import OriginalSAE
 
 FILE = GOLDEN / "storyworld_sae_rl.json"
 pytestmark = [
@@ -26,18 +26,18 @@ def golden() -> dict[str, Any]:
 
 
 @pytest.fixture
-def original(golden: dict[str, Any]) -> SeedSAE:
-    return SeedSAE(*(np.array(golden[name]) for name in ("enc_weight", "enc_bias", "dec_weight", "dec_bias")))
+def original(golden: dict[str, Any]) -> OriginalSAE:
+    return OriginalSAE(*(np.array(golden[name]) for name in ("enc_weight", "enc_bias", "dec_weight", "dec_bias")))
 
 
-def test_forward(golden: dict[str, Any], original: SeedSAE) -> None:
+def test_forward(golden: dict[str, Any], original: OriginalSAE) -> None:
     z, back = original(np.array(golden["x"]))
     assert np.allclose(z, golden["z"], atol=1e-6)
     assert np.allclose(back, golden["x_hat"], atol=1e-6)
 
 
 @pytest.mark.parametrize("term", ["total", "mse", "sparsity", "l2", "l0"])
-def test_loss(golden: dict[str, Any], original: SeedSAE, term: str) -> None:
+def test_loss(golden: dict[str, Any], original: OriginalSAE, term: str) -> None:
     made = original.loss(np.array(golden["x"]), golden["sparsity_coef"], golden["l2_coef"])
     assert made[term] == pytest.approx(golden["loss"][term], rel=1e-6)
 

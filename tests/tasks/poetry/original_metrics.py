@@ -1,4 +1,4 @@
-"""Formulas of an earlier system, as it computed them, to compare with its figures; not for new measurements."""
+"""Measures of verse as the original system computes them, to hold its figures; for comparison only."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,13 +11,13 @@ from lit_narrative.text import distinct_share, ngrams
 
 
 class LogitStep(NamedTuple):
-    """One nudge of next-token logits.
+    """One step on next-token logits.
 
     Attributes:
         loss: -log of the bag's probability before it.
         gradient: (V,) of the loss by the logits.
-        probabilities: (V,) to sample from, after the nudge, temperature and top-k.
-        mass_before: probability of the bag with temperature and without top-k, before the nudge.
+        probabilities: (V,) to sample from, after the step, temperature and top-k.
+        mass_before: probability of the bag with temperature and without top-k, before the step.
         mass_after: the same after it.
     """
 
@@ -28,12 +28,12 @@ class LogitStep(NamedTuple):
     mass_after: float
 
 
-def legacy_distinct_n(texts: Iterable[str], n: int) -> float:
+def original_distinct_n(texts: Iterable[str], n: int) -> float:
     """Distinct n-grams over all n-grams, of words as white space parts them: case and punctuation count."""
     return distinct_share(gram for text in texts for gram in ngrams(text.split(), n))
 
 
-def legacy_perplexity(nlls: Sequence[Sequence[float] | None]) -> float:
+def original_perplexity(nlls: Sequence[Sequence[float] | None]) -> float:
     """Exponential of the mean over texts of each one's mean: a short text weighs as much as a long one.
 
     Args:
@@ -46,10 +46,10 @@ def legacy_perplexity(nlls: Sequence[Sequence[float] | None]) -> float:
     return math.exp(fmean(means)) if means else math.inf
 
 
-def legacy_logit_step(
+def original_logit_step(
     logits: np.ndarray, bag: Sequence[int], step: float, temperature: float = 0.9, top_k: int = 50
 ) -> LogitStep:
-    """What was called PPLM: one gradient step on the logits alone, towards the bag's probability.
+    """What the original calls PPLM: one gradient step on the logits alone, towards the bag's probability.
 
     With S the probability of the bag, the loss is -log(S + 1e-10); its gradient is p outside the bag and p (1 - 1/S)
     inside. A step of 0.02 can hardly change a choice.
@@ -66,10 +66,10 @@ def legacy_logit_step(
     before = _softmax(np.asarray(logits, dtype=np.float64))
     mass = float(before[inside].sum())
     gradient = before * mass / (mass + 1e-10) - inside * before / (mass + 1e-10)
-    nudged = logits - step * gradient
-    final = _softmax(nudged / temperature)
+    moved = logits - step * gradient
+    final = _softmax(moved / temperature)
     final[np.argsort(-final, kind="stable")[top_k:]] = 0
-    masses = (float(_softmax(z / temperature)[inside].sum()) for z in (logits, nudged))
+    masses = (float(_softmax(z / temperature)[inside].sum()) for z in (logits, moved))
     return LogitStep(-math.log(mass + 1e-10), gradient, final / final.sum(), *masses)
 
 

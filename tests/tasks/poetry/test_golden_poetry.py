@@ -11,7 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from lit_narrative.lm.logprobs import completion_batch, score_completions
 from tests.paths import GOLDEN
-from tests.tasks.poetry.original_metrics import legacy_distinct_n, legacy_logit_step, legacy_perplexity
+from tests.tasks.poetry.original_metrics import original_distinct_n, original_logit_step, original_perplexity
 
 pytestmark = pytest.mark.golden
 
@@ -55,13 +55,13 @@ def token_nlls(lm: GPT2LMHeadModel, text: str) -> list[float] | None:
 def test_distinct(number: int) -> None:
     case = golden()["distinct"][number]
     for n in (1, 2, 3):
-        assert legacy_distinct_n(case["texts"], n) == pytest.approx(case[f"d{n}"], abs=1e-12)
+        assert original_distinct_n(case["texts"], n) == pytest.approx(case[f"d{n}"], abs=1e-12)
 
 
 @pytest.mark.parametrize("number", cases("perplexity"))
 def test_perplexity(number: int, scorer: GPT2LMHeadModel) -> None:
     case = golden()["perplexity"][number]
-    found = legacy_perplexity([token_nlls(scorer, text) for text in case["texts"]])
+    found = original_perplexity([token_nlls(scorer, text) for text in case["texts"]])
     assert found == pytest.approx(float(case["value"]), rel=1e-4, nan_ok=True)
 
 
@@ -88,7 +88,7 @@ def test_weighing_by_tokens(scorer: GPT2LMHeadModel) -> None:
 def test_logit_step(number: int) -> None:
     given = golden()["seed_logit_step"]
     case = given["results"][number]
-    found = legacy_logit_step(
+    found = original_logit_step(
         np.array(given["logits"]), given["bow"], case["step"], given["temperature"], given["top_k"]
     )
     assert found.loss == pytest.approx(case["loss"], abs=1e-5)

@@ -8,7 +8,7 @@ from lit_narrative.errors import UserError
 from lit_narrative.tasks.poetry.metrics import majority_topic, topic_shares, whole_lines
 from lit_narrative.tasks.poetry.topics import TOPICS
 from lit_narrative.text import distinct_n, repetition, self_bleu, words_of
-from tests.tasks.poetry.original_metrics import legacy_distinct_n, legacy_perplexity
+from tests.tasks.poetry.original_metrics import original_distinct_n, original_perplexity
 
 
 def test_words_are_small_letters_and_whole() -> None:
@@ -21,7 +21,7 @@ def test_distinct_n_pools_and_ignores_case_and_marks() -> None:
     texts = ["The moon, the moon.", "the MOON"]
     assert distinct_n(texts, 1) == 2 / 6
     assert distinct_n(texts, 2) == 2 / 4
-    assert legacy_distinct_n(texts, 1) == 5 / 6
+    assert original_distinct_n(texts, 1) == 5 / 6
     assert distinct_n([], 2) == distinct_n(["one"], 2) == 0
 
 
@@ -77,7 +77,7 @@ def test_whole_lines_leave_out_a_cut_one() -> None:
 
 
 def test_perplexity_as_it_was() -> None:
-    assert legacy_perplexity([[1.0, 1.0, 1.0], [3.0]]) == pytest.approx(math.exp(2))
-    assert math.isnan(legacy_perplexity([[], [2.0]]))
-    assert legacy_perplexity([None, [2.0]]) == pytest.approx(math.exp(2))
-    assert legacy_perplexity([]) == legacy_perplexity([None]) == math.inf
+    assert original_perplexity([[1.0, 1.0, 1.0], [3.0]]) == pytest.approx(math.exp(2))
+    assert math.isnan(original_perplexity([[], [2.0]]))
+    assert original_perplexity([None, [2.0]]) == pytest.approx(math.exp(2))
+    assert original_perplexity([]) == original_perplexity([None]) == math.inf

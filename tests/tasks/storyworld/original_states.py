@@ -1,4 +1,4 @@
-"""States, plays and feature quality as the original system defines them, faults included; for comparison only.
+"""States, plays and feature quality as the original system computes them, faults included; for comparison only.
 
 Its vectors vary in length with the world, hold a salted hash of the encounter's name (passed in here) and are
 standardised within themselves; its plays ignore gates; its seventh component crashes on every usual world, which the
@@ -16,7 +16,7 @@ Code = Callable[[str], int]
 Encode = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def seed_state_vector(state: Mapping[str, Any], normalize: bool, encounter_code: Code) -> np.ndarray:
+def original_state_vector(state: Mapping[str, Any], normalize: bool, encounter_code: Code) -> np.ndarray:
     """The original's vector of a state.
 
     Args:
@@ -50,17 +50,17 @@ def _numbers(properties: Mapping[str, Any]) -> list[float]:
     return [properties[key] for key in sorted(properties.keys()) if isinstance(properties[key], int | float)]
 
 
-def seed_affordances(state: Mapping[str, Any]) -> list[str]:
+def original_affordances(state: Mapping[str, Any]) -> list[str]:
     """The option ids that the state lists."""
     return list(state.get("available_options", []))
 
 
-def seed_rollout(world: Mapping[str, Any], rng: np.random.RandomState, max_steps: int = 10) -> list[dict[str, Any]]:
+def original_rollout(world: Mapping[str, Any], rng: np.random.RandomState, max_steps: int = 10) -> list[dict[str, Any]]:
     """The original's random play: gates ignored, nothing clamped, every variable written twice.
 
     Args:
         world: a parsed world; without ``encounters`` or ``initial_state`` there is no play.
-        rng: a legacy generator, as numpy's global one.
+        rng: of the kind of numpy's global generator, which the original draws from.
         max_steps: bound on the steps.
     """
     if "encounters" not in world or "initial_state" not in world:
@@ -92,7 +92,7 @@ def _react(option: Mapping[str, Any], state: dict[str, Any]) -> str | None:
     return None
 
 
-def seed_feature_quality(
+def original_feature_quality(
     world: Mapping[str, Any], encode: Encode, rng: np.random.RandomState, encounter_code: Code
 ) -> float:
     """The original's seventh component: 0.4 sparsity + 0.4 reconstruction + 0.2 variance, 0 where it crashes.
@@ -101,10 +101,10 @@ def seed_feature_quality(
         world: a parsed world.
         encode: (n, dim) states to latents and reconstructions.
         rng: of the one play.
-        encounter_code: see `seed_state_vector`.
+        encounter_code: see `original_state_vector`.
     """
     try:
-        vectors = [seed_state_vector(state, True, encounter_code) for state in seed_rollout(world, rng)]
+        vectors = [original_state_vector(state, True, encounter_code) for state in original_rollout(world, rng)]
     except AttributeError:  # characters are numbers in every play of a world that has variables
         return 0.0
     if not vectors:

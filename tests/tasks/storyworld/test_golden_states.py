@@ -11,10 +11,10 @@ from lit_narrative.tasks.storyworld.verifiers.base import VerifierConfig
 from lit_narrative.tasks.storyworld.verifiers.score import score
 from tests.paths import GOLDEN
 from tests.tasks.storyworld.original_states import (
-    seed_affordances,
-    seed_feature_quality,
-    seed_rollout,
-    seed_state_vector,
+    original_affordances,
+    original_feature_quality,
+    original_rollout,
+    original_state_vector,
 )
 
 FOLDER = GOLDEN
@@ -63,12 +63,12 @@ def test_vectors_of_the_original(name: str, hash_seed: str) -> None:
     for key, normalize in (("raw", False), ("normalized", True)):
         if isinstance(expected[key], dict):
             with pytest.raises(AttributeError, match=expected[key]["message"]):
-                seed_state_vector(state, normalize, code)
+                original_state_vector(state, normalize, code)
         else:
-            vector = seed_state_vector(state, normalize, code)
+            vector = original_state_vector(state, normalize, code)
             assert vector.dtype == np.float32
             assert vector.tolist() == pytest.approx([number(v) for v in expected[key]], rel=1e-6, abs=1e-6, nan_ok=True)
-    assert seed_affordances(state) == expected["affordances"]
+    assert original_affordances(state) == expected["affordances"]
 
 
 def world_of(name: str) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def world_of(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", entries("rollouts"))
 def test_plays_of_the_original(name: str) -> None:
     rng = np.random.RandomState(int(name[-1]))
-    assert seed_rollout(world_of(name), rng, max_steps=20) == golden()["rollouts"][name]
+    assert original_rollout(world_of(name), rng, max_steps=20) == golden()["rollouts"][name]
 
 
 def encode(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -100,14 +100,14 @@ def test_feature_quality_of_the_original(name: str) -> None:
         text = json.dumps(lighthouse()) if name == "total_lighthouse" else "no JSON"
         made = score(text, mode="original", config=VerifierConfig()).components
         world = lighthouse() if name == "total_lighthouse" else {}
-        seventh = seed_feature_quality(world, encode, np.random.RandomState(0), no_code)
+        seventh = original_feature_quality(world, encode, np.random.RandomState(0), no_code)
         total = sum(weight * made[key] for key, weight in WEIGHTS.items()) + OF_THE_SEVENTH * seventh
         assert {**made, "feature_quality": seventh} == pytest.approx(
             {k: v for k, v in expected.items() if k != "total"}
         )
         assert total == pytest.approx(expected["total"])
     elif name == "lighthouse":
-        assert seed_feature_quality(lighthouse(), encode, np.random.RandomState(0), no_code) == expected["value"]
+        assert original_feature_quality(lighthouse(), encode, np.random.RandomState(0), no_code) == expected["value"]
     else:
         # The file holds no weights. Its state is always (1, -1), so features are constant and the value fixes the
         # reconstruction's error for any number of active features: here for none.
@@ -119,7 +119,7 @@ def test_feature_quality_of_the_original(name: str) -> None:
             return np.zeros((len(x), 4)), x + np.sqrt(error)
 
         world = {"initial_state": {}, "encounters": [{"id": "e", "options": []}]}
-        value = seed_feature_quality(world, silent, np.random.RandomState(0), lambda encounter: 401)
+        value = original_feature_quality(world, silent, np.random.RandomState(0), lambda encounter: 401)
         assert value == pytest.approx(expected["value"], rel=1e-6)
 
 
@@ -130,13 +130,15 @@ def test_the_three_terms_of_the_seventh_component() -> None:
     def known(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.array([[1.0, 0.0], [1.0, 0.4]]), x + 1
 
-    value = seed_feature_quality(world, known, np.random.RandomState(0), {"a": 7, "b": 9}.__getitem__)
+    value = original_feature_quality(world, known, np.random.RandomState(0), {"a": 7, "b": 9}.__getitem__)
     assert value == pytest.approx(0.4 * (1 - 1.5 / 100) + 0.4 * np.exp(-1) + 0.2 * 10 * 0.02)
 
 
 def test_a_play_is_bounded_and_a_dangling_id_ends_it() -> None:
     loop = {"id": "a", "options": [{"reactions": [{"next_encounter": "a"}]}]}
-    assert len(seed_rollout({"initial_state": {}, "encounters": [loop]}, np.random.RandomState(0), max_steps=7)) == 7
+    assert (
+        len(original_rollout({"initial_state": {}, "encounters": [loop]}, np.random.RandomState(0), max_steps=7)) == 7
+    )
     lost = {"id": "a", "options": [{"reactions": [{"next_encounter": "z"}]}]}
-    assert len(seed_rollout({"initial_state": {}, "encounters": [lost]}, np.random.RandomState(0))) == 1
-    assert seed_rollout({"encounters": [loop]}, np.random.RandomState(0)) == []
+    assert len(original_rollout({"initial_state": {}, "encounters": [lost]}, np.random.RandomState(0))) == 1
+    assert original_rollout({"encounters": [loop]}, np.random.RandomState(0)) == []
