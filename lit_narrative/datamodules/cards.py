@@ -99,7 +99,7 @@ class CardsData(TaskDataModule):
         bucket: Bucket = split
         dealt = islice(deals(self.game, f"labelled_{split}", dict.fromkeys(KINDS, 1.0), bucket), size)
         names = self.label_names
-        return [Labelled(prompt_text(row.wording, row.cards), names.index(self._label(row))) for row in dealt]
+        return [Labelled(prompt_text(row.sentence, row.cards), names.index(self._label(row))) for row in dealt]
 
     def activations(self, split: Split) -> list[Activation]:
         """What a model holds at the tokens of the examples; read once.

@@ -1,18 +1,19 @@
-"""Reading and judging what a policy wrote after ``Answer:``. Only the generated text is read, and it never raises."""
+"""Answers: what a policy wrote after ``Answer:`` is read, judged and rewarded.
+
+Only the generated text is read, and nothing here raises on it.
+"""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from lit_narrative.views import Rollout
-
+from lit_narrative.views import Rollout
 
 _MARK = re.compile(r";|answer\s*:", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![^\s:;,])[+-]?[0-9]{1,9}(?=$|[\s;,]|[.!?](?:\s|$))")
 LONGEST = 10_000
-"""Characters that are read; what is longer than that answers nothing."""
+"""Longest text that is read, in characters; a longer one has no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,10 @@ class Parsed:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A completion against what was right.
+    """A completion compared with the right answer.
 
     Attributes:
-        answer: what was answered, in its one form; None if nothing was.
+        answer: the answer in its one form; None if there is none.
         expected: the right answer.
         trace: the scratchpad's numbers.
         correct: whether the answer is right.
@@ -72,14 +73,14 @@ def parse(text: str, labels: Sequence[str] | None = None) -> Parsed:
         return Parsed(None)
     marks = list(_MARK.finditer(text))
     tail = text[marks[-1].end() :] if marks else text
-    found = _NUMBER.search(tail) if labels is None else _label_pattern(labels).search(tail)
+    match = _NUMBER.search(tail) if labels is None else _label_pattern(labels).search(tail)
     trace = text[: marks[-1].start()] if marks and marks[-1].group() == ";" else ""
     numbers = tuple(int(number) for number in _NUMBER.findall(trace))
-    if found is None:
+    if match is None:
         return Parsed(None, numbers)
     if labels is None:
-        return Parsed(str(int(found.group())), numbers)
-    return Parsed(next(label for label in labels if label.upper() == found.group().upper()), numbers)
+        return Parsed(str(int(match.group())), numbers)  # int() makes "+3" and "03" one answer
+    return Parsed(next(label for label in labels if label.upper() == match.group().upper()), numbers)
 
 
 def judge(text: str, columns: Mapping[str, Any]) -> Judgement:
@@ -112,6 +113,7 @@ def score(texts: Sequence[str], columns: Sequence[Mapping[str, Any]]) -> list[Ju
 
 
 def _label_pattern(labels: Sequence[str]) -> re.Pattern[str]:
+    # Longest first: a label may begin with another one.
     words = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
     return re.compile(rf"(?<![\w-])(?:{words})(?![\w-])", re.IGNORECASE)
 
@@ -136,7 +138,7 @@ class CardReward:
 
     name: str
 
-    def __call__(self, rollouts: "Sequence[Rollout]") -> list[float]:
+    def __call__(self, rollouts: Sequence[Rollout]) -> list[float]:
         """Score completions by the columns of their prompts."""
         part = PARTS[self.name]
         return [part(judge(rollout.text, rollout.columns)) for rollout in rollouts]

@@ -1,8 +1,8 @@
-"""What circuit analysis asks of the card game: contrast pairs, and examples with named places and things to read off.
+"""Inputs of circuit analysis: contrast pairs, and examples with named spans and targets to probe for.
 
 A pair is two prompts that differ in one card's value or colour, or in the rule, with as many words on both sides. Where
-running totals are written, both prompts go on with those that the two completions share, and the pair is about the next
-one: the first that the difference changes.
+running totals are written, both prompts are continued by those that the two completions share. The pair is then about
+the next total: the first that the difference changes.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from lit_narrative.tasks.cards.dealing import Deal, bucket_of
-from lit_narrative.tasks.cards.families import wordings
+from lit_narrative.tasks.cards.families import sentences_of
 from lit_narrative.tasks.cards.game import KINDS, CardGame
 from lit_narrative.tasks.cards.labels import evaluate
 from lit_narrative.tasks.cards.prompts import completion_text, example, prompt_text
@@ -19,13 +19,13 @@ from lit_narrative.views import ContrastPair, Example
 
 Span = tuple[int, int]
 Change = tuple[str, Rule, str, tuple[Card, ...], int | None]
-"""What is changed (value, color or rule), the rule, its wording, the cards, and the place of the changed card."""
+"""What is changed (value, color or rule), the rule, its sentence, the cards, and the position of the changed card."""
 
 
 def contrast_pairs(dealt: Iterable[Deal], game: CardGame) -> Iterator[ContrastPair]:
-    """A pair for each deal that has one, in turn about a value, a colour and the rule where there is such a pair.
+    """A pair for each deal that has one: in turn about a value, a colour and the rule, where there is such a pair.
 
-    The hand of the corrupt prompt is of the same bucket as the clean one's, so that tests meet no hand of training.
+    The hand of the corrupt prompt is of the same bucket as the clean one's, so that tests hold no hand of training.
 
     Args:
         dealt: the clean prompts.
@@ -45,100 +45,102 @@ def contrast_pairs(dealt: Iterable[Deal], game: CardGame) -> Iterator[ContrastPa
 
 
 def question(deal: Deal, game: CardGame) -> Example:
-    """A deal as an example for circuit analysis.
+    """The example of a deal for circuit analysis.
 
-    Its ``meta`` also holds ``spans``, named places; ``targets``, what to probe for: numbers (``total``, ``sum_red`` …,
-    ``running_total_1`` …, ``contribution_1`` …) and classes (``rule``, ``kind``, ``paraphrased``, ``matched_1`` …); and
-    ``patterns``, what a feature may fire on: each card.
+    Its ``meta`` also holds ``spans``, stretches of the text by name; ``targets``, what to probe for: numbers (``total``,
+    ``sum_red`` …, ``running_total_1`` …, ``contribution_1`` …) and classes (``rule``, ``kind``, ``paraphrased``,
+    ``matched_1`` …); and ``patterns``, what a feature may fire on: each card.
     """
-    row, found = example(deal, game.scratchpad, game.seed), evaluate(deal.rule, deal.cards)
-    targets: dict[str, float | str] = {"rule": deal.rule.name, "kind": deal.kind, "total": float(found.total)}
+    row, evaluation = example(deal, game.scratchpad, game.seed), evaluate(deal.rule, deal.cards)
+    targets: dict[str, float | str] = {"rule": deal.rule.name, "kind": deal.kind, "total": float(evaluation.total)}
     targets["paraphrased"] = "yes" if deal.paraphrased else "no"
-    targets |= {f"sum_{color.lower()}": float(value) for color, value in found.color_sums.items()}
-    if found.label is not None:
-        targets["label"] = found.label
-    for place, (added, total, matched) in enumerate(
-        zip(found.contributions, found.running_totals, found.matched, strict=True), 1
+    targets |= {f"sum_{color.lower()}": float(value) for color, value in evaluation.color_sums.items()}
+    if evaluation.label is not None:
+        targets["label"] = evaluation.label
+    for position, (added, total, matched) in enumerate(
+        zip(evaluation.contributions, evaluation.running_totals, evaluation.matched, strict=True), 1
     ):
-        targets[f"contribution_{place}"], targets[f"running_total_{place}"] = float(added), float(total)
-        targets[f"matched_{place}"] = "yes" if matched else "no"
+        targets[f"contribution_{position}"], targets[f"running_total_{position}"] = float(added), float(total)
+        targets[f"matched_{position}"] = "yes" if matched else "no"
     named = spans(deal)
     patterns = [
-        ("card", f"{card.color} {card.value}", (named[f"card{place}_color"][0], named[f"card{place}_value"][1]))
-        for place, card in enumerate(deal.cards, 1)
+        ("card", f"{card.color} {card.value}", (named[f"card{position}_color"][0], named[f"card{position}_value"][1]))
+        for position, card in enumerate(deal.cards, 1)
     ]
-    named |= _written(row.prompt, found.running_totals) if game.scratchpad == "running_total" else {}
+    named |= _written(row.prompt, evaluation.running_totals) if game.scratchpad == "running_total" else {}
     return Example(row.prompt, row.completion, {**row.meta, "spans": named, "targets": targets, "patterns": patterns})
 
 
 def _written(prompt: str, totals: Sequence[int]) -> dict[str, Span]:
     """``gen1`` …: what each running total is written after, in characters of prompt and completion together."""
-    found, start = {"gen1": (len(prompt) - 1, len(prompt))}, len(prompt)
-    for place, total in enumerate(totals[:-1], 2):
+    named, start = {"gen1": (len(prompt) - 1, len(prompt))}, len(prompt)
+    for position, total in enumerate(totals[:-1], 2):
         end = start + len(f" {total}")
-        found[f"gen{place}"], start = (start + 1, end), end
-    return found
+        named[f"gen{position}"], start = (start + 1, end), end
+    return named
 
 
 def spans(deal: Deal) -> dict[str, Span]:
     """Where in the prompt the rule and the cards are: ``rule_end``, ``card1_color``, ``card1_value`` and so on."""
-    end = len("Rule: ") + len(deal.wording)
-    found = {"rule_end": (end - len(deal.wording.split()[-1]), end)}
+    # Mirrors `prompt_text`, character by character.
+    end = len("Rule: ") + len(deal.sentence)
+    named = {"rule_end": (end - len(deal.sentence.split()[-1]), end)}
     start = end + len("\nCards:\n")
-    for place, card in enumerate(deal.cards, 1):
+    for position, card in enumerate(deal.cards, 1):
         middle = start + len(card.color)
         end = middle + 1 + len(str(card.value))
-        found |= {f"card{place}_color": (start, middle), f"card{place}_value": (middle + 1, end)}
+        named |= {f"card{position}_color": (start, middle), f"card{position}_value": (middle + 1, end)}
         start = end + 1
-    return found
+    return named
 
 
 def _cards(deal: Deal, game: CardGame, kind: str) -> Iterator[Change]:
-    """Every other value or colour of every card that leaves the hand where it belongs."""
+    """Every other value or colour of every card that leaves the hand in its bucket."""
     bucket, required = bucket_of(deal.cards), set(deal.rule.required_colors)
-    for place, card in enumerate(deal.cards):
+    for position, card in enumerate(deal.cards):
         values = [Card(card.color, value) for value in range(game.largest_value + 1)]
         for other in values if kind == "value" else [Card(color, card.value) for color in COLORS]:
-            cards = (*deal.cards[:place], other, *deal.cards[place + 1 :])
-            if other != card and bucket_of(cards) == bucket and required <= {own.color for own in cards}:
-                yield kind, deal.rule, deal.wording, cards, place
+            cards = (*deal.cards[:position], other, *deal.cards[position + 1 :])
+            if other != card and bucket_of(cards) == bucket and required <= {each.color for each in cards}:
+                yield kind, deal.rule, deal.sentence, cards, position
 
 
 def _rules(deal: Deal, game: CardGame) -> list[Change]:
-    """The game's other rules that are put in as many words."""
+    """The game's other rules whose sentence in the same template has as many words."""
     known = {rule.name: rule for kind in KINDS for rule in game.pool(kind)}
-    said = {name: _say(name, deal.template_id) for name in known if name != deal.rule.name}
+    sentences = {name: _in_template(name, deal.template_id) for name in known if name != deal.rule.name}
     return [
-        ("rule", known[name], wording, deal.cards, None)
-        for name, wording in said.items()
-        if wording is not None and len(wording.split()) == len(deal.wording.split())
+        ("rule", known[name], sentence, deal.cards, None)
+        for name, sentence in sentences.items()
+        if sentence is not None and len(sentence.split()) == len(deal.sentence.split())
     ]
 
 
-def _say(name: str, template: str) -> str | None:
-    """A rule in the words of a template; None where it has no such template."""
-    said, (pool, _, number) = wordings(name), template.partition("_")
-    sentences = {"canonical": (said.canonical,), "train": said.train, "test": said.test}[pool]
-    place = int(number or 0)
-    return sentences[place] if place < len(sentences) else None
+def _in_template(name: str, template: str) -> str | None:
+    """The sentence of a rule in a template; None where it has no such template."""
+    known, (pool, _, number) = sentences_of(name), template.partition("_")
+    sentences = {"canonical": (known.canonical,), "train": known.train, "test": known.test}[pool]
+    index = int(number or 0)
+    return sentences[index] if index < len(sentences) else None
 
 
 def _pair(deal: Deal, change: Change, game: CardGame) -> ContrastPair | None:
     """The pair of a change; None where it changes nothing that is written."""
-    kind, rule, wording, cards, place = change
+    kind, rule, sentence, cards, position = change
     left, right = _words(deal.rule, deal.cards, game), _words(rule, cards, game)
     shared = next((n for n, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), None)
     if shared is None:
         return None
     begun = "".join(left[:shared])
     named = spans(deal)
-    named["changed"] = named["rule_end"] if place is None else named[f"card{place + 1}_{kind}"]
+    named["changed"] = named["rule_end"] if position is None else named[f"card{position + 1}_{kind}"]
     meta: dict[str, Any] = {"contrast": kind, "rule_name": deal.rule.name, "corrupt_rule_name": rule.name}
     meta |= {"kind": deal.kind, "split": deal.set, "index": deal.index, "written": shared, "spans": named}
-    clean, corrupt = prompt_text(deal.wording, deal.cards) + begun, prompt_text(wording, cards) + begun
+    clean, corrupt = prompt_text(deal.sentence, deal.cards) + begun, prompt_text(sentence, cards) + begun
     return ContrastPair(clean, corrupt, left[shared], right[shared], meta)
 
 
 def _words(rule: Rule, cards: tuple[Card, ...], game: CardGame) -> list[str]:
-    found = evaluate(rule, cards)
-    return [f" {word}" for word in completion_text(found.answer, found.running_totals, game.scratchpad).split()]
+    evaluation = evaluate(rule, cards)
+    completion = completion_text(evaluation.answer, evaluation.running_totals, game.scratchpad)
+    return [f" {word}" for word in completion.split()]

@@ -1,8 +1,8 @@
-"""Dealing: sets of hands with their rules and wordings, the same wherever they are dealt.
+"""Dealing: sets of hands with their rules and sentences, the same wherever they are dealt.
 
 A set has a random stream of its own, made from (seed, name of the set), so that the size of one changes no other. Which
 hands may occur in training, validation or tests is decided by a digest of the cards alone: whatever the seed, rule and
-wording, no hand is in two of them. Outside training no rule meets a hand twice in a set: every answer counts once.
+sentence, no hand is in two of them. Outside training no rule meets a hand twice in a set: every answer counts once.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ from random import Random
 from typing import Literal
 
 from lit_narrative.errors import UserError
-from lit_narrative.tasks.cards.families import wordings
+from lit_narrative.tasks.cards.families import sentences_of
 from lit_narrative.tasks.cards.game import CardGame, Pool
 from lit_narrative.tasks.cards.rules import COLORS, Card, Rule
 
@@ -29,22 +29,22 @@ _TRIES, _LENGTHS = 300, 60
 
 @dataclass(frozen=True, slots=True)
 class Deal:
-    """A hand with its rule and how that is said.
+    """A hand with its rule and the sentence that states it.
 
     Attributes:
         rule: to apply.
         cards: in order.
         kind: the distribution that it is drawn from.
-        wording: the rule's sentence.
+        sentence: states the rule.
         template_id: which sentence: ``canonical``, ``train_0``, ``test_1`` …
         set: where it belongs.
-        index: its place there.
+        index: its position there, from 0.
     """
 
     rule: Rule
     cards: tuple[Card, ...]
     kind: str
-    wording: str
+    sentence: str
     template_id: str
     set: str
     index: int
@@ -74,6 +74,7 @@ def deals(
     game: CardGame, name: str, mix: Mapping[str, float] | None = None, bucket: Bucket | None = None
 ) -> Iterator[Deal]:
     """Deal without end; see `deal`. ``bucket`` is where hands come from, by default the one that the name says."""
+    # The order of the draws below is part of the set: another one deals other hands under the same seed.
     rng = Random(f"{game.seed}/{name}")
     kinds = dict(mix or {kind_of(name): 1.0})
     bucket = bucket or _BUCKETS.get(name, "test")
@@ -83,8 +84,9 @@ def deals(
         rule = rng.choice(game.pool(kind))
         cards = _hand(rng, game, rule, kind, bucket, balance)
         share = game.paraphrase_share(kind if mix and kind == "paraphrase" else name)
-        wording, template = _say(rng, rule, share, "train" if bucket != "test" or name == "paraphrase_mix" else "test")
-        yield Deal(rule, cards, kind, wording, template, name, index)
+        pool: Pool = "train" if bucket != "test" or name == "paraphrase_mix" else "test"
+        sentence, template = _sentence(rng, rule, share, pool)
+        yield Deal(rule, cards, kind, sentence, template, name, index)
         index += 1
 
 
@@ -99,13 +101,14 @@ def draw_hand(rng: Random, rule: Rule, length: int, largest_value: int) -> tuple
         raise UserError(f"rule '{rule.name}' needs {len(required)} cards for {', '.join(required)}; got {length}")
     slots = dict(zip(rng.sample(range(length), len(required)), required, strict=True))
     return tuple(
-        Card(slots[place] if place in slots else rng.choice(COLORS), rng.randint(0, largest_value))
-        for place in range(length)
+        Card(slots[position] if position in slots else rng.choice(COLORS), rng.randint(0, largest_value))
+        for position in range(length)
     )
 
 
 def bucket_of(cards: Sequence[Card]) -> Bucket:
     """Where a hand may occur: 80 % of all hands in training, 10 % in validation, 10 % in tests."""
+    # Python's hash() would differ between processes; the digest is the same on every rank and in every release.
     text = " ".join(f"{card.color} {card.value}" for card in cards)
     tenth = blake2b(text.encode(), digest_size=8).digest()[0] * 10 // 256
     return "test" if tenth == 0 else "val" if tenth == 1 else "train"
@@ -120,7 +123,7 @@ class _Balance:
         self.answers: Counter[tuple[str, str]] = Counter()
         self.hands: set[tuple[str, tuple[Card, ...]]] = set()
 
-    def admits(self, rule: Rule, cards: tuple[Card, ...]) -> bool:
+    def allows(self, rule: Rule, cards: tuple[Card, ...]) -> bool:
         """Whether one more such hand keeps the balance; holds after every deal, not on average."""
         if (rule.name, cards) in self.hands:
             return False
@@ -143,7 +146,7 @@ def _hand(rng: Random, game: CardGame, rule: Rule, kind: str, bucket: Bucket, ba
         length = rng.randint(*game.hand_lengths(kind))
         for _ in range(_TRIES):
             cards = draw_hand(rng, rule, length, game.largest_value)
-            if bucket_of(cards) == bucket and balance.admits(rule, cards):
+            if bucket_of(cards) == bucket and balance.allows(rule, cards):
                 balance.add(rule, cards)
                 return cards
     wanted = "both labels equally often" if rule.head else f"answers 0 in at most {game.zero_share:.0%}"
@@ -154,11 +157,12 @@ def _hand(rng: Random, game: CardGame, rule: Rule, kind: str, bucket: Bucket, ba
     )
 
 
-def _say(rng: Random, rule: Rule, share: float, pool: Pool) -> tuple[str, str]:
-    said = wordings(rule.name)
+def _sentence(rng: Random, rule: Rule, share: float, pool: Pool) -> tuple[str, str]:
+    """A sentence for the rule, reworded with probability ``share``, and the name of its template."""
+    known = sentences_of(rule.name)
     if rng.random() >= share:
-        return said.canonical, "canonical"
-    sentences = said.train if pool == "train" else said.test
+        return known.canonical, "canonical"
+    sentences = known.train if pool == "train" else known.test
     number = rng.randrange(len(sentences))
     return sentences[number], f"{pool}_{number}"
 

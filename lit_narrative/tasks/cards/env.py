@@ -1,4 +1,4 @@
-"""The game as an environment of text, with the calls of gymnasium (which it does not need)."""
+"""The game as an environment of text, with the calls of gymnasium (without importing it)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,7 +9,7 @@ from typing import Any
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.tasks.cards.answers import PARTS, judge
 from lit_narrative.tasks.cards.dealing import MIXTURE, Deal, deals, draw_hand, kind_of
-from lit_narrative.tasks.cards.families import find_rule, wordings
+from lit_narrative.tasks.cards.families import find_rule, sentences_of
 from lit_narrative.tasks.cards.game import SETS, CardGame, check_mixture, check_names
 from lit_narrative.tasks.cards.prompts import MISSING, WRONG, example
 from lit_narrative.tasks.cards.rules import COLORS, Card
@@ -33,7 +33,7 @@ class CardGameEnv:
         held_out: kinds that it never deals.
         weights: of the parts of the reward: ``correct``, ``format``, ``process`` (0..1 each) and ``length`` (-1..0).
         max_revisions: answers a hand. With more than one, a wrong answer is answered by a line of feedback, and the
-            next observation is all that was said so far; the reward is that of each answer.
+            next observation is the whole text so far; the reward is that of each answer.
 
     Raises:
         UserError: a name is unknown, a kind is both mixed in and held out, or a number is out of range.
@@ -59,7 +59,7 @@ class CardGameEnv:
         """Begin an episode.
 
         Args:
-            seed: of this and all later hands; None goes on with the present stream.
+            seed: of this and all later hands; None continues the present stream.
             options: ``split``: the set to deal from, in place of the mixture; or ``rule``: the rule's name; with it,
                 ``cards``: the hand, as pairs of colour and value.
 
@@ -72,7 +72,7 @@ class CardGameEnv:
         if seed is not None:
             self._source = _Source(self.game, self.mix, self.held_out, seed)
         row = example(self._source.deal(options or {}), self.game.scratchpad, self._source.game.seed)
-        self._columns, self._said, self._answers = row.meta, row.prompt, 0
+        self._columns, self._text, self._answers = row.meta, row.prompt, 0
         return row.prompt, {**row.meta, "expected": row.meta["answer"]}
 
     def step(self, text: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
@@ -87,33 +87,33 @@ class CardGameEnv:
             was made of the answer.
 
         Raises:
-            RuntimeError: there is no episode to go on with.
+            RuntimeError: the episode is over.
         """
         if self._columns is None:
             raise RuntimeError("the episode is over; call reset() first")
-        found, columns = judge(text, self._columns), self._columns
+        judgement, columns = judge(text, self._columns), self._columns
         self._answers += 1
-        parts = {name: part(found) for name, part in PARTS.items()}
-        terminated = found.correct or self.max_revisions == 1
+        parts = {name: part(judgement) for name, part in PARTS.items()}
+        terminated = judgement.correct or self.max_revisions == 1
         truncated = not terminated and self._answers >= self.max_revisions
-        self._said += text
+        self._text += text
         if terminated or truncated:
             self._columns = None
         else:
-            self._said += WRONG if found.valid else MISSING
+            self._text += WRONG if judgement.valid else MISSING
         info = {
-            "parsed": found.answer,
-            "valid": found.valid,
-            "correct": found.correct,
-            "expected": found.expected,
+            "parsed": judgement.answer,
+            "valid": judgement.valid,
+            "correct": judgement.correct,
+            "expected": judgement.expected,
             "rule": columns["rule_name"],
             "split": columns["split"],
             "running_totals": columns["running_totals"],
-            "trace": list(found.trace),
+            "trace": list(judgement.trace),
             "rewards": parts,
         }
         reward = sum(self.weights[name] * value for name, value in parts.items())
-        return self._said, reward, terminated, truncated, info
+        return self._text, reward, terminated, truncated, info
 
 
 class _Source:
@@ -151,7 +151,7 @@ class _Source:
         length = self.rng.randint(*self.game.lengths)
         cards = options.get("cards")
         hand = draw_hand(self.rng, rule, length, self.game.largest_value) if cards is None else _read(cards)
-        return Deal(rule, hand, "given", wordings(rule.name).canonical, "canonical", "given", next(self.numbers))
+        return Deal(rule, hand, "given", sentences_of(rule.name).canonical, "canonical", "given", next(self.numbers))
 
     def _check(self, kind: str) -> None:
         if kind in self.held_out:
@@ -162,7 +162,7 @@ def _read(cards: Sequence[Any]) -> tuple[Card, ...]:
     """Cards that a person gave.
 
     Raises:
-        UserError: one is no card.
+        UserError: one is not a card.
     """
     hand = []
     for card in cards:
@@ -170,5 +170,7 @@ def _read(cards: Sequence[Any]) -> tuple[Card, ...]:
             case (str(color), int(value)) if color in COLORS:
                 hand.append(Card(color, value))
             case _:
-                raise UserError(f"options['cards']: {card!r} is no pair of a colour ({', '.join(COLORS)}) and a number")
+                raise UserError(
+                    f"options['cards']: {card!r} is not a pair of a colour ({', '.join(COLORS)}) and a number"
+                )
     return tuple(hand)

@@ -1,4 +1,4 @@
-"""Rules by name, and how each is put in words.
+"""Rules by name, with the sentences that state each.
 
 A name says all of its rule: ``red_minus_blue``, ``sum_greater_than_4``, ``red_greater_than_4``, ``sum_above_20``. Any
 colour and any threshold will do, so that pools of rules are lists of names. The rewordings of a rule are of two sets
@@ -22,11 +22,11 @@ LARGEST_THRESHOLD = 150
 
 
 @dataclass(frozen=True, slots=True)
-class Wordings:
-    """How a rule is said.
+class Sentences:
+    """The sentences that state a rule.
 
     Attributes:
-        canonical: the usual way.
+        canonical: the usual one.
         train: rewordings that training may use.
         test: rewordings that only tests use.
     """
@@ -45,7 +45,7 @@ class Family:
 
     shape: str
     build: Builder
-    wordings: Wordings
+    sentences: Sentences
 
     @property
     def pattern(self) -> re.Pattern[str]:
@@ -82,7 +82,7 @@ FAMILIES = (
     Family(
         "{a}_minus_{b}",
         _difference,
-        Wordings(
+        Sentences(
             "total of all {a} cards minus total of all {b} cards",
             (
                 "points of {a} minus points of {b}",
@@ -95,7 +95,7 @@ FAMILIES = (
     Family(
         "odd_minus_even",
         _parity(_ODD, _EVEN),
-        Wordings(
+        Sentences(
             "sum odd numbers then subtract even numbers",
             (
                 "points of odd minus points of even",
@@ -108,7 +108,7 @@ FAMILIES = (
     Family(
         "even_minus_odd",
         _parity(_EVEN, _ODD),
-        Wordings(
+        Sentences(
             "sum even numbers then subtract odd numbers",
             (
                 "points of even minus points of odd",
@@ -121,7 +121,7 @@ FAMILIES = (
     Family(
         "sum_greater_than_{k}",
         _compared("greater_than"),
-        Wordings(
+        Sentences(
             "add every value greater than {k}",
             (
                 "add what is over {k}",
@@ -134,7 +134,7 @@ FAMILIES = (
     Family(
         "sum_less_equal_{k}",
         _compared("less_equal"),
-        Wordings(
+        Sentences(
             "add every value at most {k}",
             (
                 "add what is up to {k}",
@@ -147,7 +147,7 @@ FAMILIES = (
     Family(
         "{a}_greater_than_{k}",
         _compared("greater_than"),
-        Wordings(
+        Sentences(
             "add every {a} value greater than {k}",
             (
                 "add what is {a} over {k}",
@@ -160,7 +160,7 @@ FAMILIES = (
     Family(
         "{a}_less_equal_{k}",
         _compared("less_equal"),
-        Wordings(
+        Sentences(
             "add every {a} value at most {k}",
             (
                 "add what is {a} up to {k}",
@@ -173,7 +173,7 @@ FAMILIES = (
     Family(
         "sum_above_{k}",
         _size,
-        Wordings(
+        Sentences(
             "add all values and answer BIG above {k} and SMALL otherwise",
             (
                 "add all and answer BIG over {k} and SMALL up to {k}",
@@ -201,34 +201,35 @@ def find_rule(name: str) -> Rule:
 
 
 @functools.cache
-def wordings(name: str) -> Wordings:
-    """The sentences for the rule of a name.
+def sentences_of(name: str) -> Sentences:
+    """The sentences that state the rule of a name.
 
     Raises:
         UserError: no rule has that name.
     """
     family, part = _family(name)
-    said = family.wordings
+    templates = family.sentences
 
     def fill(sentence: str) -> str:
         return sentence.format(**part)
 
-    return Wordings(fill(said.canonical), tuple(map(fill, said.train)), tuple(map(fill, said.test)))
+    return Sentences(fill(templates.canonical), tuple(map(fill, templates.train)), tuple(map(fill, templates.test)))
 
 
 def all_sentences() -> Iterator[str]:
     """Every sentence with every colour once; their words are the vocabulary of rules."""
     for family in FAMILIES:
-        said = family.wordings
+        templates = family.sentences
         for color in COLORS:
-            for sentence in (said.canonical, *said.train, *said.test):
+            for sentence in (templates.canonical, *templates.train, *templates.test):
                 yield sentence.format(a=color, b=color, k=0)
 
 
 def _family(name: str) -> tuple[Family, dict[str, str]]:
     for family in FAMILIES:
-        if found := family.pattern.fullmatch(name):
-            part = {key: value.upper() for key, value in found.groupdict().items()}
+        if match := family.pattern.fullmatch(name):
+            part = {key: value.upper() for key, value in match.groupdict().items()}
+            # One rule has one name: thresholds with a leading zero are refused.
             if str(int(part.get("k", 0))) != part.get("k", "0") or int(part.get("k", 0)) > LARGEST_THRESHOLD:
                 break
             return family, part

@@ -1,22 +1,22 @@
-"""The settings of the game: which rules, how many cards, and what each kind of set shifts."""
+"""Settings of the game: which rules, how many cards, and what each kind of set shifts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lit_narrative.errors import UserError, check_least, did_you_mean
+from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.tasks.cards.families import find_rule
 from lit_narrative.tasks.cards.rules import Rule
 
 Kind = Literal["id", "new_colors", "compositional", "paraphrase", "length_shift", "classification"]
 OOD_KINDS: tuple[Kind, ...] = ("new_colors", "compositional", "paraphrase", "length_shift", "classification")
-"""What is out of distribution: the colours' role, colour and value together, the words, the length, the answers."""
+"""Kinds out of distribution: by the colours' role, colour and value together, the words, the length, the answers."""
 KINDS: tuple[Kind, ...] = ("id", *OOD_KINDS)
 Scratchpad = Literal["none", "running_total"]
 Pool = Literal["train", "test"]
 
 TEST_SETS = ("id_test", *OOD_KINDS, "paraphrase_mix")
-"""Sets to measure on: ``paraphrase`` has wordings that no training uses, ``paraphrase_mix`` those of the mixture."""
+"""Sets to measure on: ``paraphrase`` has sentences that no training uses, ``paraphrase_mix`` those of the mixture."""
 SETS = ("train", "val", *TEST_SETS)
 
 _RULES: dict[str, tuple[str, ...]] = {
@@ -29,7 +29,7 @@ _RULES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class CardGame:
-    """What is played. Every set is a fixed function of these settings and its name.
+    """The game that is played. Every set is a fixed function of these settings and its name.
 
     Args:
         rules: names of rules by kind, in place of the usual ones: ``id``, ``new_colors``, ``compositional`` and
@@ -60,6 +60,7 @@ class CardGame:
         check_names("data.game.rules", self.rules, _RULES)
         check_names("data.game.paraphrased", self.paraphrased, SETS)
         self._check_numbers()
+        # A rule of two kinds would be in distribution and out of it at once, and its accuracy would say nothing.
         owners: dict[str, str] = {}
         for kind in _RULES:
             for rule in self.pool(kind):
@@ -75,7 +76,7 @@ class CardGame:
         for name, (fewest, most) in (("lengths", self.lengths), ("long_lengths", self.long_lengths)):
             check_least(f"data.game.{name}", fewest, 1)
             if most < fewest:
-                raise UserError(f"data.game.{name}: from {fewest} to {most} cards is no range")
+                raise UserError(f"data.game.{name}: {fewest} to {most} cards is not a range")
         if self.long_lengths[0] <= self.lengths[1]:
             raise UserError(
                 f"data.game.long_lengths={list(self.long_lengths)} must lie beyond lengths={list(self.lengths)}"
@@ -117,10 +118,8 @@ def check_names(
     Raises:
         UserError: one is not; the message suggests the nearest.
     """
-    names = list(known)
     for name in given:
-        if name not in names:
-            raise UserError(f"{setting}: there is no '{name}'{did_you_mean(name, names)}; known: {', '.join(names)}")
+        check_choice(setting, name, known)
 
 
 def check_mixture(mix: Mapping[str, float], held_out: Sequence[str]) -> dict[str, float]:
@@ -131,7 +130,7 @@ def check_mixture(mix: Mapping[str, float], held_out: Sequence[str]) -> dict[str
         held_out: kinds that training must not see.
 
     Raises:
-        UserError: a kind is unknown or held out, or there is no weight to go by.
+        UserError: a kind is unknown or held out, or no weight is above 0.
     """
     check_names("data.mix", mix, KINDS)
     check_names("data.held_out", held_out, KINDS)

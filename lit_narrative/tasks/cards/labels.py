@@ -1,4 +1,4 @@
-"""Everything there is to know of a hand under a rule, step by step: what probes look for."""
+"""Labels of a hand under a rule, step by step: what probes look for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class ClauseValue:
         description: the clause in words, weight included.
         aggregated: before the weight.
         weighted: what it adds to the total.
-        matched: places of the cards that count, from 0.
+        matched: positions of the cards that count, from 0.
     """
 
     description: str
@@ -75,12 +75,12 @@ def describe(clause: Clause) -> str:
     return f"{clause.weight:+d} x {clause.aggregate} of {words}"
 
 
-def intermediates(found: Evaluation) -> dict[str, Any]:
+def intermediates(evaluation: Evaluation) -> dict[str, Any]:
     """The evaluation in the columns of an example: plain values that JSON can hold."""
     return {
-        "total": found.total,
-        "classification": found.label,
-        "per_color_sums": found.color_sums,
+        "total": evaluation.total,
+        "classification": evaluation.label,
+        "per_color_sums": evaluation.color_sums,
         "clause_contributions": [
             {
                 "description": clause.description,
@@ -88,12 +88,12 @@ def intermediates(found: Evaluation) -> dict[str, Any]:
                 "weighted_contribution": clause.weighted,
                 "matched_indices": list(clause.matched),
             }
-            for clause in found.clauses
+            for clause in evaluation.clauses
         ],
     }
 
 
 def _clause_value(clause: Clause, cards: Sequence[Card]) -> ClauseValue:
     aggregated = sum(map(clause.aggregated, cards))
-    matched = tuple(place for place, card in enumerate(cards) if clause.matches(card))
+    matched = tuple(position for position, card in enumerate(cards) if clause.matches(card))
     return ClauseValue(describe(clause), aggregated, clause.weight * aggregated, matched)

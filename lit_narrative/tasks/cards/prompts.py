@@ -1,4 +1,4 @@
-"""A deal as text: the prompt, the completion to imitate, and the columns that judge an answer."""
+"""Text of a deal: the prompt, the completion to imitate, and the columns that judge an answer."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,10 +18,10 @@ LARGEST_NUMBER = 150
 """Every integer up to it, of either sign, is in the vocabulary, whatever is dealt; larger ones if hands need them."""
 
 
-def prompt_text(wording: str, cards: Sequence[Card]) -> str:
+def prompt_text(sentence: str, cards: Sequence[Card]) -> str:
     """The prompt; it ends with ``Answer:``, no space after it."""
     hand = "\n".join(f"{card.color} {card.value}" for card in cards)
-    return "\n".join([f"Rule: {wording}", "Cards:", hand, "", "Answer:"])
+    return "\n".join([f"Rule: {sentence}", "Cards:", hand, "", "Answer:"])
 
 
 def completion_text(answer: str, running_totals: Sequence[int], scratchpad: Scratchpad) -> str:
@@ -32,19 +32,19 @@ def completion_text(answer: str, running_totals: Sequence[int], scratchpad: Scra
 
 
 def example(deal: Deal, scratchpad: Scratchpad, seed: int) -> Example:
-    """A deal to imitate; its ``meta`` holds everything there is to know of it, as plain values.
+    """An example of a deal; its ``meta`` holds everything known of the hand, as plain values.
 
     Args:
-        deal: hand, rule and wording.
+        deal: hand, rule and sentence.
         scratchpad: what the completion writes before the answer.
         seed: of the game, for the record.
     """
-    found = evaluate(deal.rule, deal.cards)
+    evaluation = evaluate(deal.rule, deal.cards)
     meta: dict[str, Any] = {
         "rule_name": deal.rule.name,
-        "rule_text": deal.wording,
+        "rule_text": deal.sentence,
         "cards": [{"color": card.color, "value": card.value} for card in deal.cards],
-        "answer": found.answer,
+        "answer": evaluation.answer,
         "response_type": deal.rule.response_type,
         "classification_labels": None if deal.rule.labels is None else list(deal.rule.labels),
         "paraphrased": deal.paraphrased,
@@ -54,13 +54,13 @@ def example(deal: Deal, scratchpad: Scratchpad, seed: int) -> Example:
         "seed": seed,
         "index": deal.index,
         "scratchpad": scratchpad,
-        "running_totals": list(found.running_totals),
-        "contributions": list(found.contributions),
-        "matched": list(found.matched),
-        "intermediates": intermediates(found),
+        "running_totals": list(evaluation.running_totals),
+        "contributions": list(evaluation.contributions),
+        "matched": list(evaluation.matched),
+        "intermediates": intermediates(evaluation),
     }
-    completion = completion_text(found.answer, found.running_totals, scratchpad)
-    return Example(prompt_text(deal.wording, deal.cards), completion, meta)
+    completion = completion_text(evaluation.answer, evaluation.running_totals, scratchpad)
+    return Example(prompt_text(deal.sentence, deal.cards), completion, meta)
 
 
 def vocabulary_texts(game: CardGame) -> Iterator[str]:

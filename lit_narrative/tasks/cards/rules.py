@@ -1,8 +1,8 @@
-"""The algebra of rules: what a hand of cards is worth, card by card.
+"""The algebra of rules: the value of a hand, card by card.
 
 A rule is a sum of clauses; a clause takes the cards of some colours whose value passes a test, and adds their values or
 their number, times a weight. A card may count in several clauses. With a head, the answer is a label: which side of a
-threshold the total lies on.
+threshold the total is on.
 """
 
 from collections.abc import Sequence

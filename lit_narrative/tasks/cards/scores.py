@@ -1,4 +1,4 @@
-"""Scores of a set of judged answers: how often right, against what a constant answer would get, and why wrong."""
+"""Scores of a set of judged answers: accuracy, lift over a constant answer, and the kinds of error."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -61,7 +61,7 @@ def rule_substitution(rows: Sequence[Row], rule: str) -> dict[str, float | None]
     """How often the answer is what another rule would have given on the same cards.
 
     Args:
-        rows: judged answers with the columns of their prompts; those whose own rule it is are left out.
+        rows: judged answers with the columns of their prompts; those of that rule are left out.
         rule: name of the other rule.
 
     Returns:
@@ -78,15 +78,15 @@ def rule_substitution(rows: Sequence[Row], rule: str) -> dict[str, float | None]
 
 
 def gaps(accuracies: Mapping[str, float], base: str = "id_test") -> dict[str, float]:
-    """How far each set lies below ``base``; negative where it lies above. Empty without it."""
+    """How far the accuracy of each set is below ``base``; negative where it is above. Empty without it."""
     if base not in accuracies:
         return {}
     return {name: accuracies[base] - value for name, value in accuracies.items() if name != base}
 
 
-def mean_gap(found: Mapping[str, float], kinds: Sequence[str] = OOD_KINDS) -> float | None:
+def mean_gap(by_set: Mapping[str, float], kinds: Sequence[str] = OOD_KINDS) -> float | None:
     """The mean gap over the kinds of shift that were measured; None if none was."""
-    values = [found[kind] for kind in kinds if kind in found]
+    values = [by_set[kind] for kind in kinds if kind in by_set]
     return fmean(values) if values else None
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lit_narrative.tasks.cards.dealing import Deal
-from lit_narrative.tasks.cards.families import find_rule, wordings
+from lit_narrative.tasks.cards.families import find_rule, sentences_of
 from lit_narrative.tasks.cards.game import Scratchpad
 from lit_narrative.tasks.cards.prompts import example
 from lit_narrative.tasks.cards.rules import Card
@@ -14,7 +14,7 @@ HAND = [Card("RED", 3), Card("BLUE", 5), Card("GREEN", 8), Card("RED", 4)]
 
 def given(rule: str, cards: Sequence[Card] = HAND) -> Deal:
     """A hand under a rule in its usual words."""
-    return Deal(find_rule(rule), tuple(cards), "id", wordings(rule).canonical, "canonical", "id_test", 0)
+    return Deal(find_rule(rule), tuple(cards), "id", sentences_of(rule).canonical, "canonical", "id_test", 0)
 
 
 def columns(

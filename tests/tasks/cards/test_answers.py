@@ -68,21 +68,21 @@ def test_the_scratchpad_is_read_too() -> None:
 
 @drawn(st.text(max_size=80), st.sampled_from(["red_minus_blue", "sum_above_20"]))
 def test_no_text_raises(text: str, rule: str) -> None:
-    found = judge(text, columns(rule))
-    assert 0 <= found.process <= 1
-    assert 0 <= found.misfit <= 1
-    assert found.valid or not found.correct
+    result = judge(text, columns(rule))
+    assert 0 <= result.process <= 1
+    assert 0 <= result.misfit <= 1
+    assert result.valid or not result.correct
 
 
 @drawn(st.lists(st.integers(-150, 150), max_size=9), st.integers(-150, 150))
 def test_what_is_written_is_read(totals: list[int], answer: int) -> None:
-    found = parse(completion_text(str(answer), totals, "running_total"))
-    assert (found.answer, found.trace) == (str(answer), tuple(totals))
+    result = parse(completion_text(str(answer), totals, "running_total"))
+    assert (result.answer, result.trace) == (str(answer), tuple(totals))
 
 
 def test_a_right_answer() -> None:
-    found = judge(" 3 -2 -2 2 ; 2", columns())
-    assert (found.correct, found.process, found.trace_exact, found.misfit) == (True, 1.0, True, 0.0)
+    result = judge(" 3 -2 -2 2 ; 2", columns())
+    assert (result.correct, result.process, result.trace_exact, result.misfit) == (True, 1.0, True, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,8 @@ def test_a_right_answer() -> None:
     ],
 )
 def test_partly_right(text: str, correct: bool, process: float, exact: bool) -> None:
-    found = judge(text, columns())
-    assert (found.correct, found.process, found.trace_exact) == (correct, process, exact)
+    result = judge(text, columns())
+    assert (result.correct, result.process, result.trace_exact) == (correct, process, exact)
 
 
 def test_without_scratchpad_there_is_no_trace_to_be_exact() -> None:
@@ -115,5 +115,5 @@ def test_words_too_many_and_too_few_count(text: str, misfit: float) -> None:
 
 
 def test_many_at_once() -> None:
-    found = score([" 2", " 3"], [columns(), columns()])
-    assert [row.correct for row in found] == [True, False]
+    result = score([" 2", " 3"], [columns(), columns()])
+    assert [row.correct for row in result] == [True, False]

@@ -1,4 +1,4 @@
-"""Pairs of prompts that differ in one thing, and places and targets of examples."""
+"""Pairs of prompts that differ in one thing, and spans and targets of examples."""
 
 import pytest
 
@@ -27,20 +27,20 @@ def pairs(game: CardGame, name: str = "id_test", count: int = 60) -> list[Contra
 @pytest.mark.parametrize("game", [PLAIN, CardGame()], ids=["answer", "running_total"])
 @pytest.mark.parametrize("name", ["id_test", "new_colors", "compositional", "paraphrase", "classification"])
 def test_sides_have_as_many_words_and_answers_that_differ(game: CardGame, name: str) -> None:
-    found = pairs(game, name)
-    assert len(found) >= 20
-    for pair in found:
+    result = pairs(game, name)
+    assert len(result) >= 20
+    for pair in result:
         assert len(pair.clean.split()) == len(pair.corrupt.split())
         assert pair.clean_answer != pair.corrupt_answer
         assert bucket_of(hand(pair.corrupt)) == "test"
 
 
 def test_a_pair_differs_in_the_one_thing_that_it_says() -> None:
-    found = pairs(PLAIN)
-    assert {pair.meta["contrast"] for pair in found} == {"value", "color", "rule"}
-    for pair in found:
-        own, other = hand(pair.clean), hand(pair.corrupt)
-        differing = [(a, b) for a, b in zip(own, other, strict=True) if a != b]
+    result = pairs(PLAIN)
+    assert {pair.meta["contrast"] for pair in result} == {"value", "color", "rule"}
+    for pair in result:
+        clean, corrupt = hand(pair.clean), hand(pair.corrupt)
+        differing = [(a, b) for a, b in zip(clean, corrupt, strict=True) if a != b]
         if pair.meta["contrast"] == "rule":
             assert not differing
             assert pair.meta["rule_name"] != pair.meta["corrupt_rule_name"]
@@ -53,9 +53,9 @@ def test_a_pair_differs_in_the_one_thing_that_it_says() -> None:
 
 
 def test_shared_running_totals_are_part_of_both_prompts() -> None:
-    found = [pair for pair in pairs(CardGame()) if pair.meta["written"]]
-    assert found
-    for pair in found:
+    result = [pair for pair in pairs(CardGame()) if pair.meta["written"]]
+    assert result
+    for pair in result:
         begun = pair.clean.split("Answer:")[1]
         assert begun == pair.corrupt.split("Answer:")[1]
         assert len(begun.split()) == pair.meta["written"]
@@ -84,15 +84,15 @@ def test_spans_name_the_words_they_say() -> None:
     assert [words[f"card{n}_value"] for n in range(1, 5)] == [str(card.value) for card in HAND]
 
 
-def test_places_of_running_totals_and_patterns_of_cards() -> None:
+def test_spans_of_running_totals_and_patterns_of_cards() -> None:
     """A running total is foretold where the one before it ends, the first where the prompt ends."""
     row = question(given("red_minus_blue"), CardGame(scratchpad="running_total"))
     text, named = row.prompt + row.completion, row.meta["spans"]
     assert [text[slice(*named[f"gen{n}"])] for n in range(1, 5)] == [":", "3", "-2", "-2"]
     assert text[named["gen4"][1] :] == " 2 ; 2"
     assert "gen1" not in question(given("red_minus_blue"), PLAIN).meta["spans"]
-    said = [(kind, label, text[start:end]) for kind, label, (start, end) in row.meta["patterns"]]
-    assert said == [("card", f"{card.color} {card.value}", f"{card.color} {card.value}") for card in HAND]
+    patterns = [(kind, label, text[start:end]) for kind, label, (start, end) in row.meta["patterns"]]
+    assert patterns == [("card", f"{card.color} {card.value}", f"{card.color} {card.value}") for card in HAND]
 
 
 def test_targets_are_what_a_hand_is_worth_step_by_step() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from lit_narrative.errors import UserError
 from lit_narrative.tasks.cards.dealing import MIXTURE, Deal, bucket_of, deal, draw_hand
-from lit_narrative.tasks.cards.families import find_rule, wordings
+from lit_narrative.tasks.cards.families import find_rule, sentences_of
 from lit_narrative.tasks.cards.game import OOD_KINDS, SETS, TEST_SETS, CardGame
 from lit_narrative.tasks.cards.rules import COLORS, Card
 
@@ -61,9 +61,9 @@ def test_a_set_larger_than_its_hands_is_refused() -> None:
 
 def test_splits_share_out_all_hands() -> None:
     hands = [[Card(a, x), Card(b, y)] for a, b in product(COLORS, repeat=2) for x, y in product(range(10), repeat=2)]
-    found = Counter(map(bucket_of, hands))
-    assert found["train"] / len(hands) == pytest.approx(0.8, abs=0.04)
-    assert found["val"] / len(hands) == pytest.approx(0.1, abs=0.03)
+    result = Counter(map(bucket_of, hands))
+    assert result["train"] / len(hands) == pytest.approx(0.8, abs=0.04)
+    assert result["val"] / len(hands) == pytest.approx(0.1, abs=0.03)
 
 
 @pytest.mark.parametrize("length", [2, 3, 6])
@@ -72,7 +72,9 @@ def test_a_hand_holds_each_colour_of_its_rule(length: int) -> None:
     hands = [draw_hand(rng, rule, length, 9) for _ in range(500)]
     assert all({"RED", "BLUE"} <= {card.color for card in hand} for hand in hands)
     assert all(len(hand) == length and all(0 <= card.value <= 9 for card in hand) for hand in hands)
-    assert {place for hand in hands for place, card in enumerate(hand) if card.color == "RED"} == set(range(length))
+    assert {position for hand in hands for position, card in enumerate(hand) if card.color == "RED"} == set(
+        range(length)
+    )
 
 
 def test_too_few_cards_for_the_colours_are_refused() -> None:
@@ -116,21 +118,21 @@ def test_each_set_shifts_one_thing_only(name: str) -> None:
 
 
 def test_wordings_of_tests_are_no_wordings_of_training() -> None:
-    said = {row.wording for row in deal(GAME, "paraphrase", 300)}
-    mixed = {row.wording for row in deal(GAME, MIXTURE, 600, {"paraphrase": 1.0})}
-    assert mixed == {row.wording for row in deal(GAME, "paraphrase_mix", 300)}
-    assert said == {sentence for rule in GAME.pool("id") for sentence in wordings(rule.name).test}
-    assert not said & mixed
+    unseen = {row.sentence for row in deal(GAME, "paraphrase", 300)}
+    mixed = {row.sentence for row in deal(GAME, MIXTURE, 600, {"paraphrase": 1.0})}
+    assert mixed == {row.sentence for row in deal(GAME, "paraphrase_mix", 300)}
+    assert unseen == {sentence for rule in GAME.pool("id") for sentence in sentences_of(rule.name).test}
+    assert not unseen & mixed
     reworded = deal(CardGame(paraphrased={"train": 0.5}), "train", 400)
     assert 0.4 < sum(row.paraphrased for row in reworded) / 400 < 0.6
-    assert not said & {row.wording for row in reworded}
+    assert not unseen & {row.sentence for row in reworded}
 
 
 def test_a_mixture_has_the_kinds_of_its_weights() -> None:
     rows = deal(GAME, MIXTURE, 2000, {"id": 3, "paraphrase": 1, "new_colors": 0})
-    found = Counter(row.kind for row in rows)
-    assert set(found) == {"id", "paraphrase"}
-    assert found["id"] / 2000 == pytest.approx(0.75, abs=0.03)
+    result = Counter(row.kind for row in rows)
+    assert set(result) == {"id", "paraphrase"}
+    assert result["id"] / 2000 == pytest.approx(0.75, abs=0.03)
     assert all(row.paraphrased == (row.kind == "paraphrase") for row in rows)
 
 

@@ -21,8 +21,8 @@ def test_a_right_answer_ends_the_episode() -> None:
     env = CardGameEnv()
     prompt, known = env.reset(seed=3)
     text = oracle(known)
-    said, reward, terminated, truncated, info = env.step(text)
-    assert said == prompt + text
+    observation, reward, terminated, truncated, info = env.step(text)
+    assert observation == prompt + text
     assert reward == pytest.approx(1.1)
     assert (terminated, truncated) == (True, False)
     assert info["correct"] and info["valid"]
@@ -52,14 +52,14 @@ def test_weights_of_the_reward() -> None:
 def test_revisions_are_answered_by_feedback() -> None:
     env = CardGameEnv(max_revisions=3)
     prompt, _ = env.reset(options={"rule": "red_minus_blue", "cards": HAND})
-    said, _, terminated, truncated, _ = env.step(" 9")
-    assert said == prompt + " 9" + WRONG
+    observation, _, terminated, truncated, _ = env.step(" 9")
+    assert observation == prompt + " 9" + WRONG
     assert not terminated and not truncated
-    said, _, terminated, truncated, _ = env.step(" what")
-    assert said.endswith(" what" + MISSING)
+    observation, _, terminated, truncated, _ = env.step(" what")
+    assert observation.endswith(" what" + MISSING)
     assert not terminated and not truncated
-    said, reward, terminated, truncated, _ = env.step(" 8")
-    assert said.endswith(" 8")
+    observation, reward, terminated, truncated, _ = env.step(" 8")
+    assert observation.endswith(" 8")
     assert (reward, terminated, truncated) == (pytest.approx(0.1), False, True)
     env.reset(options={"rule": "red_minus_blue", "cards": HAND})
     env.step(" 9")
@@ -77,18 +77,18 @@ def test_seeds() -> None:
 
 def test_the_mixture_is_dealt_from_training_hands_and_never_from_what_is_held_out() -> None:
     env = CardGameEnv(mix=MIX)
-    found = [env.reset()[1] for _ in range(300)]
-    assert {info["kind"] for info in found} == set(MIX)
-    hands = [[Card(card["color"], card["value"]) for card in info["cards"]] for info in found]
+    result = [env.reset()[1] for _ in range(300)]
+    assert {info["kind"] for info in result} == set(MIX)
+    hands = [[Card(card["color"], card["value"]) for card in info["cards"]] for info in result]
     assert {bucket_of(hand) for hand in hands} == {"train"}
 
 
 def test_a_set_by_name() -> None:
     env = CardGameEnv(held_out=())
-    found = [env.reset(options={"split": "classification"})[1] for _ in range(4)]
-    assert {info["rule_name"] for info in found} == {"sum_above_20"}
-    assert {info["split"] for info in found} == {"classification"}
-    assert {info["answer"] for info in found} == {"BIG", "SMALL"}
+    result = [env.reset(options={"split": "classification"})[1] for _ in range(4)]
+    assert {info["rule_name"] for info in result} == {"sum_above_20"}
+    assert {info["split"] for info in result} == {"classification"}
+    assert {info["answer"] for info in result} == {"BIG", "SMALL"}
 
 
 def test_a_rule_without_cards_has_a_hand_dealt() -> None:
@@ -104,8 +104,8 @@ def test_a_rule_without_cards_has_a_hand_dealt() -> None:
         ({"rule": "sum_above_20"}, "'classification' is held out"),
         ({"split": "idtest"}, "no 'idtest'; did you mean 'id_test'"),
         ({"rule": "red_minus_bleu"}, "no rule 'red_minus_bleu'"),
-        ({"rule": "red_minus_blue", "cards": [("PINK", 3)]}, r"\('PINK', 3\) is no pair of a colour"),
-        ({"rule": "red_minus_blue", "cards": [5]}, "5 is no pair"),
+        ({"rule": "red_minus_blue", "cards": [("PINK", 3)]}, r"\('PINK', 3\) is not a pair of a colour"),
+        ({"rule": "red_minus_blue", "cards": [5]}, "5 is not a pair"),
         ({"rule": "red_minus_blue", "split": "val"}, "a rule or a split, not both"),
         ({"cards": HAND}, "cards need a rule"),
         ({"hand": HAND}, "no 'hand'"),

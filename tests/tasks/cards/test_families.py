@@ -5,7 +5,7 @@ import re
 import pytest
 
 from lit_narrative.errors import UserError
-from lit_narrative.tasks.cards.families import FAMILIES, all_sentences, find_rule, wordings
+from lit_narrative.tasks.cards.families import FAMILIES, all_sentences, find_rule, sentences_of
 from lit_narrative.tasks.cards.rules import Clause, Head, Predicate, Rule
 
 NAMES = [family.shape.format(a="red", b="blue", k=4) for family in FAMILIES]
@@ -51,11 +51,10 @@ def test_a_near_name_is_suggested() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_sentences_are_many_disjoint_and_complete(name: str) -> None:
-    said = wordings(name)
-    sentences = [said.canonical, *said.train, *said.test]
+    assert len(sentences_of(name).train) >= 2
+    assert len(sentences_of(name).test) >= 2
+    sentences = _all(name)
     assert len(set(sentences)) == len(sentences)
-    assert len(said.train) >= 2
-    assert len(said.test) >= 2
     for sentence in sentences:
         assert "{" not in sentence
         for clause in find_rule(name).clauses:
@@ -65,21 +64,22 @@ def test_sentences_are_many_disjoint_and_complete(name: str) -> None:
 
 
 def test_no_sentence_says_two_rules() -> None:
-    said = [sentence for name in [*NAMES, "blue_minus_red"] for sentence in _all(name)]
-    assert len(set(said)) == len(said)
+    sentences = [sentence for name in [*NAMES, "blue_minus_red"] for sentence in _all(name)]
+    assert len(set(sentences)) == len(sentences)
 
 
 def test_tests_use_no_word_that_training_lacks() -> None:
-    trained = {word for name in NAMES for s in (wordings(name).canonical, *wordings(name).train) for word in s.split()}
-    assert {word for name in NAMES for sentence in wordings(name).test for word in sentence.split()} <= trained
+    known = [sentence for name in NAMES for sentence in (sentences_of(name).canonical, *sentences_of(name).train)]
+    trained = {word for sentence in known for word in sentence.split()}
+    assert {word for name in NAMES for sentence in sentences_of(name).test for word in sentence.split()} <= trained
 
 
 def test_all_sentences_hold_every_word_but_numbers() -> None:
     known = {word for sentence in all_sentences() for word in sentence.split()}
-    said = {word for name in NAMES for sentence in _all(name) for word in re.findall("[A-Za-z]+", sentence)}
-    assert said <= known
+    words = {word for name in NAMES for sentence in _all(name) for word in re.findall("[A-Za-z]+", sentence)}
+    assert words <= known
 
 
 def _all(name: str) -> list[str]:
-    said = wordings(name)
-    return [said.canonical, *said.train, *said.test]
+    sentences = sentences_of(name)
+    return [sentences.canonical, *sentences.train, *sentences.test]

@@ -43,7 +43,7 @@ def test_rewording_by_set() -> None:
         ({"rules": {"id": ["green_minus_yellow"]}}, "'green_minus_yellow' is in 'id' and in 'new_colors'"),
         ({"lengths": (1, 4)}, "'red_minus_blue' needs 2 cards or more, for RED, BLUE; got 1"),
         ({"lengths": (0, 4)}, "data.game.lengths is 0"),
-        ({"lengths": (5, 4)}, "from 5 to 4 cards is no range"),
+        ({"lengths": (5, 4)}, "5 to 4 cards is not a range"),
         ({"long_lengths": (6, 9)}, r"long_lengths=\[6, 9\] must lie beyond lengths=\[3, 6\]"),
         ({"largest_value": 100}, r"largest_value=100 must lie in 0\.\.99"),
         ({"zero_share": 1.5}, r"zero_share=1\.5 must lie in 0\.\.1"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lit_narrative.tasks.cards.answers import parse
-from lit_narrative.tasks.cards.families import find_rule, wordings
+from lit_narrative.tasks.cards.families import find_rule, sentences_of
 from lit_narrative.tasks.cards.labels import evaluate
 from lit_narrative.tasks.cards.prompts import completion_text, prompt_text
 from lit_narrative.tasks.cards.rules import Card, Clause, Head, Predicate, Rule
@@ -68,7 +68,7 @@ def test_rules(number: int) -> None:
     assert list(rule.required_colors) == entry["required_colors"] == list(ours.required_colors)
     assert rule.response_type == entry["response_type"] == ours.response_type
     assert rule.labels == ours.labels
-    assert len(wordings(ours.name).train) >= entry["n_paraphrases"]
+    assert len(sentences_of(ours.name).train) >= entry["n_paraphrases"]
     if rule.head is None:
         assert ours.clauses == rule.clauses
 
@@ -78,17 +78,17 @@ def test_cases(number: int) -> None:
     case = golden()["cases"][number]
     (entry,) = [entry for entry in golden()["rules"] if entry["name"] == case["rule"]]
     cards = [Card(color, value) for color, value in case["cards"]]
-    found = evaluate(rule_of(entry), cards)
-    assert (found.total, found.label, found.answer) == (case["total"], case["classification"], case["answer"])
-    assert list(found.running_totals) == case["running_totals"]
-    assert {color: found.color_sums[color] for color in case["per_color_sums"]} == case["per_color_sums"]
-    assert all(found.color_sums[color] == 0 for color in found.color_sums if color not in case["per_color_sums"])
-    measured = [(clause.aggregated, clause.weighted, list(clause.matched)) for clause in found.clauses]
+    result = evaluate(rule_of(entry), cards)
+    assert (result.total, result.label, result.answer) == (case["total"], case["classification"], case["answer"])
+    assert list(result.running_totals) == case["running_totals"]
+    assert {color: result.color_sums[color] for color in case["per_color_sums"]} == case["per_color_sums"]
+    assert all(result.color_sums[color] == 0 for color in result.color_sums if color not in case["per_color_sums"])
+    measured = [(clause.aggregated, clause.weighted, list(clause.matched)) for clause in result.clauses]
     assert measured == [(clause["aggregated"], clause["weighted"], clause["matched"]) for clause in case["clauses"]]
     prompt = prompt_text("<RULE>", cards)
     assert prompt == case["prompt_with_placeholder"]
     assert len(prompt.split("\n")) == case["n_prompt_lines"]
-    assert f"Answer:{completion_text(found.answer, found.running_totals, 'none')}" == case["target"]
+    assert f"Answer:{completion_text(result.answer, result.running_totals, 'none')}" == case["target"]
     if "recommended" in case:
         ours = evaluate(find_rule("sum_above_20"), cards)
         assert ours.total == case["recommended"]["total"]

@@ -27,14 +27,14 @@ def test_predicates_at_their_edges(predicate: Predicate, passing: set[int]) -> N
 
 
 def test_clauses_add_up_card_by_card() -> None:
-    found = evaluate(DIFFERENCE, HAND)
-    assert found.contributions == (3, -5, 0, 4)
-    assert found.running_totals == (3, -2, -2, 2)
-    assert found.matched == (True, True, False, True)
-    assert (found.total, found.answer, found.label) == (2, "2", None)
-    assert found.color_sums == {"RED": 7, "BLUE": 5, "GREEN": 8, "YELLOW": 0}
-    assert [clause.matched for clause in found.clauses] == [(0, 3), (1,)]
-    assert [(clause.aggregated, clause.weighted) for clause in found.clauses] == [(7, 7), (5, -5)]
+    result = evaluate(DIFFERENCE, HAND)
+    assert result.contributions == (3, -5, 0, 4)
+    assert result.running_totals == (3, -2, -2, 2)
+    assert result.matched == (True, True, False, True)
+    assert (result.total, result.answer, result.label) == (2, "2", None)
+    assert result.color_sums == {"RED": 7, "BLUE": 5, "GREEN": 8, "YELLOW": 0}
+    assert [clause.matched for clause in result.clauses] == [(0, 3), (1,)]
+    assert [(clause.aggregated, clause.weighted) for clause in result.clauses] == [(7, 7), (5, -5)]
 
 
 def test_a_card_counts_in_each_clause_that_it_matches() -> None:
@@ -68,10 +68,10 @@ def test_a_clause_says_its_weight() -> None:
 
 
 def test_intermediates_are_plain_values() -> None:
-    found = intermediates(evaluate(DIFFERENCE, HAND))
-    assert found["total"] == 2
-    assert found["classification"] is None
-    assert found["clause_contributions"][1] == {
+    result = intermediates(evaluate(DIFFERENCE, HAND))
+    assert result["total"] == 2
+    assert result["classification"] is None
+    assert result["clause_contributions"][1] == {
         "description": "-1 x sum of BLUE",
         "aggregated": 5,
         "weighted_contribution": -5,
@@ -82,10 +82,10 @@ def test_intermediates_are_plain_values() -> None:
 @given(CARDS)
 def test_total_is_last_running_total_and_sum_of_clauses(cards: list[Card]) -> None:
     rule = Rule("r", (Clause(("RED", "BLUE"), Predicate("even"), 2), Clause(aggregate="count", weight=-3)))
-    found = evaluate(rule, cards)
-    assert found.total == sum(clause.weighted for clause in found.clauses) == rule.total(cards)
-    assert found.running_totals[-1:] == ((found.total,) if cards else ())
-    assert len(found.running_totals) == len(found.contributions) == len(found.matched) == len(cards)
+    result = evaluate(rule, cards)
+    assert result.total == sum(clause.weighted for clause in result.clauses) == rule.total(cards)
+    assert result.running_totals[-1:] == ((result.total,) if cards else ())
+    assert len(result.running_totals) == len(result.contributions) == len(result.matched) == len(cards)
 
 
 def test_what_is_no_rule_is_refused() -> None:

@@ -20,15 +20,15 @@ def rows(name: str, count: int = 200) -> list[Example]:
 
 
 def test_an_oracle_is_always_right_and_has_no_gap() -> None:
-    found = {}
+    result = {}
     for name in TEST_SETS:
         sets = rows(name)
         scores = set_scores([judge(row.completion, row.meta) for row in sets], [row.meta for row in sets])
         keys = ("accuracy", "format_validity", "lift", "macro_accuracy", "trace_exact", "process")
         assert [scores[key] for key in keys] == [1.0] * 6, name
-        found[name] = scores["accuracy"]
-    assert set(gaps(found).values()) == {0}
-    assert mean_gap(gaps(found)) == 0
+        result[name] = scores["accuracy"]
+    assert set(gaps(result).values()) == {0}
+    assert mean_gap(gaps(result)) == 0
 
 
 @pytest.mark.parametrize("name", TEST_SETS)
@@ -83,15 +83,15 @@ def test_wilson_by_hand() -> None:
 def test_the_answer_of_another_rule() -> None:
     hand = [Card("GREEN", 5), Card("YELLOW", 2), Card("RED", 7), Card("BLUE", 1)]
     judged = [columns("green_minus_yellow", hand)] * 3
-    found = [(judge(text, row), row) for text, row in zip((" 6", " 3", " 9"), judged, strict=True)]
-    assert rule_substitution(found, "red_minus_blue") == {"all": pytest.approx(1 / 3), "errors": 0.5}
-    assert rule_substitution(found, "green_minus_yellow") == {"all": None, "errors": None}
+    result = [(judge(text, row), row) for text, row in zip((" 6", " 3", " 9"), judged, strict=True)]
+    assert rule_substitution(result, "red_minus_blue") == {"all": pytest.approx(1 / 3), "errors": 0.5}
+    assert rule_substitution(result, "green_minus_yellow") == {"all": None, "errors": None}
 
 
 def test_gaps_by_hand() -> None:
-    found = gaps({"id_test": 0.9, "new_colors": 0.5, "paraphrase": 0.95, "paraphrase_mix": 0.1})
-    assert found == pytest.approx({"new_colors": 0.4, "paraphrase": -0.05, "paraphrase_mix": 0.8})
-    assert mean_gap(found) == pytest.approx(0.175)
+    result = gaps({"id_test": 0.9, "new_colors": 0.5, "paraphrase": 0.95, "paraphrase_mix": 0.1})
+    assert result == pytest.approx({"new_colors": 0.4, "paraphrase": -0.05, "paraphrase_mix": 0.8})
+    assert mean_gap(result) == pytest.approx(0.175)
     assert gaps({"new_colors": 0.5}) == {}
     assert mean_gap({}) is None
     assert set(OOD_KINDS) < set(TEST_SETS)

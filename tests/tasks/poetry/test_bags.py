@@ -45,30 +45,31 @@ def test_unknown_topics_and_empty_files_are_said(tmp_path: Path) -> None:
 
 
 def test_z_scores_of_log_odds_by_hand() -> None:
-    found = contrast_bag(["tide tide tide door"], ["door door door tide"], threshold=0.1, prior=1)
+    result = contrast_bag(["tide tide tide door"], ["door door door tide"], threshold=0.1, prior=1)
     # Four of eight words are tides: the prior counts four of each, so 3 + 4 of 12 stand against 1 + 4 of 12.
     delta = math.log(7 / 5) - math.log(5 / 7)
-    assert found == {"tide": pytest.approx(delta / math.sqrt(1 / 7 + 1 / 5))}
+    assert result == {"tide": pytest.approx(delta / math.sqrt(1 / 7 + 1 / 5))}
     assert contrast_bag(["tide tide tide door"], ["door door door tide"], prior=1) == {}
 
 
 def test_rare_words_need_more_evidence() -> None:
-    own = ["the tide " * 50 + "zephyr"]
-    found = contrast_bag(own, ["the door " * 50], threshold=0.01)
-    assert next(iter(found)) == "tide"
-    assert found.get("zephyr", 0) < found["tide"] / 3
-    assert "the" not in contrast_bag(own, ["the door " * 50])
+    texts = ["the tide " * 50 + "zephyr"]
+    result = contrast_bag(texts, ["the door " * 50], threshold=0.01)
+    assert next(iter(result)) == "tide"
+    assert result.get("zephyr", 0) < result["tide"] / 3
+    assert "the" not in contrast_bag(texts, ["the door " * 50])
 
 
 def test_poems_on_a_topic_give_its_words_back() -> None:
-    own = [verse(0, "train", index, "ocean").text for index in range(150)]
+    texts = [verse(0, "train", index, "ocean").text for index in range(150)]
     others = [verse(1, "train", index, "city").text for index in range(150)]
-    found = contrast_bag(own, others, size=24, threshold=3)
-    assert set(found) <= set(LEXICONS["ocean"].words)
-    assert len(found) >= 20
-    assert list(found.values()) == sorted(found.values(), reverse=True)
-    assert len(contrast_bag(own, others, size=5)) == 5
-    assert len(contrast_bag(own, others, size=99, threshold=8)) < len(contrast_bag(own, others, size=99, threshold=3))
+    result = contrast_bag(texts, others, size=24, threshold=3)
+    assert set(result) <= set(LEXICONS["ocean"].words)
+    assert len(result) >= 20
+    assert list(result.values()) == sorted(result.values(), reverse=True)
+    assert len(contrast_bag(texts, others, size=5)) == 5
+    few, many = (contrast_bag(texts, others, size=99, threshold=threshold) for threshold in (8, 3))
+    assert len(few) < len(many)
 
 
 def test_nothing_sets_nothing_apart() -> None:
@@ -79,10 +80,10 @@ def test_a_topic_of_two_files_holds_every_second_word_out(tmp_path: Path) -> Non
     for name, word in (("own", "tide"), ("other", "snow")):
         line = f"The {word} is in, the {word} is out,\n"
         (tmp_path / f"{name}.txt").write_text(line * 9 + f"My {word}, your {word}.\n", encoding="utf-8")
-    own, other = str(tmp_path / "own.txt"), str(tmp_path / "other.txt")
-    assert find_topic(ContrastBag("tides", own, other)).bag == ("tide",)
+    texts, against = str(tmp_path / "own.txt"), str(tmp_path / "other.txt")
+    assert find_topic(ContrastBag("tides", texts, against)).bag == ("tide",)
     with pytest.raises(UserError, match=r"bag 'tides': no word of .*own\.txt stands out .* z-score of 50"):
-        find_topic(ContrastBag("tides", own, other, threshold=50))
+        find_topic(ContrastBag("tides", texts, against, threshold=50))
 
 
 @pytest.mark.parametrize("wrong", [{"size": 1}, {"threshold": 0}, {"threshold": math.nan}])

@@ -27,10 +27,10 @@ def cases(*keys: str) -> list[Any]:
     """The number of every entry of a list; one that skips where the file is absent."""
     if not FILE.is_file():
         return [pytest.param(0, marks=pytest.mark.skip(f"no golden values at {FOLDER}; set LIT_GOLDEN"))]
-    found = golden()
+    result = golden()
     for key in keys:
-        found = found[key]
-    return list(range(len(found)))
+        result = result[key]
+    return list(range(len(result)))
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +61,8 @@ def test_distinct(number: int) -> None:
 @pytest.mark.parametrize("number", cases("perplexity"))
 def test_perplexity(number: int, scorer: GPT2LMHeadModel) -> None:
     case = golden()["perplexity"][number]
-    found = original_perplexity([token_nlls(scorer, text) for text in case["texts"]])
-    assert found == pytest.approx(float(case["value"]), rel=1e-4, nan_ok=True)
+    result = original_perplexity([token_nlls(scorer, text) for text in case["texts"]])
+    assert result == pytest.approx(float(case["value"]), rel=1e-4, nan_ok=True)
 
 
 @pytest.mark.parametrize("number", cases("per_text"))
@@ -88,11 +88,11 @@ def test_weighing_by_tokens(scorer: GPT2LMHeadModel) -> None:
 def test_logit_step(number: int) -> None:
     given = golden()["seed_logit_step"]
     case = given["results"][number]
-    found = original_logit_step(
+    result = original_logit_step(
         np.array(given["logits"]), given["bow"], case["step"], given["temperature"], given["top_k"]
     )
-    assert found.loss == pytest.approx(case["loss"], abs=1e-5)
-    assert found.gradient == pytest.approx(np.array(case["grad"]), abs=1e-6)
-    assert found.probabilities == pytest.approx(np.array(case["final"]), abs=1e-6)
-    assert found.mass_before == pytest.approx(case["bow_mass_before"], abs=1e-7)
-    assert found.mass_after == pytest.approx(case["bow_mass_after"], abs=1e-6)
+    assert result.loss == pytest.approx(case["loss"], abs=1e-5)
+    assert result.gradient == pytest.approx(np.array(case["grad"]), abs=1e-6)
+    assert result.probabilities == pytest.approx(np.array(case["final"]), abs=1e-6)
+    assert result.mass_before == pytest.approx(case["bow_mass_before"], abs=1e-7)
+    assert result.mass_after == pytest.approx(case["bow_mass_after"], abs=1e-6)

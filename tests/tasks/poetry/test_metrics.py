@@ -54,11 +54,11 @@ def test_self_bleu() -> None:
 
 
 def test_topic_shares_are_of_all_words() -> None:
-    found = topic_shares(
+    result = topic_shares(
         ["The tide, the gull!", "snow"], bag=["tide", "Wave"], held_out=["gull"], others=["snow", "ice"]
     )
-    assert found == (1 / 5, 1 / 5, 1 / 5)
-    assert found.held_out == 1 / 5
+    assert result == (1 / 5, 1 / 5, 1 / 5)
+    assert result.held_out == 1 / 5
     assert topic_shares([], ["tide"]) == (0, 0, 0)
     assert topic_shares(["tidal tides"], ["tide"]) == (0, 0, 0)
 

@@ -23,8 +23,8 @@ def test_a_text_of_one_poem_keeps_its_stanzas() -> None:
 
 
 def test_two_blank_lines_part_poems_and_one_parts_stanzas() -> None:
-    found = find_poems(f"{STANZA}\n{STANZA}\n\n{STANZA}\n{STANZA}")
-    assert [len(poem.stanzas) for poem in found] == [2, 2]
+    result = find_poems(f"{STANZA}\n{STANZA}\n\n{STANZA}\n{STANZA}")
+    assert [len(poem.stanzas) for poem in result] == [2, 2]
 
 
 def test_where_wide_gaps_are_wider_two_blank_lines_do_not_part() -> None:
@@ -45,8 +45,8 @@ def test_roman_numbers_alone_name_poems() -> None:
 
 def test_numbers_within_a_titled_poem_are_its_sections() -> None:
     text = f"The Long Road\n\n  1\n{STANZA}\n  2\n{STANZA}\n\n\n\nThe Short Road\n\n{STANZA}"
-    found = find_poems(f"\n\n\n{text}")
-    assert [(poem.title, len(poem.lines)) for poem in found] == [("The Long Road", 4), ("The Short Road", 2)]
+    result = find_poems(f"\n\n\n{text}")
+    assert [(poem.title, len(poem.lines)) for poem in result] == [("The Long Road", 4), ("The Short Road", 2)]
 
 
 def test_titles_in_capitals_need_no_wide_gap() -> None:

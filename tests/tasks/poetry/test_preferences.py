@@ -51,7 +51,7 @@ def test_each_kind_of_event(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         (event("rated", text="a"), "event_type 'rated'; did you mean 'rate'"),
         ([1], "event_type 'none'"),
@@ -65,8 +65,8 @@ def test_each_kind_of_event(tmp_path: Path) -> None:
         (event("select", text="a", others="b"), "a list of texts is asked for, got 'b'"),
     ],
 )
-def test_a_line_that_is_no_event_is_named(tmp_path: Path, wrong: Any, said: str) -> None:
-    with pytest.raises(UserError, match=rf"events\.jsonl, line 2: .*{said.removeprefix('events.jsonl, line 2: ')}"):
+def test_a_line_that_is_no_event_is_named(tmp_path: Path, wrong: Any, message: str) -> None:
+    with pytest.raises(UserError, match=rf"events\.jsonl, line 2: .*{message.removeprefix('events.jsonl, line 2: ')}"):
         read_events(log(tmp_path, event("reject", text="a"), wrong))
 
 
@@ -83,12 +83,12 @@ def test_files_without_judgements(tmp_path: Path) -> None:
 def test_no_text_is_in_training_and_elsewhere() -> None:
     rows = [Scored(f"text {n}", n / 99) for n in range(99)]
     rows += [Scored(f"text {n}", 1.0, f"text {n + 1}") for n in range(0, 98, 4)]
-    found = split_events(rows, seed=0)
-    texts = {split: {text for row in part for text in (row.text, row.other) if text} for split, part in found.items()}
+    result = split_events(rows, seed=0)
+    texts = {split: {text for row in part for text in (row.text, row.other) if text} for split, part in result.items()}
     assert not texts["train"] & (texts["val"] | texts["test"])
-    assert min(len(found[split]) for split in ("val", "test")) >= 5
-    assert split_events(rows[::-1], seed=0)["test"] == found["test"][::-1]
-    assert split_events(rows, seed=1) != found
+    assert min(len(result[split]) for split in ("val", "test")) >= 5
+    assert split_events(rows[::-1], seed=0)["test"] == result["test"][::-1]
+    assert split_events(rows, seed=1) != result
 
 
 def test_pairs_have_the_better_text_first_and_no_ties() -> None:
@@ -105,9 +105,9 @@ def test_pairs_have_the_better_text_first_and_no_ties() -> None:
 
 def test_keys_are_split_by_tenths() -> None:
     keys = [f"key {n}" for n in range(50)]
-    found = split_keys(keys, seed=3)
-    counts = {split: list(found.values()).count(split) for split in ("train", "val", "test")}
+    result = split_keys(keys, seed=3)
+    counts = {split: list(result.values()).count(split) for split in ("train", "val", "test")}
     assert counts == {"train": 40, "val": 5, "test": 5}
-    assert split_keys([*keys[::-1], *keys], seed=3) == found
-    assert split_keys(keys, seed=4) != found
+    assert split_keys([*keys[::-1], *keys], seed=3) == result
+    assert split_keys(keys, seed=4) != result
     assert sorted(split_keys(["a", "b", "c"], 0).values()) == ["test", "train", "val"]

@@ -20,9 +20,9 @@ def rollout(text: str, finished: bool = True, prompt: str = "the day stays again
 
 def test_the_bag_is_rewarded_and_held_out_words_are_not() -> None:
     texts = ["the tidal wave sinks again", "the salty sail swims again", "the icy snow melts again", ""]
-    found = TopicShare()([rollout(text) for text in texts])
+    result = TopicShare()([rollout(text) for text in texts])
     assert "salty" not in OCEAN.bag
-    assert found == [pytest.approx(3 / 5), 0, 0, 0]
+    assert result == [pytest.approx(3 / 5), 0, 0, 0]
 
 
 def test_a_limit_is_all_that_can_be_had() -> None:
@@ -35,14 +35,14 @@ def test_a_limit_is_all_that_can_be_had() -> None:
 
 def test_parts() -> None:
     text = "the salty wave sinks again\nwave the wave the wave\nthe old"
-    found = {name: VerseReward(name, TOPICS)([rollout(text, False), rollout(text), rollout("")]) for name in PARTS}
-    assert found["grammatical"] == [pytest.approx(1 / 2), pytest.approx(1 / 3), 0]
+    result = {name: VerseReward(name, TOPICS)([rollout(text, False), rollout(text), rollout("")]) for name in PARTS}
+    assert result["grammatical"] == [pytest.approx(1 / 2), pytest.approx(1 / 3), 0]
     # Of 11 pairs of words, (wave, the) comes three times and (the, wave) twice.
-    assert found["repetition"] == [pytest.approx(-3 / 11), pytest.approx(-3 / 11), 0]
+    assert result["repetition"] == [pytest.approx(-3 / 11), pytest.approx(-3 / 11), 0]
     # The prompt's line counts; five are the fewest that a poem has.
-    assert found["complete"] == [pytest.approx(3 / 5), pytest.approx(4 / 5), pytest.approx(1 / 5)]
+    assert result["complete"] == [pytest.approx(3 / 5), pytest.approx(4 / 5), pytest.approx(1 / 5)]
     assert VerseReward("complete", TOPICS)([rollout("a\n" * 9)]) == [1]
-    assert found["off_topic"] == [0, 0, 0]
+    assert result["off_topic"] == [0, 0, 0]
     assert VerseReward("off_topic", TOPICS)([rollout("the snow and the tide")]) == [pytest.approx(-1 / 5)]
     assert all(isinstance(VerseReward(name, TOPICS), Reward) for name in PARTS)
 

@@ -65,10 +65,10 @@ def test_a_sound_world_has_no_fault_and_no_lint_warning() -> None:
 def test_each_fault_has_a_path_that_leads_to_it(path: tuple[Any, ...], to: Any, where: str, says: str) -> None:
     value = lighthouse()
     *holders, last = path
-    place: Any = value
+    holder: Any = value
     for key in holders:
-        place = place[key]
-    place[last] = to
+        holder = holder[key]
+    holder[last] = to
     (issue,) = [issue for issue in errors(value) if says in issue.message]
     assert issue.path == where
     assert follow(issue.path, value) == to
@@ -81,8 +81,8 @@ def test_paths_count_the_malformed_parts_that_the_reader_drops() -> None:
     dig = value["encounters"][3]["options"][1]
     dig["gates"] = [{"variable": 1}, {"variable": "ghost", "comparison": ">", "value": 1}]
     dig["reactions"][0]["after_effects"] = [[], {"variable": "ghost", "change": 2}]
-    found = [issue for issue in errors(value) if "ghost" in issue.message]
-    assert [follow(issue.path, value) for issue in found] == ["ghost", "ghost"]
+    result = [issue for issue in errors(value) if "ghost" in issue.message]
+    assert [follow(issue.path, value) for issue in result] == ["ghost", "ghost"]
 
 
 def test_schema_issues_of_one_list_are_one_issue() -> None:

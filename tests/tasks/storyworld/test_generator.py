@@ -71,8 +71,8 @@ def test_references_resolve_and_values_keep_their_bounds() -> None:
             assert bounds["min"] <= value <= bounds["max"]
 
 
-def share(found: list[bool]) -> float:
-    return sum(found) / len(found)
+def share(result: list[bool]) -> float:
+    return sum(result) / len(result)
 
 
 def gated(world: dict[str, Any]) -> bool:

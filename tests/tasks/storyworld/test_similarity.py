@@ -22,10 +22,10 @@ def test_renamed_characters_are_the_same_but_for_names() -> None:
 
 
 def test_a_name_within_a_word_is_not_a_name() -> None:
-    said = text().replace("This is the boat", "Ask Mara about Maraschino")
-    again = said.replace("Ask Mara ", "Ask Nell ").replace('"Mara"', '"Nell"').replace("Mara_", "Nell_")
-    assert names_digest(said) == names_digest(again)
-    assert names_digest(said) != names_digest(again.replace("Maraschino", "Nellschino"))
+    mara = text().replace("This is the boat", "Ask Mara about Maraschino")
+    nell = mara.replace("Ask Mara ", "Ask Nell ").replace('"Mara"', '"Nell"').replace("Mara_", "Nell_")
+    assert names_digest(mara) == names_digest(nell)
+    assert names_digest(mara) != names_digest(nell.replace("Maraschino", "Nellschino"))
 
 
 def test_numbers_texts_and_ids_are_not_part_of_the_skeleton() -> None:

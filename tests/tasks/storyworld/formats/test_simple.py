@@ -28,12 +28,12 @@ JUNK = st.recursive(
 )
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    found = [path]
+def positions(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    result = [path]
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
-        found += places(inner, (*path, key))
-    return found
+        result += positions(inner, (*path, key))
+    return result
 
 
 @st.composite
@@ -41,7 +41,7 @@ def mangled(draw: st.DrawFn) -> Any:
     """The lighthouse with one to three parts replaced, removed or added."""
     value: Any = copy.deepcopy(lighthouse())
     for _ in range(draw(st.integers(1, 3))):
-        *path, last = draw(st.sampled_from(places(value)[1:]))
+        *path, last = draw(st.sampled_from(positions(value)[1:]))
         holder = value
         for key in path:
             holder = holder[key]
@@ -54,7 +54,7 @@ def mangled(draw: st.DrawFn) -> Any:
                 holder[draw(st.sampled_from(["gates", "text", "next_encounter", "max", "extra"]))] = draw(JUNK)
             case _:
                 holder.append(draw(JUNK))
-        if not isinstance(value, dict) or len(places(value)) < 2:
+        if not isinstance(value, dict) or len(positions(value)) < 2:
             return value
     return value
 

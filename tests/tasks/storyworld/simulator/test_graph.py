@@ -30,11 +30,11 @@ def test_kinds_of_encounters() -> None:
             )
         )
     )
-    places = range(6)
-    assert [is_terminal(plan, i) for i in places] == [True, True, False, False, False, False]
-    assert [can_end(plan, i) for i in places] == [True, True, True, False, False, False]
-    assert [leads_on(plan, i) for i in places] == [False, True, True, False, False, True]
-    assert [only_loops(plan, i) for i in places] == [False, False, False, False, False, True]
+    positions = range(6)
+    assert [is_terminal(plan, i) for i in positions] == [True, True, False, False, False, False]
+    assert [can_end(plan, i) for i in positions] == [True, True, True, False, False, False]
+    assert [leads_on(plan, i) for i in positions] == [False, True, True, False, False, True]
+    assert [only_loops(plan, i) for i in positions] == [False, False, False, False, False, True]
 
 
 def test_live_gates_of_the_lighthouse() -> None:

@@ -1,4 +1,4 @@
-"""Components of a user's own."""
+"""The registry: custom components by name and by path, and the optional ones."""
 
 import json
 import sys

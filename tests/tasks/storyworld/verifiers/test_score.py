@@ -80,10 +80,10 @@ def test_json_without_an_encounter_is_valid_but_earns_nothing(text: str) -> None
 def test_one_fault_fails_its_check_only(path: tuple[str | int, ...], to: Any, least: float) -> None:
     value = lighthouse()
     *holders, last = path
-    place: Any = value
+    holder: Any = value
     for key in holders:
-        place = place[key]
-    place[last] = to
+        holder = holder[key]
+    holder[last] = to
     result = judge(value)
     assert least <= result.components["schema"] < 1.0
     assert any(issue.severity == "error" for issue in result.issues)
