@@ -47,7 +47,7 @@ def contrast_pairs(dealt: Iterable[Deal], game: CardGame) -> Iterator[ContrastPa
 def question(deal: Deal, game: CardGame) -> Example:
     """The example of a deal for circuit analysis.
 
-    Its ``meta`` also holds ``spans``, stretches of the text by name; ``targets``, what to probe for: numbers (``total``,
+    Its ``meta`` also holds ``spans``, stretches of the text by name; ``targets``, to probe for: numbers (``total``,
     ``sum_red`` …, ``running_total_1`` …, ``contribution_1`` …) and classes (``rule``, ``kind``, ``paraphrased``,
     ``matched_1`` …); and ``patterns``, what a feature may fire on: each card.
     """

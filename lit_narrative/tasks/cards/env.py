@@ -170,7 +170,6 @@ def _read(cards: Sequence[Any]) -> tuple[Card, ...]:
             case (str(color), int(value)) if color in COLORS:
                 hand.append(Card(color, value))
             case _:
-                raise UserError(
-                    f"options['cards']: {card!r} is not a pair of a colour ({', '.join(COLORS)}) and a number"
-                )
+                colors = ", ".join(COLORS)
+                raise UserError(f"options['cards']: {card!r} is not a pair of a colour ({colors}) and a number")
     return tuple(hand)
