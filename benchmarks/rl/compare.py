@@ -1,4 +1,4 @@
-"""Alternating rounds of the two sides, each in a process of its own, and what came out as tables."""
+"""Alternating rounds of the two sides, each in a separate process, and what came out as tables."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def measure(job: str, shape: Shape, rounds: int) -> tuple[list[Round], list[Roun
 
 
 def run_worker(side: str, job: str, shape: Shape, folder: Path, note: str = "") -> Round:
-    """One side in a process of its own. This one stays small: a child's peak memory starts at its parent's."""
+    """One side in a separate process. This one stays small: a child's peak memory starts at its parent's."""
     if note:
         print(note, file=sys.stderr)
     out = folder / "round.json"
@@ -102,7 +102,7 @@ def machine(shape: Shape, *sides: Sequence[Round]) -> str:
 def show(command: Sequence[str], shape: Shape, ours: Sequence[Round], theirs: Sequence[Round], markdown: bool) -> None:
     """Print both tables."""
     table = print_markdown if markdown else print_table
-    counted = f"{len(ours)} rounds of {shape.steps} measured steps a side, alternating, each in a process of its own"
+    counted = f"{len(ours)} rounds of {shape.steps} measured steps a side, alternating, each in a separate process"
     where = f"{counted}; {machine(shape, ours, theirs)}."
     print(f"`{shlex.join(command)}`\n\n{where}\n" if markdown else where)
     table(["", "ours", "TRL", "ratio (range)"], costs(ours, theirs))

@@ -83,8 +83,8 @@ def texts(shape: Shape, count: int, tokens: int, stream: int) -> list[str]:
 
 def distinct_words(text: str) -> float:
     """The reward: the share of distinct words, 0 for an empty text."""
-    found = text.split()
-    return len(set(found)) / max(len(found), 1)
+    words = text.split()
+    return len(set(words)) / max(len(words), 1)
 
 
 def write_model(shape: Shape, folder: Path) -> None:

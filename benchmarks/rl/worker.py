@@ -1,4 +1,4 @@
-"""One side of one round in a process of its own: ``python -m benchmarks.rl.worker ours grpo SHAPE FOLDER OUT``.
+"""One side of one round in a separate process: ``python -m benchmarks.rl.worker ours grpo SHAPE FOLDER OUT``.
 
 With ``files`` for the side it writes the model and the tokenizer that both sides load.
 """

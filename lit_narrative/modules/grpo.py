@@ -27,7 +27,7 @@ from lit_narrative.modules.language import LanguageModule
 from lit_narrative.progress import batches_begun, restart_step
 from lit_narrative.rl.advantages import Aggregation, Scale
 from lit_narrative.rl.batch import RolloutBatch, split_minibatches, step_loss
-from lit_narrative.rl.collector import CollectStep, RolloutCollector
+from lit_narrative.rl.collector import RolloutCollector
 from lit_narrative.rl.entropy import AdaptiveEntropy
 from lit_narrative.rl.gae import ValueSettings
 from lit_narrative.rl.loader import RolloutLoader
@@ -36,6 +36,7 @@ from lit_narrative.rl.metrics import StepMetrics
 from lit_narrative.rl.reference import ReferenceKind, ReferenceSettings, add_reference_adapters, follow, reference_model
 from lit_narrative.rl.rewards.base import AnyReward
 from lit_narrative.rl.rewards.runner import RewardRunner, ScoringSettings
+from lit_narrative.rl.sampling import CollectStep
 from lit_narrative.rl.settings import Advantage, BatchPlan, GRPOSettings, check_auxiliary, check_sizes
 from lit_narrative.seeds import run_seed, stream_seed
 from lit_narrative.views import Prompt, ScoredRollouts
@@ -168,7 +169,7 @@ class GRPOModule(LanguageModule):
 
     def teardown(self, stage: str) -> None:
         """End the processes that score."""
-        self.collector.scorer.close()
+        self.collector.close()
 
     def set_model(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
         """Take a policy; the reference and the value head of another one go."""

@@ -1,4 +1,4 @@
-"""Advantages: how much better a completion is than its rivals.
+"""Advantages: how much better a completion is than others of its group or batch.
 
 Notation: R completions of all processes, G completions a prompt (a group), k rewards.
 """
@@ -11,6 +11,7 @@ Scale = Literal["group", "batch", "none"]
 Aggregation = Literal["sum_then_normalize", "normalize_then_sum"]
 Estimator = Literal["group", "rloo"]
 EPS = 1e-4
+"""Added to deviations, as TRL does; with rewards in 0..1 it leaves the advantages of nearly equal rewards small."""
 
 
 def score_advantages(
@@ -64,6 +65,7 @@ def weighted_sum(rewards: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     Returns:
         (R,): weighted sum over the rewards that are there; NaN where none is.
     """
+    # `nansum` of nothing is 0, which would be a score like any other; hence the fill.
     total = (rewards * weights).nansum(dim=1)
     return total.masked_fill(rewards.isnan().all(dim=1), torch.nan)
 
@@ -80,14 +82,18 @@ def group_advantages(
     Args:
         totals: (R,), groups one after another.
         group_size: G; must divide R.
-        scale: which deviation to divide by.
-        estimator: which baseline.
+        scale: the deviation to divide by.
+        estimator: the baseline to take off.
+
+    Returns:
+        (R,), finite.
 
     Raises:
         ValueError: if R is not a multiple of G.
     """
     groups = _grouped(totals, group_size)
     scored = (~groups.isnan()).sum(1, keepdim=True)
+    # One completion alone is its own mean: 0 here, where leave-one-out would divide by 0 below.
     centred = (groups - groups.nanmean(dim=1, keepdim=True)).where(scored > 1, 0.0)
     if estimator == "rloo":
         centred = centred * scored / (scored - 1)
@@ -118,4 +124,5 @@ def _normalised(rewards: torch.Tensor, group_size: int) -> torch.Tensor:
 
 
 def _finite(advantages: torch.Tensor) -> torch.Tensor:
+    # NaN: not scored. Infinite: rewards so far apart that their squares overflow; such a row teaches nothing either.
     return advantages.flatten().nan_to_num(0.0, posinf=0.0, neginf=0.0)

@@ -5,19 +5,16 @@ Everything here happens once a rollout batch on each process; statistics are ove
 Notation: R completions of this process, N of all processes, T longest completion, k rewards.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.distributed import gather_ragged
-from lit_narrative.lm.logprobs import CompletionBatch, TokenScores, to_rows
+from lit_narrative.lm.logprobs import to_rows
 from lit_narrative.lm.sentences import sentence_ids
-from lit_narrative.rl.advantages import nanstd, score_advantages, weighted_sum
+from lit_narrative.rl.advantages import score_advantages, weighted_sum
 from lit_narrative.rl.batch import RolloutBatch
 from lit_narrative.rl.gae import gae
 from lit_narrative.rl.losses import entropy_threshold
@@ -25,54 +22,13 @@ from lit_narrative.rl.metrics import rollout_metrics
 from lit_narrative.rl.ratios import importance_ratio, kl_divergence
 from lit_narrative.rl.reference import reference_policy
 from lit_narrative.rl.rewards.runner import RewardRunner
+from lit_narrative.rl.sampling import CollectStep, Gather, GroupSampler, Policy, SampledRollouts
 from lit_narrative.rl.settings import GRPOSettings
 from lit_narrative.seeds import run_seed, stream_seed
 from lit_narrative.views import Prompt, Rollout, ScoredRollouts
 
-Gather = Callable[[torch.Tensor], torch.Tensor]
-SHUFFLE, REPLACE = 1, 1000
-"""Random streams of a rollout batch beside those of its passes, which begin at 2."""
-EQUAL = 1e-8
-"""Standard deviation below which the rewards of a group count as equal."""
-
-
-class Policy(Protocol):
-    """What the collector asks of an algorithm whose language model samples."""
-
-    lm: nn.Module
-    tokenizer: PreTrainedTokenizerBase
-    value_head: nn.Module | None
-
-    @property
-    def reference_copy(self) -> nn.Module | None:
-        """The reference, where it is a model beside the policy."""
-
-    def generate(
-        self, prompts: Sequence[Prompt], samples: int = 1, seed: int = 0, *, streams: Sequence[int] | None = None
-    ) -> list[Rollout]:
-        """``samples`` completions of each prompt in order; ``streams`` numbers the prompts' random streams."""
-
-    def score(self, lm: nn.Module, batch: CompletionBatch, value_head: nn.Module | None = None) -> TokenScores:
-        """Scores of completion tokens under ``lm``, at the temperature that they were sampled with."""
-
-    def precision(self) -> AbstractContextManager[None]:
-        """The precision of the run, for calls of the model outside of its training step."""
-
-
-class CollectStep(NamedTuple):
-    """Where a run stands: the cycle, the rollout batch within it, and the optimizer steps made so far."""
-
-    epoch: int
-    number: int
-    optimizer_steps: int
-
-
-class SampledRollouts(NamedTuple):
-    """R completions, their rewards (R, k) with NaN where there is none, and metrics of how they were sampled."""
-
-    rollouts: list[Rollout]
-    rewards: torch.Tensor
-    metrics: dict[str, float]
+SHUFFLE = 1
+"""Random stream of a rollout batch for `shuffle_rewards`, beside those of its passes, which begin at 2."""
 
 
 class PolicyScores(NamedTuple):
@@ -120,8 +76,8 @@ class RolloutCollector:
     Args:
         settings: of the run.
         scorer: of completions, by the rewards that the settings name, in their order.
-        gather: puts the (n, ...) rows of all processes together in order of rank, (W n, ...), on the CPU.
-        rank: of this process.
+        gather: puts the rows of all processes together.
+        rank: of this process, whose rows ``gather`` puts at that position.
 
     Attributes:
         tokens: read and written by the policy so far, over all processes.
@@ -130,8 +86,13 @@ class RolloutCollector:
     def __init__(
         self, settings: GRPOSettings, scorer: RewardRunner, gather: Gather = one_process, rank: int = 0
     ) -> None:
-        self.settings, self.scorer, self.gather, self.rank = settings, scorer, gather, rank
+        self.settings, self.gather, self.rank = settings, gather, rank
+        self.sampler = GroupSampler(settings, scorer, gather)
         self.tokens = 0
+
+    def close(self) -> None:
+        """End the processes that score."""
+        self.sampler.scorer.close()
 
     def state_dict(self) -> dict[str, int]:
         """What a resumed run needs."""
@@ -153,7 +114,7 @@ class RolloutCollector:
             step: where the run stands.
             pool: all training prompts, to draw replacements from with ``dynamic_sampling``.
         """
-        sampled = self._sample_groups(policy, prompts, step, pool)
+        sampled = self.sampler.sample(policy, prompts, step, pool)
         batch = self._layout(policy, sampled.rollouts)
         with reference_policy(self.settings.reference_kind, policy.lm, policy.reference_copy) as reference:
             if reference is not None:
@@ -164,59 +125,7 @@ class RolloutCollector:
         batch, scored, rewarded = self._compute_advantages(batch, sampled, step)
         return Collected(batch, scored, {**sampled.metrics, **rescored, **rewarded})
 
-    # --- sampling ---------------------------------------------------------------------------------------------------
-
-    def _sample_groups(
-        self, policy: Policy, prompts: Sequence[Prompt], step: CollectStep, pool: Sequence[Prompt]
-    ) -> SampledRollouts:
-        """Sample and reward; groups without variance are replaced by those of other prompts, a few times at most."""
-        group, rounds = self.settings.num_generations, self.settings.dynamic_sampling
-        rollouts, rewards, failures = self._sample(policy, prompts, prompts, step, 0)
-        replaced = torch.zeros(())
-        for again in range(1, rounds + 1):
-            equal = self._zero_variance_groups(rewards)
-            # All processes stay in the loop until none has such a group: the sums below are collectives.
-            if not self._sum(torch.tensor(float(len(equal)))):
-                break
-            replaced += len(equal)
-            failed = [prompts[index] for index in equal]
-            others = [_replacement(prompt, step, again, pool) for prompt in failed]
-            fresh, scores, failed_again = self._sample(policy, others, failed, step, again)
-            failures = failures + failed_again
-            for index, start in zip(equal, range(0, len(fresh), group), strict=True):
-                rows = slice(index * group, (index + 1) * group)
-                rollouts[rows] = [replace(rollout, group=index) for rollout in fresh[start : start + group]]
-                rewards[rows] = scores[start : start + group]
-        metrics = {
-            f"rewards/{name}/failures": float(count)
-            for name, count in zip(self.settings.rewards, self._sum(failures), strict=True)
-        }
-        if rounds:
-            left = torch.tensor(float(len(self._zero_variance_groups(rewards))))
-            metrics["dynamic_sampling/replaced"] = float(self._sum(replaced))
-            metrics["dynamic_sampling/left"] = float(self._sum(left))
-        return SampledRollouts(rollouts, rewards, metrics)
-
-    def _sample(
-        self, policy: Policy, prompts: Sequence[Prompt], keys: Sequence[Prompt], step: CollectStep, again: int
-    ) -> tuple[list[Rollout], torch.Tensor, torch.Tensor]:
-        """Rollouts, their rewards (R, k), and how many completions each reward failed on (k,).
-
-        The random streams belong to ``keys``: a prompt that replaces two others in one round is then completed
-        differently each time.
-        """
-        seed = stream_seed(run_seed(), step.epoch, step.number)
-        seed = stream_seed(seed, REPLACE + again) if again else seed
-        streams = [int(prompt.columns["index"]) for prompt in keys]
-        rollouts = policy.generate(prompts, self.settings.num_generations, seed, streams=streams)
-        scores = self.scorer.score(rollouts, again=again > 0)
-        failures = torch.tensor([float(scores.failures.get(name, 0)) for name in self.settings.rewards])
-        return rollouts, scores.values, failures
-
-    def _zero_variance_groups(self, rewards: torch.Tensor) -> list[int]:
-        """Groups of this process whose completions all have the same total reward, and so no advantage."""
-        totals = weighted_sum(rewards, self.settings.weights).view(-1, self.settings.num_generations)
-        return (nanstd(totals).squeeze(1).nan_to_num() < EQUAL).nonzero().flatten().tolist()
+    # --- scoring ----------------------------------------------------------------------------------------------------
 
     def _layout(self, policy: Policy, rollouts: Sequence[Rollout]) -> RolloutBatch:
         """Rollouts as tensors, with the masks and sentences that the loss asks for."""
@@ -226,8 +135,6 @@ class RolloutCollector:
         if loss.importance_sampling_level == "sentence":
             batch = batch._replace(sentences=sentence_ids(policy.tokenizer, batch.completion_ids, batch.mask))
         return batch
-
-    # --- scoring ----------------------------------------------------------------------------------------------------
 
     def _start_values(self, value_head: Any, rewards: torch.Tensor) -> None:
         """Let the value head begin at the mean reward, so that its first advantages are not all of one sign."""
@@ -378,9 +285,3 @@ class RolloutCollector:
     def _sum(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over processes."""
         return self.gather(values[None]).sum(0)
-
-
-def _replacement(failed: Prompt, step: CollectStep, again: int, pool: Sequence[Prompt]) -> Prompt:
-    """Another training prompt, chosen by the failed one's number, hence the same on any number of processes."""
-    index = int(failed.columns["index"])
-    return pool[stream_seed(run_seed(), step.epoch, step.number, REPLACE + again, index) % len(pool)]

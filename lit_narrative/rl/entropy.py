@@ -1,4 +1,4 @@
-"""Weight of the entropy bonus."""
+"""The weight of the entropy bonus, constant or controlled by the entropy itself."""
 
 import math
 
@@ -8,7 +8,7 @@ from lit_narrative.rl.loss_settings import LossSettings
 class AdaptiveEntropy:
     """Weight of the entropy bonus, constant or controlled (Skywork-OR1, He et al. 2025, section 4).
 
-    Controlled, after each optimizer step with a mean token entropy h of the window:
+    Controlled, after each optimizer step with a mean token entropy h:
     c <- min(c + delta, max) if h <= target, else max(c - delta, min); and the bonus of the next step is applied only
     if h <= target. Before the first measurement there is no bonus.
 
@@ -33,16 +33,18 @@ class AdaptiveEntropy:
         return 0.0
 
     def update(self, entropy: float) -> None:
-        """Take note of an optimizer step.
+        """Adapt the weight to the entropy of an optimizer step.
 
         Args:
-            entropy: mean over the window's tokens of the bonus, of all processes: ``entropy_bonus`` among the metrics
-                of ``policy_loss``, summed over micro-batches and processes. A step without such tokens has none: do
+            entropy: mean over the step's tokens of the bonus, of all processes, in nats: ``entropy_bonus`` of
+                ``policy_loss``, summed over micro-batches and processes. A step without such tokens has none: do
                 not call this then.
         """
         self.entropy = entropy
         if not self.settings.use_adaptive_entropy:
             return
+        # The weight moves one fixed amount a step, however far the entropy is from its target, so that a noisy estimate
+        # cannot throw it.
         step = self.settings.entropy_coef_delta
         if entropy <= self.settings.entropy_target:
             self.weight = min(self.weight + step, self.settings.entropy_coef_max)

@@ -65,7 +65,8 @@ def gae(
     values = values.masked_fill(~mask, 0.0)
     following = torch.nn.functional.pad(values[:, 1:], (0, 1))
     advantages = (rewards + gamma * following - values).masked_fill(~mask, 0.0)
-    # A_t = delta_t + c A_{t+1} is solved by doubling: after each round every sum reaches twice as far.
+    # A_t = delta_t + c A_{t+1} is solved by doubling: after each round every sum reaches twice as far. A loop over T
+    # would be T small kernels one after another.
     reach, factor = 1, gamma * lam
     while reach < advantages.shape[1]:
         advantages = advantages + factor * torch.nn.functional.pad(advantages[:, reach:], (0, reach))

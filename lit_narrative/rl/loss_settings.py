@@ -1,11 +1,11 @@
-"""What the policy loss is, and which combinations mean nothing."""
+"""Settings of the policy loss, and checks of which go together."""
 
 import math
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, get_args
 
 from lit_narrative.errors import UserError, did_you_mean
-from lit_narrative.rl.ratios import Estimator, ImportanceMode, Level
+from lit_narrative.rl.ratios import ImportanceMode, KLEstimator, Level
 
 LossType = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"]
 CLIPPED: tuple[LossType, ...] = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")
@@ -29,12 +29,13 @@ class LossSettings:
 
     Args:
         loss_type: ``grpo`` mean over completions of the mean over their tokens (Shao et al. 2024, eq. 3); ``dr_grpo``
-            sum over a constant length (Liu et al. 2025); ``dapo`` mean over the tokens of the window (Yu et al. 2025,
-            eq. 8); ``bnpo`` mean over the tokens of the batch, which is the whole window here, so it equals ``dapo``
-            (elsewhere it is the micro-batch, and the loss depends on its size); ``luspo`` mean over completions of the
-            sum over their tokens, meant for sequence ratios (2026; with token ratios it is ``dr_grpo`` without its
-            constant); ``cispo`` capped ratio as a weight (MiniMax 2025, eq. 4); ``sapo`` sigmoid in place of clipping
-            (Gao et al. 2025); ``vespo`` smooth weight of the whole completion's ratio (2026).
+            sum over a constant length (Liu et al. 2025); ``dapo`` mean over the tokens of the optimizer step (Yu et al.
+            2025, eq. 8); ``bnpo`` mean over the tokens of the batch, which is the whole optimizer step here, so it
+            equals ``dapo`` (elsewhere it is the micro-batch, and the loss depends on its size); ``luspo`` mean over
+            completions of the sum over their tokens, meant for sequence ratios (2026; with token ratios it is
+            ``dr_grpo`` without its constant); ``cispo`` capped ratio as a weight (MiniMax 2025, eq. 4); ``sapo``
+            sigmoid in place of clipping (Gao et al. 2025); ``vespo`` smooth weight of the whole completion's ratio
+            (2026).
         importance_sampling_level: the ratio of a ``token``, the geometric mean over the ``sequence`` (GSPO, Zheng et
             al. 2025, eq. 7), or over the ``sentence`` that the token belongs to. GSPO itself is ``sequence`` with
             ``grpo``; means over tokens weigh a completion by its length beside it.
@@ -82,7 +83,7 @@ class LossSettings:
     epsilon_high: float | None = None
     delta: float | None = None
     beta: float = 0.04
-    kl_estimator: Estimator = "k3"
+    kl_estimator: KLEstimator = "k3"
     use_bias_correction_kl: bool = True
     kl_in_reward: bool = False
     entropy_coef: float = 0.0
@@ -148,7 +149,7 @@ def _check_choices(s: LossSettings) -> None:
     choices: dict[str, tuple[str, ...]] = {
         "loss_type": get_args(LossType),
         "importance_sampling_level": get_args(Level),
-        "kl_estimator": get_args(Estimator),
+        "kl_estimator": get_args(KLEstimator),
         "importance_sampling_mode": get_args(ImportanceMode),
     }
     for name, known in choices.items():

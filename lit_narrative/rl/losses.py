@@ -11,7 +11,7 @@ import torch
 
 from lit_narrative.rl.loss_settings import LossSettings
 from lit_narrative.rl.ratios import kl_divergence, log_ratio_at
-from lit_narrative.rl.surrogates import SURROGATES, Step
+from lit_narrative.rl.surrogates import SURROGATES, SurrogateInputs
 
 
 class StepTotals(NamedTuple):
@@ -94,31 +94,31 @@ def policy_loss(
         ValueError: the settings need an input that is None.
     """
     _check(inputs, settings, entropy_coef)
-    step = _step(inputs, settings)
-    surrogate = SURROGATES[settings.loss_type](step, settings)
+    prepared = _prepare(inputs, settings)
+    surrogate = SURROGATES[settings.loss_type](prepared, settings)
     sums = {
-        name: _mean_part(values, step.mask, totals, whole=surrogate.whole)
+        name: _mean_part(values, prepared.mask, totals, whole=surrogate.whole)
         for name, values in surrogate.averages.items()
     }
-    per_token, dropped = _masked(surrogate.term, inputs, step, settings)
+    per_token, dropped = _masked(surrogate.term, inputs, prepared, settings)
     if dropped is not None:
-        whole = not step.token_advantages
-        sums["off_policy_mask/dropped_mean"] = _mean_part(dropped, step.mask, totals, whole=whole)
+        whole = not prepared.token_advantages
+        sums["off_policy_mask/dropped_mean"] = _mean_part(dropped, prepared.mask, totals, whole=whole)
     if inputs.reference is not None:
-        divergence = _divergence(inputs.reference, step, settings)
-        sums["kl"] = _mean_part(divergence, step.mask, totals)
+        divergence = _divergence(inputs.reference, prepared, settings)
+        sums["kl"] = _mean_part(divergence, prepared.mask, totals)
         if settings.beta and not settings.kl_in_reward:
             per_token = per_token + settings.beta * divergence
-    loss = aggregate(per_token, step.mask, totals, settings)
+    loss = aggregate(per_token, prepared.mask, totals, settings)
     sums["policy_loss"] = loss.detach()
     if inputs.entropy is not None:
-        sums["entropy"] = _mean_part(inputs.entropy, step.mask, totals)
-        acting = step.mask if inputs.keep is None else step.mask & inputs.keep
+        sums["entropy"] = _mean_part(inputs.entropy, prepared.mask, totals)
+        acting = prepared.mask if inputs.keep is None else prepared.mask & inputs.keep
         bonus = (inputs.entropy * acting).sum() / max(totals.entropy_tokens, 1)
         if totals.entropy_tokens:
             sums["entropy_bonus"] = bonus.detach()
         loss = loss - entropy_coef * bonus if entropy_coef else loss
-    return LossOutput(loss, sums, _min_max(surrogate.averages, step.mask))
+    return LossOutput(loss, sums, _min_max(surrogate.averages, prepared.mask))
 
 
 def aggregate(per_token: torch.Tensor, mask: torch.Tensor, totals: StepTotals, settings: LossSettings) -> torch.Tensor:
@@ -140,7 +140,7 @@ def _check(inputs: LossInputs, settings: LossSettings, entropy_coef: float) -> N
         raise ValueError(f"an entropy bonus of weight {entropy_coef} needs the entropy of each token")
 
 
-def _step(inputs: LossInputs, settings: LossSettings) -> Step:
+def _prepare(inputs: LossInputs, settings: LossSettings) -> SurrogateInputs:
     """The inputs of the policy term; what is outside of the mask is 0 there."""
     # Filled and not multiplied by the mask: 0 * NaN is NaN, and padding may hold anything.
     mask = inputs.mask.bool()
@@ -150,17 +150,19 @@ def _step(inputs: LossInputs, settings: LossSettings) -> Step:
     ratio = log_ratio_at(log_ratio, mask, settings.importance_sampling_level, inputs.sentences).exp()
     advantages = inputs.advantages[:, None] if inputs.advantages.ndim == 1 else inputs.advantages
     token_advantages = inputs.advantages.ndim == 2
-    return Step(logprobs, old, log_ratio, ratio, advantages, mask, inputs.is_ratio, token_advantages)
+    return SurrogateInputs(logprobs, old, log_ratio, ratio, advantages, mask, inputs.is_ratio, token_advantages)
 
 
 def _masked(
-    term: torch.Tensor, inputs: LossInputs, step: Step, settings: LossSettings
+    term: torch.Tensor, inputs: LossInputs, prepared: SurrogateInputs, settings: LossSettings
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The policy term times masks and correction, and which completions the off-policy mask dropped."""
     dropped = None
     if settings.off_policy_mask_threshold is not None:
-        behaviour = step.old if inputs.sampler is None else inputs.sampler.masked_fill(~step.mask, 0.0)
-        kept = off_policy_mask(step.advantages, step.logprobs, behaviour, step.mask, settings.off_policy_mask_threshold)
+        behaviour = prepared.old if inputs.sampler is None else inputs.sampler.masked_fill(~prepared.mask, 0.0)
+        kept = off_policy_mask(
+            prepared.advantages, prepared.logprobs, behaviour, prepared.mask, settings.off_policy_mask_threshold
+        )
         term, dropped = term * kept, ~kept
     if inputs.keep is not None:
         term = term * inputs.keep
@@ -169,10 +171,10 @@ def _masked(
     return term, dropped
 
 
-def _divergence(reference: torch.Tensor, step: Step, settings: LossSettings) -> torch.Tensor:
-    divergence = kl_divergence(step.logprobs, reference.masked_fill(~step.mask, 0.0), settings.kl_estimator)
+def _divergence(reference: torch.Tensor, prepared: SurrogateInputs, settings: LossSettings) -> torch.Tensor:
+    divergence = kl_divergence(prepared.logprobs, reference.masked_fill(~prepared.mask, 0.0), settings.kl_estimator)
     corrected = settings.use_bias_correction_kl and not settings.kl_in_reward
-    return divergence * step.ratio if corrected else divergence
+    return divergence * prepared.ratio if corrected else divergence
 
 
 def _mean_part(values: torch.Tensor, mask: torch.Tensor, totals: StepTotals, *, whole: bool = False) -> torch.Tensor:

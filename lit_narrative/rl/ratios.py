@@ -1,6 +1,10 @@
-"""Ratios of the policy to the one that sampled, per token, per sentence and per completion.
+"""Ratios of the policy to the one that sampled, and the divergence from the reference, as pure functions.
 
-Notation: R completions, T longest completion.
+Three policies stand beside the one that learns: ``old``, as it was when the completions were sampled, scored by the
+trainer; the ``sampler``, the same weights scored by another engine; the ``reference``, from which the divergence is
+taken.
+
+Notation: R completions, T longest completion; log-probabilities in nats.
 """
 
 import math
@@ -9,6 +13,8 @@ from typing import Literal
 import torch
 
 Level = Literal["token", "sequence", "sentence"]
+ImportanceMode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
+KLEstimator = Literal["k1", "k2", "k3", "abs"]
 
 
 def log_ratio_at(
@@ -24,7 +30,7 @@ def log_ratio_at(
     Args:
         log_ratio: (R, T) per token; its gradient is kept.
         mask: (R, T) bool, tokens that count.
-        level: which.
+        level: of the ratio.
         sentences: (R, T) int64, index of each token's sentence within its completion, in 0..T-1.
 
     Returns:
@@ -40,12 +46,10 @@ def log_ratio_at(
         return masked.sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
     if sentences is None:
         raise ValueError("the sentence level needs the sentence of each token")
-    sums = torch.zeros_like(masked).scatter_add(1, sentences, masked)  # (R, T), one column a sentence
+    # A completion of T tokens has at most T sentences, so sums by sentence fit into (R, T), one column each.
+    sums = torch.zeros_like(masked).scatter_add(1, sentences, masked)
     counts = torch.zeros_like(masked).scatter_add(1, sentences, mask.to(masked.dtype))
     return (sums / counts.clamp(min=1)).gather(1, sentences)
-
-
-ImportanceMode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
 
 
 def importance_ratio(
@@ -74,6 +78,7 @@ def importance_ratio(
         The ratio, (R, T) or (R, 1), and what TRL logs of it: ``sampling/sampling_logp_difference/{mean,max}`` over
         the tokens and ``sampling/importance_sampling_ratio/{min,mean,max}`` over tokens or completions, scalars.
     """
+    # Filled before the sum: one token without a score would make the ratio of its whole sequence NaN.
     difference = (old - sampler).masked_fill(~mask | sampler.isnan(), 0.0)
     by_sequence = mode.startswith("sequence")
     ratio = (difference.sum(1, keepdim=True) if by_sequence else difference).exp()
@@ -95,10 +100,7 @@ def _summary(name: str, values: torch.Tensor, kinds: tuple[str, ...]) -> dict[st
     return {f"{name}/{kind}": getattr(values, kind)() for kind in kinds}
 
 
-Estimator = Literal["k1", "k2", "k3", "abs"]
-
-
-def kl_divergence(logprobs: torch.Tensor, reference: torch.Tensor, estimator: Estimator = "k3") -> torch.Tensor:
+def kl_divergence(logprobs: torch.Tensor, reference: torch.Tensor, estimator: KLEstimator = "k3") -> torch.Tensor:
     """Per-token estimate of KL(policy || reference) (Schulman 2020, "Approximating KL divergence").
 
     With d = logprobs - reference: ``k1`` d, unbiased; ``k2`` d^2 / 2, biased, never negative; ``k3`` exp(-d) + d - 1,
@@ -111,7 +113,10 @@ def kl_divergence(logprobs: torch.Tensor, reference: torch.Tensor, estimator: Es
     Args:
         logprobs: log-probabilities under the policy, any shape, nats.
         reference: the same tokens under the reference.
-        estimator: which.
+        estimator: of the divergence.
+
+    Returns:
+        nats, of the shape of ``logprobs``.
     """
     difference = logprobs - reference
     if estimator == "k1":

@@ -218,6 +218,7 @@ class GRPOSettings:
             raise UserError(
                 "model.dynamic_sampling replaces groups, which model.advantage=gae does not compare; remove it"
             )
+        # An option that was given cannot be told from one that was not, but by another value than its default.
         if not gae and self.value != ValueSettings():
             raise UserError(f"model.value is not read with model.advantage={self.advantage}, only with gae; remove it")
         plain = self.advantage == "group" and self.scale == "group" and not self.loss.kl_in_reward
@@ -234,6 +235,7 @@ def check_sizes(stored: Mapping[str, int], now: Mapping[str, int]) -> None:
     Raises:
         UserError: naming what changed.
     """
+    # Between cycles sizes may change: the loader counts micro-batches of this cycle, and only those.
     before = {OLD_SIZES.get(name, name): size for name, size in stored.items()}
     changed = [f"{name} {was} -> {now[name]}" for name, was in before.items() if was != now[name]]
     if changed:
@@ -253,6 +255,7 @@ def check_auxiliary(local: set[str], stored: set[str]) -> None:
     Raises:
         UserError: it has no reference, or not the same value head.
     """
+    # Before Lightning loads the weights, whose error would name tensors and not the options that ask for them.
     if any(of_reference(name) for name in local - stored):
         raise UserError(
             "the checkpoint holds no reference policy, as model.loss.beta and model.reference ask for one; "

@@ -12,8 +12,8 @@ import torch
 from lit_narrative.rl.loss_settings import LossSettings
 
 
-class Step(NamedTuple):
-    """What a policy term is made of.
+class SurrogateInputs(NamedTuple):
+    """A micro-batch as the policy terms read it; everything outside the mask is 0.
 
     Attributes:
         logprobs: (R, T) of the policy, with gradient.
@@ -23,7 +23,7 @@ class Step(NamedTuple):
         advantages: (R, T) or (R, 1).
         mask: (R, T) bool.
         is_ratio: (R, T) or (R, 1), of a foreign sampler; None: none.
-        token_advantages: whether each token has its own advantage; completions of one token do not show it.
+        token_advantages: whether each token has an advantage; completions of one token are (R, 1) either way.
     """
 
     logprobs: torch.Tensor
@@ -37,12 +37,12 @@ class Step(NamedTuple):
 
 
 class Surrogate(NamedTuple):
-    """A policy term and what is logged about it.
+    """A policy term with its metrics.
 
     Attributes:
         term: (R, T) or (R, 1), to be minimised.
         averages: by TRL's name, (R, T) to be averaged over tokens, or (R, 1) over completions.
-        whole: whether it is completions; told and not read off the shape, which is (R, 1) for one token too.
+        whole: whether it is completions; like ``token_advantages``, the shape does not show it.
     """
 
     term: torch.Tensor
@@ -50,66 +50,68 @@ class Surrogate(NamedTuple):
     whole: bool
 
 
-def clipped(step: Step, settings: LossSettings) -> Surrogate:
+def clipped(inputs: SurrogateInputs, settings: LossSettings) -> Surrogate:
     """-min(rho A, clip(rho, 1 - epsilon, 1 + epsilon_high) A) (PPO, Schulman et al. 2017, eq. 7).
 
     With ``delta`` the first rho is capped at delta (two-sided clipping, INTELLECT-2, 2025, section 3.4).
     """
     low, high = 1 - settings.epsilon, settings.upper
-    inside = step.ratio.clamp(low, high)
-    ratio = step.ratio if settings.delta is None else step.ratio.clamp(max=settings.delta)
-    below = (ratio < low) & (step.advantages < 0)
-    above = (ratio > high) & (step.advantages > 0)
+    inside = inputs.ratio.clamp(low, high)
+    ratio = inputs.ratio if settings.delta is None else inputs.ratio.clamp(max=settings.delta)
+    # A token counts as clipped where clipping takes its gradient away, which the sign of the advantage decides.
+    below = (ratio < low) & (inputs.advantages < 0)
+    above = (ratio > high) & (inputs.advantages > 0)
     averages = {"clip_ratio/low_mean": below, "clip_ratio/high_mean": above, "clip_ratio/region_mean": below | above}
-    term = -torch.minimum(ratio * step.advantages, inside * step.advantages)
-    return Surrogate(term, averages, _ratio_is_whole(step, settings))
+    term = -torch.minimum(ratio * inputs.advantages, inside * inputs.advantages)
+    return Surrogate(term, averages, _ratio_is_whole(inputs, settings))
 
 
-def cispo(step: Step, settings: LossSettings) -> Surrogate:
+def cispo(inputs: SurrogateInputs, settings: LossSettings) -> Surrogate:
     """-stopgrad(min(rho, cap)) A log pi (MiniMax-M1, 2025, eq. 4; ScaleRL, Khatri et al. 2025)."""
-    weight = step.ratio.detach().clamp(max=settings.upper)
-    capped = (step.ratio > settings.upper) & (step.advantages > 0)
-    term = -weight * step.advantages * step.logprobs
-    return Surrogate(term, {"cispo_clip_ratio": capped}, _ratio_is_whole(step, settings))
+    weight = inputs.ratio.detach().clamp(max=settings.upper)
+    capped = (inputs.ratio > settings.upper) & (inputs.advantages > 0)
+    term = -weight * inputs.advantages * inputs.logprobs
+    return Surrogate(term, {"cispo_clip_ratio": capped}, _ratio_is_whole(inputs, settings))
 
 
-def sapo(step: Step, settings: LossSettings) -> Surrogate:
+def sapo(inputs: SurrogateInputs, settings: LossSettings) -> Surrogate:
     """-(4 / tau) sigmoid(tau (rho - 1)) A, tau by the sign of A (SAPO, Gao et al. 2025, eq. 5)."""
-    tau = _choose(step.advantages > 0, settings.sapo_temperature_pos, settings.sapo_temperature_neg, step.ratio)
-    return Surrogate(-torch.sigmoid(tau * (step.ratio - 1)) * 4 / tau * step.advantages, {}, whole=False)
+    tau = _choose(inputs.advantages > 0, settings.sapo_temperature_pos, settings.sapo_temperature_neg, inputs.ratio)
+    return Surrogate(-torch.sigmoid(tau * (inputs.ratio - 1)) * 4 / tau * inputs.advantages, {}, whole=False)
 
 
-def vespo(step: Step, settings: LossSettings) -> Surrogate:
+def vespo(inputs: SurrogateInputs, settings: LossSettings) -> Surrogate:
     """-phi(w) A log pi with w the ratio of the whole completion (VESPO, 2026)."""
-    phi = gamma_weights(step, settings)
-    term = -phi * step.advantages * step.logprobs
-    return Surrogate(term, {"vespo/phi_seq_mean": phi}, whole=not step.token_advantages)
+    phi = gamma_weights(inputs, settings)
+    term = -phi * inputs.advantages * inputs.logprobs
+    return Surrogate(term, {"vespo/phi_seq_mean": phi}, whole=not inputs.token_advantages)
 
 
 @torch.no_grad()
-def gamma_weights(step: Step, settings: LossSettings) -> torch.Tensor:
+def gamma_weights(inputs: SurrogateInputs, settings: LossSettings) -> torch.Tensor:
     """phi(w) = w^k exp(lambda (1 - w)), so that phi(1) = 1; k and lambda by the sign of the advantage.
 
-    w is the product of the token ratios of the completion, and of those of a foreign sampler; computed in logarithms,
-    clamped as in the authors' code.
+    w is the product of the token ratios of the completion, and of those of a foreign sampler; clamped as in the
+    authors' code.
 
     Returns:
-        Of the shape of ``step.advantages``.
+        Of the shape of ``inputs.advantages``.
     """
     lowest, highest = math.log(1e-8), 20.0
-    log_w = (step.log_ratio.clamp(-highest, highest) * step.mask).sum(1, keepdim=True)
-    if step.is_ratio is not None:
-        log_w = log_w + (step.is_ratio.log().clamp(lowest, highest) * step.mask).sum(1, keepdim=True)
+    # In logarithms and clamped: the product of a few hundred ratios leaves the range of float32.
+    log_w = (inputs.log_ratio.clamp(-highest, highest) * inputs.mask).sum(1, keepdim=True)
+    if inputs.is_ratio is not None:
+        log_w = log_w + (inputs.is_ratio.log().clamp(lowest, highest) * inputs.mask).sum(1, keepdim=True)
     log_w = log_w.clamp(lowest, highest)
-    good = step.advantages >= 0
+    good = inputs.advantages >= 0
     k = _choose(good, settings.vespo_k_pos, settings.vespo_k_neg, log_w)
     decay = _choose(good, settings.vespo_lambda_pos, settings.vespo_lambda_neg, log_w).clamp(min=1e-4)
     return torch.exp(decay + k * log_w - decay * log_w.exp()).nan_to_num(0.0, 0.0, 0.0)
 
 
-def _ratio_is_whole(step: Step, settings: LossSettings) -> bool:
+def _ratio_is_whole(inputs: SurrogateInputs, settings: LossSettings) -> bool:
     """Whether what the ratio and the advantage decide together is the same for a whole completion."""
-    return settings.importance_sampling_level == "sequence" and not step.token_advantages
+    return settings.importance_sampling_level == "sequence" and not inputs.token_advantages
 
 
 def _choose(condition: torch.Tensor, if_true: float, if_false: float, like: torch.Tensor) -> torch.Tensor:
@@ -117,7 +119,7 @@ def _choose(condition: torch.Tensor, if_true: float, if_false: float, like: torc
     return like.new_full(condition.shape, if_false).masked_fill(condition, if_true)
 
 
-SURROGATES: dict[str, Callable[[Step, LossSettings], Surrogate]] = {
+SURROGATES: dict[str, Callable[[SurrogateInputs, LossSettings], Surrogate]] = {
     "grpo": clipped,
     "bnpo": clipped,
     "dr_grpo": clipped,

@@ -1,6 +1,7 @@
 """What a rollout batch holds: replaced groups, values, masks, corrections; and how it is split."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -9,13 +10,17 @@ import pytest
 import torch
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.logprobs import score_completions, to_rows
+from lit_narrative.lm.logprobs import TokenScores, score_completions, to_rows
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
+from lit_narrative.rl.collector import RolloutCollector
 from lit_narrative.rl.gae import ValueSettings, gae
 from lit_narrative.rl.loss_settings import LossSettings
-from lit_narrative.views import Rollout
-from tests.helpers import Recorder, TinyTask, fit, grpo
+from lit_narrative.rl.rewards.runner import RewardRunner
+from lit_narrative.rl.sampling import CollectStep
+from lit_narrative.rl.settings import BatchPlan, GRPOSettings
+from lit_narrative.views import Prompt, Rollout
+from tests.helpers import Recorder, TinyTask, fit, grpo, tokenizer
 from tests.rewards import LowTokens
 
 
@@ -256,3 +261,65 @@ def test_half_precision_learns_too(precision: Any, advantage: Any, tmp_path: Pat
     assert seen.metrics[-1]["grad_norm"] > 1e-3
     assert seen.metrics[-1]["sampling/sampling_logp_difference/max"] < 0.2
     assert all(torch.isfinite(value).all() for value in module.state_dict().values())
+
+
+class Silent:
+    """A policy without a Trainer: its completions of a prompt have 1, 2, 3 ... tokens."""
+
+    lm, tokenizer = torch.nn.Module(), tokenizer()
+    value_head = reference_copy = None
+
+    def generate(
+        self, prompts: Sequence[Prompt], samples: int = 1, seed: int = 0, *, streams: Sequence[int] | None = None
+    ) -> list[Rollout]:
+        return [
+            Rollout(
+                torch.tensor([7]), torch.arange(n), -torch.ones(n), True, "x" * n, prompt.text, prompt.columns, group
+            )
+            for group, prompt in enumerate(prompts)
+            for n in range(1, samples + 1)
+        ]
+
+    def score(self, *_: Any) -> TokenScores:
+        raise AssertionError("without a reference nothing is scored again")
+
+    def precision(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+class Longer:
+    """Worth its length."""
+
+    name = "long"
+
+    def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
+        return [float(len(rollout.text)) for rollout in rollouts]
+
+
+def test_a_collector_needs_no_trainer_and_counts_tokens() -> None:
+    settings = GRPOSettings({"long": 1.0}, BatchPlan(3), loss=LossSettings(beta=0.0), scale_rewards="none")
+    collector = RolloutCollector(settings, RewardRunner({"long": Longer()}))
+    prompts = [Prompt("a", {"index": 0}), Prompt("b", {"index": 1})]
+    batch, scored, metrics = collector.collect(Silent(), prompts, CollectStep(0, 4, 9))
+    assert batch.advantages.tolist() == scored.advantages.tolist() == [-1, 0, 1, -1, 0, 1]
+    assert batch.reference is None
+    assert (scored.epoch, scored.number) == (0, 4)
+    assert (metrics["reward"], metrics["completions/mean_length"]) == (2, 2)
+    assert metrics["num_tokens"] == 2 * (1 + 2 + 3) + 6
+    resumed = RolloutCollector(settings, RewardRunner({"long": Longer()}))
+    resumed.load_state_dict(collector.state_dict())
+    assert resumed.collect(Silent(), prompts, CollectStep(0, 5, 9)).metrics["num_tokens"] == 2 * metrics["num_tokens"]
+
+
+def test_the_rows_of_a_process_are_those_of_its_rank() -> None:
+    settings = GRPOSettings({"long": 1.0}, BatchPlan(2), loss=LossSettings(beta=0.0), scale_rewards="none")
+
+    def gather(values: torch.Tensor) -> torch.Tensor:
+        """The other process comes first, and its rewards, in the first column, are ten times as large."""
+        return torch.cat([torch.cat([values[:, :1] * 10, values[:, 1:]], 1) if values.ndim == 2 else values, values])
+
+    collector = RolloutCollector(settings, RewardRunner({"long": Longer()}), gather, rank=1)
+    batch, scored, metrics = collector.collect(Silent(), [Prompt("a", {"index": 0})], CollectStep(0, 0, 0))
+    assert batch.advantages.tolist() == [-0.5, 0.5]
+    assert scored.totals.tolist() == [1, 2]
+    assert metrics["reward"] == (10 + 20 + 1 + 2) / 4

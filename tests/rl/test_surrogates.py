@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from lit_narrative.rl.loss_settings import LossSettings
-from lit_narrative.rl.surrogates import SURROGATES, Step, cispo, clipped, gamma_weights, sapo
+from lit_narrative.rl.surrogates import SURROGATES, SurrogateInputs, cispo, clipped, gamma_weights, sapo
 
 
-def step(log_ratio: list[float], advantage: float, is_ratio: float | None = None) -> Step:
+def step(log_ratio: list[float], advantage: float, is_ratio: float | None = None) -> SurrogateInputs:
     """One completion of some tokens each with its own log-ratio."""
     old = torch.zeros(1, len(log_ratio), dtype=torch.float64)
     logprobs = torch.tensor([log_ratio], dtype=torch.float64, requires_grad=True)
     advantages = torch.full((1, 1), advantage, dtype=torch.float64)
     corrected = None if is_ratio is None else torch.full_like(old, is_ratio)
-    return Step(
+    return SurrogateInputs(
         logprobs, old, logprobs - old, (logprobs - old).exp(), advantages, torch.ones(1, len(log_ratio)) > 0, corrected
     )
 
