@@ -12,7 +12,7 @@ from typing import Any
 from lit_narrative.errors import UserError, did_you_mean
 
 RENAMED: dict[str, str] = {
-    "lit_narrative.callbacks.card_eval.CardEval": "lit_narrative.callbacks.set_evaluation.CardEval",
+    "lit_narrative.callbacks.card_eval.CardEval": "lit_narrative.callbacks.set_evaluation.SetEvaluation",
     "lit_narrative.callbacks.kl_ceiling.KLCeiling": "lit_narrative.callbacks.monitors.KLCeiling",
     "lit_narrative.callbacks.prediction_writer.PredictionWriter": "lit_narrative.callbacks.writers.PredictionWriter",
     "lit_narrative.callbacks.reward_monitor.RewardMonitor": "lit_narrative.callbacks.monitors.RewardMonitor",

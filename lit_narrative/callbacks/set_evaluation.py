@@ -1,106 +1,126 @@
-"""How often a policy answers right, in distribution and out of it, and what it does where it is wrong."""
+"""What a policy answers to the named sets of a task, always with the likeliest token, measured as the task says."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_narrative.callbacks.base import dry_run
-from lit_narrative.datamodules.base import Answered
-from lit_narrative.datamodules.cards import CardsData, _row, _summary, scores_of
+from lit_narrative.callbacks.base import dry_run, task
+from lit_narrative.datamodules.base import Answered, TaskDataModule, numbered
 from lit_narrative.distributed import gather_lists
-from lit_narrative.errors import UserError, check_least
+from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.files import write_json, write_jsonl
 from lit_narrative.lm.logprobs import completion_batch, score_completions
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.lm.shard import gathered
 from lit_narrative.lm.tokenizer import encode_completion
 from lit_narrative.modules.language import LanguageModule
-from lit_narrative.tasks.cards.game import SETS, TEST_SETS, check_names
-from lit_narrative.tasks.cards.scores import gaps, mean_gap
+from lit_narrative.seeds import run_seed
 from lit_narrative.views import Rollout
 
-_LOGGED = ("accuracy", "lift", "format_validity", "trace_exact", "gold_logprob", "calibration_error")
+VERSIONS = ("lit-narrative", "lightning", "torch", "transformers")
 _BATCH = 256
 
 
-class CardEval(Callback):
-    """Answers the prompts of several sets of the card game, always with the likeliest token, and measures them.
+class SetEvaluation(Callback):
+    """Answers the prompts of several named sets of a task, always with the likeliest token, and measures them.
 
-    Logs ``<stage>/<set>/accuracy`` and others (of the set ``val``: ``val/accuracy``) and writes to the run folder
-    ``eval/<tag>.json``, everything that :func:`lit_narrative.tasks.cards.scores.set_scores` finds in each set with the
-    gaps to ``id_test``, and ``eval/<tag>.jsonl``, a row an answer.
+    The task names its sets and says what is measured (`TaskDataModule.test_sets`, `named_prompts`, `measure`); without
+    any of its own there are its splits, measured by its verifiers. Logs ``<stage>/<set>/<score>`` (of the set ``val``:
+    ``val/<score>``) and writes to the run folder ``eval/<tag>.json``, all scores of each set, and ``eval/<tag>.jsonl``,
+    a row an answer.
 
     Args:
         validate: sets to measure at validation.
-        test: sets to measure at test; default: all test sets.
+        test: sets to measure at test; default: all test sets of the task.
         samples: prompts a set at most; default: all it has.
         tag: name of the files; default: the stage, ``val`` or ``test``.
 
     Raises:
-        UserError: there is no such set, or no samples are asked for.
+        UserError: no samples are asked for.
     """
 
     def __init__(
         self,
         validate: Sequence[str] = ("val",),
-        test: Sequence[str] = TEST_SETS,
+        test: Sequence[str] | None = None,
         samples: int | None = None,
         tag: str | None = None,
     ) -> None:
-        for name, sets in (("validate", validate), ("test", test)):
-            check_names(f"callback CardEval: {name}", sets, SETS)
-        check_least("callback CardEval: samples", samples, 1)
-        self.sets = {"val": tuple(validate), "test": tuple(test)}
+        check_least("callback SetEvaluation: samples", samples, 1)
+        self.validate, self.test = tuple(validate), None if test is None else tuple(test)
         self.samples, self.tag = samples, tag
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a module that writes no text, and another task."""
+        """Refuse a module that writes no text, and a set that the task lacks."""
         if not isinstance(pl_module, LanguageModule):
-            raise UserError(f"callback CardEval needs a module that writes text; {type(pl_module).__name__} does not")
-        if not isinstance(data := trainer.datamodule, CardsData):  # type: ignore[attr-defined]
-            raise UserError(f"callback CardEval needs CardsData; this is {type(data).__name__}")
+            raise UserError(
+                f"callback SetEvaluation needs a module that writes text; {type(pl_module).__name__} does not"
+            )
+        for setting, sets in (("validate", self.validate), ("test", self.test or ())):
+            for name in sets:
+                check_choice(f"callback SetEvaluation: {setting}", name, task(trainer).named_sets)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the sets of ``validate``."""
         if not trainer.sanity_checking:
-            self._measure(trainer, pl_module, "val")
+            self._measure(trainer, pl_module, "val", self.validate)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the sets of ``test``."""
-        self._measure(trainer, pl_module, "test")
+        sets = task(trainer).test_sets if self.test is None else self.test
+        self._measure(trainer, pl_module, "test", sets)
 
-    def _measure(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+    def _measure(self, trainer: Trainer, module: LightningModule, stage: str, sets: Sequence[str]) -> None:
         assert isinstance(module, LanguageModule)
-        data: CardsData = trainer.datamodule  # type: ignore[attr-defined]
-        found = {name: self._answers(trainer, module, data, name) for name in self.sets[stage]}
-        splits = {name: scores_of(answers, data) for name, answers in found.items()}
-        shifts = gaps({name: scores["accuracy"] for name, scores in splits.items()})
-        metrics = {f"{name}/{key}": scores[key] for name, scores in splits.items() for key in _LOGGED}
-        metrics |= {f"{name}/gap": gap for name, gap in shifts.items()}
-        metrics["mean_gap"] = mean_gap(shifts)
+        data = task(trainer)
+        answers = {name: self._answers(trainer, module, name) for name in sets}
+        scores = {name: data.measure(name, rows) for name, rows in answers.items()}
+        metrics = {_name(stage, key): value for key, value in data.set_metrics(scores).items() if value is not None}
         # Every process computed the same figures from the same gathered answers.
-        logged = {_name(stage, key): torch.tensor(value) for key, value in metrics.items() if value is not None}
-        module.log_dict(logged, rank_zero_only=False)
+        module.log_dict({key: torch.tensor(value) for key, value in metrics.items()}, rank_zero_only=False)
         if trainer.is_global_zero and not dry_run(trainer):
             tag, folder = self.tag or stage, Path(trainer.default_root_dir, "eval")
-            write_json(folder / f"{tag}.json", _summary(data, tag, trainer.global_step, splits, shifts))
-            write_jsonl(folder / f"{tag}.jsonl", [_row(name, row) for name, rows in found.items() for row in rows])
+            write_json(folder / f"{tag}.json", set_record(data, tag, trainer.global_step, scores))
+            rows = ({"set": name, **data.answer_row(row)} for name, rows in answers.items() for row in rows)
+            write_jsonl(folder / f"{tag}.jsonl", rows)
 
-    def _answers(self, trainer: Trainer, module: LanguageModule, data: CardsData, name: str) -> list[Answered]:
+    def _answers(self, trainer: Trainer, module: LanguageModule, name: str) -> list[Answered]:
         """The answers to a set's prompts, in order, on every process."""
-        prompts = list(islice(data.named_prompts(name), 4 if dry_run(trainer) else self.samples))
-        own = prompts[trainer.global_rank :: trainer.world_size]
+        prompts = numbered(task(trainer).named_prompts(name))
+        prompts = list(islice(prompts, 4 if dry_run(trainer) else self.samples))
+        local = prompts[trainer.global_rank :: trainer.world_size]
         greedy = SamplingParams(module.sampling.max_new_tokens, top_k=1)
-        rollouts = module.generate(own, params=greedy)
+        rollouts = module.generate(local, params=greedy)
         written = log_probabilities(module, rollouts, [rollout.completion_ids for rollout in rollouts])
-        golden = [encode_completion(module.tokenizer, str(prompt.columns["reference"])) for prompt in own]
-        gold = log_probabilities(module, rollouts, [torch.tensor(ids) for ids in golden])
-        confidence = written.exp().tolist()
-        answers = [Answered(*row) for row in zip(rollouts, confidence, gold.tolist(), strict=True)]
+        golden = _gold(module, rollouts)
+        answers = [Answered(*row) for row in zip(rollouts, written.exp().tolist(), golden, strict=True)]
+        # Processes took every n-th prompt; in order of rank, sums would round differently for each number of processes.
         return sorted(gather_lists(trainer, answers), key=lambda row: row.rollout.columns["index"])
+
+
+def set_record(data: TaskDataModule, tag: str, step: int, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What ``eval/<tag>.json`` holds: the scores of each set, with what the task says of them together."""
+    return {
+        "tag": tag,
+        "seed": run_seed(),
+        "step": step,
+        "splits": scores,
+        **data.set_summary(scores),
+        "versions": {name: version(name) for name in VERSIONS},
+    }
+
+
+def _gold(module: LanguageModule, rollouts: Sequence[Rollout]) -> list[float | None]:
+    """Log-probability, in nats, of the reference answer to each prompt; None where the task gives no reference."""
+    known = [rollout for rollout in rollouts if "reference" in rollout.columns]
+    ids = [encode_completion(module.tokenizer, str(rollout.columns["reference"])) for rollout in known]
+    values = iter(log_probabilities(module, known, [torch.tensor(row) for row in ids]).tolist())
+    return [next(values) if "reference" in rollout.columns else None for rollout in rollouts]
 
 
 @torch.no_grad()

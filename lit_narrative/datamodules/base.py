@@ -38,6 +38,20 @@ class EpochSampler(DistributedSampler[Any]):
         yield from rows[self.done() :]
 
 
+class Answered(NamedTuple):
+    """A prompt with the policy's answer to it.
+
+    Attributes:
+        rollout: the completion, the likeliest token each time.
+        confidence: probability that the policy gives that completion.
+        gold: log-probability that it gives the reference answer, in nats; None if the prompt has no ``reference``.
+    """
+
+    rollout: Rollout
+    confidence: float
+    gold: float | None
+
+
 class TaskDataModule(LightningDataModule):
     """Base of all tasks. A task overrides the views that it offers, and the rewards and verifiers if it has any.
 
@@ -122,7 +136,7 @@ class TaskDataModule(LightningDataModule):
             UserError: the task lacks the view, or a row cannot be used.
         """
         if (name, split) not in self._rows:
-            self._rows[name, split] = self._module.validate_rows(_numbered(self.view(name, split)))
+            self._rows[name, split] = self._module.validate_rows(numbered(self.view(name, split)))
         return self._rows[name, split]
 
     def tokenizer_texts(self) -> Iterable[str]:
@@ -172,6 +186,62 @@ class TaskDataModule(LightningDataModule):
         verdicts = self.verify(rollouts)
         names = verdicts[0].components if verdicts else ()
         return found | {name: fmean(verdict.components[name] for verdict in verdicts) for name in names}
+
+    # --- named sets, for SetEvaluation ------------------------------------------------------------------------------
+
+    @property
+    def test_sets(self) -> Sequence[str]:
+        """Names of the sets that a test measures."""
+        return ("test",)
+
+    @property
+    def named_sets(self) -> tuple[str, ...]:
+        """Names of all sets: the splits, and the test sets."""
+        return tuple(dict.fromkeys(("train", "val", *self.test_sets)))
+
+    def named_prompts(self, name: str) -> Sequence[Prompt]:
+        """The prompts of a set.
+
+        Raises:
+            UserError: there is no such set.
+        """
+        check_choice(f"sets of {type(self).__name__}", name, get_args(Split))
+        return self.view("prompts", name)  # type: ignore[arg-type]
+
+    def measure(self, name: str, answers: Sequence[Answered]) -> dict[str, Any]:
+        """The scores of the answers to a set, as plain values for JSON; default: `text_metrics`.
+
+        Args:
+            name: of the set.
+            answers: to its prompts, in order.
+        """
+        gold = [answer.gold for answer in answers if answer.gold is not None]
+        scores: dict[str, Any] = {"n": len(answers)} | self.text_metrics([answer.rollout for answer in answers])
+        return scores | {"gold_logprob": fmean(gold)} if gold else scores
+
+    def set_metrics(self, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+        """What is logged of the scores of several sets, None for nothing; default: every number of each set."""
+        return {
+            f"{name}/{key}": float(value)
+            for name, values in scores.items()
+            for key, value in values.items()
+            if isinstance(value, int | float)
+        }
+
+    def set_summary(self, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """What the record of an evaluation holds beside the scores of each set, such as comparisons between sets."""
+        return {}
+
+    def answer_row(self, answer: Answered) -> dict[str, Any]:
+        """An answer as a row of a file."""
+        return {
+            "prompt": answer.rollout.prompt,
+            "text": answer.rollout.text,
+            "confidence": answer.confidence,
+            "gold_logprob": answer.gold,
+        }
+
+    # --- circuit analysis and plays ---------------------------------------------------------------------------------
 
     def contrasts(self, split: str) -> Iterable[ContrastPair]:
         """Pairs of prompts that circuit analysis sets against each other.
@@ -320,11 +390,11 @@ class ExamplePrompts(Sequence[Prompt]):
         return Prompt(row.prompt, {**row.meta, "index": index, "reference": row.completion})
 
 
-def _numbered(rows: Sequence[Any]) -> Sequence[Any]:
-    """Prompts with their place in the view as ``index``, unless the task numbers them: random streams go by it."""
+def numbered(rows: Sequence[Any]) -> Sequence[Any]:
+    """Prompts with their number in the view as ``index``, unless the task numbers them: random streams depend on it."""
     if not len(rows) or not isinstance(rows[0], Prompt) or "index" in rows[0].columns:
         return rows
-    return [replace(row, columns={**row.columns, "index": place}) for place, row in enumerate(rows)]
+    return [replace(row, columns={**row.columns, "index": number}) for number, row in enumerate(rows)]
 
 
 class _Rows(Dataset[Any]):
@@ -338,17 +408,3 @@ class _Rows(Dataset[Any]):
 
     def __len__(self) -> int:
         return len(self.rows)
-
-
-class Answered(NamedTuple):
-    """A prompt with the policy's answer to it.
-
-    Attributes:
-        rollout: the completion, the likeliest token each time.
-        confidence: probability that the policy gives that completion.
-        gold: log-probability that it gives the worked answer, nats.
-    """
-
-    rollout: Rollout
-    confidence: float
-    gold: float

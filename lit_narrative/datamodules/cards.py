@@ -1,8 +1,7 @@
 """The card game as data: one rule game, several ways to leave its distribution."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from itertools import islice
 from typing import Any, Literal
 
@@ -12,17 +11,18 @@ from torchmetrics.functional.classification import binary_calibration_error
 from lit_narrative.datamodules.activations import ActivationSettings, read_activations
 from lit_narrative.datamodules.base import Answered, ExamplePrompts, Split, TaskDataModule
 from lit_narrative.errors import check_least
-from lit_narrative.seeds import run_seed
 from lit_narrative.tasks.cards.answers import REWARDS, Judgement, judge, parse
 from lit_narrative.tasks.cards.contrasts import contrast_pairs, question
 from lit_narrative.tasks.cards.dealing import MIXTURE, Bucket, Deal, deal, deals
 from lit_narrative.tasks.cards.game import KINDS, SETS, TEST_SETS, CardGame, check_mixture, check_names
 from lit_narrative.tasks.cards.prompts import example, prompt_text, vocabulary_texts
-from lit_narrative.tasks.cards.scores import mean_gap, set_scores
+from lit_narrative.tasks.cards.scores import gaps, mean_gap, set_scores
 from lit_narrative.views import Activation, ContrastPair, Example, Labelled, Prompt, Rollout, Verdict
 
 Label = Literal["rule", "kind", "paraphrased", "sign"]
 HELD_OUT = ("length_shift", "classification")
+LOGGED = ("accuracy", "lift", "format_validity", "trace_exact", "gold_logprob", "calibration_error")
+"""Scores of a set that are logged; all of them are in the record of the evaluation."""
 
 
 class CardsData(TaskDataModule):
@@ -154,6 +154,11 @@ class CardsData(TaskDataModule):
         """The examples of a set; see :meth:`named_deals`."""
         return _Examples(self.named_deals(name), self.game)
 
+    @property
+    def test_sets(self) -> Sequence[str]:
+        """The sets to measure on: in distribution, and one for each kind of shift."""
+        return TEST_SETS
+
     def named_prompts(self, name: str) -> Sequence[Prompt]:
         """The prompts of a set; see :meth:`named_deals`."""
         return ExamplePrompts(self.named_examples(name))
@@ -172,6 +177,49 @@ class CardsData(TaskDataModule):
 
     # --- rewards and verifiers --------------------------------------------------------------------------------------
 
+    def measure(self, name: str, answers: Sequence[Answered]) -> dict[str, Any]:
+        """`set_scores` of answers, with the mean ``gold_logprob`` and the ``calibration_error``.
+
+        The latter is the expected calibration error of the completion's probability as a forecast of its answer being
+        right, over 10 bins (Guo et al. 2017, equation 3).
+        """
+        columns = [answer.rollout.columns for answer in answers]
+        judgements = [judge(answer.rollout.text, answer.rollout.columns) for answer in answers]
+        # A probability summed in float32 may lie a rounding error above 1, which has no bin.
+        confidence = torch.tensor([answer.confidence for answer in answers]).clamp(0, 1)
+        correct = torch.tensor([judgement.correct for judgement in judgements]).long()
+        rules = [rule.name for rule in self.game.pool("id")]
+        return set_scores(judgements, columns, rules) | {
+            "gold_logprob": sum(answer.gold or 0.0 for answer in answers) / len(answers),
+            "calibration_error": float(binary_calibration_error(confidence, correct, n_bins=10)),
+        }
+
+    def set_metrics(self, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+        """The scores that are `LOGGED` of each set, the gaps to ``id_test`` and their mean."""
+        shifts = _gaps(scores)
+        metrics = {f"{name}/{key}": values[key] for name, values in scores.items() for key in LOGGED}
+        return metrics | {f"{name}/gap": gap for name, gap in shifts.items()} | {"mean_gap": mean_gap(shifts)}
+
+    def set_summary(self, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """The gaps to ``id_test``, and the settings of the game."""
+        shifts = _gaps(scores)
+        config = {"game": asdict(self.game), "mix": self.mix, "held_out": list(self.held_out)}
+        return {"gaps": shifts, "mean_gap": mean_gap(shifts), "config": config}
+
+    def answer_row(self, answer: Answered) -> dict[str, Any]:
+        """An answer with what was right."""
+        judgement = judge(answer.rollout.text, answer.rollout.columns)
+        return {
+            "rule": answer.rollout.columns["rule_name"],
+            "prompt": answer.rollout.prompt,
+            "text": answer.rollout.text,
+            "answer": judgement.answer,
+            "expected": judgement.expected,
+            "correct": judgement.correct,
+            "confidence": answer.confidence,
+            "gold_logprob": answer.gold,
+        }
+
     def verify(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """Whether each answer is right, with what was wrong on the way to it."""
         return [_verdict(judge(rollout.text, rollout.columns), rollout) for rollout in rollouts]
@@ -180,6 +228,10 @@ class CardsData(TaskDataModule):
         """Distinct texts, and distinct numbers answered, among the texts that answer one."""
         answers = [found for text in texts if (found := parse(text).answer) is not None]
         return super().unique_shares(texts) | {"unique_answers": len(set(answers)) / max(len(answers), 1)}
+
+
+def _gaps(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    return gaps({name: values["accuracy"] for name, values in scores.items()})
 
 
 def _verdict(judgement: Judgement, rollout: Rollout) -> Verdict:
@@ -222,54 +274,3 @@ class _Questions(_Examples):
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
         return question(self.dealt[index], self.game)
-
-
-VERSIONS = ("lit-narrative", "lightning", "torch", "transformers")
-
-
-def scores_of(answers: Sequence[Answered], data: CardsData) -> dict[str, Any]:
-    """`set_scores` of answers, with the mean ``gold_logprob`` and the ``calibration_error``.
-
-    The latter is the expected calibration error of the completion's probability as a forecast of its answer being
-    right, over 10 bins (Guo et al. 2017).
-    """
-    columns = [row.rollout.columns for row in answers]
-    judgements = [judge(row.rollout.text, row.rollout.columns) for row in answers]
-    confidence = torch.tensor([row.confidence for row in answers]).clamp(0, 1)
-    correct = torch.tensor([judgement.correct for judgement in judgements]).long()
-    rules = [rule.name for rule in data.game.pool("id")]
-    return set_scores(judgements, columns, rules) | {
-        "gold_logprob": sum(row.gold for row in answers) / len(answers),
-        "calibration_error": float(binary_calibration_error(confidence, correct, n_bins=10)),
-    }
-
-
-def _summary(
-    data: CardsData, tag: str, step: int, splits: dict[str, dict[str, Any]], shifts: dict[str, float]
-) -> dict[str, Any]:
-    return {
-        "tag": tag,
-        "seed": run_seed(),
-        "step": step,
-        "splits": splits,
-        "gaps": shifts,
-        "mean_gap": mean_gap(shifts),
-        "config": {"game": asdict(data.game), "mix": data.mix, "held_out": list(data.held_out)},
-        "versions": {name: version(name) for name in VERSIONS},
-    }
-
-
-def _row(name: str, answered: Answered) -> dict[str, Any]:
-    rollout = answered.rollout
-    judgement = judge(rollout.text, rollout.columns)
-    return {
-        "set": name,
-        "rule": rollout.columns["rule_name"],
-        "prompt": rollout.prompt,
-        "text": rollout.text,
-        "answer": judgement.answer,
-        "expected": judgement.expected,
-        "correct": judgement.correct,
-        "confidence": answered.confidence,
-        "gold_logprob": answered.gold,
-    }

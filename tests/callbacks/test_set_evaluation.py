@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from lit_narrative.callbacks.evaluation import Verifiers
-from lit_narrative.callbacks.set_evaluation import CardEval, log_probabilities
+from lit_narrative.callbacks.set_evaluation import SetEvaluation, log_probabilities
 from lit_narrative.datamodules.base import Answered
-from lit_narrative.datamodules.cards import CardsData, scores_of
+from lit_narrative.datamodules.cards import CardsData
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import ScratchModel
 from lit_narrative.lm.sampler import SamplingParams
@@ -39,8 +39,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any],
     """A few steps, then a test of the outcome."""
     folder = tmp_path_factory.mktemp("cards")
     module = policy()
-    fit(module, data(), folder, CardEval(), max_steps=4, limit_val_batches=1)
-    (metrics,) = trainer(folder, CardEval()).test(module, data(), verbose=False)
+    fit(module, data(), folder, SetEvaluation(), max_steps=4, limit_val_batches=1)
+    (metrics,) = trainer(folder, SetEvaluation()).test(module, data(), verbose=False)
     return folder, dict(metrics), module
 
 
@@ -83,7 +83,7 @@ def test_validation_measures_the_validation_set(run: tuple[Path, dict[str, Any],
 
 def test_names_of_what_is_logged_at_validation(tmp_path: Path) -> None:
     runner = fit(
-        policy(), data(), tmp_path, CardEval(("val", "id_test", "new_colors")), max_steps=4, limit_val_batches=1
+        policy(), data(), tmp_path, SetEvaluation(("val", "id_test", "new_colors")), max_steps=4, limit_val_batches=1
     )
     names = {"val/accuracy", "val/id_test/accuracy", "val/new_colors/accuracy", "val/new_colors/gap", "val/mean_gap"}
     assert names <= set(runner.callback_metrics)
@@ -91,7 +91,7 @@ def test_names_of_what_is_logged_at_validation(tmp_path: Path) -> None:
 
 def test_chosen_sets_samples_and_tag(run: tuple[Path, dict[str, Any], SFTModule], tmp_path: Path) -> None:
     _, _, module = run
-    trainer(tmp_path, CardEval(test=["paraphrase"], samples=3, tag="mine")).test(module, data(), verbose=False)
+    trainer(tmp_path, SetEvaluation(test=["paraphrase"], samples=3, tag="mine")).test(module, data(), verbose=False)
     found = read(tmp_path, "mine.json")
     assert {name: scores["n"] for name, scores in found["splits"].items()} == {"paraphrase": 3}
     assert (tmp_path / "eval" / "mine.jsonl").exists()
@@ -102,7 +102,7 @@ def test_answers_are_the_likeliest_and_always_the_same(
 ) -> None:
     folder, _, module = run
     for name in ("one", "two"):
-        trainer(tmp_path / name, CardEval(test=["id_test"])).test(module, data(), verbose=False)
+        trainer(tmp_path / name, SetEvaluation(test=["id_test"])).test(module, data(), verbose=False)
     assert read(tmp_path / "one", "test.json") == read(tmp_path / "two", "test.json")
     rows = [json.loads(line) for line in (folder / "eval" / "test.jsonl").read_text().splitlines()]
     ids = torch.tensor([module.tokenizer(rows[0]["prompt"])["input_ids"]])
@@ -136,7 +136,7 @@ def test_calibration_by_hand() -> None:
         text = str(prompt.columns["reference"]) if place % 2 else " none"
         rollout = Rollout(empty, empty, empty, True, text, prompt.text, prompt.columns)
         answers.append(Answered(rollout, 0.95, -float(place)))
-    scores = scores_of(answers, task)
+    scores = task.measure("id_test", answers)
     assert scores["accuracy"] == 0.5
     assert scores["calibration_error"] == pytest.approx(0.45)
     assert scores["gold_logprob"] == -1.5
@@ -153,7 +153,7 @@ def test_a_policy_in_rl_is_measured_and_rewarded(tmp_path: Path) -> None:
         sampling=SamplingParams(6),
     )
     settings: dict[str, Any] = {"max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 1}
-    runner = fit(module, task, tmp_path, CardEval(), Verifiers(6), **settings)
+    runner = fit(module, task, tmp_path, SetEvaluation(), Verifiers(6), **settings)
     logged = set(runner.callback_metrics)
     assert {f"rewards/{name}/mean" for name in weights} <= logged
     assert {"val/accuracy", "val/reward", "val/components/trace_exact"} <= logged
@@ -163,24 +163,31 @@ def test_a_policy_in_rl_is_measured_and_rewarded(tmp_path: Path) -> None:
 
 def test_a_dry_run_leaves_nothing(run: tuple[Path, dict[str, Any], SFTModule], tmp_path: Path) -> None:
     _, _, module = run
-    (metrics,) = trainer(tmp_path, CardEval(), fast_dev_run=True).test(module, data(), verbose=False)
+    (metrics,) = trainer(tmp_path, SetEvaluation(), fast_dev_run=True).test(module, data(), verbose=False)
     assert "test/id_test/accuracy" in metrics
     assert not list(tmp_path.iterdir())
 
 
-def test_other_tasks_and_modules_are_refused(tmp_path: Path) -> None:
+def test_any_task_is_measured_by_its_verifiers(tmp_path: Path) -> None:
     module = SFTModule(sizes(), sampling=SamplingParams(4))
     module.set_model(tiny_lm(), tokenizer())
-    with pytest.raises(UserError, match="CardEval needs CardsData; this is TinyTask"):
-        trainer(tmp_path, CardEval()).test(module, TinyTask(), verbose=False)
+    (metrics,) = trainer(tmp_path, SetEvaluation()).test(module, TinyTask(), verbose=False)
+    (scores,) = read(tmp_path, "test.json")["splits"].values()
+    assert {"test/test/lower", "test/test/unique", "test/test/gold_logprob"} <= set(metrics)
+    assert {name: metrics[f"test/test/{name}"] for name in scores} == pytest.approx(scores)
+    rows = [json.loads(line) for line in (tmp_path / "eval" / "test.jsonl").read_text().splitlines()]
+    assert [set(row) for row in rows] == [{"set", "prompt", "text", "confidence", "gold_logprob"}] * 8
+
+
+def test_modules_that_write_no_text_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs a module that writes text; SAEModule does not"):
-        fit(SAEModule(), data(), tmp_path, CardEval(), max_steps=1)  # type: ignore[arg-type]
+        fit(SAEModule(), data(), tmp_path, SetEvaluation(), max_steps=1)  # type: ignore[arg-type]
 
 
-def test_settings_that_cannot_be() -> None:
-    with pytest.raises(UserError, match="CardEval: test: there is no 'new_colour'; did you mean 'new_colors'"):
-        CardEval(test=["new_colour"])
-    with pytest.raises(UserError, match="CardEval: validate: there is no 'all'"):
-        CardEval(validate=["all"])
-    with pytest.raises(UserError, match="CardEval: samples is 0"):
-        CardEval(samples=0)
+@pytest.mark.parametrize("setting", ["validate", "test"])
+def test_settings_that_cannot_be(setting: str, tmp_path: Path) -> None:
+    message = f"SetEvaluation: {setting}: there is no 'new_colour'; did you mean 'new_colors'"
+    with pytest.raises(UserError, match=message):
+        fit(policy(), data(), tmp_path, SetEvaluation(**{setting: ["new_colour"]}), max_steps=1)
+    with pytest.raises(UserError, match="SetEvaluation: samples is 0"):
+        SetEvaluation(samples=0)

@@ -112,7 +112,7 @@ def read_answers(path: Path, scores: dict[str, Scores]) -> dict[str, tuple[Answe
         UserError: the file is missing, or does not hold the answers that the figures are of.
     """
     if not path.is_file():
-        raise UserError(f"'{path}' is missing; CardEval writes it beside {path.with_suffix('.json').name}")
+        raise UserError(f"'{path}' is missing; SetEvaluation writes it beside {path.with_suffix('.json').name}")
     found: dict[str, list[Answer]] = {split: [] for split in scores}
     for record in read_records(path):
         if record.text("set") not in found:

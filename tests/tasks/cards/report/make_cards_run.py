@@ -1,4 +1,4 @@
-"""An out folder of the recipe ``cards``, its answers made up from a seed and judged by CardEval's own functions.
+"""An out folder of the recipe ``cards``, its answers made up from a seed and judged by the functions of SetEvaluation.
 
 ``python -m tests.tasks.cards.report.make_cards_run OUT`` writes one.
 """
@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lit_narrative.callbacks.set_evaluation import set_record
 from lit_narrative.datamodules.base import Answered
-from lit_narrative.datamodules.cards import CardsData, _row, _summary, scores_of
+from lit_narrative.datamodules.cards import CardsData
 from lit_narrative.files import write_json, write_jsonl, write_text
 from lit_narrative.tasks.cards.game import TEST_SETS, CardGame
-from lit_narrative.tasks.cards.scores import gaps
 from lit_narrative.views import Prompt, Rollout
 from tests.tasks.storyworld.report.make_run import write_table
 
@@ -49,11 +49,11 @@ def make_policy(folder: Path, name: str, rng: np.random.Generator, place: int, s
         split: [answer(prompt, known.get(split, 0.05), SKILL[name][0], rng) for prompt in data.named_prompts(split)]
         for split in TEST_SETS
     }
-    scores = {split: scores_of(rows, data) for split, rows in answers.items()}
-    shifts = gaps({split: found["accuracy"] for split, found in scores.items()})
+    scores = {split: data.measure(split, rows) for split, rows in answers.items()}
     test, job = folder / f"test_{name}", folder / name
-    write_json(test / "eval" / "test.json", _summary(data, "test", 0, scores, shifts))
-    write_jsonl(test / "eval" / "test.jsonl", [_row(split, row) for split, rows in answers.items() for row in rows])
+    write_json(test / "eval" / "test.json", set_record(data, "test", 0, scores))
+    rows = [{"set": split, **data.answer_row(row)} for split, rows in answers.items() for row in rows]
+    write_jsonl(test / "eval" / "test.jsonl", rows)
     module = "lit_narrative.modules.grpo.GRPOModule" if reinforced else "lit_narrative.modules.sft.SFTModule"
     group = "    num_generations: 4\n" if reinforced else ""
     mix = "".join(f"      {kind}: {weight}\n" for kind, weight in data.mix.items())
