@@ -210,7 +210,7 @@ def quieten() -> None:
         ".*does not have many workers.*",  # the data sets are small or sampled in this process
         ".*It is recommended to use .* sync_dist=True.*",  # figures are reduced over processes before they are logged
         ".*isinstance.treespec, LeafSpec.*",  # Lightning calls what newer PyTorch renames
-        ".*Checkpoint directory .* exists and is not empty.*",  # a run folder is used again when a run goes on
+        ".*Checkpoint directory .* exists and is not empty.*",  # a run folder is used again when a run resumes
     ):
         warnings.filterwarnings("ignore", message)
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.pytorch\.cli")

@@ -51,15 +51,15 @@ def check_unused(folder: str | Path, checkpoint: str | None) -> None:
 
     Args:
         folder: the run folder.
-        checkpoint: what the fit goes on from; the folder's own ``last.ckpt`` is then replaced.
+        checkpoint: from which the fit resumes; the folder's own ``last.ckpt`` is then replaced.
 
     Raises:
-        UserError: there is one, and the fit does not go on from it.
+        UserError: there is one, and the fit does not resume from it.
     """
     last = Path(folder, "checkpoints", "last.ckpt")
     if last.exists() and (checkpoint is None or Path(checkpoint).resolve() != last.resolve()):
         raise UserError(
-            f"an earlier fit left '{last}', which this one would not replace: go on from it by --ckpt_path={last}, "
+            f"an earlier fit left '{last}', which this one would not replace: resume from it by --ckpt_path={last}, "
             "name another folder by --trainer.default_root_dir, or remove it"
         )
 
@@ -129,7 +129,7 @@ class RunLogger(CSVLogger):
     Args:
         save_dir: the run folder.
         subcommand: the job; only a fit writes ``metrics.csv``, see ``stage_file``.
-        resume: whether the job goes on from a checkpoint, and so continues the table.
+        resume: whether the job resumes from a checkpoint, and so continues the table.
     """
 
     def __init__(self, save_dir: str, subcommand: str = "fit", resume: bool = False) -> None:

@@ -170,7 +170,7 @@ def test_a_used_folder_never_leaves_the_old_last_checkpoint_beside_the_new(
     other = next(path for path in last.parent.iterdir() if path != last)
     before = last.read_bytes()
     for again in (fit, [*fit, "--ckpt_path", str(other)]):
-        assert f"go on from it by --ckpt_path={last}" in fails(again, capsys)
+        assert f"resume from it by --ckpt_path={last}" in fails(again, capsys)
     assert last.read_bytes() == before
     main([*fit, "--trainer.fast_dev_run", "true"])
     main([*fit, "--ckpt_path", str(last), "--trainer.max_epochs=4"])

@@ -1,10 +1,10 @@
-"""FIXME."""
+"""``lit-narrative run``: the jobs of a recipe, in order; a job that is done already is left out."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from lit_narrative.cli.recipes.recipe import read_recipe
-from lit_narrative.cli.recipes.runner import run_jobs
+from lit_narrative.cli.recipes.runner import run_recipe
 from lit_narrative.cli.recipes.sweep import write_sweep
 from lit_narrative.errors import check_least
 from lit_narrative.files import write_json
@@ -20,7 +20,7 @@ def run(
     """Run a recipe: its jobs in order, each in a process of its own.
 
     A job that has finished is left out the next time, unless its settings, or the jobs that it builds on, have changed.
-    A fit that was interrupted goes on from its last checkpoint. ``recipe.json`` in ``out`` says what was asked for.
+    A fit that was interrupted resumes from its last checkpoint. ``recipe.json`` in ``out`` says what was asked for.
 
     Args:
         recipe: a file, or the name of a shipped recipe, such as ``storyworld``.
@@ -47,6 +47,6 @@ def run(
     if task := next((job.report for job in plan.jobs if job.report), None):
         record["report"] = task
     write_json(plan.out / "recipe.json", record)
-    run_jobs(replace(plan, workers=workers or plan.workers))
+    run_recipe(replace(plan, workers=workers or plan.workers))
     report = plan.out / "report.html"
     print(f"report: {report}" if report.is_file() else f"results: {plan.out}")

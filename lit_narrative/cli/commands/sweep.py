@@ -4,11 +4,13 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import closing
+
+import yaml
 
 from lit_narrative.cli.recipes.results import DONE, FAILED, Row, master_table, metric_names, read_row
-from lit_narrative.cli.recipes.runner import run_all
+from lit_narrative.cli.recipes.runner import run_sweep
 from lit_narrative.cli.recipes.sweep import Run, Sweep, read_sweep
-from lit_narrative.cli.recipes.wandb_sweep import log_to_wandb, sweep_configuration
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.files import write_text
 
@@ -24,8 +26,8 @@ def sweep(
 ) -> None:
     """Run a sweep: a command under every combination of settings, each run in a process of its own.
 
-    A run that is done is left out the next time, unless its settings have changed. A run that fails is written down and
-    the others go on. The tables are ``master_results.csv``, ``analysis_summary.csv`` and ``by_model/*/report.html``.
+    A run that is done is left out the next time, unless its settings have changed. A run that fails is recorded, and
+    the others still run. The tables are ``master_results.csv``, ``analysis_summary.csv``, ``by_model/*/report.html``.
 
     Args:
         sweep: a file, or the name of a shipped sweep.
@@ -65,17 +67,18 @@ def _run(whole: Sweep, runs: Sequence[Run], workers: int) -> None:
     """Run what is not done yet, with a line for each and the table of runs after each."""
     rows = {run.key: read_row(whole, run) for run in whole.runs}
     waiting = [run for run in runs if rows[run.key].status != DONE]
-    twins = f" ({whole.twins} combinations have the settings of another and are not run)" if whole.twins else ""
+    same = (
+        f" ({whole.duplicates} combinations duplicate another's settings and are not run)" if whole.duplicates else ""
+    )
     if runs:
-        print(
-            f"{len(whole.runs)} runs{twins}: {len(runs) - len(waiting)} done before, {len(waiting)} to do", flush=True
-        )
+        print(f"{len(whole.runs)} runs{same}: {len(runs) - len(waiting)} done before, {len(waiting)} to do", flush=True)
     threads = max((os.cpu_count() or 1) // workers, 1)
-    for number, row in enumerate(run_all(whole, waiting, workers, threads), 1):
-        said = f"done in {row.seconds:.0f} s" if row.seconds is not None else f"{row.status}: {row.error}"
-        print(f"[{number}/{len(waiting)}] {row.key}: {said}", flush=True)
-        rows[row.key] = row
-        _write_master(whole, list(rows.values()))
+    with closing(run_sweep(whole, waiting, workers, threads)) as ended:
+        for number, row in enumerate(ended, 1):
+            message = f"done in {row.seconds:.0f} s" if row.seconds is not None else f"{row.status}: {row.error}"
+            print(f"[{number}/{len(waiting)}] {row.key}: {message}", flush=True)
+            rows[row.key] = row
+            _write_master(whole, list(rows.values()))
 
 
 def _write_master(whole: Sweep, rows: Sequence[Row]) -> None:
@@ -95,11 +98,46 @@ def write_tables(whole: Sweep) -> list[Row]:
     first, values = next(iter(whole.axes.items()))
     shown = [name for name in whole.metrics if name in metrics] or metrics
     for value in values:
-        own = [group for group in groups if value in group.values[first]]
-        view = SweepView(whole.path.stem, first, value, own, shown, whole.baseline)
+        members = [group for group in groups if value in group.values[first]]
+        view = SweepView(whole.path.stem, first, value, members, shown, whole.baseline)
         write_text(whole.out / "by_model" / value / "report.html", build_sweep_page(view))
     done = sum(row.status == DONE for row in rows)
     if done and (unknown := [logged for name, logged in whole.metrics.items() if name not in metrics]):
         print(f"logged by no run: {', '.join(unknown)} (metrics of {whole.path})")
     print(f"{done} of {len(rows)} runs are done; tables and by_model/ in {whole.out}")
     return rows
+
+
+# --- W&B sweeper ------------------------------------------------------------------------------------------------------
+
+
+def sweep_configuration(sweep: Sweep, changes: Sequence[str] = ()) -> str:
+    """What ``wandb sweep`` reads: a grid over the keys of the runs, each by ``lit-narrative sweep --only``.
+
+    Args:
+        sweep: the whole.
+        changes: ``--set`` of every run.
+    """
+    command = ["lit-narrative", "sweep", str(sweep.path.resolve()), f"--out={sweep.out.resolve()}"]
+    command += [f"--set={change}" for change in changes]
+    content = {
+        "name": sweep.path.stem,
+        "program": "lit-narrative",
+        "method": "grid",
+        "command": ["${env}", *command, "${args}"],
+        "parameters": {"only": {"values": [run.key for run in sweep.runs]}},
+    }
+    return yaml.safe_dump(content, sort_keys=False)
+
+
+def log_to_wandb(row: Row) -> None:
+    """Tell the sweeper of a run; nothing where none of its agents started this process."""
+    if "WANDB_SWEEP_ID" not in os.environ:
+        return
+    import wandb
+
+    with wandb.init(config={"key": row.key, "seed": row.seed, "num_prompts": row.num_prompts}) as run:
+        run.log(dict(row.metrics))
+        run.summary["status"] = row.status
+        if row.status == FAILED:
+            run.summary["error"] = row.error

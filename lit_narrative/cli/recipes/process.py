@@ -1,4 +1,7 @@
-"""A job of a recipe or a sweep as a process: its command line, its digest, and the stamp that says how far it came."""
+"""A job of a recipe or a sweep as a process: its command line, the digest of its settings, and its status.
+
+The status is a JSON file in the job's folder, ``job.json``: digest, when it finished, and how long it took.
+"""
 
 import ctypes
 import hashlib
@@ -32,7 +35,7 @@ def arguments(plan: Recipe, job: Job, checkpoint: Path | None = None) -> list[st
     Args:
         plan: the recipe.
         job: one of its jobs.
-        checkpoint: where an interrupted fit goes on.
+        checkpoint: from which an interrupted fit resumes.
     """
     if job.command == "sweep":
         return ["sweep", str(sweep_path(plan, job)), f"--workers={plan.workers}"]
@@ -68,21 +71,21 @@ def job_digest(plan: Recipe, job: Job) -> str:
         "configs": [path.read_text(encoding="utf-8") for path in job.configs],
         "overrides": dict(job.overrides),
         "seed": job.seed,
-        "needs": {other.name: read_stamp(plan, other) for other in plan.jobs if other.name in job.needs},
+        "needs": {other.name: read_status(plan, other) for other in plan.jobs if other.name in job.needs},
     }
     if job.report:  # only then: the jobs of folders from before there was this key keep their digests
         decides["report"] = job.report
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
-def stamp_path(plan: Recipe, job: Job) -> Path:
-    """Return the file that says with which settings a job was started, and when it finished."""
+def status_path(plan: Recipe, job: Job) -> Path:
+    """Return the file of a job's status: with which settings it was started, and when it finished."""
     return plan.out / f"{job.name}.job.json" if job.command in TOOLS else plan.folder(job) / "job.json"
 
 
-def read_stamp(plan: Recipe, job: Job) -> dict[str, Any]:
-    """Return a job's stamp, an empty one if it was never started."""
-    path = stamp_path(plan, job)
+def read_status(plan: Recipe, job: Job) -> dict[str, Any]:
+    """Return a job's status; an empty one if it was never started."""
+    path = status_path(plan, job)
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
@@ -95,14 +98,14 @@ def clear(plan: Recipe, job: Job) -> None:
     folder = plan.folder(job)
     if job.command in TOOLS or not folder.exists():
         return
-    if any(folder.iterdir()) and not stamp_path(plan, job).is_file():
+    if any(folder.iterdir()) and not status_path(plan, job).is_file():
         raise UserError(f"the folder '{folder}' holds files that are not a recipe's: name another folder by --out")
     shutil.rmtree(folder)
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A job on its way.
+    """A job that was started.
 
     Attributes:
         job: what runs.
@@ -120,14 +123,14 @@ class Started:
 
 
 def resumes_from(plan: Recipe, job: Job, digest: str) -> Path | None:
-    """Return the checkpoint from which a fit goes on that was interrupted under the same settings."""
+    """Return the checkpoint from which a fit resumes that was interrupted under the same settings."""
     checkpoint = plan.folder(job) / "checkpoints" / "last.ckpt"
-    same = read_stamp(plan, job).get("digest") == digest
+    same = read_status(plan, job).get("digest") == digest
     return checkpoint if same and job.command == "fit" and checkpoint.is_file() else None
 
 
 def start_job(plan: Recipe, job: Job, digest: str, *, quiet: bool) -> Started:
-    """Start a job in a folder that holds nothing of an earlier one, or go on with a fit.
+    """Start a job in a folder that holds nothing of an earlier one, or resume a fit.
 
     Args:
         plan: the recipe.
@@ -138,7 +141,7 @@ def start_job(plan: Recipe, job: Job, digest: str, *, quiet: bool) -> Started:
     checkpoint = resumes_from(plan, job, digest)
     if checkpoint is None:
         clear(plan, job)
-    write_json(stamp_path(plan, job), {"digest": digest, "finished": None})
+    write_json(status_path(plan, job), {"digest": digest, "finished": None})
     log = plan.folder(job) / LOG if quiet and job.command not in TOOLS else None
     with nullcontext() if log is None else log.open("ab") as output:
         process = start_process(arguments(plan, job, checkpoint), plan.threads, output)
@@ -164,13 +167,13 @@ def start_process(args: list[str], threads: int | None, output: IO[bytes] | None
 
 
 def source_commit() -> str:
-    """The git commit that this package runs from, ``+`` behind it with changes; empty if it is no git checkout's."""
-    package = Path(__file__).parents[1]
+    """The git commit that this package runs from, ``+`` behind it with changes; empty outside a git checkout."""
+    package = Path(__file__).parents[2]
     git = ["git", "-C", str(package)]
     try:
         subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], check=True, capture_output=True)
-        said = [*git, "describe", "--always", "--exclude=*", "--dirty=+"]
-        return subprocess.run(said, check=True, capture_output=True, text=True).stdout.strip()
+        describe = [*git, "describe", "--always", "--exclude=*", "--dirty=+"]
+        return subprocess.run(describe, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):  # no git here, or an installed package
         return ""
 

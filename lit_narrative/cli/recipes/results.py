@@ -1,4 +1,4 @@
-"""Running the runs of a sweep, several at a time, and reading what they left."""
+"""The table of a sweep: a row a run, read from what the run left in its folder."""
 
 import hashlib
 import json
@@ -8,10 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lit_narrative.cli.recipes.process import (
-    job_digest,
-    read_stamp,
-)
+from lit_narrative.cli.recipes.process import job_digest, read_status
 from lit_narrative.cli.recipes.recipe import Recipe, texts_in
 from lit_narrative.cli.recipes.sweep import OWN_COLUMNS, Run, Sweep
 from lit_narrative.files import csv_text, read_table, read_yaml
@@ -42,8 +39,8 @@ def _files(name: str) -> list[Path]:
 
 
 def _state(path: Path) -> list[int]:
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns]
+    state = path.stat()
+    return [state.st_size, state.st_mtime_ns]
 
 
 DONE, FAILED, MISSING = "done", "failed", "missing"
@@ -106,10 +103,10 @@ class Row:
 def read_row(sweep: Sweep, run: Run) -> Row:
     """The row of a run, as it stands in its folder."""
     plan = sweep.plan()
-    stamp, digest = read_stamp(plan, run.job), run_digest(plan, run)
+    job_status, digest = read_status(plan, run.job), run_digest(plan, run)
     status = MISSING
-    if stamp.get("digest") == digest:
-        status = DONE if stamp.get("finished") else FAILED if "error" in stamp else MISSING
+    if job_status.get("digest") == digest:
+        status = DONE if job_status.get("finished") else FAILED if "error" in job_status else MISSING
     done, folder = status == DONE, plan.folder(run.job)
     return Row(
         key=run.key,
@@ -117,11 +114,11 @@ def read_row(sweep: Sweep, run: Run) -> Row:
         seed=run.seed,
         num_prompts=run.prompts,
         status=status,
-        error=stamp["error"] if status == FAILED else "",
-        seconds=stamp["seconds"] if done else None,
+        error=job_status["error"] if status == FAILED else "",
+        seconds=job_status["seconds"] if done else None,
         digest=digest,
-        version="" if status == MISSING else stamp["version"],
-        commit="" if status == MISSING else stamp.get("commit", ""),
+        version="" if status == MISSING else job_status["version"],
+        commit="" if status == MISSING else job_status.get("commit", ""),
         metrics=_read_metrics(folder, sweep) if done else {},
         samples=_read_samples(folder, sweep) if done else (),
     )
@@ -154,7 +151,7 @@ def _read_samples(folder: Path, sweep: Sweep) -> list[Sample]:
 
 
 def _scores(row: dict[str, Any], sweep: Sweep) -> dict[str, float]:
-    """What the verifiers said of a sample, under the names of the metrics that are their means."""
+    """The verifiers' scores of a sample, under the names of the metrics that are their means."""
     logged = {"reward": row["reward"]} if "reward" in row else {}
     logged |= {f"components/{name}": value for name, value in row.get("components", {}).items()}
     return {_name(name, sweep): value for name, value in logged.items()}

@@ -1,9 +1,11 @@
-"""``lit-narrative run``: the jobs of a recipe, what is done already left out."""
+"""Jobs of a recipe or a sweep as processes: several at a time, each after those it needs, each one's end recorded."""
 
 import sys
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,11 @@ from lit_narrative.cli.recipes.process import (
     ending,
     exit_code,
     job_digest,
-    read_stamp,
+    read_status,
     resumes_from,
     source_commit,
-    stamp_path,
     start_job,
+    status_path,
 )
 from lit_narrative.cli.recipes.recipe import Job, Recipe, references
 from lit_narrative.cli.recipes.results import Row, read_row, run_digest
@@ -28,53 +30,89 @@ from lit_narrative.errors import UserError
 from lit_narrative.files import write_json
 from lit_narrative.report.format import clip
 
-_POLL = 0.1
+_ERROR_LINES, _ERROR_LENGTH = 4, 500
+"""How much of a failed run's last output its row of the table keeps: lines, and characters in all."""
+
+Running = Mapping["Future[int]", Started]
 
 
-def run_jobs(plan: Recipe) -> None:
-    """Run all jobs, ``workers`` at a time, each after those that it needs.
+# --- the scheduler ----------------------------------------------------------------------------------------------------
+
+
+def execute(
+    jobs: Sequence[Job], workers: int, begin: Callable[[Job], Started | None], *, patient: bool = False
+) -> Generator[Started]:
+    """Run jobs, each after those that it needs; of those that are ready the first of ``jobs`` starts first.
+
+    What still runs when the iterator is closed, or this process is asked to end, is ended.
+
+    Args:
+        jobs: in order.
+        workers: processes at a time.
+        begin: starts a job's process; None: the job is done already.
+        patient: on a first Ctrl-C, wait for a job to end in its own way; the terminal sends the signal to the jobs too.
+
+    Yields:
+        Each job when it has ended; the jobs that need it start after the caller has come back for the next one.
+    """
+    number = {job.name: index for index, job in enumerate(jobs)}
+    order = TopologicalSorter({job.name: job.needs for job in jobs})
+    order.prepare()
+    ready: list[str] = []
+    running: dict[Future[int], Started] = {}
+    processes: list[Process] = []
+    # The pool is left last: its threads return when `ending` has ended the processes that they wait for.
+    with ThreadPoolExecutor(workers) as pool, ending(processes):
+        while order.is_active():
+            ready = sorted([*ready, *order.get_ready()], key=number.__getitem__)
+            if ready and len(running) < workers:
+                # Started from this thread: Linux ends a child with the *thread* that made it (PR_SET_PDEATHSIG).
+                if (one := begin(jobs[number[ready[0]]])) is None:
+                    order.done(ready.pop(0))
+                    continue
+                ready.pop(0)
+                processes.append(one.process)
+                running[pool.submit(one.process.wait)] = one
+                continue
+            for future in _first_ended(running, patient):
+                yield (one := running.pop(future))
+                order.done(one.job.name)
+
+
+def _first_ended(running: Running, patient: bool) -> list["Future[int]"]:
+    """Wait for one or more to end; in the order of their start.
+
+    Raises:
+        KeyboardInterrupt: the user interrupts, with ``patient`` a second time.
+    """
+    try:
+        ended = wait(running, return_when=FIRST_COMPLETED).done
+    except KeyboardInterrupt:
+        if not patient:
+            raise
+        ended = wait(running, return_when=FIRST_COMPLETED).done
+    return [future for future in running if future in ended]
+
+
+# --- recipes ----------------------------------------------------------------------------------------------------------
+
+
+def run_recipe(plan: Recipe) -> None:
+    """Run all jobs of a recipe, ``workers`` at a time.
 
     Raises:
         SystemExit: one failed; those that still run are ended.
     """
-    waiting, finished = list(plan.jobs), set[str]()
-    started: list[Started] = []
-    processes: list[Process] = []
-    with ending(processes):
-        while waiting or started:
-            ready = next((job for job in waiting if finished.issuperset(job.needs)), None)
-            if ready is not None and len(started) < plan.workers:
-                waiting.remove(ready)
-                if (one := begin(plan, ready, quiet=plan.workers > 1)) is None:
-                    finished.add(ready.name)
-                else:
-                    started.append(one)
-                    processes.append(one.process)
-                continue
-            for one in _ended(started):
-                started.remove(one)
-                finish(plan, one)
-                finished.add(one.job.name)
+
+    def begin(job: Job) -> Started | None:
+        return begin_job(plan, job, quiet=plan.workers > 1)
+
+    with closing(execute(plan.jobs, plan.workers, begin, patient=True)) as ended:
+        for one in ended:
+            finish_job(plan, one)
 
 
-def _ended(started: Sequence[Started]) -> list[Started]:
-    """Wait for some to end; the terminal sends an interrupt to them too, and they end in their own way.
-
-    Raises:
-        KeyboardInterrupt: the user interrupts a second time.
-    """
-    interrupted = False
-    while started and all(one.process.poll() is None for one in started):
-        try:
-            time.sleep(_POLL)
-        except KeyboardInterrupt:
-            if interrupted:
-                raise
-            interrupted = True
-    return [one for one in started if one.process.poll() is not None]
-
-
-def begin(plan: Recipe, job: Job, quiet: bool) -> Started | None:
+def begin_job(plan: Recipe, job: Job, quiet: bool) -> Started | None:
     """Start a job unless it has finished with the same settings.
 
     Args:
@@ -82,11 +120,11 @@ def begin(plan: Recipe, job: Job, quiet: bool) -> Started | None:
         job: of it.
         quiet: write what it prints to a file in its folder.
     """
-    digest, stamp = job_digest(plan, job), read_stamp(plan, job)
-    if stamp.get("digest") == digest and stamp.get("finished") and all(path.exists() for path in leaves(plan, job)):
-        print(f"{_label(plan, job)}: done before, in {stamp['seconds']:.0f} s", flush=True)
+    digest, status = job_digest(plan, job), read_status(plan, job)
+    if status.get("digest") == digest and status.get("finished") and all(path.exists() for path in leaves(plan, job)):
+        print(f"{_label(plan, job)}: done before, in {status['seconds']:.0f} s", flush=True)
         return None
-    how = "goes on from its last checkpoint " if resumes_from(plan, job, digest) else ""
+    how = "resumes from its last checkpoint " if resumes_from(plan, job, digest) else ""
     print(f"{_label(plan, job)}: {job.command} {how}...", flush=True)
     return start_job(plan, job, digest, quiet=quiet)
 
@@ -95,25 +133,23 @@ def _label(plan: Recipe, job: Job) -> str:
     return f"[{plan.jobs.index(job) + 1}/{len(plan.jobs)}] {job.name}"
 
 
-def finish(plan: Recipe, one: Started) -> None:
-    """Write down that a job is done.
+def finish_job(plan: Recipe, one: Started) -> None:
+    """Record that a job is done.
 
     Raises:
         SystemExit: it failed.
         UserError: it left no checkpoint, and others ask for one.
     """
     if code := exit_code(one.process.returncode):
-        said = f"'{one.log}' says why; " if one.log else ""
-        print(
-            f"error: job '{one.job.name}' ended with code {code}; {said}run the same command again to go on",
-            file=sys.stderr,
-        )
+        reason = f"'{one.log}' says why; " if one.log else ""
+        message = f"error: job '{one.job.name}' ended with code {code}; {reason}run the same command again to resume"
+        print(message, file=sys.stderr)
         raise SystemExit(code)
     seconds = time.monotonic() - one.since
     for path in leaves(plan, one.job):
         if not path.exists():
             raise UserError(f"job '{one.job.name}' left no '{path}': give its ModelCheckpoint `save_last: true`")
-    write_json(stamp_path(plan, one.job), {"digest": one.digest, "finished": time.time(), "seconds": seconds})
+    write_json(status_path(plan, one.job), {"digest": one.digest, "finished": time.time(), "seconds": seconds})
     print(f"{_label(plan, one.job)}: done in {seconds:.0f} s", flush=True)
 
 
@@ -128,11 +164,11 @@ def leaves(plan: Recipe, job: Job) -> list[Path]:
     return [Path(plan.resolve(f"${{{asked}}}"))] if wanted else []
 
 
-_ERROR_LINES, _ERROR_LENGTH = 4, 500
+# --- sweeps -----------------------------------------------------------------------------------------------------------
 
 
-def run_all(sweep: Sweep, runs: Sequence[Run], workers: int, threads: int) -> Iterator[Row]:
-    """Run what is not done yet; give the row of each when it has ended.
+def run_sweep(sweep: Sweep, runs: Iterable[Run], workers: int, threads: int) -> Generator[Row]:
+    """Run some of a sweep's runs; give the row of each when it has ended. A run that fails does not end the others.
 
     Args:
         sweep: the whole.
@@ -141,29 +177,25 @@ def run_all(sweep: Sweep, runs: Sequence[Run], workers: int, threads: int) -> It
         threads: of PyTorch in each.
     """
     plan, commit = sweep.plan(threads), source_commit()
-    waiting = deque(runs)
-    started: dict[str, Started] = {}
-    processes: list[Process] = []
-    with ending(processes):
-        while waiting or started:
-            while waiting and len(started) < workers:
-                run = waiting.popleft()
-                started[run.key] = start_job(plan, run.job, run_digest(plan, run), quiet=True)
-                processes.append(started[run.key].process)
-            time.sleep(_POLL)
-            for key in [key for key, one in started.items() if one.process.poll() is not None]:
-                _record(plan, started.pop(key), commit)
-                yield read_row(sweep, sweep.find(key))
+    run_of = {run.job.name: run for run in runs}
+
+    def begin(job: Job) -> Started:
+        return start_job(plan, job, run_digest(plan, run_of[job.name]), quiet=True)
+
+    with closing(execute([run.job for run in run_of.values()], workers, begin)) as ended:
+        for one in ended:
+            _record(plan, one, commit)
+            yield read_row(sweep, run_of[one.job.name])
 
 
 def _record(plan: Recipe, one: Started, commit: str) -> None:
     """Write down how a run ended."""
-    stamp: dict[str, Any] = {"digest": one.digest, "finished": None, "version": __version__, "commit": commit}
+    status: dict[str, Any] = {"digest": one.digest, "finished": None, "version": __version__, "commit": commit}
     if code := exit_code(one.process.returncode):
-        stamp["error"] = f"code {code}: {_last_lines(plan.folder(one.job) / LOG)}"
+        status["error"] = f"code {code}: {_last_lines(plan.folder(one.job) / LOG)}"
     else:
-        stamp |= {"finished": time.time(), "seconds": time.monotonic() - one.since}
-    write_json(stamp_path(plan, one.job), stamp)
+        status |= {"finished": time.time(), "seconds": time.monotonic() - one.since}
+    write_json(status_path(plan, one.job), status)
 
 
 def _last_lines(log: Path) -> str:

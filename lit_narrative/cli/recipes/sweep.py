@@ -48,7 +48,7 @@ class Sweep:
         command: ``fit``, ``validate``, ``test`` or ``predict``.
         axes: axis -> names of its values, in order.
         runs: in order; no two have the same settings.
-        twins: combinations that are not run, since another has the same settings.
+        duplicates: combinations that are not run, since another has the same settings.
         baseline: axis and value that the others are compared with.
         metrics: name in the tables -> name as logged, of those that come first.
     """
@@ -58,7 +58,7 @@ class Sweep:
     command: str
     axes: Mapping[str, tuple[str, ...]]
     runs: tuple[Run, ...]
-    twins: int
+    duplicates: int
     baseline: tuple[str, str] | None
     metrics: Mapping[str, str]
 
@@ -93,7 +93,8 @@ def read_sweep(name: str, *, out: str | None = None, changes: Sequence[str] = ()
     path = find_config(name, within="sweeps")
     content = read_checked(path, "sweep")
     content["axes"] = {
-        str(axis): {str(name): own for name, own in values.items()} for axis, values in content["axes"].items()
+        str(axis): {str(name): settings for name, settings in values.items()}
+        for axis, values in content["axes"].items()
     }
     axes = {axis: tuple(values) for axis, values in content["axes"].items()}
     if taken := [axis for axis in axes if axis in OWN_COLUMNS]:
@@ -115,7 +116,7 @@ def read_sweep(name: str, *, out: str | None = None, changes: Sequence[str] = ()
         command=content.get("command", "test"),
         axes=axes,
         runs=runs,
-        twins=len(grid) - len(runs),
+        duplicates=len(grid) - len(runs),
         baseline=baseline,
         metrics=content.get("metrics", {}),
     )
@@ -144,8 +145,8 @@ def _grid(content: Mapping[str, Any], changes: dict[str, str]) -> Iterator[Run]:
     for values in product(*(axis.items() for axis in content["axes"].values())):
         for count, seed in product(prompts["values"], content.get("seeds", [None])):
             overrides = dict(content["overrides"])
-            for _, own in values:
-                overrides |= own or {}
+            for _, settings in values:
+                overrides |= settings or {}
             overrides |= ({} if count is None else {prompts["setting"]: count}) | changes
             _check_references(overrides)
             parts = [name for name, _ in values]

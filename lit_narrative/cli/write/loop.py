@@ -58,7 +58,7 @@ class Sitting:
                 self._answer(self.ask("> "))
         except (EOFError, KeyboardInterrupt):
             self.screen.say("")
-        self.screen.say(f"the session is in {self.session.path}; go on with --session {self.session.path}")
+        self.screen.say(f"the session is in {self.session.path}; resume it with --session {self.session.path}")
 
     def _draw(self) -> None:
         """Draw candidates and show them; a text that cannot be continued has none."""

@@ -47,7 +47,7 @@ class Desk(Trainer):
             length: tokens of a step, at most; default 20, or as the session has it.
 
         Raises:
-            UserError: there is no model, or no session, to go on with.
+            UserError: there is no model, or no session to resume.
         """
         check_least("--candidates", candidates, 1)
         check_least("--length", length, 1)

@@ -1,4 +1,4 @@
-"""A sweep run for real, killed and gone on with; and its tables from what runs leave."""
+"""A sweep run for real, killed and resumed; and its tables from what runs leave."""
 
 import csv
 import os
@@ -63,7 +63,7 @@ def _runs(process: int) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_killed_sweep_goes_on_and_a_failing_run_is_recorded(
+def test_a_killed_sweep_resumes_and_a_failing_run_is_recorded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_sweep(

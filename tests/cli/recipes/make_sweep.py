@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from lit_narrative.cli.recipes.process import stamp_path
+from lit_narrative.cli.recipes.process import status_path
 from lit_narrative.cli.recipes.results import run_digest
 from lit_narrative.cli.recipes.sweep import Run, Sweep
 from lit_narrative.files import write_json, write_jsonl, write_text
@@ -51,7 +51,7 @@ def write_sweep(folder: Path, **changes: Any) -> Path:
 
 
 def leave_results(sweep: Sweep, run: Run, rewards: list[float], **metrics: float) -> None:
-    """Write what a finished run leaves: its stamp, its metrics, and a sample a prompt."""
+    """Write what a finished run leaves: its status, its metrics, and a sample a prompt."""
     plan = sweep.plan()
     found = {"test/reward": sum(rewards) / len(rewards), **{f"test/{name}": value for name, value in metrics.items()}}
     header, cells = ",".join(["step", *found]), ",".join(["0", *map(repr, found.values())])
@@ -61,12 +61,12 @@ def leave_results(sweep: Sweep, run: Run, rewards: list[float], **metrics: float
         for prompt, reward in zip(PROMPTS, rewards, strict=False)
     ]
     write_jsonl(plan.folder(run.job) / "samples" / "test.jsonl", rows)
-    stamp = {"digest": run_digest(plan, run), "finished": 1.0, "seconds": 2.0, "version": "0"}
-    write_json(stamp_path(plan, run.job), stamp)
+    status = {"digest": run_digest(plan, run), "finished": 1.0, "seconds": 2.0, "version": "0"}
+    write_json(status_path(plan, run.job), status)
 
 
 def leave_failure(sweep: Sweep, run: Run, error: str) -> None:
     """Write what a failed run leaves."""
     plan = sweep.plan()
-    stamp = {"digest": run_digest(plan, run), "finished": None, "error": error, "version": "0"}
-    write_json(stamp_path(plan, run.job), stamp)
+    status = {"digest": run_digest(plan, run), "finished": None, "error": error, "version": "0"}
+    write_json(status_path(plan, run.job), status)

@@ -107,19 +107,19 @@ def test_a_negative_seed_is_refused_before_any_job(recipe: Path, tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
-def test_failed_job_ends_the_recipe_with_its_code_and_a_killed_fit_goes_on(recipe: Path, tmp_path: Path) -> None:
+def test_failed_job_ends_the_recipe_with_its_code_and_a_killed_fit_resumes(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "lit_narrative", "run", str(recipe), "--set"]
     stop = f'learn.trainer.callbacks+={{"class_path": "{CLASSES}.StopAt"}}'
     failed = subprocess.run([*command, stop], capture_output=True, text=True)
     assert failed.returncode == 1
-    assert "error: job 'learn' ended with code 1; run the same command again to go on" in failed.stderr
+    assert "error: job 'learn' ended with code 1; run the same command again to resume" in failed.stderr
     assert not (out / "exam").exists()
     assert json.loads((out / "learn" / "job.json").read_text())["finished"] is None
 
     (out / "learn" / "kept").touch()
     again = subprocess.run([*command, stop], capture_output=True, text=True)
-    assert "goes on from its last checkpoint" in again.stdout
+    assert "resumes from its last checkpoint" in again.stdout
     assert (out / "learn" / "kept").exists()
 
     changed = subprocess.run([*command, "learn.trainer.max_epochs=1"], capture_output=True, text=True)

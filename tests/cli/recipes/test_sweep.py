@@ -44,7 +44,7 @@ def test_runs_with_the_same_settings_are_one(tmp_path: Path) -> None:
         "arm": {"base": {"model.init_args.model": "x"}, "tuned": {}},
     }
     sweep = read_sweep(str(write_sweep(tmp_path, axes=axes)))
-    assert sweep.twins == 2
+    assert sweep.duplicates == 2
     assert [(run.key, run.values["adapter"]) for run in sweep.runs if run.seed == 1] == [
         ("none__base__s1", ("none", "lora")),
         ("none__tuned__s1", ("none",)),

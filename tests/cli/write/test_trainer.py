@@ -237,7 +237,7 @@ def test_at_a_terminal(checkpoint: Path, tmp_path: Path) -> None:
     answers = (b"2\n", b"e th tide\x1b[D\x1b[D\x1b[D\x1b[D\x1b[De\n", b"unfinished\x03")
     shown = at_a_terminal(arguments(checkpoint, tmp_path), answers, TERM="xterm", COLUMNS="80")
     assert "what comes next" in shown
-    assert "go on with --session" in shown
+    assert "resume it with --session" in shown
     assert "Traceback" not in shown
     assert kinds(tmp_path) == ["begin", "step", "prompt"]
     assert events(tmp_path)[-1]["data"]["text"] == "the tide"
