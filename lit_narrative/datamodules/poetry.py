@@ -19,7 +19,7 @@ from lit_narrative.tasks.poetry.rewards import (
     OF_GRAMMAR,
     REWARDS,
     other_words,
-    own_lines,
+    written_lines,
 )
 from lit_narrative.tasks.poetry.sources import CorpusVerse, GrammarVerse, Piece, VerseSource
 from lit_narrative.tasks.poetry.topics import EVERYDAY, TOPICS, Topic
@@ -211,7 +211,7 @@ class PoetryData(TaskDataModule):
             components["held_out"] = shares.held_out
         wrong: list[tuple[int, str]] = []
         if self.corpus is None:
-            lines = own_lines(rollout)
+            lines = written_lines(rollout)
             wrong = [(number, line) for number, line in enumerate(lines) if not is_line(line)]
             components["grammatical"] = 1 - len(wrong) / max(len(lines), 1) if lines else 0.0
         issues = [_issue(number, line) for number, line in wrong]

@@ -17,7 +17,7 @@ from lit_narrative.tasks.storyworld.simulator.play import plays as play_world
 from lit_narrative.tasks.storyworld.states import StateLayout, states
 from lit_narrative.tasks.storyworld.verifiers.base import DEFAULT_WEIGHTS, VerifierConfig
 from lit_narrative.tasks.storyworld.world import World
-from lit_narrative.tasks.storyworld.world_files import own_examples
+from lit_narrative.tasks.storyworld.world_files import custom_examples
 from lit_narrative.views import Example, Prompt, Rollout, State, Verdict
 
 
@@ -74,7 +74,7 @@ class StoryworldData(TaskDataModule):
         """Prompts with worlds to imitate."""
         if self.worlds is not None:
             if self._own is None:
-                self._own = own_examples(self.worlds)
+                self._own = custom_examples(self.worlds)
             return self._own[split]
         return _Generated(self.sizes[split], self.corpus_seed, self.skew, split)
 

@@ -1,4 +1,4 @@
-"""``lit-narrative score``: judge files of storyworlds by the verifiers."""
+"""Commands on files of storyworlds: ``lit-narrative score`` judges them, ``lit-narrative play`` plays one."""
 
 import json
 import sys
@@ -59,9 +59,10 @@ def _row(file: str, result: Score) -> dict[str, Any]:
 def _print_table(files: list[str], scores: list[Score]) -> None:
     console = plain_console()
     columns = (*SIX, "total")
-    room = console.width - sum(len(name) + 2 for name in columns)
+    # What the numbers leave is for the name of the file, which is cut where it does not fit.
+    name_width = console.width - sum(len(name) + 2 for name in columns)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("file", overflow="ellipsis", no_wrap=True, max_width=max(room, 12))
+    table.add_column("file", overflow="ellipsis", no_wrap=True, max_width=max(name_width, 12))
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
     for file, result in zip(files, scores, strict=True):
@@ -117,8 +118,8 @@ def play(
     Raises:
         UserError: A number is out of range, the file cannot be read or played, or there is no terminal to ask in.
     """
-    if runs < 1 or max_steps < 1:
-        raise UserError(f"--runs {runs} --max_steps {max_steps}: both must be 1 or more")
+    check_least("--runs", runs, 1)
+    check_least("--max_steps", max_steps, 1)
     check_least("--seed", seed, 0)
     world = _open(file)
     console = plain_console()
@@ -152,7 +153,7 @@ class Reader:
             elif answer.isdecimal() and int(answer[:9]) - 1 in open_options:
                 choice = int(answer) - 1
             else:
-                self.console.print("that is no open option")
+                self.console.print("that is not an open option")
                 continue
             self._follow(encounter, choice)
             return choice

@@ -1,4 +1,4 @@
-"""Bags of words: a topic by name, a file of the user's, or what sets one corpus apart from another."""
+"""Word lists of topics: by name, from a file, or from what sets one corpus apart from another."""
 
 import math
 from collections import Counter
@@ -51,13 +51,14 @@ def find_topic(wanted: str | ContrastBag, read_words: Callable[[str], Mapping[st
         UserError: there is neither such a topic nor such a file, or it has no words.
     """
     if isinstance(wanted, ContrastBag):
-        found = contrast_bag(_texts(wanted.texts), _texts(wanted.against), wanted.size, wanted.threshold)
-        if not found:
+        scores = contrast_bag(_texts(wanted.texts), _texts(wanted.against), wanted.size, wanted.threshold)
+        if not scores:
             raise UserError(
                 f"bag '{wanted.name}': no word of {wanted.texts} stands out from {wanted.against} by a z-score of "
                 f"{wanted.threshold}; lower the threshold or give more text"
             )
-        words = tuple(found)
+        words = tuple(scores)
+        # In turn, best first: both halves are as telling.
         return Topic(wanted.name, words[::2], words[1::2])
     if wanted in NAMED:
         return NAMED[wanted]
@@ -81,18 +82,20 @@ def contrast_bag(
         threshold: least z-score.
         prior: how many words the prior counts for, over those of both corpora, above 0.
     """
-    own, other = (Counter(word for text in side for word in words_of(text)) for side in (texts, against))
-    both = own + other
+    counts, others = (Counter(word for text in side for word in words_of(text)) for side in (texts, against))
+    both = counts + others
     if len(both) < 2:
         return {}
-    n, m = own.total(), other.total()
+    n, m = counts.total(), others.total()
     weight = prior * (n + m)
     scores = {}
     for word, count in both.items():
         alpha = prior * count
-        y, x = own[word] + alpha, other[word] + alpha
+        y, x = counts[word] + alpha, others[word] + alpha
+        # The variance of delta is 1 / y + 1 / x, to a good approximation (eq. 20).
         delta = math.log(y / (n + weight - y)) - math.log(x / (m + weight - x))
         scores[word] = delta / math.sqrt(1 / y + 1 / x)
+    # Ties in the order of the alphabet: the list must not depend on the order of the files.
     best = sorted(scores, key=lambda word: (-scores[word], word))
     return {word: scores[word] for word in best[:size] if scores[word] >= threshold}
 

@@ -1,4 +1,4 @@
-"""Verse that people wrote, from plain text files and folders; nothing is written back."""
+"""A corpus of verse: poems of plain text files and folders, told apart, cut into pieces and split."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -40,10 +40,10 @@ def text_files(path: str | Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise UserError(f"data.corpus: no file or folder {path} (looked in {path.resolve().parent}); check the path")
-    found = sorted(file for file in path.rglob("*.txt") if file.is_file())
-    if not found:
+    files = sorted(file for file in path.rglob("*.txt") if file.is_file())
+    if not files:
         raise UserError(f"data.corpus: no .txt file under {path}; verse is read from plain text, UTF-8")
-    return found
+    return files
 
 
 def strip_gutenberg(text: str) -> str:
@@ -72,8 +72,8 @@ def pieces(poem: Poem, most: int) -> list[Poem]:
         if sum(map(len, groups[-1])) + len(stanza) > most:
             groups.append([])
         groups[-1].append(stanza)
-    found = (Poem(poem.title, tuple(group), poem.source) for group in groups)
-    return [piece for piece in found if len(piece.lines) > 1]
+    cut = (Poem(poem.title, tuple(group), poem.source) for group in groups)
+    return [piece for piece in cut if len(piece.lines) > 1]
 
 
 def _cut(stanza: tuple[str, ...], most: int) -> Iterator[tuple[str, ...]]:
@@ -82,7 +82,7 @@ def _cut(stanza: tuple[str, ...], most: int) -> Iterator[tuple[str, ...]]:
 
 
 def split_keys(keys: Iterable[str], seed: int) -> dict[str, str]:
-    """Say of each key in which split it is.
+    """The split of each key.
 
     A tenth, but one at least, is in ``test``, as many in ``val``, the rest in ``train``. Neither order nor repetition
     of the keys matters. Of fewer than three keys some splits have none.
@@ -90,7 +90,7 @@ def split_keys(keys: Iterable[str], seed: int) -> dict[str, str]:
     ordered = _in_order(keys, str(seed))
     part = max(len(ordered) // 10, 1)
     names = ["test"] * part + ["val"] * part
-    return {key: names[place] if place < len(names) else "train" for place, key in enumerate(ordered)}
+    return {key: names[index] if index < len(names) else "train" for index, key in enumerate(ordered)}
 
 
 def half_of_keys(keys: Iterable[str], half: int) -> set[str]:
@@ -99,4 +99,5 @@ def half_of_keys(keys: Iterable[str], half: int) -> set[str]:
 
 
 def _in_order(keys: Iterable[str], salt: str) -> list[str]:
+    # By digest and not by shuffling: the order then depends on the set of keys alone, not on how they came.
     return sorted(set(keys), key=lambda key: blake2b(f"{salt}/{key}".encode(), digest_size=8).digest())

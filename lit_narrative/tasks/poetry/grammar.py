@@ -74,6 +74,7 @@ def verse(seed: int, split: str, index: int, topic: str | None = None) -> Verse:
         topic: one of `TOPICS`; None: drawn as well.
     """
     rng = _generator(seed, split, index, 0)
+    # Whole openings are drawn until one belongs to the split, so that openings of a split are a fair sample of all.
     while True:
         name = topic or list(TOPICS)[rng.integers(len(TOPICS))]
         neutral = bool(rng.random() < NEUTRAL_OPENING)
@@ -128,7 +129,7 @@ def bucket_of(opening: str) -> str:
 
 
 def _generator(seed: int, split: str, index: int, stream: int) -> np.random.Generator:
-    """The child stream of a place; ``stream`` keeps poems and openings apart."""
+    """The random stream of one poem; ``stream`` keeps poems and openings apart."""
     children = np.random.SeedSequence(seed, spawn_key=(stream, _SPLITS.index(split), index))
     return np.random.default_rng(children)
 

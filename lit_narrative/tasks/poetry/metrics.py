@@ -1,4 +1,4 @@
-"""Measures of texts: how varied they are, and how much they say of a topic.
+"""Measures of verse: how much texts have of a topic, and which lines are whole.
 
 Words are compared in small letters and without punctuation. Every share of nothing is 0.
 """

@@ -1,4 +1,4 @@
-"""Finding the poems of a plain text: what is verse, where a poem begins, and which lines belong together.
+"""Poems of a plain text: which lines are verse, where a poem begins, and which lines belong together.
 
 The rules, in the order in which they apply to the blocks between blank lines:
 
@@ -10,7 +10,7 @@ The rules, in the order in which they apply to the blocks between blank lines:
   of asterisks or dashes is one.
 - Verse begins its lines with capitals, or is narrow. Other blocks are prose and end a poem. In a text that is mostly
   prose, verse is what is indented as well.
-- A line that is indented by four columns more than the long line before it goes on with it.
+- A line that is indented by four columns more than the long line before it continues that line.
 - A poem has two lines or more, without a title three, amid prose four.
 """
 
@@ -32,7 +32,7 @@ _LINE_NUMBER = re.compile(r"\s{3,}[0-9]{1,4}$")
 _FIRST_LETTER = re.compile(r"[^\W\d_]")
 _LISTS = {"contents", "table of contents", "index", "index of first lines", "list of illustrations", "illustrations"}
 _NARROW, _WIDE, _TITLE = 50, 55, 60
-"""Columns: verse in small letters is no wider, what goes on in another line no narrower, a title no wider."""
+"""Columns: verse in small letters is no wider, a line that is continued no narrower, a title no wider."""
 _RULED = 9
 """Blank lines that a ruled line counts for."""
 
@@ -95,7 +95,7 @@ class _Open:
     Attributes:
         title: its heading, or its number.
         numbered: whether a number is all the heading it has.
-        stanzas: found so far.
+        stanzas: read so far.
         listing: whether it is a table of contents.
     """
 
@@ -112,10 +112,10 @@ def find_poems(text: str, source: str = "") -> list[Poem]:
         text: without a publisher's header and licence.
         source: for :attr:`Poem.source`.
     """
-    found = list(blocks(text))
-    layout = _Layout(_mostly_prose(found), _wide_gap(found))
+    parts = list(blocks(text))
+    layout = _Layout(_mostly_prose(parts), _wide_gap(parts))
     poems, current = [], _Open()
-    for block in found:
+    for block in parts:
         following = _next(block, current, layout)
         if following is not current:
             poems.append(current)
@@ -125,7 +125,7 @@ def find_poems(text: str, source: str = "") -> list[Poem]:
 
 
 def blocks(text: str) -> Iterator[Block]:
-    """What stands between blank lines; a first line in capitals is a block of its own.
+    """What stands between blank lines; a first line in capitals is a separate block.
 
     Editors' notes in brackets are left out; a ruled line is a wide gap.
     """
@@ -185,15 +185,15 @@ def _is_verse(block: Block, layout: _Layout) -> bool:
     return _capital_share(joined) >= 0.75 or max(map(len, joined)) <= _NARROW
 
 
-def _mostly_prose(found: Iterable[Block]) -> bool:
+def _mostly_prose(parts: Iterable[Block]) -> bool:
     """Whether most lines are of paragraphs: filled to a width, whatever word begins a line."""
-    lines = [line for block in found if len(block.lines) > 1 for line in block.lines]
+    lines = [line for block in parts if len(block.lines) > 1 for line in block.lines]
     return bool(lines) and _capital_share(lines) < 0.5 and median(map(len, lines)) > _WIDE
 
 
-def _wide_gap(found: Iterable[Block]) -> int:
+def _wide_gap(parts: Iterable[Block]) -> int:
     """Blank lines that part poems: more than two where that is the habit of the text."""
-    wide = [block.gap for block in found if 2 <= block.gap < _RULED]
+    wide = [block.gap for block in parts if 2 <= block.gap < _RULED]
     return 3 if wide and median(wide) >= 2.5 else 2
 
 
@@ -206,20 +206,20 @@ def _joined(lines: tuple[str, ...]) -> Iterator[str]:
     """Lines without indentation, marks of emphasis and line numbers; what was turned over is joined again."""
     line, indent, before = "", 0, 0
     for raw in lines:
-        text, own = _LINE_NUMBER.sub("", raw.strip()).replace("_", ""), len(raw) - len(raw.lstrip())
-        if line and own >= indent + 4 and before >= _WIDE:
+        text, columns = _LINE_NUMBER.sub("", raw.strip()).replace("_", ""), len(raw) - len(raw.lstrip())
+        if line and columns >= indent + 4 and before >= _WIDE:
             line += text if line.endswith("-") else f" {text}"
         else:
             if line:
                 yield line
-            line, indent = text, own
+            line, indent = text, columns
         before = len(raw)
     yield line
 
 
 def _capital_share(lines: list[str]) -> float:
     """Share of lines whose first letter is a capital."""
-    letters = [found.group() for line in lines if (found := _FIRST_LETTER.search(line))]
+    letters = [match.group() for line in lines if (match := _FIRST_LETTER.search(line))]
     return sum(letter.isupper() for letter in letters) / max(len(letters), 1)
 
 

@@ -1,4 +1,4 @@
-"""What readers thought of texts: a log of events, one JSON object a line, as ratings and preferences.
+"""Readers' judgements of texts: a log of events, one JSON object a line, as ratings and preferences.
 
 An event is ``{"event_type": …, "data": {…}}``; ``data`` may be left out and its keys written beside the type, and other
 keys (time, user, session) are not read. What counts:
@@ -12,7 +12,7 @@ reject   text                                 a rating of 0.2
 pair     chosen, rejected                     a preference
 rank     texts, the best first                a preference of each over the next
 edit     before, after                        a preference of what it was changed to
-generate                                      nothing; nor do the other events of ``lit-narrative write``
+generate                                      nothing, as do the other events of ``lit-narrative write``
 ======== ==================================== =====================================================
 """
 
@@ -22,7 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from lit_narrative.errors import UserError, did_you_mean
+from lit_narrative.errors import UserError, check_choice
 from lit_narrative.files import read_utf8
 from lit_narrative.tasks.poetry.corpus import split_keys
 from lit_narrative.views import Scored
@@ -39,7 +39,7 @@ def read_events(path: str | Path) -> list[Scored]:
     """Ratings and preferences of a log, in order.
 
     Raises:
-        UserError: there is no such file, a line is no event, or none of them judges a text.
+        UserError: there is no such file, a line is not an event, or none of them judges a text.
     """
     path = Path(path)
     if not path.is_file():
@@ -56,15 +56,15 @@ def read_events(path: str | Path) -> list[Scored]:
 def split_events(rows: Sequence[Scored], seed: int) -> dict[str, list[Scored]]:
     """Rows by split; no text is in training and elsewhere too: such rows are left out of validation and test."""
     of = split_keys((row.text for row in rows), seed)
-    found = {split: [row for row in rows if of[row.text] == split] for split in ("train", "val", "test")}
-    known = {text for row in found["train"] for text in (row.text, row.other)}
+    splits = {split: [row for row in rows if of[row.text] == split] for split in ("train", "val", "test")}
+    known = {text for row in splits["train"] for text in (row.text, row.other)}
     for split in ("val", "test"):
-        found[split] = [row for row in found[split] if not {row.text, row.other} - {None} & known]
-    return found
+        splits[split] = [row for row in splits[split] if not {row.text, row.other} - {None} & known]
+    return splits
 
 
 def as_pairs(rows: Iterable[Scored]) -> list[Scored]:
-    """Ratings two by two as preferences, what is rated higher first; even ones are left out, preferences stay."""
+    """Ratings two by two as preferences, what is rated higher first; equal ones are left out, preferences stay."""
     rows = list(rows)
     rated = [row for row in rows if row.other is None]
     couples = (sorted(two, key=lambda row: -row.score) for two in zip(rated[::2], rated[1::2], strict=False))
@@ -72,27 +72,26 @@ def as_pairs(rows: Iterable[Scored]) -> list[Scored]:
     return [*made, *(row for row in rows if row.other is not None)]
 
 
-def _rows(line: str, place: str) -> list[Scored]:
+def _rows(line: str, where: str) -> list[Scored]:
     """The rows of one event.
 
     Raises:
-        UserError: it is none; the message begins with its place.
+        UserError: it is not an event; the message begins with ``where``.
     """
     try:
         event = json.loads(line)
     except ValueError as error:
-        raise UserError(f"{place}: no JSON ({error})") from error
+        raise UserError(f"{where}: not JSON ({error})") from error
     kind = str(event.get("event_type")) if isinstance(event, dict) else "none"
     if kind in SILENT:
         return []
-    if kind not in _KINDS:
-        raise UserError(f"{place}: event_type '{kind}'{did_you_mean(kind, _KINDS)}; known: {', '.join(_KINDS)}")
+    check_choice(f"{where}: event_type", kind, _KINDS)
     try:
         return _KINDS[kind](event.get("data", event))
     except KeyError as error:
-        raise UserError(f"{place}: a '{kind}' event needs {error}") from error
+        raise UserError(f"{where}: a '{kind}' event needs {error}") from error
     except (TypeError, ValueError) as error:
-        raise UserError(f"{place}: {error}") from error
+        raise UserError(f"{where}: {error}") from error
 
 
 def _rate(data: _Data) -> list[Scored]:

@@ -1,18 +1,18 @@
-"""Measures of verse as rewards. Held-out words are none: they show whether a reward was met or played."""
+"""Rewards of the poetry task: measures of verse.
+
+Held-out words are not a reward: they show whether a policy took to the topic, or only to the words that pay.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from lit_narrative.errors import UserError
 from lit_narrative.tasks.poetry.grammar import LINES, is_line
 from lit_narrative.tasks.poetry.metrics import topic_shares, whole_lines
 from lit_narrative.tasks.poetry.topics import Topic
 from lit_narrative.text import repetition
-
-if TYPE_CHECKING:  # verse itself does without torch
-    from lit_narrative.views import Rollout
+from lit_narrative.views import Rollout
 
 Topics = Mapping[str, Topic]
 
@@ -21,8 +21,8 @@ Topics = Mapping[str, Topic]
 class TopicShare:
     """Share of a completion's words that are in its prompt's bag, in 0..1.
 
-    Without a limit the most that can be got is a text of nothing but the bag; with one, a text that has so much of it
-    is as good as any, and it pays to leave the rest to other rewards.
+    Without a limit the best text holds nothing but words of the bag. With one, a text with that share of them earns
+    full marks, and other rewards decide between such texts.
 
     Args:
         limit: share that is enough, above 0; the reward is the share over it, 1 at most.
@@ -39,40 +39,42 @@ class TopicShare:
         if not 0 < self.limit <= 1:
             raise UserError(f"TopicShare: limit={self.limit} must be above 0, and 1 at most")
 
-    def __call__(self, rollouts: "Sequence[Rollout]") -> list[float]:
+    def __call__(self, rollouts: Sequence[Rollout]) -> list[float]:
         """Score completions by the columns of their prompts."""
         shares = (topic_shares([rollout.text], rollout.columns["bag"]).bag for rollout in rollouts)
         return [min(share / self.limit, 1.0) for share in shares]
 
 
-def _grammatical(rollout: "Rollout", topics: Topics) -> float:
-    lines = own_lines(rollout)
+def _grammatical(rollout: Rollout, topics: Topics) -> float:
+    lines = written_lines(rollout)
     return sum(map(is_line, lines)) / max(len(lines), 1)
 
 
-def _complete(rollout: "Rollout", topics: Topics) -> float:
-    lines = rollout.prompt.count("\n") + len(own_lines(rollout))
+def _complete(rollout: Rollout, topics: Topics) -> float:
+    # Lines that the prompt ends are lines of the poem too.
+    lines = rollout.prompt.count("\n") + len(written_lines(rollout))
     return min(lines / LINES[0], 1.0)
 
 
-def _repetition(rollout: "Rollout", topics: Topics) -> float:
+def _repetition(rollout: Rollout, topics: Topics) -> float:
     return -repetition([rollout.text], 2)
 
 
-def _off_topic(rollout: "Rollout", topics: Topics) -> float:
+def _off_topic(rollout: Rollout, topics: Topics) -> float:
     return -topic_shares([rollout.text], (), (), other_words(topics, rollout.columns["topic"])).off_topic
 
 
-PARTS: Mapping[str, "Callable[[Rollout, Topics], float]"] = {
+PARTS: Mapping[str, Callable[[Rollout, Topics], float]] = {
     "grammatical": _grammatical,
     "complete": _complete,
     "repetition": _repetition,
     "off_topic": _off_topic,
 }
-"""Share of whole lines that the grammar accepts, and of the fewest lines of its poems, in 0..1 (without the last, a
-share of words is had by a short text); and in -1..0 pairs of words said before, and words of other topics."""
+"""``grammatical``: share of whole lines that the grammar accepts; ``complete``: lines over the fewest of its poems, at
+most 1 (without it, a short text gets a high share of words most easily); both in 0..1. ``repetition``: minus the share
+of word pairs that occurred before; ``off_topic``: minus the share of words of other topics; both in -1..0."""
 OF_GRAMMAR = ("grammatical", "complete")
-"""Those that know the grammar."""
+"""Rewards that know the grammar."""
 MONITORS = ("held_out", "held_out_share")
 
 
@@ -88,7 +90,7 @@ class VerseReward:
     name: str
     topics: Topics
 
-    def __call__(self, rollouts: "Sequence[Rollout]") -> list[float]:
+    def __call__(self, rollouts: Sequence[Rollout]) -> list[float]:
         """Score completions by their text and the columns of their prompts."""
         return [PARTS[self.name](rollout, self.topics) for rollout in rollouts]
 
@@ -100,13 +102,13 @@ REWARDS: Mapping[str, Callable[[Topics], TopicShare | VerseReward]] = {
 """Makes each reward of the task from all topics by name; those of `OF_GRAMMAR` suit the grammar's poems only."""
 
 
-def own_lines(rollout: "Rollout") -> list[str]:
+def written_lines(rollout: Rollout) -> list[str]:
     """The whole lines that a completion has written, one that the prompt begins included."""
     prompt = rollout.prompt.rpartition("\n")[2]
     return whole_lines(prompt + rollout.text, rollout.finished)
 
 
-def other_words(topics: Topics, own: str) -> set[str]:
-    """Words of all topics but one's own, without the words that it shares with them."""
-    words = {word for name, topic in topics.items() if name != own for word in topic.words}
-    return words - set(topics[own].words if own in topics else ())
+def other_words(topics: Topics, wanted: str) -> set[str]:
+    """Words of all topics but the wanted one, without the words that it shares with them."""
+    words = {word for name, topic in topics.items() if name != wanted for word in topic.words}
+    return words - set(topics[wanted].words if wanted in topics else ())

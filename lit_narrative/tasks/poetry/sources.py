@@ -1,4 +1,4 @@
-"""Where verse comes from: the grammar, or files; both give poems, openings to continue, and ratings."""
+"""Sources of verse: the grammar, or files; both give poems, openings to continue, and ratings."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -117,10 +117,10 @@ class CorpusVerse:
     def to_rate(self, split: str, topic: Topic, most: int) -> list[Piece]:
         """Pieces, half of them with a word of the topic where there are enough with and without."""
         every = self._split[split]
-        on = [place for place, poem in enumerate(every) if self.rating(poem.text, topic)]
+        on = [index for index, poem in enumerate(every) if self.rating(poem.text, topic)]
         off = sorted(set(range(len(every))).difference(on))
         on = on[: max(most // 2, most - len(off))]
-        return [self._piece(every[place]) for place in sorted([*on, *off[: most - len(on)]])]
+        return [self._piece(every[index]) for index in sorted([*on, *off[: most - len(on)]])]
 
     def rating(self, text: str, topic: Topic) -> float:
         """Share of the lines that have a word of the topic."""
@@ -132,19 +132,20 @@ class CorpusVerse:
     def _split(self) -> dict[str, list[Poem]]:
         poems = self._poems()
         of = split_keys(map(_key, poems), self.seed)
-        found: dict[str, list[Poem]] = {}
+        splits: dict[str, list[Poem]] = {}
         known: set[str] = set()
+        # The test first: a piece that begins like one of another split is then left out of training, not of the test.
         for split in ("test", "val", "train"):
             cut = [piece for poem in poems if of[_key(poem)] == split for piece in pieces(poem, self.max_lines)]
-            found[split] = [piece for piece in cut if _key(piece) not in known]
-            known.update(map(_key, found[split]))
-            random.Random(self.seed).shuffle(found[split])
-        if not all(found.values()):
+            splits[split] = [piece for piece in cut if _key(piece) not in known]
+            known.update(map(_key, splits[split]))
+            random.Random(self.seed).shuffle(splits[split])
+        if not all(splits.values()):
             raise UserError(
                 f"data.corpus: {self.path} has {len(poems)} poems{'' if self.part is None else ' in this half'}; "
                 "training, validation and test need one each, with different first lines: give more"
             )
-        return found
+        return splits
 
     def _poems(self) -> list[Poem]:
         poems = read_corpus(self.path)

@@ -93,7 +93,7 @@ LEXICONS: Mapping[str, Lexicon] = {
 """The topics of the verse grammar, by part of speech."""
 
 TOPICS: Mapping[str, Topic] = {name: Topic(name, *lexicon.halves()) for name, lexicon in LEXICONS.items()}
-"""The topics of the verse grammar: the bag is half of each part of speech, the other half is held out."""
+"""The topics of the verse grammar: the bag is half of each part of speech; the other half is held out."""
 
 
 def _topic(name: str, bag: str, held_out: str) -> Topic:

@@ -1,6 +1,6 @@
 """The seventh component: how well the current sparse autoencoder reads the states of a written world.
 
-Three terms, each in 0..1: sparsity (the number of active features lies in a band), explained variance, and
+Three terms, each in 0..1: sparsity (the share of active features is in a band), explained variance, and
 affordances (what features tell, within each encounter, about whether an option is closed, beyond chance).
 The autoencoder and its layout are updated at each cycle; between updates the score is a pure function of the text.
 """
@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,9 +17,7 @@ from lit_narrative.sae.information import WorldPermutations, conditional_informa
 from lit_narrative.tasks.storyworld.simulator.play import Play, plays
 from lit_narrative.tasks.storyworld.states import StateLayout
 from lit_narrative.tasks.storyworld.verifiers.base import VerifierConfig, read_text
-
-if TYPE_CHECKING:
-    from lit_narrative.views import Rollout
+from lit_narrative.views import Rollout
 
 Encode = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """(n, dim) standardised states to latents (n, m) and reconstructions (n, dim)."""
@@ -66,7 +63,7 @@ class FeatureQualitySettings:
         """Check the ranges.
 
         Raises:
-            UserError: ``runs`` is below 2, the band is no range within 0..1, or the weights are negative or all zero.
+            UserError: ``runs`` is below 2, the band is not a range in 0..1, or the weights are negative or all zero.
         """
         low, high = self.band
         finite = all(map(math.isfinite, self.weights))
@@ -108,7 +105,7 @@ class FeatureQuality:
         """
         self._sae, self.version = (encode, layout), version
 
-    def __call__(self, rollouts: "Sequence[Rollout]") -> list[float | None]:
+    def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
         """Score a batch; never raises on generated text."""
         if self._sae is None:
             return [None] * len(rollouts)
@@ -136,7 +133,7 @@ class FeatureQuality:
         return [self._quality(runs, x, z, back) if len(x) else Quality() for (runs, _), x, z, back in parts]
 
     def _play(self, text: str, layout: StateLayout) -> tuple[list[Play], np.ndarray]:
-        """Play the world in a text: its plays and their vectors, none where there is no world."""
+        """Play the world in a text: its plays and their vectors, none where the text is not a world."""
         context = read_text(text, self.seed, self.verifiers)
         digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         rng = np.random.default_rng([self.seed, int.from_bytes(digest, "big")])
@@ -152,7 +149,7 @@ class FeatureQuality:
 
 
 def band_score(share: float, band: tuple[float, float]) -> float:
-    """1 where the share of active latents lies in the band, falling linearly to 0 at none and at all."""
+    """1 where the share of active latents is in the band, falling linearly to 0 at none and at all."""
     low, high = band
     if share < low:
         return share / low

@@ -1,9 +1,9 @@
-"""A combinatorial generator of simple-format storyworlds: themes x casts x properties x structures.
+"""The generator of simple-format storyworlds: themes x casts x properties x structures.
 
 The corpus is skewed on purpose (`Skew`): its worlds are sound but modest, with few gates, mostly one ending and few
 variables in motion, so that a policy trained on it by imitation has room to improve by reinforcement.
-Every example has a random stream of its own, made from (seed, split, index): ``example(7, seed)`` is the same world
-whether or not the others are made.
+Every example has a separate random stream, made from (seed, split, index): ``example(7, seed)`` is the same world
+whether or not the others are made. The order of the draws is part of the corpus: another one changes every world.
 """
 
 import json
@@ -26,7 +26,7 @@ BACK = 0.25
 AT_LEAST = 0.85
 """Share of the gates that ask for at least some value; the others ask for at most."""
 USUAL = 2
-"""The value that gates ask for wherever it can be in doubt, so that worlds resemble each other in this."""
+"""The value that gates ask for wherever it is undecided, so that worlds resemble each other in this."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Skew:
         """Check the lengths of the weights and the range of the shares.
 
         Raises:
-            UserError: A weight list has the wrong length or no weight, or a share lies outside 0..1.
+            UserError: A weight list has the wrong length or no weight, or a share is outside 0..1.
         """
         for name, length in (("encounters", 5), ("variables", 3), ("options", 3), ("structures", len(STRUCTURES))):
             weights = getattr(self, name)
@@ -96,8 +96,8 @@ def example(index: int, seed: int, skew: Skew | None = None, split: Split = "tra
     """One example: the prompt names theme, cast and properties, the completion is a world in compact JSON.
 
     Args:
-        index: place in the corpus, from 0.
-        seed: of the corpus; every (seed, split, index) is a random stream of its own.
+        index: position in the corpus, from 0.
+        seed: of the corpus; every (seed, split, index) has a separate random stream.
         skew: what the corpus is rich and poor in; None takes the defaults.
         split: themes and casts of one split appear in no other, whatever the seed.
     """
@@ -120,13 +120,13 @@ def draw_premise(rng: Random, skew: Skew, split: Split) -> Premise:
 def draw_world(rng: Random, skew: Skew, premise: Premise) -> Json:
     """Draw a world on a premise, in the simple format."""
     personal, *shared = premise.properties
-    own = {name: rng.randint(0, 2) for name in premise.cast}
-    state = {f"{name}_{personal}": value for name, value in own.items()}
+    initial = {name: rng.randint(0, 2) for name in premise.cast}
+    state = {f"{name}_{personal}": value for name, value in initial.items()}
     state |= {name: rng.randint(1, 2) for name in shared}
     bounds = {personal: themes.PERSONAL[personal], **{name: themes.SHARED[name] for name in shared}}
     limits = {name: bounds[name.rpartition("_")[2]] for name in state}
     return {
-        "characters": {name: {f"initial_{personal}": value} for name, value in own.items()},
+        "characters": {name: {f"initial_{personal}": value} for name, value in initial.items()},
         "initial_state": state,
         "properties": {name: {"min": low, "max": high} for name, (low, high) in bounds.items()},
         "encounters": _Plot(rng, skew, premise, state, limits).encounters(),
@@ -134,7 +134,13 @@ def draw_world(rng: Random, skew: Skew, premise: Premise) -> Json:
 
 
 class _Plot:
-    """The encounters of one world while they are drawn, and the values that its variables may have on the way."""
+    """The encounters of one world while they are drawn, and the values that its variables may take on the way.
+
+    Attributes:
+        moving: variables that effects change.
+        unmoved: those of them that no effect has changed yet.
+        met: by scene and variable, the values with which a play may enter the scene.
+    """
 
     def __init__(self, rng: Random, skew: Skew, premise: Premise, state: dict[str, int], bounds: Bounds) -> None:
         self.rng, self.skew, self.premise, self.bounds = rng, skew, premise, bounds
@@ -149,6 +155,7 @@ class _Plot:
         self.met[scenes[0]] = {name: {state[name]} for name in self.moving}
 
     def encounters(self) -> list[Json]:
+        # In file order: an option records the values with which a play may enter the scene that it leads to.
         middle = range(len(self.scenes) - self.endings)
         sentences = themes.TROUBLES[self.premise.theme[1]]
         made = []
@@ -161,7 +168,7 @@ class _Plot:
         return made + [self._ending(position) for position in range(len(middle), len(self.scenes))]
 
     def _links(self, middle: range) -> list[list[str]]:
-        """For every scene that is no ending, where its options lead; the first leads to the next scene."""
+        """For every scene but the endings, where its options lead; the first leads to the next scene."""
         rng, skew, links = self.rng, self.skew, []
         for position in middle:
             more = [self._onward(position) for _ in range(_weighted(rng, skew.options))]
@@ -211,14 +218,14 @@ class _Plot:
 
     def _gates(self, met: dict[str, set[int]]) -> list[Json]:
         """A gate that earlier choices decide: open for some of the values met so far, closed for others."""
-        in_doubt = {name: sorted(values) for name, values in met.items() if len(values) > 1}
-        if not in_doubt:
+        undecided = {name: sorted(values) for name, values in met.items() if len(values) > 1}
+        if not undecided:
             return []
-        usual = [name for name, values in in_doubt.items() if values[0] < USUAL <= values[-1]]
-        variable = self.rng.choice(usual or list(in_doubt))
+        usual = [name for name, values in undecided.items() if values[0] < USUAL <= values[-1]]
+        variable = self.rng.choice(usual or list(undecided))
         if self.rng.random() >= AT_LEAST:
-            return [{"variable": variable, "comparison": "<=", "value": self.rng.choice(in_doubt[variable][:-1])}]
-        level = USUAL if usual else self.rng.choice(in_doubt[variable][1:])
+            return [{"variable": variable, "comparison": "<=", "value": self.rng.choice(undecided[variable][:-1])}]
+        level = USUAL if usual else self.rng.choice(undecided[variable][1:])
         return [{"variable": variable, "comparison": ">=", "value": level}]
 
     def _encounter(self, position: int, sentences: Sequence[str], options: list[Json]) -> Json:

@@ -1,4 +1,4 @@
-"""What is wrong with a world, in words, with the place where it is wrong."""
+"""Issues of a text or a world: what is wrong, in words, and the JSON path where."""
 
 import json
 import re
@@ -26,7 +26,7 @@ class Issue:
     """A fault of a text or a world.
 
     Attributes:
-        path: JSON path of the place, ``$`` for the whole text.
+        path: JSON path of what is wrong, ``$`` for the whole text.
         message: what is wrong and what is expected.
         severity: ``error`` where a component of the score suffers, ``warning`` where only a reader would.
     """
@@ -37,7 +37,7 @@ class Issue:
 
 
 def json_path(parts: Iterable[str | int]) -> str:
-    """The JSON path of a place: ``json_path(["encounters", 0, "id"])`` is ``$.encounters[0].id``."""
+    """The JSON path of a position: ``json_path(["encounters", 0, "id"])`` is ``$.encounters[0].id``."""
     path = "$"
     for part in parts:
         if isinstance(part, int):
@@ -68,7 +68,7 @@ def validator() -> "Validator":
 def schema_issues(value: Any) -> list[Issue]:
     """Where a parsed value departs from the schema; at most ``MOST_ISSUES`` departures are looked at.
 
-    Departures at the same place of the format (``encounters[*].options``) make one issue, which names the first of
+    Departures at the same path of the format (``encounters[*].options``) make one issue, which names the first of
     them and says how many more there are, so that one bad list does not fill the page.
     """
     groups: dict[tuple[str | int, ...], list[ValidationError]] = {}
@@ -79,6 +79,7 @@ def schema_issues(value: Any) -> list[Issue]:
 
 def _general(path: Sequence[str | int]) -> tuple[str | int, ...]:
     """A path with list positions and the names that a world invents replaced by ``*``."""
+    # Names below these keys are the world's invention; within encounters every name is a key of the format.
     named_by_world = len(path) > 1 and path[0] != "encounters"
     return tuple("*" if isinstance(part, int) or (named_by_world and i > 0) else part for i, part in enumerate(path))
 

@@ -25,6 +25,7 @@ class Scorer:
         self._score = lru_cache(maxsize=remember)(lambda text: score(text, mode=mode, config=config))
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # The cache does not pickle: it holds a closure. Reward workers get the settings and start with an empty one.
         return type(self), self._settings
 
     def __call__(self, text: str) -> Score:
@@ -42,7 +43,7 @@ class ComponentReward:
     def __call__(self, rollouts: Sequence[Rollout]) -> list[float]:
         """A completion cut off by the length limit is judged as it stands: text that does not parse earns 0."""
         scores = [self.scorer(rollout.text).components for rollout in rollouts]
-        if self.name == "valid_json":  # bare JSON that is no world at all earns nothing
+        if self.name == "valid_json":  # bare JSON that is not a world earns nothing
             return [score["valid_json"] * (score["schema"] > 0) for score in scores]
         return [score[self.name] for score in scores]
 
@@ -55,7 +56,7 @@ class NoveltyReward:
     name: str = "novelty"
 
     def __call__(self, rollouts: Sequence[Rollout]) -> list[float]:
-        """Completions that are no world earn 0."""
+        """Completions that are not a world earn 0."""
         limits = self.scorer.limits
         digests = [skeleton_digest(r.text, limits) if self.scorer(r.text).world is not None else None for r in rollouts]
         counts = Counter(digests)

@@ -1,4 +1,4 @@
-"""When two worlds are the same: as texts, but for the names of their characters, or in their bare structure.
+"""Digests that tell whether two worlds are the same: as texts, but for characters' names, or in structure alone.
 
 Digests are stable between processes and machines.
 """
@@ -31,7 +31,7 @@ def names_digest(text: str, limits: Limits = _LIMITS) -> str | None:
         limits: bounds on it, and what is forgiven in it.
 
     Returns:
-        The digest; ``None`` where the text is no world.
+        The digest; ``None`` where the text is not a world.
     """
     world = _read(text, limits)
     if world is None:
@@ -39,7 +39,9 @@ def names_digest(text: str, limits: Limits = _LIMITS) -> str | None:
     names = {name: f"@{i}" for i, name in enumerate(list(world.characters)[:MOST_NAMES]) if name}
     if not names:
         return text_digest(text)
+    # Longest first: of "Mara" and "Mara_Lou" the whole name is replaced.
     pattern = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    # An underscore ends a name here, unlike in \b: `Mara_trust` holds the name Mara.
     whole = re.compile(f"(?<![^\\W_])(?:{pattern})(?![^\\W_])")
     return text_digest(whole.sub(lambda match: names[match.group()], text))
 
@@ -54,7 +56,7 @@ def skeleton_digest(text: str, limits: Limits = _LIMITS) -> str | None:
         limits: bounds on it, and what is forgiven in it.
 
     Returns:
-        The digest; ``None`` where the text is no world.
+        The digest; ``None`` where the text is not a world.
     """
     world = _read(text, limits)
     return None if world is None else text_digest(repr(skeleton(world)))
@@ -63,10 +65,10 @@ def skeleton_digest(text: str, limits: Limits = _LIMITS) -> str | None:
 def skeleton(world: World) -> tuple[Any, ...]:
     """The structure of a world as nested tuples of positions."""
     variables = {name: i for i, name in enumerate(world.variables)}
-    places: dict[str | None, int] = {}
+    positions: dict[str | None, int] = {}
     for i, encounter in enumerate(world.encounters):
-        places.setdefault(encounter.id, i)
-    scenes = tuple(tuple(_bare(option, variables, places) for option in e.options) for e in world.encounters)
+        positions.setdefault(encounter.id, i)
+    scenes = tuple(tuple(_bare(option, variables, positions) for option in e.options) for e in world.encounters)
     return len(world.characters), len(variables), scenes
 
 
@@ -89,7 +91,7 @@ def unique_shares(texts: Sequence[str], limits: Limits = _LIMITS) -> dict[str, f
 
 
 def _share(texts: Sequence[str], digest: Callable[[str], str | None]) -> float:
-    digests = [found for found in map(digest, texts) if found is not None]
+    digests = [value for value in map(digest, texts) if value is not None]
     return len(set(digests)) / len(digests) if digests else 0.0
 
 
@@ -100,17 +102,17 @@ def _read(text: str, limits: Limits) -> World | None:
     return read_world(value)[0]
 
 
-def _bare(option: Option, variables: dict[str, int], places: dict[str | None, int]) -> tuple[Any, ...]:
+def _bare(option: Option, variables: dict[str, int], positions: dict[str | None, int]) -> tuple[Any, ...]:
     gates = tuple((variables.get(gate.variable, -1), gate.comparison) for gate in option.gates)
     reactions = tuple(
         (
             tuple(variables.get(effect.variable, -1) for effect in reaction.effects),
-            _target(reaction.next_encounter, places) if reaction.leads else IMPLICIT,
+            _target(reaction.next_encounter, positions) if reaction.leads else IMPLICIT,
         )
         for reaction in option.reactions
     )
     return gates, reactions
 
 
-def _target(following: str | None, places: dict[str | None, int]) -> int | None:
-    return None if following is None else places.get(following, DANGLING)
+def _target(following: str | None, positions: dict[str | None, int]) -> int | None:
+    return None if following is None else positions.get(following, DANGLING)

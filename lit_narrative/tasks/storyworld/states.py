@@ -21,11 +21,11 @@ from lit_narrative.tasks.storyworld.world import Variable, World
 from lit_narrative.views import State
 
 VERSION = 1
-"""Of the layout's meaning: a saved layout of another version is refused."""
+"""Version of the meaning of the components: a saved layout of another version is refused."""
 POSITIONS = 8
-"""One-hot places for an encounter's position in its file; later encounters share the last."""
+"""One-hot components for an encounter's position in its file; later encounters share the last."""
 ACTIONS = 4
-"""One-hot places for the slot of the last choice; later slots share the last."""
+"""One-hot components for the slot of the last choice; later slots share the last."""
 TURNS = 20
 """The turn at which the turn fraction reaches 1."""
 MIN_STD = 0.05
@@ -34,7 +34,7 @@ MIN_STD = 0.05
 
 @dataclass(frozen=True, eq=False)
 class StateLayout:
-    """Where each fact about a moment of play goes in the vector, and the corpus statistics that standardise it.
+    """The component of the vector for each fact about a moment of play, and the corpus statistics that standardise it.
 
     The vector holds, in order: ``slots`` values in -1..1 and ``slots`` presences, the encounter's position one-hot,
     the last choice's slot one-hot, the encounter's relative position, the turn fraction and the share of encounters
@@ -114,6 +114,7 @@ def raw_vectors(world: World, plays: Iterable[Play], slots: int) -> np.ndarray:
     raw = np.zeros((len(steps), dimension(slots)))
     if not steps:
         return raw
+    # np.reshape: without variables the rows are empty lists, and the shape must still be (n, 0).
     now = [[scaled(step.state[name], variable) for name, variable in world.variables.items()] for step in steps]
     values = np.reshape(now, (len(steps), len(world.variables)))
     raw[:, : 2 * slots] = _by_slot(list(world.variables), values, slots)
@@ -176,6 +177,7 @@ def _by_slot(names: Sequence[str], values: np.ndarray, slots: int) -> np.ndarray
     """Values (n, variables) and presences by slot: (n, 2 slots)."""
     where = np.zeros((len(names), slots))
     where[np.arange(len(names)), [slot_of(name, slots) for name in names]] = 1
+    # Two variables in one slot are averaged, so that components stay within -1..1.
     share = where / np.maximum(where.sum(0), 1)
     presence = np.broadcast_to(where.max(0, initial=0), (len(values), slots))
     return np.hstack([values @ share, presence])
@@ -185,7 +187,7 @@ def _moved(values: np.ndarray, initial: Sequence[float]) -> np.ndarray:
     """The highest, the lowest and the mean change since the start: (n, 3) within -1..1."""
     if not initial:
         return np.zeros((len(values), 3))
-    change = (values - np.array(initial)) / 2
+    change = (values - np.array(initial)) / 2  # values lie in -1..1, so a change may reach 2
     return np.stack([change.max(1), change.min(1), change.mean(1)], axis=1)
 
 

@@ -1,7 +1,7 @@
-"""Vocabulary of the generated storyworlds, and which themes and casts are held out.
+"""Themes: the vocabulary of generated storyworlds, and which themes and casts are held out.
 
 A theme is a place in some trouble; the place gives the scenes, the trouble gives the sentences. Themes and casts are
-split by the digest of their own words, whatever the corpus seed, so a test set made with one seed is held out from a
+split by the digest of their words, whatever the corpus seed, so a test set made with one seed is held out from a
 training set made with another.
 """
 
@@ -84,5 +84,6 @@ def _share(items: list[Words], split: Split) -> list[Words]:
     """The split's share of the items, ranked by the digest of their words."""
     ranked = sorted(items, key=lambda item: blake2b("/".join(item).encode(), digest_size=8).digest())
     held = round(HELD_OUT * len(ranked))
+    # By rank and not by a threshold on the digest, so that every split has its share however few the items are.
     parts = {"test": ranked[:held], "val": ranked[held : 2 * held], "train": ranked[2 * held :]}
     return sorted(parts[split])

@@ -1,4 +1,4 @@
-"""Users' own worlds: a folder of ``*.json`` files or one JSONL file, checked before anything is trained on them."""
+"""Files of custom worlds: a folder of ``*.json`` files or one JSONL file, checked before any training."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ LIMITS = Limits()
 
 
 class WorldFileError(UserError, ValueError):
-    """A file of worlds that cannot be used; the message names the file, the place in it, and the remedy."""
+    """A file of worlds that cannot be used; the message names the file, the path in it, and the remedy."""
 
 
 def load_worlds(path: str | os.PathLike[str]) -> list[tuple[str, dict[str, Any]]]:
@@ -33,7 +33,7 @@ def load_worlds(path: str | os.PathLike[str]) -> list[tuple[str, dict[str, Any]]
         WorldFileError: The path holds no worlds, or one of them is unreadable, too large, or not in the format.
     """
     path = Path(path)
-    worlds = [(name, _world(text, place)) for name, place, text in _texts(path)]
+    worlds = [(name, _world(text, where)) for name, where, text in _texts(path)]
     if not worlds:
         raise WorldFileError(f"'{path}' holds no worlds; give a folder of *.json files or a .jsonl file")
     return worlds
@@ -43,10 +43,11 @@ def read_world_file(path: str | os.PathLike[str], max_chars: int = LIMITS.max_ch
     """The text of one file, as it is.
 
     Raises:
-        WorldFileError: The file is missing, unreadable, no UTF-8, or has more bytes than any text within the limit.
+        WorldFileError: The file is missing, unreadable, not UTF-8, or has more bytes than any text within the limit.
     """
     path = Path(path)
     try:
+        # UTF-8 has at most four bytes a character: a larger file is refused before it is read.
         if path.is_file() and path.stat().st_size > 4 * max_chars:
             raise WorldFileError(f"'{path}' is larger than {max_chars:,} characters; split it, or shorten its texts")
         return path.read_text(encoding="utf-8-sig")
@@ -61,7 +62,7 @@ def read_world_file(path: str | os.PathLike[str], max_chars: int = LIMITS.max_ch
 
 
 def _texts(path: Path) -> Iterator[tuple[str, str, str]]:
-    """(name, place for messages, text) of each world."""
+    """(name, file and line for messages, text) of each world."""
     if path.is_dir():
         for file in sorted(path.glob("*.json")):
             yield file.stem, f"'{file}'", read_world_file(file)
@@ -83,17 +84,17 @@ def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
         raise WorldFileError(f"'{path}' cannot be read: {error.strerror}") from None
 
 
-def _world(text: str, place: str) -> dict[str, Any]:
+def _world(text: str, where: str) -> dict[str, Any]:
     parsed = parse(text, LIMITS)
     if parsed.issues:
-        raise WorldFileError(f"{place}: {parsed.issues[0].message}; {_remedy(text)}")
+        raise WorldFileError(f"{where}: {parsed.issues[0].message}; {_remedy(text)}")
     value = parsed.value
     if type(value) is not dict:
-        raise WorldFileError(f"{place}: the top level must be an object; write one world in the simple format")
+        raise WorldFileError(f"{where}: the top level must be an object; write one world in the simple format")
     if detect(value) == "sweepweave":
-        raise WorldFileError(f"{place}: {UNSUPPORTED.message}")
+        raise WorldFileError(f"{where}: {UNSUPPORTED.message}")
     for issue in schema_issues(value):
-        raise WorldFileError(f"{place}: {issue.path}: {issue.message}; `lit-narrative score` lists all that is wrong")
+        raise WorldFileError(f"{where}: {issue.path}: {issue.message}; `lit-narrative score` lists all that is wrong")
     world: dict[str, Any] = value
     return world
 
@@ -108,8 +109,8 @@ TENTHS = {"val": 1, "test": 1}
 """Tenths of the worlds that go to the held-out splits; the rest is for training."""
 
 
-def own_examples(path: str) -> dict[str, list[Example]]:
-    """Read the worlds at ``path`` and deal them to splits by a digest of their content.
+def custom_examples(path: str) -> dict[str, list[Example]]:
+    """Read the worlds at ``path`` and assign each to a split by a digest of its content.
 
     Raises:
         UserError: if a split stays empty, or a file is malformed.
@@ -117,14 +118,14 @@ def own_examples(path: str) -> dict[str, list[Example]]:
     splits: dict[str, list[Example]] = {"train": [], "val": [], "test": []}
     for name, world in load_worlds(path):
         text = json.dumps(world, ensure_ascii=False, separators=(",", ":"))
-        splits[_split(text)].append(Example(own_prompt(world), text, {"theme": name}))
+        splits[_split(text)].append(Example(custom_prompt(world), text, {"theme": name}))
     for split, rows in splits.items():
         if not rows:
             raise UserError(f"data.worlds: the worlds at '{path}' leave the {split} split empty; add more worlds")
     return splits
 
 
-def own_prompt(world: dict[str, Any]) -> str:
+def custom_prompt(world: dict[str, Any]) -> str:
     """A prompt that names what the generator's prompts name, as far as the world says it."""
     about = f" about {world['title']}" if isinstance(world.get("title"), str) else ""
     cast, tracked = ", ".join(world["characters"]), ", ".join(world["properties"])

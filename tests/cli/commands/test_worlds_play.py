@@ -74,7 +74,7 @@ def test_a_person_plays_to_the_end(file: str) -> None:
     shown = played(file, "1\n", "1\n", "two\n", "2\n")
     for line in ("Snow falls.", "1. Burn", "You burn.", "logs 1", "(closed: logs >= 2)", "You sleep.", "The end."):
         assert line in shown
-    assert shown.count("that is no open option") == 2
+    assert shown.count("that is not an open option") == 2
     assert shown.index("Night falls.") < shown.index("Dawn breaks.") < shown.index("The end.")
 
 
@@ -96,8 +96,8 @@ def test_a_person_may_leave(file: str) -> None:
     ("arguments", "says"),
     [
         ({}, "no terminal to ask in; play at random with `--policy random`"),
-        ({"runs": 0, "policy": "random"}, "both must be 1 or more"),
-        ({"max_steps": 0, "policy": "random"}, "both must be 1 or more"),
+        ({"runs": 0, "policy": "random"}, "--runs is 0; it must be 1 or more"),
+        ({"max_steps": 0, "policy": "random"}, "--max_steps is 0; it must be 1 or more"),
         ({"seed": -1, "policy": "random"}, "--seed is -1; it must be 0 or more"),
     ],
 )

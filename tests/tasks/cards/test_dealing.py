@@ -72,9 +72,8 @@ def test_a_hand_holds_each_colour_of_its_rule(length: int) -> None:
     hands = [draw_hand(rng, rule, length, 9) for _ in range(500)]
     assert all({"RED", "BLUE"} <= {card.color for card in hand} for hand in hands)
     assert all(len(hand) == length and all(0 <= card.value <= 9 for card in hand) for hand in hands)
-    assert {position for hand in hands for position, card in enumerate(hand) if card.color == "RED"} == set(
-        range(length)
-    )
+    reds = {position for hand in hands for position, card in enumerate(hand) if card.color == "RED"}
+    assert reds == set(range(length))
 
 
 def test_too_few_cards_for_the_colours_are_refused() -> None:

@@ -53,8 +53,8 @@ def test_each_kind_of_event(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (event("rated", text="a"), "event_type 'rated'; did you mean 'rate'"),
-        ([1], "event_type 'none'"),
+        (event("rated", text="a"), "event_type: there is no 'rated'; did you mean 'rate'"),
+        ([1], "event_type: there is no 'none'"),
         (event("rate", text="a"), "a 'rate' event needs 'rating'"),
         (event("rate", text="a", rating=1.2), r"a rating is a number in 0\.\.1, got 1\.2"),
         (event("rate", text="a", rating="good"), "got 'good'"),
@@ -76,7 +76,7 @@ def test_files_without_judgements(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no event that judges a text; types that do: rate, select"):
         read_events(log(tmp_path, event("generate", text="a")))
     (tmp_path / "events.jsonl").write_text("{", encoding="utf-8")
-    with pytest.raises(UserError, match="line 1: no JSON"):
+    with pytest.raises(UserError, match="line 1: not JSON"):
         read_events(tmp_path / "events.jsonl")
 
 

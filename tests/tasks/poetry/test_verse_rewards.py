@@ -5,7 +5,7 @@ import torch
 
 from lit_narrative.errors import UserError
 from lit_narrative.rl.rewards.base import Reward
-from lit_narrative.tasks.poetry.rewards import PARTS, TopicShare, VerseReward, other_words, own_lines
+from lit_narrative.tasks.poetry.rewards import PARTS, TopicShare, VerseReward, other_words, written_lines
 from lit_narrative.tasks.poetry.topics import TOPICS, Topic
 from lit_narrative.views import Rollout
 
@@ -48,8 +48,8 @@ def test_parts() -> None:
 
 
 def test_a_line_that_the_prompt_begins_counts_with_it() -> None:
-    assert own_lines(rollout(" wave sinks again\nour", False, "the salty")) == ["the salty wave sinks again"]
-    assert own_lines(rollout("our song", True, "first\nsecond\n")) == ["our song"]
+    assert written_lines(rollout(" wave sinks again\nour", False, "the salty")) == ["the salty wave sinks again"]
+    assert written_lines(rollout("our song", True, "first\nsecond\n")) == ["our song"]
 
 
 def test_words_that_topics_share_are_no_words_of_others() -> None:

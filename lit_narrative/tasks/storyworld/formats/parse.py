@@ -1,4 +1,4 @@
-"""From text to a JSON value: bounded in size and depth, and never raising."""
+"""The parser of texts: a JSON value, bounded in size and depth, and never an exception; and which format it is in."""
 
 import json
 import re
@@ -24,7 +24,7 @@ for _byte in _BRACKETS:
 
 
 DEEPEST = 500
-"""Nesting that Python's parser reads whatever the depth of the caller's own stack."""
+"""Nesting that Python's parser reads whatever the depth of the caller's stack."""
 NO_VALUE = object()
 """The value of a text that is not JSON (``None`` is the value of the text ``null``)."""
 
@@ -113,7 +113,7 @@ def nesting(text: str, enough: int = 0) -> int:
         text = _ESCAPE.sub("", text)
     outside = "".join(text.split('"')[::2]).encode("utf-8", "replace").translate(None, _NOT_BRACKETS)
     opened = outside.count(b"[") + outside.count(b"{")
-    if opened <= enough:
+    if opened <= enough:  # no deeper than that; counting is much cheaper than walking through the brackets
         return opened
     return max(accumulate(map(_STEP.__getitem__, outside)), default=0)
 
@@ -183,7 +183,7 @@ UNSUPPORTED = Issue(
 
 
 def detect(value: dict[str, Any]) -> Dialect:
-    """The format of a parsed object: SweepWeave has no ``initial_state``, and at least two keys of its own."""
+    """The format of a parsed object: SweepWeave has no ``initial_state``, and at least two keys that only it has."""
     if "initial_state" not in value and len(_SWEEPWEAVE_KEYS.intersection(value)) >= 2:
         return "sweepweave"
     return "simple"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from lit_narrative.errors import UserError, did_you_mean
+from lit_narrative.errors import UserError, check_choice
 from lit_narrative.lookup import import_named
 from lit_narrative.tasks.storyworld.formats.parse import Limits, Parsed, detect, parse
 from lit_narrative.tasks.storyworld.formats.simple import read_counting
@@ -172,10 +172,7 @@ def find_component(name: str) -> Component:
     """
     if ":" in name:
         return _import_component(name)
-    if name not in COMPONENTS:
-        known = ", ".join(sorted(COMPONENTS))
-        hint = did_you_mean(name, COMPONENTS)
-        raise UserError(f"unknown component {name!r}{hint} (known: {known}; or a path 'package.module:function')")
+    check_choice("verifiers.weights", name, sorted(COMPONENTS), "a path package.module:function")
     return COMPONENTS[name]
 
 

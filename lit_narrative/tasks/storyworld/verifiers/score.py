@@ -7,9 +7,9 @@ began from, faults included, so that results can be compared; see ``original.py`
 import logging
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from lit_narrative.errors import UserError
+from lit_narrative.errors import UserError, check_choice
 from lit_narrative.tasks.storyworld.issues import Issue
 from lit_narrative.tasks.storyworld.verifiers.base import SIX, VerifierConfig, read_text
 from lit_narrative.tasks.storyworld.verifiers.explain import explain
@@ -69,8 +69,7 @@ def score(text: Any, *, mode: Mode | FormerMode = "strict", seed: int = 0, confi
         mode = "original"
     if mode == "original":
         return _score_original(text, seed, config)
-    if mode != "strict":
-        raise UserError(f"mode is {mode!r}; it must be 'strict' or 'original'")
+    check_choice("mode", mode, get_args(Mode))
     context = read_text(text, seed, config)
     is_world = context.world is not None
     values = {

@@ -179,8 +179,8 @@ def test_minima_scale_their_components() -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"weights": {"secret": 1.0}}, "unknown component 'secret'; did you mean 'secrets'"),
-        ({"weights": {"nope": 1.0}}, "unknown component 'nope' .known: effects, endings"),
+        ({"weights": {"secret": 1.0}}, "verifiers.weights: there is no 'secret'; did you mean 'secrets'"),
+        ({"weights": {"nope": 1.0}}, "there is no 'nope' .known: effects, endings"),
         ({"weights": {"no_such_module:f": 1.0}}, "there is no module 'no_such_module'"),
         ({"weights": {"json:f": 1.0}}, "json has no function 'f'"),
         ({"weights": {"schema": -1.0}}, "the weight of 'schema' is -1.0"),
@@ -194,7 +194,7 @@ def test_a_wrong_setting_is_one_clear_error(settings: dict[str, Any], says: str)
 
 
 def test_an_unknown_mode_is_refused() -> None:
-    with pytest.raises(UserError, match="mode is 'sed'; it must be 'strict' or 'original'"):
+    with pytest.raises(UserError, match=r"mode: there is no 'sed' .known: strict, original"):
         score("{}", mode="sed")  # type: ignore[arg-type]
 
 
