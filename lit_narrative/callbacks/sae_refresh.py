@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from lit_narrative.errors import UserError
 from lit_narrative.modules.sae import SAEModule
 from lit_narrative.rl.rewards.base import AnyReward, UsesEncoder
 from lit_narrative.sae.affordances import analyse
+from lit_narrative.sae.autoencoder import SAESettings
 from lit_narrative.seeds import run_seed, stream_seed
 from lit_narrative.views import ScoredRollouts, State
 
@@ -46,7 +48,7 @@ class SAERefresh(RolloutCallback):
     its index. Metrics ``cycle/*``; ``sae/cycle_<n>/`` holds the SAE (sae-lens reads it), its layout and its features.
 
     Args:
-        sae: makes the SAE, with the settings of its training.
+        sae: the SAE and its training. A factory of SAEModule is accepted for one release.
         worlds: worlds to write a cycle.
         plays_per_world: random plays of each.
         steps: training steps of a refresh.
@@ -58,7 +60,7 @@ class SAERefresh(RolloutCallback):
 
     def __init__(
         self,
-        sae: Callable[[], SAEModule],
+        sae: SAESettings | Callable[[], SAEModule],
         worlds: int = 128,
         plays_per_world: int = 3,
         steps: int = 600,
@@ -72,7 +74,12 @@ class SAERefresh(RolloutCallback):
                 f"callback SAERefresh: heldout={heldout} must lie between 0 and 1 and min_worlds={min_worlds} be at "
                 "least 2, so that there are worlds to train on and worlds to measure on"
             )
-        self._make_sae = sae
+        self._build_sae: Callable[[], SAEModule]
+        if isinstance(sae, SAESettings):
+            self._build_sae = partial(SAEModule, **vars(sae))
+        else:
+            logger.warning("SAERefresh takes the settings themselves as `sae:`; class_path works for one more release")
+            self._build_sae = sae
         self.worlds, self.plays_per_world, self.steps, self.batch_size = worlds, plays_per_world, steps, batch_size
         self.heldout, self.min_worlds, self.threshold = heldout, min_worlds, threshold
         self.version = -1
@@ -83,7 +90,7 @@ class SAERefresh(RolloutCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make the SAE."""
         super().setup(trainer, pl_module, stage)
-        self.sae = self._make_sae()
+        self.sae = self._build_sae()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a task without plays, and a run whose rewards do not use the SAE."""

@@ -3,7 +3,6 @@
 import logging
 import sys
 import warnings
-from collections.abc import Mapping
 from contextlib import ExitStack
 from importlib import import_module
 from importlib.metadata import version
@@ -13,8 +12,8 @@ from typing import Any, NoReturn
 
 from jsonargparse import get_loader, set_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, _InstantiatorFn
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from lit_narrative.cli.messages import explain, option_names
@@ -61,7 +60,6 @@ class NarrativeCLI(LightningCLI):
                 parser_class=JobParser,
                 parser_kwargs={"prog": "lit-narrative"},
                 auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,  # ours is in instantiate_classes
                 args=args,
             )
 
@@ -114,7 +112,7 @@ class NarrativeCLI(LightningCLI):
             UserError: one of them, or a callback, refuses its settings.
         """
         try:
-            self.config_init = self.parser.instantiate(self.config, instantiators=instantiators(self))
+            self.config_init = self.parser.instantiate(self.config)
         except ValueError as error:  # jsonargparse's own, around what a class in a list of classes has raised
             cause: BaseException | None = error
             while cause and not isinstance(cause, UserError):
@@ -226,45 +224,6 @@ def _as_list(loggers: Any) -> list[Any]:
     if isinstance(loggers, bool) or loggers is None:
         return []
     return list(loggers) if isinstance(loggers, list | tuple) else [loggers]
-
-
-class OwnHyperparameters(_InstantiatorFn):
-    """Lightning's way of telling a model what it was built from, kept from modules inside other objects.
-
-    The original takes the settings under ``model`` for every module that is built, so also for the autoencoder that a
-    callback is given, which would then believe to have the policy's hyper-parameters.
-    """
-
-    def __call__(
-        self, class_type: type[Any], *args: Any, applied_instantiation_links: dict[str, Any], **kwargs: Any
-    ) -> Any:
-        """Build the object."""
-        self.cli._dump_config()
-        settings = self.cli.config_dump.get(self.key) or {}
-        if not describes(settings, class_type, kwargs):
-            return class_type(*args, **kwargs)
-        return super().__call__(class_type, *args, applied_instantiation_links=applied_instantiation_links, **kwargs)
-
-
-def instantiators(cli: LightningCLI) -> list[tuple[OwnHyperparameters, type, bool]]:
-    """Return what builds the model and the data, so that their checkpoints know the settings they were built from."""
-    return [
-        (OwnHyperparameters(cli, "model"), LightningModule, True),
-        (OwnHyperparameters(cli, "data"), LightningDataModule, True),
-    ]
-
-
-def describes(settings: Mapping[str, Any], class_type: type[Any], arguments: Mapping[str, Any]) -> bool:
-    """Tell whether settings are those of an object: its class, and the arguments that are plain values."""
-    module, _, name = settings.get("class_path", "").rpartition(".")
-    if not module or getattr(import_module(module), name) is not class_type:
-        return False
-    plain = {
-        key: value
-        for key, value in settings.get("init_args", {}).items()
-        if isinstance(value, str | int | float) and isinstance(arguments.get(key), str | int | float)
-    }
-    return all(arguments[key] == value for key, value in plain.items())
 
 
 class JobParser(LightningArgumentParser):

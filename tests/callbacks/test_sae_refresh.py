@@ -12,12 +12,14 @@ from lightning.pytorch import Trainer
 
 from lit_narrative.callbacks.base import RolloutCallback
 from lit_narrative.callbacks.sae_refresh import SAERefresh
+from lit_narrative.cli.lightning import JobParser
 from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.errors import UserError
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sae import SAEModule
 from lit_narrative.modules.sft import SFTModule
+from lit_narrative.sae.autoencoder import SAESettings
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality
 from lit_narrative.views import ScoredRollouts
 from tests.helpers import Recorder, TinyTask, fit, sizes, tokenizer_folder
@@ -27,7 +29,7 @@ REWARDS = {"valid_json": 0.6, "feature_quality": 0.4}
 
 
 def refresh(**settings: Any) -> SAERefresh:
-    return SAERefresh(lambda: SAEModule(d_sae=16, k=4), **{**SETTINGS, **settings})
+    return SAERefresh(SAESettings(d_sae=16, k=4), **{**SETTINGS, **settings})
 
 
 class Windows(RolloutCallback):
@@ -193,3 +195,30 @@ def test_there_is_always_a_world_to_measure_on(policy: Path, tmp_path: Path) -> 
     found = run(tmp_path, policy, refresh(heldout=0.01), cycles=1)
     assert found.last["cycle/valid_worlds"] < 50
     assert "cycle/explained_variance_heldout" in found.last
+
+
+@pytest.mark.parametrize(
+    "given", ["{d_sae: 16, k: 4}", "{class_path: SAEModule, init_args: {d_sae: 16, k: 4}}"], ids=["settings", "factory"]
+)
+def test_the_command_line_gives_settings_or_as_before_a_class(given: str) -> None:
+    parser = JobParser()
+    parser.add_subclass_arguments(SAERefresh, "callback")
+    parsed = parser.parse_args(["--callback=SAERefresh", f"--callback.sae={given}", "--callback.sae.lr=0.5"])
+    callback = parser.instantiate(parsed).callback
+    built = callback._build_sae().settings
+    assert (built.d_sae, built.k, built.lr) == (16, 4, 0.5)
+
+
+def test_a_factory_is_accepted_with_a_notice(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "lit_narrative"):
+        callback = SAERefresh(lambda: SAEModule(d_sae=16, k=4), **SETTINGS)
+    assert len(caplog.messages) == 1
+    assert callback._build_sae().settings == SAESettings(d_sae=16, k=4)
+
+
+def test_a_wrong_setting_of_the_sae_is_named() -> None:
+    parser = JobParser()
+    parser.add_subclass_arguments(SAERefresh, "callback")
+    with pytest.raises(UserError, match="'kk'") as raised:
+        parser.parse_args(["--callback=SAERefresh", "--callback.sae={kk: 4}"])
+    assert len(str(raised.value).splitlines()) == 1

@@ -73,7 +73,7 @@ def test_test_measures_the_head_on_the_test_split(head: Path, folder: Path) -> N
 
 def test_a_checkpoint_of_a_class_of_the_release_before_loads() -> None:
     """It was written by the command line, with the class path of `AttributeModule`."""
-    module = ClassifierModule.load_from_checkpoint(EARLIER / "attribute_module.ckpt", map_location="cpu")
+    module = ClassifierModule.load_from_checkpoint(EARLIER / "attribute.ckpt", map_location="cpu")
     assert module.card is not None
     assert len(module.card.classes) == len(module.classes) == module.head.out_features
     assert not any(parameter.requires_grad for parameter in module.lm.parameters())
@@ -81,7 +81,7 @@ def test_a_checkpoint_of_a_class_of_the_release_before_loads() -> None:
 
 def test_a_configuration_of_the_release_before_trains_a_head(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It asks for ``fit`` with SteeringModule, which trained heads then."""
-    config = ["--config", str(EARLIER / "attribute.yaml"), "--trainer.default_root_dir", str(tmp_path)]
+    config = ["--config", str(EARLIER / "steering.yaml"), "--trainer.default_root_dir", str(tmp_path)]
     main(["fit", *config, "--model.lr", "0.05"])
     (notice,) = [message for message in caplog.messages if "ClassifierModule" in message]
     assert "SteeringModule" in notice

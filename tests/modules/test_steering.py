@@ -89,9 +89,9 @@ def test_adapters_are_refused(folder: Path) -> None:
 
 def test_a_checkpoint_of_the_release_before_loads_and_its_head_serves() -> None:
     """It was written by ``fit`` with SteeringModule, which trained heads then."""
-    module = SteeringModule.load_from_checkpoint(EARLIER / "attribute.ckpt", map_location="cpu")
+    module = SteeringModule.load_from_checkpoint(EARLIER / "steering.ckpt", map_location="cpu")
     assert isinstance(module.choice.pplm, PPLMSettings)
-    head = load_head(EARLIER / "attribute.ckpt", module.lm)
+    head = load_head(EARLIER / "steering.ckpt", module.lm)
     assert head.weight.shape == (len(head.card.classes), 8)
 
 

@@ -16,8 +16,8 @@ from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.lm.tokenizer import TrainedTokenizer
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.language import LanguageModule
-from lit_narrative.modules.sae import SAEModule
 from lit_narrative.modules.sft import SFTModule
+from lit_narrative.sae.autoencoder import SAESettings
 from lit_narrative.views import Example, Prompt
 from tests.helpers import PROMPTS, TinyTask
 
@@ -59,7 +59,7 @@ def cycle(
         sampling=SamplingParams(128),
         lr=1e-4,
     )
-    refresh = SAERefresh(lambda: SAEModule(d_sae=16, k=4), worlds=16, plays_per_world=2, steps=20, min_worlds=4)
+    refresh = SAERefresh(SAESettings(d_sae=16, k=4), worlds=16, plays_per_world=2, steps=20, min_worlds=4)
     saver = ModelCheckpoint(folder / "checkpoints", save_top_k=-1, every_n_train_steps=1)
     settings = {"max_epochs": 2, "limit_train_batches": 16, "accumulate_grad_batches": 2, "limit_val_batches": 0}
     fit = trainer(folder, refresh, saver, *callbacks, **{**settings, "gradient_clip_val": 1.0, **options})
