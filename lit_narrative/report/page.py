@@ -1,6 +1,7 @@
 """The report as one HTML file that needs nothing else: no network, no script."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -11,12 +12,11 @@ import jinja2
 from markupsafe import Markup
 
 import lit_narrative
+from lit_narrative.files import write_json, write_text
 from lit_narrative.report.format import clip, interval, number, percent, printable, signed
+from lit_narrative.report.run_folder import RunFolder, versions
 
-
-def folder_name(out: Path) -> str:
-    """What a page about a folder is called."""
-    return clip(out.resolve().name, 60)
+_CONFIG, _COMMAND = 30_000, 2_000  # characters of a configuration, and of a command, that a page shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,33 @@ class Section:
     anchor: str
     title: str
     body: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a task makes of a run's folder.
+
+    Attributes:
+        lead: what the page is about, for someone who has not seen such a run; escaped unless it is markup.
+        sections: of the page, from top to bottom.
+        summary: the figures as plain data, the content of ``summary.json``.
+    """
+
+    lead: str
+    sections: Sequence[Section]
+    summary: Mapping[str, Any]
+
+
+def build_page(out: Path, report: Report, more: Sequence[Section] = ()) -> str:
+    """Return the HTML of a report on the folder ``out``; ``more`` stands below its sections."""
+    return fill_page(clip(out.resolve().name, 60), report.lead, [*report.sections, *more])
+
+
+def write_report(out: Path, report: Report, more: Sequence[Section] = ()) -> Path:
+    """Write ``summary.json`` and ``report.html`` of a report into the folder and return the latter."""
+    page = build_page(out, report, more)  # before the first file is written: a fault in a section leaves neither
+    write_json(out / "summary.json", report.summary)
+    return write_text(out / "report.html", page)
 
 
 def fill_page(name: str, lead: str, sections: Sequence[Section], kind: str = "report of a run") -> str:
@@ -94,3 +121,36 @@ def _environment(module: str) -> jinja2.Environment:
     )
     environment.filters.update(number=number, signed=signed, percent=percent, interval=interval, clip=clip)
     return environment
+
+
+def settings(configs: Mapping[str, str], without: Sequence[str] = ()) -> Section:
+    """Print configurations and the versions in use.
+
+    Args:
+        configs: job -> its settings as YAML text.
+        without: jobs whose settings were not kept.
+    """
+    shown = {name: clip(text, _CONFIG) for name, text in configs.items()}
+    body = render(__name__, "settings.html", configs=shown, without=without, versions=versions())
+    return Section("settings", "Settings and versions", body)
+
+
+def reproduce(folder: RunFolder, jobs: Sequence[str], sampling_seeds: Iterable[str] = ()) -> Section:
+    """Give the commands that make a run and its page again, and how long its jobs took.
+
+    Args:
+        folder: of the run.
+        jobs: whose settings the page prints.
+        sampling_seeds: of the texts that the figures are of.
+    """
+    body = render(
+        __name__,
+        "reproduce.html",
+        out=clip(shlex.quote(str(folder.out)), 200),
+        command=clip(folder.command, _COMMAND),
+        jobs=jobs,
+        seeds=sorted(set(sampling_seeds)),
+        seconds=folder.seconds,
+        total=sum(folder.seconds.values()),
+    )
+    return Section("reproduce", "How to repeat this", body)

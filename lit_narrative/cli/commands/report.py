@@ -1,84 +1,126 @@
-"""``lit-narrative report OUT``: a run's page and its figures."""
+"""``lit-narrative report OUT``: the page and the figures of a run, made by its task's report."""
 
-import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from lit_narrative.errors import UserError
+from lit_narrative.errors import UserError, did_you_mean
+from lit_narrative.lookup import import_named
+
+Returned = TypeVar("Returned")
+LEFT_BY = {"cards": "eval/test.json", "storyworld": "verifiers/test.json"}
+"""Task -> what its tests leave in a job's folder: tells the task of folders from before recipes named their report."""
 
 
-def report(out: str) -> None:
+def report(out: str, report: str | None = None, section: Sequence[str] = ()) -> None:
     """Write ``summary.json`` and ``report.html`` into a recipe's out folder.
 
     Of a run of the card game it also compares each arm's circuits with those of its start: ``comparison.html`` beside
-    them.
+    them. Of a storyworld run with several seeds it also writes the page of each seed.
 
     Args:
         out: the folder, such as ``runs/storyworld`` or ``runs/cards_recipe``, with the jobs' folders in it.
+        report: whose report it is, such as ``cards``, or a custom one by its path, ``package.module:function``: a
+            function from the folder to a ``lit_narrative.report.page.Report``. As the recipe says, if left out.
+        section: a custom section to stand at the end, by its path: a function from the folder to a
+            ``lit_narrative.report.page.Section``; may be given several times. As the recipe says, if left out.
 
     Raises:
-        UserError: the folder or a held-out test in it is missing, or a file is not what it should be.
+        UserError: the folder or a held-out test in it is missing, a file is not what it should be, or there is no such
+            report or section.
     """
-    from lit_narrative.files import write_json, write_text
-    from lit_narrative.tasks.cards.report.reader import is_cards
+    from lit_narrative.report.page import Report, Section, write_report
 
     folder = Path(out)
-    page, summary = _cards(folder) if is_cards(folder) else _storyworld(folder)
-    write_json(folder / "summary.json", summary)
-    print(f"report: {write_text(folder / 'report.html', page)}")
+    noted, noted_sections = noted_report(folder)
+    name = report or noted or report_of_files(folder)
+    make, makers = find_report(name), [(path, find_function(path, "section")) for path in section or noted_sections]
+    content = _returned(make(folder), Report, f"report '{name}'")
+    more = [_returned(maker(folder), Section, f"section '{path}'") for path, maker in makers]
+    print(f"report: {write_report(folder, content, more)}")
 
 
-def _storyworld(folder: Path) -> tuple[str, dict[str, Any]]:
-    from lit_narrative.tasks.cards.report.reader import FIGURES, seed_folders
-    from lit_narrative.tasks.storyworld.report.page import build_page
-    from lit_narrative.tasks.storyworld.report.reader import AFTER, BEFORE, read_run
-    from lit_narrative.tasks.storyworld.report.summary import summarise
+def find_report(name: str) -> Callable[[Path], Any]:
+    """Find the function that makes a report.
 
+    Args:
+        name: of a task that has one, or ``package.module:function`` of a custom one; of a module alone, its function
+            ``make_report``.
+
+    Raises:
+        UserError: there is none.
+    """
+    if "." in name or ":" in name:
+        return find_function(name, "report", "make_report")
+    known = sorted(path.name for path in files("lit_narrative.tasks").iterdir() if path.joinpath("report").is_dir())
+    if name not in known:
+        raise UserError(
+            f"there is no report '{name}'{did_you_mean(name, known)} ({', '.join(known)}, or package.module:function "
+            "of a custom one); sweeps, such as those of poetry, write pages of their own: by_model/*/report.html"
+        )
+    # By name, so that no task is named here and none but the wanted one is imported.
+    return import_module(f"lit_narrative.tasks.{name}.report").make_report  # type: ignore[no-any-return]
+
+
+def find_function(path: str, kind: str, default: str = "") -> Callable[[Path], Any]:
+    """Import ``package.module:function``; ``default`` is the function's name where the path gives none.
+
+    Raises:
+        UserError: there is no such function; ``kind`` says in the message what it was to be.
+    """
+    module_name, _, name = path.partition(":")
+    name = name or default
+    if not name:
+        raise UserError(f"{kind} '{path}': write package.module:function")
+    module = import_named(module_name, f"{kind} '{path}'")
+    function = getattr(module, name, None)
+    if not callable(function):
+        near = did_you_mean(name, [known for known in vars(module) if not known.startswith("_")])
+        raise UserError(f"{kind} '{path}': {module_name} has no function '{name}'{near}")
+    return function  # type: ignore[no-any-return]
+
+
+def noted_report(folder: Path) -> tuple[str, list[str]]:
+    """Return whose report a folder's ``recipe.json`` asks for and its custom sections; empty where it does not say."""
+    from lit_narrative.report.records import read_record
+    from lit_narrative.report.run_folder import recipe_note
+
+    path = recipe_note(folder)
+    if path is None:
+        return "", []
+    note = read_record(path)
+    return note.text("report"), [str(section) for section in note.items("sections")]
+
+
+def report_of_files(folder: Path) -> str:
+    """Tell whose report a folder needs by what its jobs left.
+
+    Raises:
+        UserError: there is no such folder, it is a sweep's, or its jobs left nothing that is known.
+    """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder '{folder}': give the out folder of a recipe, such as runs/storyworld")
+    for task, figures in LEFT_BY.items():
+        if any(folder.glob(f"*/{figures}")) or any(folder.glob(f"seed_*/*/{figures}")):
+            return task
     if (folder / "master_results.csv").is_file():
         raise UserError(
             f"'{folder}' holds a sweep, whose pages are by_model/*/report.html: `lit-narrative sweep SWEEP --collect` "
-            "makes them anew"
+            "makes them again"
         )
-    first = seed_folders(folder)[0]
-    if first != folder:
-        raise UserError(f"'{folder}' holds seeds of a storyworld run: give the folder of one, such as '{first}'")
-    if folder.is_dir() and not any((folder / name).is_dir() for name in (BEFORE, AFTER)):
-        raise UserError(
-            f"'{folder}' holds no run that can be reported: neither {BEFORE} and {AFTER}, the tests of a storyworld "
-            f"run, nor a job with {FIGURES}, a test of the card game"
-        )
-    run = read_run(folder)
-    return build_page(run), summarise(run)
+    tests = ", nor ".join(f"{figures} ({task})" for task, figures in LEFT_BY.items())
+    raise UserError(
+        f"'{folder}' holds no run that can be reported: no job in it has {tests}. A custom report is named by "
+        "--report package.module:function"
+    )
 
 
-def _cards(folder: Path) -> tuple[str, dict[str, Any]]:
-    from lit_narrative.tasks.cards.report.page import build_cards_page
-    from lit_narrative.tasks.cards.report.reader import read_cards, seed_folders
-    from lit_narrative.tasks.cards.report.summary import summarise_cards
-
-    for seed in seed_folders(folder):
-        _compare_circuits(seed)
-    run = read_cards(folder)
-    return build_cards_page(run), summarise_cards(run)
-
-
-def _compare_circuits(seed: Path) -> None:
-    """Write a page of what each arm's circuit analysis shows that the base's does not, beside the arm's."""
-    from lit_narrative.tasks.cards.report.run import BASE
-
-    base = seed / f"circuits_{BASE}"
-    others = [path.parent for path in seed.glob("circuits_*/circuits") if path.parent != base]
-    if others and (base / "circuits").is_dir():
-        from lit_narrative.circuits.report.comparison import write_comparison
-
-        for job in sorted(others):
-            names, page = (BASE, job.name.removeprefix("circuits_")), job / "comparison.html"
-            try:
-                write_comparison(base / "circuits", job / "circuits", page, names)
-            except UserError as error:  # the rest of the report stands without it
-                for old in (page, page.with_suffix(".json")):
-                    old.unlink(missing_ok=True)
-                print(f"warning: {job} cannot be compared: {error}", file=sys.stderr)
+def _returned(value: object, kind: type[Returned], what: str) -> Returned:
+    if not isinstance(value, kind):
+        raise UserError(f"{what} returned {type(value).__name__}, not a lit_narrative.report.page.{kind.__name__}")
+    return value
 
 
 def compare(old: str, new: str, out: str = "comparison.html", old_name: str = "old", new_name: str = "new") -> None:

@@ -8,6 +8,7 @@ import pytest
 from lit_narrative.cli.commands.report import report
 from lit_narrative.cli.main import main
 from lit_narrative.errors import UserError
+from lit_narrative.files import write_json
 from tests.tasks.cards.report.make_cards_run import make_cards_run
 from tests.tasks.storyworld.report.make_run import FINAL, SFT, make_run
 
@@ -50,18 +51,81 @@ def test_a_run_of_the_card_game_is_recognised(tmp_path: Path) -> None:
     assert "card game" in (folder / "report.html").read_text("utf-8")
 
 
-def test_seeds_of_another_task_and_other_folders_are_refused(tmp_path: Path, out: Path) -> None:
-    out.rename(tmp_path / "seed_0")
-    with pytest.raises(UserError, match=r"give the folder of one, such as '.*seed_0'"):
-        report(str(tmp_path))
+def test_folders_without_a_run_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no folder"):
         report(str(tmp_path / "nothing"))
+    with pytest.raises(UserError, match=r"holds no run that can be reported: no job in it has eval/test\.json"):
+        report(str(tmp_path))
     (tmp_path / "master_results.csv").write_text("")
     with pytest.raises(UserError, match=r"holds a sweep, whose pages are by_model"):
         report(str(tmp_path))
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="neither"):
-        report(str(tmp_path / "empty"))
+
+
+def test_a_run_of_another_task_has_no_such_report(out: Path) -> None:
+    with pytest.raises(UserError, match="no test of the card game"):
+        report(str(out), report="cards")
+    with pytest.raises(UserError, match=r"no report 'card'; did you mean 'cards'\? \(cards, storyworld, or package"):
+        report(str(out), report="card")
+    with pytest.raises(
+        UserError, match=r"no report 'poetry'.*sweeps, such as those of poetry, write pages of their own"
+    ):
+        report(str(out), report="poetry")
+
+
+CUSTOM = """
+from lit_narrative.report.page import Report, Section
+
+def rhymes(folder):
+    return Section("rhymes", "Rhymes & more", f"<b>{len(list(folder.iterdir()))}</b>")
+
+def make_report(folder):
+    return Report("a custom report", [rhymes(folder)], {"custom": 1})
+
+def nothing(folder):
+    return "text"
+"""
+
+
+@pytest.fixture
+def custom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "custom_report.py").write_text(CUSTOM)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("custom")
+def test_a_section_from_outside_stands_at_the_end_and_is_escaped(out: Path) -> None:
+    main(["report", str(out), "--section", "custom_report:rhymes"])
+    page = (out / "report.html").read_text("utf-8")
+    assert page.index('id="reproduce"') < page.index('id="rhymes"') and "Rhymes &amp; more" in page
+    assert "&lt;b&gt;4&lt;/b&gt;" in page  # a body that is not markup
+
+
+@pytest.mark.usefixtures("custom")
+def test_a_report_from_outside_takes_the_place_of_ours(out: Path) -> None:
+    report(str(out), report="custom_report:make_report")
+    assert json.loads((out / "summary.json").read_text("utf-8")) == {"custom": 1}
+    page = (out / "report.html").read_text("utf-8")
+    assert "a custom report" in page and 'id="rhymes"' in page and 'id="outcome"' not in page
+    with pytest.raises(UserError, match=r"custom_report has no function 'rhyme'; did you mean 'rhymes'\?"):
+        report(str(out), section=["custom_report:rhyme"])
+    with pytest.raises(UserError, match=r"section 'custom_report': write package\.module:function"):
+        report(str(out), section=["custom_report"])
+    with pytest.raises(UserError, match=r"returned str, not a lit_narrative\.report\.page\.Section"):
+        report(str(out), section=["custom_report:nothing"])
+    with pytest.raises(UserError, match="there is no module 'nowhere'"):
+        report(str(out), report="nowhere.at:all")
+
+
+@pytest.mark.usefixtures("custom")
+def test_the_folder_says_which_report_its_recipe_asks_for(out: Path) -> None:
+    note = {"recipe": "own.yaml", "seeds": [], "set": []}
+    write_json(out / "recipe.json", {**note, "report": "custom_report:make_report"})
+    report(str(out))
+    assert "a custom report" in (out / "report.html").read_text("utf-8")
+    write_json(out / "recipe.json", {**note, "report": "storyworld", "sections": ["custom_report:rhymes"]})
+    report(str(out))
+    page = (out / "report.html").read_text("utf-8")
+    assert 'id="outcome"' in page and 'id="rhymes"' in page
 
 
 def test_neither_torch_nor_lightning_is_imported(out: Path) -> None:

@@ -1,1 +1,5 @@
-"""The report of a card game run."""
+"""The report of a run of the card game: its page and its figures."""
+
+from lit_narrative.tasks.cards.report.page import make_report
+
+__all__ = ["make_report"]

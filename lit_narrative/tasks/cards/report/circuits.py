@@ -1,10 +1,13 @@
 """The circuit analyses of a cards run in a few figures, with links to their pages."""
 
+import logging
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from lit_narrative.errors import UserError
 from lit_narrative.report.page import Section, render
-from lit_narrative.tasks.cards.report.run import CardsRun, Circuits, SeedRun
+from lit_narrative.tasks.cards.report.run import BASE, CardsRun, Circuits, SeedRun
 
 MEANING = {
     "probes/selectivity": "how much better the best linear probes do than with shuffled labels",
@@ -47,6 +50,28 @@ def _seed(seed: SeedRun) -> dict[str, Any]:
         "links": [(_label(path), quote(path)) for one in seed.circuits for path in one.pages],
         "errors": [(one.name, name, said) for one in seed.circuits for name, said in one.errors.items()],
     }
+
+
+def compare_circuits(seed: Path) -> None:
+    """Write a page of what each arm's circuit analysis shows that the base's does not, beside the arm's.
+
+    Args:
+        seed: the folder of the seed's jobs.
+    """
+    base = seed / f"circuits_{BASE}"
+    others = [path.parent for path in seed.glob("circuits_*/circuits") if path.parent != base]
+    if not others or not (base / "circuits").is_dir():
+        return
+    from lit_narrative.circuits.report.comparison import write_comparison  # draws with matplotlib, so only if needed
+
+    for job in sorted(others):
+        names, page = (BASE, job.name.removeprefix("circuits_")), job / "comparison.html"
+        try:
+            write_comparison(base / "circuits", job / "circuits", page, names)
+        except UserError as error:  # the rest of the report stands without it
+            for old in (page, page.with_suffix(".json")):
+                old.unlink(missing_ok=True)
+            logging.getLogger("lit_narrative").warning("%s cannot be compared: %s", job, error)
 
 
 def meaning(name: str) -> str:

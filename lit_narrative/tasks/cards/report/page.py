@@ -1,16 +1,17 @@
 """The report of a run of the card game."""
 
-import shlex
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from lit_narrative.report.format import clip
-from lit_narrative.report.page import Section, fill_page, folder_name, render
-from lit_narrative.report.run_folder import COMMAND, CONFIG, versions
+from lit_narrative.report.page import Report, Section, render, reproduce, settings
+from lit_narrative.report.run_folder import read_run_folder
 from lit_narrative.tasks.cards.report.changes import rivals
-from lit_narrative.tasks.cards.report.circuits import circuits
+from lit_narrative.tasks.cards.report.circuits import circuits, compare_circuits
 from lit_narrative.tasks.cards.report.outcome import accuracies, changes, headline, tone
+from lit_narrative.tasks.cards.report.reader import TESTS, read_cards
 from lit_narrative.tasks.cards.report.reasons import answers, reasons
 from lit_narrative.tasks.cards.report.run import CardsRun
+from lit_narrative.tasks.cards.report.summary import summarise_cards
 
 
 def budgets(run: CardsRun) -> Section:
@@ -26,23 +27,6 @@ def budgets(run: CardsRun) -> Section:
     return Section("budgets", "What it cost", render(__name__, "budgets.html", rows=rows, several=several))
 
 
-def reproduce(run: CardsRun) -> Section:
-    """Give the commands, the seeds, the versions and the settings."""
-    first = run.seeds[0].policies.values()
-    configs = [(policy.name, clip(policy.training.config, CONFIG)) for policy in first if policy.training]
-    body = render(
-        __name__,
-        "reproduce.html",
-        out=clip(shlex.quote(str(run.out)), 200),
-        command=clip(run.command, COMMAND),
-        configs=configs,
-        versions=versions(),
-        seconds=run.seconds,
-        total=sum(run.seconds.values()),
-    )
-    return Section("reproduce", "How to repeat this", body)
-
-
 SECTIONS: Sequence[Callable[[CardsRun], Section]] = (
     headline,
     accuracies,
@@ -52,11 +36,27 @@ SECTIONS: Sequence[Callable[[CardsRun], Section]] = (
     answers,
     budgets,
     circuits,
-    reproduce,
 )
-"""The page from top to bottom."""
+"""The page from top to bottom, without what every page ends with."""
 
 
-def build_cards_page(run: CardsRun) -> str:
-    """Return the page's HTML."""
-    return fill_page(folder_name(run.out), render(__name__, "lead.html"), [section(run) for section in SECTIONS])
+def report_on(run: CardsRun) -> Report:
+    """Build the page's sections and the summary; of the settings, those of the first seed are shown."""
+    prefix, policies = run.folder.seeds[0].prefix, run.seeds[0].policies.values()
+    configs = {prefix + policy.name: policy.training.config for policy in policies if policy.training}
+    ending = [settings(configs), reproduce(run.folder, list(configs))]
+    sections = [*(section(run) for section in SECTIONS), *ending]
+    return Report(render(__name__, "lead.html"), sections, summarise_cards(run))
+
+
+def make_report(folder: Path) -> Report:
+    """Report on the folder of a recipe of the card game.
+
+    Each arm's circuits are compared with those of the base as well: ``comparison.html`` in the arm's folder.
+
+    Raises:
+        UserError: there is no test in the folder, or a file is not what it should be.
+    """
+    for seed in read_run_folder(folder, TESTS).seeds:
+        compare_circuits(seed.path)  # before the jobs are read: the page links to all pages that it finds
+    return report_on(read_cards(folder))

@@ -5,6 +5,7 @@ test of a policy; ``test_NAME`` tests what the job ``NAME`` has trained. A job w
 circuit analysis.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,57 +14,40 @@ import yaml
 from lit_narrative.circuits.results import read_weak
 from lit_narrative.errors import UserError
 from lit_narrative.report.records import Record, read_record, read_records
-from lit_narrative.report.run_folder import read_command, read_curves, read_stamps
+from lit_narrative.report.run_folder import SeedFolder, read_config, read_curves, read_run_folder
 from lit_narrative.tasks.cards.report.run import BASE, Answer, CardsRun, Circuits, Policy, Scores, SeedRun, Training
 
 FIGURES = "eval/test.json"
-
-
-def is_cards(out: Path) -> bool:
-    """Whether there is a test of the card game in a folder."""
-    return any(any(folder.glob(f"*/{FIGURES}")) for folder in seed_folders(out))
-
-
-def seed_folders(out: Path) -> list[Path]:
-    """The folders ``seed_<n>`` by number; the folder itself if there are none."""
-    numbered = [(path.name.removeprefix("seed_"), path) for path in out.glob("seed_*") if path.is_dir()]
-    return [path for _, path in sorted((int(n), path) for n, path in numbered if n.isdecimal())] or [out]
+TESTS = f"*/{FIGURES}"
+"""Pattern of the tests in a seed's folder."""
 
 
 def read_cards(out: str | Path) -> CardsRun:
-    """Read what the jobs have left in ``out``.
+    """Read what the jobs have left in ``out``; seeds without a test are left out.
 
     Raises:
         UserError: there is no test in it, a file is not what it should be, or the policies of a seed were tested on
             different prompts.
     """
-    folder = Path(out)
-    folders = [seed for seed in seed_folders(folder) if any(seed.glob(f"*/{FIGURES}"))]
-    if not folders:
-        raise UserError(f"'{folder}' holds no test of the card game: no job in it has {FIGURES}")
-    seeds = tuple(read_seed(folder, seed) for seed in folders)
-    names = {seed: "" if seed == folder else f"{seed.name}/" for seed in folders}
-    seconds = {names[seed] + job: value for seed in folders for job, value in read_stamps(seed).items()}
-    numbers = [seed.name.removeprefix("seed_") for seed in folders if seed != folder]
-    return CardsRun(folder, seeds, seconds, read_command(folder, numbers))
+    folder = read_run_folder(Path(out), TESTS)
+    if not any(folder.seeds[0].path.glob(TESTS)):
+        raise UserError(f"'{out}' holds no test of the card game: no job in it has {FIGURES}")
+    return CardsRun(folder, tuple(read_seed(folder.out, seed) for seed in folder.seeds))
 
 
-def read_seed(out: Path, folder: Path) -> SeedRun:
-    """Read the jobs of one seed."""
-    stamps = read_stamps(folder)
-    jobs = [path.parent.parent for path in sorted(folder.glob(f"*/{FIGURES}"))]
-    order = list(stamps)
-    jobs.sort(key=lambda job: order.index(job.name) if job.name in stamps else len(order))
-    found = [read_policy(job, stamps) for job in jobs]
-    found.sort(key=lambda policy: policy.name != BASE)
-    policies = {policy.name: policy for policy in found}
-    check_same_prompts(found)
-    circuits = tuple(read_circuits(out, path.parent) for path in sorted(folder.glob("*/circuits/manifest.json")))
-    circuits = tuple(sorted(circuits, key=lambda one: [*policies, one.name].index(one.name)))
-    return SeedRun(folder.name.replace("_", " ") if folder != out else "this run", policies, circuits)
+def read_seed(out: Path, seed: SeedFolder) -> SeedRun:
+    """Read the jobs of one seed of the recipe's folder ``out``."""
+    tests = seed.in_order(path.parent.parent for path in seed.path.glob(TESTS))
+    tested = [read_policy(job, seed.seconds) for job in tests]
+    tested.sort(key=lambda policy: policy.name != BASE)  # the base first, the others as they finished
+    check_same_prompts(tested)
+    policies = {policy.name: policy for policy in tested}
+    circuits = [read_circuits(out, path.parent) for path in sorted(seed.path.glob("*/circuits/manifest.json"))]
+    circuits.sort(key=lambda one: [*policies, one.name].index(one.name))
+    return SeedRun(seed.name, policies, tuple(circuits))
 
 
-def read_policy(job: Path, stamps: dict[str, float]) -> Policy:
+def read_policy(job: Path, seconds: Mapping[str, float]) -> Policy:
     """Read a test job, and the training of the policy that it tests.
 
     Raises:
@@ -72,7 +56,7 @@ def read_policy(job: Path, stamps: dict[str, float]) -> Policy:
     name, where = job.name.removeprefix("test_"), job / FIGURES
     record = read_record(where)
     scores = {split: _scores(record.child("splits").child(split)) for split in record.child("splits").value}
-    training = read_training(job.parent / name, stamps.get(name))
+    training = read_training(job.parent / name, seconds.get(name))
     settings = record.child("config")
     return Policy(
         name=name,
@@ -158,17 +142,18 @@ def read_training(job: Path, seconds: float | None) -> Training | None:
     Raises:
         UserError: its configuration cannot be read.
     """
-    path, table = job / "config.yaml", job / "metrics.csv"
-    if not path.is_file():
+    table, text = job / "metrics.csv", read_config(job)
+    if text is None:
         return None
-    text = path.read_text(encoding="utf-8")
     try:
         config = yaml.safe_load(text)
         module = str(config["model"]["class_path"]).rpartition(".")[2]
         model, data = config["model"].get("init_args", {}), config["data"].get("init_args", {})
         accumulated = int(config["trainer"].get("accumulate_grad_batches") or 1)
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"'{path}' is not the configuration of a job: {' '.join(str(error).split())}") from error
+        raise UserError(
+            f"'{job / 'config.yaml'}' is not the configuration of a job: {' '.join(str(error).split())}"
+        ) from error
     logged = [step for curve in read_curves(table).values() for step, _ in curve] if table.is_file() else []
     steps = int(max(logged)) + 1 if logged else None
     each = _sequences_a_step(model, data)
@@ -185,7 +170,7 @@ def read_training(job: Path, seconds: float | None) -> Training | None:
 
 
 def _sequences_a_step(model: dict[str, Any], data: dict[str, Any]) -> int | None:
-    """Rows that one batch learns from; None where a window of rollouts is cut in a way of its own."""
+    """Rows that one batch learns from; None where a rollout batch is split by settings that this does not know."""
     size, group = data.get("batch_size"), model.get("num_generations", 1)
     cut = model.get("generation_batch_size") or model.get("steps_per_generation")
     return size * group if isinstance(size, int) and isinstance(group, int) and not cut else None

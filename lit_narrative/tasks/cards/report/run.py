@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lit_narrative.report.run_folder import RunFolder
+
 BASE = "sft"
 """The policy that the arms start from and are compared with."""
 HOME = "id_test"
@@ -137,19 +139,15 @@ class SeedRun:
 
 @dataclass(frozen=True, slots=True)
 class CardsRun:
-    """A recipe's out folder.
+    """A run of the recipe ``cards``, or of one like it.
 
     Attributes:
-        out: the folder.
+        folder: that the recipe wrote.
         seeds: at least one.
-        seconds: by job, ``seed_<n>/<job>`` where there are several seeds.
-        command: that made the folder; empty where the jobs were started by hand.
     """
 
-    out: Path
+    folder: RunFolder
     seeds: tuple[SeedRun, ...]
-    seconds: Mapping[str, float]
-    command: str = ""
 
     @property
     def policies(self) -> tuple[str, ...]:

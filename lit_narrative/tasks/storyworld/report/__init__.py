@@ -1,1 +1,5 @@
-"""The report of a storyworld run."""
+"""The report of a storyworld run: its page and its figures."""
+
+from lit_narrative.tasks.storyworld.report.page import make_report
+
+__all__ = ["make_report"]

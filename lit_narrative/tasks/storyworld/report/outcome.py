@@ -28,7 +28,7 @@ def headline(run: Run) -> Section:
     gain = (after.level.reward - before.level.reward, difference_interval(before, after))
     tiles = [
         ("Strict score", "mean over all samples, 0 to 1", number(before.level.reward), number(after.level.reward),
-         f"{signed(gain[0])}, interval {_signed_interval(gain[1])}"),
+         f"{signed(gain[0])}, interval {signed_interval(gain[1])}"),
         ("Valid JSON", "share of texts that parse", percent(before.valid_json), percent(after.valid_json),
          f"interval now {_percent_interval(share_interval(after.valid_json, after.n))}"),
         ("Distinct worlds", "share of texts that differ", percent(before.unique), percent(after.unique),
@@ -39,7 +39,7 @@ def headline(run: Run) -> Section:
         rows.insert(0, ("corpus", [Dot("mean", run.corpus.reward, "corpus")]))
     figure = Figure(
         "Strict score",
-        dot_chart("Mean strict score", rows, _around(rows), gutter=64),
+        dot_chart("Mean strict score", rows, axis_around(rows), gutter=64),
         "Bars are 95% intervals of the mean. The corpus is what SFT imitates; its worlds are all scored.",
     )
     body = render(__name__, "headline.html", sentences=verdict(run), tiles=tiles, chart=figure, n=after.n)
@@ -51,10 +51,10 @@ def verdict(run: Run) -> list[str]:
     before, after = run.before.outcome, run.after.outcome
     low, high = difference_interval(before, after)
     gain = after.level.reward - before.level.reward
-    word = _direction(low, high, "rose", "fell", "did not change measurably")
+    word = direction(low, high, "rose", "fell", "did not change measurably")
     first = (
         f"From the SFT model to the final one, the strict score {word}: from {number(before.level.reward)} to "
-        f"{number(after.level.reward)} ({signed(gain)}; 95% interval of the change {_signed_interval((low, high))})."
+        f"{number(after.level.reward)} ({signed(gain)}; 95% interval of the change {signed_interval((low, high))})."
     )
     return [first, _beside_corpus(run.corpus, after), _validity(before, after)]
 
@@ -63,14 +63,14 @@ def _beside_corpus(corpus: Level | None, after: Outcome) -> str:
     if corpus is None:
         return "How the corpus itself scores was not measured, so there is no saying whether the model passed it."
     low, high = (bound - corpus.reward for bound in after.reward_ci)
-    word = _direction(low, high, "above", "still below", "level with")
+    word = direction(low, high, "above", "still below", "level with")
     return f"That is {word} the corpus it learned from, whose worlds score {number(corpus.reward)} on average."
 
 
 def _validity(before: Outcome, after: Outcome) -> str:
     old, new = share_interval(before.valid_json, before.n), share_interval(after.valid_json, after.n)
     change = share_change_interval(old, new, (before.valid_json, after.valid_json))
-    word = _direction(*change, "rose", "fell", "kept its level, within chance,")
+    word = direction(*change, "rose", "fell", "kept its level, within chance,")
     shares = f"from {percent(before.valid_json)} to {percent(after.valid_json)}"
     return f"The share of texts that are valid JSON {word} {shares}."
 
@@ -83,7 +83,10 @@ def honesty(run: Run) -> Section:
     keys = [Key("strict total", "plain", "dot"), Key("lenient total", "plain", "ring")]
     note = "Both totals are measured on the same samples."
     figure = Figure(
-        "Strict and lenient total", dot_chart("Strict and lenient total", rows, _around(rows), gutter=64), note, keys
+        "Strict and lenient total",
+        dot_chart("Strict and lenient total", rows, axis_around(rows), gutter=64),
+        note,
+        keys,
     )
     return Section(
         "honesty", "Was the score earned?", render(__name__, "honesty.html", verdict=honesty_verdict(run), chart=figure)
@@ -156,7 +159,7 @@ def _variety_verdict(before: Outcome, after: Outcome) -> str:
         return "The variety of structures was not measured."
     shares = (before.unique_skeleton, after.unique_skeleton)
     change = share_change_interval(share_interval(shares[0], before.n), share_interval(shares[1], after.n), shares)
-    word = _direction(*change, "grew", "shrank", "stayed about level")
+    word = direction(*change, "grew", "shrank", "stayed about level")
     return (
         f"The variety of structures {word}: {percent(before.unique_skeleton)} of the SFT model's worlds had a "
         f"structure of their own, {percent(after.unique_skeleton)} of the final model's do."
@@ -176,17 +179,19 @@ def _reward_dot(name: str, tone: str, outcome: Outcome) -> Dot:
     return Dot(name, outcome.level.reward, tone, outcome.reward_ci)
 
 
-def _around(rows: Sequence[tuple[str, Sequence[Dot]]]) -> tuple[float, float]:
+def axis_around(rows: Sequence[tuple[str, Sequence[Dot]]]) -> tuple[float, float]:
     """Return the ends of an axis that leaves room on both sides of the dots, within 0 and 1."""
     low, high = padded([bound for _, dots in rows for dot in dots for bound in (dot.interval or (dot.value,))], 0.3)
     return max(low, 0.0), min(high, 1.0)
 
 
-def _direction(low: float, high: float, up: str, down: str, level: str) -> str:
+def direction(low: float, high: float, up: str, down: str, level: str) -> str:
+    """Return the word for a change whose interval is (low, high): ``level`` where that holds 0."""
     return up if low > 0 else down if high < 0 else level
 
 
-def _signed_interval(bounds: tuple[float, float]) -> str:
+def signed_interval(bounds: tuple[float, float]) -> str:
+    """Write the interval of a change."""
     return f"{signed(bounds[0])} to {signed(bounds[1])}"
 
 

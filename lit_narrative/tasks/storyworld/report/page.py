@@ -1,40 +1,35 @@
-"""FIXME."""
+"""The report of a storyworld run: the page of one seed, and that of several."""
 
-import shlex
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from lit_narrative.report.format import clip
-from lit_narrative.report.page import Section, fill_page, folder_name, render
-from lit_narrative.report.run_folder import COMMAND, CONFIG, versions
+from lit_narrative.report import page
+from lit_narrative.report.page import Report, Section, render, write_report
+from lit_narrative.report.run_folder import read_run_folder
 from lit_narrative.tasks.storyworld.report.features import sae
 from lit_narrative.tasks.storyworld.report.outcome import components, headline, honesty, variety
+from lit_narrative.tasks.storyworld.report.reader import TESTS, read_run
 from lit_narrative.tasks.storyworld.report.run import Run
 from lit_narrative.tasks.storyworld.report.samples import worlds
+from lit_narrative.tasks.storyworld.report.seeds import over_seeds, seed_table, summarise_seeds
+from lit_narrative.tasks.storyworld.report.summary import summarise
 from lit_narrative.tasks.storyworld.report.training import training, warm_start
 
 
-def settings(run: Run) -> Section:
-    """Print each job's configuration and the versions in use."""
-    configs = [(job.name, clip(job.config, CONFIG)) for job in run.jobs.values() if job.config is not None]
-    without = [job.name for job in run.jobs.values() if job.config is None]
-    body = render(__name__, "settings.html", configs=configs, without=without, versions=versions(), jobs=list(run.jobs))
-    return Section("settings", "Settings and versions", body)
+def settings(run: Run, prefix: str = "") -> Section:
+    """Print each job's configuration and the versions in use; ``prefix`` is that of the jobs' folders."""
+    configs = {prefix + job.name: job.config for job in run.jobs.values() if job.config is not None}
+    return page.settings(configs, [job.name for job in run.jobs.values() if job.config is None])
 
 
 def reproduce(run: Run) -> Section:
     """Give the commands that make the run and this page again."""
-    seeds = {test.outcome.seed for test in (run.before, run.after)} - {None}
-    body = render(
-        __name__,
-        "reproduce.html",
-        out=clip(shlex.quote(str(run.out)), 200),
-        command=clip(run.command, COMMAND),
-        jobs=list(run.jobs),
-        seeds=sorted(map(str, seeds)),
-        seconds=run.seconds,
-        total=sum(run.seconds.values()),
-    )
-    return Section("reproduce", "How to repeat this", body)
+    return page.reproduce(run.folder, list(run.jobs), sampling_seeds(run))
+
+
+def sampling_seeds(run: Run) -> set[str]:
+    """Return the seeds with which the tests sampled."""
+    return {str(test.outcome.seed) for test in (run.before, run.after) if test.outcome.seed is not None}
 
 
 SECTIONS: Sequence[Callable[[Run], Section]] = (
@@ -49,9 +44,30 @@ SECTIONS: Sequence[Callable[[Run], Section]] = (
     settings,
     reproduce,
 )
-"""The page from top to bottom."""
+"""The page of one seed from top to bottom."""
 
 
-def build_page(run: Run, sections: Sequence[Callable[[Run], Section]] = SECTIONS) -> str:
-    """Return the HTML of a storyworld run's page."""
-    return fill_page(folder_name(run.out), render(__name__, "lead.html"), [section(run) for section in sections])
+def report_on(run: Run) -> Report:
+    """Build the page's sections and the summary of one seed."""
+    return Report(render(__name__, "lead.html"), [section(run) for section in SECTIONS], summarise(run))
+
+
+def make_report(folder: Path) -> Report:
+    """Report on the folder of a storyworld recipe.
+
+    Of several seeds it compares their outcomes, and writes the whole report of each into the seed's folder.
+
+    Raises:
+        UserError: a held-out test is missing, or a file is not what it should be.
+    """
+    whole = read_run_folder(folder, TESTS)
+    if whole.seeds[0].path == folder:
+        return report_on(read_run(folder))
+    runs = {seed.name: read_run(seed.path) for seed in whole.seeds}
+    for seed, run in zip(whole.seeds, runs.values(), strict=True):
+        write_report(seed.path, report_on(run))
+    first, prefix = next(iter(runs.values())), whole.seeds[0].prefix
+    used = {number for run in runs.values() for number in sampling_seeds(run)}
+    commands = page.reproduce(whole, [prefix + name for name in first.jobs], used)
+    sections = [over_seeds(runs), seed_table(runs), settings(first, prefix), commands]
+    return Report(render(__name__, "lead.html"), sections, summarise_seeds(runs))

@@ -1,6 +1,6 @@
-"""Read a recipe's out folder.
+"""Read the folder of a storyworld run.
 
-The folder holds one folder a job. ``test_sft`` and ``test_final`` are the held-out tests and must be there with their
+It holds one folder a job. ``test_sft`` and ``test_final`` are the held-out tests and must be there with their
 figures; every other folder that has a ``metrics.csv`` is a training job. What else a job keeps (samples, SAEs, its
 configuration) is read where it is found.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lit_narrative.errors import UserError
 from lit_narrative.report.records import Record, finite, read_record, read_records
-from lit_narrative.report.run_folder import _cell, read_command, read_curves, read_stamps
+from lit_narrative.report.run_folder import read_cell, read_config, read_curves, read_run_folder
 from lit_narrative.tasks.storyworld.report.run import (
     Cycle,
     Feature,
@@ -27,24 +27,22 @@ from lit_narrative.tasks.storyworld.report.run import (
 
 BEFORE, AFTER = "test_sft", "test_final"
 """The two held-out tests: the policy that RL starts from, and the one it ends with."""
+TESTS = "test_*/verifiers/test.json"
+"""Pattern of the tests in a seed's folder."""
 
 
 def read_run(out: str | Path) -> Run:
-    """Read what the jobs of a recipe have left in ``out``.
+    """Read what the jobs of one seed have left in ``out``: a recipe's folder without seeds, or ``seed_<n>`` in one.
 
     Raises:
         UserError: there is no such folder, a held-out test is missing, or a file is not what it should be.
     """
-    folder = Path(out)
-    if not folder.is_dir():
-        raise UserError(f"there is no folder '{folder}': give the out folder of a recipe, such as runs/storyworld")
-    stamps = read_stamps(folder)
-    folders = (path.parent for path in sorted(folder.glob("*/metrics.csv"), key=lambda path: path.parent.name))
-    training = [read_job(job) for job in folders if job.name not in {BEFORE, AFTER}]
-    order = list(stamps)
-    training.sort(key=lambda job: order.index(job.name) if job.name in stamps else len(order))
-    tests, jobs = (read_test(folder / BEFORE), read_test(folder / AFTER)), {job.name: job for job in training}
-    return Run(folder, *tests, jobs, stamps, read_command(folder))
+    folder = read_run_folder(Path(out), TESTS)
+    (seed,) = folder.seeds
+    training = seed.in_order(path.parent for path in seed.path.glob("*/metrics.csv"))
+    jobs = [read_job(job) for job in training if job.name not in {BEFORE, AFTER}]
+    tests = read_test(seed.path / BEFORE), read_test(seed.path / AFTER)
+    return Run(folder, *tests, {job.name: job for job in jobs})
 
 
 def read_test(job: Path) -> HeldOutTest:
@@ -65,11 +63,11 @@ def read_test(job: Path) -> HeldOutTest:
 
 def read_job(job: Path) -> Job:
     """Read a training job."""
-    config, table = job / "config.yaml", job / "samples" / "train.csv"
+    table = job / "samples" / "train.csv"
     return Job(
         name=job.name,
         curves=read_curves(job / "metrics.csv"),
-        config=config.read_text(encoding="utf-8") if config.is_file() else None,
+        config=read_config(job),
         cycles=tuple(_cycle(read_record(path)) for path in sorted(job.glob("sae/cycle_*/features.json"))),
         rollouts=tuple(read_training_samples(table)) if table.is_file() else (),
     )
@@ -92,12 +90,12 @@ def _training_sample(path: Path, row: dict[str, str]) -> TrainingSample:
         raise UserError(f"{path}: column '{min(missing)}' is missing; the callback SampleTable writes it")
     scores = {name.removeprefix("rewards/"): cell for name, cell in row.items() if name.startswith("rewards/")}
     return TrainingSample(
-        step=int(_cell(path, "step", row["step"])),
+        step=int(read_cell(path, "step", row["step"])),
         prompt=row["prompt"],
         text=row["text"],
-        reward=_cell(path, "reward", row["reward"]) if row["reward"] else None,
-        rewards={name: _cell(path, f"rewards/{name}", cell) for name, cell in scores.items() if cell},
-        advantage=_cell(path, "advantage", row["advantage"]) if row["advantage"] else None,
+        reward=read_cell(path, "reward", row["reward"]) if row["reward"] else None,
+        rewards={name: read_cell(path, f"rewards/{name}", cell) for name, cell in scores.items() if cell},
+        advantage=read_cell(path, "advantage", row["advantage"]) if row["advantage"] else None,
         finished=row["finished"] == "True",
     )
 

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from lit_narrative.report.run_folder import Curve
+from lit_narrative.report.run_folder import Curve, RunFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +11,7 @@ class Issue:
     """One fault that the verifiers found in a text.
 
     Attributes:
-        path: JSON path of the place.
+        path: JSON path in the text.
         message: what is wrong there.
         severity: ``error`` or a milder word.
     """
@@ -36,7 +35,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Means over a set of texts: the strict total, the seed-mode total and the strict components."""
+    """Means over a set of texts: the strict total, the lenient one of the original system, the strict components."""
 
     reward: float
     original_total: float | None
@@ -149,9 +148,9 @@ class TrainingSample:
         step: the optimizer step.
         prompt: what it continues.
         text: the completion.
-        reward: weighted sum of its rewards, in units of their own; None if no reward could score it.
+        reward: weighted sum of its rewards, in their own units; None if no reward could score it.
         rewards: each reward by name; missing where it could not score.
-        advantage: what the sum was worth beside its rivals; None if it was not learned from.
+        advantage: what the sum was worth beside those of the same prompt; None if it was not learned from.
         finished: whether the policy itself ended it.
     """
 
@@ -185,23 +184,19 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A recipe's out folder.
+    """The jobs of one seed.
 
     Attributes:
-        out: the folder.
+        folder: that they lie in.
         before: the held-out test of the policy that RL starts from.
         after: the same of the policy that it ends with.
         jobs: training jobs by name.
-        seconds: how long each job took, where a recipe's runner has noted it.
-        command: that made the folder, if that is noted too.
     """
 
-    out: Path
+    folder: RunFolder
     before: HeldOutTest
     after: HeldOutTest
     jobs: Mapping[str, Job]
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    command: str = ""
 
     @property
     def corpus(self) -> Level | None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lit_narrative.report.intervals import share_interval
+from lit_narrative.report.run_folder import RunFolder
 from lit_narrative.tasks.cards.report.changes import Change, Comparison, compare, direction, paired, verdict
 from lit_narrative.tasks.cards.report.run import Answer, CardsRun, Policy, Scores, SeedRun
 
@@ -94,7 +95,7 @@ def examined(name: str, right: Callable[[str], bool]) -> Policy:
 
 def test_a_policy_that_always_answers_0_is_found_out() -> None:
     policies = {"sft": examined("sft", lambda _: False), "drift": examined("drift", lambda expected: expected == "0")}
-    run = CardsRun(Path("x"), (SeedRun("seed 0", policies, ()),), {})
+    run = CardsRun(RunFolder(Path("x")), (SeedRun("seed 0", policies, ()),))
     (found,) = compare(run, "drift")
     assert (found.split, found.mean, found.range) == ("compositional", 0.4, (0.4, 0.4))
     assert [change.value for change in found.nonzero] == [0.0]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lit_narrative.errors import UserError
-from lit_narrative.tasks.cards.report.reader import is_cards, read_cards
+from lit_narrative.tasks.cards.report.reader import read_cards
 from lit_narrative.tasks.cards.report.run import trained
 from tests.tasks.cards.report.make_cards_run import MIX
 from tests.tasks.storyworld.report.make_run import edit_json
@@ -17,7 +17,7 @@ def test_seeds_policies_and_their_training_are_found(cards_out: Path) -> None:
     run = read_cards(cards_out)
     assert [seed.name for seed in run.seeds] == ["seed 0", "seed 1"]
     assert run.policies == ("sft", "more", "grpo") and run.arms == ("more", "grpo")
-    assert run.seconds["seed_1/test_grpo"] == 8.0
+    assert run.folder.seconds["seed_1/test_grpo"] == 8.0
     grpo = run.seeds[0].policies["grpo"].training
     assert grpo is not None and (grpo.module, grpo.steps, grpo.sequences) == ("GRPOModule", 10, 320)
     assert grpo.mix == MIX and grpo.seconds == 60.5
@@ -54,7 +54,7 @@ def test_without_the_training_the_test_says_the_mixture(cards_out: Path) -> None
 def test_a_run_of_one_seed_lies_in_the_folder_itself(one_seed: Path) -> None:
     run = read_cards(one_seed)
     assert [seed.name for seed in run.seeds] == ["this run"]
-    assert run.seconds["sft"] == 60.5 and run.seeds[0].circuits[0].pages == ("circuits_sft/circuits/index.html",)
+    assert run.folder.seconds["sft"] == 60.5 and run.seeds[0].circuits[0].pages == ("circuits_sft/circuits/index.html",)
 
 
 def test_a_seed_that_has_not_been_tested_yet_is_left_out(cards_out: Path) -> None:
@@ -63,7 +63,6 @@ def test_a_seed_that_has_not_been_tested_yet_is_left_out(cards_out: Path) -> Non
 
 
 def test_another_folder_is_none(tmp_path: Path) -> None:
-    assert not is_cards(tmp_path)
     with pytest.raises(UserError, match="no test of the card game"):
         read_cards(tmp_path)
 

@@ -5,21 +5,26 @@ from pathlib import Path
 import pytest
 
 from lit_narrative.files import write_jsonl
-from lit_narrative.tasks.storyworld.report.page import SECTIONS, build_page
+from lit_narrative.report.page import build_page
+from lit_narrative.tasks.storyworld.report.page import SECTIONS, report_on
 from lit_narrative.tasks.storyworld.report.reader import read_run
 from lit_narrative.tasks.storyworld.report.run import Run
 from tests.report.check_page import ATTACK, check
 from tests.tasks.storyworld.report.make_run import edit_json, write_table
 
 
+def page_of(run: Run) -> str:
+    return build_page(run.folder.out, report_on(run))
+
+
 def test_the_page_is_whole_and_its_links_lead_somewhere(run: Run) -> None:
-    checker = check(build_page(run))
+    checker = check(page_of(run))
     assert checker.tags["section"] == len(SECTIONS) and len(set(checker.ids)) == len(checker.ids)
     assert {anchor.removeprefix("#") for anchor in checker.anchors} == set(checker.ids)
 
 
 def test_the_page_needs_no_network_and_no_script(run: Run) -> None:
-    page = build_page(run)
+    page = page_of(run)
     checker = check(page)
     assert not checker.tags.keys() & {"script", "link", "img", "iframe", "object", "base", "form", "image", "use"}
     assert not {name for name in checker.attributes if name.startswith("on") or name in {"src", "srcset"}}
@@ -28,12 +33,12 @@ def test_the_page_needs_no_network_and_no_script(run: Run) -> None:
 
 
 def test_no_value_is_nan_or_none(run: Run) -> None:
-    page = re.sub(r"<(style|pre)[^>]*>.*?</\1>", " ", build_page(run), flags=re.DOTALL)
+    page = re.sub(r"<(style|pre)[^>]*>.*?</\1>", " ", page_of(run), flags=re.DOTALL)
     assert not re.search(r"\b(nan|inf|None|null)\b", page)
 
 
 def test_hostile_texts_are_escaped_and_bounded(out: Path) -> None:
-    tags = check(build_page(read_run(out))).tags
+    tags = check(page_of(read_run(out))).tags
     world = json.dumps({"encounters": [{"id": ATTACK * 50, "text": ATTACK * 50, "options": []}]})
     for job in ("test_sft", "test_final"):
         issues = [{"path": ATTACK, "message": ATTACK * 99, "severity": ATTACK}]
@@ -43,7 +48,7 @@ def test_hostile_texts_are_escaped_and_bounded(out: Path) -> None:
     (out / "cycle" / "config.yaml").write_text(ATTACK * 20_000, "utf-8")
     row = {"step": 1, "prompt": ATTACK * 99, "text": ATTACK * 20_000, "reward": 0, f"rewards/{ATTACK}": 0}
     write_table(out / "cycle" / "samples" / "train.csv", [{**row, "advantage": 0, "finished": True}] * 8)
-    page = build_page(read_run(out))
+    page = page_of(read_run(out))
     checker = check(page)
     assert not checker.tags.keys() - tags.keys() and "onerror" not in checker.attributes
     assert "{{ 7*7 }}" in page and "\x00" not in page and "\u202e" not in page and len(page) < 2_000_000
@@ -54,11 +59,11 @@ def test_a_missing_optional_piece_is_a_sentence(out: Path, missing: str) -> None
     for found in out.glob(missing):
         for path in [*sorted(found.rglob("*"), reverse=True), found]:
             path.rmdir() if path.is_dir() else path.unlink()
-    page = build_page(read_run(out))
+    page = page_of(read_run(out))
     check(page)
     assert 'class="missing"' in page
 
 
 def test_the_name_of_the_folder_is_escaped(out: Path) -> None:
     hostile = out.rename(out.with_name("<b>run&"))
-    assert "<h1>&lt;b&gt;run&amp;</h1>" in build_page(read_run(hostile))
+    assert "<h1>&lt;b&gt;run&amp;</h1>" in page_of(read_run(hostile))

@@ -14,7 +14,7 @@ def test_a_whole_run_is_read(out: Path) -> None:
     assert run.after.outcome.level.components == FINAL
     assert run.before.outcome.unique_skeleton == 0.22 and run.corpus is not None
     assert list(run.jobs) == ["sft", "cycle"]
-    assert run.seconds == {"sft": 62.0, "test_sft": 9.5, "cycle": 120.0, "test_final": 10.0}
+    assert run.folder.seconds == {"sft": 62.0, "test_sft": 9.5, "cycle": 120.0, "test_final": 10.0}
     assert len(run.jobs["cycle"].curves["reward"]) == CYCLES * STEPS
     assert len(run.jobs["cycle"].cycles) == CYCLES and run.jobs["cycle"].cycles[2].significant == 3
     assert "GRPOModule" in (run.jobs["cycle"].config or "")
@@ -111,7 +111,7 @@ def test_significant_features_beyond_the_list_are_counted(out: Path) -> None:
 
 def test_a_job_that_has_not_finished_has_no_time(out: Path) -> None:
     edit_json(out / "cycle" / "job.json", finished=None)
-    assert list(read_run(out).seconds) == ["sft", "test_sft", "test_final"]
+    assert list(read_run(out).folder.seconds) == ["sft", "test_sft", "test_final"]
 
 
 def test_the_table_of_rollouts_is_read(out: Path) -> None:
