@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from lit_narrative.cli.recipes.recipe import read_recipe
+from lit_narrative.cli.commands.report import find_function, find_report
+from lit_narrative.cli.recipes.recipe import Recipe, read_recipe
 from lit_narrative.cli.recipes.runner import run_recipe
 from lit_narrative.cli.recipes.sweep import write_sweep
 from lit_narrative.errors import check_least
@@ -39,14 +41,29 @@ def run(
         check_least("--seed", number, 0)
     check_least("--workers", workers, 1)
     plan = read_recipe(recipe, out=out, changes=set, seeds=seed)
+    noted = _report_of(plan)
     for job in plan.jobs:
         if job.command == "sweep":
             write_sweep(plan, job)
     # Before the jobs, since one of them may be the report, which says how to make the folder again.
-    record = {"recipe": recipe, "seeds": plan.seeds, "set": list(set)}
-    if task := next((job.report for job in plan.jobs if job.report), None):
-        record["report"] = task
-    write_json(plan.out / "recipe.json", record)
+    write_json(plan.out / "recipe.json", {"recipe": recipe, "seeds": plan.seeds, "set": list(set), **noted})
     run_recipe(replace(plan, workers=workers or plan.workers))
     report = plan.out / "report.html"
     print(f"report: {report}" if report.is_file() else f"results: {plan.out}")
+
+
+def _report_of(plan: Recipe) -> dict[str, Any]:
+    """Return what ``recipe.json`` says of the recipe's report.
+
+    Raises:
+        UserError: it names a report or a section that there is not: better now than after hours of jobs.
+    """
+    noted: dict[str, Any] = {}
+    for job in plan.jobs:
+        if job.report:
+            find_report(job.report)
+            noted["report"] = job.report
+        for path in job.sections:
+            find_function(path, "section")
+            noted["sections"] = list(job.sections)
+    return noted

@@ -75,6 +75,8 @@ def job_digest(plan: Recipe, job: Job) -> str:
     }
     if job.report:  # only then: the jobs of folders from before there was this key keep their digests
         decides["report"] = job.report
+    if job.sections:
+        decides["sections"] = list(job.sections)
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 

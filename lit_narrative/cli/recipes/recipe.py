@@ -31,7 +31,9 @@ class Job:
         overrides: setting -> value, over the configuration; texts may hold references.
         needs: the earlier jobs that it refers to; a ``report`` or a ``sweep`` needs them all.
         seed: of this job; None: what its configurations say.
-        report: of a ``report``, the task whose page it is; None: the task that the folder's files show.
+        report: of a ``report``, the task whose page it is, or a custom one, ``package.module:function``; None: the task
+            that the folder's files show.
+        sections: of a ``report``, custom sections of its page, each ``package.module:function``.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Job:
     needs: tuple[str, ...] = ()
     seed: int | None = None
     report: str | None = None
+    sections: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +172,10 @@ def _job(path: Path, entry: Mapping[str, Any], earlier: Sequence[Job]) -> Job:
     if entry["command"] in TOOLS:
         needs = [job.name for job in earlier]
     needed = tuple(dict.fromkeys(needs))
-    return Job(entry["name"], entry["command"], configs, overrides, needed, report=entry.get("report"))
+    sections = tuple(entry.get("sections", ()))
+    return Job(
+        entry["name"], entry["command"], configs, overrides, needed, report=entry.get("report"), sections=sections
+    )
 
 
 def _needed(reference: str, earlier: Sequence[Job]) -> list[str]:

@@ -1,5 +1,6 @@
 """What a recipe says is checked whole before any work."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +208,9 @@ def job(**keys: Any) -> dict[str, Any]:
         ({"jobs": [{"name": "a", "command": "fit"}]}, ["jobs[0]", "'config' is a required property"]),
         ({"jobs": [job(command="report")]}, ["jobs[0]", "a report takes no 'config'"]),
         ({"jobs": [job(report="cards")]}, ["jobs[0].report", "only a report"]),
+        ({"jobs": [job(sections=["a:b"])]}, ["jobs[0].sections", "only a report"]),
         ({"jobs": [{"name": "a", "command": "report", "report": "Cards/x"}]}, ["jobs[0].report", "Cards/x"]),
+        ({"jobs": [{"name": "a", "command": "report", "sections": ["b"]}]}, ["jobs[0].sections[0]", "'b'"]),
         ({"jobs": [job(), job()]}, ["two jobs have the name 'a'"]),
         ({"jobs": [job(config="nothing/here")]}, ["no configuration 'nothing/here'"]),
         ({"jobs": [job(overrides={"x": "${jobs.b.ckpt}"})]}, ["job 'a'", "earlier jobs: there is no"]),
@@ -236,6 +239,37 @@ def test_a_report_may_name_the_task_whose_page_it_is(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("{}")
     jobs = [job(config=str(tmp_path / "job.yaml")), {"name": "page", "command": "report", "report": "cards"}]
     assert [one.report for one in read_recipe(str(write(tmp_path, jobs=jobs))).jobs] == [None, "cards"]
+
+
+def test_a_report_may_be_custom_and_have_custom_sections(tmp_path: Path) -> None:
+    page = {"name": "page", "command": "report", "report": "my.pkg:verse", "sections": ["my.pkg:rhymes"]}
+    plan = read_recipe(str(write(tmp_path, jobs=[page])))
+    plain = read_recipe(str(write(tmp_path, jobs=[{"name": "page", "command": "report"}])))
+    assert (plan.jobs[0].report, plan.jobs[0].sections) == ("my.pkg:verse", ("my.pkg:rhymes",))
+    assert job_digest(plan, plan.jobs[0]) != job_digest(plain, plain.jobs[0])
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"report": "card"}, "there is no report 'card'; did you mean 'cards'"),
+        ({"report": "nowhere.at:all"}, "report 'nowhere.at:all': there is no module 'nowhere'"),
+        ({"sections": ["json:lods"]}, "section 'json:lods': json has no function 'lods'; did you mean 'loads'"),
+    ],
+)
+def test_a_report_that_there_is_not_is_named_before_any_job(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
+    path = write(tmp_path, jobs=[{"name": "page", "command": "report", **keys}])
+    with pytest.raises(UserError, match=message):
+        run(str(path), out=str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_folder_notes_the_report_that_its_recipe_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lit_narrative.cli.commands.run.run_recipe", lambda plan: None)
+    page = {"name": "page", "command": "report", "report": "cards", "sections": ["json:loads"]}
+    run(str(write(tmp_path, jobs=[page])), out=str(tmp_path / "out"))
+    noted = json.loads((tmp_path / "out" / "recipe.json").read_text())
+    assert (noted["report"], noted["sections"]) == ("cards", ["json:loads"])
 
 
 @pytest.mark.parametrize(
