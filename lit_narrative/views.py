@@ -174,11 +174,11 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoredRollouts:
-    """The rollouts of one window on one process, as they were scored.
+    """The rollouts of one rollout batch on one process, as they were scored.
 
     Attributes:
         epoch: the cycle.
-        number: the window within the cycle.
+        number: the rollout batch within the cycle.
         rollouts: R of them, groups one after another.
         rewards: by name, (R,); NaN where a reward could not score.
         totals: (R,) weighted sums.

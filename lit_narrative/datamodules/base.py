@@ -317,10 +317,10 @@ class TaskDataModule(LightningDataModule):
             _Rows(rows),
             shuffle=True,
             seed=run_seed(),
-            done=lambda: 0 if module.windowed else batches_begun(trainer) * batch_size,
+            done=lambda: 0 if module.counts_batches else batches_begun(trainer) * batch_size,
             **self._share(rows),
         )
-        return module.wrap_train_loader(self._loader(rows, batch_size, sampler, drop_last=module.windowed))
+        return module.wrap_train_loader(self._loader(rows, batch_size, sampler, drop_last=module.counts_batches))
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Batches of the view that the module is validated on."""

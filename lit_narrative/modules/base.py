@@ -16,12 +16,12 @@ class NarrativeModule(LightningModule):
     Attributes:
         view: the view that training reads.
         eval_view: the view that validation and test read, where the task offers it; else ``view``.
-        windowed: the module wraps the training loader, reads whole batches only and keeps count of them itself.
+        counts_batches: the module wraps the training loader, reads whole batches only and keeps count of them itself.
     """
 
     view: str
     eval_view: str
-    windowed = False
+    counts_batches = False
 
     @property
     def attached(self) -> Trainer | None:

@@ -76,7 +76,7 @@ class GRPOModule(LanguageModule):
     """
 
     view = "prompts"
-    windowed = True
+    counts_batches = True
 
     def __init__(
         self,

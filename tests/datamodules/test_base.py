@@ -142,7 +142,7 @@ def test_evaluation_falls_back_on_the_batch_size_of_training(tmp_path: Path) -> 
     assert runner.num_test_batches == [3]
 
 
-def test_a_windowed_algorithm_gets_whole_batches_of_prompts_only(tmp_path: Path) -> None:
+def test_an_algorithm_that_counts_batches_gets_whole_batches_of_prompts_only(tmp_path: Path) -> None:
     module, seen = (
         GRPOModule({"low": 1.0}, model=sizes(), tokenizer=tokenizer_folder(tmp_path), num_generations=2),
         Recorder(),

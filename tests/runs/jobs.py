@@ -48,7 +48,7 @@ def warm_start(folder: Path) -> Path:
 def cycle(
     folder: Path, policy: Path, callbacks: Sequence[Callback] = (), ckpt_path: Path | None = None, **options: Any
 ) -> Trainer:
-    """Two cycles of two windows of 16 completions, two passes over each; 8 optimizer steps a cycle on one process."""
+    """Two cycles of two rollout batches of 16 completions, two passes over each; 8 steps a cycle, one process."""
     seed_everything(0, verbose=False)
     module = GRPOModule(
         model=str(policy),
@@ -125,7 +125,7 @@ def imitate(folder: Path, base: Path, lora: Lora | None = None, ckpt_path: Path 
 
 
 def reinforce(folder: Path, base: Path, ckpt_path: Path | None = None, **options: Any) -> None:
-    """Two windows of 16 completions from ``base``, two passes and so two optimizer steps each.
+    """Two rollout batches of 16 completions from ``base``, two passes and so two optimizer steps each.
 
     ``options`` that are not the Trainer's are the module's.
     """

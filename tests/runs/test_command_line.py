@@ -24,7 +24,7 @@ GRPO = (
 
 
 def fit(folder: Path, policy: Path, *args: str) -> None:
-    """GRPO from the command line, two windows an epoch."""
+    """GRPO from the command line, two rollout batches an epoch."""
     root = f"--trainer.default_root_dir={folder}"
     main(["fit", "--config", "storyworld/grpo", root, f"--model.model={policy}", *SMALL, *QUIET, *GRPO, *args])
 
@@ -65,12 +65,12 @@ def test_a_policy_that_only_imitated_can_be_tested_as_one_that_is_rewarded(tmp_p
     assert (tmp_path / "verifiers" / "test.json").is_file()
 
 
-def test_a_cycle_may_not_end_within_a_window(tmp_path: Path, policy: Path) -> None:
+def test_a_cycle_may_not_end_within_a_rollout_batch(tmp_path: Path, policy: Path) -> None:
     with pytest.raises(UserError, match="a multiple of that"):
         cycle(tmp_path, policy, limit_train_batches=12)
 
 
-def test_the_shipped_cycle_is_a_whole_number_of_windows() -> None:
+def test_the_shipped_cycle_is_a_whole_number_of_rollout_batches() -> None:
     for name in ("grpo", "cycle"):
         config = yaml.safe_load(Path(f"configs/storyworld/{name}.yaml").read_text())
         rows = config["data"]["init_args"]["batch_size"] * config["model"]["init_args"]["num_generations"]

@@ -43,7 +43,7 @@ class Plain(GRPOModule):
 
 
 def learn(folder: Path, variant: str, devices: int) -> dict[str, float]:
-    """Three windows of sixteen completions, one optimizer step a pass; the metrics of the last step."""
+    """Three rollout batches of sixteen completions, one optimizer step a pass; the metrics of the last step."""
     seed_everything(0, verbose=False)
     module = Plain(
         model=sizes(layers=2),

@@ -86,14 +86,14 @@ def test_every_strategy_measures_and_writes_the_same(runs: Runs) -> None:
 
 @pytest.mark.parametrize(("start", "step"), [("fsdp", 3), ("ddp", 1)])
 def test_a_sharded_run_goes_on_exactly(runs: Runs, start: str, step: int) -> None:
-    """From the middle of an epoch, and of a window; also where the run began under another strategy."""
+    """From the middle of an epoch, and of a rollout batch; also where the run began under another strategy."""
     again = runs.folder / f"from_{start}"
     two_processes(runs.job, again, **runs.settings, **FSDP, ckpt_path=checkpoint(runs.folder / start, step))
     assert difference(weights(again, STEPS), weights(runs.folder / start, STEPS)) < 1e-6
 
 
 def test_one_process_goes_on_with_what_two_began(runs: Runs) -> None:
-    if runs.job is reinforce:  # a window belongs to the processes that made it
+    if runs.job is reinforce:  # a rollout batch belongs to the processes that made it
         with pytest.raises(UserError, match="processes 2 -> 1"):
             runs.job(runs.folder / "alone", **runs.settings, ckpt_path=checkpoint(runs.folder / "fsdp", 1))
         return

@@ -22,7 +22,7 @@ NAMES = [name for name in shipped_configs() if name.startswith("storyworld/grpo_
 QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")
 SAMPLES = 512
 HELD_OUT = (f"--data.val_size={SAMPLES}", "--data.train_size=8000")
-WINDOWS = 24
+ROLLOUT_BATCHES = 24
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def settings_of(name: str) -> dict[str, Any]:
 
 
 def micro_batches(name: str) -> int:
-    """Of one window, over all its passes."""
+    """Of one rollout batch, over all its passes."""
     config = settings_of(name)
     model = config["model"]["init_args"]
     rows = config["data"]["init_args"]["batch_size"] * model["num_generations"]
@@ -81,7 +81,7 @@ def test_all_four_are_here() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_cycle_is_a_whole_number_of_windows(name: str) -> None:
+def test_a_cycle_is_a_whole_number_of_rollout_batches(name: str) -> None:
     trainer = settings_of(name)["trainer"]
     assert trainer["limit_train_batches"] % micro_batches(name) == 0
     assert micro_batches(name) % trainer["accumulate_grad_batches"] == 0
@@ -93,7 +93,7 @@ def test_a_cycle_is_a_whole_number_of_windows(name: str) -> None:
 def test_the_held_out_score_rises_beyond_its_interval(
     name: str, supervised: Path, before: dict[str, Any], tmp_path: Path
 ) -> None:
-    limit = f"--trainer.limit_train_batches={WINDOWS * micro_batches(name)}"
+    limit = f"--trainer.limit_train_batches={ROLLOUT_BATCHES * micro_batches(name)}"
     main(["fit", "--config", name, *settings(tmp_path, supervised), "--trainer.max_epochs=1", limit])
     after = verdict(tmp_path)
     assert after["n"] == before["n"] == SAMPLES
@@ -104,7 +104,7 @@ def test_the_held_out_score_rises_beyond_its_interval(
 
 def check_what_it_shows(kind: str, folder: Path, supervised: Path) -> None:
     """That the run was of the kind that its configuration is an example of."""
-    if kind == "gspo":  # ratios leave 1 within a window, and a narrow range clips many
+    if kind == "gspo":  # ratios leave 1 within a rollout batch, and a narrow range clips many
         assert max(logged(folder, "clip_ratio/region_mean")) > 0.1
     if kind == "ppo":  # the value head learns to tell what a text will be worth
         errors = logged(folder, "value_loss")

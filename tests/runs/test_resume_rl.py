@@ -34,11 +34,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "dynamic_sampling": 2,
     },
 }
-STEPS = 16  # two epochs of two windows of two passes of two steps
+STEPS = 16  # two epochs of two rollout batches of two passes of two steps
 
 
 def learn(folder: Path, variant: str, callbacks: Sequence[Callback] = (), ckpt_path: Path | None = None) -> GRPOModule:
-    """Two windows an epoch, 16 completions each; a checkpoint after every optimizer step."""
+    """Two rollout batches an epoch, 16 completions each; a checkpoint after every optimizer step."""
     seed_everything(0, verbose=False)
     module = GRPOModule(
         model=sizes(layers=2),
