@@ -21,6 +21,7 @@ RENAMED: dict[str, str] = {
     "lit_narrative.callbacks.rollouts.RolloutWriter": "lit_narrative.callbacks.writers.RolloutWriter",
     "lit_narrative.callbacks.rollouts.SampleTable": "lit_narrative.callbacks.writers.SampleTable",
     "lit_narrative.callbacks.verifiers.Verifiers": "lit_narrative.callbacks.evaluation.Verifiers",
+    "lit_narrative.datamodules.preferred.Preferred": "lit_narrative.datamodules.rejection_sampling.RejectionSampling",
     "lit_narrative.modules.attribute.AttributeModule": "lit_narrative.modules.classifier.ClassifierModule",
     "lit_narrative.modules.fsdp.FSDP2Strategy": "lit_narrative.strategies.FSDP2Strategy",
     "lit_narrative.modules.learned_reward.LearnedReward": "lit_narrative.rl.rewards.learned.LearnedReward",

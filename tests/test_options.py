@@ -57,7 +57,7 @@ def settings() -> list[str]:
         "CardGame",
         "ContrastBag",
         "ActivationSettings",
-        "Preferred",
+        "RejectionSampling",
         "VerifierConfig",
         "Limits",
         "FeatureQualitySettings",

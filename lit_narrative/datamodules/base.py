@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from lit_narrative.datamodules.preferred import Preferred, read_preferred
+from lit_narrative.datamodules.rejection_sampling import RejectionSampling, best_texts
 from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.progress import batches_begun
 from lit_narrative.rl.rewards.base import AnyReward
@@ -61,7 +61,7 @@ class TaskDataModule(LightningDataModule):
         batch_size: rows a batch and process in training, 1 or more.
         eval_batch_size: rows a batch and process elsewhere, 1 or more; default: ``batch_size``.
         num_workers: processes that read rows and collate them, 0 or more.
-        preferred: texts of a model's own to train on in place of the task's examples.
+        preferred: rejection sampling: a model's best texts, to train on in place of the task's examples.
         predict_split: whose prompts ``predict`` completes.
 
     Attributes:
@@ -78,7 +78,7 @@ class TaskDataModule(LightningDataModule):
         batch_size: int = 16,
         eval_batch_size: int | None = None,
         num_workers: int = 0,
-        preferred: Preferred | None = None,
+        preferred: RejectionSampling | None = None,
         predict_split: Split = "test",
     ) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class TaskDataModule(LightningDataModule):
                 "Choose another algorithm or another task"
             )
         if (name, split) == ("examples", "train") and self.preferred is not None:
-            return read_preferred(self.preferred)
+            return best_texts(self.preferred)
         rows: Sequence[Any] = getattr(self, name)(split)
         return rows
 

@@ -1,7 +1,7 @@
-"""What a score prefers among a model's own texts, as examples to imitate: a simple stand-in for reinforcement learning.
+"""Rejection sampling: the best of a model's own texts, by a score, as examples to imitate.
 
-Train on the best of what the model wrote, and it writes more of the kind (rejection sampling, as in RAFT, Dong et al.
-2023).
+A simple stand-in for reinforcement learning: train on the best of what the model wrote, and it writes more of the kind
+(RAFT, Dong et al. 2023, algorithm 1). Here one round is one run, and the texts come from a file.
 """
 
 import json
@@ -16,8 +16,8 @@ from lit_narrative.views import Example
 
 
 @dataclass(frozen=True)
-class Preferred:
-    """Texts to imitate in place of the task's own training examples.
+class RejectionSampling:
+    """Texts to imitate in place of the task's training examples: the setting ``data.preferred``.
 
     Args:
         file: texts with their scores, ``samples/predict.jsonl`` of the callback `Verifiers`. Those that were cut off
@@ -42,43 +42,47 @@ class Preferred:
             raise UserError(f"data.preferred.threshold={self.threshold} must be a number")
 
 
-def read_preferred(wanted: Preferred) -> list[Example]:
+def best_texts(settings: RejectionSampling) -> list[Example]:
     """The texts that are kept, the best first; ``meta`` holds their ``score``.
 
     Raises:
         UserError: there is no such file, it has no such score, or no text is kept.
     """
-    path = Path(wanted.file)
+    path = Path(settings.file)
     if not path.is_file():
         raise UserError(
             f"data.preferred.file: no file '{path}'; `lit-narrative predict` with the callback Verifiers writes it"
         )
-    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # texts may hold other line ends
-    rows = [_read(line, wanted.by, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
-    whole = sorted((row for row in rows if row is not None), key=lambda row: row.meta["score"], reverse=True)
-    if not whole:
+    # Not splitlines(): it also splits at U+2028 and its like, which texts may hold and JSON does not escape.
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    rows = [_read(line, settings.by, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+    # The sort is stable: of equal scores the earlier text comes first, so that the same file keeps the same texts.
+    finished = sorted((row for row in rows if row is not None), key=lambda row: row.meta["score"], reverse=True)
+    if not finished:
         raise UserError(f"{path}: none of {len(rows)} texts came to its end; raise model.sampling.max_new_tokens")
-    if wanted.threshold is None:
-        return whole[: max(round(wanted.share * len(whole)), 1)]
-    best = whole[0].meta["score"]
-    if best < wanted.threshold:
+    if settings.threshold is None:
+        return finished[: max(round(settings.share * len(finished)), 1)]
+    best = finished[0].meta["score"]
+    if best < settings.threshold:
         raise UserError(
-            f"data.preferred.threshold={wanted.threshold}: the best text of {path} has {best:.3g}; lower it, or leave "
-            "it out and go by share"
+            f"data.preferred.threshold={settings.threshold}: the best text of {path} has {best:.3g}; lower "
+            "it, or leave it out and go by share"
         )
-    return [row for row in whole if row.meta["score"] >= wanted.threshold]
+    return [row for row in finished if row.meta["score"] >= settings.threshold]
 
 
-def _read(line: str, by: str, place: str) -> Example | None:
+def _read(line: str, by: str, where: str) -> Example | None:
     """A text and its score; None for one that was cut off."""
     try:
         row = json.loads(line)
         prompt, text, finished, scores = row["prompt"], row["text"], row["finished"], _scores(row)
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{place} is no judged sample: it needs prompt, text, finished, reward, components") from error
+        raise UserError(
+            f"{where} is not a judged sample: it needs prompt, text, finished, reward, components"
+        ) from error
     if by not in scores:
         known = ", ".join(scores)
-        raise UserError(f"data.preferred.by: {place} has no score '{by}'{did_you_mean(by, scores)} ({known})")
+        raise UserError(f"data.preferred.by: {where} has no score '{by}'{did_you_mean(by, scores)} ({known})")
     return Example(prompt, text, {"score": scores[by]}) if finished else None
 
 

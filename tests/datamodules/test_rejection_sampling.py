@@ -8,7 +8,7 @@ import pytest
 
 from lit_narrative.callbacks.evaluation import Verifiers
 from lit_narrative.datamodules.poetry import PoetryData
-from lit_narrative.datamodules.preferred import Preferred, read_preferred
+from lit_narrative.datamodules.rejection_sampling import RejectionSampling, best_texts
 from lit_narrative.errors import UserError
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.sft import SFTModule
@@ -41,7 +41,7 @@ def file(tmp_path: Path) -> str:
     ],
 )
 def test_the_best_that_came_to_their_end_are_kept(settings: dict[str, Any], texts: list[int], file: str) -> None:
-    rows = read_preferred(Preferred(file, **settings))
+    rows = best_texts(RejectionSampling(file, **settings))
     assert [row.completion for row in rows] == [f"tide {n}" for n in texts]
     assert {row.prompt for row in rows} == {"Write."}
     assert all(0 <= row.meta["score"] <= 1 for row in rows)
@@ -49,7 +49,7 @@ def test_the_best_that_came_to_their_end_are_kept(settings: dict[str, Any], text
 
 def test_they_take_the_place_of_training_examples_alone(file: str) -> None:
     own = PoetryData(train_size=5, val_size=5, test_size=5)
-    made = PoetryData(train_size=5, val_size=5, test_size=5, preferred=Preferred(file))
+    made = PoetryData(train_size=5, val_size=5, test_size=5, preferred=RejectionSampling(file))
     assert [row.completion for row in made.view("examples", "train")] == ["tide 8"]
     assert made.view("examples", "val") == own.view("examples", "val")
     assert made.view("prompts", "train") == own.view("prompts", "train")
@@ -69,22 +69,22 @@ def test_they_take_the_place_of_training_examples_alone(file: str) -> None:
 )
 def test_bad_settings_are_named(settings: dict[str, Any], message: str, file: str) -> None:
     with pytest.raises(UserError, match=message):
-        read_preferred(Preferred(**{"file": file, **settings}))
+        best_texts(RejectionSampling(**{"file": file, **settings}))
 
 
 @pytest.mark.parametrize("line", ["no JSON", "[]", '{"prompt": "", "text": "", "finished": true, "reward": 1}'])
 def test_what_is_no_judged_sample_is_named_by_its_line(line: str, file: str) -> None:
     with Path(file).open("a") as more:
         more.write(line + "\n")
-    with pytest.raises(UserError, match="line 11 is no judged sample"):
-        read_preferred(Preferred(file))
+    with pytest.raises(UserError, match="line 11 is not a judged sample"):
+        best_texts(RejectionSampling(file))
 
 
 def test_texts_that_were_all_cut_off_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "cut.jsonl"
     path.write_text(json.dumps(sample(1, finished=False)) + "\n")
     with pytest.raises(UserError, match=r"none of 1 texts came to its end; raise model\.sampling\.max_new_tokens"):
-        read_preferred(Preferred(str(path)))
+        best_texts(RejectionSampling(str(path)))
 
 
 def test_a_model_writes_is_judged_and_learns_from_its_best(tmp_path: Path) -> None:
@@ -97,8 +97,8 @@ def test_a_model_writes_is_judged_and_learns_from_its_best(tmp_path: Path) -> No
     rows = [json.loads(line) for line in Path(file).read_text().splitlines()]
     whole = sorted((row["components"]["low"] for row in rows if row["finished"]), reverse=True)
     assert len(whole) > 1
-    chosen = Preferred(file, "low", 0.5)
-    assert [row.meta["score"] for row in read_preferred(chosen)] == whole[: round(len(whole) / 2)]
+    chosen = RejectionSampling(file, "low", 0.5)
+    assert [row.meta["score"] for row in best_texts(chosen)] == whole[: round(len(whole) / 2)]
     learner = SFTModule(sizes(), tokenizer_folder(tmp_path), lr=0.01)
     fit(learner, TinyTask(rows=60, preferred=chosen), tmp_path, max_steps=1, limit_train_batches=1)
     before = weights(SFTModule(sizes(), tokenizer_folder(tmp_path)).source.build()[0])
