@@ -12,6 +12,11 @@ from lit_narrative.progress import batches_begun, restart_step
 
 PRIVATE = [
     # (our function that calls it, module, attribute)
+    (
+        "datamodules.base.TaskDataModule._each_once",
+        "lightning.pytorch.overrides.distributed",
+        "UnrepeatedDistributedSampler",
+    ),
     ("progress.batches_begun", "lightning.pytorch.loops.progress", "_ReadyCompletedTracker.ready"),
     ("lm.load.blocks", "transformers.modeling_layers", "GradientCheckpointingLayer"),
     ("lm.kv_cache.plain_attention", "transformers", "PreTrainedModel._is_stateful"),

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_narrative.callbacks.base import dry_run, task
-from lit_narrative.datamodules.base import Answered, TaskDataModule, numbered
+from lit_narrative.datamodules.task import Answered, Task, numbered
 from lit_narrative.distributed import gather_lists
 from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.files import write_json, write_jsonl
@@ -103,7 +103,7 @@ class SetEvaluation(Callback):
         return sorted(gather_lists(trainer, answers), key=lambda row: row.rollout.columns["index"])
 
 
-def set_record(data: TaskDataModule, tag: str, step: int, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def set_record(data: Task, tag: str, step: int, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What ``eval/<tag>.json`` holds: the scores of each set, with what the task says of them together."""
     return {
         "tag": tag,

@@ -1,0 +1,257 @@
+"""What a task may offer to algorithms and callbacks: views, rewards, verifiers, sets to measure, plays, pairs.
+
+A task overrides what it has. Whoever asks for something that it lacks gets an error that names the task.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
+
+from lit_narrative.errors import UserError, check_choice
+from lit_narrative.rl.rewards.base import AnyReward
+from lit_narrative.rl.rewards.loading import import_reward
+from lit_narrative.views import ContrastPair, Example, Layout, Prompt, Rollout, State, Verdict, WordList
+
+Split = Literal["train", "val", "test"]
+VIEWS = ("examples", "prompts", "scored", "labelled", "states", "activations")
+
+
+class Answered(NamedTuple):
+    """A prompt with the policy's answer to it.
+
+    Attributes:
+        rollout: the completion, the likeliest token each time.
+        confidence: probability that the policy gives that completion.
+        gold: log-probability that it gives the reference answer, in nats; None if the prompt has no ``reference``.
+    """
+
+    rollout: Rollout
+    confidence: float
+    gold: float | None
+
+
+class Task:
+    """The content of a task, with nothing of Lightning: a subclass overrides what it offers.
+
+    A view is a method of its name, such as ``def prompts(self, split: Split) -> Sequence[Prompt]``.
+
+    Attributes:
+        extra_views: names of views beside `VIEWS`, for a custom algorithm (``docs/extending.md``).
+        rewards: what makes each of the task's rewards by name, called with what `reward_settings` returns.
+    """
+
+    extra_views: ClassVar[tuple[str, ...]] = ()
+    rewards: Mapping[str, Callable[[Any], AnyReward]] = MappingProxyType({})
+
+    # --- views ------------------------------------------------------------------------------------------------------
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Names of the views that this task defines."""
+        return tuple(name for name in (*VIEWS, *self.extra_views) if callable(getattr(type(self), name, None)))
+
+    def view(self, name: str, split: Split) -> Sequence[Any]:
+        """The rows of a view.
+
+        Raises:
+            UserError: the task lacks the view; the message names those that it has.
+        """
+        if name not in self.views:
+            raise UserError(
+                f"{type(self).__name__} offers no '{name}' view; it has: {', '.join(self.views)}. "
+                "Choose another algorithm or another task"
+            )
+        rows: Sequence[Any] = getattr(self, name)(split)
+        return rows
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes of the ``labelled`` view, in order of their numbers; none: they have no names."""
+        return ()
+
+    @property
+    def word_lists(self) -> Mapping[str, WordList]:
+        """Word lists that steering knows by name; none unless the task has some."""
+        return {}
+
+    def tokenizer_texts(self) -> Iterable[str]:
+        """Texts to train a tokenizer on: the task's training examples."""
+        return (row.prompt + row.completion for row in self.view("examples", "train"))
+
+    # --- rewards and verifiers --------------------------------------------------------------------------------------
+
+    def reward_settings(self, names: Sequence[str]) -> Any:
+        """What the functions of `rewards` are called with; default: the task itself.
+
+        Args:
+            names: the rewards of the run that the table makes.
+        """
+        return self
+
+    def reward_functions(self, names: Sequence[str]) -> dict[str, AnyReward]:
+        """The named rewards: those of the task's table, and custom ones as ``package.module:Class(…)``.
+
+        Raises:
+            UserError: a reward is unknown; the message suggests the nearest name.
+        """
+        custom = {name: reward for name in names if ":" in name and (reward := import_reward(name)) is not None}
+        known = [name for name in names if name not in custom]
+        settings = self.reward_settings(known)
+        for name in known:
+            # Not check_choice at once: the path of a plain function is not listed, yet a table may know it.
+            if name not in self.rewards:
+                where = f"model.rewards of {type(self).__name__}"
+                check_choice(where, name, self.rewards, "a custom one as package.module:Class")
+        return {name: custom[name] if name in custom else self.rewards[name](settings) for name in names}
+
+    def verify(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
+        """Judge completions by the task's own rules."""
+        raise UserError(f"{type(self).__name__} has no verifiers")
+
+    def unique_shares(self, texts: Sequence[str]) -> dict[str, float]:
+        """``unique``: share of distinct texts; ``unique_<level>``: of whatever coarser identities the task knows."""
+        return {"unique": len(set(texts)) / max(len(texts), 1)}
+
+    def text_metrics(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
+        """What the task says of completions, by name: how many are distinct, and the means of its verifiers."""
+        metrics = self.unique_shares([rollout.text for rollout in rollouts])
+        if type(self).verify is Task.verify:
+            return metrics
+        verdicts = self.verify(rollouts)
+        names = verdicts[0].components if verdicts else ()
+        return metrics | {name: fmean(verdict.components[name] for verdict in verdicts) for name in names}
+
+    # --- named sets, for SetEvaluation ------------------------------------------------------------------------------
+
+    @property
+    def test_sets(self) -> Sequence[str]:
+        """Names of the sets that a test measures."""
+        return ("test",)
+
+    @property
+    def named_sets(self) -> tuple[str, ...]:
+        """Names of all sets: the splits, and the test sets."""
+        return tuple(dict.fromkeys(("train", "val", *self.test_sets)))
+
+    def named_prompts(self, name: str) -> Sequence[Prompt]:
+        """The prompts of a set.
+
+        Raises:
+            UserError: there is no such set.
+        """
+        check_choice(f"sets of {type(self).__name__}", name, get_args(Split))
+        return self.view("prompts", name)  # type: ignore[arg-type]
+
+    def measure(self, name: str, answers: Sequence[Answered]) -> dict[str, Any]:
+        """The scores of the answers to a set, as plain values for JSON; default: `text_metrics`.
+
+        Args:
+            name: of the set.
+            answers: to its prompts, in order.
+        """
+        gold = [answer.gold for answer in answers if answer.gold is not None]
+        scores: dict[str, Any] = {"n": len(answers)} | self.text_metrics([answer.rollout for answer in answers])
+        return scores | {"gold_logprob": fmean(gold)} if gold else scores
+
+    def set_metrics(self, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+        """What is logged of the scores of several sets, None for nothing; default: every number of each set."""
+        return {
+            f"{name}/{key}": float(value)
+            for name, values in scores.items()
+            for key, value in values.items()
+            if isinstance(value, int | float)
+        }
+
+    def set_summary(self, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """What the record of an evaluation holds beside the scores of each set, such as comparisons between sets."""
+        return {}
+
+    def answer_row(self, answer: Answered) -> dict[str, Any]:
+        """An answer as a row of a file."""
+        return {
+            "prompt": answer.rollout.prompt,
+            "text": answer.rollout.text,
+            "confidence": answer.confidence,
+            "gold_logprob": answer.gold,
+        }
+
+    # --- circuit analysis -------------------------------------------------------------------------------------------
+
+    def contrasts(self, split: str) -> Iterable[ContrastPair]:
+        """Pairs of prompts that circuit analysis sets against each other.
+
+        Args:
+            split: ``train``, ``val``, ``test``, or a set that the task knows by name.
+
+        Raises:
+            UserError: the task has none, or no such set.
+        """
+        raise UserError(
+            f"{type(self).__name__} offers no contrast pairs, which patching, attribution and lens need; choose other "
+            "analyses, or override its method `contrasts`"
+        )
+
+    def questions(self, split: str) -> Sequence[Example]:
+        """Examples for circuit analysis; ``meta`` may hold ``spans`` (named positions) and ``targets`` (to probe for).
+
+        Args:
+            split: ``train``, ``val``, ``test``, or a set that the task knows by name.
+
+        Raises:
+            UserError: the task has no examples, or no such set.
+        """
+        if split not in get_args(Split):
+            known = ", ".join(get_args(Split))
+            raise UserError(f"{type(self).__name__} has no set '{split}' to analyse; it has: {known}")
+        return self.view("examples", split)  # type: ignore[arg-type]
+
+    # --- plays, for the cycle ---------------------------------------------------------------------------------------
+
+    @property
+    def layout(self) -> Layout:
+        """How a moment of a play becomes the vector of a state.
+
+        Raises:
+            UserError: the texts of this task are not played.
+        """
+        raise UserError(
+            f"{type(self).__name__} offers no layout of states, which the cycle needs; override its property `layout`"
+        )
+
+    def states_of(self, texts: Sequence[str], plays: int, seed: int) -> list[list[State]]:
+        """States of seeded plays of texts that the policy wrote, a list for each text that can be played.
+
+        Args:
+            texts: completions, in order; what cannot be played is left out.
+            plays: how many of each text.
+            seed: of the plays.
+
+        Raises:
+            UserError: the texts of this task are not played.
+        """
+        raise UserError(
+            f"{type(self).__name__} offers no plays of texts, which the cycle needs; override its method `states_of`"
+        )
+
+
+class ExamplePrompts(Sequence[Prompt]):
+    """The prompts of examples, numbered, with the rest as columns."""
+
+    def __init__(self, rows: Sequence[Example]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Prompt:  # type: ignore[override]
+        row = self.rows[index]
+        return Prompt(row.prompt, {**row.meta, "index": index, "reference": row.completion})
+
+
+def numbered(rows: Sequence[Any]) -> Sequence[Any]:
+    """Prompts with their number in the view as ``index``, unless the task numbers them: random streams depend on it."""
+    if not len(rows) or not isinstance(rows[0], Prompt) or "index" in rows[0].columns:
+        return rows
+    return [replace(row, columns={**row.columns, "index": number}) for number, row in enumerate(rows)]
