@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +24,7 @@ from lit_narrative.errors import UserError, check_least, did_you_mean
 from lit_narrative.files import atomic_folder, write_json
 from lit_narrative.lm.checkpoint import read_language_model
 from lit_narrative.modules.language import LanguageModule
+from lit_narrative.report.run_folder import versions
 from lit_narrative.seeds import run_seed
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
-VERSIONS = ("lit-narrative", "lightning", "torch", "transformers", "transformer-lens", "sae-lens", "scikit-learn")
 
 
 class CircuitAnalysis(Callback):
@@ -231,7 +230,7 @@ class CircuitAnalysis(Callback):
             "home": material.home,
             "splits": material.counts(),
             "settings": asdict(settings),
-            "versions": {name: version(name) for name in VERSIONS},
+            "versions": versions(),
         }
 
 

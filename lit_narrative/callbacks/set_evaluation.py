@@ -1,7 +1,6 @@
 """What a policy answers to the named sets of a task, always with the likeliest token, measured as the task says."""
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.lm.shard import gathered
 from lit_narrative.lm.tokenizer import encode_completion
 from lit_narrative.modules.language import LanguageModule
+from lit_narrative.report.run_folder import versions
 from lit_narrative.seeds import run_seed
 from lit_narrative.views import Rollout
 
-VERSIONS = ("lit-narrative", "lightning", "torch", "transformers")
 _BATCH = 256
 
 
@@ -111,7 +110,7 @@ def set_record(data: Task, tag: str, step: int, scores: Mapping[str, Mapping[str
         "step": step,
         "splits": scores,
         **data.set_summary(scores),
-        "versions": {name: version(name) for name in VERSIONS},
+        "versions": versions(),
     }
 
 

@@ -5,7 +5,6 @@ import sys
 import warnings
 from contextlib import ExitStack
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, NoReturn
@@ -23,11 +22,10 @@ from lit_narrative.errors import UserError
 from lit_narrative.files import read_yaml
 from lit_narrative.lookup import current_path, find_config
 from lit_narrative.modules.steering import SteeringModule
+from lit_narrative.report.run_folder import versions
 
 ROOMS = ("modules", "datamodules", "callbacks")
 """Where the classes are that a configuration can name without their module."""
-VERSIONS = ("lit-narrative", "lightning", "torch", "transformers", "sae-lens")
-"""The packages whose versions a saved configuration names."""
 KEYWORDS = {None, "best", "last", "hpc"}
 """What ``--ckpt_path`` takes beside a path."""
 
@@ -69,7 +67,7 @@ class NarrativeCLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Make a parser whose saved configurations name our versions."""
-        return super().init_parser(dump_header=[f"{name}=={version(name)}" for name in VERSIONS], **kwargs)
+        return super().init_parser(dump_header=[f"{name}=={number}" for name, number in versions().items()], **kwargs)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse ``args``; unlike the original without a warning when the process has arguments of its own."""

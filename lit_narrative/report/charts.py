@@ -110,7 +110,7 @@ def dot_chart(
         bounds: ends of the axis; what lies outside is drawn at the end.
         gutter: room for the names, in units of which the chart is 360 wide.
         mark: where to draw an upright to compare with.
-        apart: how far below each other the dots of a row lie at most, rings aside, so that alike ones are told apart.
+        apart: how far below each other the dots of a row lie at most, rings aside, so that equal ones are told apart.
     """
     height, x = 24.0, Axis(*bounds, gutter, 346)
     y = Axis(0, 1, 10 + height * len(rows), 4)
@@ -178,13 +178,13 @@ def _upright(x: float, y: Axis) -> Element:
 
 
 def _curve(line: Line, x: Axis, y: Axis) -> list[Element]:
-    places = [(x(a), y(b)) for a, b in line.points]
+    positions = [(x(a), y(b)) for a, b in line.points]
     tone = f"tone-{line.tone}" + (" faint" if line.faint else "")
     parts = [_band(line, x, y)] if line.band else []
-    parts.append(node("path", d=path(places), class_=f"curve {tone}"))
-    marked = line.marked or len(places) == 1
+    parts.append(node("path", d=path(positions), class_=f"curve {tone}"))
+    marked = line.marked or len(positions) == 1
     radius, look = (4.0, f"dot marked {tone}") if marked else (1.5, f"dot {tone}")
-    for (a, b), (at_x, at_y) in zip(line.points, places, strict=True):
+    for (a, b), (at_x, at_y) in zip(line.points, positions, strict=True):
         tip = node("title", text=f"{line.name}, step {a:g}: {number(b)}")
         parts.append(node("circle", tip, cx=at_x, cy=at_y, r=radius, class_=look))
     return parts
@@ -214,10 +214,10 @@ def _dots(row: str, dots: Sequence[Dot], x: Axis, middle: float, apart: float) -
     parts = [node("line", x1=min(ends), x2=max(ends), y1=middle, y2=middle, class_="join")] if ends else []
     solid = sum(not dot.hollow for dot in dots)
     step = min(apart, 14 / max(solid - 1, 1))
-    place = -(solid - 1) / 2
+    level = -(solid - 1) / 2  # rings lie on the middle line; the dots share the room around it
     for dot, end in zip(dots, ends, strict=True):
-        y = middle if dot.hollow else middle + step * place
-        place += not dot.hollow
+        y = middle if dot.hollow else middle + step * level
+        level += not dot.hollow
         if dot.interval is not None:
             low, high = (_inside(x, bound) for bound in dot.interval)
             parts.append(node("line", x1=low, x2=high, y1=y, y2=y, class_=f"range tone-{dot.tone}"))
@@ -279,7 +279,7 @@ def _names(points: Sequence[Point], x: Axis, y: Axis) -> list[Element]:
     parts, taken = [], {True: 0.0, False: 0.0}
     for point in sorted(points, key=lambda point: y(point.y)):
         right = x(point.x) > (x.start + x.end) / 2
-        place = taken[right] = max(y(point.y) + 4, taken[right] + _LINE)
+        height = taken[right] = max(y(point.y) + 4, taken[right] + _LINE)
         at, anchor = (x(point.x) - 9, "end") if right else (x(point.x) + 9, "start")
-        parts.append(node("text", text=point.name, x=at, y=place, text_anchor=anchor, class_="name"))
+        parts.append(node("text", text=point.name, x=at, y=height, text_anchor=anchor, class_="name"))
     return parts

@@ -28,10 +28,10 @@ class Record:
         Raises:
             UserError: there is none.
         """
-        found = self.maybe(key)
-        if found is None:
+        value = self.maybe(key)
+        if value is None:
             raise UserError(f"{self.where}: '{key}' must be a finite number, not {self.value.get(key)!r}")
-        return found
+        return value
 
     def maybe(self, key: str) -> float | None:
         """Return the number at ``key``; None where it is absent, null, NaN or infinite."""
@@ -84,7 +84,7 @@ class Record:
 
 
 def finite(value: Any) -> float | None:
-    """Return a finite number as a float, anything else as None (a bool is no number)."""
+    """Return a finite number as a float, anything else, a bool too, as None."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
@@ -94,7 +94,7 @@ def as_record(where: str, value: Any) -> Record:
     """Wrap a JSON value that must be an object.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not one.
     """
     if not isinstance(value, dict):
         raise UserError(f"{where} must be an object, not {type(value).__name__}")
@@ -117,8 +117,8 @@ def read_records(path: Path) -> list[Record]:
         UserError: a line holds something else.
     """
     lines = path.read_text(encoding="utf-8").split("\n")
-    places = [(f"{path}, line {index}", line) for index, line in enumerate(lines, start=1) if line.strip()]
-    return [as_record(place, _decode(place, line)) for place, line in places]
+    named = [(f"{path}, line {index}", line) for index, line in enumerate(lines, start=1) if line.strip()]
+    return [as_record(where, _decode(where, line)) for where, line in named]
 
 
 def _decode(where: str, text: str) -> Any:

@@ -178,8 +178,8 @@ def read_cell(path: Path, column: str, cell: str | None) -> float:
 
 
 def versions() -> dict[str, str]:
-    """Return name -> installed version of Python and of the packages that matter, for pages, manifests and headers."""
-    return {"python": platform.python_version(), **{name: _installed(name) for name in PACKAGES}}
+    """Return name -> installed version of the packages that matter and of Python, for pages, manifests and headers."""
+    return {**{name: _installed(name) for name in PACKAGES}, "python": platform.python_version()}
 
 
 def _installed(name: str) -> str:

@@ -65,7 +65,7 @@ def _runs(view: SweepView) -> Section:
 def _figures(view: SweepView) -> Section:
     tables = [(name, [_line(view, group, name) for group in view.groups]) for name in view.metrics]
     charts = [_chart(view, name) for name in view.metrics]
-    own = [group.estimates[name] for group in view.groups for name in view.metrics if name in group.estimates]
+    estimates = [group.estimates[name] for group in view.groups for name in view.metrics if name in group.estimates]
     body = render(
         __name__,
         "figures.html",
@@ -73,8 +73,8 @@ def _figures(view: SweepView) -> Section:
         tables=tables,
         compared=any(group.differences for group in view.groups),
         baseline=view.baseline,
-        seeds=any(found.seeds for found in own),
-        prompts=any(found.prompts for found in own if not found.seeds),
+        seeds=any(one.seeds for one in estimates),
+        prompts=any(one.prompts for one in estimates if not one.seeds),
     )
     return Section("figures", "Figures", body)
 
@@ -83,23 +83,23 @@ def _line(view: SweepView, group: Group, metric: str) -> Mapping[str, object]:
     return {
         "name": view.label(group),
         "tone": view.tone(group),
-        "own": group.estimates.get(metric),
-        "gap": group.differences.get(metric),
+        "estimate": group.estimates.get(metric),
+        "difference": group.differences.get(metric),
     }
 
 
 def _chart(view: SweepView, metric: str) -> Figure | None:
-    found = [(group, group.estimates[metric]) for group in view.groups if metric in group.estimates]
-    if not found:
+    estimated = [(group, group.estimates[metric]) for group in view.groups if metric in group.estimates]
+    if not estimated:
         return None
     rows = [
-        (view.label(group), [*_single(group, metric), Dot("mean", own.mean, view.tone(group), own.interval)])
-        for group, own in found
+        (view.label(group), [*_single(group, metric), Dot("mean", one.mean, view.tone(group), one.interval)])
+        for group, one in estimated
     ]
-    ends = [value for _, own in found for value in (own.mean, *(own.interval or ()))]
+    ends = [value for _, one in estimated for value in (one.mean, *(one.interval or ()))]
     ends += [dot.value for _, dots in rows for dot in dots]
     gutter = min(40 + 6.5 * max(len(name) for name, _ in rows), 190)
-    chart = dot_chart(metric, rows, padded(ends), gutter, _baseline_mean(found, view.baseline))
+    chart = dot_chart(metric, rows, padded(ends), gutter, _baseline_mean(estimated, view.baseline))
     return Figure(metric, chart, "Dot: mean, with its 95% interval; rings: single runs.")
 
 
@@ -108,8 +108,8 @@ def _single(group: Group, metric: str) -> list[Dot]:
     return [Dot(row.key, row.metrics[metric], "corpus", hollow=True) for row in rows] if len(rows) > 1 else []
 
 
-def _baseline_mean(found: Sequence[tuple[Group, Estimate]], baseline: tuple[str, str] | None) -> float | None:
-    means = [own.mean for group, own in found if is_baseline(group, baseline)]
+def _baseline_mean(estimated: Sequence[tuple[Group, Estimate]], baseline: tuple[str, str] | None) -> float | None:
+    means = [one.mean for group, one in estimated if is_baseline(group, baseline)]
     return means[0] if len(means) == 1 else None
 
 
@@ -126,8 +126,8 @@ def _costs(view: SweepView) -> Section:
 
 
 def _point(view: SweepView, group: Group, cost: float, metric: str) -> Point:
-    own = group.estimates[metric]
-    return Point(view.label(group), cost, own.mean, view.tone(group), own.interval)
+    estimate = group.estimates[metric]
+    return Point(view.label(group), cost, estimate.mean, view.tone(group), estimate.interval)
 
 
 def _has_passes(view: SweepView) -> bool:
@@ -137,8 +137,8 @@ def _has_passes(view: SweepView) -> bool:
 def _cost(group: Group, view: SweepView) -> float | None:
     """What a group costs, in the same unit for all of the page."""
     done = [row for row in group.rows if row.status == DONE]
-    found = [row.metrics[PASSES] if _has_passes(view) else row.seconds or 0.0 for row in done]
-    return fmean(found) if found else None
+    costs = [row.metrics[PASSES] if _has_passes(view) else row.seconds or 0.0 for row in done]
+    return fmean(costs) if costs else None
 
 
 def _samples(view: SweepView) -> Section:
@@ -159,9 +159,9 @@ def read_together(view: SweepView) -> list[tuple[str, list[tuple[str, str, str]]
     if not columns:
         return []
     pairs = []
-    for place, sample in enumerate(columns[0][1].samples[:_PROMPTS]):
-        same = [(group, row.samples[place]) for group, row in columns if _asked(row, place, sample.prompt)]
-        pairs.append((sample.prompt, [(view.label(group), view.tone(group), own.text) for group, own in same]))
+    for index, sample in enumerate(columns[0][1].samples[:_PROMPTS]):
+        same = [(group, row.samples[index]) for group, row in columns if _asked(row, index, sample.prompt)]
+        pairs.append((sample.prompt, [(view.label(group), view.tone(group), written.text) for group, written in same]))
     return pairs
 
 
@@ -169,5 +169,5 @@ def _first(group: Group) -> Row | None:
     return next((row for row in group.rows if row.samples), None)
 
 
-def _asked(row: Row, place: int, prompt: str) -> bool:
-    return place < len(row.samples) and row.samples[place].prompt == prompt
+def _asked(row: Row, index: int, prompt: str) -> bool:
+    return index < len(row.samples) and row.samples[index].prompt == prompt

@@ -79,13 +79,13 @@ def group_rows(rows: Sequence[Row], metrics: Sequence[str], baseline: tuple[str,
 
 
 def _estimated(group: Group, base: Group | None, metrics: Sequence[str]) -> Group:
-    own = {name: estimate([(row, None) for row in measured(group, name)], name) for name in metrics}
+    estimates = {name: estimate([(row, None) for row in measured(group, name)], name) for name in metrics}
     pairs = {} if base is None else {name: estimate(_pairs(group, base, name), name) for name in metrics}
-    return Group(group.values, group.num_prompts, group.rows, _there(own), _there(pairs))
+    return Group(group.values, group.num_prompts, group.rows, _known(estimates), _known(pairs))
 
 
-def _there(found: Mapping[str, Estimate | None]) -> dict[str, Estimate]:
-    return {name: value for name, value in found.items() if value is not None}
+def _known(estimates: Mapping[str, Estimate | None]) -> dict[str, Estimate]:
+    return {name: value for name, value in estimates.items() if value is not None}
 
 
 def is_baseline(group: Group, baseline: tuple[str, str] | None) -> bool:
@@ -94,20 +94,22 @@ def is_baseline(group: Group, baseline: tuple[str, str] | None) -> bool:
 
 
 def _baseline_of(group: Group, groups: Sequence[Group], baseline: tuple[str, str] | None) -> Group | None:
-    """The group that is alike in all but the axis of the baseline."""
+    """Return the group that differs in nothing but the axis of the baseline."""
     if baseline is None or is_baseline(group, baseline):
         return None
-    return next((other for other in groups if is_baseline(other, baseline) and _alike(group, other, baseline[0])), None)
+    return next(
+        (other for other in groups if is_baseline(other, baseline) and _same_but(group, other, baseline[0])), None
+    )
 
 
-def _alike(group: Group, base: Group, but: str) -> bool:
+def _same_but(group: Group, base: Group, but: str) -> bool:
     others = (axis for axis in group.values if axis != but)
     same = all(set(group.values[axis]) <= set(base.values[axis]) for axis in others)
     return same and group.num_prompts == base.num_prompts
 
 
 def measured(group: Group, metric: str) -> list[Row]:
-    """The runs with a figure; one that is no number, or infinite, is none."""
+    """The runs with a figure; NaN and infinity do not count."""
     return [row for row in group.rows if row.status == DONE and math.isfinite(row.metrics.get(metric, math.nan))]
 
 
@@ -136,7 +138,7 @@ def _scores(pairs: Sequence[tuple[Row, Row | None]], metric: str) -> Floats | No
     prompts = [sample.prompt for sample in rows[0].samples]
     if not prompts or not all(_explains(row, prompts, metric) for row in rows):
         return None
-    return np.array([[_score(*pair, metric, place) for place in range(len(prompts))] for pair in pairs])
+    return np.array([[_score(*pair, metric, index) for index in range(len(prompts))] for pair in pairs])
 
 
 def _explains(row: Row, prompts: Sequence[str], metric: str) -> bool:
@@ -147,8 +149,8 @@ def _explains(row: Row, prompts: Sequence[str], metric: str) -> bool:
     return math.isclose(fmean(scores), row.metrics[metric], rel_tol=1e-4, abs_tol=1e-6)
 
 
-def _score(row: Row, base: Row | None, metric: str, place: int) -> float:
-    return row.samples[place].scores[metric] - (base.samples[place].scores[metric] if base else 0.0)
+def _score(row: Row, base: Row | None, metric: str, index: int) -> float:
+    return row.samples[index].scores[metric] - (base.samples[index].scores[metric] if base else 0.0)
 
 
 def summary_table(groups: Sequence[Group], metrics: Sequence[str]) -> str:
@@ -174,12 +176,14 @@ def summary_table(groups: Sequence[Group], metrics: Sequence[str]) -> str:
 
 
 def _cells(group: Group, metric: str, compared: bool) -> list[Any]:
-    own, gap = group.estimates.get(metric), group.differences.get(metric)
-    cells = [own.mean, own.std, own.count, *_ends(own)] if own else [None, None, 0, *_ends(None)]
-    return [*cells, gap.mean if gap else None, *_ends(gap)] if compared else cells
+    estimate, difference = group.estimates.get(metric), group.differences.get(metric)
+    cells = (
+        [estimate.mean, estimate.std, estimate.count, *_ends(estimate)] if estimate else [None, None, 0, *_ends(None)]
+    )
+    return [*cells, difference.mean if difference else None, *_ends(difference)] if compared else cells
 
 
-def _ends(found: Estimate | None) -> list[float | None]:
+def _ends(estimate: Estimate | None) -> list[float | None]:
     """The cells of `_ENDS`."""
-    intervals = (found.prompts, found.seeds) if found else (None, None)
+    intervals = (estimate.prompts, estimate.seeds) if estimate else (None, None)
     return [end for interval in intervals for end in interval or (None, None)]

@@ -61,7 +61,7 @@ class Comparison:
 
 def compare(run: CardsRun, arm: str, base: str = BASE) -> list[Comparison]:
     """Compare an arm with the base, or another policy, on every set that both were tested on."""
-    found = []
+    comparisons = []
     for split in run.sets:
         pairs = _pairs(run, arm, base, split)
         if pairs:
@@ -69,8 +69,8 @@ def compare(run: CardsRun, arm: str, base: str = BASE) -> list[Comparison]:
             rest = [(seed, *_not_zero(before, after)) for seed, before, after in pairs]
             nonzero = tuple(paired(seed, before, after) for seed, before, after in rest if before)
             beats = all(scores.interval[0] > scores.majority for _, scores in run.scores(arm, split))
-            found.append(Comparison(split, every, nonzero, beats))
-    return found
+            comparisons.append(Comparison(split, every, nonzero, beats))
+    return comparisons
 
 
 def _pairs(run: CardsRun, arm: str, base: str, split: str) -> list[tuple[str, Sequence[Answer], Sequence[Answer]]]:
@@ -99,28 +99,28 @@ def direction(changes: Sequence[Change]) -> Direction:
     return {1: "rise", -1: "fall", 0: "none"}[sides.pop()]  # type: ignore[return-value]
 
 
-def verdict(found: Comparison) -> str:
+def verdict(comparison: Comparison) -> str:
     """Say what may be said of a comparison."""
-    many = len(found.changes) > 1
-    match found.direction:
+    many = len(comparison.changes) > 1
+    match comparison.direction:
         case "rise":
-            return "rose" + (" on every seed" if many else "") + _reservation(found)
+            return "rose" + (" on every seed" if many else "") + _reservation(comparison)
         case "fall":
             return "fell" + (" on every seed" if many else "")
         case "none":
             return "no change beyond chance" + (" on any seed" if many else "")
         case "mixed":
-            sides = [_side(found.changes, side) for side in (1, -1, 0) if _at(found.changes, side)]
+            sides = [_side(comparison.changes, side) for side in (1, -1, 0) if _at(comparison.changes, side)]
             return f"mixed ({'; '.join(sides)})"
 
 
-def _reservation(found: Comparison) -> str:
+def _reservation(comparison: Comparison) -> str:
     """What a rise does not show."""
     reservations = []
-    if found.nonzero and direction(found.nonzero) != "rise":
+    if comparison.nonzero and direction(comparison.nonzero) != "rise":
         reservations.append("not shown where the right answer is other than 0")
-    if not found.beats_majority:
-        many = " on every seed" if len(found.changes) > 1 else ""
+    if not comparison.beats_majority:
+        many = " on every seed" if len(comparison.changes) > 1 else ""
         reservations.append(f"not shown to beat one constant answer{many}")
     return ", but " + " and ".join(reservations) if reservations else ""
 
@@ -137,18 +137,19 @@ def _at(changes: Sequence[Change], side: int) -> list[str]:
 LEARNER, IMITATOR = "GRPOModule", "SFTModule"
 
 
-def compare_rivals(run: CardsRun) -> dict[tuple[str, str], list[Comparison]]:
-    """Compare every arm of reinforcement with every arm of imitation, by (arm, rival)."""
+def compare_with_baselines(run: CardsRun) -> dict[tuple[str, str], list[Comparison]]:
+    """Compare every arm of reinforcement with every arm of imitation, its baselines, by (arm, baseline)."""
     kinds = {arm: {policy.training.module for _, policy in run.of(arm) if policy.training} for arm in run.arms}
     learners, imitators = ([arm for arm in run.arms if kind in kinds[arm]] for kind in (LEARNER, IMITATOR))
-    pairs = [(arm, rival) for rival in imitators for arm in learners]
-    return {pair: found for pair in pairs if (found := compare(run, *pair))}
+    pairs = [(arm, baseline) for baseline in imitators for arm in learners]
+    return {pair: comparisons for pair in pairs if (comparisons := compare(run, *pair))}
 
 
-def rivals(run: CardsRun) -> Section:
+def baselines(run: CardsRun) -> Section:
     """Set the arms of reinforcement beside those of imitation, on the same prompts."""
     rows = [
-        (arm, rival, [(title(one.split), one) for one in found]) for (arm, rival), found in compare_rivals(run).items()
+        (*pair, [(title(one.split), one) for one in comparisons])
+        for pair, comparisons in compare_with_baselines(run).items()
     ]
-    body = render(__name__, "rivals.html", rows=rows, several=len(run.seeds) > 1)
-    return Section("rivals", "Reinforcement against as much more imitation", body)
+    body = render(__name__, "baselines.html", rows=rows, several=len(run.seeds) > 1)
+    return Section("baselines", "Reinforcement against as much more imitation", body)

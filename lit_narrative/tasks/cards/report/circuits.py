@@ -17,7 +17,7 @@ MEANING = {
     "attribution/*/cpr": "share of the effect that circuits of the best edges keep, averaged over sizes",
     "acdc/*/edges": "edges that are left when those that change least are dropped",
     "acdc/*/faithfulness": "share of the effect that those edges keep, on other pairs",
-    "lens/*/logit_diff": "lead of the right answer's logit over its rival at the last layer",
+    "lens/*/logit_diff": "lead of the right answer's logit over the other one's at the last layer",
     "sae/explained_variance": "share of the activations' variance that the autoencoder keeps",
     "sae/l0": "features active at once",
 }
@@ -48,7 +48,7 @@ def _seed(seed: SeedRun) -> dict[str, Any]:
         "rows": rows,
         "weak": any(weak for row in rows for _, weak in row["cells"]),
         "links": [(_label(path), quote(path)) for one in seed.circuits for path in one.pages],
-        "errors": [(one.name, name, said) for one in seed.circuits for name, said in one.errors.items()],
+        "errors": [(one.name, name, reason) for one in seed.circuits for name, reason in one.errors.items()],
     }
 
 

@@ -8,7 +8,17 @@ from lit_narrative.report.charts import Dot, dot_chart
 from lit_narrative.report.format import percent, signed
 from lit_narrative.report.page import Figure, Key, Section, render
 from lit_narrative.tasks.cards.report.changes import Comparison, compare, verdict
-from lit_narrative.tasks.cards.report.run import BASE, HOME, SETS, CardsRun, Policy, Scores, SeedRun, title, trained
+from lit_narrative.tasks.cards.report.run import (
+    BASE,
+    REFERENCE_SPLIT,
+    SETS,
+    CardsRun,
+    Policy,
+    Scores,
+    SeedRun,
+    title,
+    trained,
+)
 
 TONES = {"sft": "sft", "more": "validation", "grpo_id": "other", "grpo": "final"}
 """Colour role of each policy of the shipped recipe; others are drawn plain."""
@@ -30,7 +40,7 @@ def meaning(policy: Policy) -> str:
         return ""
     kinds = [KINDS.get(kind, kind) for kind, weight in policy.training.mix.items() if weight]
     on = " and ".join([", ".join(kinds[:-1]), kinds[-1]] if len(kinds) > 1 else kinds)
-    start = "" if policy.name == BASE else "goes on: "
+    start = "" if policy.name == BASE else "continues: "
     match policy.training.module:
         case "SFTModule":
             return f"{start}imitates worked answers on {on}"
@@ -56,20 +66,24 @@ def headline(run: CardsRun) -> Section:
 
 def sentences(run: CardsRun) -> list[tuple[str, str]]:
     """The outcome for someone who has not seen such a run: each policy with a sentence on it."""
-    found = [(BASE, _of_base(run))]
+    lines = [(BASE, _of_base(run))]
     for arm in run.arms:
         comparisons = compare(run, arm)
-        found.append((arm, _summed_up(comparisons) if comparisons else "there is nothing to compare it with."))
-    return found
+        lines.append((arm, _summed_up(comparisons) if comparisons else "there is nothing to compare it with."))
+    return lines
 
 
 def _of_base(run: CardsRun) -> str:
-    home = run.scores(BASE, HOME)
-    if not home:
-        return f"not tested on '{HOME}'."
+    reference = run.scores(BASE, REFERENCE_SPLIT)
+    if not reference:
+        return f"not tested on '{REFERENCE_SPLIT}'."
     several = len(run.seeds) > 1
-    each = ", ".join(_with_interval(scores, f"{seed}, " if several else "") for seed, scores in home)
-    away = [fmean(scores.accuracy for _, scores in run.scores(BASE, split)) for split in run.sets if split != HOME]
+    each = ", ".join(_with_interval(scores, f"{seed}, " if several else "") for seed, scores in reference)
+    away = [
+        fmean(scores.accuracy for _, scores in run.scores(BASE, split))
+        for split in run.sets
+        if split != REFERENCE_SPLIT
+    ]
     shifted = f" On the other sets: {percent(min(away))} to {percent(max(away))}." if away else ""
     return f"right on {each} of new hands under the known rules.{shifted}"
 
@@ -82,21 +96,21 @@ def _with_interval(scores: Scores, seed: str) -> str:
 def _summed_up(comparisons: Sequence[Comparison]) -> str:
     """Gather the sets that share a verdict."""
     grouped: dict[str, list[str]] = {}
-    for found in comparisons:
-        change = f" ({signed(found.mean, 2)})" if found.direction in {"rise", "fall"} else ""
-        grouped.setdefault(verdict(found), []).append(title(found.split) + change)
+    for comparison in comparisons:
+        change = f" ({signed(comparison.mean, 2)})" if comparison.direction in {"rise", "fall"} else ""
+        grouped.setdefault(verdict(comparison), []).append(title(comparison.split) + change)
     order = sorted(grouped, key=lambda words: (not words.startswith("rose"), not words.startswith("fell")))
     return " ".join(f"{', '.join(grouped[words])}: {words}." for words in order)
 
 
 def _tile(run: CardsRun, name: str) -> dict[str, Any]:
-    home = [scores.accuracy for _, scores in run.scores(name, HOME)]
-    away = [scores.accuracy for split in run.sets if split != HOME for _, scores in run.scores(name, split)]
+    reference = [scores.accuracy for _, scores in run.scores(name, REFERENCE_SPLIT)]
+    away = [scores.accuracy for split in run.sets if split != REFERENCE_SPLIT for _, scores in run.scores(name, split)]
     return {
         "name": name,
         "tone": tone(name),
         "meaning": meaning(run.of(name)[0][1]),
-        "home": fmean(home) if home else None,
+        "reference": fmean(reference) if reference else None,
         "away": fmean(away) if away else None,
     }
 
@@ -147,20 +161,24 @@ def _group(run: CardsRun, split: str) -> dict[str, Any]:
 
 
 def _row(run: CardsRun, name: str, split: str) -> dict[str, Any]:
-    found = run.scores(name, split)
-    by_seed = dict(found)
-    home = dict(run.scores(name, HOME))
-    gaps = [home[seed].accuracy - scores.accuracy for seed, scores in found if seed in home and split != HOME]
+    scored = run.scores(name, split)
+    by_seed = dict(scored)
+    reference = dict(run.scores(name, REFERENCE_SPLIT))
+    gaps = [
+        reference[seed].accuracy - scores.accuracy
+        for seed, scores in scored
+        if seed in reference and split != REFERENCE_SPLIT
+    ]
     policy: Policy = run.of(name)[0][1]
     return {
         "name": name,
         "tone": tone(name),
         "trained": trained(policy, split),
         "seeds": [by_seed.get(seed.name) for seed in run.seeds],
-        "n": max(scores.n for _, scores in found),
-        "mean": fmean(scores.accuracy for _, scores in found),
-        "majority": mean([scores.majority for _, scores in found]),
-        "lift": mean([scores.lift for _, scores in found]),
+        "n": max(scores.n for _, scores in scored),
+        "mean": fmean(scores.accuracy for _, scores in scored),
+        "majority": mean([scores.majority for _, scores in scored]),
+        "lift": mean([scores.lift for _, scores in scored]),
         "gap": mean(gaps),
     }
 
@@ -175,9 +193,10 @@ def changes(run: CardsRun) -> Section:
     """Say what each arm changed against the base, on the same prompts."""
     compared = {arm: compare(run, arm) for arm in run.arms}
     arms = [
-        (arm, _mixture(run.of(arm)[0][1]), [_change(run, arm, one) for one in found]) for arm, found in compared.items()
+        (arm, _mixture(run.of(arm)[0][1]), [_change(run, arm, one) for one in comparisons])
+        for arm, comparisons in compared.items()
     ]
-    figures = {arm: _change_figure(found, arm) for arm, found in compared.items() if found}
+    figures = {arm: _change_figure(comparisons, arm) for arm, comparisons in compared.items() if comparisons}
     meanings = {arm: meaning(run.of(arm)[0][1]) for arm in run.arms}
     body = render(
         __name__, "changes.html", arms=arms, figures=figures, base=BASE, meanings=meanings, several=len(run.seeds) > 1
@@ -193,26 +212,26 @@ def _mixture(policy: Policy) -> str:
     return f"Trained on {shares}{out}."
 
 
-def _change(run: CardsRun, arm: str, found: Comparison) -> dict[str, Any]:
-    before = [scores for _, scores in run.scores(BASE, found.split)]
-    after = [scores for _, scores in run.scores(arm, found.split)]
+def _change(run: CardsRun, arm: str, comparison: Comparison) -> dict[str, Any]:
+    before = [scores for _, scores in run.scores(BASE, comparison.split)]
+    after = [scores for _, scores in run.scores(arm, comparison.split)]
     return {
-        "title": title(found.split),
-        "trained": trained(run.of(arm)[0][1], found.split),
-        "found": found,
-        "verdict": verdict(found),
+        "title": title(comparison.split),
+        "trained": trained(run.of(arm)[0][1], comparison.split),
+        "comparison": comparison,
+        "verdict": verdict(comparison),
         "lift": (mean([one.lift for one in before]), mean([one.lift for one in after])),
         "nonzero": (mean([one.accuracy_nonzero for one in before]), mean([one.accuracy_nonzero for one in after])),
         "zero": (mean([one.answered_zero for one in before]), mean([one.answered_zero for one in after])),
     }
 
 
-def _change_figure(found: Sequence[Comparison], arm: str) -> Figure:
+def _change_figure(comparisons: Sequence[Comparison], arm: str) -> Figure:
     rows = [
         (title(one.split), [Dot(change.seed, change.value, tone(arm), change.interval) for change in one.changes])
-        for one in found
+        for one in comparisons
     ]
-    bounds = [bound for one in found for change in one.changes for bound in change.interval]
+    bounds = [bound for one in comparisons for change in one.changes for bound in change.interval]
     ends = min(-0.1, *bounds), max(0.1, *bounds)
     note = "One dot a seed, with its 95% interval; the dashed line is no change."
     return Figure(f"{arm}: change in accuracy", dot_chart(f"Change by {arm}", rows, ends, 150, mark=0, apart=5), note)

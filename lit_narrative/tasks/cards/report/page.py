@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lit_narrative.report.page import Report, Section, render, reproduce, settings
 from lit_narrative.report.run_folder import read_run_folder
-from lit_narrative.tasks.cards.report.changes import rivals
+from lit_narrative.tasks.cards.report.changes import baselines
 from lit_narrative.tasks.cards.report.circuits import circuits, compare_circuits
 from lit_narrative.tasks.cards.report.outcome import accuracies, changes, headline, tone
 from lit_narrative.tasks.cards.report.reader import TESTS, read_cards
@@ -31,7 +31,7 @@ SECTIONS: Sequence[Callable[[CardsRun], Section]] = (
     headline,
     accuracies,
     changes,
-    rivals,
+    baselines,
     reasons,
     answers,
     budgets,

@@ -97,19 +97,19 @@ def read_answers(path: Path, scores: dict[str, Scores]) -> dict[str, tuple[Answe
     """
     if not path.is_file():
         raise UserError(f"'{path}' is missing; SetEvaluation writes it beside {path.with_suffix('.json').name}")
-    found: dict[str, list[Answer]] = {split: [] for split in scores}
+    by_split: dict[str, list[Answer]] = {split: [] for split in scores}
     for record in read_records(path):
-        if record.text("set") not in found:
+        if record.text("set") not in by_split:
             raise UserError(f"{record.where}: set '{record.text('set')}' is not in {path.with_suffix('.json').name}")
-        found[record.text("set")].append(_answer(record))
-    for split, answers in found.items():
+        by_split[record.text("set")].append(_answer(record))
+    for split, answers in by_split.items():
         right = sum(answer.correct for answer in answers)
         if len(answers) != scores[split].n or abs(right / scores[split].n - scores[split].accuracy) > 1e-6:
             raise UserError(
                 f"{path}: set '{split}' has {len(answers)} answers, {right} right, but "
                 f"{path.with_suffix('.json').name} says {scores[split].n}, {scores[split].accuracy:.3f} of them right"
             )
-    return {split: tuple(answers) for split, answers in found.items()}
+    return {split: tuple(answers) for split, answers in by_split.items()}
 
 
 def _answer(record: Record) -> Answer:
@@ -180,6 +180,6 @@ def read_circuits(out: Path, folder: Path) -> Circuits:
     """Read the manifest of a circuit analysis."""
     record = read_record(folder / "manifest.json")
     pages = [path.relative_to(out).as_posix() for path in sorted(folder.parent.rglob("*.html"))]
-    errors = {name: str(said) for name, said in record.child("errors").value.items()}
+    errors = {name: str(reason) for name, reason in record.child("errors").value.items()}
     name = folder.parent.name.removeprefix("circuits_")
     return Circuits(name, record.numbers("figures"), errors, read_weak(folder), tuple(pages))

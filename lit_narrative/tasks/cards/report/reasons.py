@@ -7,7 +7,7 @@ from typing import Any
 from lit_narrative.report.format import percent
 from lit_narrative.report.page import Section, render
 from lit_narrative.tasks.cards.report.outcome import mean, tone
-from lit_narrative.tasks.cards.report.run import HOME, CardsRun, Scores, SeedRun, title
+from lit_narrative.tasks.cards.report.run import REFERENCE_SPLIT, CardsRun, Scores, SeedRun, title
 
 
 def reasons(run: CardsRun) -> Section:
@@ -21,23 +21,23 @@ def reasons(run: CardsRun) -> Section:
 
 
 def _row(run: CardsRun, name: str, split: str) -> dict[str, Any]:
-    found = [scores for _, scores in run.scores(name, split)]
+    scores = [one for _, one in run.scores(name, split)]
     return {
         "name": name,
         "tone": tone(name),
-        "trace": mean([scores.trace_exact for scores in found]),
-        "valid": mean([scores.format_validity for scores in found]),
-        "nonzero": mean([scores.accuracy_nonzero for scores in found]),
-        "zero": mean([scores.answered_zero for scores in found]),
-        "calibration": mean([scores.calibration_error for scores in found]),
-        "substitution": "" if split == HOME else substituted(found),
+        "trace": mean([one.trace_exact for one in scores]),
+        "valid": mean([one.format_validity for one in scores]),
+        "nonzero": mean([one.accuracy_nonzero for one in scores]),
+        "zero": mean([one.answered_zero for one in scores]),
+        "calibration": mean([one.calibration_error for one in scores]),
+        "substitution": "" if split == REFERENCE_SPLIT else substituted(scores),
     }
 
 
-def substituted(found: Sequence[Scores]) -> str:
+def substituted(scores: Sequence[Scores]) -> str:
     """The known rule whose answers are given most often in place of the right ones, and how often."""
-    rules = list(dict.fromkeys(rule for scores in found for rule in scores.substitution))
-    shares = {rule: fmean(s.substitution[rule] for s in found if rule in s.substitution) for rule in rules}
+    rules = list(dict.fromkeys(rule for one in scores for rule in one.substitution))
+    shares = {rule: fmean(one.substitution[rule] for one in scores if rule in one.substitution) for rule in rules}
     if not shares:
         return ""
     rule = max(shares, key=shares.__getitem__)
@@ -58,16 +58,16 @@ def choose(seed: SeedRun, split: str) -> list[dict[str, Any]]:
     tested = [policy.answers[split] for policy in seed.policies.values() if split in policy.answers]
     if not tested:
         return []
-    marks = [{answers[place].correct for answers in tested} for place in range(len(tested[0]))]
-    differing = [place for place, mark in enumerate(marks) if place and len(mark) > 1]
-    picked = [("the first", 0), *(("the first they disagree on", place) for place in differing[:1])]
+    marks = [{answers[index].correct for answers in tested} for index in range(len(tested[0]))]
+    differing = [index for index, mark in enumerate(marks) if index and len(mark) > 1]
+    picked = [("the first", 0), *(("the first they disagree on", index) for index in differing[:1])]
     return [
         {
             "why": why,
-            "prompt": " · ".join(line for line in tested[0][place].prompt.splitlines() if line),
-            "expected": tested[0][place].expected,
-            "answers": [policy.answers[split][place] if split in policy.answers else None
+            "prompt": " · ".join(line for line in tested[0][index].prompt.splitlines() if line),
+            "expected": tested[0][index].expected,
+            "answers": [policy.answers[split][index] if split in policy.answers else None
                         for policy in seed.policies.values()],
         }
-        for why, place in picked
+        for why, index in picked
     ]  # fmt: skip

@@ -8,7 +8,7 @@ from lit_narrative.report.run_folder import RunFolder
 
 BASE = "sft"
 """The policy that the arms start from and are compared with."""
-HOME = "id_test"
+REFERENCE_SPLIT = "id_test"
 """The set that is in distribution."""
 
 SETS: Mapping[str, tuple[str, str]] = {
@@ -56,7 +56,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer; ``answer`` is empty where none was found in ``text``."""
+    """One answer; ``answer`` is empty where ``text`` holds none."""
 
     prompt: str
     text: str
@@ -162,8 +162,8 @@ class CardsRun:
     @property
     def sets(self) -> tuple[str, ...]:
         """Names of the measured sets, in the order of the page."""
-        found = {name for seed in self.seeds for policy in seed.policies.values() for name in policy.scores}
-        return (*(name for name in SETS if name in found), *sorted(found - SETS.keys()))
+        names = {name for seed in self.seeds for policy in seed.policies.values() for name in policy.scores}
+        return (*(name for name in SETS if name in names), *sorted(names - SETS.keys()))
 
     def of(self, policy: str) -> list[tuple[str, Policy]]:
         """A policy under each seed that has it."""
@@ -171,7 +171,7 @@ class CardsRun:
 
     def scores(self, policy: str, split: str) -> list[tuple[str, Scores]]:
         """A policy's scores on a set under each seed that has them."""
-        return [(name, found.scores[split]) for name, found in self.of(policy) if split in found.scores]
+        return [(seed, one.scores[split]) for seed, one in self.of(policy) if split in one.scores]
 
 
 def title(split: str) -> str:
@@ -181,7 +181,7 @@ def title(split: str) -> str:
 
 def trained(policy: Policy, split: str) -> str:
     """How a set relates to what a policy was trained on, in words."""
-    if split == HOME:
+    if split == REFERENCE_SPLIT:
         return "in distribution"
     kind = "paraphrase" if split == "paraphrase_mix" else split
     if not policy.mix.get(kind):

@@ -4,25 +4,27 @@ from dataclasses import asdict
 from typing import Any
 
 import lit_narrative
-from lit_narrative.tasks.cards.report.changes import Comparison, compare, compare_rivals, verdict
-from lit_narrative.tasks.cards.report.run import BASE, HOME, CardsRun, Policy, SeedRun, trained
+from lit_narrative.tasks.cards.report.changes import Comparison, compare, compare_with_baselines, verdict
+from lit_narrative.tasks.cards.report.run import BASE, REFERENCE_SPLIT, CardsRun, Policy, SeedRun, trained
 
 
 def summarise_cards(run: CardsRun) -> dict[str, Any]:
     """Return the content of ``summary.json``.
 
     ``seeds`` holds each policy's figures by set; ``changes`` each arm minus the base on the same prompts, with 95 %
-    intervals, and ``verdict`` what every seed agrees on; ``rivals`` arms of GRPO minus arms of SFT.
+    intervals, and ``verdict`` what every seed agrees on; ``baselines`` arms of GRPO minus arms of SFT.
     """
     return {
         "made_by": f"lit-narrative {lit_narrative.__version__}",
         "task": "cards",
         "base": BASE,
         "seeds": {seed.name.removeprefix("seed "): _seed(seed) for seed in run.seeds},
-        "changes": {arm: {found.split: _change(found) for found in compare(run, arm)} for arm in run.arms},
-        "rivals": {
-            f"{arm} - {rival}": {one.split: _change(one) for one in found}
-            for (arm, rival), found in compare_rivals(run).items()
+        "changes": {
+            arm: {comparison.split: _change(comparison) for comparison in compare(run, arm)} for arm in run.arms
+        },
+        "baselines": {
+            f"{arm} - {baseline}": {one.split: _change(one) for one in comparisons}
+            for (arm, baseline), comparisons in compare_with_baselines(run).items()
         },
     }
 
@@ -35,7 +37,7 @@ def _seed(seed: SeedRun) -> dict[str, Any]:
 
 
 def _policy(policy: Policy) -> dict[str, Any]:
-    home = policy.scores.get(HOME)
+    reference = policy.scores.get(REFERENCE_SPLIT)
     training = None if policy.training is None else asdict(policy.training)
     return {
         "mix": dict(policy.mix),
@@ -47,22 +49,26 @@ def _policy(policy: Policy) -> dict[str, Any]:
             name: {
                 **asdict(scores),
                 "trained": trained(policy, name),
-                "gap": None if home is None or name == HOME else home.accuracy - scores.accuracy,
+                "gap": None if reference is None or name == REFERENCE_SPLIT else reference.accuracy - scores.accuracy,
             }
             for name, scores in policy.scores.items()
         },
     }
 
 
-def _change(found: Comparison) -> dict[str, Any]:
+def _change(comparison: Comparison) -> dict[str, Any]:
     return {
-        "verdict": verdict(found),
-        "direction": found.direction,
-        "mean": found.mean,
-        "range": list(found.range),
-        "beats_majority": found.beats_majority,
-        "seeds": {change.seed.removeprefix("seed "): _one(change.value, change.interval) for change in found.changes},
-        "nonzero": {change.seed.removeprefix("seed "): _one(change.value, change.interval) for change in found.nonzero},
+        "verdict": verdict(comparison),
+        "direction": comparison.direction,
+        "mean": comparison.mean,
+        "range": list(comparison.range),
+        "beats_majority": comparison.beats_majority,
+        "seeds": {
+            change.seed.removeprefix("seed "): _one(change.value, change.interval) for change in comparison.changes
+        },
+        "nonzero": {
+            change.seed.removeprefix("seed "): _one(change.value, change.interval) for change in comparison.nonzero
+        },
     }
 
 

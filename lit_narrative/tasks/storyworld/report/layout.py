@@ -22,14 +22,14 @@ class Layout:
     """Where everything lies.
 
     Attributes:
-        places: for each vertex, its middle as (column, layer); the drawing's left edge is column 0.
+        positions: for each vertex, its middle as (column, layer); the drawing's left edge is column 0.
         bends: for each downward edge, by its index, the points between its ends.
         upward: indices of the edges that do not lead down.
         width: of the drawing, in columns.
         layers: number of layers.
     """
 
-    places: tuple[Point, ...]
+    positions: tuple[Point, ...]
     bends: dict[int, tuple[Point, ...]]
     upward: frozenset[int]
     width: float
@@ -54,10 +54,10 @@ def layered(sizes: Sequence[float], edges: Sequence[Edge], row: int = 3) -> Layo
     links = [pair for chain in chains.values() for pair in pairwise(chain)]
     widths = [*sizes, *[_HELPER] * (len(levels) - count)]
     columns, width = _columns(_ordered(levels, links), links, widths)
-    places = [(column, float(level)) for column, level in zip(columns, levels, strict=True)]
-    bends = {index: tuple(places[vertex] for vertex in chain[1:-1]) for index, chain in chains.items()}
+    positions = [(column, float(level)) for column, level in zip(columns, levels, strict=True)]
+    bends = {index: tuple(positions[vertex] for vertex in chain[1:-1]) for index, chain in chains.items()}
     around = frozenset(range(len(edges))) - frozenset(down)
-    return Layout(tuple(places[:count]), bends, around, width, max(levels) + 1)
+    return Layout(tuple(positions[:count]), bends, around, width, max(levels) + 1)
 
 
 def reachable(count: int, edges: Sequence[Edge]) -> set[int]:

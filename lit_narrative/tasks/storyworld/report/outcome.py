@@ -13,7 +13,7 @@ from lit_narrative.tasks.storyworld.report.summary import difference_interval
 MEANING = {
     "valid_json": "the text parses as JSON",
     "schema": "the required parts are there and every reference leads somewhere",
-    "structure": "enough characters and encounters, and every encounter that is no ending offers options",
+    "structure": "enough characters and encounters, and every encounter that is not an ending offers options",
     "effects": "options change enough different declared variables",
     "secrets": "some options, not too many, are locked behind conditions that matter",
     "endings": "enough different endings can be reached",
@@ -96,7 +96,7 @@ def honesty(run: Run) -> Section:
 def honesty_verdict(run: Run) -> str:
     """Say what the two totals together tell.
 
-    The lenient total's own interval is not known; the strict one's, over the same samples, stands in for it.
+    The lenient total's interval is not known; the strict one's, over the same samples, stands in for it.
     """
     before, after = run.before.outcome, run.after.outcome
     if before.level.original_total is None or after.level.original_total is None:

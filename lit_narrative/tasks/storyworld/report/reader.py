@@ -2,7 +2,7 @@
 
 It holds one folder a job. ``test_sft`` and ``test_final`` are the held-out tests and must be there with their
 figures; every other folder that has a ``metrics.csv`` is a training job. What else a job keeps (samples, SAEs, its
-configuration) is read where it is found.
+configuration) is read where it is there.
 """
 
 import csv

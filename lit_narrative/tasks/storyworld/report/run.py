@@ -8,7 +8,7 @@ from lit_narrative.report.run_folder import Curve, RunFolder
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One fault that the verifiers found in a text.
+    """One fault that the verifiers see in a text.
 
     Attributes:
         path: JSON path in the text.

@@ -1,6 +1,6 @@
 """Several seeds of a storyworld run: each seed's outcome, and the mean with an interval over the seeds.
 
-Each seed trains and tests models of its own, so that the seeds are independent: their means have an interval by
+Each seed trains and tests other models, so that the seeds are independent: their means have an interval by
 Student's t. It says what another seed would give, which no interval over the texts of one seed can.
 """
 
@@ -26,7 +26,7 @@ TITLES = {
     "unique_names": "Distinct worlds, names removed",
     "unique_skeleton": "Distinct worlds, skeleton",
 }
-"""What the page calls the measures; components go by their own names."""
+"""What the page calls the measures; components are called by their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ def seed_table(runs: Mapping[str, Run]) -> Section:
 def summarise_seeds(runs: Mapping[str, Run]) -> dict[str, Any]:
     """Return the content of ``summary.json`` of several seeds.
 
-    ``seeds`` holds each seed's own summary by number; ``over_seeds`` the mean of each measure over the seeds, of SFT,
+    ``seeds`` holds each seed's summary by number; ``over_seeds`` the mean of each measure over the seeds, of SFT,
     of the final model and of the change, with 95 % intervals by Student's t (null of a single seed).
     """
     return {

@@ -59,10 +59,10 @@ def warm_start(run: Run) -> Section:
 
 def figures(curves: Mapping[str, Curve], wanted: Mapping[str, tuple[str, str]], marks: Sequence[float]) -> list[Figure]:
     """Draw a small chart of each wanted curve that there is."""
-    found = [(name, *words) for name, words in wanted.items() if name in curves]
+    drawn = [(name, *words) for name, words in wanted.items() if name in curves]
     frame = Frame(300, 140, marks=marks, x_label="step")
     return [
-        Figure(title, line_chart(title, [_line(curves, name, title)], (), frame), note) for name, title, note in found
+        Figure(title, line_chart(title, [_line(curves, name, title)], (), frame), note) for name, title, note in drawn
     ]
 
 

@@ -116,7 +116,7 @@ def draw_world(world: World, label: str) -> Markup:
     width = 2 * _MARGIN + layout.width * _COLUMN + (14.0 + 8 * around if around else 0)
     height = 2 * _MARGIN + (layout.layers - 1) * _LAYER + _BOX_H
     parts = _draw_arrows(arrows, layout)
-    parts += [_draw_vertex(vertex, layout.places[i], i == 0) for i, vertex in enumerate(vertices)]
+    parts += [_draw_vertex(vertex, layout.positions[i], i == 0) for i, vertex in enumerate(vertices)]
     return drawing(width, height, label, parts, "world", scale=1.1)
 
 
@@ -132,13 +132,13 @@ def _stub(plan: Plan, option: Option, target: int) -> Vertex:
     return Vertex("stop" if known else "missing", "", tip=leads_to(plan, option, target))
 
 
-def _centre(place: tuple[float, float]) -> tuple[float, float]:
-    column, layer = place
+def _centre(position: tuple[float, float]) -> tuple[float, float]:
+    column, layer = position
     return _MARGIN + column * _COLUMN, _MARGIN + _BOX_H / 2 + layer * _LAYER
 
 
-def _draw_vertex(vertex: Vertex, place: tuple[float, float], start: bool) -> Element:
-    x, y = _centre(place)
+def _draw_vertex(vertex: Vertex, position: tuple[float, float], start: bool) -> Element:
+    x, y = _centre(position)
     tip = node("title", text=vertex.tip)
     if vertex.kind == "stop":
         return node("g", tip, node("rect", x=x - 5, y=y - 23, width=10, height=10), class_="stop")
@@ -184,7 +184,9 @@ def _ports(arrows: Sequence[Arrow], layout: Layout, *, leaving: bool) -> dict[in
             at[arrow.start if leaving else arrow.end].append(index)
     shifts = {}
     for indices in at.values():
-        far = {i: layout.bends[i] or (layout.places[arrows[i].end if leaving else arrows[i].start],) for i in indices}
+        far = {
+            i: layout.bends[i] or (layout.positions[arrows[i].end if leaving else arrows[i].start],) for i in indices
+        }
         ordered = sorted(indices, key=lambda i: far[i][0 if leaving else -1][0])
         gap = min(16.0, 0.7 * _BOX_W / len(ordered))
         shifts.update({i: (rank - (len(ordered) - 1) / 2) * gap for rank, i in enumerate(ordered)})
@@ -192,8 +194,8 @@ def _ports(arrows: Sequence[Arrow], layout: Layout, *, leaving: bool) -> dict[in
 
 
 def _downward(layout: Layout, index: int, arrow: Arrow, leave: float, arrive: float) -> tuple[str, Element]:
-    x0, y0 = _centre(layout.places[arrow.start])
-    x1, y1 = _centre(layout.places[arrow.end])
+    x0, y0 = _centre(layout.positions[arrow.start])
+    x1, y1 = _centre(layout.positions[arrow.end])
     points = [(x0 + leave, y0 + _BOX_H / 2), *map(_centre, layout.bends[index]), (x1 + arrive, y1 - _BOX_H / 2 - 6)]
     line = f"M{points[0][0]:.1f} {points[0][1]:.1f}"
     for (ax, ay), (bx, by) in pairwise(points):
@@ -205,8 +207,8 @@ def _downward(layout: Layout, index: int, arrow: Arrow, leave: float, arrive: fl
 
 def _around(layout: Layout, arrow: Arrow, lane: int) -> tuple[str, Element]:
     """Lead an arrow that goes up, sideways or back to itself past the right-hand side of what lies between."""
-    x0, y0 = _centre(layout.places[arrow.start])
-    x1, y1 = _centre(layout.places[arrow.end])
+    x0, y0 = _centre(layout.positions[arrow.start])
+    x1, y1 = _centre(layout.positions[arrow.end])
     right = _right_of(layout, arrow) + 8.0 + 8.0 * lane
     x0, x1, y0, y1 = x0 + _BOX_W / 2, x1 + _BOX_W / 2 + 6, y0 + 8, y1 - 8
     bend = min(10.0, abs(y0 - y1) / 2) * (1 if y0 >= y1 else -1)
@@ -218,11 +220,15 @@ def _around(layout: Layout, arrow: Arrow, lane: int) -> tuple[str, Element]:
 
 
 def _right_of(layout: Layout, arrow: Arrow) -> float:
-    """Return the right-hand side of the boxes in the layers that an arrow passes; a loop passes its own box alone."""
-    start, end = layout.places[arrow.start], layout.places[arrow.end]
+    """Return the right-hand side of the boxes in the layers that an arrow passes; a loop passes its box alone."""
+    start, end = layout.positions[arrow.start], layout.positions[arrow.end]
     top, bottom = sorted((start[1], end[1]))
-    passed = [start] if arrow.start == arrow.end else [place for place in layout.places if top <= place[1] <= bottom]
-    return max(_centre(place)[0] for place in passed) + _BOX_W / 2
+    passed = (
+        [start]
+        if arrow.start == arrow.end
+        else [position for position in layout.positions if top <= position[1] <= bottom]
+    )
+    return max(_centre(position)[0] for position in passed) + _BOX_W / 2
 
 
 def _head(x: float, y: float, dx: float, dy: float) -> Element:

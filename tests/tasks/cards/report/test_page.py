@@ -59,7 +59,7 @@ def test_page_and_summary_say_what_changed_and_no_more(cards_out: Path) -> None:
 
 def test_reinforcement_is_set_beside_as_much_more_imitation(cards_out: Path) -> None:
     run = read_cards(cards_out)
-    (beside,) = summarise_cards(run)["rivals"].items()
+    (beside,) = summarise_cards(run)["baselines"].items()
     assert beside[0] == "grpo - more"
     assert beside[1]["paraphrase_mix"]["direction"] == "rise"
     against = dict(summarise_cards(run)["changes"])
@@ -136,11 +136,11 @@ def test_the_command_is_the_one_that_was_given_if_it_is_known(
 def test_policies_are_what_their_training_was_whatever_their_names(one_seed: Path) -> None:
     policies = read_cards(one_seed).seeds[0].policies
     assert meaning(policies["sft"]) == "imitates worked answers on known rules"
-    assert meaning(policies["more"]) == "goes on: imitates worked answers on known rules"
-    assert meaning(policies["grpo"]) == "goes on: reinforcement on known rules, rewordings and other colours"
+    assert meaning(policies["more"]) == "continues: imitates worked answers on known rules"
+    assert meaning(policies["grpo"]) == "continues: reinforcement on known rules, rewordings and other colours"
     path = one_seed / "grpo" / "config.yaml"
     path.write_text(re.sub(r"      (paraphrase|new_colors): .*\n", "", path.read_text()))
-    assert meaning(read_cards(one_seed).seeds[0].policies["grpo"]) == "goes on: reinforcement on known rules"
+    assert meaning(read_cards(one_seed).seeds[0].policies["grpo"]) == "continues: reinforcement on known rules"
     path.unlink()
     assert meaning(read_cards(one_seed).seeds[0].policies["grpo"]) == ""
 

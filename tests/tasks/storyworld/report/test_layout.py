@@ -9,14 +9,14 @@ from lit_narrative.tasks.storyworld.report.layout import layered, reachable
 
 def test_a_chain_comes_in_layers() -> None:
     layout = layered([1, 1, 1], [(0, 1), (1, 2)])
-    assert [layer for _, layer in layout.places] == [0, 1, 2]
+    assert [layer for _, layer in layout.positions] == [0, 1, 2]
     assert layout.width == pytest.approx(1) and layout.layers == 3 and not layout.upward
 
 
 def test_a_shortcut_bends_around_what_lies_between() -> None:
     layout = layered([1, 1, 1], [(0, 1), (1, 2), (0, 2)])
     ((column, layer),) = layout.bends[2]
-    assert layer == 1 and abs(column - layout.places[1][0]) >= 0.7 - 1e-9
+    assert layer == 1 and abs(column - layout.positions[1][0]) >= 0.7 - 1e-9
 
 
 def test_a_way_back_and_a_loop_lead_up() -> None:
@@ -25,11 +25,11 @@ def test_a_way_back_and_a_loop_lead_up() -> None:
 
 def test_what_cannot_be_reached_lies_at_the_foot() -> None:
     layout = layered([1] * 5, [(0, 1), (2, 1)], row=2)
-    assert [layer for _, layer in layout.places] == [0, 1, 2, 2, 3]
+    assert [layer for _, layer in layout.positions] == [0, 1, 2, 2, 3]
 
 
 def test_the_foot_lies_under_the_middle() -> None:
-    columns = [column for column, _ in layered([1] * 6, [(0, 1), (0, 2), (0, 3)]).places]
+    columns = [column for column, _ in layered([1] * 6, [(0, 1), (0, 2), (0, 3)]).positions]
     assert (columns[4] + columns[5]) / 2 == pytest.approx((columns[1] + columns[3]) / 2)
 
 
@@ -40,7 +40,7 @@ def test_reachable_follows_the_edges() -> None:
 
 def test_crossings_are_undone() -> None:
     layout = layered([1] * 5, [(0, 1), (0, 2), (1, 4), (2, 3)])
-    columns = [column for column, _ in layout.places]
+    columns = [column for column, _ in layout.positions]
     assert (columns[1] < columns[2]) == (columns[4] < columns[3])
 
 
@@ -55,13 +55,13 @@ def graphs(draw: st.DrawFn) -> tuple[list[float], list[tuple[int, int]]]:
 def test_any_graph_is_laid_out_without_overlap(graph: tuple[list[float], list[tuple[int, int]]]) -> None:
     sizes, edges = graph
     layout = layered(sizes, edges)
-    for (a, place), (b, other) in combinations(list(zip(sizes, layout.places, strict=True)), 2):
+    for (a, place), (b, other) in combinations(list(zip(sizes, layout.positions, strict=True)), 2):
         assert place[1] != other[1] or abs(place[0] - other[0]) >= (a + b) / 2 - 1e-6
-    for size, (column, layer) in zip(sizes, layout.places, strict=True):
+    for size, (column, layer) in zip(sizes, layout.positions, strict=True):
         assert size / 2 - 1e-6 <= column <= layout.width - size / 2 + 1e-6 and 0 <= layer < layout.layers
     for index, (start, end) in enumerate(edges):
-        down = layout.places[start][1] < layout.places[end][1]
+        down = layout.positions[start][1] < layout.positions[end][1]
         assert index in layout.upward or down
         if index in layout.bends:
-            assert len(layout.bends[index]) == layout.places[end][1] - layout.places[start][1] - 1
+            assert len(layout.bends[index]) == layout.positions[end][1] - layout.positions[start][1] - 1
     assert set(layout.bends) | layout.upward == set(range(len(edges)))
