@@ -38,6 +38,7 @@ def score(files: list[str], mode: Mode | FormerMode = "strict", format: Literal[
     Raises:
         UserError: A file cannot be read; nothing has been printed then.
     """
+    # All of them before anything is printed: a wrong path then leaves no half table.
     texts = [read_world_file(file) for file in files]
     scores = [judge(text, mode=mode) for text in texts]
     if format == "json":
@@ -126,6 +127,7 @@ def play(
     if policy == "random":
         _print_simulation(console, simulate(world, runs, seed, max_steps=max_steps))
         return
+    # Without a terminal input() would read a pipe, and end at once with EOFError.
     if not sys.stdin.isatty():
         raise UserError("there is no terminal to ask in; play at random with `--policy random`")
     reader = Reader(console)
@@ -150,6 +152,7 @@ class Reader:
             answer = input(f"choose 1 to {len(encounter.options)} (Enter: at random, Ctrl-D: leave) > ").strip()
             if not answer:
                 choice = open_options[int(rng.integers(len(open_options)))]
+            # isdecimal, since isdigit takes "²" too; nine digits, since int() refuses very long numbers.
             elif answer.isdecimal() and int(answer[:9]) - 1 in open_options:
                 choice = int(answer) - 1
             else:
@@ -193,6 +196,7 @@ def _condition(gate: Gate) -> str:
 
 def _print_end(console: Console, world: World, played: Play) -> None:
     last = played.steps[-1]
+    # Not shown yet: a reader is asked only where there is a choice.
     if last.choice is None:
         console.print(Text(f"\n{printable(world.encounters[last.index].text)}", style="bold"))
     console.print(f"\n{ENDS[played.outcome]}")

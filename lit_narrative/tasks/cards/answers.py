@@ -11,6 +11,8 @@ from typing import Any
 from lit_narrative.views import Rollout
 
 _MARK = re.compile(r";|answer\s*:", re.IGNORECASE)
+# An integer that stands alone: not part of a word or a decimal, nor an end of a range such as 3-4. Nine digits at most:
+# the game needs no more, and int() of a very long one is slow.
 _NUMBER = re.compile(r"(?<![^\s:;,])[+-]?[0-9]{1,9}(?=$|[\s;,]|[.!?](?:\s|$))")
 LONGEST = 10_000
 """Longest text that is read, in characters; a longer one has no answer."""
@@ -71,6 +73,7 @@ def parse(text: str, labels: Sequence[str] | None = None) -> Parsed:
     """
     if len(text) > LONGEST:
         return Parsed(None)
+    # The last mark counts: a policy may correct itself.
     marks = list(_MARK.finditer(text))
     tail = text[marks[-1].end() :] if marks else text
     match = _NUMBER.search(tail) if labels is None else _label_pattern(labels).search(tail)
@@ -94,7 +97,9 @@ def judge(text: str, columns: Mapping[str, Any]) -> Judgement:
     expected, totals = str(columns["answer"]), columns["running_totals"]
     asked = columns["scratchpad"] == "running_total"
     right = sum(one == other for one, other in zip(parsed.trace, totals, strict=False))
+    # The longer of the two: a total left out costs as much as one too many.
     longest = max(len(totals), len(parsed.trace))
+    # The totals, the ";" and the answer.
     needed = len(totals) + 2 if asked else 1
     return Judgement(
         answer=parsed.answer,

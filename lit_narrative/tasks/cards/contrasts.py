@@ -32,6 +32,7 @@ def contrast_pairs(dealt: Iterable[Deal], game: CardGame) -> Iterator[ContrastPa
         game: its other rules and its scratchpad; its seed says which pair is drawn.
     """
     for turn, deal in enumerate(dealt):
+        # A stream for each deal, so that a pair does not depend on what was drawn for the deals before.
         rng = Random(f"{game.seed}/contrasts/{deal.set}/{deal.index}")
         kinds = ("value", "color", "rule")
         for shift in range(len(kinds)):
@@ -101,6 +102,7 @@ def _cards(deal: Deal, game: CardGame, kind: str) -> Iterator[Change]:
         values = [Card(card.color, value) for value in range(game.largest_value + 1)]
         for other in values if kind == "value" else [Card(color, card.value) for color in COLORS]:
             cards = (*deal.cards[:position], other, *deal.cards[position + 1 :])
+            # A hand without a colour that the rule names would not be dealt at all.
             if other != card and bucket_of(cards) == bucket and required <= {each.color for each in cards}:
                 yield kind, deal.rule, deal.sentence, cards, position
 
@@ -128,6 +130,7 @@ def _pair(deal: Deal, change: Change, game: CardGame) -> ContrastPair | None:
     """The pair of a change; None where it changes nothing that is written."""
     kind, rule, sentence, cards, position = change
     left, right = _words(deal.rule, deal.cards, game), _words(rule, cards, game)
+    # The first word in which the two completions differ is what the pair is about.
     shared = next((n for n, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), None)
     if shared is None:
         return None

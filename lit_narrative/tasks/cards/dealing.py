@@ -130,6 +130,7 @@ class _Balance:
         answer = rule.answer(cards)
         count, total = self.answers[rule.name, answer] + 1, self.dealt[rule.name] + 1
         if rule.head is not None:
+            # Rounded up, so that the first deal of a rule may have either label.
             return count <= ceil(total / 2)
         return answer != "0" or count <= self.zero_share * total
 
@@ -142,6 +143,7 @@ class _Balance:
 
 
 def _hand(rng: Random, game: CardGame, rule: Rule, kind: str, bucket: Bucket, balance: _Balance) -> tuple[Card, ...]:
+    # Another length is tried where one is used up: sets without repeats run out of short hands.
     for _ in range(_LENGTHS):
         length = rng.randint(*game.hand_lengths(kind))
         for _ in range(_TRIES):

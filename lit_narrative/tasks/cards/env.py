@@ -95,6 +95,7 @@ class CardGameEnv:
         self._answers += 1
         parts = {name: part(judgement) for name, part in PARTS.items()}
         terminated = judgement.correct or self.max_revisions == 1
+        # gymnasium's sense: terminated is an end that the game knows, truncated one that a limit sets.
         truncated = not terminated and self._answers >= self.max_revisions
         self._text += text
         if terminated or truncated:
@@ -112,6 +113,7 @@ class CardGameEnv:
             "trace": list(judgement.trace),
             "rewards": parts,
         }
+        # Each answer is rewarded by itself; feedback earns and costs nothing.
         reward = sum(self.weights[name] * value for name, value in parts.items())
         return self._text, reward, terminated, truncated, info
 
@@ -124,6 +126,7 @@ class _Source:
     ) -> None:
         self.game = game if seed is None else replace(game, seed=seed)
         self.held_out = held_out
+        # Generators: each set is dealt hand by hand, as often as it is asked for.
         self.streams = {MIXTURE: deals(self.game, MIXTURE, mix)}
         self.rng = Random(f"{self.game.seed}/rules")
         self.numbers = count()
@@ -167,6 +170,7 @@ def _read(cards: Sequence[Any]) -> tuple[Card, ...]:
     hand = []
     for card in cards:
         match card:
+            # Class patterns check the types too: a value of "3" or 3.0 is refused.
             case (str(color), int(value)) if color in COLORS:
                 hand.append(Card(color, value))
             case _:

@@ -51,6 +51,7 @@ class Family:
     def pattern(self) -> re.Pattern[str]:
         """What its names look like."""
         color = "|".join(color.lower() for color in COLORS)
+        # Colours are lower case in names and in capitals on cards; `_family` turns one into the other.
         return re.compile(self.shape.format(a=f"(?P<a>{color})", b=f"(?P<b>{color})", k="(?P<k>[0-9]{1,3})"))
 
 
@@ -220,6 +221,7 @@ def all_sentences() -> Iterator[str]:
     """Every sentence with every colour once; their words are the vocabulary of rules."""
     for family in FAMILIES:
         templates = family.sentences
+        # The same colour in both gaps: only the words matter here.
         for color in COLORS:
             for sentence in (templates.canonical, *templates.train, *templates.test):
                 yield sentence.format(a=color, b=color, k=0)

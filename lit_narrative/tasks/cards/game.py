@@ -77,6 +77,7 @@ class CardGame:
             check_least(f"data.game.{name}", fewest, 1)
             if most < fewest:
                 raise UserError(f"data.game.{name}: {fewest} to {most} cards is not a range")
+        # Lengths in common would put part of the shifted set in distribution.
         if self.long_lengths[0] <= self.lengths[1]:
             raise UserError(
                 f"data.game.long_lengths={list(self.long_lengths)} must lie beyond lengths={list(self.lengths)}"
@@ -96,6 +97,7 @@ class CardGame:
         Raises:
             UserError: there are none, or one has no such name.
         """
+        # Paraphrases and long hands are of the rules of `id`: they shift the words and the length alone.
         names = self.rules.get(key := kind if kind in _RULES else "id", list(_RULES[key]))
         if not names:
             raise UserError(f"data.game.rules.{key} is empty; name a rule")

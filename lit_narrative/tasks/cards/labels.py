@@ -52,6 +52,7 @@ class Evaluation:
 
 def evaluate(rule: Rule, cards: Sequence[Card]) -> Evaluation:
     """Work a hand out."""
+    # Card by card: running totals are over cards, while clauses below are over the hand.
     contributions = tuple(map(rule.contribution, cards))
     total = sum(contributions)
     return Evaluation(
@@ -61,6 +62,7 @@ def evaluate(rule: Rule, cards: Sequence[Card]) -> Evaluation:
         contributions=contributions,
         running_totals=tuple(accumulate(contributions)),
         matched=tuple(any(clause.matches(card) for clause in rule.clauses) for card in cards),
+        # All four colours: a probe may find a sum that the rule ignores.
         color_sums={color: sum(card.value for card in cards if card.color == color) for color in COLORS},
         clauses=tuple(_clause_value(clause, cards) for clause in rule.clauses),
     )

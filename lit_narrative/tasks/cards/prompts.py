@@ -21,6 +21,7 @@ LARGEST_NUMBER = 150
 def prompt_text(sentence: str, cards: Sequence[Card]) -> str:
     """The prompt; it ends with ``Answer:``, no space after it."""
     hand = "\n".join(f"{card.color} {card.value}" for card in cards)
+    # No space after "Answer:": the completion begins with one, which tokenizers join to the first word.
     return "\n".join([f"Rule: {sentence}", "Cards:", hand, "", "Answer:"])
 
 
@@ -65,6 +66,7 @@ def example(deal: Deal, scratchpad: Scratchpad, seed: int) -> Example:
 
 def vocabulary_texts(game: CardGame) -> Iterator[str]:
     """Texts that hold every word of the game; a word-level tokenizer trained on them knows any pool of rules."""
+    # Running totals may reach this far in a long hand of one colour.
     most = max(LARGEST_NUMBER, game.largest_value * game.long_lengths[1])
     yield "".join(f" {number}" for number in range(-most, most + 1))
     hand = [Card(color, 0) for color in COLORS]

@@ -38,12 +38,14 @@ class Predicate:
     def __post_init__(self) -> None:
         if self.kind not in get_args(PredicateKind):
             raise UserError(f"a predicate is one of {', '.join(get_args(PredicateKind))}; got '{self.kind}'")
+        # Refused both ways: a comparison without a threshold, and a parity with one.
         if (self.threshold is None) == (self.kind in ("greater_than", "less_equal")):
             raise UserError(f"predicate '{self.kind}' with threshold {self.threshold}: give one to comparisons only")
 
     def __call__(self, value: int) -> bool:
         """Whether the value passes."""
         if self.threshold is None:
+            # The remainder is 1 for odd values, and True equals 1.
             return value % 2 == (self.kind == "odd")
         return value > self.threshold if self.kind == "greater_than" else value <= self.threshold
 
@@ -130,6 +132,7 @@ class Rule:
     @property
     def required_colors(self) -> tuple[str, ...]:
         """The colours that clauses name, in order of first mention; a hand must hold each."""
+        # A dict keeps the order of first mention, a set would not; hands are dealt by it.
         return tuple(dict.fromkeys(color for clause in self.clauses for color in clause.colors or ()))
 
     def contribution(self, card: Card) -> int:

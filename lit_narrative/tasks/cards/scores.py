@@ -35,6 +35,7 @@ def set_scores(
     """
     rows = list(zip(judgements, columns, strict=True))
     n, correct = len(rows), sum(judgement.correct for judgement in judgements)
+    # The best constant answer: what a policy gets that ignores the cards.
     majority = max(Counter(judgement.expected for judgement in judgements).values(), default=0)
     traces = [judgement.trace_exact for judgement in judgements if judgement.trace_exact is not None]
     by_answer = grouped(rows, lambda row: row[0].expected)
@@ -73,6 +74,7 @@ def rule_substitution(rows: Sequence[Row], rule: str) -> dict[str, float | None]
         for judgement, columns in rows
         if columns["rule_name"] != rule
     ]
+    # Among errors too: where both rules give the same answer, the hit is right and says nothing of substitution.
     wrong = [hit for correct, hit in hits if not correct]
     return {"all": _share(sum(hit for _, hit in hits), len(hits)), "errors": _share(sum(wrong), len(wrong))}
 
@@ -100,6 +102,7 @@ def grouped(rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, dict[st
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         groups[key(row)].append(row)
+    # Keys are text, as JSON asks: "10" comes before "2".
     return {name: {"n": len(groups[name]), "accuracy": _accuracy(groups[name])} for name in sorted(groups)}
 
 

@@ -56,6 +56,7 @@ def unique(poems: Iterable[Poem]) -> list[Poem]:
     """The first of all poems that differ in nothing but case, spacing, punctuation and title."""
     kept: dict[str, Poem] = {}
     for poem in poems:
+        # The first stays, so that the order of the files decides which title a poem has.
         kept.setdefault(normal_form(poem.text), poem)
     return list(kept.values())
 
@@ -69,6 +70,7 @@ def pieces(poem: Poem, most: int) -> list[Poem]:
     """A poem in pieces of at most ``most`` lines, cut between stanzas where it can be; single lines are left out."""
     groups: list[list[tuple[str, ...]]] = [[]]
     for stanza in (part for whole in poem.stanzas for part in _cut(whole, most)):
+        # Whole stanzas as long as they fit; a longer one was cut before.
         if sum(map(len, groups[-1])) + len(stanza) > most:
             groups.append([])
         groups[-1].append(stanza)

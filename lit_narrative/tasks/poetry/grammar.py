@@ -96,6 +96,7 @@ def openings(seed: int, split: str) -> Iterator[str]:
 
 def is_line(text: str) -> bool:
     """Whether the grammar can make this line, on whatever topic."""
+    # One space between words and none at the ends: other white space is not of the grammar.
     words = text.split()
     return text == " ".join(words) and any(_fits(words, pattern.split()) for pattern in PATTERNS)
 
@@ -125,11 +126,13 @@ def vocabulary_texts() -> Iterator[str]:
 def bucket_of(opening: str) -> str:
     """The split in which a poem with this opening line may be: eight in ten in training, one each in the others."""
     digit = int.from_bytes(blake2b(opening.encode(), digest_size=4).digest(), "big") % 10
+    # A digest and not the seed decides, so that models of two seeds can share a test.
     return {8: "val", 9: "test"}.get(digit, "train")
 
 
 def _generator(seed: int, split: str, index: int, stream: int) -> np.random.Generator:
     """The random stream of one poem; ``stream`` keeps poems and openings apart."""
+    # spawn_key gives independent streams without drawing those of the poems before.
     children = np.random.SeedSequence(seed, spawn_key=(stream, _SPLITS.index(split), index))
     return np.random.default_rng(children)
 

@@ -23,6 +23,7 @@ _NOTE = re.compile(
     r"^[ \t]*\[[^\]\n]*(?:\n[^\]\n]*\S[^\]\n]*){0,3}\][ \t]*\n|(?<=\S)[ \t]+\[[^\]\n]*\][ \t]*$", re.MULTILINE
 )
 _BREAK = re.compile(r"[ \t]*(?:<\|endoftext\|>|[*_~=#•–—-](?:[ \t]*[*_~=#•–—-]){2,})[ \t]*")
+# The lookahead refuses the empty text, which every later part of the pattern allows.
 _ROMAN = r"(?=[MDCLXVI])M{0,3}(?:CM|CD|D?C{0,4})(?:XC|XL|L?X{0,4})(?:IX|IV|V?I{0,4})"
 _NUMBER = re.compile(rf"[\[(]?(?:{_ROMAN}|[0-9]{{1,4}})[\])]?\.?")
 _NUMBERED_TITLE = re.compile(rf"[\[(](?:{_ROMAN}|[0-9]{{1,4}})[\])]\s+\S.*")
@@ -137,6 +138,7 @@ def blocks(text: str) -> Iterator[Block]:
             lines.append(line.rstrip())
             continue
         if lines:
+            # A title set directly above its first line; a poem all in capitals is not taken apart.
             title = lines[0].isupper() and len(lines) > 1 and not lines[1].isupper()
             if title:
                 yield Block((lines[0],), gap)
@@ -149,8 +151,10 @@ def _next(block: Block, current: _Open, layout: _Layout) -> _Open:
     """The poem that is open behind a block: the one that was, with the block in it, or another."""
     if _NUMBER.fullmatch(block.lines[0].strip()):
         rest = Block(block.lines[1:], 0)
+        # Far below a title that has no line yet, such as the book's, a number begins a poem and not a section.
         section = current.title and not current.numbered and (block.gap < layout.gap or current.stanzas)
         opened = current if section else _Open(block.lines[0].strip(), numbered=True)
+        # A number may stand directly above its lines, without a blank one between.
         return _next(rest, opened, layout) if rest.lines else opened
     if _is_heading(block, current, layout):
         title = " ".join(line.strip() for line in block.lines)
@@ -181,6 +185,7 @@ def _is_verse(block: Block, layout: _Layout) -> bool:
         return False
     if layout.prose and _indent(block) < 1:
         return False
+    # Joined first: what is turned over begins in small letters and would count as prose.
     joined = list(_joined(tuple(lines)))
     return _capital_share(joined) >= 0.75 or max(map(len, joined)) <= _NARROW
 
@@ -194,6 +199,7 @@ def _mostly_prose(parts: Iterable[Block]) -> bool:
 def _wide_gap(parts: Iterable[Block]) -> int:
     """Blank lines that part poems: more than two where that is the habit of the text."""
     wide = [block.gap for block in parts if 2 <= block.gap < _RULED]
+    # By the median: a few wide gaps, as around chapters, do not make a habit.
     return 3 if wide and median(wide) >= 2.5 else 2
 
 
@@ -208,6 +214,7 @@ def _joined(lines: tuple[str, ...]) -> Iterator[str]:
     for raw in lines:
         text, columns = _LINE_NUMBER.sub("", raw.strip()).replace("_", ""), len(raw) - len(raw.lstrip())
         if line and columns >= indent + 4 and before >= _WIDE:
+            # A hyphen at the end of a line is kept: it may belong to a compound.
             line += text if line.endswith("-") else f" {text}"
         else:
             if line:

@@ -57,6 +57,7 @@ def split_events(rows: Sequence[Scored], seed: int) -> dict[str, list[Scored]]:
     """Rows by split; no text is in training and elsewhere too: such rows are left out of validation and test."""
     of = split_keys((row.text for row in rows), seed)
     splits = {split: [row for row in rows if of[row.text] == split] for split in ("train", "val", "test")}
+    # Both texts of a preference: neither may be judged in training and in a test.
     known = {text for row in splits["train"] for text in (row.text, row.other)}
     for split in ("val", "test"):
         splits[split] = [row for row in splits[split] if not {row.text, row.other} - {None} & known]
@@ -87,6 +88,7 @@ def _rows(line: str, where: str) -> list[Scored]:
         return []
     check_choice(f"{where}: event_type", kind, _KINDS)
     try:
+        # Without `data` the keys stand beside the type.
         return _KINDS[kind](event.get("data", event))
     except KeyError as error:
         raise UserError(f"{where}: a '{kind}' event needs {error}") from error
@@ -131,6 +133,7 @@ _KINDS: Mapping[str, Callable[[_Data], list[Scored]]] = {
 
 
 def _over(chosen: str, others: Iterable[str]) -> list[Scored]:
+    # A preference of a text over itself would teach nothing, and its loss never falls.
     return [Scored(chosen, 1.0, other) for other in others if other != chosen]
 
 
@@ -147,6 +150,7 @@ def _text(value: Any) -> str:
 
 
 def _rating(value: Any) -> float:
+    # True is an int to Python, and would count as the best rating.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"a rating is a number in 0..1, got {value!r}")
     return float(value)

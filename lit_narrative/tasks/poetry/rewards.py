@@ -41,6 +41,7 @@ class TopicShare:
 
     def __call__(self, rollouts: Sequence[Rollout]) -> list[float]:
         """Score completions by the columns of their prompts."""
+        # The prompt brings its words: with several topics in a run each has another list.
         shares = (topic_shares([rollout.text], rollout.columns["bag"]).bag for rollout in rollouts)
         return [min(share / self.limit, 1.0) for share in shares]
 

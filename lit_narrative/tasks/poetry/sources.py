@@ -104,6 +104,7 @@ class CorpusVerse:
     part: int | None = None
 
     def __post_init__(self) -> None:
+        # Here and not at the first poem: a wrong path ends the run before a model is built.
         text_files(self.path)
 
     def poems(self, split: str, most: int) -> list[Piece]:
@@ -119,6 +120,7 @@ class CorpusVerse:
         every = self._split[split]
         on = [index for index, poem in enumerate(every) if self.rating(poem.text, topic)]
         off = sorted(set(range(len(every))).difference(on))
+        # More than half where there are too few without a word of the topic.
         on = on[: max(most // 2, most - len(off))]
         return [self._piece(every[index]) for index in sorted([*on, *off[: most - len(on)]])]
 
@@ -151,6 +153,7 @@ class CorpusVerse:
         poems = read_corpus(self.path)
         if self.part is None:
             return poems
+        # By first line, as the splits are: poems with the same opening stay in one half.
         kept = half_of_keys(map(_key, poems), self.part)
         return [poem for poem in poems if _key(poem) in kept]
 

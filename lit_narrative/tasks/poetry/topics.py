@@ -47,6 +47,7 @@ class Lexicon:
     def halves(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The first half of every part, and the second; words of one root stand in one half."""
         parts = (self.nouns, self.adjectives, self.verbs)
+        # The order of words in a lexicon counts: this cut decides which are held out.
         first = tuple(word for part in parts for word in part[: len(part) // 2])
         return first, tuple(word for word in self.words if word not in first)
 

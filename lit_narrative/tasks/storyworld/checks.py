@@ -27,6 +27,7 @@ def unique_encounters(world: World) -> Iterator[Fault]:
     seen: set[str] = set()
     for i, encounter in enumerate(world.encounters):
         if encounter.id in seen:
+            # Cut at 80 characters, here and below: a policy invents ids of any length.
             yield Fault(("encounters", i, "id"), f"a second encounter {encounter.id[:80]!r}; only the first is played")
         seen.add(encounter.id)
 
@@ -43,6 +44,7 @@ def unique_options(world: World) -> Iterator[Fault]:
 
 def resolved_references(world: World) -> Iterator[Fault]:
     """Every ``next_encounter`` names an encounter, or is null."""
+    # None is known as well: a next_encounter of null ends the story.
     known: set[str | None] = {None, *[encounter.id for encounter in world.encounters]}
     for i, encounter in enumerate(world.encounters):
         for j, option in enumerate(encounter.options):
@@ -56,6 +58,7 @@ def leading_options(world: World) -> Iterator[Fault]:
     """Every option has a reaction that says what follows."""
     for i, encounter in enumerate(world.encounters):
         for j, option in enumerate(encounter.options):
+            # A list, not a generator: of a handful of items it is faster, and this runs on every text of a policy.
             if not any([reaction.leads for reaction in option.reactions]):
                 path = ("encounters", i, "options", j, "reactions")
                 yield Fault(path, "dead end: no reaction says which encounter follows (null ends the story)")
@@ -83,6 +86,7 @@ def declared_effects(world: World) -> Iterator[Fault]:
 
 def characters_in_play(world: World) -> Iterator[Fault]:
     """Every character has a variable, named ``<character>_<property>``."""
+    # Every way to split a name counts: `Mara_Lou_trust` may be of `Mara_Lou` or of `Mara`.
     named = {who for variable in world.variables for who, _ in owners(variable)}
     for name in world.characters:
         if name not in named:

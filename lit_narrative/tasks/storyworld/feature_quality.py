@@ -108,6 +108,7 @@ class FeatureQuality:
     def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
         """Score a batch; never raises on generated text."""
         if self._sae is None:
+            # None rather than 0: before the first SAE there is nothing to say, and no advantage is to come of it.
             return [None] * len(rollouts)
         return [
             quality.total(self.settings.weights) for quality in self.qualities([rollout.text for rollout in rollouts])
@@ -127,6 +128,7 @@ class FeatureQuality:
         if not sum(sizes):
             return [Quality()] * len(texts)
         stacked = np.concatenate([vectors for _, vectors in played])
+        # One call for the whole batch: with a call for each world, overhead would be most of the time.
         latents, rebuilt = encode(stacked)
         cuts = np.cumsum(sizes)[:-1]
         parts = zip(played, *(np.split(array, cuts) for array in (stacked, latents, rebuilt)), strict=True)
@@ -136,6 +138,7 @@ class FeatureQuality:
         """Play the world in a text: its plays and their vectors, none where the text is not a world."""
         context = read_text(text, self.seed, self.verifiers)
         digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        # The plays depend on the text alone, not on its position in the batch or on the rank that scores it.
         rng = np.random.default_rng([self.seed, int.from_bytes(digest, "big")])
         runs = list(plays(context.plan, self.settings.runs, rng)) if context.story.encounters else []
         return runs, layout.vectors(context.story, runs)
@@ -161,6 +164,7 @@ def explained(x: np.ndarray, back: np.ndarray) -> float:
 
     A world's own mean would call a world of one state unexplained; the data set's does not.
     """
+    # float64: over thousands of states a float32 sum loses the digits that matter.
     error = float(np.square(x - back, dtype=np.float64).sum())
     return float(np.clip(1 - error / max(float(np.square(x, dtype=np.float64).sum()), 1e-12), 0, 1))
 
@@ -181,10 +185,12 @@ def affordance_score(runs: Sequence[Play], z: np.ndarray, rng: np.random.Generat
     closed = np.array([not all(steps[row][1].open) for row in asked], dtype=bool)
     if closed.all() or not closed.any():
         return 0.0
+    # Information is counted within each encounter: which encounter it is would tell much by itself.
     contexts = np.array([steps[row][1].index for row in asked])
     numbers = np.array([steps[row][0] for row in asked])
     active = z[asked]
     levels = quantise(active[:, (active != 0).any(0)], bins=2)
+    # Whole plays are permuted: steps of one play resemble each other, and permuting them singly sets chance too low.
     labels = np.concatenate([closed[None], WorldPermutations(contexts, numbers).draw(closed, PERMUTATIONS, rng)])
     bits, entropy = conditional_information(levels, labels, contexts, min_stratum=MIN_STATES)
     if entropy[0] <= 0 or not levels.shape[1]:

@@ -101,6 +101,7 @@ def example(index: int, seed: int, skew: Skew | None = None, split: Split = "tra
         skew: what the corpus is rich and poor in; None takes the defaults.
         split: themes and casts of one split appear in no other, whatever the seed.
     """
+    # A seed of text is hashed by SHA-512: the same stream in every process and release of Python.
     rng = Random(f"{seed}/{split}/{index}")
     skew = skew or Skew()
     premise = draw_premise(rng, skew, split)
@@ -171,6 +172,7 @@ class _Plot:
         """For every scene but the endings, where its options lead; the first leads to the next scene."""
         rng, skew, links = self.rng, self.skew, []
         for position in middle:
+            # The first link leads to the next scene, so that every scene can be reached before faults are put in.
             more = [self._onward(position) for _ in range(_weighted(rng, skew.options))]
             links.append([self.scenes[position + 1], *more])
         if self.endings == 2:
@@ -195,6 +197,7 @@ class _Plot:
 
     def _option(self, position: int, slot: int, action: str, to: str) -> Json:
         met = self.met[self.scenes[position]]
+        # The first option of a scene (slot 0) never has a gate, so that no play is stuck.
         gates = self._gates(met) if slot and self.rng.random() < self.skew.gates else []
         return {
             "id": action,
@@ -205,9 +208,11 @@ class _Plot:
 
     def _effect(self, met: dict[str, set[int]], to: str) -> Json:
         """Change a variable by a small number that its bounds allow; note the values met in the scene led to."""
+        # Each moving variable is changed at least once, if there are options enough; the draws are free after that.
         variable = self.unmoved.pop() if self.unmoved else self.rng.choice(self.moving)
         low, high = self.bounds[variable]
         change = self.rng.choice((-1, 1, 1, 2))
+        # A change past the bounds would be clamped away; the opposite one is not.
         if not low <= min(met[variable], default=low) + change <= high:
             change = -change
         for name, values in met.items():

@@ -45,6 +45,7 @@ def json_path(parts: Iterable[str | int]) -> str:
         elif _PLAIN_NAME.fullmatch(part):
             path += f".{part}"
         else:
+            # As a JSON string: a name may hold quotes, line ends or lone surrogates.
             path += f"[{json.dumps(part[:80])}]"
     return path
 
@@ -60,6 +61,7 @@ def schema() -> dict[str, Any]:
 @cache
 def validator() -> "Validator":
     """A jsonschema validator of the simple format."""
+    # Imported here: it is slow to import, and a score is needed far more often than its issues.
     from jsonschema import Draft202012Validator
 
     return Draft202012Validator(schema())
@@ -72,6 +74,7 @@ def schema_issues(value: Any) -> list[Issue]:
     them and says how many more there are, so that one bad list does not fill the page.
     """
     groups: dict[tuple[str | int, ...], list[ValidationError]] = {}
+    # iter_errors is lazy: the validator stops at the bound, however broken the text is.
     for error in islice(validator().iter_errors(value), MOST_ISSUES):
         groups.setdefault(_general(error.absolute_path), []).append(error)
     return [_schema_issue(errors) for errors in groups.values()]

@@ -36,6 +36,7 @@ def names_digest(text: str, limits: Limits = _LIMITS) -> str | None:
     world = _read(text, limits)
     if world is None:
         return None
+    # By number and not by one mark for all: who does what to whom is part of the world.
     names = {name: f"@{i}" for i, name in enumerate(list(world.characters)[:MOST_NAMES]) if name}
     if not names:
         return text_digest(text)

@@ -120,6 +120,7 @@ def raw_vectors(world: World, plays: Iterable[Play], slots: int) -> np.ndarray:
     raw[:, : 2 * slots] = _by_slot(list(world.variables), values, slots)
     rows, first, total = np.arange(len(steps)), 2 * slots, len(world.encounters)
     position = np.array([step.index for step in steps])
+    # Encounters beyond the last component share it.
     raw[rows, first + np.minimum(position, POSITIONS - 1)] = 1
     action = np.array([choice for play in plays for choice in _last_choices(play)])
     acted = action >= 0
@@ -175,6 +176,7 @@ def scaled(value: float, variable: Variable) -> float:
 
 def _by_slot(names: Sequence[str], values: np.ndarray, slots: int) -> np.ndarray:
     """Values (n, variables) and presences by slot: (n, 2 slots)."""
+    # By the digest of the name and not by its order: the same name has the same slot in every world.
     where = np.zeros((len(names), slots))
     where[np.arange(len(names)), [slot_of(name, slots) for name in names]] = 1
     # Two variables in one slot are averaged, so that components stay within -1..1.

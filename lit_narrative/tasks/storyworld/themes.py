@@ -76,6 +76,7 @@ def themes(split: Split) -> tuple[Theme, ...]:
 @cache
 def casts(split: Split) -> tuple[Cast, ...]:
     """The casts of a split (two or three names in alphabetical order); the three splits are disjoint."""
+    # Alphabetical, so that a cast has one form and cannot come back in another split in another order.
     names = sorted(NAMES)
     return tuple(cast for size in (2, 3) for cast in _share(list(combinations(names, size)), split))
 

@@ -117,6 +117,7 @@ class World:
         """The declared properties, and an entry for each variable whose bounds do not follow from them."""
         properties = dict(self.properties)
         for name, variable in self.variables.items():
+            # An entry is added only where it is needed, so that what was read is written back unchanged.
             bounds = (variable.minimum, variable.maximum)
             if bounds != variable_bounds(name, self.characters, self.properties):
                 properties[name] = bounds
@@ -132,6 +133,7 @@ def owners(variable: str) -> Iterator[tuple[str, str]]:
     at = variable.rfind("_") if len(variable) <= LONGEST_NAME else -1
     while at > 0:
         yield variable[:at], variable[at + 1 :]
+        # From the right: the first split has the longest character.
         at = variable.rfind("_", 0, at)
 
 
@@ -189,6 +191,7 @@ def _option_json(option: Option) -> dict[str, Any]:
 def _reaction_json(reaction: Reaction) -> dict[str, Any]:
     value: dict[str, Any] = {"text": reaction.text} if reaction.text else {}
     value["after_effects"] = [{"variable": e.variable, "change": plain(e.change)} for e in reaction.effects]
+    # An absent key and null differ: without the key the option's next reaction follows, null ends the story.
     if reaction.leads:
         value["next_encounter"] = reaction.next_encounter
     return value

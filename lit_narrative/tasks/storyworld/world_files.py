@@ -50,6 +50,7 @@ def read_world_file(path: str | os.PathLike[str], max_chars: int = LIMITS.max_ch
         # UTF-8 has at most four bytes a character: a larger file is refused before it is read.
         if path.is_file() and path.stat().st_size > 4 * max_chars:
             raise WorldFileError(f"'{path}' is larger than {max_chars:,} characters; split it, or shorten its texts")
+        # "utf-8-sig" drops the byte order mark that some editors of Windows write, which JSON refuses.
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise WorldFileError(f"there is no file '{path}' (looked in '{path.absolute().parent}')") from None
@@ -86,6 +87,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
 
 def _world(text: str, where: str) -> dict[str, Any]:
     parsed = parse(text, LIMITS)
+    # A duplicate key counts as well: training would see the last value, a person reads the first.
     if parsed.issues:
         raise WorldFileError(f"{where}: {parsed.issues[0].message}; {_remedy(text)}")
     value = parsed.value
@@ -133,5 +135,7 @@ def custom_prompt(world: dict[str, Any]) -> str:
 
 
 def _split(text: str) -> str:
+    # backslashreplace: a JSON escape may make a lone surrogate, which UTF-8 cannot hold. As 256 is not a multiple of ten,
+    # tenths 0 to 5 are 4 % larger; that no release moves a world to another split is worth more.
     tenth = hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=8).digest()[-1] % 10
     return "val" if tenth < TENTHS["val"] else "test" if tenth < TENTHS["val"] + TENTHS["test"] else "train"

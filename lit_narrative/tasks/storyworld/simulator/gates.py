@@ -26,6 +26,7 @@ def gated_options(plan: Plan, encounters: Iterable[int]) -> set[OptionPosition]:
         (i, j)
         for i in encounters
         for j, choice in enumerate(plan.scenes[i])
+        # An undeclared variable has the index behind the last declared one, and always reads 0.
         if choice.tests and all([test[0] < declared for test in choice.tests])
     }
 

@@ -28,6 +28,7 @@ def is_terminal(plan: Plan, index: int) -> bool:
     An option that says nothing of what follows, or names an encounter that does not exist, is a dead end and does not
     make an ending.
     """
+    # A list, not a generator, here and below: of a handful of options it is faster, and this runs on every text.
     return all([choice.target == END for choice in plan.scenes[index]])
 
 
@@ -39,6 +40,7 @@ def can_end(plan: Plan, index: int) -> bool:
 
 def leads_on(plan: Plan, index: int) -> bool:
     """Whether an encounter has an option that leads to an existing encounter or ends the story."""
+    # END is -1 and encounters count from 0; IMPLICIT and DANGLING lie below.
     return any([choice.target >= END for choice in plan.scenes[index]])
 
 
@@ -54,6 +56,7 @@ def lint_warnings(plan: Plan) -> Iterator[Fault]:
     for i, encounter in enumerate(plan.world.encounters):
         if i not in positions:
             yield Fault(("encounters", i), f"no option leads to encounter {encounter.id[:80]!r}")
+        # Only where it is reachable; elsewhere the first warning says it all.
         elif only_loops(plan, i):
             yield Fault(("encounters", i), f"every option of encounter {encounter.id[:80]!r} leads back to it")
     if plan.scenes and not any([can_end(plan, i) for i in positions]):

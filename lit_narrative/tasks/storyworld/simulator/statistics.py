@@ -134,6 +134,7 @@ def simulate(world: World, runs: int, seed: int, choose: Chooser = uniform, max_
     ended = Counter(one.ending for one in played if one.ending is not None)
     endings = _ending_rates(plan, ended, runs)
     entropy = _entropy(ended.values())
+    # By id, as are the declared ones: of encounters with one id only the first can be visited.
     visited = {step.encounter for one in played for step in one.steps}
     paths = Counter(one.choices for one in played)
     return Simulation(
@@ -183,6 +184,7 @@ def _gate_rates(plan: Plan, played: Sequence[Play]) -> tuple[GateRate, ...]:
 
 def _secret_reach(plan: Plan, played: Sequence[Play]) -> float:
     def is_secret(step: Step) -> bool:
+        # Closed in the initial state: no play can begin with it, something had to be done for it.
         return step.choice is not None and not is_open(plan.scenes[step.index][step.choice], plan.start)
 
     return _mean([any(map(is_secret, one.steps)) for one in played])
@@ -198,6 +200,7 @@ def _spreads(world: World, played: Sequence[Play]) -> dict[str, VariableSpread]:
     spreads = {}
     for name, variable in world.variables.items():
         ends = np.array([one.state[name] for one in played])
+        # Never true of an infinite bound: values are finite.
         at_bound = (ends == variable.minimum) | (ends == variable.maximum)
         spreads[name] = VariableSpread(float(ends.mean()), float(ends.std()), float(at_bound.mean()))
     return spreads

@@ -38,6 +38,7 @@ def structure(context: Context) -> float:
     config, plan = context.config, context.plan
     cast = min(len(context.story.characters) / config.min_characters, 1.0)
     scenes = min(len({e.id for e in context.story.encounters}) / config.min_encounters, 1.0)
+    # Endings are left out: most have no option that could lead on, and would lower the share.
     inner = [i for i in range(len(plan.scenes)) if not is_terminal(plan, i)]
     leading = sum([leads_on(plan, i) for i in inner]) / len(inner) if inner else 0.0
     return (cast + scenes + leading) / 3
@@ -47,6 +48,7 @@ def structure(context: Context) -> float:
 def effects(context: Context) -> float:
     """Distinct declared variables that options of reachable encounters change, by more than nothing."""
     scenes = context.plan.scenes
+    # c is (variable, change, low, high); a change of 0 would pay for nothing.
     changed = {c[0] for i in context.reachable for choice in scenes[i] for c in choice.changes if c[1]}
     return min(len(changed) / context.config.min_effect_types, 1.0)
 
@@ -61,6 +63,7 @@ def secrets(context: Context) -> float:
     plan, config = context.plan, context.config
     total = sum([len(scene) for scene in plan.scenes])
     candidates = gated_options(plan, context.reachable)
+    # The share is of all options: those of encounters that cannot be reached count, but never as live.
     live = live_gates(plan, candidates, context.seed, config.plays, config.max_steps)
     return gate_curve(len(live) / total) if total else 0.0
 
@@ -120,6 +123,7 @@ def schema_share(world: World, malformed: Mapping[str, int], duplicates: int) ->
     for check, kind in CHECKS:
         if kinds[kind]:
             total += 1
+            # The first fault decides, so a check stops there: the cost does not grow with the damage.
             passed += next(check(world), None) is None
     return passed / total
 

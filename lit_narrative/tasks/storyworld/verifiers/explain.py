@@ -22,8 +22,10 @@ def explain(context: Context) -> tuple[Issue, ...]:
     issues = list(context.parsed.issues)
     if context.malformed.total():
         issues += schema_issues(context.value)
+    # Bounded: a policy can write thousands of faults, and a page shows a few.
     for fault in islice(faults(context.story), MOST_ISSUES):
         issues.append(Issue(file_path(fault.path, context.value), fault.message))
+    # Warnings about the story would only repeat that it has no encounter.
     if not context.story.encounters:
         return tuple(issues)
     for fault in islice(lint_warnings(context.plan), MOST_ISSUES):
@@ -45,6 +47,7 @@ def _shortfalls(context: Context) -> list[Issue]:
     total = sum([len(scene) for scene in plan.scenes])
     candidates = gated_options(plan, context.reachable)
     live = live_gates(plan, candidates, context.seed, config.plays, config.max_steps)
+    # Multiplied out rather than divided, so that exactly one fifth and one half are within, where `gate_curve` is 1.
     if total and not total <= 5 * len(live) <= 2.5 * total:
         issues.append(
             f"options with a gate that is now true, now false: {len(live)} of {total}; "
