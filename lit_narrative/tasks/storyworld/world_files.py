@@ -135,7 +135,7 @@ def custom_prompt(world: dict[str, Any]) -> str:
 
 
 def _split(text: str) -> str:
-    # backslashreplace: a JSON escape may make a lone surrogate, which UTF-8 cannot hold. As 256 is not a multiple of ten,
+    # backslashreplace: a JSON escape may make a lone surrogate, which UTF-8 cannot hold. As 256 is no multiple of ten,
     # tenths 0 to 5 are 4 % larger; that no release moves a world to another split is worth more.
     tenth = hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=8).digest()[-1] % 10
     return "val" if tenth < TENTHS["val"] else "test" if tenth < TENTHS["val"] + TENTHS["test"] else "train"
