@@ -10,6 +10,11 @@ def batches_begun(trainer: Trainer) -> int:
     return trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
 
+def logged_steps(trainer: Trainer) -> int:
+    """The step under which Lightning logs next: batches that an optimizer stepped on, over the whole fit."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
 def restart_step(checkpoint: dict[str, Any], accumulate: int) -> None:
     """Let a resumed run repeat its optimizer step, where the checkpoint was saved between its micro-batches.
 

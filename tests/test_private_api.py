@@ -4,14 +4,23 @@ Each is called in one function of ours, named in the row.
 """
 
 from importlib import import_module
+from pathlib import Path
 
 import pytest
+from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger
 
-from lit_narrative.progress import batches_begun, restart_step
+from lit_narrative.cli.messages import option_names
+from lit_narrative.cli.run_folder import RunLogger
+from lit_narrative.progress import batches_begun, logged_steps, restart_step
 
 PRIVATE = [
     # (our function that calls it, module, attribute)
+    ("cli.run_folder.RunLogger", "lightning.fabric.loggers.logger", "rank_zero_experiment"),
+    ("cli.lightning.NarrativeCLI", "lightning.pytorch.cli", "LightningCLI._parse_ckpt_path"),
+    ("cli.lightning.NarrativeCLI", "lightning.pytorch.cli", "LightningCLI._prepare_subcommand_kwargs"),
+    ("cli.run_folder.MetricsTable", "lightning.pytorch.loggers.csv_logs", "ExperimentWriter._check_log_dir_exists"),
     (
         "datamodules.base.TaskDataModule._each_once",
         "lightning.pytorch.overrides.distributed",
@@ -33,7 +42,7 @@ def test_it_is_still_there(user: str, module: str, attribute: str) -> None:
 
 def test_lightnings_loops_count_batches_where_we_read_them() -> None:
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    assert batches_begun(trainer) == 0
+    assert batches_begun(trainer) == logged_steps(trainer) == 0
     for _ in range(3):
         trainer.fit_loop.epoch_loop.batch_progress.increment_ready()
     assert batches_begun(trainer) == 3
@@ -41,3 +50,15 @@ def test_lightnings_loops_count_batches_where_we_read_them() -> None:
     restart_step(checkpoint, accumulate=2)
     trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
     assert batches_begun(trainer) == 2
+
+
+def test_a_parser_lists_what_it_accepts_where_we_read_it() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--size", type=int)
+    assert option_names(parser) == ["size"]
+
+
+def test_lightnings_csv_logger_keeps_its_writer_where_we_put_ours(tmp_path: Path) -> None:
+    assert CSVLogger(tmp_path)._experiment is None
+    logger = RunLogger(str(tmp_path))
+    assert logger.experiment is logger._experiment

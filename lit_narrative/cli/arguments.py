@@ -8,6 +8,7 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
+from lit_narrative.cli.messages import actions
 from lit_narrative.errors import UserError, check_choice, did_you_mean
 
 Function = Callable[..., None]
@@ -65,7 +66,7 @@ class _ToolParser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
             super().error(message, ex)
-        options = [option for action in self._actions for option in action.option_strings]
+        options = [option for action in actions(self) for option in action.option_strings]
         wrong = message.removeprefix("unrecognized arguments: ").split()[0] if "unrecognized" in message else ""
         text = " ".join(message.split())
         raise UserError(f"{text}{did_you_mean(wrong, options)} (see `{self.prog} --help`)") from ex

@@ -14,6 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
+from yaml import YAMLError
 
 from lit_narrative.cli.messages import explain, option_names
 from lit_narrative.cli.run_folder import RunLogger, SaveRun, check_unused, prepare_folder, shared_scratch
@@ -24,14 +25,14 @@ from lit_narrative.lookup import current_path, find_config
 from lit_narrative.modules.steering import SteeringModule
 from lit_narrative.report.run_folder import versions
 
-ROOMS = ("modules", "datamodules", "callbacks")
-"""Where the classes are that a configuration can name without their module."""
+NAMEABLE = ("modules", "datamodules", "callbacks")
+"""The subpackages whose classes a configuration can name without their module."""
 KEYWORDS = {None, "best", "last", "hpc"}
-"""What ``--ckpt_path`` takes beside a path."""
+"""The values of ``--ckpt_path`` that are not paths."""
 
 
 class NarrativeCLI(LightningCLI):
-    """Lightning's command line with the habits of this package.
+    """Lightning's command line over this package's classes, with a run folder for every job.
 
     The command line and the YAML win over the hyper-parameters in a checkpoint. Every job keeps its metrics and its
     settings in the run folder, ``trainer.default_root_dir``; other loggers come beside that, not instead of it. A
@@ -62,7 +63,7 @@ class NarrativeCLI(LightningCLI):
             )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override] # static in the original
-        """Lightning's, or writing; with the arguments that are not settings."""
+        """The subcommands, Lightning's or ``write``, each with the arguments that are not settings."""
         return {"write": {"model", "datamodule"}} if hasattr(self.trainer_class, "write") else super().subcommands()
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
@@ -76,6 +77,7 @@ class NarrativeCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Tell the trainer of the checkpoint before it starts: a model is built by what its checkpoint says."""
+        # As an argument of `fit` the path would reach `trainer.ckpt_path` only after `setup`, where models are built.
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         if kwargs.get("ckpt_path") not in KEYWORDS:
             self.trainer.ckpt_path = kwargs.pop("ckpt_path")
@@ -85,7 +87,7 @@ class NarrativeCLI(LightningCLI):
         """Leave the settings as they were given: the original lets those in the checkpoint win."""
 
     def before_instantiate_classes(self) -> None:
-        """See that the checkpoint is there, and that the run folder can be written and keeps no other fit's outcome.
+        """Check that the checkpoint is there, and that the run folder can be written and holds no other fit's outcome.
 
         Raises:
             UserError: one of them is not so.
@@ -111,14 +113,15 @@ class NarrativeCLI(LightningCLI):
         """
         try:
             self.config_init = self.parser.instantiate(self.config)
-        except ValueError as error:  # jsonargparse's own, around what a class in a list of classes has raised
+        except ValueError as error:  # jsonargparse wraps what a class in a list of classes has raised
             cause: BaseException | None = error
             while cause and not isinstance(cause, UserError):
                 cause = cause.__cause__
             if cause is None:
                 raise
             raise cause from error
-        self.datamodule, self.model = self._get(self.config_init, "data"), self._get(self.config_init, "model")
+        built = self.config_init[self.config.subcommand]
+        self.datamodule, self.model = built.get("data"), built.get("model")
         if self.config.subcommand == "fit" and isinstance(self.model, SteeringModule):
             self.model = self.model.classifier()
         self.trainer = self.instantiate_trainer()
@@ -129,10 +132,10 @@ class NarrativeCLI(LightningCLI):
         Raises:
             UserError: the trainer refuses its settings.
         """
-        settings = self._get(self.config_init, "trainer")
+        settings = self.config_init[self.config.subcommand].trainer
         loggers: list[Logger] = _as_list(settings.logger)
         if settings.logger is not False and not any(isinstance(logger, CSVLogger) for logger in loggers):
-            resume = bool(self._get(self.config, "ckpt_path"))
+            resume = bool(self.config[self.config.subcommand].get("ckpt_path"))
             settings.logger = [RunLogger(settings.default_root_dir, str(self.subcommand), resume), *loggers]
         try:
             return super().instantiate_trainer(**kwargs)
@@ -141,7 +144,7 @@ class NarrativeCLI(LightningCLI):
 
 
 def run_job(args: list[str], trainer_class: type[Trainer] = Trainer) -> None:
-    """Run ``fit``, ``validate``, ``test`` or ``predict`` with the rest of its command line, or what else a Trainer can.
+    """Run ``fit``, ``validate``, ``test``, ``predict`` or another method of the Trainer, with its command line.
 
     Raises:
         UserError: a setting, a file or a name is wrong.
@@ -149,8 +152,9 @@ def run_job(args: list[str], trainer_class: type[Trainer] = Trainer) -> None:
     quieten()
     if str(Path.cwd()) not in sys.path:  # a configuration may name classes and rewards from the folder it is used in
         sys.path.append(str(Path.cwd()))
-    for room in ROOMS:
-        package = import_module(f"lit_narrative.{room}")
+    # A class that a configuration names without its module is found among the subclasses that are imported.
+    for subpackage in NAMEABLE:
+        package = import_module(f"lit_narrative.{subpackage}")
         for module in iter_modules(package.__path__):
             import_module(f"{package.__name__}.{module.name}")
     NarrativeCLI(resolve_configs(with_current_names(args)), trainer_class)
@@ -171,11 +175,11 @@ def with_current_paths(value: Any) -> Any:
 
 
 _load_yaml = get_loader("yaml")
-set_loader("yaml", lambda text: with_current_paths(_load_yaml(text)))
+set_loader("yaml", lambda text: with_current_paths(_load_yaml(text)), exceptions=(YAMLError,))
 
 
 def resolve_configs(args: list[str]) -> list[str]:
-    """Replace what ``--config`` and ``-c`` name by the file it stands for, and see that each can be read.
+    """Replace the names after ``--config`` and ``-c`` by the files they stand for, and check that each can be read.
 
     Raises:
         UserError: there is no such configuration, or it is not YAML.
@@ -191,7 +195,7 @@ def resolve_configs(args: list[str]) -> list[str]:
 
 
 def _readable(name: str) -> Path:
-    """Find a configuration and see that it holds a YAML mapping."""
+    """Find a configuration and check that it holds a YAML mapping."""
     path = find_config(name)
     content = read_yaml(path)
     if not isinstance(content, dict):
@@ -200,7 +204,7 @@ def _readable(name: str) -> Path:
 
 
 def quieten() -> None:
-    """Hide messages that nobody can act on: advertisements, and what this package causes knowingly."""
+    """Hide messages that nobody can act on: advertisements, and warnings of what this package does on purpose."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
     for message in (
         ".*does not have many workers.*",  # the data sets are small or sampled in this process
@@ -213,12 +217,12 @@ def quieten() -> None:
 
 
 def _is_no_tip(record: logging.LogRecord) -> bool:
-    """Pass what is not an advertisement; Lightning begins those with "Tip:"."""
+    """Whether a log record is not an advertisement; Lightning begins those with "Tip:"."""
     return "Tip:" not in record.getMessage()
 
 
 def _as_list(loggers: Any) -> list[Any]:
-    """Return what ``trainer.logger`` names: one, several, or none (true, false, null)."""
+    """The loggers that ``trainer.logger`` names: one, several, or none (true, false, null)."""
     if isinstance(loggers, bool) or loggers is None:
         return []
     return list(loggers) if isinstance(loggers, list | tuple) else [loggers]

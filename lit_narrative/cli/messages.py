@@ -6,6 +6,7 @@ of that type, and so on inward. What helps is at the innermost place: its path, 
 
 import re
 import sys
+from argparse import Action
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
@@ -77,8 +78,8 @@ def innermost(message: str) -> Complaint:
 
 def class_names() -> set[str]:
     """Return the names of the classes that a configuration can name without their module."""
-    rooms = ("lit_narrative.", "lightning.pytorch.callbacks.", "lightning.pytorch.loggers.")
-    modules = [module for name, module in list(sys.modules.items()) if name.startswith(rooms)]
+    packages = ("lit_narrative.", "lightning.pytorch.callbacks.", "lightning.pytorch.loggers.")
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith(packages)]
     return {name for module in modules for name, _ in getmembers(module, isclass) if not name.startswith("_")}
 
 
@@ -92,7 +93,12 @@ def argument_names(class_path: str) -> list[str]:
 
 def option_names(parser: ArgumentParser) -> list[str]:
     """Return the full names of what a parser accepts."""
-    return [action.dest for action in parser._actions if not action.dest.endswith("help")]
+    return [action.dest for action in actions(parser) if not action.dest.endswith("help")]
+
+
+def actions(parser: ArgumentParser) -> list[Action]:
+    """Return what a parser accepts; argparse lists it nowhere in public."""
+    return parser._actions
 
 
 def _unknown_name(complaint: Complaint, options: Iterable[str]) -> str | None:

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from lit_narrative.errors import UserError
 from lit_narrative.files import csv_text, read_table, write_table, write_text
+from lit_narrative.progress import logged_steps
 
 _SCRATCH = "LIT_NARRATIVE_SCRATCH"
 
@@ -164,4 +165,4 @@ class SaveRun(SaveConfigCallback):
         """Drop the metrics that were logged after the checkpoint."""
         for logger in trainer.loggers:
             if trainer.ckpt_path and trainer.is_global_zero and isinstance(logger, RunLogger):
-                logger.experiment.rewind(trainer.fit_loop.epoch_loop._batches_that_stepped)
+                logger.experiment.rewind(logged_steps(trainer))
