@@ -77,7 +77,7 @@ class NarrativeCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Tell the trainer of the checkpoint before it starts: a model is built by what its checkpoint says."""
-        # As an argument of `fit` the path would reach `trainer.ckpt_path` only after `setup`, where models are built.
+        # Given as an argument, the path would reach `trainer.ckpt_path` only after `configure_model` has asked for it.
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         if kwargs.get("ckpt_path") not in KEYWORDS:
             self.trainer.ckpt_path = kwargs.pop("ckpt_path")
