@@ -1,4 +1,4 @@
-"""Let the model write, and have the task's verifiers judge what it wrote."""
+"""Evaluation by sampling: the model writes, and the task's verifiers judge what it wrote."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_narrative.callbacks.base import dry_run
+from lit_narrative.callbacks.base import dry_run, task
+from lit_narrative.datamodules.task import Split
 from lit_narrative.distributed import gather_lists
 from lit_narrative.errors import UserError
 from lit_narrative.files import write_json, write_jsonl
@@ -47,7 +48,7 @@ class Verifiers(Callback):
         if not isinstance(pl_module, LanguageModule):
             raise UserError(f"callback Verifiers needs a module that writes text; {type(pl_module).__name__} does not")
         if self.rewards:
-            self._scorers = trainer.datamodule.reward_functions(self.rewards)  # type: ignore[attr-defined]
+            self._scorers = task(trainer).reward_functions(self.rewards)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the prompts that will be completed, so that one that is too long fails before training."""
@@ -70,6 +71,7 @@ class Verifiers(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, loader: int = 0
     ) -> None:
         """Keep what was written."""
+        # Kept here because Lightning passes a callback the batches of its own process only, one at a time.
         self._predicted += outputs
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -78,33 +80,34 @@ class Verifiers(Callback):
         self._predicted = []
         self._write(trainer, "predict", rollouts, self._judged(trainer, rollouts))
 
-    def _prompts(self, trainer: Trainer, split: str) -> list[Prompt]:
+    def _prompts(self, trainer: Trainer, split: Split) -> list[Prompt]:
         count = 8 if dry_run(trainer) else self.samples
-        return list(islice(trainer.datamodule.rows_for("prompts", split), count))  # type: ignore[attr-defined]
+        return list(islice(task(trainer).rows_for("prompts", split), count))
 
-    def _judge_split(self, trainer: Trainer, module: LightningModule, split: str) -> None:
+    def _judge_split(self, trainer: Trainer, module: LightningModule, split: Split) -> None:
         assert isinstance(module, LanguageModule)
         written = module.written if split == "test" else None
         if written is None:
-            own = self._prompts(trainer, split)[trainer.global_rank :: trainer.world_size]
-            written = module.generate(own, seed=self.seed)
+            local = self._prompts(trainer, split)[trainer.global_rank :: trainer.world_size]
+            written = module.generate(local, seed=self.seed)
         rollouts = gather_lists(trainer, written)
+        # Gathered by rank; in the prompts' order, figures and files do not depend on the number of processes.
         rollouts.sort(key=lambda rollout: rollout.columns["index"])
         summary = self._write(trainer, split, rollouts, self._judged(trainer, rollouts))
         metrics = {f"{split}/{name}": summary[name] for name in ("reward", "valid_json", "unique")}
         metrics |= {f"{split}/components/{name}": value for name, value in summary["components"].items()}
-        # Every process computed the same figures from the same gathered samples.
+        # Every process computed the same metrics from the same gathered samples: there is nothing to reduce.
         module.log_dict({name: torch.tensor(value) for name, value in metrics.items()}, rank_zero_only=False)
 
     def _judged(self, trainer: Trainer, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """What the verifiers say, with the scores of further rewards among the components."""
-        verdicts: list[Verdict] = trainer.datamodule.verify(rollouts)  # type: ignore[attr-defined]
-        for said, reward in self._scorers.items():
+        verdicts = task(trainer).verify(rollouts)
+        for key, reward in self._scorers.items():
             if not isinstance(reward, Reward):
-                raise UserError(f"callback Verifiers: rewards: '{said}' waits for others, and cannot judge samples")
+                raise UserError(f"callback Verifiers: rewards: '{key}' waits for others, and cannot judge samples")
             if verdicts and reward.name in {"reward", *verdicts[0].components}:
                 raise UserError(
-                    f"callback Verifiers: there is a score '{reward.name}' already; give '{said}' another name"
+                    f"callback Verifiers: there is a score '{reward.name}' already; give '{key}' another name"
                 )
             scores = zip(verdicts, reward(rollouts), strict=True)
             verdicts = [replace(v, components={**v.components, reward.name: score or 0.0}) for v, score in scores]
@@ -113,7 +116,7 @@ class Verifiers(Callback):
     def _write(
         self, trainer: Trainer, stage: str, rollouts: Sequence[Rollout], verdicts: Sequence[Verdict]
     ) -> dict[str, Any]:
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = task(trainer)
         summary = summarise(verdicts) | data.unique_shares([r.text for r in rollouts]) | {"seed": self.seed}
         references = [_reference(rollout) for rollout in rollouts if "reference" in rollout.columns]
         if references:

@@ -1,4 +1,4 @@
-"""A learned reward under watch: what a policy may gain by, other than by what the reward is meant for."""
+"""Monitors of reinforcement learning: collapse of variety, distance from the reference, exploits of learned rewards."""
 
 import logging
 from collections.abc import Sequence
@@ -18,64 +18,14 @@ from lit_narrative.views import ScoredRollouts
 logger = logging.getLogger(__name__)
 
 
-class RewardMonitor(RolloutCallback):
-    """Logs, for each window and learned reward, signs that the policy exploits the reward; none of it is rewarded.
-
-    Under the reward's name: ``ood``, the mean distance of the texts from the reward's training set (about 1 there);
-    ``saturation``, the share of scores beyond those of training texts; ``length_correlation`` of score and tokens;
-    ``repetition``, the share of 3-grams of tokens that come again.
-    """
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse a run without a learned reward, or with two of one name."""
-        names = [reward.name for reward in _learned(self.rollout_module(pl_module)).values()]
-        if same := [name for name in names if names.count(name) > 1]:
-            raise UserError(
-                f"callback RewardMonitor: {len(same)} learned rewards are named '{same[0]}', so their figures would be "
-                "mixed; tell them apart as LearnedReward(…, name='…')"
-            )
-        if not names:
-            raise UserError(
-                "callback RewardMonitor watches learned rewards, and model.rewards has none; take the callback out, or "
-                "add lit_narrative.rl.rewards.learned:LearnedReward(checkpoint='…')"
-            )
-
-    def on_rollouts(self, trainer: Trainer, module: RolloutModule, scored: ScoredRollouts) -> None:
-        """Measure a window, over all processes."""
-        lengths = gather_lists(trainer, [float(len(rollout.completion_ids)) for rollout in scored.rollouts])
-        again = gather_lists(trainer, [-repetition.penalty(rollout.completion_ids) for rollout in scored.rollouts])
-        for key, reward in _learned(module).items():
-            distances, beyond = (gather_lists(trainer, result) for result in reward.ood_score(scored.rollouts))
-            scores = gather_lists(trainer, scored.rewards[key].tolist())
-            signs = {
-                "ood": float(np.mean(distances)),
-                "saturation": float(np.mean(beyond)),
-                "length_correlation": correlation(scores, lengths),
-                "repetition": float(np.mean(again)),
-            }
-            module.log_dict({f"{reward.name}/{name}": torch.tensor(value) for name, value in signs.items()})
-
-
-def correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Pearson's r of values that are both there; 0 where one does not vary."""
-    pairs = np.array([pair for pair in zip(first, second, strict=True) if np.isfinite(pair).all()])
-    if len(pairs) < 2 or (pairs.std(0) == 0).any():
-        return 0.0
-    return float(np.corrcoef(pairs.T)[0, 1])
-
-
-def _learned(module: RolloutModule) -> dict[str, LearnedReward]:
-    return {key: reward for key, reward in module.reward_functions.items() if isinstance(reward, LearnedReward)}
-
-
 class CollapseMonitor(RolloutCallback):
     """Watches the variety of what the policy writes, and warns when it collapses.
 
-    Logs ``completions/unique`` over each window, and the task's coarser levels of identity.
+    Logs ``completions/unique`` over each rollout batch, and the task's coarser levels of identity.
 
     Args:
-        min_unique: share of distinct texts in a window below which it warns.
-        stop: end training after ``patience`` windows in a row below that share.
+        min_unique: share of distinct texts in a rollout batch below which it warns.
+        stop: end training after ``patience`` rollout batches in a row below that share.
         patience: see ``stop``.
     """
 
@@ -84,25 +34,26 @@ class CollapseMonitor(RolloutCallback):
         self._low = 0
 
     def on_rollouts(self, trainer: Trainer, module: RolloutModule, scored: ScoredRollouts) -> None:
-        """Measure a window."""
+        """Measure a rollout batch."""
         texts = gather_lists(trainer, [rollout.text for rollout in scored.rollouts])
         shares = task(trainer).unique_shares(texts)
         module.log_dict({f"completions/{level}": torch.tensor(share) for level, share in shares.items()})
+        # Counted over the texts of all processes, so that every process stops at the same step.
         self._low = self._low + 1 if shares["unique"] < self.min_unique else 0
         if self._low == 1:
             logger.warning(
-                "only %.0f %% of this window's texts are distinct: the policy collapses", 100 * shares["unique"]
+                "only %.0f %% of this rollout batch's texts are distinct: the policy collapses", 100 * shares["unique"]
             )
         if self.stop and self._low >= self.patience:
-            logger.warning("stopping: %d windows in a row below min_unique=%.2f", self._low, self.min_unique)
+            logger.warning("stopping: %d rollout batches in a row below min_unique=%.2f", self._low, self.min_unique)
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
-        """How many windows in a row were low."""
+        """How many rollout batches in a row were low."""
         return {"low": self._low}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Resume the count."""
         self._low = state_dict["low"]
 
 
@@ -156,6 +107,7 @@ class KLCeiling(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look at the divergence of an optimizer step that was just made."""
+        # Within an accumulated step the logged value is still that of the step before, which would count twice.
         if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
@@ -173,5 +125,57 @@ class KLCeiling(Callback):
         return {"above": self._above}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Resume the count."""
         self._above = state_dict["above"]
+
+
+class RewardMonitor(RolloutCallback):
+    """Logs, for each rollout batch and learned reward, signs that the policy exploits the reward.
+
+    None of them is rewarded: a sign that is optimised is not a sign any more. Under the reward's name: ``ood``, the
+    mean distance of the texts from the reward's training set (about 1 there); ``saturation``, the share of scores
+    beyond those of training texts; ``length_correlation`` of score and tokens; ``repetition``, the share of 3-grams of
+    tokens that come again.
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a run without a learned reward, or with two of one name."""
+        names = [reward.name for reward in _learned(self.rollout_module(pl_module)).values()]
+        if same := [name for name in names if names.count(name) > 1]:
+            raise UserError(
+                f"callback RewardMonitor: {len(same)} learned rewards are named '{same[0]}', so their metrics would be "
+                "mixed; tell them apart as LearnedReward(…, name='…')"
+            )
+        if not names:
+            raise UserError(
+                "callback RewardMonitor watches learned rewards, and model.rewards has none; take the callback out, or "
+                "add lit_narrative.rl.rewards.learned:LearnedReward(checkpoint='…')"
+            )
+
+    def on_rollouts(self, trainer: Trainer, module: RolloutModule, scored: ScoredRollouts) -> None:
+        """Measure a rollout batch, over all processes."""
+        lengths = gather_lists(trainer, [float(len(rollout.completion_ids)) for rollout in scored.rollouts])
+        again = gather_lists(trainer, [-repetition.penalty(rollout.completion_ids) for rollout in scored.rollouts])
+        for key, reward in _learned(module).items():
+            distances, beyond = (gather_lists(trainer, result) for result in reward.ood_score(scored.rollouts))
+            scores = gather_lists(trainer, scored.rewards[key].tolist())
+            signs = {
+                "ood": float(np.mean(distances)),
+                "saturation": float(np.mean(beyond)),
+                "length_correlation": correlation(scores, lengths),
+                "repetition": float(np.mean(again)),
+            }
+            module.log_dict({f"{reward.name}/{name}": torch.tensor(value) for name, value in signs.items()})
+
+
+def correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Pearson's r of values that are both there; 0 where one does not vary."""
+    # A reward may have no score (NaN) for some texts; and numpy divides by 0 where all lengths or scores are equal.
+    pairs = np.array([pair for pair in zip(first, second, strict=True) if np.isfinite(pair).all()])
+    if len(pairs) < 2 or (pairs.std(0) == 0).any():
+        return 0.0
+    return float(np.corrcoef(pairs.T)[0, 1])
+
+
+def _learned(module: RolloutModule) -> dict[str, LearnedReward]:
+    return {key: reward for key, reward in module.reward_functions.items() if isinstance(reward, LearnedReward)}

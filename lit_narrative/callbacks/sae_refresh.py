@@ -30,7 +30,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Played:
-    """States of the worlds that could be played, training worlds and held-out worlds apart."""
+    """States of the worlds that could be played, training worlds and held-out worlds apart.
+
+    Attributes:
+        written: worlds that the policy wrote.
+        valid: those among them that could be played.
+        train: states to train the SAE on.
+        heldout: states of other worlds.
+    """
 
     written: int
     valid: int
@@ -84,11 +91,11 @@ class SAERefresh(RolloutCallback):
         self.heldout, self.min_worlds, self.threshold = heldout, min_worlds, threshold
         self.version = -1
         self._rewards: list[float] = []
-        self._judged = False
+        self._had_sae = False
         self._sum, self._count, self._started, self._spent = 0.0, 0, 0.0, 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make the SAE."""
+        """Build the SAE, so that a checkpoint has weights to go into."""
         super().setup(trainer, pl_module, stage)
         self.sae = self._build_sae()
 
@@ -96,7 +103,7 @@ class SAERefresh(RolloutCallback):
         """Refuse a task without plays, and a run whose rewards do not use the SAE."""
         # Not in `setup`: Lightning calls that of callbacks before the module's, which asks the task for its rewards.
         data = task(trainer)
-        data.states_of((), self.plays_per_world, seed=0)
+        data.states_of((), self.plays_per_world, seed=0)  # plays nothing, and raises where there is nothing to play
         rewards = self.rollout_module(pl_module).reward_functions
         if not _readers(rewards):
             raise UserError(
@@ -143,20 +150,19 @@ class SAERefresh(RolloutCallback):
         self._count += int((~totals.isnan()).sum())
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log how the cycle went."""
+        """Log how the cycle went: its mean reward, and what has changed since the last one."""
         if not self._count:
             return
         reward = self._sum / self._count
         metrics = {"reward": reward, "refresh_share": self._spent / (time.perf_counter() - self._started)}
-        if self._rewards and self._judged == (self.version >= 0):
-            metrics["improvement"] = reward - self._rewards[-1]  # by the same rewards
+        # Before the first SAE its reward has no score, and the total lacks a term: such a mean compares with no other.
+        if self._rewards and self._had_sae == (self.version >= 0):
+            metrics["improvement"] = reward - self._rewards[-1]
         self._rewards.append(reward)
-        self._judged = self.version >= 0
-        reached = [
-            n for n, value in enumerate(self._rewards, 1) if self.threshold is not None and value >= self.threshold
-        ]
-        if reached:
-            metrics["to_threshold"] = reached[0]
+        self._had_sae = self.version >= 0
+        if self.threshold is not None:
+            reached = [cycle for cycle, mean in enumerate(self._rewards, 1) if mean >= self.threshold]
+            metrics |= {"to_threshold": reached[0]} if reached else {}
         pl_module.log_dict({f"cycle/{name}": torch.tensor(float(value)) for name, value in metrics.items()})
 
     # --- the steps of a refresh -------------------------------------------------------------------------------------
@@ -170,11 +176,12 @@ class SAERefresh(RolloutCallback):
         chosen = rng.choice(len(prompts), size=count, replace=False)
         local = [prompts[int(index)] for index in chosen[trainer.global_rank :: trainer.world_size]]
         rollouts = gather_lists(trainer, module.generate(local, seed=stream_seed(run_seed(), cycle, 0x5AE)))
+        # In one order whatever the number of processes: the plays' seeds and the held-out worlds depend on it.
         rollouts.sort(key=lambda rollout: int(rollout.columns["index"]))
         texts = [rollout.text for rollout in rollouts]
         worlds = data.states_of(texts, self.plays_per_world, seed=stream_seed(run_seed(), cycle))
-        # Whole worlds are held out: states of one world are so alike that a held-out state would measure memory.
-        border = min(max(round(len(worlds) * (1 - self.heldout)), 1), len(worlds) - 1)  # both parts have a world
+        # Whole worlds are held out, one at least: states of one world are too alike for one of them to be new.
+        border = min(max(round(len(worlds) * (1 - self.heldout)), 1), len(worlds) - 1)
         train, heldout = worlds[:border], worlds[border:]
         return Played(len(rollouts), len(worlds), [s for w in train for s in w], [s for w in heldout for s in w])
 
@@ -186,7 +193,9 @@ class SAERefresh(RolloutCallback):
         generator = torch.Generator().manual_seed(stream_seed(run_seed(), cycle))
         with torch.enable_grad():
             self.sae.train_on(torch.from_numpy(train).to(module.device), self.steps, self.batch_size, generator)
+        # Training may move a feature to another latent; matched to those of the last cycle, it keeps its index.
         matched = None if before is None else self.sae.align(before).mean_cosine
+        # Every process has trained on the same states, but sums on different devices may round differently.
         self.sae.load_state_dict(trainer.strategy.broadcast(self.sae.state_dict()))
         self.version = cycle
         self._update_rewards(trainer, module)
@@ -224,12 +233,12 @@ class SAERefresh(RolloutCallback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them up again."""
+        """Restore them; the reward gets the SAE in `on_train_start`, when there are rewards."""
         self.version, self._rewards = state_dict["version"], state_dict["rewards"]
         self._sum, self._count = state_dict["progress"][0], int(state_dict["progress"][1])
         self._started = time.perf_counter()
         if state_dict["sae"] is not None:
-            self.sae.build(state_dict["sae"]["sae.b_dec"].shape[0])
+            self.sae.build(state_dict["sae"]["sae.b_dec"].shape[0])  # a state's width, known here alone
             self.sae.load_state_dict(state_dict["sae"])
 
 

@@ -80,7 +80,7 @@ class SetEvaluation(Callback):
         answers = {name: self._answers(trainer, module, name) for name in sets}
         scores = {name: data.measure(name, rows) for name, rows in answers.items()}
         metrics = {_name(stage, key): value for key, value in data.set_metrics(scores).items() if value is not None}
-        # Every process computed the same figures from the same gathered answers.
+        # Every process computed the same metrics from the same gathered answers: there is nothing to reduce.
         module.log_dict({key: torch.tensor(value) for key, value in metrics.items()}, rank_zero_only=False)
         if trainer.is_global_zero and not dry_run(trainer):
             tag, folder = self.tag or stage, Path(trainer.default_root_dir, "eval")

@@ -1,8 +1,5 @@
-"""Callbacks on what the policy writes while it learns: sample tables, files of rollouts, a guard against collapse."""
+"""Writers of what the policy wrote: a table of samples, files of rollouts, files of predictions."""
 
-import csv
-import io
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +12,8 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lit_narrative.callbacks.base import RolloutCallback, RolloutModule, dry_run
 from lit_narrative.distributed import gather_lists
 from lit_narrative.errors import UserError
-from lit_narrative.files import write_jsonl, write_text
+from lit_narrative.files import csv_text, write_jsonl, write_table
 from lit_narrative.views import ScoredRollouts
-
-logger = logging.getLogger(__name__)
 
 
 class SampleTable(RolloutCallback):
@@ -27,8 +22,8 @@ class SampleTable(RolloutCallback):
     The file holds the latest table; the report shows it.
 
     Args:
-        rows: completions of the table, from the first groups of the window.
-        every_n_windows: how often.
+        rows: completions of the table, from the first groups of the rollout batch.
+        every_n_windows: how often, in rollout batches.
     """
 
     def __init__(self, rows: int = 8, every_n_windows: int = 10) -> None:
@@ -37,43 +32,46 @@ class SampleTable(RolloutCallback):
                 f"callback SampleTable: rows={rows} and every_n_windows={every_n_windows} must be at least 1"
             )
         self.rows, self.every_n_windows = rows, every_n_windows
-        self._windows = 0
+        self._batches = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """How many windows have gone by."""
-        return {"windows": self._windows}
+        """How many rollout batches have gone by."""
+        return {"windows": self._batches}  # the key of earlier checkpoints
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
-        self._windows = state_dict["windows"]
+        """Resume the count."""
+        self._batches = state_dict["windows"]
 
     def on_rollouts(self, trainer: Trainer, module: RolloutModule, scored: ScoredRollouts) -> None:
-        """Show the table."""
-        due = self._windows % self.every_n_windows == 0
-        self._windows += 1
+        """Write the table, and hand it to the loggers that show tables."""
+        due = self._batches % self.every_n_windows == 0
+        self._batches += 1
         if not due or not trainer.is_global_zero or dry_run(trainer):
             return
         rows = [{"step": trainer.global_step, **row} for row in rollout_rows(scored)[: self.rows]]
         columns, table = list(rows[0]), [list(row.values()) for row in rows]
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([columns, *table])
-        write_text(Path(trainer.default_root_dir, "samples", "train.csv"), text.getvalue())
+        write_table(Path(trainer.default_root_dir, "samples", "train.csv"), columns, table)
         for target in trainer.loggers:
+            # Lightning's loggers have no common method for tables or text: the two that can show one are asked by type.
             if isinstance(target, WandbLogger):
                 target.log_table("samples/train", columns=columns, data=table, step=trainer.global_step)
             elif isinstance(target, TensorBoardLogger):
-                target.experiment.add_text("samples/train", text.getvalue(), trainer.global_step)
+                target.experiment.add_text("samples/train", csv_text([columns, *table]), trainer.global_step)
 
 
 class RolloutWriter(RolloutCallback):
     """Writes every rollout of a cycle to ``rollouts/cycle_<n>.jsonl``: prompt, text, rewards, advantage."""
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin a cycle's file."""
+    def __init__(self) -> None:
         self._rows: list[dict[str, Any]] = []
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a cycle's file."""
+        # Lightning leaves this hook out for an epoch that it resumes in the middle, whose rows the checkpoint holds.
+        self._rows = []
+
     def on_rollouts(self, trainer: Trainer, module: RolloutModule, scored: ScoredRollouts) -> None:
-        """Keep a window's rows, those of all processes."""
+        """Keep the rows of a rollout batch, those of all processes."""
         self._rows += gather_lists(trainer, [{"window": scored.number, **row} for row in rollout_rows(scored)])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -84,10 +82,10 @@ class RolloutWriter(RolloutCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """The rows of the cycle in progress."""
-        return {"rows": getattr(self, "_rows", [])}
+        return {"rows": self._rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the cycle in progress."""
+        """Resume the cycle in progress."""
         self._rows = state_dict["rows"]
 
 

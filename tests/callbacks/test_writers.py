@@ -145,7 +145,7 @@ def test_a_collapse_warns_once_and_stops_on_demand(
     assert len(seen.given) == windows
     messages = [record.getMessage() for record in caplog.records]
     assert sum("the policy collapses" in message for message in messages) == 1
-    assert any("stopping: 3 windows in a row" in message for message in messages) is stop
+    assert any("stopping: 3 rollout batches in a row" in message for message in messages) is stop
 
 
 def test_no_collapse_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
