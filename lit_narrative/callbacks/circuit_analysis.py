@@ -14,12 +14,13 @@ from rich.progress import Progress as Bars
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.callbacks.base import dry_run, first_process_works, isolated
+from lit_narrative.circuits.analysis import AnalysisJob, Layers, Metrics
 from lit_narrative.circuits.bridge import build_bridge, check_layers, shape
+from lit_narrative.circuits.data import AnalysisData, collect
 from lit_narrative.circuits.hooks import Progress
-from lit_narrative.circuits.material import Material, collect
 from lit_narrative.circuits.report.comparison import write_comparison
 from lit_narrative.circuits.report.page import write_circuits_page
-from lit_narrative.circuits.suite import PAIRED, RUNS, Analysis, CircuitSettings, Figures, Layers, check_settings
+from lit_narrative.circuits.suite import ANALYSES, CircuitSettings, SettingsGroups, join_settings, load_extra
 from lit_narrative.errors import UserError, check_least, did_you_mean
 from lit_narrative.files import atomic_folder, write_json
 from lit_narrative.lm.checkpoint import read_language_model
@@ -35,29 +36,23 @@ logger = logging.getLogger(__name__)
 
 
 class CircuitAnalysis(Callback):
-    """Opens a copy of the model up and finds what carries its answers; the run itself goes on as if nothing was.
+    """Analyses of a copy of the model: which parts carry its answers. The run itself is not changed by them.
 
-    Works with any module that owns a causal LM that TransformerLens can bridge, and with any task that has examples;
-    ``patching``, ``attribution``, ``acdc`` and ``lens`` need one that offers contrast pairs. One process analyses, the
-    others wait (by torch's default half an hour at most). Logs a few figures as ``circuits/*`` and writes a folder
-    (replaced as a whole):
-
-    - ``probes.*``, ``ablation.*``, ``jaccard.json``, ``sae/<hook>/``: over all splits,
-    - ``<split>/attention.csv``: of its rows,
-    - ``<split>/patching.*``, ``circuit.*``, ``nodes.*``, ``faithfulness.*``, ``acdc.json``, ``criteria.json``,
-      ``lens.csv``, ``direct.*``: of its pairs,
-    - ``circuits.html`` and ``figures/``: the page and its figures,
-    - ``reference/``, ``comparison.html``, ``comparison.json``: the same of the reference, and what is different since,
-    - ``manifest.json``: settings, versions, figures, files, and errors.
+    Works with any module that owns a causal LM that TransformerLens can bridge, and with any task that has examples.
+    Some analyses need a task that offers contrast pairs. One process analyses, the others wait (by torch's default half
+    an hour at most). Logs a few metrics as ``circuits/*`` and writes a folder (replaced as a whole): tables and arrays
+    of each analysis, ``circuits.html`` and ``figures/``, and ``manifest.json`` (settings, versions, metrics, files and
+    errors); with a ``reference``, the same of that model in ``reference/``, and ``comparison.html``. The list of files
+    is in docs/circuits.md.
 
     Args:
-        analyses: any of probes, patching, ablation, attribution, acdc, lens, attention and sae.
+        analyses: names of analyses (`suite.ANALYSES`: the modules of ``circuits/analyses``); default: all.
         on: when: after the tests, at the end of training, or after every so many epochs of it.
         every_n_epochs: how many, for ``every_n_epochs``; those go to ``<folder>/epoch_<n>``.
         examples: rows of each split at most, and pairs (of those the settings take fewer).
         layers: some of them, for analyses whose settings do not name their own, or all.
-        splits: ``test``, ``val``, ``train``, or sets of the task by name. The first is home: probes are fitted on it,
-            means are taken from it, and the SAE is trained on it.
+        splits: ``test``, ``val``, ``train``, or sets of the task by name. The first is the reference split: probes are
+            fitted on it, means are taken from it, and the SAE is trained on it.
         settings: of each analysis.
         folder: where to write; default: ``circuits`` in the run folder.
         reference: a ``.ckpt`` of this package to compare with, such as the start of reinforcement learning.
@@ -65,14 +60,16 @@ class CircuitAnalysis(Callback):
             any time); a dry run draws none.
         strict: end with the error of an analysis that cannot be done, after the others; if not, it is logged and named
             in the manifest.
+        extra: analyses of other packages, done after the others: the path of a module that defines ``ANALYSIS``, such
+            as ``my.package.norms``, and its settings by field, ``{}`` for the defaults.
 
     Raises:
-        UserError: there is no such analysis, or a number is out of range.
+        UserError: there is no such analysis or setting, or a number is out of range.
     """
 
     def __init__(
         self,
-        analyses: Sequence[str] = tuple(RUNS),
+        analyses: Sequence[str] = tuple(ANALYSES),
         on: Literal["test", "fit_end", "every_n_epochs"] = "test",
         every_n_epochs: int = 1,
         examples: int = 128,
@@ -83,20 +80,25 @@ class CircuitAnalysis(Callback):
         reference: str | None = None,
         pages: bool = True,
         strict: bool = True,
+        extra: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         for name in analyses:
-            if name not in RUNS:
+            if name not in ANALYSES:
                 raise UserError(
-                    f"callback CircuitAnalysis: there is no analysis '{name}'{did_you_mean(name, RUNS)}; "
-                    f"known: {', '.join(RUNS)}"
+                    f"callback CircuitAnalysis: there is no analysis '{name}'{did_you_mean(name, ANALYSES)}; "
+                    f"known: {', '.join(ANALYSES)}"
                 )
-        for name, given in (("analyses", analyses), ("splits", splits)):
-            check_least(f"callback CircuitAnalysis: number of {name}", len(given), 1)
+        extra = extra or {}
+        self.extra = load_extra(extra)
+        self.analyses = [*(ANALYSES[name] for name in dict.fromkeys(analyses)), *self.extra.values()]
+        for name, count in (("analyses", len(self.analyses)), ("splits", len(splits))):
+            check_least(f"callback CircuitAnalysis: number of {name}", count, 1)
         check_least("callback CircuitAnalysis: every_n_epochs", every_n_epochs, 1)
         check_least("callback CircuitAnalysis: examples", examples, 1)
-        self.analyses, self.on, self.every_n_epochs = tuple(dict.fromkeys(analyses)), on, every_n_epochs
+        self.on, self.every_n_epochs = on, every_n_epochs
         self.examples, self.layers, self.splits = examples, layers, tuple(splits)
-        self.settings, self.folder, self.reference = settings, folder, reference
+        self.settings: SettingsGroups = join_settings(settings, self.extra, extra)
+        self.folder, self.reference = folder, reference
         self.pages, self.strict = pages, strict
 
     # --- when -------------------------------------------------------------------------------------------------------
@@ -107,7 +109,7 @@ class CircuitAnalysis(Callback):
             raise UserError(f"callback CircuitAnalysis needs a language model; {type(pl_module).__name__} has none")
         if pl_module.device_mesh is not None:
             raise UserError(
-                "callback CircuitAnalysis needs the whole model on one device, but the strategy shares it out; analyse "
+                "callback CircuitAnalysis needs the whole model on one device, but the strategy shards it; analyse "
                 "its checkpoint with `lit-narrative test` and trainer.strategy=auto"
             )
 
@@ -125,143 +127,140 @@ class CircuitAnalysis(Callback):
         """Analyse every so many epochs."""
         done = trainer.current_epoch + 1
         if self.on == "every_n_epochs" and done % self.every_n_epochs == 0:
-            figures = self._analyse(trainer, pl_module, f"epoch_{trainer.current_epoch:03d}")
-            pl_module.log_dict(figures, rank_zero_only=True)
+            metrics = self._analyse(trainer, pl_module, f"epoch_{trainer.current_epoch:03d}")
+            pl_module.log_dict(metrics, rank_zero_only=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Analyse what training has made."""
+        """Analyse the trained model."""
         if self.on == "fit_end":
-            figures = self._analyse(trainer, pl_module)
-            for log in trainer.loggers:  # the module itself can log no more
-                log.log_metrics(figures, step=trainer.global_step)
+            metrics = self._analyse(trainer, pl_module)
+            for log in trainer.loggers:  # Lightning forbids self.log in this hook
+                log.log_metrics(metrics, step=trainer.global_step)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Analyse what was tested."""
+        """Analyse the tested model."""
         if self.on == "test":
             pl_module.log_dict(self._analyse(trainer, pl_module), rank_zero_only=True)
 
     # --- what -------------------------------------------------------------------------------------------------------
 
     def _check(self, trainer: Trainer, module: LightningModule) -> None:
-        """Try what can be wrong with the settings: the sets, pairs and places, the model, layers, hooks, the reference.
+        """Check the settings: sets, pairs and positions, the model, layers, hooks, the reference.
 
         Raises:
-            UserError: one of them is.
+            UserError: one of them is wrong.
         """
         with first_process_works(trainer) as first, isolated():
             if first:
-                material = self._collect(trainer, module, self.examples)  # a place may be in few of the rows
+                data = self._collect(trainer, module, self.examples)  # all: a position may be in few of the rows
                 bridge = build_bridge(module.lm)  # type: ignore[arg-type]
                 check_layers(bridge, self.layers)
-                check_settings(bridge, material, self.settings.within(self.layers), self.analyses)
+                job = AnalysisJob(bridge, data, self.settings.within(self.layers).groups())
+                for analysis in self.analyses:
+                    analysis.check(job)
                 if self.reference is not None:
-                    reference_bridge(self.reference, material.tokenizer, bridge)
+                    reference_bridge(self.reference, data.tokenizer, bridge)
 
-    def _collect(self, trainer: Trainer, module: LightningModule, examples: int) -> Material:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        paired = any(name in PAIRED for name in self.analyses)
-        return collect(data, module.tokenizer, self.splits, examples, paired)  # type: ignore[arg-type]
+    def _collect(self, trainer: Trainer, module: LightningModule, examples: int) -> AnalysisData:
+        source: Any = trainer.datamodule  # type: ignore[attr-defined]
+        paired = any(analysis.paired for analysis in self.analyses)
+        return collect(source, module.tokenizer, self.splits, examples, paired)  # type: ignore[arg-type]
 
-    def _analyse(self, trainer: Trainer, module: LightningModule, name: str = "") -> Figures:
-        """Analyse on one process; the figures to log there, none elsewhere."""
-        figures: Figures = {}
+    def _analyse(self, trainer: Trainer, module: LightningModule, name: str = "") -> Metrics:
+        """Analyse on one process; the metrics to log there, none elsewhere."""
+        metrics: Metrics = {}
         with first_process_works(trainer) as first:
             if first:
                 with isolated():
-                    figures, errors = self._write(trainer, module, name)
+                    metrics, errors = self._write(trainer, module, name)
                 if errors and self.strict:
                     raise next(iter(errors.values()))
-        return {f"circuits/{key}": value for key, value in figures.items()}
+        return {f"circuits/{key}": value for key, value in metrics.items()}
 
-    def _write(self, trainer: Trainer, module: LightningModule, name: str) -> tuple[Figures, dict[str, UserError]]:
-        """Run every analysis on the model, then on the reference; say in the manifest how it went; draw the pages."""
+    def _write(self, trainer: Trainer, module: LightningModule, name: str) -> tuple[Metrics, dict[str, UserError]]:
+        """Run every analysis on the model, then on the reference; write the manifest; draw the pages."""
         dry = dry_run(trainer)
-        material = self._collect(trainer, module, 4 if dry else self.examples)
+        data = self._collect(trainer, module, 4 if dry else self.examples)
         settings = self.settings.within(self.layers)
         settings = settings.tiny() if dry else settings
-        bridge, shown = build_bridge(module.lm), _shown(trainer)  # type: ignore[arg-type]
-        said = self._manifest(trainer, material, settings, bridge)
-        place = (Path(self.folder) if self.folder else Path(trainer.default_root_dir, "circuits")) / name
-        with TemporaryDirectory() if dry else atomic_folder(place) as filled:
+        shown = trainer.progress_bar_callback is not None  # bars only where the user has Lightning's
+        job = AnalysisJob(build_bridge(module.lm), data, settings.groups())  # type: ignore[arg-type]
+        manifest = self._manifest(trainer, job)
+        target = (Path(self.folder) if self.folder else Path(trainer.default_root_dir, "circuits")) / name
+        with TemporaryDirectory() if dry else atomic_folder(target) as filled:
             folder = Path(filled)
-            figures, errors = self._run_all(bridge, material, settings, folder, shown)
+            metrics, errors = self._run_all(job, folder, shown)
             if self.reference is not None:
-                other = reference_bridge(self.reference, material.tokenizer, bridge)
-                before, more = self._run_all(other, material, settings, folder / "reference", shown)
-                _describe(folder / "reference", {**said, "checkpoint": self.reference, "step": None}, before, more)
+                other = AnalysisJob(
+                    reference_bridge(self.reference, data.tokenizer, job.bridge), data, settings.groups()
+                )
+                before, more = self._run_all(other, folder / "reference", shown)
+                of_reference = {**manifest, "checkpoint": self.reference, "step": None}
+                _write_manifest(folder / "reference", of_reference, before, more)
                 errors |= {f"reference/{analysis}": error for analysis, error in more.items()}
-            _describe(folder, said, figures, errors)
-        if self.pages and not dry:  # the tables are safe by now
-            errors |= _draw(place, compared=self.reference is not None)
-            _describe(place, said, figures, errors)
-        return figures, errors
+            _write_manifest(folder, manifest, metrics, errors)
+        if self.pages and not dry:  # after the folder is in place: a figure that fails costs no table
+            errors |= self._draw(target)
+            _write_manifest(target, manifest, metrics, errors)
+        return metrics, errors
 
-    def _run_all(
-        self,
-        bridge: "TransformerBridge",
-        material: Material,
-        settings: CircuitSettings,
-        folder: Path,
-        shown: bool,
-    ) -> tuple[Figures, dict[str, UserError]]:
-        figures: Figures = {}
+    def _run_all(self, job: AnalysisJob, folder: Path, shown: bool) -> tuple[Metrics, dict[str, UserError]]:
+        metrics: Metrics = {}
         errors: dict[str, UserError] = {}
         with Bars(console=Console(stderr=True), disable=not shown, transient=True) as bars:
-            for name in self.analyses:
+            for analysis in self.analyses:
+                name = analysis.name
                 try:
-                    found = RUNS[name](Analysis(bridge, material, settings, folder, _bar(bars, name)))
+                    numbers = analysis.run(job, folder, _bar(bars, name))
                 except UserError as error:
                     errors[name] = UserError(f"callback CircuitAnalysis: {name}: {error}")
                     logger.warning("%s", errors[name])
                 else:
-                    figures |= {f"{name}/{key}": value for key, value in found.items()}
-        return figures, errors
+                    metrics |= {f"{name}/{key}": value for key, value in numbers.items()}
+        return metrics, errors
 
-    def _manifest(
-        self, trainer: Trainer, material: Material, settings: CircuitSettings, bridge: "TransformerBridge"
-    ) -> dict[str, Any]:
+    def _manifest(self, trainer: Trainer, job: AnalysisJob) -> dict[str, Any]:
+        """What was analysed. The keys stay as older folders have them, whatever the code calls their values."""
         return {
-            "analyses": list(self.analyses),
+            "analyses": [analysis.name for analysis in self.analyses],
+            "extra": {analysis.name: path for path, analysis in self.extra.items()},
             "seed": run_seed(),
             "step": trainer.global_step,
             "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
             "reference": self.reference,
-            "model": shape(bridge)._asdict(),
-            "home": material.home,
-            "splits": material.counts(),
-            "settings": asdict(settings),
+            "model": shape(job.bridge)._asdict(),
+            "home": job.data.reference_split,
+            "splits": job.data.counts(),
+            "settings": {key: asdict(settings) for key, settings in job.settings.items()},
             "versions": versions(),
         }
 
+    def _draw(self, folder: Path) -> dict[str, UserError]:
+        """Draw the pages of a folder; the reason why the two models cannot be compared, if so."""
+        extra = tuple(self.extra.values())
+        write_circuits_page(folder, extra)
+        if self.reference is None:
+            return {}
+        write_circuits_page(folder / "reference", extra)
+        try:
+            write_comparison(folder / "reference", folder, folder / "comparison.html", ("reference", "model"), extra)
+        except UserError as error:
+            return {"comparison": error}
+        return {}
 
-def _describe(folder: Path, said: Mapping[str, Any], figures: Figures, errors: Mapping[str, UserError]) -> None:
-    """Write the manifest, with the files that there are by now."""
+
+def _write_manifest(
+    folder: Path, manifest: Mapping[str, Any], metrics: Metrics, errors: Mapping[str, UserError]
+) -> None:
+    """Write manifest.json, with the files that there are by now."""
     files = sorted({path.relative_to(folder).as_posix() for path in folder.rglob("*.*")} | {"manifest.json"})
     reasons = {name: str(error) for name, error in errors.items()}
-    finite = {name: value for name, value in figures.items() if isfinite(value)}
-    write_json(folder / "manifest.json", {**said, "figures": finite, "errors": reasons, "files": files})
-
-
-def _draw(folder: Path, compared: bool) -> dict[str, UserError]:
-    """Draw the pages of what a folder holds; the reason why the two models cannot be compared, if so."""
-    write_circuits_page(folder)
-    if not compared:
-        return {}
-    write_circuits_page(folder / "reference")
-    try:
-        write_comparison(folder / "reference", folder, folder / "comparison.html", ("reference", "model"))
-    except UserError as error:
-        return {"comparison": error}
-    return {}
-
-
-def _shown(trainer: Trainer) -> bool:
-    """Whether the user wants bars."""
-    return trainer.progress_bar_callback is not None
+    finite = {name: value for name, value in metrics.items() if isfinite(value)}  # JSON has no NaN
+    write_json(folder / "manifest.json", {**manifest, "figures": finite, "errors": reasons, "files": files})
 
 
 def _bar(bars: Bars, name: str) -> Progress:
-    """A bar of an analysis; it begins anew with each of its parts."""
+    """A bar of an analysis; it starts again with each of its parts."""
     task = bars.add_task(name, total=None)
 
     def show(done: int, total: int) -> None:
@@ -271,13 +270,13 @@ def _bar(bars: Bars, name: str) -> Progress:
 
 
 def reference_bridge(path: str, tokenizer: PreTrainedTokenizerBase, bridge: "TransformerBridge") -> "TransformerBridge":
-    """Open up the model of a checkpoint, where ``bridge`` is.
+    """Bridge the model of a checkpoint, on the device of ``bridge``.
 
     Raises:
         UserError: it cannot be read, or is of another shape or vocabulary.
     """
-    lm, own = read_language_model(path)
-    if own.get_vocab() != tokenizer.get_vocab():
+    lm, other_tokenizer = read_language_model(path)
+    if other_tokenizer.get_vocab() != tokenizer.get_vocab():
         raise UserError(f"callback CircuitAnalysis: the tokenizer of reference '{path}' is not that of the model")
     other = build_bridge(lm.to(bridge.cfg.device))  # type: ignore[arg-type]
     if shape(other) != shape(bridge):

@@ -1,7 +1,7 @@
-"""A causal LM opened up for analysis: TransformerLens' bridge around a copy of it, without the network.
+"""A causal LM with a hook on every activation: TransformerLens' bridge around a copy of it, without the network.
 
-Tokens go in and tensors come out; the bridge's own tokenizer and text methods are never used, since they look for the
-model's name on the hub and add or drop tokens. transformer_lens is imported where it is used, since it takes seconds.
+Tokens go in and tensors come out. The bridge's tokenizer and text methods are never used: they look for the model's
+name on the hub, and add or drop tokens. transformer_lens is imported where it is used, since it takes seconds.
 
 Hook names are TransformerLens': ``blocks.0.hook_resid_pre``, ``blocks.0.attn.hook_z``, ``blocks.0.hook_mlp_out`` …
 """
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 
 Hook = tuple[str, Callable[[Tensor, Any], Tensor | None]]
-"""A hook's name, and what it does with (activation, hook point): None leaves the activation as it is."""
+"""A hook's name, and a function of (activation, hook point); where it returns None, the activation stays."""
 TOLERANCE = 1e-4
+"""Largest difference of logits between the bridge and its model, as a share of the largest logit."""
 TESTED = "GPT2LMHeadModel, LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"
 
 
@@ -42,8 +43,8 @@ class Shape(NamedTuple):
 def build_bridge(lm: nn.Module) -> "TransformerBridge":
     """Bridge a copy of a causal LM: float32, evaluation mode, adapters merged, parameters frozen.
 
-    The bridge is a snapshot: what happens to ``lm`` later does not reach it, and ``lm`` stays as it is. One pass of
-    both models over the same tokens must give the same logits.
+    The bridge is a snapshot: later changes of ``lm`` do not reach it, and ``lm`` stays as it is. One pass of both
+    models over the same tokens must give the same logits.
 
     Args:
         lm: a transformers model, with or without peft's adapters around it.
@@ -51,6 +52,7 @@ def build_bridge(lm: nn.Module) -> "TransformerBridge":
     Raises:
         UserError: TransformerLens has no bridge for this kind of model, or one that computes something else.
     """
+    # The public boot_transformers takes a module too, but looks its configuration and tokenizer up on the hub by name.
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
     plain = plain_copy(lm)
@@ -61,37 +63,37 @@ def build_bridge(lm: nn.Module) -> "TransformerBridge":
         bridge = build_bridge_from_module(plain, kind, hf_config=plain.config, model_name="local")
     except ValueError as error:
         raise UserError(f"no circuit analysis of a {kind} ({error}); it is tested on {TESTED}") from error
-    bridge.requires_grad_(False)  # the bridge splits query, key and value into parameters of its own
+    bridge.requires_grad_(False)  # it splits query, key and value into new parameters, which are not frozen yet
     check_agreement(expected, run(bridge, tokens), kind)
     return bridge
 
 
 def plain_copy(lm: nn.Module) -> PreTrainedModel:
-    """A copy of the model as its library would build it: frozen, float32, in evaluation mode, adapters merged."""
+    """A copy of the model as transformers builds it: frozen, float32, in evaluation mode, adapters merged."""
     copied: Any = copy.deepcopy(lm)
     if not isinstance(copied, PreTrainedModel):
         copied = copied.merge_and_unload()
     for name, module in copied.named_modules():
-        # TransformerLens tells the transposed weights of GPT-2's attention by the exact name of their class.
+        # Our fast layers subclass Conv1D; TransformerLens tells GPT-2's transposed weights by the exact class name.
         if isinstance(module, Conv1D) and ".mlp." not in name:
             module.__class__ = Conv1D
     return copied.float().eval().requires_grad_(False)  # type: ignore[no-any-return]
 
 
-def check_agreement(expected: Tensor, found: Tensor, kind: str) -> None:
+def check_agreement(expected: Tensor, actual: Tensor, kind: str) -> None:
     """Check that a bridge gives the logits of its model.
 
     Args:
         expected: (n, T, V) logits of the model.
-        found: (n, T, V) logits of the bridge.
+        actual: (n, T, V) logits of the bridge.
         kind: the model's class, for the message.
 
     Raises:
-        UserError: They differ by more than 1e-4 of the largest logit (of 1, if that is larger).
+        UserError: they differ by more than 1e-4 of the largest logit (of 1, if that is larger).
     """
     allowed = TOLERANCE * max(1.0, expected.abs().max().item())
-    difference = (expected - found).abs().max().item()
-    if not difference <= allowed:
+    difference = (expected - actual).abs().max().item()
+    if not difference <= allowed:  # so written, NaN is refused too
         raise UserError(
             f"the bridge of a {kind} gives other logits than the model (they differ by {difference:.2g}, allowed is "
             f"{allowed:.2g}), so an analysis would be of another model; circuit analysis is tested on {TESTED}"
@@ -99,6 +101,7 @@ def check_agreement(expected: Tensor, found: Tensor, kind: str) -> None:
 
 
 def _some_tokens(lm: PreTrainedModel) -> Tensor:
+    """Ids (2, up to 16) from all over the vocabulary; the multiplier is a prime, so they do not repeat early."""
     config: Any = lm.config.get_text_config()
     length = min(16, getattr(config, "max_position_embeddings", 16))
     ids = torch.arange(2 * length, device=lm.device) * 7919 % config.vocab_size
@@ -125,26 +128,26 @@ def run(
     Args:
         bridge: the model.
         tokens: (n, T) ids.
-        mask: (n, T) bool, False where a row is padded; None where none is.
-        hooks: what to look at or to change on the way.
-        columns: (C,) the only places whose logits are wanted.
+        mask: (n, T) bool, False where a row is padded; None without padding.
+        hooks: activations to read or to change.
+        columns: (C,) the columns whose logits are computed; None for all.
 
     Returns:
         (n, T, V), or (n, C, V).
 
     Raises:
-        UserError: A hook does not exist, with the nearest names.
+        UserError: a hook does not exist; the message has the nearest names.
     """
     for name in {name for name, _ in hooks} - bridge.hook_dict.keys():
         raise unknown_hook(bridge, name)
-    given: dict[str, Any] = {} if columns is None else {"logits_to_keep": columns}
+    options: dict[str, Any] = {} if columns is None else {"logits_to_keep": columns}
     if mask is not None and not mask.all():
-        given["attention_mask"] = mask.long()
-    return bridge.run_with_hooks(tokens, fwd_hooks=list(hooks), use_cache=False, **given)
+        options["attention_mask"] = mask.long()
+    return bridge.run_with_hooks(tokens, fwd_hooks=list(hooks), use_cache=False, **options)
 
 
 def unknown_hook(bridge: "TransformerBridge", name: str) -> UserError:
-    """The error that a hook name deserves which the model does not have."""
+    """The error for a hook that the model does not have, with the nearest names."""
     near = difflib.get_close_matches(name, list(bridge.hook_dict), n=4, cutoff=0.5)
     known = ", ".join(near or ["blocks.0.hook_resid_pre", "blocks.0.attn.hook_z", "blocks.0.hook_mlp_out"])
     return UserError(f"the model has no hook {name!r}; {'near names' if near else 'hooks are such as'}: {known}")
@@ -154,7 +157,7 @@ def check_layers(bridge: "TransformerBridge", layers: Literal["all"] | Iterable[
     """The layers asked for, each once, in order.
 
     Raises:
-        UserError: One is out of range, or there is none.
+        UserError: one is out of range, or there is none.
     """
     count = shape(bridge).layers
     chosen = tuple(range(count)) if layers == "all" else tuple(sorted(set(layers)))
@@ -172,12 +175,12 @@ def separate_inputs(bridge: "TransformerBridge") -> Iterator[None]:
     ``blocks.{l}.attn.hook_result`` (n, T, heads, d): what each head writes, without the shared bias.
 
     Raises:
-        UserError: This kind of model cannot be taken apart so.
+        UserError: TransformerLens has no such hooks for this kind of model.
     """
     try:
         _separate(bridge, True)
     except NotImplementedError as error:
-        _separate(bridge, False)
+        _separate(bridge, False)  # the first switches may be on already
         raise UserError(f"a {bridge.cfg.architecture} has no inputs of single heads to patch: {error}") from error
     try:
         yield
@@ -192,8 +195,8 @@ def _separate(bridge: "TransformerBridge", on: bool) -> None:
 
 STREAM = {"resid_pre": "hook_resid_pre", "resid_mid": "hook_resid_mid", "resid_post": "hook_resid_post"}
 WHOLE = tuple(STREAM)
-"""The stream itself, which holds all that lies before: at the place where two prompts differ it is the other run."""
+"""The residual stream itself: where two prompts differ it carries all of the difference, whatever the model does."""
 STREAM |= {"attn_out": "hook_attn_out", "mlp_out": "hook_mlp_out"}
 HEADS = {"z": "attn.hook_z", "q": "attn.hook_q", "k": "attn.hook_k", "v": "attn.hook_v", "pattern": "attn.hook_pattern"}
 SITES = STREAM | HEADS
-"""Places in a block by their short names; those in ``HEADS`` are patched one head at a time."""
+"""Activations of a block by their short names; those in ``HEADS`` are patched one head at a time."""

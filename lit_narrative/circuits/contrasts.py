@@ -1,7 +1,7 @@
 """Contrast pairs as tensors: two prompts of one length whose answers differ.
 
-A pair is about the first token in which its answers differ: what they share before it is appended to both prompts (a
-tokenizer that takes numbers apart begins all of them with the same space).
+A pair is scored at the first token in which its answers differ. What the answers share before it is appended to both
+prompts: a tokenizer that splits numbers begins every number with the same space.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lit_narrative.circuits.inputs import IGNORED, Places, Questions, Span, encode, find_places, pad_left
+from lit_narrative.circuits.inputs import IGNORED, AnalysisInputs, Positions, Span, encode, find_positions, pad_left
 from lit_narrative.errors import UserError
 from lit_narrative.views import ContrastPair
 
@@ -26,10 +26,10 @@ class Contrasts:
     Attributes:
         clean: (n, T) long.
         corrupt: (n, T) long.
-        mask: (n, T) bool, False where padded, on both sides alike.
+        mask: (n, T) bool, False where padded, the same on both sides.
         answer: (n,) long, the clean prompt's next token.
         distractor: (n,) long, the corrupt prompt's.
-        places: named columns; ``answer`` is the last one.
+        positions: named columns; ``answer`` is the last one.
     """
 
     clean: Tensor
@@ -37,41 +37,41 @@ class Contrasts:
     mask: Tensor
     answer: Tensor
     distractor: Tensor
-    places: Places
+    positions: Positions
 
     def __len__(self) -> int:
         return len(self.clean)
 
     def first(self, count: int) -> "Contrasts":
         """The first pairs."""
-        places = Places(self.places.names, self.places.columns[:count])
+        positions = Positions(self.positions.names, self.positions.columns[:count])
         clean, corrupt, mask = self.clean[:count], self.corrupt[:count], self.mask[:count]
-        return Contrasts(clean, corrupt, mask, self.answer[:count], self.distractor[:count], places)
+        return Contrasts(clean, corrupt, mask, self.answer[:count], self.distractor[:count], positions)
 
-    def questions(self, side: Side) -> Questions:
-        """One side's prompts; ``logit_diff`` is the clean answer's logit less the corrupt answer's on both."""
+    def inputs(self, side: Side) -> AnalysisInputs:
+        """One side's prompts; ``logit_diff`` is the clean answer's logit less the corrupt answer's on both sides."""
         width = self.clean.shape[1] - 1
         targets, distractors = (
             torch.nn.functional.pad(ids[:, None], (width, 0), value=IGNORED) for ids in (self.answer, self.distractor)
         )
         tokens = self.clean if side == "clean" else self.corrupt
-        return Questions(tokens, self.mask, targets, distractors, self.places)
+        return AnalysisInputs(tokens, self.mask, targets, distractors, self.positions)
 
-    def columns(self) -> Places:
-        """Every column as a place, by its number."""
+    def columns(self) -> Positions:
+        """Every column as a position, by its number."""
         width = self.clean.shape[1]
-        return Places(tuple(map(str, range(width))), torch.arange(width).repeat(len(self), 1))
+        return Positions(tuple(map(str, range(width))), torch.arange(width).repeat(len(self), 1))
 
 
 def encode_contrasts(pairs: Sequence[ContrastPair], tokenizer: PreTrainedTokenizerBase) -> Contrasts:
     """Tokenise contrast pairs.
 
     Args:
-        pairs: the pairs; ``meta["spans"]`` names places in characters of the clean prompt.
+        pairs: the pairs; ``meta["spans"]`` names positions in characters of the clean prompt.
         tokenizer: the model's.
 
     Raises:
-        UserError: There are no pairs, the prompts of a pair differ in length, or one answer begins with the other.
+        UserError: there are no pairs, the prompts of a pair differ in length, or one answer begins with the other.
     """
     if not pairs:
         raise UserError("there are no contrast pairs to analyse; the task must offer at least one")
@@ -79,11 +79,11 @@ def encode_contrasts(pairs: Sequence[ContrastPair], tokenizer: PreTrainedTokeniz
     tokens, mask = pad_left([pair.clean for pair in read])
     width = tokens.shape[1]
     spans = [dict(pair.meta.get("spans", {})) for pair in pairs]
-    named = find_places([pair.offsets for pair in read], spans, width).common()
+    named = find_positions([pair.offsets for pair in read], spans, width).common()
     last = torch.full((len(pairs), 1), width - 1)
-    places = Places((*named.names, "answer"), torch.cat([named.columns, last], 1))
+    positions = Positions((*named.names, "answer"), torch.cat([named.columns, last], 1))
     answer, distractor = torch.tensor([pair.answers for pair in read]).T
-    return Contrasts(tokens, pad_left([pair.corrupt for pair in read])[0], mask, answer, distractor, places)
+    return Contrasts(tokens, pad_left([pair.corrupt for pair in read])[0], mask, answer, distractor, positions)
 
 
 class _Pair(NamedTuple):
@@ -104,12 +104,13 @@ class _Pair(NamedTuple):
                 f"{pair.clean[-40:]!r} and {pair.corrupt[-40:]!r}"
             )
         left, right = (encode(tokenizer, text, special=False)[0] for text in (pair.clean_answer, pair.corrupt_answer))
-        shared = next((place for place, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), None)
+        shared = next((index for index, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), None)
         if shared is None:
             raise UserError(
                 f"contrast pair {number}: one of the answers {pair.clean_answer!r} and {pair.corrupt_answer!r} begins "
                 "with all tokens of the other, so their logits cannot tell them apart"
             )
-        begun = left[:shared]
+        prefix = left[:shared]
+        # Empty spans, so that no named position of the prompt falls on a token of the answer.
         nowhere = [(len(pair.clean), len(pair.clean))] * shared
-        return cls(clean + begun, corrupt + begun, offsets + nowhere, (left[shared], right[shared]))
+        return cls(clean + prefix, corrupt + prefix, offsets + nowhere, (left[shared], right[shared]))

@@ -1,8 +1,8 @@
 """A transformer as a graph: what each part writes to the residual stream, and which later parts read it.
 
-Parts that write (sources): ``input`` (the embedding), heads ``a{l}.h{h}`` and MLPs ``m{l}``. Places that read
-(destinations): each head's query, key and value (``a{l}.h{h}<q>`` …; with grouped queries keys and values are shared,
-so there are fewer), MLPs, and ``logits``. An edge joins a source to every destination that reads after it writes.
+Sources write: ``input`` (the embedding), heads ``a{l}.h{h}`` and MLPs ``m{l}``. Destinations read: each head's query,
+key and value (``a{l}.h{h}<q>`` …; with grouped queries keys and values are shared, so there are fewer), MLPs, and
+``logits``. An edge joins a source to every destination that reads after it writes.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,14 +15,14 @@ from torch import Tensor
 
 from lit_narrative.circuits.bridge import Hook, Shape, separate_inputs
 from lit_narrative.circuits.hooks import Progress, capture
-from lit_narrative.circuits.inputs import Questions, Scores, ask
+from lit_narrative.circuits.inputs import AnalysisInputs, Scores, ask
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 
 Edge = tuple[int, int]
-"""Positions of a source and of a destination."""
+"""Index of a source and of a destination."""
 
 
 class Group(NamedTuple):
@@ -30,7 +30,7 @@ class Group(NamedTuple):
 
     Attributes:
         hook: its name.
-        start: position of the first node.
+        start: index of the first node.
         size: number of nodes.
         heads: whether the activation has an axis of heads (n, T, heads, d).
         stage: when it writes or reads; an edge goes from a lower stage to a higher one.
@@ -64,21 +64,27 @@ class Graph:
     """(S, D) bool: whether there is such an edge."""
 
     def __post_init__(self) -> None:
-        made: dict[str, object] = {}
-        made["sources"], made["writers"] = _number(self._writers())
-        made["destinations"], made["readers"] = _number(self._readers())
+        sources, writers = _number(self._writers())
+        destinations, readers = _number(self._readers())
         write, read = (
-            np.concatenate([np.full(group.size, group.stage) for group in made[name]])  # type: ignore[attr-defined]
-            for name in ("writers", "readers")
+            np.concatenate([np.full(group.size, group.stage) for group in groups]) for groups in (writers, readers)
         )
-        made["exists"] = write[:, None] < read[None]
-        for name, value in made.items():
-            object.__setattr__(self, name, value)
+        derived: dict[str, object] = {
+            "sources": sources,
+            "writers": writers,
+            "destinations": destinations,
+            "readers": readers,
+        }
+        derived["exists"] = write[:, None] < read[None]
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)  # the fields are frozen, and derived from the three sizes
 
     @classmethod
     def of(cls, sizes: Shape) -> "Graph":
         """The graph of a model."""
         return cls(sizes.layers, sizes.heads, sizes.kv_heads)
+
+    # Stages: 0 is the embedding; layer l's attention is 2l + 1 and its MLP 2l + 2; the logits read last.
 
     def _writers(self) -> Iterable[tuple[str, list[str], bool, int]]:
         yield "blocks.0.hook_resid_pre", ["input"], False, 0
@@ -108,9 +114,9 @@ class Graph:
 def _number(parts: Iterable[tuple[str, list[str], bool, int]]) -> tuple[tuple[str, ...], tuple[Group, ...]]:
     names: list[str] = []
     groups = []
-    for hook, own, heads, stage in parts:
-        groups.append(Group(hook, len(names), len(own), heads, stage))
-        names += own
+    for hook, nodes, heads, stage in parts:
+        groups.append(Group(hook, len(names), len(nodes), heads, stage))
+        names += nodes
     return tuple(names), tuple(groups)
 
 
@@ -134,12 +140,12 @@ def to_dot(edges: Mapping[tuple[str, str], float], label: Callable[[float], str]
 
 
 LIMIT = 2**26
-"""Numbers that the differences of all sources may take (256 MiB): fewer variants run together in a large model."""
+"""Numbers that the differences of all sources may take (256 MiB): in a large model fewer variants run together."""
 
 
-def written(bridge: "TransformerBridge", questions: Questions, graph: Graph) -> tuple[Scores, Tensor]:
-    """The answers, and what every source writes: (n, T, S, d). To be called within `separate_inputs`."""
-    scores, kept = capture(bridge, questions, [group.hook for group in graph.writers])
+def written(bridge: "TransformerBridge", inputs: AnalysisInputs, graph: Graph) -> tuple[Scores, Tensor]:
+    """Scores of the answers, and what every source writes: (n, T, S, d). To be called within `separate_inputs`."""
+    scores, kept = capture(bridge, inputs, [group.hook for group in graph.writers])
     return scores, torch.cat([by_node(kept[group.hook], group) for group in graph.writers], 2)
 
 
@@ -151,32 +157,32 @@ def by_node(activation: Tensor, group: Group) -> Tensor:
 @torch.no_grad()
 def run_edges(
     bridge: "TransformerBridge",
-    questions: Questions,
+    inputs: AnalysisInputs,
     other: Tensor,
     changed: Sequence[np.ndarray],
     graph: Graph,
     batch_size: int,
     progress: Progress | None = None,
 ) -> Scores:
-    """Answer the questions with some edges replaced: their destinations see what another run wrote.
+    """Score the answers with some edges replaced: their destinations read what another run wrote.
 
     Args:
         bridge: the model.
-        questions: n rows.
+        inputs: n rows.
         other: (n, T, S, d), what each source wrote in the other run (`written`).
         changed: C arrays (S, D) bool, the edges replaced in each variant.
         graph: of the model.
         batch_size: rows of one forward pass; as many variants as fit, at least one.
-        progress: told of the variants done.
+        progress: called with the variants done.
 
     Returns:
         Scores of shape (C, M).
     """
-    size, parts = max(1, min(batch_size // len(questions), LIMIT // other.numel())), []
+    size, parts = max(1, min(batch_size // len(inputs), LIMIT // other.numel())), []
     with separate_inputs(bridge):
         for start in range(0, len(changed), size):
             chunk = torch.from_numpy(np.stack(changed[start : start + size])).to(other)
-            variants = questions.repeat(len(chunk))
+            variants = inputs.repeat(len(chunk))
             parts.append(ask(bridge, variants, _Replacement(other, chunk, graph).hooks()))
             if progress is not None:
                 progress(min(start + size, len(changed)), len(changed))
@@ -184,7 +190,11 @@ def run_edges(
 
 
 class _Replacement:
-    """The hooks of one pass: sources note how the other run differs, destinations add it where an edge is replaced."""
+    """The hooks of one pass: a source notes how the other run differs, a destination adds it where an edge is replaced.
+
+    The difference is taken from what this pass writes, so that a replaced edge carries exactly the other run's
+    activation, also where earlier replacements have changed the source.
+    """
 
     def __init__(self, other: Tensor, changed: Tensor, graph: Graph) -> None:
         self.other, self.changed, self.graph = other, changed, graph
@@ -202,8 +212,8 @@ class _Replacement:
         nodes = slice(group.start, group.start + group.size)
 
         def note(activation: Tensor, hook: Any) -> None:
-            own = by_node(activation, group).unflatten(0, self.difference.shape[:2])
-            self.difference[..., nodes, :] = self.other[..., nodes, :] - own
+            current = by_node(activation, group).unflatten(0, self.difference.shape[:2])
+            self.difference[..., nodes, :] = self.other[..., nodes, :] - current
 
         return note
 

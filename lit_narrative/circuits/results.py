@@ -1,137 +1,142 @@
-"""A folder of analyses, read again: the tables of one model, by analysis and by split."""
+"""Results of circuit analyses read from a folder: tables of one model, and what several models have in common."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from safetensors import SafetensorError
 
-from lit_narrative.circuits.analyses.ablation import Ablation
-from lit_narrative.circuits.analyses.acdc import Pruned
-from lit_narrative.circuits.analyses.attention import Attention
-from lit_narrative.circuits.analyses.attribution import EdgeScores, NodeScores
-from lit_narrative.circuits.analyses.faithfulness import Criteria, Faithfulness
-from lit_narrative.circuits.analyses.feature_effects import FeatureEffect, PatternRow, load_effects, load_patterns
-from lit_narrative.circuits.analyses.lens import Direct, Lens
-from lit_narrative.circuits.analyses.patching import Patching, answers_weakly
-from lit_narrative.circuits.analyses.probes import Probes
-from lit_narrative.circuits.analyses.residual_features import ResidualFeatures
 from lit_narrative.circuits.tables import read_json
 from lit_narrative.errors import UserError
-from lit_narrative.report.records import read_record
 
-Table = TypeVar("Table")
+if TYPE_CHECKING:
+    from lit_narrative.circuits.analysis import Analysis
+
+T = TypeVar("T")
+SPLITS = "<split>"
+"""Where a table is written once for each split: ``id_test/patching.csv``."""
+
+
+@dataclass(frozen=True)
+class Table(Generic[T]):
+    """A table of an analysis on disk: the key by which `CircuitResults` gives it out.
+
+    Attributes:
+        file: the file by which the table is known to be there; ``load`` may read more files beside it.
+        load: reads the table from the folder that holds the file.
+        folders: where the file lies: ``""``, in the folder of the analyses itself (one table over all splits);
+            ``SPLITS``, in a folder of each split; or a pattern such as ``sae/*``, in every folder that matches.
+        keep: for a table over all splits, gives it with the rows of some splits only, so that two models can be
+            compared where one of them was analysed on more splits; None leaves it as it is.
+    """
+
+    file: str
+    load: Callable[[Path], T]
+    folders: str = ""
+    keep: Callable[[T, set[str]], T] | None = None
+
+    def find(self, folder: Path, splits: Iterable[str]) -> dict[str, Path]:
+        """The folders that hold the file: by split, by the last part of the pattern, or under ``""``."""
+        if self.folders == SPLITS:
+            places = {split: folder / split for split in splits}
+        elif self.folders:
+            places = {path.name: path for path in sorted(folder.glob(self.folders))}
+        else:
+            places = {"": folder}
+        return {key: path for key, path in places.items() if (path / self.file).is_file()}
+
+    def narrow(self, stored: Mapping[str, T], splits: Iterable[str]) -> dict[str, T]:
+        """The same tables for some splits only, in their order."""
+        if self.folders == SPLITS:
+            return {split: stored[split] for split in splits if split in stored}
+        keep = self.keep
+        return dict(stored) if keep is None else {key: keep(table, set(splits)) for key, table in stored.items()}
 
 
 @dataclass(frozen=True, eq=False)
 class CircuitResults:
-    """What analyses of one model left in a folder; an analysis that was not done is None, or has no splits.
+    """What analyses of one model left in a folder.
 
     Attributes:
         folder: where.
-        manifest: what was asked, and of which model.
-        probes: of all splits.
-        ablation: of all splits.
-        patching: by split.
-        edges: by split.
-        nodes: by split.
-        faithfulness: by split.
-        criteria: by split.
-        pruned: by split.
-        lens: by split.
-        direct: by split.
-        attention: by split.
-        features: by the hook of the SAE.
-        patterns: what fires them, by the hook of the SAE.
-        effects: what they add to the answer, by the hook of the SAE.
+        manifest: what was analysed, with which settings, and of which model.
+        analyses: whose tables were looked for, in the order of a page.
+        tables: of each table, what was read by split (or by the folder's name, or under ``""``); empty for an analysis
+            that was not done. Read it by `each` and `one`, which are typed.
     """
 
     folder: Path
     manifest: Mapping[str, Any]
-    probes: Probes | None
-    ablation: Ablation | None
-    patching: Mapping[str, Patching]
-    edges: Mapping[str, EdgeScores]
-    nodes: Mapping[str, NodeScores]
-    faithfulness: Mapping[str, Faithfulness]
-    criteria: Mapping[str, Criteria]
-    pruned: Mapping[str, Pruned]
-    lens: Mapping[str, Lens]
-    direct: Mapping[str, Direct]
-    attention: Mapping[str, Attention]
-    features: Mapping[str, ResidualFeatures]
-    patterns: Mapping[str, tuple[PatternRow, ...]]
-    effects: Mapping[str, tuple[FeatureEffect, ...]]
+    analyses: tuple["Analysis", ...]
+    tables: Mapping[Table[Any], Mapping[str, Any]]
 
     @property
     def splits(self) -> list[str]:
-        """The splits that were asked for, home first."""
+        """The splits that were analysed, the reference split first."""
         return list(self.manifest["splits"])
 
+    @property
+    def reference_split(self) -> str | None:
+        """The split that probes, means and the SAE come from."""
+        return self.manifest.get("home")  # the key of every folder written so far
+
+    def each(self, table: Table[T]) -> Mapping[str, T]:
+        """A table by split, or by the name of the folder it lies in."""
+        return self.tables.get(table, {})
+
+    def one(self, table: Table[T]) -> T | None:
+        """A table over all splits, if it is there."""
+        return self.each(table).get("")
+
+    def has(self, analysis: "Analysis") -> bool:
+        """Whether an analysis left a table."""
+        return any(self.each(table) for table in analysis.tables)
+
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read a folder that ``CircuitAnalysis`` wrote.
+    def load(cls, folder: str | Path, analyses: Iterable["Analysis"]) -> Self:
+        """Read a folder that ``CircuitAnalysis`` wrote (`suite.load_results` knows our own analyses).
 
         Raises:
             UserError: there is no such folder, or a file in it is not what it should be.
         """
-        folder = Path(folder)
+        folder, analyses = Path(folder), tuple(analyses)
         if not (folder / "manifest.json").is_file():
-            raise UserError(f"'{folder}' is no folder of circuit analyses: it has no manifest.json")
+            raise UserError(f"'{folder}' is not a folder of circuit analyses: it has no manifest.json")
         manifest = _read(folder / "manifest.json", read_json)
         if not isinstance(manifest, dict) or not isinstance(manifest.get("splits"), dict):
-            raise UserError(f"'{folder / 'manifest.json'}' names no splits; run the analyses anew")
-        splits = {split: folder / split for split in manifest["splits"]}
-        hooks = {path.parent.name: path.parent for path in sorted(folder.glob("sae/*/features.csv"))}
-        return cls(
-            folder,
-            manifest,
-            _one(folder, "probes.csv", Probes.load),
-            _one(folder, "ablation.csv", Ablation.load),
-            _each(splits, "patching.csv", Patching.load),
-            _each(splits, "circuit.json", EdgeScores.load),
-            _each(splits, "nodes.json", NodeScores.load),
-            _each(splits, "faithfulness.csv", Faithfulness.load),
-            _each(splits, "criteria.json", Criteria.load),
-            _each(splits, "acdc.json", Pruned.load),
-            _each(splits, "lens.csv", Lens.load),
-            _each(splits, "direct.json", Direct.load),
-            _each(splits, "attention.csv", Attention.load),
-            _each(hooks, "features.csv", ResidualFeatures.load),
-            _each(hooks, "patterns.csv", load_patterns),
-            _each(hooks, "effects.csv", load_effects),
-        )
+            raise UserError(f"'{folder / 'manifest.json'}' names no splits; run the analyses again")
+        tables: dict[Table[Any], Mapping[str, Any]] = {
+            table: {key: _read(path, table.load) for key, path in table.find(folder, manifest["splits"]).items()}
+            for analysis in analyses
+            for table in analysis.tables
+        }
+        return cls(folder, manifest, analyses, tables)
 
 
-def _each(folders: Mapping[str, Path], file: str, load: Callable[[Path], Table]) -> dict[str, Table]:
-    found = {name: _one(folder, file, load) for name, folder in folders.items()}
-    return {name: table for name, table in found.items() if table is not None}
-
-
-def _one(folder: Path, file: str, load: Callable[[Path], Table]) -> Table | None:
-    """A table, if its file is there."""
-    return _read(folder, load) if (folder / file).is_file() else None
-
-
-def _read(path: Path, load: Callable[[Path], Table]) -> Table:
+def _read(path: Path, load: Callable[[Path], T]) -> T:
     try:
         return load(path)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"the tables in '{path}' cannot be read ({reason}); run the analyses anew") from error
+        raise UserError(f"the tables in '{path}' cannot be read ({reason}); run the analyses again") from error
 
 
-def read_weak(folder: Path) -> frozenset[str]:
-    """Read on which splits an analysed model hardly answers by the rule: at the majority's level, or pairs not told.
+Models = Mapping[str, CircuitResults]
+"""Results by the name that figures give a model; a single model has the name ``""``."""
 
-    Raises:
-        UserError: a file is not what it should be.
-    """
-    ablation = folder / "jaccard.json"
-    weak = set(map(str, read_record(ablation).items("weak_splits") if ablation.is_file() else ()))
-    for path in folder.glob("*/patching.json"):
-        leads = read_record(path).child("logit_diff")
-        if answers_weakly(leads.number("clean"), leads.number("corrupt")):
-            weak.add(path.parent.name)
-    return frozenset(weak)
+
+def shared(models: Models, table: Table[T]) -> dict[str, dict[str, T]]:
+    """Of a table that every model has: by split (or folder), then by model; empty where one model lacks it."""
+    first, *rest = (results.each(table) for results in models.values())
+    common = [key for key in first if all(key in other for other in rest)]
+    return {key: {model: results.each(table)[key] for model, results in models.items()} for key in common}
+
+
+def labelled(models: Models, table: Table[T]) -> dict[str, T]:
+    """The same as `shared`, under ``split`` for a single model and ``split (model)`` for several."""
+    return {
+        f"{split} ({model})" if model else split: value
+        for split, by_model in shared(models, table).items()
+        for model, value in by_model.items()
+    }

@@ -1,242 +1,126 @@
-"""The analyses of CircuitAnalysis by name: each reads its material, writes its files, and gives a few figures."""
+"""The suite: the analyses of the folder ``analyses``, those of other packages by path, and the settings of all."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+import importlib
+import pkgutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
-from lit_narrative.circuits.analyses.ablation import AblationSettings, ablate, list_units
-from lit_narrative.circuits.analyses.acdc import PruningSettings, prune
-from lit_narrative.circuits.analyses.attention import attend
-from lit_narrative.circuits.analyses.attribution import AttributionSettings, attribute_edges, attribute_nodes
-from lit_narrative.circuits.analyses.faithfulness import Circuits, CurveSettings, curve, judge
-from lit_narrative.circuits.analyses.feature_effects import (
-    feature_effects,
-    feature_patterns,
-    save_effects,
-    save_patterns,
-    token_labels,
-)
-from lit_narrative.circuits.analyses.lens import direct_attribution, logit_lens
-from lit_narrative.circuits.analyses.patching import PatchingSettings, patch
-from lit_narrative.circuits.analyses.probes import ProbeSettings, fit_probes, gather
-from lit_narrative.circuits.analyses.residual_features import compare_splits
-from lit_narrative.circuits.analyses.residual_sae import ResidualSAESettings, residuals, splice, train_sae
-from lit_narrative.circuits.bridge import check_layers, unknown_hook
-from lit_narrative.circuits.hooks import Progress
-from lit_narrative.circuits.material import Material, halves, probe_targets
-from lit_narrative.files import write_json
-
-if TYPE_CHECKING:
-    from sae_lens import SAE
-    from transformer_lens.model_bridge import TransformerBridge
+from lit_narrative.circuits import analyses as folder_of_analyses
+from lit_narrative.circuits.analysis import Analysis, AnalysisSettings, Layers
+from lit_narrative.circuits.results import CircuitResults
+from lit_narrative.errors import UserError, did_you_mean
+from lit_narrative.lookup import import_named
 
 
-Layers = Literal["all"] | Sequence[int]
+def _list_folder() -> dict[str, Analysis]:
+    """Every module of the folder that defines ``ANALYSIS``; the others hold parts of one."""
+    names = [info.name for info in pkgutil.iter_modules(folder_of_analyses.__path__)]
+    modules = [importlib.import_module(f"{folder_of_analyses.__name__}.{name}") for name in names]
+    described = [module.ANALYSIS for module in modules if "ANALYSIS" in vars(module)]
+    return {analysis.name: analysis for analysis in sorted(described, key=lambda analysis: analysis.order)}
+
+
+ANALYSES = _list_folder()
+"""The analyses of the package by name, in the order of a page."""
 
 
 @dataclass(frozen=True)
-class CircuitSettings:
-    """Settings of each analysis.
+class SettingsGroups:
+    """Settings of several analyses: one field for each YAML key."""
 
-    Args:
-        probes: what is read off activations, and how.
-        patching: what is exchanged between the prompts of a pair.
-        ablation: what is taken out.
-        attribution: how edges are scored.
-        faithfulness: the circuits on which the scores are judged.
-        acdc: which edges are dropped.
-        sae: the sparse autoencoder.
-    """
+    def groups(self) -> dict[str, AnalysisSettings]:
+        """The settings by key."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    probes: ProbeSettings = field(default_factory=ProbeSettings)
-    patching: PatchingSettings = field(default_factory=PatchingSettings)
-    ablation: AblationSettings = field(default_factory=AblationSettings)
-    attribution: AttributionSettings = field(default_factory=AttributionSettings)
-    faithfulness: CurveSettings = field(default_factory=CurveSettings)
-    acdc: PruningSettings = field(default_factory=PruningSettings)
-    sae: ResidualSAESettings = field(default_factory=ResidualSAESettings)
-
-    def within(self, layers: Layers) -> "CircuitSettings":
+    def within(self, layers: Layers) -> Self:
         """The same for some layers, where an analysis does not name its own."""
-        parts = {name: getattr(self, name) for name in ("probes", "patching", "ablation")}
-        return replace(
-            self, **{name: replace(own, layers=layers) for name, own in parts.items() if own.layers == "all"}
-        )
+        return replace(self, **{key: settings.within(layers) for key, settings in self.groups().items()})
 
-    def tiny(self) -> "CircuitSettings":
+    def tiny(self) -> Self:
         """The same with hardly any work, to try whether it runs."""
-        return replace(
-            self,
-            patching=replace(self.patching, places=("answer",)),
-            attribution=replace(self.attribution, steps=1),
-            faithfulness=replace(self.faithfulness, fractions=(), random=0),
-            acdc=replace(self.acdc, max_pairs=2, max_edges=4, draws=1),
-            sae=replace(self.sae, steps=2, expansion=1),
-        )
+        return replace(self, **{key: settings.tiny() for key, settings in self.groups().items()})
 
 
-def check_settings(
-    bridge: "TransformerBridge", material: Material, settings: CircuitSettings, analyses: Sequence[str]
-) -> None:
-    """Try the layers, hooks and places that the settings of some analyses name, before any of them begins.
+def _settings_class(described: Iterable[Analysis]) -> type[SettingsGroups]:
+    """A dataclass of the settings of some analyses, typed and documented, so that the command line can show them."""
+    kinds = {key: kind for analysis in described for key, kind in analysis.settings.items()}
+    lines = [f"    {key}: {(kind.__doc__ or '').splitlines()[0]}" for key, kind in kinds.items()]
+    documentation = "\n".join(["Settings of each analysis.", "", "Args:", *lines])
+    parameters = [(key, kind, field(default_factory=kind)) for key, kind in kinds.items()]
+    space = {"__doc__": documentation, "__module__": __name__}  # pickle looks the class up where it says it is
+    return make_dataclass("CircuitSettings", parameters, bases=(SettingsGroups,), frozen=True, namespace=space)
+
+
+if TYPE_CHECKING:
+    CircuitSettings = Any  # its fields are the analyses of the folder, which a type checker does not see
+else:
+    CircuitSettings = _settings_class(ANALYSES.values())
+
+
+def load_extra(paths: Iterable[str]) -> dict[str, Analysis]:
+    """The analyses of other packages, by the paths of their modules.
 
     Raises:
-        UserError: the model or the rows lack one, or parts are too many.
+        UserError: there is no such module, it defines no ``ANALYSIS``, or its name is taken.
     """
-    if "probes" in analyses:
-        check_layers(bridge, settings.probes.layers)
-        for own in material.questions.values():
-            if own.places is not None:
-                own.places.pick(settings.probes.places)
-    if "patching" in analyses:
-        check_layers(bridge, settings.patching.layers)
-        for split in material.pairs if not isinstance(settings.patching.places, str) else ():
-            material.contrasts(split).places.pick(settings.patching.places)
-    if "ablation" in analyses:
-        list_units(bridge, settings.ablation)
-    if "sae" in analyses and settings.sae.hook not in bridge.hook_dict:
-        raise unknown_hook(bridge, settings.sae.hook)
+    extra: dict[str, Analysis] = {}
+    taken = {*ANALYSES, *(key for analysis in ANALYSES.values() for key in analysis.settings)}
+    for path in paths:
+        analysis = getattr(import_named(path, f"circuit analysis '{path}'"), "ANALYSIS", None)
+        if not isinstance(analysis, Analysis):
+            raise UserError(f"circuit analysis '{path}': the module defines no ANALYSIS (circuits.analysis.Analysis)")
+        if not analysis.name.isidentifier() or analysis.name in taken or set(analysis.settings) - {analysis.name}:
+            raise UserError(
+                f"circuit analysis '{path}' has the name '{analysis.name}'; it must be an identifier that no other "
+                "analysis has, and the only key of its settings"
+            )
+        taken.add(analysis.name)
+        extra[path] = analysis
+    return extra
 
 
-@dataclass(frozen=True, eq=False)
-class Analysis:
-    """One analysis of one model: where to read, how, and where to write."""
+def join_settings(
+    settings: SettingsGroups, extra: Mapping[str, Analysis], values: Mapping[str, Mapping[str, Any]]
+) -> SettingsGroups:
+    """The settings of our analyses and of those of other packages.
 
-    bridge: "TransformerBridge"
-    material: Material
-    settings: CircuitSettings
-    folder: Path
-    progress: Progress | None = None
+    Args:
+        settings: of ours.
+        extra: analyses by path (`load_extra`).
+        values: their settings by path, field by field.
 
-
-Figures = dict[str, float]
-
-
-def run_probes(job: Analysis) -> Figures:
-    """Probes fitted at home and judged on every split."""
-    targets = probe_targets(job.material)
-    settings = job.settings.probes
-    features = {split: gather(job.bridge, own, settings) for split, own in job.material.questions.items()}
-    found = fit_probes(features, targets, job.material.home, settings, job.progress)
-    found.save(job.folder)
-    best = [found.of(target, f"{job.material.home}_heldout") for target in targets[job.material.home]]
-    gains = [max(row.selectivity for row in rows if row.selectivity is not None) for rows in best if rows]
-    return {"selectivity": float(np.mean(gains))} if settings.controls and gains else {}
-
-
-def run_patching(job: Analysis) -> Figures:
-    """Patches between the prompts of each split's pairs."""
-    figures: Figures = {}
-    for split in job.material.pairs:
-        found = patch(job.bridge, job.material.contrasts(split), job.settings.patching, job.progress)
-        found.save(job.folder / split)
-        if recovered := [item.recovery for item in found.parts() if item.recovery is not None]:
-            figures[f"{split}/recovery"] = max(recovered)
-    return figures
+    Raises:
+        UserError: there is no such field.
+    """
+    built: dict[str, AnalysisSettings] = {}
+    for path, analysis in extra.items():
+        kind = analysis.settings.get(analysis.name, AnalysisSettings)
+        known = [field.name for field in fields(kind)]
+        for name in values[path]:
+            if name not in known:
+                listed = ", ".join(known) or "none"
+                raise UserError(f"extra.{path}: no setting '{name}'{did_you_mean(name, known)}; there are: {listed}")
+        if analysis.settings:
+            built[analysis.name] = kind(**values[path])
+    joined = _settings_class([*ANALYSES.values(), *extra.values()])
+    return joined(**settings.groups(), **built) if extra else settings  # type: ignore[arg-type]
 
 
-def run_ablation(job: Analysis) -> Figures:
-    """What each part is worth on every split; home gives the means and samples."""
-    questions = job.material.questions
-    found = ablate(job.bridge, questions, questions[job.material.home], job.settings.ablation, job.progress)
-    found.save(job.folder)
-    figures = {f"{base.split}/accuracy": base.accuracy for base in found.bases}
-    shared = {f"{item.second}/jaccard": item.jaccard for item in found.overlaps() if item.first == job.material.home}
-    return figures | shared
+def load_results(folder: str | Path, extra: Iterable[Analysis] = ()) -> CircuitResults:
+    """Read a folder that ``CircuitAnalysis`` wrote: the tables of our analyses, and of some of other packages.
+
+    Raises:
+        UserError: there is no such folder, or a file in it is not what it should be.
+    """
+    return CircuitResults.load(folder, [*ANALYSES.values(), *extra])
 
 
-def run_attribution(job: Analysis) -> Figures:
-    """Scores of edges and parts on one half of each split's pairs, judged as circuits on the other half."""
-    figures: Figures = {}
-    for split in job.material.pairs:
-        scored, judged = halves(job.material, split)
-        edges = attribute_edges(job.bridge, scored, job.settings.attribution, job.progress)
-        edges.save(job.folder / split)
-        if job.settings.attribution.method != "exact":
-            attribute_nodes(job.bridge, scored, job.settings.attribution, job.progress).save(job.folder / split)
-        faithful = curve(job.bridge, judged, edges, job.settings.faithfulness, job.progress)
-        faithful.save(job.folder / split)
-        figures[f"{split}/cpr"] = faithful.cpr
-    return figures
+def read_low_confidence(folder: Path) -> frozenset[str]:
+    """The splits of a folder that the analysed model hardly answers by the rule.
 
-
-def run_lens(job: Analysis) -> Figures:
-    """What each layer would answer, and what each part adds to the answer directly."""
-    figures: Figures = {}
-    for split in job.material.pairs:
-        asked = job.material.contrasts(split).questions("clean")
-        lens = logit_lens(job.bridge, asked)
-        lens.save(job.folder / split)
-        direct_attribution(job.bridge, asked).save(job.folder / split)
-        figures[f"{split}/logit_diff"] = lens.rows[-1].logit_diff
-    return figures
-
-
-def run_acdc(job: Analysis) -> Figures:
-    """The edges that are left of each split's circuit, found on one half of its pairs and judged on the other."""
-    figures: Figures = {}
-    for split in job.material.pairs:
-        scored, judged = halves(job.material, split)
-        found = prune(job.bridge, scored, job.settings.acdc, job.progress)
-        found.save(job.folder / split)
-        figures[f"{split}/edges"] = float(len(found.kept))
-        if found.kept:
-            settings = job.settings.acdc
-            circuits = Circuits(job.bridge, judged.first(settings.max_pairs), settings.batch_size)
-            criteria = judge(circuits, found.kept, draws=settings.draws, seed=settings.seed, progress=job.progress)
-            criteria.save(job.folder / split)
-            figures[f"{split}/faithfulness"] = criteria.faithfulness
-    return figures
-
-
-def run_attention(job: Analysis) -> Figures:
-    """Where each head looks, between the places that the task names."""
-    for split, questions in job.material.questions.items():
-        attend(job.bridge, questions, progress=job.progress).save(job.folder / split)
-    return {}
-
-
-def run_sae(job: Analysis) -> Figures:
-    """An SAE of the home split's activations: its features on every split, and what splicing it in costs."""
-    settings, material, folder = job.settings.sae, job.material, job.folder / "sae" / job.settings.sae.hook
-    vectors = {split: residuals(job.bridge, own, settings.hook) for split, own in material.questions.items()}
-    sae = train_sae(vectors[material.home].vectors, settings, job.progress)
-    found = compare_splits(
-        sae, vectors, material.home, material.questions, lambda ids: str(material.tokenizer.decode(list(ids)))
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    sae.save_model(folder)
-    found.save(folder)
-    labels = {
-        split: token_labels(rows, material.questions[split], material.tokenizer)
-        for split, rows in material.rows.items()
-    }
-    save_patterns(folder, feature_patterns(sae, vectors, labels))
-    _answers_with(job, sae, folder)
-    home = next(fit for fit in found.fits if fit.split == material.home)
-    return {"explained_variance": home.explained_variance, "l0": home.l0}
-
-
-def _answers_with(job: Analysis, sae: "SAE[Any]", folder: Path) -> None:
-    """Write what the SAE in the stream's place costs, and which features the answers rest on."""
-    asked, hook = job.material.questions, job.settings.sae.hook
-    write_json(folder / "splice.json", {split: splice(job.bridge, sae, own, hook) for split, own in asked.items()})
-    save_effects(folder, {split: feature_effects(job.bridge, sae, own, hook) for split, own in asked.items()})
-
-
-RUNS: dict[str, Callable[[Analysis], Figures]] = {
-    "probes": run_probes,
-    "patching": run_patching,
-    "ablation": run_ablation,
-    "attribution": run_attribution,
-    "acdc": run_acdc,
-    "lens": run_lens,
-    "attention": run_attention,
-    "sae": run_sae,
-}
-
-PAIRED = ("patching", "attribution", "acdc", "lens")
-"""Analyses that need contrast pairs."""
+    Raises:
+        UserError: a file is not what it should be.
+    """
+    return frozenset(split for analysis in ANALYSES.values() for split in analysis.low_confidence(folder))

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lit_narrative.circuits.analyses.residual_sae import Residuals, residuals
 from lit_narrative.circuits.bridge import build_bridge
-from lit_narrative.circuits.inputs import Questions, encode_questions
+from lit_narrative.circuits.inputs import AnalysisInputs, encode_inputs
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.lm.checkpoint import read_language_model
 from lit_narrative.lm.load import load_lm
@@ -26,7 +26,7 @@ class ActivationSettings:
     Args:
         model: whose: a ``.ckpt`` of this package, a folder with transformers weights, or a hub name.
         hook: where: TransformerLens' name of an activation that has one vector a token.
-        places: names of places in the examples, or all tokens.
+        places: names of positions in the examples, or all tokens.
         rows: vectors of each split at most.
         batch_size: examples of one forward pass.
     """
@@ -54,7 +54,7 @@ def read_activations(
 
     Raises:
         UserError: no model is named, it cannot be read or opened up, or it has no such hook or the examples no such
-            place.
+            position.
     """
     if settings.model is None:
         raise UserError(
@@ -67,9 +67,9 @@ def read_activations(
     def vectors() -> Iterator[Activation]:
         for start in range(0, len(examples), settings.batch_size):
             chosen = range(start, min(start + settings.batch_size, len(examples)))
-            questions = encode_questions([examples[place] for place in chosen], tokenizer)
-            found = residuals(bridge, questions, settings.hook, settings.batch_size)
-            yield from _rows(found, questions, settings.places, start)
+            inputs = encode_inputs([examples[index] for index in chosen], tokenizer)
+            activations = residuals(bridge, inputs, settings.hook, settings.batch_size)
+            yield from _rows(activations, inputs, settings.places, start)
 
     return list(islice(vectors(), settings.rows))
 
@@ -79,18 +79,19 @@ def _read_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def _rows(
-    found: Residuals, questions: Questions, places: Literal["all"] | Sequence[str], first: int
+    activations: Residuals, inputs: AnalysisInputs, places: Literal["all"] | Sequence[str], first: int
 ) -> Iterator[Activation]:
     """The vectors of a batch whose first example has the number ``first``."""
-    vectors, padding = found.vectors.cpu().numpy(), (~questions.mask).sum(1).tolist()
-    kept = torch.ones_like(found.rows, dtype=torch.bool) if places == "all" else _at(found, questions, places)
+    vectors, padding = activations.vectors.cpu().numpy(), (~inputs.mask).sum(1).tolist()
+    every = torch.ones_like(activations.rows, dtype=torch.bool)
+    kept = every if places == "all" else _at(activations, inputs, places)
     for index in kept.nonzero().flatten().tolist():
-        row, column = int(found.rows[index]), int(found.columns[index])
+        row, column = int(activations.rows[index]), int(activations.columns[index])
         yield Activation(vectors[index], first + row, column - padding[row])
 
 
-def _at(found: Residuals, questions: Questions, places: Sequence[str]) -> Tensor:
-    """(N,) bool, which vectors are at one of the places."""
-    assert questions.places is not None
-    columns = questions.places.pick(places).columns.to(found.rows.device)
-    return (columns[found.rows] == found.columns[:, None]).any(1)
+def _at(activations: Residuals, inputs: AnalysisInputs, places: Sequence[str]) -> Tensor:
+    """(N,) bool, which vectors are at one of the named positions."""
+    assert inputs.positions is not None
+    columns = inputs.positions.pick(places).columns.to(activations.rows.device)
+    return (columns[activations.rows] == activations.columns[:, None]).any(1)

@@ -235,7 +235,7 @@ def test_settings_out_of_range(settings: dict[str, Any], said: str) -> None:
         ({"settings": replace(QUICK, patching=PatchingSettings(places=("anser",)))}, "did you mean 'answer'"),
         (
             {"analyses": ("probes",), "settings": replace(QUICK, probes=ProbeSettings(places=("card9_value",)))},
-            "no place is named 'card9_value'",
+            "no position is named 'card9_value'",
         ),
     ],
 )

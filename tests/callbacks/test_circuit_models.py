@@ -22,7 +22,7 @@ from transformers import (
 
 from lit_narrative.circuits.analyses.ablation import Ablation
 from lit_narrative.circuits.bridge import build_bridge, run
-from lit_narrative.circuits.inputs import ask_all, encode_questions
+from lit_narrative.circuits.inputs import ask_all, encode_inputs
 from lit_narrative.cli.main import main
 from lit_narrative.datamodules.cards import CardsData
 from lit_narrative.lm.checkpoint import read_language_model
@@ -105,7 +105,7 @@ def analyse(*args: str) -> None:
 def test_every_analysis_of_a_folder(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = save_model(kind, tmp_path / "hub")
-    lm, tokens = load_lm(folder).eval(), encode_questions([task().questions("val")[0]], load_tokenizer(folder)).tokens
+    lm, tokens = load_lm(folder).eval(), encode_inputs([task().questions("val")[0]], load_tokenizer(folder)).tokens
     assert tokens[0, 0] == 0 or kind.startswith("qwen")  # those tokenizers begin no text by themselves
     expected, found = lm(tokens).logits, run(build_bridge(lm), tokens)
     assert (found - expected).abs().max() <= 1e-4 * max(1.0, float(expected.abs().max()))
@@ -135,7 +135,7 @@ def test_adapters_of_a_checkpoint_are_merged(tmp_path: Path, monkeypatch: pytest
     fit(SFTModule(folder, lora=Lora(r=2), lr=0.3), task(), tmp_path, saver, max_steps=2, enable_checkpointing=True)
     analyse("--model.model=last.ckpt", "--trainer.callbacks.analyses=[ablation]")
     found = Ablation.load("run/circuits").base("id_test").logprob
-    asked = encode_questions(list(islice(shipped().questions("id_test"), 6)), load_tokenizer(folder))
+    asked = encode_inputs(list(islice(shipped().questions("id_test"), 6)), load_tokenizer(folder))
     merged, base = (
         ask_all(build_bridge(lm), asked, 6).means()["logprob"]
         for lm in (read_language_model("last.ckpt")[0], load_lm(folder))

@@ -11,7 +11,7 @@ from lit_narrative.circuits.analyses.ablation import ablate
 from lit_narrative.circuits.analyses.acdc import PruningSettings, prune
 from lit_narrative.circuits.analyses.attention import attend
 from lit_narrative.circuits.analyses.attribution import AttributionSettings, attribute_edges, attribute_nodes
-from lit_narrative.circuits.analyses.faithfulness import Circuits, CurveSettings, curve, judge
+from lit_narrative.circuits.analyses.faithfulness import Circuits, CurveSettings, curve, measure_circuit
 from lit_narrative.circuits.analyses.feature_effects import PatternRow, feature_effects, save_effects, save_patterns
 from lit_narrative.circuits.analyses.lens import direct_attribution, logit_lens
 from lit_narrative.circuits.analyses.patching import patch
@@ -19,7 +19,7 @@ from lit_narrative.circuits.analyses.probes import ProbeSettings, fit_probes, ga
 from lit_narrative.circuits.analyses.residual_features import compare_splits
 from lit_narrative.circuits.analyses.residual_sae import ResidualSAESettings, residuals, train_sae
 from lit_narrative.circuits.bridge import build_bridge, shape
-from tests.circuits.planted import planted_contrasts, planted_lm, planted_questions, prompts
+from tests.circuits.planted import planted_contrasts, planted_inputs, planted_lm, prompts
 
 HOOK = "blocks.1.hook_resid_pre"
 SPLITS = {"id_test": 1, "other": 2}
@@ -29,17 +29,15 @@ HOSTILE = "<script>alert(1)</script>"
 def make_results(folder: Path, noise: float = 0.02, **manifest: Any) -> Path:
     """Analyse the planted model; ``manifest`` replaces entries of the manifest."""
     bridge, rows = build_bridge(planted_lm(noise)), 24
-    questions = {split: planted_questions(rows, seed) for split, seed in SPLITS.items()}
+    inputs = {split: planted_inputs(rows, seed) for split, seed in SPLITS.items()}
     probing = ProbeSettings(sites=("resid_post",), places=("marked", "answer"))
     letters = {split: {"letter": prompts(rows, seed)[2].numpy()} for split, seed in SPLITS.items()}
-    fit_probes({split: gather(bridge, own, probing) for split, own in questions.items()}, letters, "id_test").save(
-        folder
-    )
-    ablate(bridge, questions, questions["id_test"]).save(folder)
+    fit_probes({split: gather(bridge, own, probing) for split, own in inputs.items()}, letters, "id_test").save(folder)
+    ablate(bridge, inputs, inputs["id_test"]).save(folder)
     for split, seed in SPLITS.items():
         _of_pairs(bridge, folder / split, seed)
-        attend(bridge, questions[split]).save(folder / split)
-    _features(bridge, folder / "sae" / HOOK, questions)
+        attend(bridge, inputs[split]).save(folder / split)
+    _features(bridge, folder / "sae" / HOOK, inputs)
     counts = {split: {"examples": rows, "pairs": 4, "pairs_dropped": 0} for split in SPLITS}
     said = {"model": shape(bridge)._asdict(), "home": "id_test", "splits": counts, "checkpoint": "runs/sft/last.ckpt"}
     said |= {"settings": {"probes": asdict(probing)}, "figures": {"sae/l0": 2.0}, "errors": {}, "analyses": ["all"]}
@@ -56,21 +54,21 @@ def _of_pairs(bridge: Any, folder: Path, seed: int) -> None:
     curve(bridge, pairs, edges, CurveSettings((0.1, 0.5), random=1)).save(folder)
     pruned = prune(bridge, pairs, PruningSettings(threshold=0.2))
     pruned.save(folder)
-    judge(Circuits(bridge, pairs), pruned.kept, draws=1).save(folder)
-    logit_lens(bridge, pairs.questions("clean")).save(folder)
-    direct_attribution(bridge, pairs.questions("clean")).save(folder)
+    measure_circuit(Circuits(bridge, pairs), pruned.kept, draws=1).save(folder)
+    logit_lens(bridge, pairs.inputs("clean")).save(folder)
+    direct_attribution(bridge, pairs.inputs("clean")).save(folder)
 
 
-def _features(bridge: Any, folder: Path, questions: Any) -> None:
-    splits = {split: residuals(bridge, own, HOOK) for split, own in questions.items()}
+def _features(bridge: Any, folder: Path, inputs: Any) -> None:
+    splits = {split: residuals(bridge, own, HOOK) for split, own in inputs.items()}
     sae = train_sae(splits["id_test"].vectors, ResidualSAESettings(HOOK, expansion=1, options={"k": 2}, steps=20))
     folder.mkdir(parents=True)
     sae.save_model(folder)
-    compare_splits(sae, splits, "id_test", questions, lambda ids: HOSTILE + " ".join(map(str, ids))).save(folder)
+    compare_splits(sae, splits, "id_test", inputs, lambda ids: HOSTILE + " ".join(map(str, ids))).save(folder)
     labels = (HOSTILE, "RED 3", "$x^$")
     rows = [PatternRow("id_test", n, "card", label, 3, 0.5, 0.9) for n in range(sae.cfg.d_sae) for label in labels]
     save_patterns(folder, rows)
-    save_effects(folder, {split: feature_effects(bridge, sae, own, HOOK) for split, own in questions.items()})
+    save_effects(folder, {split: feature_effects(bridge, sae, own, HOOK) for split, own in inputs.items()})
 
 
 def png_size(path: Path) -> tuple[int, int]:

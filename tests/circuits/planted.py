@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from lit_narrative.circuits.contrasts import Contrasts
-from lit_narrative.circuits.inputs import IGNORED, Places, Questions
+from lit_narrative.circuits.inputs import IGNORED, AnalysisInputs, Positions
 
 LETTERS, WIDTH, HEAD, LENGTH = 8, 32, 16, 7
 QUERY = 2 * LETTERS
@@ -61,14 +61,14 @@ def planted_contrasts(rows: int = 6, seed: int = 0) -> Contrasts:
     corrupt[torch.arange(rows), place] = other + LETTERS
     columns = torch.stack([place, torch.full((rows,), LENGTH - 1)], 1)
     mask = torch.ones_like(clean, dtype=torch.bool)
-    return Contrasts(clean, corrupt, mask, letter, other, Places(("marked", "answer"), columns))
+    return Contrasts(clean, corrupt, mask, letter, other, Positions(("marked", "answer"), columns))
 
 
-def planted_questions(rows: int = 40, seed: int = 1) -> Questions:
+def planted_inputs(rows: int = 40, seed: int = 1) -> AnalysisInputs:
     """Prompts and their answers, without distractors."""
     tokens, place, letter = prompts(rows, seed)
     targets = torch.full_like(tokens, IGNORED)
     targets[:, -1] = letter
     columns = torch.stack([place, torch.full((rows,), LENGTH - 1)], 1)
     mask = torch.ones_like(tokens, dtype=torch.bool)
-    return Questions(tokens, mask, targets, None, Places(("marked", "answer"), columns))
+    return AnalysisInputs(tokens, mask, targets, None, Positions(("marked", "answer"), columns))

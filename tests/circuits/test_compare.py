@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from lit_narrative.circuits.analyses import ablation, attribution, patching, probes
 from lit_narrative.circuits.compare import find_common, list_changes
 from lit_narrative.circuits.results import CircuitResults
+from lit_narrative.circuits.suite import load_results
 from lit_narrative.errors import UserError
 from tests.circuits.make_results import HOOK
 
@@ -17,11 +19,11 @@ def edited(folder: Path, target: Path, **changes: Any) -> CircuitResults:
     own = Path(shutil.copytree(folder, target))
     said = json.loads((own / "manifest.json").read_text())
     (own / "manifest.json").write_text(json.dumps({**said, **changes}))
-    return CircuitResults.load(own)
+    return load_results(own)
 
 
 def test_a_model_and_itself_do_not_differ(circuits: Path) -> None:
-    own = CircuitResults.load(circuits)
+    own = load_results(circuits)
     found = list_changes(find_common(own, own))
     assert found["left_out"] == []
     assert found["figures"] == {"sae/l0": {"old": 2.0, "new": 2.0, "change": 0.0}}
@@ -35,38 +37,38 @@ def test_a_model_and_itself_do_not_differ(circuits: Path) -> None:
 
 
 def test_another_model_differs_where_its_tables_do(circuits: Path, noisy_circuits: Path) -> None:
-    old, new = CircuitResults.load(circuits), CircuitResults.load(noisy_circuits)
+    old, new = load_results(circuits), load_results(noisy_circuits)
     found = list_changes(find_common(old, new))
     first = found["patching"]["id_test"][0]
     recoveries = [
         next(
             patch.recovery
-            for patch in own.patching["id_test"].patches
+            for patch in own.each(patching.TABLE)["id_test"].patches
             if all(getattr(patch, name) == first[name] for name in ("direction", "site", "layer", "head", "place"))
         )
         for own in (old, new)
     ]
     assert [first["old"], first["new"]] == recoveries
     assert first["change"] != 0
-    assert found["faithfulness"]["other"]["new"]["cpr"] == new.faithfulness["other"].cpr
+    assert found["faithfulness"]["other"]["new"]["cpr"] == new.each(attribution.CURVES)["other"].cpr
     assert (found["old"]["checkpoint"], found["new"]["checkpoint"]) == ("runs/sft/last.ckpt", "runs/rl/last.ckpt")
 
 
 def test_what_only_one_has_or_did_otherwise_is_left_out_by_name(circuits: Path, tmp_path: Path) -> None:
-    own = CircuitResults.load(circuits)
+    own = load_results(circuits)
     splits = {**own.manifest["splits"], "other": {"examples": 9, "pairs": 4, "pairs_dropped": 0}, "third": {}}
     settings = {"probes": {**own.manifest["settings"]["probes"], "alpha": 2.0}}
     other = edited(circuits, tmp_path / "own", splits=splits, settings=settings)
     (other.folder / "ablation.csv").unlink()
-    common = find_common(own, CircuitResults.load(other.folder))
+    common = find_common(own, load_results(other.folder))
     assert common.left_out == (
         "other: the two were not asked the same rows or pairs",
         "third: only one of the two was asked on this split",
         "probes: done with different settings (probes.alpha)",
         "ablation: only one of the two has this analysis",
     )
-    assert common.old.probes is None and common.new.ablation is None
-    assert list(common.old.patching) == list(common.new.edges) == ["id_test"]
+    assert common.old.one(probes.TABLE) is None and common.new.one(ablation.TABLE) is None
+    assert list(common.old.each(patching.TABLE)) == list(common.new.each(attribution.EDGES)) == ["id_test"]
     found = list_changes(common)
     assert (found["probes"], found["important_parts"]) == ({}, {})
     assert list(found["circuits"]) == ["id_test"]
@@ -76,7 +78,7 @@ def test_what_only_one_has_or_did_otherwise_is_left_out_by_name(circuits: Path, 
     ("changes", "said"),
     [
         ({"model": {"layers": 3}}, "it takes models of the same shape"),
-        ({"home": "other"}, "it takes the same home split"),
+        ({"home": "other"}, "it takes the same reference split"),
         ({"splits": {"third": {}}}, "have nothing to compare: id_test: only one of the two was asked on this split"),
     ],
 )
@@ -84,4 +86,4 @@ def test_folders_without_common_ground_are_refused(
     changes: dict[str, Any], said: str, circuits: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=said):
-        find_common(CircuitResults.load(circuits), edited(circuits, tmp_path / "own", **changes))
+        find_common(load_results(circuits), edited(circuits, tmp_path / "own", **changes))

@@ -1,4 +1,4 @@
-"""Contrast pairs and questions as tensors."""
+"""Contrast pairs and inputs as tensors."""
 
 import pytest
 import torch
@@ -30,11 +30,11 @@ def test_pairs_are_padded_on_the_left_and_answered_after_the_last_column(letters
     both = encode_contrasts([pair(), pair(start="A" * 8)], letters)
     assert both.mask.sum(1).tolist() == [13, 10]
     assert not both.mask[1, :3].any()
-    assert both.places.names == ("first", "second", "answer")
-    assert both.places.columns.tolist() == [[5, 11, 12], [8, 11, 12]]
-    questions = both.questions("corrupt")
-    assert torch.equal(questions.tokens, both.corrupt)
-    assert questions.columns.tolist() == [12]
+    assert both.positions.names == ("first", "second", "answer")
+    assert both.positions.columns.tolist() == [[5, 11, 12], [8, 11, 12]]
+    inputs = both.inputs("corrupt")
+    assert torch.equal(inputs.tokens, both.corrupt)
+    assert inputs.columns.tolist() == [12]
 
 
 def test_what_the_answers_share_is_read_and_not_asked(letters: PreTrainedTokenizerBase) -> None:
@@ -46,7 +46,7 @@ def test_what_the_answers_share_is_read_and_not_asked(letters: PreTrainedTokeniz
     ]
     assert letters.convert_ids_to_tokens(made.answer) == ["5", "1"]
     assert letters.convert_ids_to_tokens(made.distractor) == ["7", "2"]
-    assert made.places.column("second").tolist() == [11, 13]
+    assert made.positions.column("second").tolist() == [11, 13]
     assert made.mask.sum(1).tolist() == [15, 13]
 
 
@@ -54,7 +54,7 @@ def test_a_byte_pair_tokenizer_names_the_last_token_of_a_span() -> None:
     prompt = '{"name":"lantern","count":7}'
     pair = ContrastPair(prompt, prompt, "a", "b", {"spans": {"name": (9, 16)}})
     made = encode_contrasts([pair], tokenizer())
-    column = int(made.places.column("name")[0])
+    column = int(made.positions.column("name")[0])
     ends = tokenizer()(prompt, return_offsets_mapping=True)["offset_mapping"][column]
     assert ends[0] < 16 <= ends[1]
 
@@ -67,5 +67,5 @@ def test_unequal_lengths_and_equal_answers_are_refused(letters: PreTrainedTokeni
             encode_contrasts([pair(answers=answers)], letters)
     with pytest.raises(UserError, match="no contrast pairs"):
         encode_contrasts([], letters)
-    with pytest.raises(UserError, match="the place 'second' is at the characters 40 to 41"):
+    with pytest.raises(UserError, match="the position 'second' is at the characters 40 to 41"):
         encode_contrasts([ContrastPair("a", "b", "c", "d", {"spans": {"second": (40, 41)}})], letters)

@@ -1,21 +1,21 @@
-"""Named places, and padding on the left."""
+"""Named positions, and padding on the left."""
 
 import pytest
 import torch
 
-from lit_narrative.circuits.inputs import Places, encode, find_places, pad_left
+from lit_narrative.circuits.inputs import Positions, encode, find_positions, pad_left
 from lit_narrative.errors import UserError
 from tests.helpers import tokenizer
 
 
-def test_places_that_some_rows_lack_are_known_as_such() -> None:
+def test_positions_that_some_rows_lack_are_known_as_such() -> None:
     spans = [{"a": (0, 1), "b": (1, 2)}, {"b": (0, 2)}]
-    found = find_places([[(0, 0), (0, 1), (1, 2)], [(0, 1), (1, 2)]], spans, 3)
+    found = find_positions([[(0, 0), (0, 1), (1, 2)], [(0, 1), (1, 2)]], spans, 3)
     assert found.names == ("a", "b")
     assert found.columns.tolist() == [[1, 2], [-1, 2]]
     assert found.common().names == ("b",)
     assert found.common().columns.tolist() == [[2], [2]]
-    assert find_places([[(0, 1)], [(0, 1)]], [{"a": (0, 1)}, {}], 1).common().columns.shape == (2, 0)
+    assert find_positions([[(0, 1)], [(0, 1)]], [{"a": (0, 1)}, {}], 1).common().columns.shape == (2, 0)
 
 
 def test_offsets_cover_the_text() -> None:
@@ -31,8 +31,10 @@ def test_rows_end_together() -> None:
     assert mask.tolist() == [[True, True, True], [False, False, True]]
 
 
-def test_places_are_picked_by_name() -> None:
-    places = Places(("a", "b"), torch.tensor([[0, 1], [2, 3]]))
-    assert places.pick(["b", "a"]).columns.tolist() == [[1, 0], [3, 2]]
-    with pytest.raises(UserError, match=r"no place is named 'answr'; did you mean 'answer'\?; the rows have: answer"):
-        Places(("answer",), torch.zeros(1, 1)).column("answr")
+def test_positions_are_picked_by_name() -> None:
+    positions = Positions(("a", "b"), torch.tensor([[0, 1], [2, 3]]))
+    assert positions.pick(["b", "a"]).columns.tolist() == [[1, 0], [3, 2]]
+    with pytest.raises(
+        UserError, match=r"no position is named 'answr'; did you mean 'answer'\?; the rows have: answer"
+    ):
+        Positions(("answer",), torch.zeros(1, 1)).column("answr")

@@ -17,8 +17,8 @@ from lit_narrative.circuits.analyses.probes import ProbeSettings, fit_probes, ga
 from lit_narrative.circuits.analyses.residual_features import compare_splits
 from lit_narrative.circuits.analyses.residual_sae import ResidualSAESettings, residuals, splice, train_sae
 from lit_narrative.circuits.bridge import build_bridge
+from lit_narrative.circuits.data import AnalysisData, collect, probe_targets
 from lit_narrative.circuits.graph import edge_mask
-from lit_narrative.circuits.material import Material, collect, probe_targets
 from lit_narrative.cli.main import main
 from lit_narrative.datamodules.cards import CardsData
 from lit_narrative.lm.checkpoint import read_language_model
@@ -36,7 +36,7 @@ class Learned(NamedTuple):
     """A trained policy, opened up, and rows it was not trained on."""
 
     bridge: "TransformerBridge"
-    material: Material
+    data: AnalysisData
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +54,9 @@ def opened(checkpoint: Path) -> Learned:
 
 
 def test_the_rule_is_read_early_and_the_running_total_late(learned: Learned) -> None:
-    bridge, material = learned
-    targets = {name: probe_targets(material)[SPLIT][name] for name in ("rule", "running_total_3")}
-    features = {SPLIT: gather(bridge, material.questions[SPLIT], PROBES)}
+    bridge, data = learned
+    targets = {name: probe_targets(data)[SPLIT][name] for name in ("rule", "running_total_3")}
+    features = {SPLIT: gather(bridge, data.inputs[SPLIT], PROBES)}
     rows = fit_probes(features, {SPLIT: targets}, SPLIT, PROBES).rows
     scores = {(row.target, row.site, row.layer, row.place): row for row in rows}
     rule = scores["rule", "resid_post", 0, "answer"]
@@ -72,8 +72,8 @@ def test_the_rule_is_read_early_and_the_running_total_late(learned: Learned) -> 
 
 
 def test_taking_out_a_part_costs_answers(learned: Learned) -> None:
-    questions = learned.material.questions[SPLIT]
-    found = ablate(learned.bridge, {SPLIT: questions}, questions, AblationSettings(("heads", "mlp")))
+    inputs = learned.data.inputs[SPLIT]
+    found = ablate(learned.bridge, {SPLIT: inputs}, inputs, AblationSettings(("heads", "mlp")))
     assert found.base(SPLIT).accuracy >= 0.97
     lost = {row.unit: row.accuracy for row in found.rows}
     assert min(lost["m0"], lost["m1"]) >= 0.3
@@ -82,7 +82,7 @@ def test_taking_out_a_part_costs_answers(learned: Learned) -> None:
 
 def test_attributed_edges_are_those_that_matter(learned: Learned) -> None:
     """On sixteen pairs the scores are as patching edge by edge has it, and twenty edges of 110 are enough."""
-    pairs = learned.material.contrasts(SPLIT).first(16)
+    pairs = learned.data.contrasts(SPLIT).first(16)
     found = attribute_edges(learned.bridge, pairs, AttributionSettings("eap_ig"))
     exact = attribute_edges(learned.bridge, pairs, AttributionSettings("exact"))
     assert np.corrcoef(found.values(), exact.values())[0, 1] >= 0.9
@@ -97,12 +97,12 @@ def test_attributed_edges_are_those_that_matter(learned: Learned) -> None:
 
 
 def test_an_autoencoder_can_stand_in_the_stream(learned: Learned) -> None:
-    settings, questions = ResidualSAESettings(), learned.material.questions[SPLIT]
-    vectors = residuals(learned.bridge, questions, settings.hook)
+    settings, inputs = ResidualSAESettings(), learned.data.inputs[SPLIT]
+    vectors = residuals(learned.bridge, inputs, settings.hook)
     sae = train_sae(vectors.vectors, settings)
     (fit,) = compare_splits(sae, {SPLIT: vectors}, SPLIT).fits
     assert fit.explained_variance >= 0.9
     assert fit.l0 == pytest.approx(8, abs=0.01)
-    answers = splice(learned.bridge, sae, questions, settings.hook)
+    answers = splice(learned.bridge, sae, inputs, settings.hook)
     assert answers["spliced"]["accuracy"] >= 0.95 * answers["base"]["accuracy"]
     assert answers["zeroed"]["accuracy"] < 0.2

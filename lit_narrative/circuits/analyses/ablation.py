@@ -1,20 +1,31 @@
-"""Ablation: how much worse the model answers when a part of it says what it always says, or nothing."""
+"""Ablation: how much worse the model answers when one of its parts is replaced by a constant or by another row's.
+
+A part is a head, a whole attention, an MLP or a neuron. The loss is the unchanged model's score less the ablated one's.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lit_narrative.circuits.analysis import About, Analysis, AnalysisJob, AnalysisSettings, Layers, Metrics, Sketch
 from lit_narrative.circuits.bridge import check_layers, shape
-from lit_narrative.circuits.hooks import Edit, Progress, capture, sweep
-from lit_narrative.circuits.inputs import Questions, Scores
+from lit_narrative.circuits.figures.parts import draw_ablation, draw_overlaps
+from lit_narrative.circuits.hooks import Edit, Progress, batched_interventions, capture, shifted
+from lit_narrative.circuits.inputs import AnalysisInputs, Scores
+from lit_narrative.circuits.overlap import Overlap, overlap
+from lit_narrative.circuits.report.findings import name_first, say_overlap
+from lit_narrative.circuits.results import CircuitResults, Models, Table, shared
 from lit_narrative.circuits.tables import read_rows, write_rows
 from lit_narrative.errors import UserError, check_least, did_you_mean
 from lit_narrative.files import write_json
+from lit_narrative.report.format import number
+from lit_narrative.report.records import read_record
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -22,26 +33,28 @@ if TYPE_CHECKING:
 
 Mode = Literal["zero", "mean", "positional_mean", "resample"]
 HOOKS = {"heads": "attn.hook_z", "attn": "hook_attn_out", "mlp": "hook_mlp_out", "neurons": "mlp.hook_post"}
-"""Kinds of parts, and where each is taken out."""
+"""Kinds of parts, and the hook at which each is replaced."""
+MARGIN = 0.1
+"""A split answered less than this above the majority's share is weak: there is hardly a skill to lose."""
 
 
 @dataclass(frozen=True)
-class AblationSettings:
-    """What is taken out, and what takes its place.
+class AblationSettings(AnalysisSettings):
+    """Parts that are replaced, and by what.
 
     Args:
         units: kinds of parts, of ``HOOKS``.
-        mode: ``zero``; ``mean`` over the reference rows and their places; ``positional_mean`` over the rows, place by
-            place; ``resample``, another reference row's activation at the same place. Places are counted from the end.
+        mode: ``zero``; ``mean`` over the reference split's rows and columns; ``positional_mean`` over the rows, column
+            by column; ``resample``, another row's activation in the same column. Columns are counted from the end.
         layers: some of them, or all.
-        max_units: neurons are many; more parts than this are refused.
+        max_units: more parts than this are refused (neurons are many).
         batch_size: rows of one forward pass.
         seed: of the rows that resampling draws.
     """
 
     units: Sequence[str] = ("heads", "attn", "mlp")
     mode: Mode = "mean"
-    layers: Literal["all"] | Sequence[int] = "all"
+    layers: Layers = "all"
     max_units: int = 2000
     batch_size: int = 512
     seed: int = 0
@@ -49,8 +62,8 @@ class AblationSettings:
     def __post_init__(self) -> None:
         check_least("ablation.max_units", self.max_units, 1)
         check_least("ablation.batch_size", self.batch_size, 1)
-        asked = (("units", self.units, tuple(HOOKS)), ("mode", (self.mode,), get_args(Mode)))
-        for key, names, known in asked:
+        choices = (("units", self.units, tuple(HOOKS)), ("mode", (self.mode,), get_args(Mode)))
+        for key, names, known in choices:
             for name in names:
                 if name not in known:
                     near = did_you_mean(name, known)
@@ -75,15 +88,15 @@ class Unit(NamedTuple):
         letter, sub = {"heads": ("a", ".h"), "attn": ("a", ""), "mlp": ("m", ""), "neurons": ("m", ".n")}[self.kind]
         return f"{letter}{self.layer}{sub}{'' if self.part is None else self.part}"
 
-    def edit(self, instead: Tensor) -> Edit:
-        """Put ``instead`` (n or 1, T or 1, …) in the part's place."""
+    def edit(self, replacement: Tensor) -> Edit:
+        """Replace the part's activation by ``replacement`` (n or 1, T or 1, …)."""
         part = self.part
 
-        def change(own: Tensor) -> None:
+        def change(activation: Tensor) -> None:
             if part is None:
-                own[:] = instead
+                activation[:] = replacement
             else:
-                own[:, :, part] = instead[:, :, part]
+                activation[:, :, part] = replacement[:, :, part]
 
         return self.hook, change
 
@@ -93,11 +106,11 @@ Metric = Literal["accuracy", "logprob", "logit_diff"]
 
 @dataclass(frozen=True)
 class Importance:
-    """What taking one part out costs: the unchanged model's figure less the ablated one's, so more is worse.
+    """Importance of one part: the unchanged model's score less the ablated one's, so more is worse.
 
     Attributes:
-        split: the questions asked.
-        mode: what took the part's place.
+        split: the rows.
+        mode: what the part was replaced by.
         kind: heads, attn, mlp or neurons.
         unit: name of the part (``a0.h1``, ``m0`` …).
         layer: its layer.
@@ -123,12 +136,12 @@ class Base:
     """The unchanged model on a split.
 
     Attributes:
-        split: the questions asked.
+        split: the rows.
         n: scored tokens.
         accuracy: share answered right.
         logprob: mean log-probability of the right token.
         logit_diff: mean lead of the right token.
-        majority: what a constant answer would score.
+        majority: accuracy of a constant answer.
     """
 
     split: str
@@ -145,35 +158,8 @@ class Base:
 
     @property
     def metric(self) -> Metric:
-        """The figure to rank parts by: accuracy, or the logit difference on a weak split."""
+        """The score to rank parts by: accuracy, or the logit difference on a weak split."""
         return "logit_diff" if self.weak else "accuracy"
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """Whether two rankings of N parts choose the same ``k``.
-
-    Attributes:
-        first: name of one ranking.
-        second: name of the other.
-        k: parts in each set.
-        shared: parts in both.
-        jaccard: shared over the union.
-        chance: what two random sets would have on average (hypergeometric).
-        p_value: probability that random sets share as many.
-        spearman: rank correlation of all N parts' figures; None where one of them is constant.
-        weak: whether one of the splits is answered hardly better than by a constant.
-    """
-
-    first: str
-    second: str
-    k: int
-    shared: int
-    jaccard: float
-    chance: float
-    p_value: float
-    spearman: float | None
-    weak: bool
 
 
 @dataclass(frozen=True)
@@ -193,7 +179,7 @@ class Ablation:
         return next(base for base in self.bases if base.split == split)
 
     def ranking(self, split: str, metric: Metric | None = None, kinds: Sequence[str] = ()) -> dict[str, float]:
-        """Figures of a split's parts by name, the largest first.
+        """Losses of a split's parts by name, the largest first.
 
         Args:
             split: name of the split.
@@ -201,11 +187,11 @@ class Ablation:
             kinds: of parts; empty for all.
         """
         metric = metric or self.base(split).metric
-        own = [row for row in self.rows if row.split == split and (not kinds or row.kind in kinds)]
-        return {row.unit: getattr(row, metric) for row in sorted(own, key=lambda row: -getattr(row, metric))}
+        rows = [row for row in self.rows if row.split == split and (not kinds or row.kind in kinds)]
+        return {row.unit: getattr(row, metric) for row in sorted(rows, key=lambda row: -getattr(row, metric))}
 
     def layer_profile(self, split: str) -> dict[int, float]:
-        """Mean figure of each layer's parts, by the split's own metric."""
+        """Mean loss of each layer's parts, by the split's own metric."""
         base = self.base(split)
         layers: dict[int, list[float]] = {}
         for row in self.rows:
@@ -213,13 +199,33 @@ class Ablation:
                 layers.setdefault(row.layer, []).append(getattr(row, base.metric))
         return {layer: float(np.mean(values)) for layer, values in sorted(layers.items())}
 
+    def compare(
+        self, split: str, other: "Ablation", other_split: str, top_k: float = 0.25, kinds: Sequence[str] = ()
+    ) -> Overlap:
+        """Compare a split with one of the same or of another model; both by the logit difference if one is weak.
+
+        Args:
+            split: of this model.
+            other: the ablation of the other model, of the same parts.
+            other_split: of the other model.
+            top_k: share of the parts that count as important, at least one part.
+            kinds: of parts; empty for all.
+        """
+        weak = self.base(split).weak or other.base(other_split).weak
+        metric: Metric = "logit_diff" if weak else "accuracy"
+        a, b = self.ranking(split, metric, kinds), other.ranking(other_split, metric, kinds)
+        names = (split, other_split if self is other else f"{other_split} (2)")
+        return overlap(a, b, max(1, round(top_k * len(a))), names, weak)
+
     def overlaps(self, top_k: float = 0.25, kinds: Sequence[str] = ()) -> tuple[Overlap, ...]:
-        """Every two splits compared; both by the logit difference if one of them is weak."""
-        made = []
-        for place, a in enumerate(self.bases):
-            for b in self.bases[place + 1 :]:
-                made.append(compare(self, a.split, self, b.split, top_k, kinds))
-        return tuple(made)
+        """Every two splits compared."""
+        pairs = [(a, b) for index, a in enumerate(self.bases) for b in self.bases[index + 1 :]]
+        return tuple(self.compare(a.split, self, b.split, top_k, kinds) for a, b in pairs)
+
+    def of_splits(self, splits: set[str]) -> Self:
+        """The same on some splits only."""
+        rows = tuple(row for row in self.rows if row.split in splits)
+        return replace(self, rows=rows, bases=tuple(base for base in self.bases if base.split in splits))
 
     def save(self, folder: str | Path) -> Path:
         """Write ablation.csv, ablation_base.csv, and jaccard.json with overlaps and layer profiles."""
@@ -241,37 +247,38 @@ class Ablation:
 
 def ablate(
     bridge: "TransformerBridge",
-    splits: Mapping[str, Questions],
-    reference: Questions,
+    splits: Mapping[str, AnalysisInputs],
+    reference: AnalysisInputs,
     settings: AblationSettings | None = None,
     progress: Progress | None = None,
 ) -> Ablation:
-    """Take out each part in turn and ask every split again.
+    """Replace each part in turn and score every split again.
 
     Args:
         bridge: the model.
-        splits: questions by the name of their split.
+        splits: inputs by the name of their split.
         reference: rows whose activations give the means and samples (of the distribution that was trained on).
-        settings: what is taken out.
+        settings: which parts, and what replaces them.
         progress: called with (parts done over all splits, of how many).
 
     Raises:
-        UserError: A layer does not exist, there are too many parts, or a split is longer than the reference.
+        UserError: a layer does not exist, or there are too many parts.
     """
     settings = settings or AblationSettings()
     units = list_units(bridge, settings)
-    names = list(dict.fromkeys(unit.hook for unit in units))
-    _, source = capture(bridge, reference, names)
+    hooks = list(dict.fromkeys(unit.hook for unit in units))
+    _, source = capture(bridge, reference, hooks)
     rows: list[Importance] = []
     bases: list[Base] = []
-    for turn, (split, questions) in enumerate(splits.items()):
-        draw = torch.Generator().manual_seed(settings.seed)
-        instead = {name: substitute(source[name], reference, questions, settings.mode, draw) for name in names}
-        edits = [unit.edit(instead[unit.hook]) for unit in units]
-        report = _shifted(progress, turn * len(units), len(splits) * len(units))
-        before, _ = capture(bridge, questions, ())
-        after = sweep(bridge, questions, edits, settings.batch_size, report)
-        bases.append(Base(split, len(before.correct), **before.means(), majority=questions.majority()))
+    for turn, (split, inputs) in enumerate(splits.items()):
+        # Seeded for every split, so that a split's rows do not depend on which others are analysed.
+        generator = torch.Generator().manual_seed(settings.seed)
+        replacements = {hook: substitute(source[hook], reference, inputs, settings.mode, generator) for hook in hooks}
+        edits = [unit.edit(replacements[unit.hook]) for unit in units]
+        report = shifted(progress, turn * len(units), len(splits) * len(units))
+        before, _ = capture(bridge, inputs, ())
+        after = batched_interventions(bridge, inputs, edits, settings.batch_size, report)
+        bases.append(Base(split, len(before.correct), **before.means(), majority=inputs.majority()))
         rows += _rows(split, settings.mode, units, before, after)
     return Ablation(tuple(rows), tuple(bases))
 
@@ -280,7 +287,7 @@ def list_units(bridge: "TransformerBridge", settings: AblationSettings) -> list[
     """The parts that the settings name, kind by kind.
 
     Raises:
-        UserError: A layer does not exist, or there are too many parts.
+        UserError: a layer does not exist, or there are too many parts.
     """
     layers, sizes = check_layers(bridge, settings.layers), shape(bridge)
     inside: dict[str, Sequence[int | None]] = {"heads": range(sizes.heads), "attn": (None,), "mlp": (None,)}
@@ -296,19 +303,20 @@ def list_units(bridge: "TransformerBridge", settings: AblationSettings) -> list[
 
 
 def substitute(
-    source: Tensor, reference: Questions, questions: Questions, mode: Mode, generator: torch.Generator
+    source: Tensor, reference: AnalysisInputs, inputs: AnalysisInputs, mode: Mode, generator: torch.Generator
 ) -> Tensor:
-    """What takes an activation's place.
+    """What an activation is replaced by.
 
     Args:
         source: (r, S, …) activations of the reference rows.
         reference: the reference rows, padded on the left.
-        questions: the rows that are asked, (n, T).
+        inputs: the rows that are scored, (n, T).
         mode: see `AblationSettings`.
         generator: of the rows drawn.
 
     Returns:
-        (1, 1, …), (1, T, …) or (n, T, …). Where no reference row reaches so far from the end, the mean over all places.
+        (1, 1, …), (1, T, …) or (n, T, …). Where no reference row reaches so far from the end, the mean over all
+        columns.
     """
     if mode == "zero":
         return torch.zeros_like(source[:1, :1])
@@ -316,78 +324,129 @@ def substitute(
     mean = (source * weight).sum((0, 1), keepdim=True) / weight.sum()
     if mode == "mean":
         return mean
-    width = questions.tokens.shape[1]
+    width = inputs.tokens.shape[1]
     lacking = max(0, width - source.shape[1])
+    # Rows end together (padding is on the left), so columns are matched from the end.
     filled = torch.where(weight.bool(), source, mean)[:, -width:]
     if mode == "resample":
-        rows = torch.randint(len(source), (len(questions),), generator=generator)
+        rows = torch.randint(len(source), (len(inputs),), generator=generator)
         return torch.cat([mean.expand(len(rows), lacking, *mean.shape[2:]), filled[rows]], 1)
     counts = weight.sum(0, keepdim=True)[:, -width:]
-    own = (source * weight).sum(0, keepdim=True)[:, -width:] / counts.clamp(min=1)
-    return torch.cat([mean.expand(1, lacking, *mean.shape[2:]), torch.where(counts > 0, own, mean)], 1)
+    by_column = (source * weight).sum(0, keepdim=True)[:, -width:] / counts.clamp(min=1)
+    known = torch.where(counts > 0, by_column, mean)
+    return torch.cat([mean.expand(1, lacking, *mean.shape[2:]), known], 1)
 
 
 def _rows(split: str, mode: Mode, units: Sequence[Unit], before: Scores, after: Scores) -> Iterator[Importance]:
     base = before.means()
-    for place, unit in enumerate(units):
-        own = Scores(after.correct[place], after.logprob[place], after.logit_diff[place]).means()
-        drops = {name: base[name] - own[name] for name in base}
-        yield Importance(split, mode, unit.kind, unit.name, unit.layer, unit.part, **drops)
+    for index, unit in enumerate(units):
+        ablated = Scores(after.correct[index], after.logprob[index], after.logit_diff[index]).means()
+        losses = {name: base[name] - ablated[name] for name in base}
+        yield Importance(split, mode, unit.kind, unit.name, unit.layer, unit.part, **losses)
 
 
-def _shifted(progress: Progress | None, start: int, total: int) -> Progress | None:
-    return None if progress is None else lambda done, _: progress(start + done, total)
+TABLE = Table("ablation.csv", Ablation.load, keep=Ablation.of_splits)
 
 
-MARGIN = 0.1
-"""A split answered less than this above the majority's share says little about what its answers rest on."""
+def _run(job: AnalysisJob, folder: Path, progress: Progress | None) -> Metrics:
+    """Importance of every part on every split; the reference split gives the means and samples."""
+    inputs, reference = job.data.inputs, job.data.reference_split
+    result = ablate(job.bridge, inputs, inputs[reference], job.settings_of(AblationSettings), progress)
+    result.save(folder)
+    metrics = {f"{base.split}/accuracy": base.accuracy for base in result.bases}
+    with_reference = [both for both in result.overlaps() if both.first == reference]
+    return metrics | {f"{both.second}/jaccard": both.jaccard for both in with_reference}
 
 
-def compare(
-    first: Ablation, split: str, second: Ablation, other: str, top_k: float = 0.25, kinds: Sequence[str] = ()
-) -> Overlap:
-    """A split of one model against a split of the same or another model (two checkpoints).
-
-    Args:
-        first: ablation of one model.
-        split: of its splits.
-        second: ablation of the other; the same parts were taken out.
-        other: of its splits.
-        top_k: share of the parts that count as important, at least one part.
-        kinds: of parts; empty for all.
-    """
-    weak = first.base(split).weak or second.base(other).weak
-    metric: Metric = "logit_diff" if weak else "accuracy"
-    a, b = first.ranking(split, metric, kinds), second.ranking(other, metric, kinds)
-    names = (split, other if first is second else f"{other} (2)")
-    return overlap(a, b, max(1, round(top_k * len(a))), names, weak)
+def _check(job: AnalysisJob) -> None:
+    list_units(job.bridge, job.settings_of(AblationSettings))
 
 
-def overlap(
-    a: Mapping[str, float], b: Mapping[str, float], k: int, names: tuple[str, str] = ("a", "b"), weak: bool = False
-) -> Overlap:
-    """Compare the ``k`` largest figures of two mappings over the same parts.
+def _draw(models: Models) -> Iterator[Sketch]:
+    for ablations in shared(models, TABLE).values():
+        yield Sketch("ablation", "What taking each part out costs", partial(draw_ablation, ablations))
+        title = "By layer, and whether splits rely on the same parts"
+        yield Sketch("ablation_overlap", title, partial(draw_overlaps, ablations))
 
-    Args:
-        a: figures by part.
-        b: figures by part.
-        k: size of each set.
-        names: of the two.
-        weak: what to note.
 
-    Raises:
-        ValueError: The parts differ.
-    """
-    from scipy.stats import hypergeom, spearmanr
+def weak_splits(results: CircuitResults) -> list[str]:
+    """The splits that the model answers hardly better than a constant."""
+    ablation = results.one(TABLE)
+    return [] if ablation is None else [base.split for base in ablation.bases if base.weak]
 
-    if a.keys() != b.keys():
-        raise ValueError("two rankings can be compared only over the same parts")
-    tops = [set(sorted(ranking, key=lambda part: -ranking[part])[:k]) for ranking in (a, b)]
-    shared, total = len(tops[0] & tops[1]), len(a)
-    random = hypergeom(total, k, k)
-    chance = sum(float(random.pmf(i)) * i / (2 * k - i) for i in range(k + 1))
-    values = np.array([[ranking[part] for part in a] for ranking in (a, b)])
-    constant = bool((np.ptp(values, axis=1) == 0).any())
-    rank = None if constant else float(spearmanr(*values).statistic)
-    jaccard = shared / (2 * k - shared)
-    return Overlap(*names, k, shared, jaccard, chance, float(random.sf(shared - 1)), rank, weak)
+
+def _findings(results: CircuitResults) -> Iterator[str]:
+    """For each split, the parts that cost most; then whether splits rely on the same parts as the reference split."""
+    ablation = results.one(TABLE)
+    assert ablation is not None
+    for base in ablation.bases:
+        named = name_first(ablation.ranking(base.split))
+        weak = " The split is weak: importances are not to be trusted." if base.weak else ""
+        yield (
+            f"{base.split}: accuracy {number(base.accuracy, 2)}, commonest answer {number(base.majority, 2)}; most "
+            f"{base.metric.replace('_', ' ')} is lost without {named}.{weak}"
+        )
+    for both in ablation.overlaps():
+        if both.first == ablation.bases[0].split:
+            yield (
+                f"{both.first} and {both.second}: {both.shared} of the top {both.k} parts are the same "
+                f"(Jaccard {number(both.jaccard, 2)}, by chance {number(both.chance, 2)}; Spearman over all parts "
+                f"{number(both.spearman, 2)}){', one of them weak' if both.weak else ''}."
+            )
+
+
+def _warnings(results: CircuitResults) -> Iterator[str]:
+    if weak := weak_splits(results):
+        yield (
+            f"On {', '.join(weak)} the model is less than {MARGIN} better than the commonest answer: what its parts "
+            "are worth there says little."
+        )
+
+
+def _low_confidence(folder: Path) -> list[str]:
+    path = folder / "jaccard.json"
+    return list(map(str, read_record(path).items("weak_splits"))) if path.is_file() else []
+
+
+def _changes(old: CircuitResults, new: CircuitResults) -> dict[str, Any]:
+    """For each split, whether both models rely on the same parts (`Overlap`, the new model first)."""
+    before, after = old.one(TABLE), new.one(TABLE)
+    if before is None or after is None:
+        return {"important_parts": {}}
+    return {
+        "important_parts": {base.split: asdict(after.compare(base.split, before, base.split)) for base in after.bases}
+    }
+
+
+REPLACED = {
+    "zero": "says nothing",
+    "mean": "says what it says on average, and no more",
+    "positional_mean": "says what it says on average at that position, and no more",
+    "resample": "says what it says on another row",
+}
+"""An ablated part in words, by the mode."""
+
+ANALYSIS = Analysis(
+    "ablation",
+    About(
+        "Ablation",
+        "What does the model lose when one of its parts {replaced}? a0.h1 is head 1 of layer 0, a0 all heads of the "
+        "layer, m0 its MLP.",
+        "Bars are losses: the score of the whole model less that of the model without the part. Where the model is "
+        "less than 0.1 better than the commonest answer, there is no skill to lose: the split is marked weak, its "
+        "parts are ranked by the logit difference, and the ranking is not to be trusted. Jaccard is the share of parts "
+        "that are in both top quarters among those in either.",
+        lambda settings: {"replaced": REPLACED.get(str(settings.get("mode")), "is taken out")},
+    ),
+    _run,
+    settings={"ablation": AblationSettings},
+    check=_check,
+    tables=(TABLE,),
+    draw=_draw,
+    findings=_findings,
+    warnings=_warnings,
+    low_confidence=_low_confidence,
+    changes=_changes,
+    change_findings=lambda changes: say_overlap("parts", changes["important_parts"]),
+    order=30,
+)

@@ -1,32 +1,37 @@
-"""ACDC (Conmy et al. 2023, https://arxiv.org/abs/2304.14997): drop every edge whose loss changes little.
+"""ACDC (Conmy et al. 2023, https://arxiv.org/abs/2304.14997): dropping every edge whose loss changes little.
 
-Destinations are walked from the logits back. An edge is dropped for good if letting it carry the corrupt activation
+Destinations are visited from the logits back. An edge is dropped for good if letting it carry the corrupt activation
 changes the mean logit difference by less than a threshold. The paper compares output distributions; here the change is
 a share of the gap between clean and corrupt runs, so that one threshold suits every model. Every edge takes a forward
 pass, so in a large model only the edges that attribution ranks highest are tried (Syed et al. 2023, section 5,
 https://arxiv.org/abs/2310.10348); the others are dropped from the start.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from lit_narrative.circuits.analyses.attribution import AttributionSettings, attribute_edges
-from lit_narrative.circuits.analyses.faithfulness import Circuits
+from lit_narrative.circuits.analyses.faithfulness import CircuitQuality, Circuits, measure_circuit
+from lit_narrative.circuits.analysis import About, Analysis, AnalysisJob, AnalysisSettings, Metrics, Sketch
 from lit_narrative.circuits.contrasts import Contrasts
+from lit_narrative.circuits.figures.edges import draw_pruned
 from lit_narrative.circuits.graph import Edge, Graph, edge_mask
 from lit_narrative.circuits.hooks import Progress
+from lit_narrative.circuits.results import SPLITS, CircuitResults, Models, Table, labelled
 from lit_narrative.circuits.tables import read_json
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.files import write_json
+from lit_narrative.report.format import number
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 
 @dataclass(frozen=True)
-class PruningSettings:
+class PruningSettings(AnalysisSettings):
     """How edges are dropped.
 
     Args:
@@ -34,7 +39,7 @@ class PruningSettings:
         max_pairs: pairs used at most.
         max_edges: edges tried at most.
         batch_size: rows of one forward pass.
-        draws: random parts of the circuit by which it is judged afterwards (`criteria`).
+        draws: random parts of the circuit by which its incompleteness is measured afterwards.
         seed: of those.
     """
 
@@ -51,17 +56,21 @@ class PruningSettings:
         for name in ("max_pairs", "max_edges", "batch_size", "draws"):
             check_least(f"acdc.{name}", getattr(self, name), 1)
 
+    def tiny(self) -> Self:
+        """Few pairs and edges."""
+        return replace(self, max_pairs=2, max_edges=4, draws=1)
+
 
 @dataclass(frozen=True, eq=False)
 class Pruned:
-    """What ACDC left.
+    """The circuit that ACDC leaves.
 
     Attributes:
         graph: of the model.
         kept: its edges, in the order in which they were tried.
-        faithfulness: of them together.
-        threshold: what an edge had to change.
-        tried: edges; the others were dropped from the start.
+        faithfulness: of them together, on the pairs that they were found on.
+        threshold: the change of faithfulness that an edge had to cause to stay.
+        tried: number of edges tried; the others were dropped from the start.
     """
 
     graph: Graph
@@ -102,18 +111,19 @@ def prune(
         progress: called with (edges tried, of how many).
 
     Raises:
-        UserError: The model does not tell the prompts apart, or cannot be taken apart.
+        UserError: the model does not tell the prompts apart, or has no hooks of single heads.
     """
     settings = settings or PruningSettings()
     pairs = contrasts.first(settings.max_pairs)
-    made = Circuits(bridge, pairs, settings.batch_size)
-    edges = sorted(_candidates(bridge, pairs, made.graph, settings), key=lambda edge: (-edge[1], -edge[0]))
-    circuit = edge_mask(made.graph, edges)
-    (now,) = made.faithfulness([circuit])
+    circuits = Circuits(bridge, pairs, settings.batch_size)
+    # Later destinations first: an edge is judged when all that reads from it has been pruned already.
+    edges = sorted(_candidates(bridge, pairs, circuits.graph, settings), key=lambda edge: (-edge[1], -edge[0]))
+    circuit = edge_mask(circuits.graph, edges)
+    (now,) = circuits.faithfulness([circuit])
     kept: list[Edge] = []
     for done, edge in enumerate(edges, 1):
         circuit[edge] = False
-        (without,) = made.faithfulness([circuit])
+        (without,) = circuits.faithfulness([circuit])
         if abs(without - now) < settings.threshold:
             now = without
         else:
@@ -121,7 +131,7 @@ def prune(
             kept.append(edge)
         if progress is not None:
             progress(done, len(edges))
-    return Pruned(made.graph, tuple(kept), now, settings.threshold, len(edges))
+    return Pruned(circuits.graph, tuple(kept), now, settings.threshold, len(edges))
 
 
 def _candidates(
@@ -131,3 +141,65 @@ def _candidates(
         return graph.edges
     ranking = AttributionSettings("eap_ig", max_pairs=settings.max_pairs, batch_size=settings.batch_size)
     return attribute_edges(bridge, pairs, ranking).ranked()[: settings.max_edges]
+
+
+PRUNED = Table("acdc.json", Pruned.load, SPLITS)
+QUALITY = Table("criteria.json", CircuitQuality.load, SPLITS)
+
+
+def _run(job: AnalysisJob, folder: Path, progress: Progress | None) -> Metrics:
+    """The edges that stay in each split's circuit, found on one half of its pairs and tested on the other."""
+    settings = job.settings_of(PruningSettings)
+    metrics: Metrics = {}
+    for split in job.data.pairs:
+        scored, tested = job.data.halves(split)
+        pruned = prune(job.bridge, scored, settings, progress)
+        pruned.save(folder / split)
+        metrics[f"{split}/edges"] = float(len(pruned.kept))
+        if pruned.kept:
+            circuits = Circuits(job.bridge, tested.first(settings.max_pairs), settings.batch_size)
+            quality = measure_circuit(
+                circuits, pruned.kept, draws=settings.draws, seed=settings.seed, progress=progress
+            )
+            quality.save(folder / split)
+            metrics[f"{split}/faithfulness"] = quality.faithfulness
+    return metrics
+
+
+def _draw(models: Models) -> Iterator[Sketch]:
+    if pruned := labelled(models, PRUNED):
+        yield Sketch("acdc", "What ACDC leaves", partial(draw_pruned, pruned))
+
+
+def _findings(results: CircuitResults) -> Iterator[str]:
+    """For each split, what is left, and its quality on other pairs."""
+    for split, pruned in results.each(PRUNED).items():
+        yield (
+            f"{split}: {len(pruned.kept)} of {len(pruned.graph.edges)} edges stay (threshold {pruned.threshold:g}), "
+            f"with faithfulness {number(pruned.faithfulness, 2)} on the pairs that they were found on."
+        )
+        if quality := results.each(QUALITY).get(split):
+            yield (
+                f"{split}, on other pairs: faithfulness {number(quality.faithfulness, 2)}, completeness "
+                f"{number(quality.completeness, 2)}, incompleteness {number(quality.incompleteness, 2)}, minimality "
+                f"{number(quality.minimality)} (idlest edge {quality.idlest.replace('->', '→')})."
+            )
+
+
+ANALYSIS = Analysis(
+    "acdc",
+    About(
+        "Circuits by pruning (ACDC)",
+        "Which edges can be dropped, one after the other, without a change of the answer's lead?",
+        "Edges that stay are those whose loss changes faithfulness by the threshold or more. Minimality near 0 says "
+        "that some edge is idle; incompleteness far from 0 says that the circuit reacts to damage otherwise than the "
+        "whole model.",
+    ),
+    _run,
+    settings={"acdc": PruningSettings},
+    paired=True,
+    tables=(PRUNED, QUALITY),
+    draw=_draw,
+    findings=_findings,
+    order=50,
+)

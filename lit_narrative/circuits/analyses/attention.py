@@ -1,7 +1,8 @@
-"""Where heads look: the mean attention of every head from one named place to another."""
+"""Attention: where heads look, as the mean weight of every head from one named position to another."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -9,11 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lit_narrative.circuits.analysis import About, Analysis, AnalysisJob, Metrics, Sketch
 from lit_narrative.circuits.bridge import shape
+from lit_narrative.circuits.figures.heat_maps import draw_attention
 from lit_narrative.circuits.hooks import Progress, capture
-from lit_narrative.circuits.inputs import Places, Questions
+from lit_narrative.circuits.inputs import AnalysisInputs, Positions
+from lit_narrative.circuits.report.findings import NAMED
+from lit_narrative.circuits.results import SPLITS, CircuitResults, Models, Table, shared
 from lit_narrative.circuits.tables import read_rows, write_rows
 from lit_narrative.errors import UserError
+from lit_narrative.report.format import number
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -25,13 +31,13 @@ HELD = 2**26
 
 @dataclass(frozen=True)
 class Look:
-    """A head's attention between two places.
+    """A head's attention between two positions.
 
     Attributes:
         layer: of the head.
         head: its number.
-        query: the place that looks.
-        key: the place that is looked at.
+        query: the position that looks.
+        key: the position that is looked at.
         n: rows that have both, the key not after the query.
         weight: mean attention over those rows, 0..1.
     """
@@ -71,55 +77,57 @@ class Attention:
 
 
 def attend(
-    bridge: "TransformerBridge", questions: Questions, batch_size: int = 64, progress: Progress | None = None
+    bridge: "TransformerBridge", inputs: AnalysisInputs, batch_size: int = 64, progress: Progress | None = None
 ) -> Attention:
-    """Mean attention between the named places of rows.
+    """Mean attention between the named positions of rows.
 
     Args:
         bridge: the model.
-        questions: the rows; of places that are one everywhere only the first is kept.
+        inputs: the rows; of positions that are the same column in every row only the first is kept.
         batch_size: rows of one forward pass at most.
         progress: called with (rows read, of how many).
 
     Raises:
-        UserError: The rows have no named places.
+        UserError: the rows have no named positions.
     """
-    if questions.places is None:
-        raise UserError("the rows have no named places between which heads could look")
-    sizes, places = shape(bridge), _distinct(questions.places)
+    if inputs.positions is None:
+        raise UserError("the rows have no named positions between which heads could look")
+    sizes, positions = shape(bridge), _distinct(inputs.positions)
     hooks = [f"blocks.{layer}.attn.hook_pattern" for layer in range(sizes.layers)]
-    total = torch.zeros(sizes.layers, sizes.heads, len(places.names), len(places.names), dtype=torch.float64)
-    count = torch.zeros(len(places.names), len(places.names), dtype=torch.long)
-    batch_size = max(1, min(batch_size, HELD // (sizes.layers * sizes.heads * questions.tokens.shape[1] ** 2)))
-    for start in range(0, len(questions), batch_size):
+    names = positions.names
+    # In double precision: sums over all rows must not depend on the size of the batches.
+    total = torch.zeros(sizes.layers, sizes.heads, len(names), len(names), dtype=torch.float64)
+    count = torch.zeros(len(names), len(names), dtype=torch.long)
+    batch_size = max(1, min(batch_size, HELD // (sizes.layers * sizes.heads * inputs.tokens.shape[1] ** 2)))
+    for start in range(0, len(inputs), batch_size):
         rows = slice(start, start + batch_size)
-        _, kept = capture(bridge, questions.rows(rows), hooks, batch_size)
-        own = places.columns[rows]
-        both = _looks(own)
+        _, kept = capture(bridge, inputs.rows(rows), hooks, batch_size)
+        columns = positions.columns[rows]
+        both = _looks(columns)
         count += both.sum(0)
         for layer, hook in enumerate(hooks):
-            total[layer] += (_between(kept[hook].cpu(), own) * both[:, None]).sum(0)
+            total[layer] += (_between(kept[hook].cpu(), columns) * both[:, None]).sum(0)
         if progress is not None:
-            progress(min(start + batch_size, len(questions)), len(questions))
-    return Attention(tuple(_rows(total, count, places.names)))
+            progress(min(start + batch_size, len(inputs)), len(inputs))
+    return Attention(tuple(_rows(total, count, names)))
 
 
-def _distinct(places: Places) -> Places:
-    """The places without those that are where an earlier one is in every row."""
+def _distinct(positions: Positions) -> Positions:
+    """The positions without those that are the column of an earlier one in every row."""
     first: dict[tuple[int, ...], str] = {}
-    for name in places.names:
-        first.setdefault(tuple(places.column(name).tolist()), name)
-    return places.pick(list(first.values()))
+    for name in positions.names:
+        first.setdefault(tuple(positions.column(name).tolist()), name)
+    return positions.pick(list(first.values()))
 
 
 def _looks(columns: Tensor) -> Tensor:
-    """(n, P, P): whether a row has both places, the key not after the query."""
+    """(n, P, P): whether a row has both positions, the key not after the query."""
     query, key = columns[:, :, None], columns[:, None, :]
     return (key >= 0) & (query >= key)
 
 
 def _between(pattern: Tensor, columns: Tensor) -> Tensor:
-    """(n, heads, P, P) of a pattern (n, heads, T, T)."""
+    """(n, heads, P, P) of a pattern (n, heads, T, T); a missing position (-1) reads the last column, masked later."""
     rows = torch.arange(len(pattern))[:, None, None]
     return pattern[rows, :, columns[:, :, None], columns[:, None, :]].movedim(-1, 1).double()
 
@@ -132,3 +140,45 @@ def _rows(total: Tensor, count: Tensor, names: Sequence[str]) -> list[Look]:
         for head in range(total.shape[1])
         for q, k, n in seen
     ]
+
+
+TABLE = Table("attention.csv", Attention.load, SPLITS)
+
+
+def _run(job: AnalysisJob, folder: Path, progress: Progress | None) -> Metrics:
+    """Where each head looks, between the positions that the task names."""
+    for split, inputs in job.data.inputs.items():
+        attend(job.bridge, inputs, progress=progress).save(folder / split)
+    return {}
+
+
+def _draw(models: Models) -> Iterator[Sketch]:
+    for split, by_model in shared(models, TABLE).items():
+        yield Sketch(f"attention_{split}", f"Where heads look on {split}", partial(draw_attention, by_model))
+
+
+def _findings(results: CircuitResults) -> Iterator[str]:
+    """For each split, the strongest looks of one position at another."""
+    for split, attention in results.each(TABLE).items():
+        looks = sorted((row for row in attention.rows if row.query != row.key), key=lambda row: -row.weight)
+        named = "; ".join(
+            f"a{row.layer}.h{row.head} from {row.query} to {row.key} ({number(row.weight, 2)})" for row in looks[:NAMED]
+        )
+        yield f"{split}: most attention to another named position: {named or 'none'}."
+
+
+ANALYSIS = Analysis(
+    "attention",
+    About(
+        "Attention",
+        "Where does each head look?",
+        "Rows are the positions that look, columns those that are looked at; a cell is the mean weight over the rows "
+        "that have both. Weights to positions without a name are not shown, so that a row may add up to less than 1. "
+        "Looking at a position is not yet using it.",
+    ),
+    _run,
+    tables=(TABLE,),
+    draw=_draw,
+    findings=_findings,
+    order=70,
+)

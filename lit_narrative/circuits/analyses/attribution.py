@@ -1,4 +1,4 @@
-"""How much each edge or part carries of what tells two prompts apart: by gradients, or exactly, one by one.
+"""Attribution: how much each edge or part carries of what tells two prompts apart, by gradients or one by one.
 
 - ``eap``, edge attribution patching (Syed et al. 2023, https://arxiv.org/abs/2310.10348): what the source writes in the
   clean run less what it writes in the corrupt run, times the gradient of the logit difference with respect to what the
@@ -10,8 +10,9 @@
 All three are means over the pairs, in logits.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
@@ -19,14 +20,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lit_narrative.circuits.analyses.faithfulness import CurveSettings, Faithfulness, curve
+from lit_narrative.circuits.analysis import About, Analysis, AnalysisJob, AnalysisSettings, Metrics, Sketch
 from lit_narrative.circuits.bridge import Hook, separate_inputs, shape
 from lit_narrative.circuits.contrasts import Contrasts
+from lit_narrative.circuits.figures.edges import draw_edges, draw_faithfulness
+from lit_narrative.circuits.figures.parts import draw_parts
 from lit_narrative.circuits.graph import LIMIT, Edge, Graph, Group, by_node, edge_mask, run_edges, to_dot, written
 from lit_narrative.circuits.hooks import Progress
-from lit_narrative.circuits.inputs import Questions, ask
+from lit_narrative.circuits.inputs import AnalysisInputs, ask
+from lit_narrative.circuits.overlap import overlap
+from lit_narrative.circuits.report.findings import NAMED, name_first, say_overlap
+from lit_narrative.circuits.results import SPLITS, CircuitResults, Models, Table, labelled, shared
 from lit_narrative.circuits.tables import read_arrays, read_json, write_arrays
 from lit_narrative.errors import UserError, check_least, did_you_mean
 from lit_narrative.files import write_json, write_text
+from lit_narrative.report.format import number
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -36,7 +45,7 @@ Method = Literal["eap", "eap_ig", "exact"]
 
 
 @dataclass(frozen=True)
-class AttributionSettings:
+class AttributionSettings(AnalysisSettings):
     """How edges are scored.
 
     Args:
@@ -60,6 +69,10 @@ class AttributionSettings:
         for name in ("steps", "max_pairs", "max_edges", "batch_size"):
             check_least(f"attribution.{name}", getattr(self, name), 1)
 
+    def tiny(self) -> Self:
+        """One step alone."""
+        return replace(self, steps=1)
+
 
 @dataclass(frozen=True, eq=False)
 class EdgeScores:
@@ -68,7 +81,7 @@ class EdgeScores:
     Attributes:
         graph: of the model.
         scores: (S, D) float32, 0 where there is no edge.
-        method: how they were found.
+        method: by which they were scored.
     """
 
     graph: Graph
@@ -85,7 +98,7 @@ class EdgeScores:
         return self.scores[self.graph.exists]
 
     def magnitudes(self) -> dict[str, float]:
-        """Every edge's magnitude by its name, to be compared with another model's (`importance.overlap`)."""
+        """Every edge's magnitude by its name, to be compared with another model's (`overlap`)."""
         return {self.graph.name(edge): abs(float(self.scores[edge])) for edge in self.graph.edges}
 
     def named(self, count: int) -> dict[tuple[str, str], float]:
@@ -95,7 +108,7 @@ class EdgeScores:
         return {(graph.sources[s], graph.destinations[d]): float(self.scores[s, d]) for s, d in top}
 
     def save(self, folder: str | Path, top: int = 30) -> Path:
-        """Write circuit.json (sizes, method, the strongest edges), circuit.dot and circuit.safetensors (all scores)."""
+        """Write circuit.json (sizes, method, strongest edges), circuit.dot and circuit.safetensors (all scores)."""
         folder, graph = Path(folder), self.graph
         sizes = {"layers": graph.layers, "heads": graph.heads, "kv_heads": graph.kv_heads}
         edges = [{"source": a, "destination": b, "score": score} for (a, b), score in self.named(top).items()]
@@ -129,7 +142,7 @@ def attribute_edges(
         progress: called with (steps done, of how many).
 
     Raises:
-        UserError: The model cannot be taken apart, or has too many edges to try one by one.
+        UserError: the model has no hooks of single heads, or too many edges to try one by one.
     """
     settings = settings or AttributionSettings()
     pairs, graph = contrasts.first(settings.max_pairs), Graph.of(shape(bridge))
@@ -138,20 +151,21 @@ def attribute_edges(
     scores = torch.zeros(graph.exists.shape, device=bridge.cfg.device)
     for difference, gradients in _gradients(bridge, pairs, graph, graph.readers, settings, progress):
         for group, gradient in zip(graph.readers, gradients, strict=True):
-            own = torch.einsum("ntsd,ntgd->sg", difference, by_node(gradient, group))
-            scores[:, group.start : group.start + group.size] += own
+            part = torch.einsum("ntsd,ntgd->sg", difference, by_node(gradient, group))
+            scores[:, group.start : group.start + group.size] += part
+    # The sum covers every source with every destination; those that read before the source writes are no edges.
     scores *= torch.from_numpy(graph.exists).to(scores)
     return EdgeScores(graph, (scores / len(pairs)).cpu().numpy(), settings.method)
 
 
 @dataclass(frozen=True, eq=False)
 class NodeScores:
-    """A score for every part, place by place.
+    """A score for every part, column by column.
 
     Attributes:
         sources: names of the parts.
         scores: (S, T) float32; the columns are those of the contrasts.
-        method: how they were found.
+        method: by which they were scored.
     """
 
     sources: tuple[str, ...]
@@ -159,7 +173,7 @@ class NodeScores:
     method: str
 
     def ranked(self) -> list[tuple[str, float]]:
-        """Parts with their scores over all places, the largest magnitude first."""
+        """Parts with their scores summed over columns, the largest magnitude first."""
         totals = zip(self.sources, self.scores.sum(1).tolist(), strict=True)
         return sorted(totals, key=lambda item: -abs(item[1]))
 
@@ -189,7 +203,7 @@ def attribute_nodes(
     ``eap`` takes the gradient at the corrupt run, ``eap_ig`` the mean over the way to the clean input.
 
     Raises:
-        UserError: The method is ``exact`` (patch the parts instead), or the model cannot be taken apart.
+        UserError: the method is ``exact`` (patch the parts instead), or the model has no hooks of single heads.
     """
     settings = settings or AttributionSettings()
     if settings.method == "exact":
@@ -211,7 +225,7 @@ def _gradients(
     settings: AttributionSettings,
     progress: Progress | None,
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """For a batch of pairs and a point on the way: (n, T, S, d) differences and the gradients of the groups."""
+    """For each batch of pairs and point on the way: (n, T, S, d) differences and the gradients of the groups."""
     steps = 1 if settings.method == "eap" else settings.steps
     points = [0.0] if settings.method == "eap" else [(step + 0.5) / steps for step in range(steps)]
     size = max(1, min(settings.batch_size, LIMIT // (pairs.clean.shape[1] * len(graph.sources) * bridge.cfg.d_model)))
@@ -219,19 +233,19 @@ def _gradients(
     with separate_inputs(bridge):
         for turn, start in enumerate(starts):
             rows = slice(start, start + size)
-            corrupt_questions = pairs.questions("corrupt").rows(rows)
-            _, clean = written(bridge, pairs.questions("clean").rows(rows), graph)
-            _, corrupt = written(bridge, corrupt_questions, graph)
+            corrupt_inputs = pairs.inputs("corrupt").rows(rows)
+            _, clean = written(bridge, pairs.inputs("clean").rows(rows), graph)
+            _, corrupt = written(bridge, corrupt_inputs, graph)
             difference = (clean - corrupt) / steps
             for step, point in enumerate(points):
                 embedded = corrupt[:, :, 0] + point * (clean[:, :, 0] - corrupt[:, :, 0])
-                yield difference, _backward(bridge, corrupt_questions, embedded, groups)
+                yield difference, _backward(bridge, corrupt_inputs, embedded, groups)
                 if progress is not None:
                     progress(turn * steps + step + 1, len(starts) * steps)
 
 
 def _backward(
-    bridge: "TransformerBridge", questions: Questions, embedded: Tensor, groups: Sequence[Group]
+    bridge: "TransformerBridge", inputs: AnalysisInputs, embedded: Tensor, groups: Sequence[Group]
 ) -> list[Tensor]:
     """Gradients of the summed logit difference with respect to what the groups write or read."""
     leaf = embedded.detach().requires_grad_()
@@ -239,14 +253,15 @@ def _backward(
 
     def keep(name: str) -> Hook:
         def note(activation: Tensor, hook: Any) -> Tensor:
-            kept[name] = activation.clone()  # apart from the stream, so that the gradient is of this reader alone
+            # A node of its own in the autograd graph: the stream itself would collect the gradient of every reader.
+            kept[name] = activation.clone()
             return kept[name]
 
         return name, note
 
     first = ("blocks.0.hook_resid_pre", lambda activation, hook: leaf)
     with torch.enable_grad():
-        total = ask(bridge, questions, [first, *(keep(group.hook) for group in groups)]).logit_diff.sum()
+        total = ask(bridge, inputs, [first, *(keep(group.hook) for group in groups)]).logit_diff.sum()
     return list(torch.autograd.grad(total, [kept[group.hook] for group in groups]))
 
 
@@ -264,10 +279,114 @@ def _exact(
             "one; raise it, or use `method: eap_ig`"
         )
     with separate_inputs(bridge):
-        _, clean = written(bridge, pairs.questions("clean"), graph)
+        _, clean = written(bridge, pairs.inputs("clean"), graph)
     masks = [edge_mask(graph, ()), *(edge_mask(graph, [edge]) for edge in edges)]
-    found = run_edges(bridge, pairs.questions("corrupt"), clean, masks, graph, settings.batch_size, progress)
-    effects = found.logit_diff.mean(1).cpu().numpy()
+    patched = run_edges(bridge, pairs.inputs("corrupt"), clean, masks, graph, settings.batch_size, progress)
+    effects = patched.logit_diff.mean(1).cpu().numpy()
     scores = np.zeros(graph.exists.shape, dtype=np.float32)
     scores[tuple(np.transpose(edges))] = effects[1:] - effects[0]
     return EdgeScores(graph, scores, "exact")
+
+
+TOP = 0.1
+"""Share of a model's edges that count as its circuit when two models are compared."""
+ENOUGH = 0.9
+"""Faithfulness from which a circuit is said to do most of what the model does."""
+EDGES = Table("circuit.json", EdgeScores.load, SPLITS)
+NODES = Table("nodes.json", NodeScores.load, SPLITS)
+CURVES = Table("faithfulness.csv", Faithfulness.load, SPLITS)
+
+
+def _run(job: AnalysisJob, folder: Path, progress: Progress | None) -> Metrics:
+    """Scores of edges and parts on one half of each split's pairs, tested as circuits on the other half."""
+    settings = job.settings_of(AttributionSettings)
+    metrics: Metrics = {}
+    for split in job.data.pairs:
+        scored, tested = job.data.halves(split)
+        edges = attribute_edges(job.bridge, scored, settings, progress)
+        edges.save(folder / split)
+        if settings.method != "exact":
+            attribute_nodes(job.bridge, scored, settings, progress).save(folder / split)
+        faithful = curve(job.bridge, tested, edges, job.settings_of(CurveSettings), progress)
+        faithful.save(folder / split)
+        metrics[f"{split}/cpr"] = faithful.cpr
+    return metrics
+
+
+def _draw(models: Models) -> Iterator[Sketch]:
+    for split, by_model in shared(models, EDGES).items():
+        yield Sketch(f"edges_{split}", f"Strongest edges on {split}", partial(draw_edges, by_model))
+    nodes = {label: dict(scores.ranked()) for label, scores in labelled(models, NODES).items()}
+    if nodes:
+        yield Sketch("nodes", "Scores of parts, summed over columns", partial(draw_parts, nodes, "score (logits)"))
+    if splits := shared(models, CURVES):
+        curves = {model: {split: by_model[model] for split, by_model in splits.items()} for model in models}
+        yield Sketch("faithfulness", "Faithfulness of growing circuits", partial(draw_faithfulness, curves))
+
+
+def _findings(results: CircuitResults) -> Iterator[str]:
+    """For each split, the strongest edges, and how many of them do most of what the model does."""
+    for split, edges in results.each(EDGES).items():
+        named = name_first({f"{source}→{reader}": score for (source, reader), score in edges.named(NAMED).items()})
+        yield f"{split}: the strongest of {len(edges.graph.edges)} edges ({edges.method}) are {named}."
+        faithful = results.each(CURVES).get(split)
+        if faithful is None:
+            continue
+        points = faithful.points
+        point = next(point for point in points if point.faithfulness >= ENOUGH or point is points[-1])
+        random = "" if point.random is None else f", as many random ones {number(point.random, 2)}"
+        yield (
+            f"{split}: the top {point.edges} of {points[-1].edges} edges recover "
+            f"{number(point.faithfulness, 2)} of the answer's lead{random}. CPR {number(faithful.cpr, 2)} (random "
+            f"{number(faithful.random_cpr, 2)}), CMD {number(faithful.cmd, 2)}."
+        )
+
+
+def _changes(old: CircuitResults, new: CircuitResults) -> dict[str, Any]:
+    """For each split, whether both models have the same strongest edges (`Overlap`), and the faithfulness of both."""
+    models = {"old": old, "new": new}
+    circuits = {}
+    for split, scores in shared(models, EDGES).items():
+        a, b = scores["new"].magnitudes(), scores["old"].magnitudes()
+        circuits[split] = asdict(overlap(a, b, max(1, round(TOP * len(a))), ("new", "old")))
+    faithful = {
+        split: {
+            name: {"cpr": curve.cpr, "cmd": curve.cmd, "random_cpr": curve.random_cpr, "full": curve.full}
+            for name, curve in curves.items()
+        }
+        for split, curves in shared(models, CURVES).items()
+    }
+    return {"circuits": circuits, "faithfulness": faithful}
+
+
+def _change_findings(changes: Mapping[str, Any]) -> Iterator[str]:
+    yield from say_overlap("edges", changes["circuits"])
+    for split, both in changes["faithfulness"].items():
+        cpr, random, cmd = (
+            f"{number(both['old'][name], 2)} → {number(both['new'][name], 2)}" for name in ("cpr", "random_cpr", "cmd")
+        )
+        yield f"{split}: CPR {cpr} (random edges {random}), CMD {cmd}."
+
+
+ANALYSIS = Analysis(
+    "attribution",
+    About(
+        "Circuits by attribution",
+        "Along which edges between parts does the answer come about? Edges are scored by {method} on one "
+        "half of the pairs; on the other half, circuits of the strongest edges must do what the model does.",
+        "A score is the edge's estimated effect on the answer's lead, in logits: red helps the right answer, blue "
+        "hinders it. Faithfulness is 1 for the whole model and 0 for no edge; completeness says how much is lost "
+        "without the circuit. The dashed grey line takes as many edges at random. CPR is the area under faithfulness "
+        "(1 is best), CMD that of the distance from 1 (0 is best). The x axis is stretched near 0.",
+        lambda settings: {"method": "patching each" if settings.get("method") == "exact" else "attribution patching"},
+    ),
+    _run,
+    settings={"attribution": AttributionSettings, "faithfulness": CurveSettings},
+    paired=True,
+    tables=(EDGES, NODES, CURVES),
+    draw=_draw,
+    findings=_findings,
+    changes=_changes,
+    change_findings=_change_findings,
+    order=40,
+)

@@ -1,18 +1,19 @@
-"""Does a circuit do what the model does? Curves over its size, against random circuits.
+"""Faithfulness: whether a circuit does what the model does, by its size and against random circuits.
 
 m(C) is the mean logit difference on the clean prompts where every edge outside C carries the corrupt run's activations.
 Faithfulness f(C) = (m(C) − m(∅)) / (m(all) − m(∅)): 1 for the whole model, 0 for nothing. Completeness of C is
-1 − f(all∖C): what is lost when only C is taken away.
+1 − f(all∖C): what is lost when only C is taken away. Incompleteness and minimality follow Wang et al. 2022
+(https://arxiv.org/abs/2211.00593), section 4; CPR and CMD are Mueller et al.'s 2025 (https://arxiv.org/abs/2504.13151).
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from lit_narrative.circuits.analyses.attribution import EdgeScores
+from lit_narrative.circuits.analysis import AnalysisSettings
 from lit_narrative.circuits.bridge import separate_inputs, shape
 from lit_narrative.circuits.contrasts import Contrasts
 from lit_narrative.circuits.graph import Edge, Graph, edge_mask, run_edges, written
@@ -24,10 +25,12 @@ from lit_narrative.files import write_json
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
+    from lit_narrative.circuits.analyses.attribution import EdgeScores  # which imports this module
+
 
 @dataclass(frozen=True)
-class CurveSettings:
-    """Which circuits are tried.
+class CurveSettings(AnalysisSettings):
+    """Sizes of the circuits that are tried.
 
     Args:
         fractions: sizes, as shares of all edges; 0 and 1 are added.
@@ -49,6 +52,10 @@ class CurveSettings:
                 raise UserError(f"faithfulness.fractions: {fraction} is not in 0..1, a share of all edges")
         for name, least in (("random", 0), ("max_pairs", 1), ("batch_size", 1)):
             check_least(f"faithfulness.{name}", getattr(self, name), least)
+
+    def tiny(self) -> Self:
+        """No circuit between none and all."""
+        return replace(self, fractions=(), random=0)
 
 
 @dataclass(frozen=True)
@@ -107,11 +114,9 @@ class Faithfulness:
         """Write faithfulness.csv and faithfulness.json."""
         folder = Path(folder)
         write_rows(folder / "faithfulness.csv", Point, self.points)
-        figures = {"full": self.full, "empty": self.empty}
-        write_json(
-            folder / "faithfulness.json",
-            {**figures, "cpr": self.cpr, "cmd": self.cmd, "random_cpr": self.random_cpr, "points": len(self.points)},
-        )
+        areas = {"cpr": self.cpr, "cmd": self.cmd, "random_cpr": self.random_cpr}
+        ends = {"full": self.full, "empty": self.empty}
+        write_json(folder / "faithfulness.json", {**ends, **areas, "points": len(self.points)})
         return folder
 
     @classmethod
@@ -130,28 +135,26 @@ class Circuits:
         batch_size: rows of one forward pass.
 
     Raises:
-        UserError: The model does not tell clean and corrupt prompts apart, or it cannot be taken apart.
+        UserError: the model does not tell clean and corrupt prompts apart, or has no hooks of single heads.
     """
 
     def __init__(self, bridge: "TransformerBridge", contrasts: Contrasts, batch_size: int = 256) -> None:
         self.bridge, self.graph, self.batch_size = bridge, Graph.of(shape(bridge)), batch_size
-        self.questions = contrasts.questions("clean")
+        self.inputs = contrasts.inputs("clean")
         with separate_inputs(bridge):
-            _, self.corrupt = written(bridge, contrasts.questions("corrupt"), self.graph)
+            _, self.corrupt = written(bridge, contrasts.inputs("corrupt"), self.graph)
         self.full, self.empty = self.differences([self.graph.exists, edge_mask(self.graph, ())])
         if abs(self.full - self.empty) < 1e-6:
             raise UserError("the model answers clean and corrupt prompts alike, so there is no circuit to look for")
 
     def differences(self, circuits: Sequence[np.ndarray], progress: Progress | None = None) -> list[float]:
-        """M of circuits (S, D) bool."""
+        """m(C) of circuits (S, D) bool."""
         outside = [self.graph.exists & ~circuit for circuit in circuits]
-        found = run_edges(
-            self.bridge, self.questions, self.corrupt, outside, self.graph, self.batch_size, progress
-        ).logit_diff
-        return [float(value) for value in found.double().mean(1)]
+        scores = run_edges(self.bridge, self.inputs, self.corrupt, outside, self.graph, self.batch_size, progress)
+        return [float(value) for value in scores.logit_diff.double().mean(1)]
 
     def faithfulness(self, circuits: Sequence[np.ndarray], progress: Progress | None = None) -> list[float]:
-        """F of circuits (S, D) bool."""
+        """f(C) of circuits (S, D) bool."""
         gap = self.full - self.empty
         return [(value - self.empty) / gap for value in self.differences(circuits, progress)]
 
@@ -159,7 +162,7 @@ class Circuits:
 def curve(
     bridge: "TransformerBridge",
     contrasts: Contrasts,
-    scores: EdgeScores,
+    scores: "EdgeScores",
     settings: CurveSettings | None = None,
     progress: Progress | None = None,
 ) -> Faithfulness:
@@ -167,28 +170,29 @@ def curve(
 
     Args:
         bridge: the model.
-        contrasts: the pairs, best others than those that the edges were scored on.
+        contrasts: the pairs; they should not be those that the edges were scored on.
         scores: the ranking.
-        settings: which circuits.
+        settings: sizes of the circuits.
         progress: called with (circuits tried, of how many).
 
     Raises:
-        UserError: As `Circuits` raises.
+        UserError: as `Circuits` raises.
     """
     settings = settings or CurveSettings()
-    made = Circuits(bridge, contrasts.first(settings.max_pairs), settings.batch_size)
+    circuits = Circuits(bridge, contrasts.first(settings.max_pairs), settings.batch_size)
     ranked, rng = scores.ranked(), np.random.default_rng(settings.seed)
     sizes = sorted({0, len(ranked), *(max(1, round(share * len(ranked))) for share in settings.fractions if share)})
-    orders = [ranked] + [[ranked[place] for place in rng.permutation(len(ranked))] for _ in range(settings.random)]
-    kept = [edge_mask(made.graph, order[:size]) for order in orders for size in sizes]
-    complements = [made.graph.exists & ~mask for mask in kept[: len(sizes)]]
-    found = np.array(made.faithfulness(kept + complements, progress)).reshape(-1, len(sizes))
-    own, random, rest = found[0], found[1:-1], found[-1]
+    orders = [ranked] + [[ranked[index] for index in rng.permutation(len(ranked))] for _ in range(settings.random)]
+    kept = [edge_mask(circuits.graph, order[:size]) for order in orders for size in sizes]
+    complements = [circuits.graph.exists & ~mask for mask in kept[: len(sizes)]]
+    # One call for all, so that circuits of every order and size share their batches.
+    values = np.array(circuits.faithfulness(kept + complements, progress)).reshape(-1, len(sizes))
+    strongest, random, rest = values[0], values[1:-1], values[-1]
     points = [
-        Point(size, size / len(ranked), own[at].item(), 1 - rest[at].item(), _mean(random[:, at]))
+        Point(size, size / len(ranked), strongest[at].item(), 1 - rest[at].item(), _mean(random[:, at]))
         for at, size in enumerate(sizes)
     ]
-    return Faithfulness(tuple(points), made.full, made.empty)
+    return Faithfulness(tuple(points), circuits.full, circuits.empty)
 
 
 def _mean(values: np.ndarray) -> float | None:
@@ -196,8 +200,8 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 @dataclass(frozen=True)
-class Criteria:
-    """A circuit's judgement.
+class CircuitQuality:
+    """Faithfulness, completeness and minimality of one circuit.
 
     Attributes:
         edges: in the circuit.
@@ -227,36 +231,37 @@ class Criteria:
         return cls(**read_json(Path(folder, "criteria.json")))
 
 
-def judge(
+def measure_circuit(
     circuits: Circuits, edges: Sequence[Edge], *, draws: int = 10, seed: int = 0, progress: Progress | None = None
-) -> Criteria:
-    """Judge a circuit.
+) -> CircuitQuality:
+    """Measure the faithfulness, completeness and minimality of a circuit.
 
     Args:
         circuits: the model on its pairs.
         edges: of the circuit.
-        draws: random parts tried; each edge is in with probability one half.
+        draws: random parts K tried; each edge is in with probability one half.
         seed: of the draws.
         progress: called with (runs done, of how many).
 
     Raises:
-        UserError: The circuit has no edges.
+        UserError: the circuit has no edges.
     """
     check_least("draws", draws, 1)
     if not edges:
         raise UserError("a circuit without edges cannot be judged; lower the threshold, or take more edges")
     graph, rng = circuits.graph, np.random.default_rng(seed)
-    whole = edge_mask(graph, edges)
+    circuit = edge_mask(graph, edges)
     parts = [edge_mask(graph, [edge for edge in edges if rng.random() < 0.5]) for _ in range(draws)]
     single = [edge_mask(graph, [edge]) for edge in edges]
-    tried = [whole, graph.exists & ~whole, *(whole & ~part for part in parts + single)]
-    found = np.array(circuits.faithfulness(tried + [graph.exists & ~part for part in parts], progress))
-    own, rest, damaged, without, model = np.split(found, np.cumsum([1, 1, draws, len(edges)]))
-    needed = np.abs(own - without)
+    tried = [circuit, graph.exists & ~circuit, *(circuit & ~part for part in parts + single)]
+    values = np.array(circuits.faithfulness(tried + [graph.exists & ~part for part in parts], progress))
+    # In the order of `tried`: C, all∖C, C∖K for every K, C∖e for every edge, and last all∖K for every K.
+    whole, rest, damaged, without, model = np.split(values, np.cumsum([1, 1, draws, len(edges)]))
+    needed = np.abs(whole - without)
     idle = int(needed.argmin())
-    return Criteria(
+    return CircuitQuality(
         len(edges),
-        own.item(),
+        whole.item(),
         1 - rest.item(),
         float(np.abs(damaged - model).max()),
         float(needed[idle]),

@@ -1,4 +1,4 @@
-"""Which SAE features carry the answer, to first order."""
+"""SAE features one by one: what each adds to the answer, to first order, and which named patterns fire it."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.circuits.analyses.residual_sae import Residuals
-from lit_narrative.circuits.inputs import Questions, ask, last_token, read
+from lit_narrative.circuits.inputs import AnalysisInputs, ask, last_token, read
 from lit_narrative.circuits.tables import read_rows, write_rows
 from lit_narrative.views import Example
 
@@ -26,7 +26,7 @@ class FeatureEffect:
     """A feature on a split.
 
     Attributes:
-        split: the questions asked.
+        split: the rows.
         feature: number of the latent.
         effect: on the mean logit difference, in logits; positive where the feature helps the right answer.
     """
@@ -37,49 +37,49 @@ class FeatureEffect:
 
 
 def feature_effects(
-    bridge: "TransformerBridge", sae: "SAE[Any]", questions: Questions, hook: str, batch_size: int = 64
+    bridge: "TransformerBridge", sae: "SAE[Any]", inputs: AnalysisInputs, hook: str, batch_size: int = 64
 ) -> Tensor:
     """First-order effect of every latent on the mean logit difference: activation times gradient along its direction.
 
     Args:
         bridge: the model.
         sae: of the activations at ``hook``.
-        questions: what is asked.
+        inputs: the rows.
         hook: name of the activation.
         batch_size: rows of one pass.
 
     Returns:
-        (d_sae,), summed over places and averaged over the scored tokens.
+        (d_sae,), summed over columns and averaged over the scored tokens.
     """
     total, scored = torch.zeros(sae.cfg.d_sae, device=bridge.cfg.device), 0
-    for start in range(0, len(questions), batch_size):
-        own, count = _summed(bridge, sae, questions.rows(slice(start, start + batch_size)), hook)
-        total, scored = total + own, scored + count
+    for start in range(0, len(inputs), batch_size):
+        part, count = _summed(bridge, sae, inputs.rows(slice(start, start + batch_size)), hook)
+        total, scored = total + part, scored + count
     return total / scored
 
 
-def _summed(bridge: "TransformerBridge", sae: "SAE[Any]", questions: Questions, hook: str) -> tuple[Tensor, int]:
+def _summed(bridge: "TransformerBridge", sae: "SAE[Any]", inputs: AnalysisInputs, hook: str) -> tuple[Tensor, int]:
     kept: list[Tensor] = []
 
     def keep(activation: Tensor, hook: Any) -> Tensor:
-        kept.append(activation.detach().requires_grad_())
+        kept.append(activation.detach().requires_grad_())  # a leaf: what lies before the hook needs no gradient
         return kept[0]
 
     with torch.enable_grad():
-        leads = ask(bridge, questions, [(hook, keep)]).logit_diff
+        leads = ask(bridge, inputs, [(hook, keep)]).logit_diff
     (gradient,) = torch.autograd.grad(leads.sum(), kept)
     with torch.no_grad():
-        latents = sae.encode(kept[0].detach()) * questions.mask[..., None].to(gradient.device)
+        latents = sae.encode(kept[0].detach()) * inputs.mask[..., None].to(gradient.device)
         return (latents * (gradient @ sae.W_dec.T)).sum((0, 1)), len(leads)
 
 
 def save_effects(folder: str | Path, effects: Mapping[str, Tensor]) -> Path:
     """Write effects.csv: of each split, features with an effect, the largest magnitude first."""
     rows = [
-        FeatureEffect(split, feature, float(own[feature]))
-        for split, own in effects.items()
-        for feature in own.abs().argsort(descending=True, stable=True).tolist()
-        if own[feature]
+        FeatureEffect(split, feature, float(values[feature]))
+        for split, values in effects.items()
+        for feature in values.abs().argsort(descending=True, stable=True).tolist()
+        if values[feature]
     ]
     return write_rows(Path(folder, "effects.csv"), FeatureEffect, rows)
 
@@ -90,7 +90,7 @@ def load_effects(folder: str | Path) -> tuple[FeatureEffect, ...]:
 
 
 BLOCK = 512
-"""Features at a time in double precision."""
+"""Features at a time in double precision: a large dictionary on many tokens would not fit."""
 
 
 @dataclass(frozen=True)
@@ -118,29 +118,29 @@ class PatternRow:
 
 
 def token_labels(
-    rows: Sequence[Example], questions: Questions, tokenizer: PreTrainedTokenizerBase
+    rows: Sequence[Example], inputs: AnalysisInputs, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, np.ndarray]:
     """By kind, (n, T) labels of the tokens; an empty text where there is none.
 
     Args:
         rows: the examples.
-        questions: the same as tokens.
+        inputs: the same as tokens.
         tokenizer: the model's.
 
     Raises:
-        UserError: A pattern is where its text has no token.
+        UserError: a pattern is where its text has no token.
     """
-    found: defaultdict[str, np.ndarray] = defaultdict(lambda: np.full(questions.tokens.shape, "", dtype=object))
-    width = questions.tokens.shape[1]
-    for place, row in enumerate(rows):
+    labels: defaultdict[str, np.ndarray] = defaultdict(lambda: np.full(inputs.tokens.shape, "", dtype=object))
+    width = inputs.tokens.shape[1]
+    for index, row in enumerate(rows):
         for kind, label in row.meta.get("targets", {}).items():
             if isinstance(label, str):
-                found[kind][place] = label
+                labels[kind][index] = label
         if patterns := row.meta.get("patterns"):
             offsets = read(row, tokenizer)[2][:-1]
             for kind, label, span in patterns:
-                found[kind][place, width - len(offsets) + last_token(offsets, label, span)] = label
-    return dict(found)
+                labels[kind][index, width - len(offsets) + last_token(offsets, label, span)] = label
+    return dict(labels)
 
 
 @torch.no_grad()
@@ -155,15 +155,12 @@ def feature_patterns(
         labels: of each split's tokens, by kind (`token_labels`).
     """
     rows: list[PatternRow] = []
-    for split, own in splits.items():
-        latents = sae.encode(own.vectors).cpu().numpy()
-        for kind, said in labels[split].items():
-            rows += _by_label(split, kind, latents, _of(said, own))
+    for split, activations in splits.items():
+        latents = sae.encode(activations.vectors).cpu().numpy()
+        at = activations.rows.cpu().numpy(), activations.columns.cpu().numpy()
+        for kind, by_token in labels[split].items():
+            rows += _by_label(split, kind, latents, by_token[at].astype(str))
     return tuple(rows)
-
-
-def _of(labels: np.ndarray, own: Residuals) -> np.ndarray:
-    return labels[own.rows.cpu().numpy(), own.columns.cpu().numpy()].astype(str)
 
 
 def _by_label(split: str, kind: str, latents: np.ndarray, labels: np.ndarray) -> list[PatternRow]:
@@ -172,7 +169,7 @@ def _by_label(split: str, kind: str, latents: np.ndarray, labels: np.ndarray) ->
     members = np.eye(len(names))[codes]
     counts = members.sum(0)
     blocks = (latents[known, start : start + BLOCK] for start in range(0, latents.shape[1], BLOCK))
-    means, correlations = np.concatenate([_alike(block.astype(np.float64), members) for block in blocks], axis=2)
+    means, correlations = np.concatenate([_by_member(block.astype(np.float64), members) for block in blocks], axis=2)
     return [
         PatternRow(split, int(feature), kind, str(names[label]), int(counts[label]), float(mean), _finite(correlation))
         for label, feature in np.argwhere(means > 0)
@@ -180,7 +177,7 @@ def _by_label(split: str, kind: str, latents: np.ndarray, labels: np.ndarray) ->
     ]
 
 
-def _alike(latents: np.ndarray, members: np.ndarray) -> np.ndarray:
+def _by_member(latents: np.ndarray, members: np.ndarray) -> np.ndarray:
     """Means within each label and correlations with it, (2, labels, F), of latents (n, F) and 0/1 members (n, labels).
 
     Pearson's correlation with an indicator of share p is (mean within - mean) * sqrt(p / (1 - p)) / deviation.

@@ -1,6 +1,12 @@
-"""What the model would answer layer by layer (logit lens), and what each part adds to the answer's logit directly."""
+"""Logit lens: the answer that each layer of the stream would give; and each part's direct share of the answer's lead.
 
+The lens (nostalgebraist 2020) reads the residual stream before a layer through the last norm and the output embedding.
+Direct logit attribution (Elhage et al. 2021) is linear in what the parts write, the last norm's scale held fixed.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -8,13 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lit_narrative.circuits.analysis import About, Analysis, AnalysisJob, Metrics, Sketch
 from lit_narrative.circuits.bridge import separate_inputs, shape
+from lit_narrative.circuits.figures.parts import draw_parts
+from lit_narrative.circuits.figures.probes import draw_lens
 from lit_narrative.circuits.graph import Graph, written
-from lit_narrative.circuits.hooks import capture
-from lit_narrative.circuits.inputs import IGNORED, Questions, score
+from lit_narrative.circuits.hooks import Progress, capture
+from lit_narrative.circuits.inputs import IGNORED, AnalysisInputs, score
+from lit_narrative.circuits.report.findings import name_first
+from lit_narrative.circuits.results import SPLITS, CircuitResults, Models, Table, labelled, shared
 from lit_narrative.circuits.tables import read_arrays, read_json, read_rows, write_arrays, write_rows
 from lit_narrative.errors import UserError
 from lit_narrative.files import write_json
+from lit_narrative.report.format import number
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -26,10 +38,10 @@ class LensRow:
 
     Attributes:
         layer: the layer that follows; the number of layers for the end of the stream.
-        accuracy: share of scored tokens whose answer is ahead of all.
-        logprob: mean log-probability of the answer.
+        accuracy: share of scored tokens whose right token has the largest logit.
+        logprob: mean log-probability of the answer, in nats.
         logit_diff: mean lead of the answer over the distractor (over the best other token, if there is none).
-        rank: mean number of tokens ahead of the answer.
+        rank: mean number of tokens with a larger logit than the answer's.
         kl: mean divergence of the final distribution from this one, in nats.
     """
 
@@ -59,27 +71,27 @@ class Lens:
 
 
 @torch.no_grad()
-def logit_lens(bridge: "TransformerBridge", questions: Questions, batch_size: int = 256) -> Lens:
+def logit_lens(bridge: "TransformerBridge", inputs: AnalysisInputs, batch_size: int = 256) -> Lens:
     """Read the residual stream before every layer, and at the end, through the last norm and the output embedding."""
-    questions = questions.to(bridge.cfg.device)
-    count, columns = shape(bridge).layers, questions.columns
+    inputs = inputs.to(bridge.cfg.device)
+    count, columns = shape(bridge).layers, inputs.columns
     hooks = [f"blocks.{layer}.hook_resid_pre" for layer in range(count)] + [_last(count)]
-    _, kept = capture(bridge, questions, hooks, batch_size)
+    _, kept = capture(bridge, inputs, hooks, batch_size)
     logits = [bridge.unembed(bridge.ln_final(kept[hook][:, columns])) for hook in hooks]
-    return Lens(tuple(_lens_row(layer, own, logits[-1], questions, columns) for layer, own in enumerate(logits)))
+    return Lens(tuple(_lens_row(layer, early, logits[-1], inputs, columns) for layer, early in enumerate(logits)))
 
 
 def _last(layers: int) -> str:
     return f"blocks.{layers - 1}.hook_resid_post"
 
 
-def _lens_row(layer: int, logits: Tensor, final: Tensor, questions: Questions, columns: Tensor) -> LensRow:
-    targets = questions.targets[:, columns]
-    asked = targets != IGNORED
-    own, end = logits[asked].log_softmax(-1), final[asked].log_softmax(-1)
-    ahead = (own > own.gather(1, targets[asked][:, None])).sum(1).double().mean()
-    kl = nn.functional.kl_div(own, end, log_target=True, reduction="batchmean")
-    return LensRow(layer, **score(logits, questions, columns).means(), rank=ahead.item(), kl=kl.item())
+def _lens_row(layer: int, logits: Tensor, final: Tensor, inputs: AnalysisInputs, columns: Tensor) -> LensRow:
+    targets = inputs.targets[:, columns]
+    scored = targets != IGNORED
+    early, end = logits[scored].log_softmax(-1), final[scored].log_softmax(-1)
+    ahead = (early > early.gather(1, targets[scored][:, None])).sum(1).double().mean()
+    kl = nn.functional.kl_div(early, end, log_target=True, reduction="batchmean")  # KL(end ‖ early)
+    return LensRow(layer, **score(logits, inputs, columns).means(), rank=ahead.item(), kl=kl.item())
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,30 +129,31 @@ class Direct:
 
 
 @torch.no_grad()
-def direct_attribution(bridge: "TransformerBridge", questions: Questions) -> Direct:
+def direct_attribution(bridge: "TransformerBridge", inputs: AnalysisInputs) -> Direct:
     """Split the answer's lead over the distractor into what every part writes in that direction.
 
-    The last norm's scale is taken as it is, so that the rest is linear. What a part does by way of later parts is not
-    counted: patching and edges are for that.
+    What a part does by way of later parts is not counted: patching and edges are for that.
 
     Raises:
-        UserError: The rows have no distractors, or the model's last norm is of an unknown kind.
+        UserError: the rows have no distractors, or the model's last norm is of an unknown kind.
     """
-    if questions.distractors is None:
+    if inputs.distractors is None:
         raise UserError("direct logit attribution compares the answer with a distractor; these rows have none")
-    questions = questions.to(bridge.cfg.device)
-    graph, asked = Graph.of(shape(bridge)), questions.targets != IGNORED
+    inputs = inputs.to(bridge.cfg.device)
+    graph, scored = Graph.of(shape(bridge)), inputs.targets != IGNORED
     with separate_inputs(bridge):
-        scores, parts = written(bridge, questions, graph)
-    _, kept = capture(bridge, questions, [_last(graph.layers), "ln_final.hook_scale"])
-    stream, scale = kept[_last(graph.layers)][asked], kept["ln_final.hook_scale"][asked]
-    own = parts[asked]
-    own = torch.cat([own, (stream - own.sum(1))[:, None]], 1)
-    direction, constant = _direction(bridge, questions, asked)
+        scores, parts = written(bridge, inputs, graph)
+    _, kept = capture(bridge, inputs, [_last(graph.layers), "ln_final.hook_scale"])
+    stream, scale = kept[_last(graph.layers)][scored], kept["ln_final.hook_scale"][scored]
+    writes = parts[scored]
+    # What no part wrote is the attentions' biases, which heads share: the rest of the stream.
+    writes = torch.cat([writes, (stream - writes.sum(1))[:, None]], 1)
+    direction, constant = _direction(bridge, inputs, scored)
     if _centred(bridge):
-        own = own - own.mean(-1, keepdim=True)
-    values = torch.einsum("mpd,md->pm", own, direction / scale)
+        writes = writes - writes.mean(-1, keepdim=True)
+    values = torch.einsum("mpd,md->pm", writes, direction / scale)
     values[-1] += constant
+    # The contributions must add up to the lead: they do not where a norm is neither LayerNorm nor RMSNorm.
     if not torch.allclose(values.sum(0), scores.logit_diff, atol=1e-3 * max(1.0, scores.logit_diff.abs().max().item())):
         kind = type(bridge.ln_final.original_component).__name__
         raise UserError(f"direct logit attribution does not know the model's last norm ({kind}) or output")
@@ -152,10 +165,10 @@ def _centred(bridge: "TransformerBridge") -> bool:
     return isinstance(bridge.ln_final.original_component, nn.LayerNorm)
 
 
-def _direction(bridge: "TransformerBridge", questions: Questions, asked: Tensor) -> tuple[Tensor, Tensor]:
+def _direction(bridge: "TransformerBridge", inputs: AnalysisInputs, scored: Tensor) -> tuple[Tensor, Tensor]:
     """Of each scored token, the direction (M, d) before the last norm's weight, and what biases add (M,)."""
-    assert questions.distractors is not None
-    answers, distractors = questions.targets[asked], questions.distractors[asked]
+    assert inputs.distractors is not None
+    answers, distractors = inputs.targets[scored], inputs.distractors[scored]
     norm: Any = bridge.ln_final.original_component
     output: Any = bridge.unembed.original_component
     difference = output.weight[answers] - output.weight[distractors]
@@ -165,3 +178,56 @@ def _direction(bridge: "TransformerBridge", questions: Questions, asked: Tensor)
     if output.bias is not None:
         constant = constant + output.bias[answers] - output.bias[distractors]
     return difference * norm.weight, constant
+
+
+LENS = Table("lens.csv", Lens.load, SPLITS)
+DIRECT = Table("direct.json", Direct.load, SPLITS)
+
+
+def _run(job: AnalysisJob, folder: Path, progress: Progress | None) -> Metrics:
+    """The lens and direct contributions on the clean prompts of each split's pairs."""
+    metrics: Metrics = {}
+    for split in job.data.pairs:
+        inputs = job.data.contrasts(split).inputs("clean")
+        lens = logit_lens(job.bridge, inputs)
+        lens.save(folder / split)
+        direct_attribution(job.bridge, inputs).save(folder / split)
+        metrics[f"{split}/logit_diff"] = lens.rows[-1].logit_diff
+    return metrics
+
+
+def _draw(models: Models) -> Iterator[Sketch]:
+    if splits := shared(models, LENS):
+        lenses = {model: {split: by_model[model] for split, by_model in splits.items()} for model in models}
+        yield Sketch("lens", "What each layer would answer", partial(draw_lens, lenses))
+    if direct := {label: dict(parts.ranked()) for label, parts in labelled(models, DIRECT).items()}:
+        title = "What each part adds to the answer's lead directly"
+        yield Sketch("direct", title, partial(draw_parts, direct, "mean contribution (logits)"))
+
+
+def _findings(results: CircuitResults) -> Iterator[str]:
+    """For each split, accuracy by layer, and the largest direct contributions."""
+    for split, lens in results.each(LENS).items():
+        by_layer = ", ".join(number(row.accuracy, 2) for row in lens.rows)
+        yield f"{split}: accuracy read before layer 0, 1 … and at the end: {by_layer}."
+    for split, direct in results.each(DIRECT).items():
+        lead = number(float(direct.logit_diff.mean()), 1)
+        yield f"{split}: of a mean lead of {lead}, most comes directly from {name_first(dict(direct.ranked()))}."
+
+
+ANALYSIS = Analysis(
+    "lens",
+    About(
+        "Logit lens and direct contributions",
+        "What would the model answer if it stopped before a layer, and how much does each part add to the answer's "
+        "lead over the distractor directly?",
+        "The stream before each layer is read through the last norm and the output. Direct contributions add up to "
+        "the model's lead; what a part does by way of later parts is not in them.",
+    ),
+    _run,
+    paired=True,
+    tables=(LENS, DIRECT),
+    draw=_draw,
+    findings=_findings,
+    order=60,
+)

@@ -2,25 +2,36 @@
 
 A run on one prompt of a contrast pair gets one activation of the run on the other prompt (Meng et al. 2022, Wang et al.
 2022, https://arxiv.org/abs/2211.00593). ``denoise`` puts clean activations into the corrupt run, ``noise`` corrupt ones
-into the clean run. Many patches run as the rows of one batch, which is what makes the sweep fast.
+into the clean run. Many patches run as the rows of one batch, which is what makes them fast.
+
+Recovery of a patch is (m − m_run) / (m_other − m_run), m the mean logit difference: 0 changes nothing, 1 takes the run
+all the way to the other one.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lit_narrative.circuits.analyses import ablation
+from lit_narrative.circuits.analysis import About, Analysis, AnalysisJob, AnalysisSettings, Layers, Metrics, Sketch
 from lit_narrative.circuits.bridge import HEADS, SITES, WHOLE, Shape, check_layers, shape
 from lit_narrative.circuits.contrasts import Contrasts, Side
-from lit_narrative.circuits.hooks import Edit, Progress, capture, sweep
-from lit_narrative.circuits.inputs import Places
+from lit_narrative.circuits.figures.heat_maps import draw_patching
+from lit_narrative.circuits.hooks import Edit, Progress, batched_interventions, capture, shifted
+from lit_narrative.circuits.inputs import Positions
+from lit_narrative.circuits.report.findings import change, largest_changes, name_changes
+from lit_narrative.circuits.results import SPLITS, CircuitResults, Models, Table, shared
 from lit_narrative.circuits.tables import read_arrays, read_rows, write_arrays, write_rows
 from lit_narrative.errors import UserError, check_least, did_you_mean
 from lit_narrative.files import write_json
+from lit_narrative.report.format import number
+from lit_narrative.report.records import read_record
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -33,12 +44,12 @@ SIDES: dict[Direction, tuple[Side, Side]] = {"denoise": ("corrupt", "clean"), "n
 
 
 class Cell(NamedTuple):
-    """One patch; ``head`` is None in the streams, ``place`` None where the whole row is patched."""
+    """One patch; ``head`` is None in the stream, ``position`` (an index) None where the whole row is patched."""
 
     site: str
     layer: int
     head: int | None
-    place: int | None
+    position: int | None
 
     @property
     def hook(self) -> str:
@@ -46,38 +57,38 @@ class Cell(NamedTuple):
         return f"blocks.{self.layer}.{SITES[self.site]}"
 
     def edit(self, source: Tensor, columns: Tensor) -> Edit:
-        """Put the source (n, T, …) into a run, at a place given by its columns (n, P)."""
-        rows, place, head = torch.arange(len(source)), self.place, self.head
+        """Put the source (n, T, …) into a run, at a position given by its columns (n, P)."""
+        rows, position, head = torch.arange(len(source)), self.position, self.head
 
-        def change(own: Tensor) -> None:
+        def change(activation: Tensor) -> None:
             if self.site == "pattern":
-                own[:, head] = source[:, head]
-            elif place is None:
-                own[:, :, head] = source[:, :, head]
+                activation[:, head] = source[:, head]
+            elif position is None:
+                activation[:, :, head] = source[:, :, head]
             else:
-                where = (rows, columns[:, place]) if head is None else (rows, columns[:, place], head)
-                own[where] = source[where]
+                at = (rows, columns[:, position]) if head is None else (rows, columns[:, position], head)
+                activation[at] = source[at]
 
         return self.hook, change
 
 
 @dataclass(frozen=True)
-class PatchingSettings:
-    """What is patched.
+class PatchingSettings(AnalysisSettings):
+    """Activations that are patched.
 
     Args:
-        sites: of ``SITES``; streams are patched by layer and place, heads by layer and head.
+        sites: of ``SITES``; the stream is patched by layer and position, heads by layer and head.
         layers: some of them, or all.
         directions: denoise, noise, or both.
-        places: names of columns (``answer`` …), ``named`` for all that every pair has, or ``columns`` for every column
-            by its number (of pairs of one length: they are counted from the left of the longest).
-        heads_by_place: patch heads place by place instead of at all of them together (not the pattern).
+        places: names of positions (``answer`` …), ``named`` for all that every pair has, or ``columns`` for every
+            column by its number, counted from the left of the longest pair.
+        heads_by_place: patch heads position by position instead of at all of them together (not the pattern).
         max_pairs: pairs used at most.
         batch_size: rows (pairs times patches) of one forward pass.
     """
 
     sites: Sequence[str] = ("resid_pre", "attn_out", "mlp_out", "z")
-    layers: Literal["all"] | Sequence[int] = "all"
+    layers: Layers = "all"
     directions: Sequence[Direction] = ("denoise", "noise")
     places: Literal["named", "columns"] | Sequence[str] = "named"
     heads_by_place: bool = False
@@ -93,22 +104,26 @@ class PatchingSettings:
                     near = did_you_mean(name, known)
                     raise UserError(f"patching.{key}: no {name!r}{near}; choose from {', '.join(known)}")
 
+    def tiny(self) -> Self:
+        """One position alone."""
+        return replace(self, places=("answer",))
+
 
 @dataclass(frozen=True)
 class Patch:
-    """What one patch does, over the pairs.
+    """Effect of one patch, over the pairs.
 
     Attributes:
         direction: denoise or noise.
-        site: short name of the place in the block.
+        site: short name of the activation.
         layer: of the block.
-        head: None in the streams.
-        place: name of the column; ``all`` where the whole row is patched.
+        head: None in the stream.
+        place: name of the position; ``all`` where the whole row is patched.
         logit_diff: mean logit difference (clean answer less corrupt answer) of the patched run.
         recovery: how far it went from the run's own mean towards the other run's: 0 nothing, 1 all the way; None where
             the two runs do not differ.
-        flip_rate: share of the pairs told apart by the model whose patched run prefers the other run's answer; None
-            without such pairs.
+        flip_rate: of the pairs that the model tells apart, the share whose patched run prefers the other run's answer;
+            None without such pairs.
     """
 
     direction: Direction
@@ -123,7 +138,7 @@ class Patch:
 
 @dataclass(frozen=True, eq=False)
 class Patching:
-    """A sweep of patches.
+    """All patches.
 
     Attributes:
         patches: one for each direction and cell.
@@ -139,35 +154,40 @@ class Patching:
 
     def top(self, count: int = 5, direction: Direction = "denoise", site: str | None = None) -> list[Patch]:
         """The patches that recover most."""
-        own = [patch for patch in self.patches if patch.direction == direction and site in (None, patch.site)]
-        return sorted(own, key=lambda patch: -(patch.recovery or 0.0))[:count]
+        patches = [patch for patch in self.patches if patch.direction == direction and site in (None, patch.site)]
+        return sorted(patches, key=lambda patch: -(patch.recovery or 0.0))[:count]
 
     @property
     def weak(self) -> bool:
         """Whether the model does not prefer each prompt's own answer, so that recovery says little about right ones."""
-        return answers_weakly(float(self.clean.mean()), float(self.corrupt.mean()))
+        return low_confidence(float(self.clean.mean()), float(self.corrupt.mean()))
+
+    @property
+    def directions(self) -> list[Direction]:
+        """The directions that were patched, denoise first."""
+        return [name for name in get_args(Direction) if any(patch.direction == name for patch in self.patches)]
 
     def parts(self) -> list[Patch]:
-        """Of every site within a block the patch that recovers most (denoise), if the two runs differ.
+        """The patch of every site within a block that recovers most (denoise), if the two runs differ.
 
-        The stream is left out: whatever the model does, there is a place where it takes the whole answer along.
+        The stream is left out: whatever the model does, at some position it carries the whole answer.
         """
         sites = dict.fromkeys(patch.site for patch in self.patches if patch.site not in WHOLE)
         return [patch for site in sites for patch in self.top(1, site=site) if patch.recovery is not None]
 
     def grid(self, site: str, direction: Direction = "denoise") -> tuple[np.ndarray, list[int], list[str]]:
-        """Recovery (layers, places or heads) of a site, its layers, and the names of its columns; NaN for None."""
-        own = [patch for patch in self.patches if (patch.site, patch.direction) == (site, direction)]
-        layers = sorted({patch.layer for patch in own})
-        names = list(dict.fromkeys(_column(patch) for patch in own))
+        """Recovery (layers, positions or heads) of a site, its layers, and names of its columns; NaN for None."""
+        patches = [patch for patch in self.patches if (patch.site, patch.direction) == (site, direction)]
+        layers = sorted({patch.layer for patch in patches})
+        names = list(dict.fromkeys(_column(patch) for patch in patches))
         values = np.full((len(layers), len(names)), np.nan)
-        for patch in own:
+        for patch in patches:
             if patch.recovery is not None:
                 values[layers.index(patch.layer), names.index(_column(patch))] = patch.recovery
         return values, layers, names
 
     def save(self, folder: str | Path) -> Path:
-        """Write patching.csv, patching.safetensors and patching.json (what there is, in short)."""
+        """Write patching.csv, patching.safetensors and patching.json (the best patches)."""
         folder = Path(folder)
         write_rows(folder / "patching.csv", Patch, self.patches)
         arrays = {"logit_diffs": self.logit_diffs, "clean": self.clean, "corrupt": self.corrupt}
@@ -182,6 +202,17 @@ class Patching:
         """Read what `save` wrote."""
         arrays = read_arrays(Path(folder, "patching.safetensors"))
         return cls(read_rows(Path(folder, "patching.csv"), Patch), **arrays)
+
+
+def _column(patch: Patch) -> str:
+    if patch.head is None:
+        return patch.place
+    return f"h{patch.head}" if patch.place == ALL else f"h{patch.head} {patch.place}"
+
+
+def low_confidence(clean: float, corrupt: float) -> bool:
+    """Whether mean leads of the clean answer say that the model does not prefer each prompt's own answer."""
+    return clean <= 0 or corrupt >= 0
 
 
 def patch(
@@ -199,69 +230,196 @@ def patch(
         progress: called with (patches done, of how many).
 
     Raises:
-        UserError: A layer or the name of a place does not exist.
+        UserError: a layer or the name of a position does not exist.
     """
     settings = settings or PatchingSettings()
     pairs = contrasts.first(settings.max_pairs)
-    places = pairs.columns() if settings.places == "columns" else pairs.places
-    places = places if isinstance(settings.places, str) else places.pick(settings.places)
-    chosen = cells(settings, check_layers(bridge, settings.layers), shape(bridge), len(places.names))
-    names = list(dict.fromkeys(cell.hook for cell in chosen))
+    positions = pairs.columns() if settings.places == "columns" else pairs.positions
+    positions = positions if isinstance(settings.places, str) else positions.pick(settings.places)
+    chosen = cells(settings, check_layers(bridge, settings.layers), shape(bridge), len(positions.names))
+    hooks = list(dict.fromkeys(cell.hook for cell in chosen))
     sides: tuple[Side, Side] = ("clean", "corrupt")
-    runs = {side: capture(bridge, pairs.questions(side), names) for side in sides}
+    runs = {side: capture(bridge, pairs.inputs(side), hooks) for side in sides}
     base = {side: scores.logit_diff for side, (scores, _) in runs.items()}
-    found, values = [], []
+    patches, values = [], []
     for turn, direction in enumerate(settings.directions):
         into, source = SIDES[direction]
-        edits = [cell.edit(runs[source][1][cell.hook], places.columns) for cell in chosen]
-        report = _shifted(progress, turn * len(chosen), len(settings.directions) * len(chosen))
-        own = sweep(bridge, pairs.questions(into), edits, settings.batch_size, report).logit_diff
-        values.append(own)
-        for cell, row in zip(chosen, own, strict=True):
-            found.append(_patch(direction, cell, places, row, base[into], base[source]))
-    return Patching(tuple(found), *(x.cpu().numpy() for x in (torch.cat(values), base["clean"], base["corrupt"])))
+        edits = [cell.edit(runs[source][1][cell.hook], positions.columns) for cell in chosen]
+        report = shifted(progress, turn * len(chosen), len(settings.directions) * len(chosen))
+        patched = batched_interventions(bridge, pairs.inputs(into), edits, settings.batch_size, report).logit_diff
+        values.append(patched)
+        for cell, row in zip(chosen, patched, strict=True):
+            patches.append(_patch(direction, cell, positions, row, base[into], base[source]))
+    return Patching(tuple(patches), *(x.cpu().numpy() for x in (torch.cat(values), base["clean"], base["corrupt"])))
 
 
-def cells(settings: PatchingSettings, layers: Sequence[int], sizes: Shape, places: int) -> list[Cell]:
-    """The cells of a sweep, site by site."""
+def cells(settings: PatchingSettings, layers: Sequence[int], sizes: Shape, positions: int) -> list[Cell]:
+    """The cells to patch, site by site."""
     chosen: list[Cell] = []
     for site in settings.sites:
         heads: Sequence[int | None] = [None]
         if site in HEADS:
             heads = range(sizes.kv_heads if site in ("k", "v") else sizes.heads)
         whole = site == "pattern" or (site in HEADS and not settings.heads_by_place)
-        where: Sequence[int | None] = [None] if whole else range(places)
-        chosen += [Cell(site, layer, head, place) for layer in layers for head in heads for place in where]
+        where: Sequence[int | None] = [None] if whole else range(positions)
+        chosen += [Cell(site, layer, head, position) for layer in layers for head in heads for position in where]
     return chosen
 
 
-def _patch(direction: Direction, cell: Cell, places: Places, own: Tensor, base: Tensor, other: Tensor) -> Patch:
-    """Figures of one cell from (pairs,) logit differences: its own, of the unpatched run and of the other run."""
+def _patch(
+    direction: Direction, cell: Cell, positions: Positions, patched: Tensor, base: Tensor, other: Tensor
+) -> Patch:
+    """Effect of one cell from (pairs,) logit differences: of the patched run, the unpatched run and the other run."""
     gap = (other.mean() - base.mean()).item()
-    told = (base.sign() * other.sign()) < 0
-    flips = (own.sign() == other.sign())[told]
+    told_apart = (base.sign() * other.sign()) < 0
+    flips = (patched.sign() == other.sign())[told_apart]
     return Patch(
         direction,
         cell.site,
         cell.layer,
         cell.head,
-        ALL if cell.place is None else places.names[cell.place],
-        own.mean().item(),
-        (own.mean() - base.mean()).item() / gap if gap else None,
+        ALL if cell.position is None else positions.names[cell.position],
+        patched.mean().item(),
+        # A ratio of means: a mean of ratios would be ruled by the pairs that the model hardly tells apart.
+        (patched.mean() - base.mean()).item() / gap if gap else None,
         flips.float().mean().item() if len(flips) else None,
     )
 
 
-def _shifted(progress: Progress | None, start: int, total: int) -> Progress | None:
-    return None if progress is None else lambda done, _: progress(start + done, total)
+TABLE = Table("patching.csv", Patching.load, SPLITS)
 
 
-def answers_weakly(clean: float, corrupt: float) -> bool:
-    """Whether mean leads of the clean answer say that the model does not prefer each prompt's own answer."""
-    return clean <= 0 or corrupt >= 0
+def _run(job: AnalysisJob, folder: Path, progress: Progress | None) -> Metrics:
+    """Patches between the prompts of each split's pairs."""
+    metrics: Metrics = {}
+    for split in job.data.pairs:
+        result = patch(job.bridge, job.data.contrasts(split), job.settings_of(PatchingSettings), progress)
+        result.save(folder / split)
+        if recoveries := [item.recovery for item in result.parts() if item.recovery is not None]:
+            metrics[f"{split}/recovery"] = max(recoveries)
+    return metrics
 
 
-def _column(patch: Patch) -> str:
-    if patch.head is None:
-        return patch.place
-    return f"h{patch.head}" if patch.place == "all" else f"h{patch.head} {patch.place}"
+def _check(job: AnalysisJob) -> None:
+    settings = job.settings_of(PatchingSettings)
+    check_layers(job.bridge, settings.layers)
+    for split in job.data.pairs if not isinstance(settings.places, str) else ():
+        job.data.contrasts(split).positions.pick(settings.places)
+
+
+def _draw(models: Models) -> Iterator[Sketch]:
+    for split, by_model in shared(models, TABLE).items():
+        yield Sketch(f"patching_{split}", f"Recovery by patch on {split}", partial(draw_patching, by_model))
+
+
+def _findings(results: CircuitResults) -> Iterator[str]:
+    """For each split, what the two runs answer, and the best patch of each site within the blocks."""
+    weak = {*ablation.weak_splits(results), *(split for split, table in results.each(TABLE).items() if table.weak)}
+    for split, table in results.each(TABLE).items():
+        named = "; ".join(
+            f"{name_patch(patch.site, patch.layer, patch.head, patch.place)} {number(patch.recovery, 2)}"
+            for patch in table.parts()
+        )
+        yield (
+            f"{split} ({len(table.clean)} pairs): the answer's mean lead is {number(float(table.clean.mean()), 1)} on "
+            f"clean and {number(float(table.corrupt.mean()), 1)} on corrupt prompts. Most recovery of each part of "
+            f"a block (denoise): {named or 'none'}."
+            f"{' The model hardly answers by the rule here: recovery is not to be trusted.' if split in weak else ''}"
+        )
+
+
+def name_patch(site: str, layer: int, head: int | None, place: str) -> str:
+    """A patch in words: ``resid_pre 0 at answer``, or ``z of a0.h1``."""
+    part = f"{site} {layer}" if head is None else f"{site} of a{layer}.h{head}"
+    return part if site in HEADS and place == ALL else f"{part} at {place}"
+
+
+def _warnings(results: CircuitResults) -> Iterator[str]:
+    for split, table in results.each(TABLE).items():
+        if table.weak:
+            clean, corrupt = float(table.clean.mean()), float(table.corrupt.mean())
+            yield (
+                f"On {split} the model does not tell the two prompts of a pair apart as it should (the clean answer's "
+                f"mean lead is {number(clean, 1)} on clean and {number(corrupt, 1)} on corrupt prompts): recovery and "
+                "edges there say little about right answers."
+            )
+
+
+def _low_confidence(folder: Path) -> Iterator[str]:
+    for path in folder.glob("*/patching.json"):
+        leads = read_record(path).child("logit_diff")
+        if low_confidence(leads.number("clean"), leads.number("corrupt")):
+            yield path.parent.name
+
+
+def _changes(old: CircuitResults, new: CircuitResults) -> dict[str, Any]:
+    """For each split, the patches whose recovery changed most."""
+    tables = old.each(TABLE).items()
+    before = {split: {_key(patch): patch.recovery for patch in table.patches} for split, table in tables}
+    return {"patching": {split: _moved(before.get(split, {}), table) for split, table in new.each(TABLE).items()}}
+
+
+Key = tuple[str, str, int, int | None, str]
+
+
+def _key(patch: Patch) -> Key:
+    return patch.direction, patch.site, patch.layer, patch.head, patch.place
+
+
+def _moved(before: Mapping[Key, float | None], table: Patching) -> list[dict[str, Any]]:
+    rows = []
+    for patch in table.patches:
+        then = before.get(_key(patch))
+        if then is not None and patch.recovery is not None:
+            where = dict(zip(("direction", "site", "layer", "head", "place"), _key(patch), strict=True))
+            rows.append({**where, **change(then, patch.recovery)})
+    return largest_changes(rows)
+
+
+def _change_findings(changes: Mapping[str, Any]) -> Iterator[str]:
+    for split, rows in changes["patching"].items():
+        yield f"{split}: recoveries that moved most: {name_changes(rows, _name_row)}."
+
+
+def _name_row(row: Mapping[str, Any]) -> str:
+    return f"{row['direction']} {name_patch(row['site'], row['layer'], row['head'], row['place'])}"
+
+
+PATCHED = {
+    "named": "Only positions that all pairs have are patched.",
+    "columns": "Every column is patched; columns are counted from the end, where the two prompts are aligned.",
+}
+
+
+def _words(settings: Mapping[str, Any]) -> dict[str, str]:
+    places = settings.get("places", "named")
+    named = places if isinstance(places, str) else ", ".join(places)
+    return {"positions": PATCHED.get(named, f"Only these positions are patched: {named}.")}
+
+
+ANALYSIS = Analysis(
+    "patching",
+    About(
+        "Activation patching",
+        "Which activations carry what tells two prompts apart? Each run on one prompt of a pair gets one activation of "
+        "the run on the other prompt. “denoise” puts clean activations into the corrupt run and asks what is enough; "
+        "“noise” puts corrupt ones into the clean run and asks what is needed.",
+        "Recovery 0 changes nothing; 1 takes the answer's lead all the way to the other run's; below 0 it moves the "
+        "wrong way. “changed” is the word in which the two prompts differ, “answer” the position that the answer "
+        "follows; where they differ in no other word, the stream before layer 0 at “changed” is 1 by construction. "
+        "{positions}",
+        _words,
+    ),
+    _run,
+    settings={"patching": PatchingSettings},
+    paired=True,
+    check=_check,
+    tables=(TABLE,),
+    draw=_draw,
+    findings=_findings,
+    warnings=_warnings,
+    low_confidence=_low_confidence,
+    changes=_changes,
+    change_findings=_change_findings,
+    order=20,
+)

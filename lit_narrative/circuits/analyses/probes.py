@@ -1,37 +1,45 @@
 """Linear probes: what can be read off a model's activations by a linear rule, here and on other distributions.
 
 Each probe is fitted on three quarters of one split and judged on the rest of it and on every other split, beside a
-control: the same probe fitted to shuffled answers (Hewitt and Liang 2019, https://arxiv.org/abs/1909.03368).
+control: the same probe fitted to shuffled targets (Hewitt and Liang 2019, https://arxiv.org/abs/1909.03368).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lit_narrative.circuits.analysis import About, Analysis, AnalysisJob, AnalysisSettings, Layers, Metrics, Sketch
 from lit_narrative.circuits.bridge import STREAM, check_layers
+from lit_narrative.circuits.data import probe_targets
+from lit_narrative.circuits.figures.probes import draw_probes
 from lit_narrative.circuits.hooks import Progress, capture
-from lit_narrative.circuits.inputs import Questions
+from lit_narrative.circuits.inputs import AnalysisInputs
+from lit_narrative.circuits.linear_probe import LabelledRows, LinearProbe
+from lit_narrative.circuits.report.findings import NAMED, change, largest_changes, name_changes
+from lit_narrative.circuits.results import CircuitResults, Models, Table, shared
 from lit_narrative.circuits.tables import read_arrays, read_json, read_rows, write_arrays, write_rows
 from lit_narrative.errors import UserError, check_least, did_you_mean
 from lit_narrative.files import write_json
+from lit_narrative.report.format import number, percent
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 
 @dataclass(frozen=True)
-class ProbeSettings:
-    """How probes are fitted.
+class ProbeSettings(AnalysisSettings):
+    """Where probes are fitted, and how.
 
     Args:
-        sites: places in a block: resid_pre, resid_mid, resid_post, attn_out, mlp_out.
+        sites: activations of a block: resid_pre, resid_mid, resid_post, attn_out, mlp_out.
         layers: some of them, or all.
-        places: names of columns.
+        places: names of positions.
         alpha: ridge penalty of probes for numbers.
         c: inverse penalty of logistic probes for classes.
         test_size: share of the fitted split that is held out.
@@ -41,7 +49,7 @@ class ProbeSettings:
     """
 
     sites: Sequence[str] = ("resid_pre", "resid_post")
-    layers: Literal["all"] | Sequence[int] = "all"
+    layers: Layers = "all"
     places: Sequence[str] = ("answer",)
     alpha: float = 1.0
     c: float = 1.0
@@ -62,7 +70,7 @@ class ProbeSettings:
 
 
 class Where(NamedTuple):
-    """Where activations were taken."""
+    """Where activations were taken; ``place`` is the name of a position."""
 
     site: str
     layer: int
@@ -71,36 +79,40 @@ class Where(NamedTuple):
 
 Features = dict[Where, np.ndarray]
 """Activations (n, d) by where they were taken."""
+HELD_OUT = "_heldout"
+"""What the name of the fitted split's held-out rows ends in."""
+GAIN = 0.1
+"""A probe is called better than its controls if it is by more than this."""
 
 
-def gather(bridge: "TransformerBridge", questions: Questions, settings: ProbeSettings | None = None) -> Features:
-    """Activations of the rows at the sites, layers and places of the settings; NaN in rows that lack the place.
+def gather(bridge: "TransformerBridge", inputs: AnalysisInputs, settings: ProbeSettings | None = None) -> Features:
+    """Activations of the rows at the settings' sites, layers and positions; NaN in rows that lack the position.
 
     Raises:
-        UserError: A layer or place does not exist.
+        UserError: a layer or position does not exist.
     """
     settings = settings or ProbeSettings()
-    if questions.places is None:
-        raise UserError("the rows have no named places to probe")
-    places = questions.places.pick(settings.places)
+    if inputs.positions is None:
+        raise UserError("the rows have no named positions to probe")
+    positions = inputs.positions.pick(settings.places)
     hooks = {
         (site, layer): f"blocks.{layer}.{STREAM[site]}"
         for layer in check_layers(bridge, settings.layers)
         for site in settings.sites
     }
-    _, kept = capture(bridge, questions, hooks.values(), settings.batch_size)
+    _, kept = capture(bridge, inputs, hooks.values(), settings.batch_size)
     return {
-        Where(site, layer, name): _at(kept[hook], places.columns[:, column])
+        Where(site, layer, name): _at(kept[hook], positions.columns[:, index])
         for (site, layer), hook in hooks.items()
-        for column, name in enumerate(places.names)
+        for index, name in enumerate(positions.names)
     }
 
 
 def _at(activation: Tensor, columns: Tensor) -> np.ndarray:
     """The vectors (n, d) at each row's own column; NaN where there is none."""
-    own = activation[torch.arange(len(activation)), columns].cpu().numpy()
-    own[columns.numpy() < 0] = np.nan
-    return own
+    vectors = activation[torch.arange(len(activation)), columns].cpu().numpy()
+    vectors[columns.numpy() < 0] = np.nan
+    return vectors
 
 
 @dataclass(frozen=True)
@@ -110,9 +122,9 @@ class ProbeRow:
     Attributes:
         target: what is read.
         kind: ``number`` (ridge regression) or ``class`` (logistic regression).
-        site: where in the block.
+        site: short name of the activation.
         layer: of the block.
-        place: name of the column.
+        place: name of the position.
         split: the rows; those of the fitted split are held out.
         n: number of rows.
         score: accuracy of a class, R² clipped to 0..1 of a number.
@@ -121,8 +133,8 @@ class ProbeRow:
         majority: share of the commonest class of this split.
         r2: 1 − squared error / variance, as it is: far below 0 where a probe does not transfer.
         mae: mean absolute error.
-        pearson: correlation of said and right; None if one is constant.
-        control: score of the same probe fitted to shuffled answers.
+        pearson: correlation of predictions and targets; None if one is constant.
+        control: score of the same probe fitted to shuffled targets.
         selectivity: score less control.
     """
 
@@ -152,7 +164,7 @@ class Probes:
         rows: one for each probe and split.
         weights: float32 arrays ``<target>.<site>.<layer>.<place>.<mean|scale|coef|intercept>``; the probe reads
             ``((x − mean) / scale) @ coefᵀ + intercept``.
-        skipped: probes not fitted, since the answers to fit were all alike or there were too few.
+        skipped: probes not fitted, since the targets were all equal or too few.
     """
 
     rows: tuple[ProbeRow, ...]
@@ -161,8 +173,12 @@ class Probes:
 
     def of(self, target: str, split: str) -> list[ProbeRow]:
         """The rows of a target on a split, the best first."""
-        own = [row for row in self.rows if (row.target, row.split) == (target, split)]
-        return sorted(own, key=lambda row: -row.score)
+        rows = [row for row in self.rows if (row.target, row.split) == (target, split)]
+        return sorted(rows, key=lambda row: -row.score)
+
+    def of_splits(self, splits: set[str]) -> Self:
+        """The same on some splits only, with the held-out rows of the one that was fitted on."""
+        return replace(self, rows=tuple(row for row in self.rows if row.split.removesuffix(HELD_OUT) in splits))
 
     def save(self, folder: str | Path) -> Path:
         """Write probes.csv, probes.safetensors and probes.json (how many, and which were skipped)."""
@@ -187,19 +203,19 @@ def fit_probes(
     settings: ProbeSettings | None = None,
     progress: Progress | None = None,
 ) -> Probes:
-    """Fit a probe for every target at every place, and judge it on every split.
+    """Fit a probe for every target at every site, layer and position, and judge it on every split.
 
     Args:
         features: of each split, see `gather`.
-        targets: of each split, (n,) answers by name. Floating point numbers are predicted by ridge regression, all else
-            are classes of a logistic regression. Rows whose answer is NaN or an empty text, or that lack the place,
-            are left out.
+        targets: of each split, (n,) values by name. Floating point numbers are predicted by ridge regression, all else
+            are classes of a logistic regression. Rows whose value is NaN or "", or that lack the position, are left
+            out.
         fit_on: the split that probes are fitted on; its held-out rows are listed as ``<name>_heldout``.
         settings: how.
         progress: called with (probes fitted, of how many).
 
     Raises:
-        UserError: There is no such split.
+        UserError: there is no such split.
     """
     settings = settings or ProbeSettings()
     if fit_on not in features:
@@ -209,140 +225,134 @@ def fit_probes(
     skipped: list[str] = []
     jobs = [(target, where) for target in targets[fit_on] for where in features[fit_on]]
     for done, (target, where) in enumerate(jobs, 1):
-        sets = {split: _Set.of(features[split][where], targets[split][target]) for split in features}
-        probe = _Probe.fitted(sets.pop(fit_on), settings)
+        sets = {split: LabelledRows.known(features[split][where], targets[split][target]) for split in features}
+        probe = LinearProbe.fit(sets.pop(fit_on), settings)
         name = f"{target}.{where.site}.{where.layer}.{where.place}"
         if probe is None:
             skipped.append(name)
         else:
-            sets = {f"{fit_on}_heldout": probe.heldout, **sets}
-            rows += probe.rows(target, where, sets)
+            sets = {f"{fit_on}{HELD_OUT}": probe.heldout, **sets}
+            rows += _rows(probe, target, where, sets)
             weights |= {f"{name}.{part}": array for part, array in probe.weights().items()}
         if progress is not None:
             progress(done, len(jobs))
     return Probes(tuple(rows), weights, tuple(skipped))
 
 
-class _Set(NamedTuple):
-    """Rows with answers."""
-
-    x: np.ndarray
-    y: np.ndarray
-
-    @classmethod
-    def of(cls, x: np.ndarray, y: np.ndarray) -> "_Set":
-        numeric = np.issubdtype(y.dtype, np.floating)
-        known = np.isfinite(x).all(1) & (np.isfinite(y) if numeric else y.astype(str) != "")
-        return cls(x[known].astype(np.float64), y[known] if numeric else y[known].astype(str))
-
-    @property
-    def numeric(self) -> bool:
-        return np.issubdtype(self.y.dtype, np.floating)
-
-    def shuffled(self, rng: np.random.Generator) -> "_Set":
-        return _Set(self.x, rng.permutation(self.y))
-
-
-@dataclass
-class _Probe:
-    """A fitted probe, its held-out rows, and its controls, each with the stream that shuffles other splits."""
-
-    model: Any
-    heldout: _Set
-    seed: int
-    controls: list[tuple[Any, _Set]] = field(default_factory=list)
-
-    @classmethod
-    def fitted(cls, data: _Set, settings: ProbeSettings) -> "_Probe | None":
-        """The probe; None where there are not two answers to tell apart, or too few rows."""
-        rng = np.random.default_rng(settings.seed)
-        order = rng.permutation(len(data.y))
-        cut = round(len(order) * settings.test_size)
-        test, train = (_Set(data.x[rows], data.y[rows]) for rows in (order[:cut], order[cut:]))
-        if not len(test.y) or len(np.unique(train.y)) < 2:
-            return None
-        made = cls(_fit(train, settings), test, settings.seed)
-        for _ in range(settings.controls):
-            made.controls.append((_fit(train.shuffled(rng), settings), test.shuffled(rng)))
-        return made
-
-    def rows(self, target: str, where: Where, sets: Mapping[str, _Set]) -> Iterator[ProbeRow]:
-        for split, data in sets.items():
-            if not len(data.y):
-                continue
-            figures = _judge(self.model, data)
-            control = self._control(split, data)
-            gain = None if control is None else figures["score"] - control
+def _rows(probe: LinearProbe, target: str, where: Where, sets: Mapping[str, LabelledRows]) -> Iterator[ProbeRow]:
+    for split, data in sets.items():
+        if len(data.y):
             kind = "number" if data.numeric else "class"
-            yield ProbeRow(target, kind, *where, split, len(data.y), **figures, control=control, selectivity=gain)
-
-    def _control(self, split: str, data: _Set) -> float | None:
-        if not self.controls:
-            return None
-        rng = np.random.default_rng([self.seed, *split.encode()])
-        scores = [
-            _judge(model, own if data is self.heldout else data.shuffled(rng))["score"] for model, own in self.controls
-        ]
-        return float(np.mean(scores))
-
-    def weights(self) -> dict[str, np.ndarray]:
-        scaler, linear = self.model[0], self.model[1]
-        fitted = {"mean": scaler.mean_, "scale": scaler.scale_, "coef": linear.coef_, "intercept": linear.intercept_}
-        return {name: np.atleast_1d(value).astype(np.float32) for name, value in fitted.items()}
+            yield ProbeRow(target, kind, *where, split, len(data.y), **probe.judge(split, data))
 
 
-def _fit(data: _Set, settings: ProbeSettings) -> Any:
-    from sklearn.linear_model import LogisticRegression, Ridge
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    linear = Ridge(alpha=settings.alpha) if data.numeric else LogisticRegression(C=settings.c, max_iter=2000)
-    return make_pipeline(StandardScaler(), linear).fit(data.x, data.y)
+TABLE = Table("probes.csv", Probes.load, keep=Probes.of_splits)
 
 
-def _judge(model: Any, data: _Set) -> Any:
-    said = model.predict(data.x)
-    return number_scores(data.y, said) if data.numeric else class_scores(data.y, said)
+def _run(job: AnalysisJob, folder: Path, progress: Progress | None) -> Metrics:
+    """Probes fitted on the reference split and judged on every split."""
+    settings, reference = job.settings_of(ProbeSettings), job.data.reference_split
+    targets = probe_targets(job.data)
+    features = {split: gather(job.bridge, inputs, settings) for split, inputs in job.data.inputs.items()}
+    probes = fit_probes(features, targets, reference, settings, progress)
+    probes.save(folder)
+    best = [probes.of(target, f"{reference}{HELD_OUT}") for target in targets[reference]]
+    gains = [max(row.selectivity for row in rows if row.selectivity is not None) for rows in best if rows]
+    return {"selectivity": float(np.mean(gains))} if settings.controls and gains else {}
 
 
-def class_scores(right: np.ndarray, said: np.ndarray) -> dict[str, Any]:
-    """Figures of a classifier; a class that it never saw counts as wrong.
-
-    Args:
-        right: (n,) classes.
-        said: (n,) classes.
-    """
-    hits = right == said
-    classes, counts = np.unique(right, return_counts=True)
-    recalls = [hits[right == label].mean() for label in classes]
-    accuracy = float(hits.mean())
-    return {
-        "score": accuracy,
-        "accuracy": accuracy,
-        "balanced_accuracy": float(np.mean(recalls)),
-        "majority": float(counts.max() / len(right)),
-        "r2": None,
-        "mae": None,
-        "pearson": None,
-    }
+def _check(job: AnalysisJob) -> None:
+    settings = job.settings_of(ProbeSettings)
+    check_layers(job.bridge, settings.layers)
+    for inputs in job.data.inputs.values():
+        if inputs.positions is not None:
+            inputs.positions.pick(settings.places)
 
 
-def number_scores(right: np.ndarray, said: np.ndarray) -> dict[str, Any]:
-    """Figures of a regression.
+def _draw(models: Models) -> Iterator[Sketch]:
+    for probes in shared(models, TABLE).values():
+        for split in dict.fromkeys(row.split for table in probes.values() for row in table.rows):
+            yield Sketch(f"probes_{split}", f"Probes on {split}", partial(draw_probes, probes, split))
 
-    Args:
-        right: (n,) numbers.
-        said: (n,) numbers.
-    """
-    variance, error = float(right.var()), right - said
-    r2 = 1 - float((error**2).mean()) / variance if variance else None
-    varied = variance > 0 and float(said.var()) > 0
-    return {
-        "score": 0.0 if r2 is None else min(1.0, max(0.0, r2)),
-        "accuracy": None,
-        "balanced_accuracy": None,
-        "majority": None,
-        "r2": r2,
-        "mae": float(np.abs(error).mean()),
-        "pearson": float(np.corrcoef(right, said)[0, 1]) if varied else None,
-    }
+
+def _gain(row: ProbeRow) -> float:
+    """How much better a probe is than its control and than the commonest class."""
+    return row.score - max(row.control or 0.0, row.majority or 0.0)
+
+
+def _findings(results: CircuitResults) -> Iterator[str]:
+    """For each split, which targets are read better than by control and majority."""
+    probes = results.one(TABLE)
+    assert probes is not None
+    bars = "its control and the commonest answer"
+    bars = bars if any(row.control is not None for row in probes.rows) else "the commonest answer (there is no control)"
+    for split in dict.fromkeys(row.split for row in probes.rows):
+        rows = [row for row in probes.rows if row.split == split]
+        best = {row.target: row for row in sorted(rows, key=_gain)}  # the last of a target is its best
+        read = sorted((row for row in best.values() if _gain(row) > GAIN), key=lambda row: -_gain(row))
+        if not read:
+            yield f"{split}: no probe beats {bars} by more than {GAIN}."
+            continue
+        named = "; ".join(
+            f"{row.target} {number(row.score, 2)} (control {number(row.control, 2)}"
+            f"{'' if row.majority is None else f', majority {number(row.majority, 2)}'}; {row.site} {row.layer})"
+            for row in read[:NAMED]
+        )
+        yield (
+            f"{split} ({rows[0].n} rows): {len(read)} of {len(best)} targets are read better than by "
+            f"{bars} by more than {GAIN}; first {named}."
+        )
+    if probes.skipped:
+        yield f"{len(probes.skipped)} probes were not fitted: targets all equal, or too few rows."
+
+
+def _changes(old: CircuitResults, new: CircuitResults) -> dict[str, Any]:
+    """By split, the probes whose scores changed most."""
+    before, after = old.one(TABLE), new.one(TABLE)
+    if before is None or after is None:
+        return {"probes": {}}
+    scores = {(row.target, row.site, row.layer, row.place, row.split): row.score for row in before.rows}
+    moved: dict[str, list[dict[str, Any]]] = {}
+    for row in after.rows:
+        where = {"target": row.target, "site": row.site, "layer": row.layer, "place": row.place}
+        then = scores.get((row.target, row.site, row.layer, row.place, row.split))
+        if then is not None:
+            moved.setdefault(row.split, []).append({**where, **change(then, row.score)})
+    return {"probes": {split: largest_changes(rows) for split, rows in moved.items()}}
+
+
+def _change_findings(changes: Mapping[str, Any]) -> Iterator[str]:
+    for split, rows in changes["probes"].items():
+        named = name_changes(rows, lambda row: f"{row['target']} ({row['site']} {row['layer']} at {row['place']})")
+        yield f"{split}: scores that moved most: {named}."
+
+
+CONTROLS = " and the control: the same probe fitted to shuffled targets (last panel, score less control)"
+
+
+def _words(settings: Mapping[str, Any]) -> dict[str, str]:
+    control = CONTROLS if settings.get("controls", 1) else "; there is no control, and the last panel is empty"
+    return {"fitted": percent(1 - settings["test_size"]) if "test_size" in settings else "a part", "control": control}
+
+
+ANALYSIS = Analysis(
+    "probes",
+    About(
+        "Linear probes",
+        "What can be read off the model's activations by a linear rule, and does the same rule hold on other splits? "
+        "Every probe is fitted on {fitted} of the reference split and judged on the rest of it and on all others.",
+        "A score is accuracy for a class and R², cut to 0..1, for a number. It counts only beside the share of the "
+        "commonest class (first column){control}. What can be read off need not be used by the model. Columns are "
+        "sites before (pre) and after (post) each layer, at a named position.",
+        _words,
+    ),
+    _run,
+    settings={"probes": ProbeSettings},
+    check=_check,
+    tables=(TABLE,),
+    draw=_draw,
+    findings=_findings,
+    changes=_changes,
+    change_findings=_change_findings,
+    order=10,
+)

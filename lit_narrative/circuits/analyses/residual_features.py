@@ -1,16 +1,16 @@
-"""Which SAE features belong to one distribution and which are stable over several."""
+"""SAE features over splits: which belong to one distribution, and which are stable over several."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lit_narrative.circuits.analyses.residual_sae import Residuals
-from lit_narrative.circuits.inputs import Questions
+from lit_narrative.circuits.inputs import AnalysisInputs
 from lit_narrative.circuits.tables import read_json, read_rows, write_rows
 from lit_narrative.files import write_json
 from lit_narrative.sae.metrics import Firing, reconstruction_metrics
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["id_specific", "ood_specific", "stable", "between", "dead"]
 SPECIFIC, STABLE = 2.0, 1.0
-"""Of the binary logarithm of the firing rates' ratio: specific beyond the first, stable within the other."""
+"""Bounds of |log2(ratio of firing rates)|: specific beyond the first, stable within the second."""
 ALIVE, EPSILON = 1e-3, 1e-4
 """A feature is alive that fires on more than this share of either split's tokens; what is added to both rates."""
 
@@ -33,12 +33,12 @@ class FeatureRow:
     Attributes:
         feature: number of the latent.
         split: the other split.
-        id_rate: share of tokens that fire it at home.
-        rate: share of tokens that fire it on this split.
-        id_mean: its mean activation at home where it fires.
+        id_rate: share of the reference split's tokens that fire it.
+        rate: share of this split's tokens that fire it.
+        id_mean: its mean activation on the reference split where it fires.
         mean: the same on this split.
-        log_ratio: log2 of the rates' ratio (home over this split).
-        kind: id_specific, ood_specific, stable, between, or dead on both.
+        log_ratio: log2 of the rates' ratio (reference split over this split).
+        kind: id_specific, ood_specific, stable, between, or dead (on both).
     """
 
     feature: int
@@ -53,7 +53,7 @@ class FeatureRow:
 
 @dataclass(frozen=True)
 class Fit:
-    """How well the SAE rebuilds a split: mean squared error, explained variance, mean number of active latents."""
+    """Reconstruction of a split: mean squared error, explained variance (1 is exact), mean number of active latents."""
 
     split: str
     n: int
@@ -69,7 +69,8 @@ class ResidualFeatures:
     Attributes:
         rows: one for each feature and other split.
         fits: one for each split.
-        top: of each living feature, the tokens that fire it most: feature, split, row, column, activation, text.
+        top: of each feature that is alive, the tokens that fire it most: feature, split, row, column, activation,
+            text.
     """
 
     rows: tuple[FeatureRow, ...]
@@ -79,7 +80,7 @@ class ResidualFeatures:
     def counts(self, split: str) -> dict[str, int]:
         """Number of features of each kind on a split."""
         kinds = [row.kind for row in self.rows if row.split == split]
-        return {kind: kinds.count(kind) for kind in ("id_specific", "ood_specific", "stable", "between", "dead")}
+        return {kind: kinds.count(kind) for kind in get_args(Kind)}
 
     def save(self, folder: str | Path) -> Path:
         """Write features.csv and report.json."""
@@ -102,25 +103,26 @@ class ResidualFeatures:
 def compare_splits(
     sae: "SAE[Any]",
     splits: Mapping[str, Residuals],
-    home: str,
-    questions: Mapping[str, Questions] | None = None,
+    reference_split: str,
+    inputs: Mapping[str, AnalysisInputs] | None = None,
     show: Callable[[Sequence[int]], str] | None = None,
     top: int = 5,
 ) -> ResidualFeatures:
-    """Compare every feature's firing at home with its firing on the other splits.
+    """Compare every feature's firing on the reference split with its firing on the other splits.
 
     Args:
         sae: the autoencoder.
         splits: activations by the name of their split.
-        home: the split that it was trained on.
-        questions: the rows of the splits, so that the top examples have text.
+        reference_split: the split that it was trained on.
+        inputs: the rows of the splits, so that the top examples have text.
         show: turns token ids up to the firing one into text.
         top: examples of each feature.
     """
     latents = {name: sae.encode(split.vectors) for name, split in splits.items()}
     fits = tuple(_fit(name, sae, latents[name], split.vectors) for name, split in splits.items())
-    rates = {name: (own != 0).float().mean(0) for name, own in latents.items()}
-    means = {name: own.sum(0) / (own != 0).sum(0).clamp(min=1) for name, own in latents.items()}
+    rates = {name: (active != 0).float().mean(0) for name, active in latents.items()}
+    means = {name: active.sum(0) / (active != 0).sum(0).clamp(min=1) for name, active in latents.items()}
+    home = reference_split
     rows = [
         row
         for name in splits
@@ -131,7 +133,7 @@ def compare_splits(
     examples = [
         example
         for feature in alive.nonzero().flatten().tolist()
-        for example in _top(feature, latents, splits, questions, show, top)
+        for example in _top(feature, latents, splits, inputs, show, top)
     ]
     return ResidualFeatures(tuple(rows), fits, tuple(examples))
 
@@ -141,22 +143,22 @@ def _fit(name: str, sae: "SAE[Any]", latents: Tensor, vectors: Tensor) -> Fit:
     firing = Firing(latents.shape[1], shared=False).to(vectors.device)
     errors.update(sae.decode(latents), vectors)
     firing.update(latents)
-    found = {key: value.item() for key, value in errors.compute().items()}
-    return Fit(name, len(vectors), found["mse"], found["explained_variance"], firing.compute()["l0"].item())
+    metrics = {key: value.item() for key, value in errors.compute().items()}
+    return Fit(name, len(vectors), metrics["mse"], metrics["explained_variance"], firing.compute()["l0"].item())
 
 
 def _rows(
     split: str, id_rate: Sequence[float], rate: Sequence[float], id_mean: Sequence[float], mean: Sequence[float]
 ) -> list[FeatureRow]:
-    made = []
+    rows = []
     for feature, (p, q, a, b) in enumerate(zip(id_rate, rate, id_mean, mean, strict=True)):
         ratio = float(np.log2((p + EPSILON) / (q + EPSILON)))
-        made.append(FeatureRow(feature, split, p, q, a, b, ratio, kind_of(p, q)))
-    return made
+        rows.append(FeatureRow(feature, split, p, q, a, b, ratio, kind_of(p, q)))
+    return rows
 
 
 def kind_of(id_rate: float, rate: float) -> Kind:
-    """What a feature is, by its firing rates at home and on another split."""
+    """The kind of a feature by its firing rates on the reference split and on another split."""
     if max(id_rate, rate) <= ALIVE:
         return "dead"
     ratio = np.log2((id_rate + EPSILON) / (rate + EPSILON))
@@ -171,21 +173,21 @@ def _top(
     feature: int,
     latents: Mapping[str, Tensor],
     splits: Mapping[str, Residuals],
-    questions: Mapping[str, Questions] | None,
+    inputs: Mapping[str, AnalysisInputs] | None,
     show: Callable[[Sequence[int]], str] | None,
     count: int,
 ) -> list[dict[str, Any]]:
     best = []
-    for name, own in latents.items():
-        values, places = own[:, feature].topk(min(count, len(own)))
-        for value, place in zip(values.tolist(), places.tolist(), strict=True):
+    for name, active in latents.items():
+        values, indices = active[:, feature].topk(min(count, len(active)))
+        for value, index in zip(values.tolist(), indices.tolist(), strict=True):
             if value > 0:
-                row, column = splits[name].rows[place].item(), splits[name].columns[place].item()
+                row, column = splits[name].rows[index].item(), splits[name].columns[index].item()
                 best.append({"feature": feature, "split": name, "row": row, "column": column, "activation": value})
     chosen = sorted(best, key=lambda example: -example["activation"])[:count]
-    if questions is not None and show is not None:
+    if inputs is not None and show is not None:
         for example in chosen:
-            asked = questions[example["split"]]
-            own_tokens = asked.tokens[example["row"]][: example["column"] + 1]
-            example["text"] = show(own_tokens[asked.mask[example["row"]][: example["column"] + 1]].tolist())
+            split, read = inputs[example["split"]], slice(example["column"] + 1)  # up to the token that fires it
+            tokens, mask = split.tokens[example["row"]][read], split.mask[example["row"]][read]
+            example["text"] = show(tokens[mask].tolist())
     return chosen

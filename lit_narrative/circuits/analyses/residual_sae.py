@@ -1,15 +1,16 @@
-"""A sparse autoencoder on the residual stream: its training, and what splicing it in costs."""
+"""A sparse autoencoder on the residual stream: its training, and the cost of splicing its reconstruction in."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
+from lit_narrative.circuits.analysis import AnalysisSettings
 from lit_narrative.circuits.bridge import Hook
 from lit_narrative.circuits.hooks import Progress, capture
-from lit_narrative.circuits.inputs import Questions, ask_all
+from lit_narrative.circuits.inputs import AnalysisInputs, ask_all
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.sae import autoencoder as sparse
 from lit_narrative.sae.training import fit
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ResidualSAESettings:
+class ResidualSAESettings(AnalysisSettings):
     """How the autoencoder is trained.
 
     Args:
@@ -53,6 +54,10 @@ class ResidualSAESettings:
         if unknown := set(self.options) - set(sparse.OPTIONS):
             raise UserError(f"sae.options: no {sorted(unknown)[0]!r}; there are: {', '.join(sparse.OPTIONS)}")
 
+    def tiny(self) -> Self:
+        """Few steps of a small autoencoder."""
+        return replace(self, steps=2, expansion=1)
+
 
 @dataclass(frozen=True, eq=False)
 class Residuals:
@@ -69,16 +74,16 @@ class Residuals:
     columns: Tensor
 
 
-def residuals(bridge: "TransformerBridge", questions: Questions, hook: str, batch_size: int = 256) -> Residuals:
+def residuals(bridge: "TransformerBridge", inputs: AnalysisInputs, hook: str, batch_size: int = 256) -> Residuals:
     """The activations of all tokens at a hook.
 
     Raises:
-        UserError: There is no such hook, or its activations are not (n, T, d).
+        UserError: there is no such hook, or its activations are not (n, T, d).
     """
-    _, kept = capture(bridge, questions, [hook], batch_size)
-    if kept[hook].shape[:2] != questions.tokens.shape or kept[hook].ndim != 3:
+    _, kept = capture(bridge, inputs, [hook], batch_size)
+    if kept[hook].shape[:2] != inputs.tokens.shape or kept[hook].ndim != 3:
         raise UserError(f"an SAE needs one vector a token, but {hook} has the shape {tuple(kept[hook].shape)}")
-    rows, columns = questions.mask.nonzero().T
+    rows, columns = inputs.mask.nonzero().T
     return Residuals(kept[hook][rows, columns], rows, columns)
 
 
@@ -116,23 +121,23 @@ def train_sae(
 
 @torch.no_grad()
 def splice(
-    bridge: "TransformerBridge", sae: "SAE[Any]", questions: Questions, hook: str, batch_size: int = 256
+    bridge: "TransformerBridge", sae: "SAE[Any]", inputs: AnalysisInputs, hook: str, batch_size: int = 256
 ) -> dict[str, dict[str, float]]:
-    """The answers as they are, with the SAE's reconstruction in the stream's place, and with nothing there.
+    """Scores of the answers as they are, with the SAE's reconstruction in the stream's place, and with zeros there.
 
     Returns:
         ``base``, ``spliced`` and ``zeroed``: accuracy, logprob and logit_diff of each; and ``recovered``: the share of
         the log-probability lost by zeroing that the reconstruction keeps, as ``logprob``.
     """
     changes: dict[str, Callable[[Tensor], Tensor] | None] = {"base": None, "spliced": sae, "zeroed": torch.zeros_like}
-    found = {}
+    scores = {}
     for name, change in changes.items():
         hooks = [] if change is None else [_changed(hook, change)]
-        found[name] = ask_all(bridge, questions, batch_size, hooks).means()
-    base, spliced, zeroed = (found[name]["logprob"] for name in changes)
+        scores[name] = ask_all(bridge, inputs, batch_size, hooks).means()
+    base, spliced, zeroed = (scores[name]["logprob"] for name in changes)
     if base != zeroed:
-        found["recovered"] = {"logprob": (spliced - zeroed) / (base - zeroed)}
-    return found
+        scores["recovered"] = {"logprob": (spliced - zeroed) / (base - zeroed)}
+    return scores
 
 
 def _changed(name: str, change: Callable[[Tensor], Tensor]) -> Hook:

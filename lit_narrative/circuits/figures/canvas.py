@@ -1,7 +1,7 @@
-"""What all figures of circuit analyses share: a sheet of panels, heat maps, and the colours of models and splits.
+"""The canvas of all figures of circuit analyses: a sheet of panels, heat maps, and the colours of models and splits.
 
-Drawn by matplotlib's objects alone, so that no state of a notebook's own figures is touched, and in its default style
-and fonts, so that the same tables give the same bytes everywhere.
+Figures are drawn by matplotlib's objects alone, so that no state of a notebook's figures is touched, and in its default
+style and fonts, so that the same tables give the same bytes everywhere.
 """
 
 import io
@@ -30,14 +30,14 @@ STYLE = {
 }
 
 SIGNED, PLAIN = "RdBu_r", "viridis"
-"""Colours of figures that have a sign, white at 0, and of those that have none."""
+"""Colour maps of values with a sign, white at 0, and of values without."""
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#4d4d4d", "#8c564b")
-"""One after the other for splits or models (Okabe and Ito: told apart by the colour-blind)."""
+"""Colours of splits or models in turn (Okabe and Ito's, which the colour-blind can tell apart)."""
 DASHES = ("-", "--", ":", "-.")
-"""One after the other for models."""
+"""Line styles of models in turn."""
 COLORS_OF_A_FILE = 256
 MANY = 16
-"""Columns beyond which cells are too narrow for their figures."""
+"""Columns beyond which cells are too narrow for their numbers."""
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def to_png(figure: "Figure") -> bytes:
     from PIL import Image
 
     canvas, target = FigureCanvasAgg(figure), io.BytesIO()
-    canvas.draw()  # once; savefig would draw twice
+    canvas.draw()  # savefig would draw twice
     drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     colors = drawn.quantize(COLORS_OF_A_FILE, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
     colors.save(target, "png", optimize=True)
@@ -96,7 +96,7 @@ def heat(
     label: str = "",
     written: bool = True,
 ) -> None:
-    """A heat map with named rows and columns, and figures in its cells.
+    """A heat map with named rows and columns, and numbers in its cells.
 
     Args:
         axes: where.
@@ -105,15 +105,15 @@ def heat(
         columns: from left to right.
         bounds: of the colours; those that begin below 0 are signed, and white at 0.
         label: of the colour bar; none without.
-        written: whether cells with room hold their figures.
+        written: whether cells with room hold their numbers.
     """
     import matplotlib
 
     low, high = bounds
     colors = matplotlib.colormaps[SIGNED if low < 0 else PLAIN].with_extremes(bad="#d9d9d9")
     drawn = axes.imshow(np.ma.masked_invalid(values), cmap=colors, vmin=low, vmax=high, aspect="auto")
-    long = max(map(len, columns), default=0) > (2 if len(columns) > MANY else 3)
-    axes.set_xticks(range(len(columns)), [_plain(name) for name in columns], rotation=90 if long else 0)
+    upright = max(map(len, columns), default=0) > (2 if len(columns) > MANY else 3)
+    axes.set_xticks(range(len(columns)), [_plain(name) for name in columns], rotation=90 if upright else 0)
     axes.set_yticks(range(len(rows)), [_plain(name) for name in rows])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -124,7 +124,7 @@ def heat(
 
 
 def _plain(name: str) -> str:
-    """A name that matplotlib does not take for a formula."""
+    """A name in which matplotlib sees no formula."""
     return name.replace("$", r"\$")
 
 
@@ -136,11 +136,11 @@ def _write_cells(axes: "Axes", values: np.ndarray, bounds: tuple[float, float]) 
             pale = abs(share - 0.5) < 0.3 if low < 0 else share > 0.6
             color = "black" if pale else "white"
             text = axes.text(column, row, short(value), ha="center", va="center", fontsize=7, color=color)
-            text.set_in_layout(False)  # it lies within its panel, and measuring thousands takes long
+            text.set_in_layout(False)  # it lies within its panel, and the layout engine takes long to measure thousands
 
 
 def short(value: float) -> str:
-    """A figure in few characters: ``.42``, ``−.07``, ``3.1``, ``120``."""
+    """A number in few characters: ``.42``, ``−.07``, ``3.1``, ``120``."""
     text = f"{value:.2f}" if abs(value) < 0.995 else f"{value:.1f}" if abs(value) < 99.5 else f"{value:.0f}"
     text = text.replace("0.", ".", 1) if abs(value) < 0.995 else text
     return ("0" if text.strip("-") == ".00" else text).replace("-", "−")

@@ -5,15 +5,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lit_narrative.circuits.analyses.acdc import Pruned
-from lit_narrative.circuits.analyses.attribution import EdgeScores
-from lit_narrative.circuits.analyses.faithfulness import Faithfulness
 from lit_narrative.circuits.figures.canvas import around_zero, colors, heat, hide, name_of, sheet
 from lit_narrative.circuits.graph import Graph, node_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from lit_narrative.circuits.analyses.acdc import Pruned
+    from lit_narrative.circuits.analyses.attribution import EdgeScores
+    from lit_narrative.circuits.analyses.faithfulness import Faithfulness
 
 
 TOP = 20
@@ -28,26 +29,22 @@ class Spot(NamedTuple):
     y: float
 
 
-def draw_edges(found: Mapping[str, EdgeScores]) -> "Figure":
+def draw_edges(scores: "Mapping[str, EdgeScores]") -> "Figure":
     """The strongest edges of each model: as a diagram from the input up to the logits, and as a matrix.
 
     Args:
-        found: by model.
+        scores: by model.
     """
-    figure, panels = sheet(len(found), 2, 4.6, (1.15, 1))
-    for line, (model, scores) in zip(panels, found.items(), strict=True):
-        edges = scores.named(TOP)
-        diagram(line[0], scores.graph, edges)
-        line[0].set_title(name_of(model, f"the {len(edges)} strongest of {len(scores.graph.edges)} edges"))
-        sources, readers = (_named(part, edges, side) for side, part in enumerate(_ends(scores.graph)))
+    figure, panels = sheet(len(scores), 2, 4.6, (1.15, 1))
+    for line, (model, table) in zip(panels, scores.items(), strict=True):
+        edges, graph = table.named(TOP), table.graph
+        diagram(line[0], graph, edges)
+        line[0].set_title(name_of(model, f"the {len(edges)} strongest of {len(graph.edges)} edges"))
+        sources, readers = _named(graph.sources, edges, 0), _named(graph.destinations, edges, 1)
         values = np.array([[edges.get((source, reader), np.nan) for reader in readers] for source in sources])
         heat(line[1], values, sources, readers, around_zero(values), "score (logits)")
         line[1].set_title("from (rows) to (columns)")
     return figure
-
-
-def _ends(graph: Graph) -> tuple[Sequence[str], Sequence[str]]:
-    return graph.sources, graph.destinations
 
 
 def _named(parts: Sequence[str], edges: Named, side: int) -> list[str]:
@@ -88,7 +85,7 @@ def diagram(axes: "Axes", graph: Graph, edges: Named, thickest: float = 4.6) -> 
 
 
 def place_parts(graph: Graph, edges: Named) -> dict[str, Spot]:
-    """Where the parts of some edges stand: later parts higher, and those of a stage side by side in the middle.
+    """Coordinates of the parts of some edges: later parts higher, those of a stage side by side in the middle.
 
     Args:
         graph: of the model.
@@ -99,47 +96,50 @@ def place_parts(graph: Graph, edges: Named) -> dict[str, Spot]:
     levels = [stage for stage in (*stages, ["logits"] if "logits" in used else []) if stage]
     widest = max((len(level) for level in levels), default=1)
     return {
-        part: Spot(place + (widest - len(level)) / 2, float(height))
+        part: Spot(index + (widest - len(level)) / 2, float(height))
         for height, level in enumerate(levels)
-        for place, part in enumerate(level)
+        for index, part in enumerate(level)
     }
 
 
-def draw_pruned(found: Mapping[str, Pruned]) -> "Figure":
+def draw_pruned(circuits: "Mapping[str, Pruned]") -> "Figure":
     """The edges that ACDC left, as diagrams without scores.
 
     Args:
-        found: by split (and model).
+        circuits: by split (and model).
     """
-    columns = min(len(found), 2)
-    figure, panels = sheet(-(-len(found) // columns), columns, 3.4)
-    for axes in panels.flat[len(found) :]:
+    columns = min(len(circuits), 2)
+    figure, panels = sheet(-(-len(circuits) // columns), columns, 3.4)
+    for axes in panels.flat[len(circuits) :]:
         hide(axes)
-    for axes, (name, own) in zip(panels.flat, found.items(), strict=False):
-        names = [(own.graph.sources[source], own.graph.destinations[reader]) for source, reader in own.kept]
-        diagram(axes, own.graph, dict.fromkeys(names, 1.0), thickest=1.0)
-        axes.set_title(f"{name}: {len(names)} of {len(own.graph.edges)} edges")
+    for axes, (name, circuit) in zip(panels.flat, circuits.items(), strict=False):
+        graph = circuit.graph
+        names = [(graph.sources[source], graph.destinations[reader]) for source, reader in circuit.kept]
+        diagram(axes, graph, dict.fromkeys(names, 1.0), thickest=1.0)
+        axes.set_title(f"{name}: {len(names)} of {len(graph.edges)} edges")
     return figure
 
 
-def draw_faithfulness(found: Mapping[str, Mapping[str, Faithfulness]]) -> "Figure":
+def draw_faithfulness(curves: "Mapping[str, Mapping[str, Faithfulness]]") -> "Figure":
     """Faithfulness and completeness of growing circuits, against random ones: a panel for each split.
 
     Args:
-        found: by model and split, of the same splits.
+        curves: by model and split, of the same splits.
     """
-    splits = list(next(iter(found.values())))
+    splits = list(next(iter(curves.values())))
     columns = min(len(splits), 3)
     figure, panels = sheet(-(-len(splits) // columns), columns, 2.8)
     for axes in panels.flat[len(splits) :]:
         hide(axes)
     for axes, split in zip(panels.flat, splits, strict=False):
-        for color, (model, own) in zip(colors(len(found)), found.items(), strict=True):
-            _curves(axes, own[split], color, model)
-        figures = [
-            name_of(model, f"CPR {own[split].cpr:.2f}, CMD {own[split].cmd:.2f}") for model, own in found.items()
+        for color, (model, by_split) in zip(colors(len(curves)), curves.items(), strict=True):
+            _curves(axes, by_split[split], color, model)
+        areas = [
+            name_of(model, f"CPR {by_split[split].cpr:.2f}, CMD {by_split[split].cmd:.2f}")
+            for model, by_split in curves.items()
         ]
-        axes.set_title("\n".join([split, *figures]))
+        axes.set_title("\n".join([split, *areas]))
+        # Square roots: the circuits that matter have few edges, and a logarithm would have no place for none.
         axes.set_xscale("function", functions=(np.sqrt, np.square))
         axes.set_xticks([0, 0.02, 0.1, 0.2, 0.5, 1], ["0", ".02", ".1", ".2", ".5", "1"])
         axes.set_xlabel("share of edges")
@@ -148,7 +148,7 @@ def draw_faithfulness(found: Mapping[str, Mapping[str, Faithfulness]]) -> "Figur
     return figure
 
 
-def _curves(axes: "Axes", curve: Faithfulness, color: str, model: str) -> None:
+def _curves(axes: "Axes", curve: "Faithfulness", color: str, model: str) -> None:
     shares = [point.fraction for point in curve.points]
     kinds = (("faithfulness", "-", color), ("completeness", ":", color), ("random", "--", "#888888"))
     for name, dashes, tone in kinds:

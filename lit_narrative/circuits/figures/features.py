@@ -1,4 +1,4 @@
-"""Figures of SAE features: how often each fires at home and on another split."""
+"""Figures of SAE features: how often each fires on two splits, and which patterns fire it."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -19,28 +19,28 @@ MOST = 40
 """Patterns, and features, of a figure."""
 
 
-def draw_rates(found: Mapping[str, ResidualFeatures]) -> "Figure":
-    """Firing rates at home against those on each other split, one dot a feature.
+def draw_rates(features: Mapping[str, ResidualFeatures]) -> "Figure":
+    """Firing rates on the reference split against those on each other split, one dot a feature.
 
     Args:
-        found: by model.
+        features: by model.
     """
-    splits = list(dict.fromkeys(row.split for own in found.values() for row in own.rows))
+    splits = list(dict.fromkeys(row.split for table in features.values() for row in table.rows))
     columns = max(min(len(splits), 3), 1)
     lines = -(-max(len(splits), 1) // columns)
-    figure, panels = sheet(len(found) * lines, columns, 3.1)
-    for turn, (model, own) in enumerate(found.items()):
+    figure, panels = sheet(len(features) * lines, columns, 3.1)
+    for turn, (model, table) in enumerate(features.items()):
         spots = panels[turn * lines : (turn + 1) * lines].flat
         for axes in spots[len(splits) :]:
             hide(axes)
         for axes, split in zip(spots, splits, strict=False):
-            _rates(axes, [row for row in own.rows if row.split == split])
+            _rates(axes, [row for row in table.rows if row.split == split])
             axes.set_title(name_of(model, split))
     return figure
 
 
 def draw_patterns(rows: Sequence[PatternRow]) -> "Figure":
-    """How alike features and patterns are: for each pattern, its features of the largest correlation.
+    """Correlation of features and patterns: the features with the largest one of any pattern.
 
     Args:
         rows: of one split and one kind of patterns.
@@ -61,9 +61,10 @@ def draw_patterns(rows: Sequence[PatternRow]) -> "Figure":
 
 def _rates(axes: "Axes", rows: list[FeatureRow]) -> None:
     for kind, color in KINDS.items():
-        own = [row for row in rows if row.kind == kind]
-        x, y = ([max(getattr(row, name), EPSILON) for row in own] for name in ("id_rate", "rate"))
-        axes.scatter(x, y, s=9, color=color, label=f"{kind.replace('_', '-')} {len(own)}", linewidths=0)
+        of_kind = [row for row in rows if row.kind == kind]
+        # A rate of 0 has no place on a logarithmic axis: it is drawn at the edge.
+        x, y = ([max(getattr(row, name), EPSILON) for row in of_kind] for name in ("id_rate", "rate"))
+        axes.scatter(x, y, s=9, color=color, label=f"{kind.replace('_', '-')} {len(of_kind)}", linewidths=0)
     ends = (EPSILON, 1.0)
     for ratio in (2.0**-SPECIFIC, 1.0, 2.0**SPECIFIC):
         axes.plot(ends, [ratio * end for end in ends], color="#999999", linewidth=0.7, zorder=0)
@@ -71,7 +72,7 @@ def _rates(axes: "Axes", rows: list[FeatureRow]) -> None:
     axes.set_yscale("log")
     axes.set_xlim(EPSILON * 0.7, 1.4)
     axes.set_ylim(EPSILON * 0.7, 1.4)
-    axes.set_xlabel("share of tokens at home")
+    axes.set_xlabel("share of tokens on the reference split")
     axes.set_ylabel("share on this split")
     dead = sum(row.kind == "dead" for row in rows)
     axes.legend(loc="upper left", title=f"{dead} dead (≤ {ALIVE:g})", title_fontsize=8, handletextpad=0.1)

@@ -14,29 +14,28 @@ from lit_narrative.circuits.analyses.ablation import (
     Base,
     Importance,
     ablate,
-    compare,
-    overlap,
     substitute,
 )
 from lit_narrative.circuits.bridge import build_bridge
-from lit_narrative.circuits.inputs import IGNORED, Questions
+from lit_narrative.circuits.inputs import IGNORED, AnalysisInputs
+from lit_narrative.circuits.overlap import overlap
 from lit_narrative.errors import UserError
-from tests.circuits.planted import planted_lm, planted_questions
+from tests.circuits.planted import planted_inputs, planted_lm
 from tests.helpers import tiny_lm
 
 
-def random_questions(rows: int = 6, length: int = 5, seed: int = 0) -> Questions:
+def random_inputs(rows: int = 6, length: int = 5, seed: int = 0) -> AnalysisInputs:
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(0, 60, (rows, length), generator=generator)
     targets = torch.full_like(tokens, IGNORED)
     targets[:, -2:] = torch.randint(0, 60, (rows, 2), generator=generator)
-    return Questions(tokens, torch.ones_like(tokens, dtype=torch.bool), targets)
+    return AnalysisInputs(tokens, torch.ones_like(tokens, dtype=torch.bool), targets)
 
 
 def test_the_planted_head_matters_and_nothing_else_does() -> None:
-    bridge, questions = build_bridge(planted_lm()), planted_questions()
+    bridge, inputs = build_bridge(planted_lm()), planted_inputs()
     for mode in ("zero", "mean", "positional_mean", "resample"):
-        found = ablate(bridge, {"id": questions}, planted_questions(30, 5), AblationSettings(mode=mode))  # type: ignore[arg-type]
+        found = ablate(bridge, {"id": inputs}, planted_inputs(30, 5), AblationSettings(mode=mode))  # type: ignore[arg-type]
         assert found.base("id").accuracy == 1.0
         ranking = found.ranking("id")
         assert set(list(ranking)[:2]) == {"a1.h1", "a1"}
@@ -72,22 +71,22 @@ def test_zeroing_by_hooks_is_zeroing_the_weights(architecture: str) -> None:
     lm = tiny_lm(architecture, scale=4.0, vocabulary=60)
     for parameter in lm.parameters():
         parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
-    questions = random_questions()
+    inputs = random_inputs()
     settings = AblationSettings(("heads", "attn", "mlp", "neurons"), "zero", layers=[1], batch_size=20)
-    found = ablate(build_bridge(lm), {"id": questions}, questions, settings)
+    found = ablate(build_bridge(lm), {"id": inputs}, inputs, settings)
     base = found.base("id").logprob
-    asked = questions.targets != IGNORED
+    asked = inputs.targets != IGNORED
     for unit in ("a1.h1", "a1", "m1", "m1.n5"):
-        logprobs = without(lm, unit)(questions.tokens).logits[asked].log_softmax(-1)
-        expected = logprobs.gather(1, questions.targets[asked][:, None]).mean()
+        logprobs = without(lm, unit)(inputs.tokens).logits[asked].log_softmax(-1)
+        expected = logprobs.gather(1, inputs.targets[asked][:, None]).mean()
         assert base - found.ranking("id", "logprob")[unit] == pytest.approx(float(expected), abs=1e-5), unit
 
 
 def test_what_takes_the_place() -> None:
     source = torch.tensor([[1.0, 2.0, 3.0], [9.0, 5.0, 7.0]])[..., None]
     mask = torch.tensor([[True, True, True], [False, True, True]])
-    reference = Questions(torch.zeros(2, 3, dtype=torch.long), mask, torch.zeros(2, 3))
-    longer = Questions(torch.zeros(5, 4, dtype=torch.long), torch.ones(5, 4, dtype=torch.bool), torch.zeros(5, 4))
+    reference = AnalysisInputs(torch.zeros(2, 3, dtype=torch.long), mask, torch.zeros(2, 3))
+    longer = AnalysisInputs(torch.zeros(5, 4, dtype=torch.long), torch.ones(5, 4, dtype=torch.bool), torch.zeros(5, 4))
 
     def made(mode: str) -> Tensor:
         return substitute(source, reference, longer, mode, torch.Generator().manual_seed(0))[..., 0]  # type: ignore[arg-type]
@@ -127,26 +126,26 @@ def test_a_split_hardly_better_than_a_constant_is_ranked_by_logits_and_flagged()
     assert next(iter(made.ranking("ood"))) == "a0.h1"
     (both,) = made.overlaps(0.5)
     assert (both.weak, both.jaccard) == (True, 1.0)
-    assert compare(made, "id", made, "id", 0.5).weak is False
+    assert made.compare("id", made, "id", 0.5).weak is False
     assert made.layer_profile("ood") == {0: 1.5}
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
-    questions = planted_questions(12)
-    found = ablate(build_bridge(planted_lm()), {"id": questions, "again": questions}, questions)
+    inputs = planted_inputs(12)
+    found = ablate(build_bridge(planted_lm()), {"id": inputs, "again": inputs}, inputs)
     assert Ablation.load(found.save(tmp_path)) == found
     assert {path.name for path in tmp_path.iterdir()} == {"ablation.csv", "ablation_base.csv", "jaccard.json"}
     assert found.overlaps()[0].jaccard == 1.0
 
 
 def test_progress_and_bounds() -> None:
-    bridge, questions = build_bridge(planted_lm()), planted_questions(4)
+    bridge, inputs = build_bridge(planted_lm()), planted_inputs(4)
     told: list[tuple[int, int]] = []
-    splits = {"a": questions, "b": questions}
-    ablate(bridge, splits, questions, AblationSettings(("heads",), batch_size=8), lambda *step: told.append(step))
+    splits = {"a": inputs, "b": inputs}
+    ablate(bridge, splits, inputs, AblationSettings(("heads",), batch_size=8), lambda *step: told.append(step))
     assert told == [(2, 8), (4, 8), (6, 8), (8, 8)]
     with pytest.raises(UserError, match=r"48 parts is more than ablation\.max_units=40"):
-        ablate(bridge, splits, questions, AblationSettings(("neurons",), max_units=40))
+        ablate(bridge, splits, inputs, AblationSettings(("neurons",), max_units=40))
     with pytest.raises(UserError, match=r"ablation\.mode: no 'means'; did you mean 'mean'"):
         AblationSettings(mode="means")  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"ablation\.units: no 'head'; did you mean 'heads'"):

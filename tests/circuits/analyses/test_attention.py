@@ -10,13 +10,13 @@ from lit_narrative.circuits.analyses import attention
 from lit_narrative.circuits.analyses.attention import Attention, attend
 from lit_narrative.circuits.bridge import build_bridge
 from lit_narrative.circuits.hooks import capture
-from lit_narrative.circuits.inputs import Places, Questions
+from lit_narrative.circuits.inputs import AnalysisInputs, Positions
 from lit_narrative.errors import UserError
-from tests.circuits.planted import COPIER, LAYER, LENGTH, planted_lm, planted_questions
+from tests.circuits.planted import COPIER, LAYER, LENGTH, planted_inputs, planted_lm
 
 
 def test_the_copier_looks_at_the_mark(tmp_path: Path) -> None:
-    found = attend(build_bridge(planted_lm()), planted_questions(10), batch_size=4)
+    found = attend(build_bridge(planted_lm()), planted_inputs(10), batch_size=4)
     looks = {(row.layer, row.head): row.weight for row in found.rows if (row.query, row.key) == ("answer", "marked")}
     assert max(looks, key=lambda head: looks[head]) == (LAYER, COPIER)
     assert looks[LAYER, COPIER] > 2 / LENGTH
@@ -30,10 +30,10 @@ def test_the_copier_looks_at_the_mark(tmp_path: Path) -> None:
 
 
 def test_means_are_over_the_rows_that_have_both_places() -> None:
-    """Places that are one everywhere are listed once, those that a row lacks leave it out."""
-    bridge, asked = build_bridge(planted_lm()), planted_questions(6)
+    """Positions that are one everywhere are listed once, those that a row lacks leave it out."""
+    bridge, asked = build_bridge(planted_lm()), planted_inputs(6)
     columns = torch.tensor([[2, -1, 6, 6], [1, 3, 6, 6], [0, 4, 6, 6], [5, 4, 6, 6], [1, -1, 6, 6], [1, 2, 6, 6]])
-    asked = Questions(asked.tokens, asked.mask, asked.targets, None, Places(("a", "b", "end", "last"), columns))
+    asked = AnalysisInputs(asked.tokens, asked.mask, asked.targets, None, Positions(("a", "b", "end", "last"), columns))
     found = attend(bridge, asked)
     counts = {(row.query, row.key): row.n for row in found.rows}
     assert counts == {
@@ -50,7 +50,7 @@ def test_means_are_over_the_rows_that_have_both_places() -> None:
 
 def test_few_rows_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a large model's attention takes is bounded; the batches say nothing about the figures."""
-    bridge, asked = build_bridge(planted_lm()), planted_questions(6)
+    bridge, asked = build_bridge(planted_lm()), planted_inputs(6)
     whole, done = attend(bridge, asked), []
     monkeypatch.setattr(attention, "HELD", 1)
     alone = attend(bridge, asked, progress=lambda rows, _: done.append(rows))
@@ -59,6 +59,6 @@ def test_few_rows_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_rows_without_places_are_refused() -> None:
-    asked = planted_questions(2)
-    with pytest.raises(UserError, match="no named places"):
-        attend(build_bridge(planted_lm()), Questions(asked.tokens, asked.mask, asked.targets))
+    asked = planted_inputs(2)
+    with pytest.raises(UserError, match="no named positions"):
+        attend(build_bridge(planted_lm()), AnalysisInputs(asked.tokens, asked.mask, asked.targets))

@@ -29,7 +29,7 @@ def close_pairs(rows: int = 4) -> Contrasts:
     made = random_contrasts(rows)
     corrupt = made.clean.clone()
     corrupt[:, 2] = made.corrupt[:, 2]
-    return Contrasts(made.clean, corrupt, made.mask, made.answer, made.distractor, made.places)
+    return Contrasts(made.clean, corrupt, made.mask, made.answer, made.distractor, made.positions)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "llama_grouped"])
@@ -79,11 +79,11 @@ def test_node_gradients_are_derivatives() -> None:
     assert made.scores.shape == (7, 5)
     graph = Graph.of(shape(bridge))
     with separate_inputs(bridge):
-        base, corrupt = written(bridge, pairs.questions("corrupt"), graph)
-        _, clean = written(bridge, pairs.questions("clean"), graph)
+        base, corrupt = written(bridge, pairs.inputs("corrupt"), graph)
+        _, clean = written(bridge, pairs.inputs("clean"), graph)
     mask = graph.exists & (np.array(graph.sources) == "m0")[:, None]
     small = corrupt + 1e-2 * (clean - corrupt)
-    found = run_edges(bridge, pairs.questions("corrupt"), small, [mask], graph, 9).logit_diff
+    found = run_edges(bridge, pairs.inputs("corrupt"), small, [mask], graph, 9).logit_diff
     slope = (found[0] - base.logit_diff).mean() / 1e-2
     assert made.scores[graph.sources.index("m0")].sum() == pytest.approx(float(slope), rel=0.1, abs=0.01)
 

@@ -80,6 +80,6 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(UserError, match=r"acdc\.threshold is 0"):
         PruningSettings(0)
     bridge, pairs = build_bridge(planted_lm()), planted_contrasts(2)
-    same = Contrasts(pairs.clean, pairs.clean, pairs.mask, pairs.answer, pairs.distractor, pairs.places)
+    same = Contrasts(pairs.clean, pairs.clean, pairs.mask, pairs.answer, pairs.distractor, pairs.positions)
     with pytest.raises(UserError, match="no circuit to look for"):
         Circuits(bridge, same)

@@ -11,10 +11,10 @@ from lit_narrative.circuits.analyses import feature_effects as patterns
 from lit_narrative.circuits.analyses.feature_effects import feature_patterns, load_patterns, save_patterns, token_labels
 from lit_narrative.circuits.analyses.residual_sae import Residuals, ResidualSAESettings, residuals, train_sae
 from lit_narrative.circuits.bridge import build_bridge
-from lit_narrative.circuits.inputs import encode_questions
+from lit_narrative.circuits.inputs import encode_inputs
 from lit_narrative.errors import UserError
 from lit_narrative.views import Example
-from tests.circuits.planted import LETTERS, planted_lm, planted_questions
+from tests.circuits.planted import LETTERS, planted_inputs, planted_lm
 
 HOOK = "blocks.0.hook_resid_pre"
 
@@ -24,19 +24,19 @@ def test_labels_are_of_the_whole_row_or_of_the_last_token(letters: PreTrainedTok
         Example("RED 3:", "ab", {"targets": {"rule": "add", "total": 3.0}, "patterns": [("card", "RED 3", (0, 5))]}),
         Example("I:", "a", {"targets": {"rule": "sub"}}),
     ]
-    found = token_labels(rows, encode_questions(rows, letters), letters)
+    found = token_labels(rows, encode_inputs(rows, letters), letters)
     assert {kind: labels.tolist() for kind, labels in found.items()} == {
         "rule": [["add"] * 7, ["sub"] * 7],
         "card": [["", "", "", "", "RED 3", "", ""], [""] * 7],
     }
     lost = [Example("RED", "a", {"patterns": [("card", "RED 3", (8, 9))]})]
-    with pytest.raises(UserError, match="the place 'RED 3' is at the characters 8 to 9"):
-        token_labels(lost, encode_questions(lost, letters), letters)
+    with pytest.raises(UserError, match="the position 'RED 3' is at the characters 8 to 9"):
+        token_labels(lost, encode_inputs(lost, letters), letters)
 
 
 def test_features_of_the_planted_letters_name_their_letter(tmp_path: Path) -> None:
     """Before the first layer a token is all there is: every mark fires features of its own."""
-    bridge, asked = build_bridge(planted_lm()), planted_questions(200)
+    bridge, asked = build_bridge(planted_lm()), planted_inputs(200)
     vectors = residuals(bridge, asked, HOOK)
     sae = train_sae(vectors.vectors, ResidualSAESettings(HOOK, expansion=2, options={"k": 2}, steps=300))
     marked = np.where(asked.tokens >= LETTERS, "yes", "no")

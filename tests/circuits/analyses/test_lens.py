@@ -11,17 +11,17 @@ from lit_narrative.circuits.bridge import build_bridge, run
 from lit_narrative.circuits.inputs import IGNORED
 from lit_narrative.errors import UserError
 from tests.circuits.analyses.test_patching import random_contrasts
-from tests.circuits.planted import planted_contrasts, planted_lm, planted_questions
+from tests.circuits.planted import planted_contrasts, planted_inputs, planted_lm
 from tests.circuits.test_bridge import KINDS, make
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_end_of_the_lens_is_the_model(kind: str) -> None:
-    bridge, questions = build_bridge(make(kind)), random_contrasts(padded=2).questions("clean")
-    rows = logit_lens(bridge, questions, batch_size=2).rows
-    logits = run(bridge, questions.tokens, questions.mask)[:, -1]
-    answer = questions.targets[:, -1:]
+    bridge, inputs = build_bridge(make(kind)), random_contrasts(padded=2).inputs("clean")
+    rows = logit_lens(bridge, inputs, batch_size=2).rows
+    logits = run(bridge, inputs.tokens, inputs.mask)[:, -1]
+    answer = inputs.targets[:, -1:]
     assert [row.layer for row in rows] == [0, 1, 2]
     own = logits.gather(1, answer)
     assert rows[-1].logprob == pytest.approx(float(logits.log_softmax(-1).gather(1, answer).mean()), abs=1e-5)
@@ -32,18 +32,18 @@ def test_the_end_of_the_lens_is_the_model(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_direct_contributions_add_up_to_the_logit_difference(kind: str) -> None:
-    questions = random_contrasts(padded=1).questions("clean")
-    assert questions.distractors is not None
-    questions.targets[:, 3], questions.distractors[:, 3] = 5, 6
-    found = direct_attribution(build_bridge(make(kind)), questions)
-    assert found.values.shape == (len(found.parts), int((questions.targets != IGNORED).sum()))
+    inputs = random_contrasts(padded=1).inputs("clean")
+    assert inputs.distractors is not None
+    inputs.targets[:, 3], inputs.distractors[:, 3] = 5, 6
+    found = direct_attribution(build_bridge(make(kind)), inputs)
+    assert found.values.shape == (len(found.parts), int((inputs.targets != IGNORED).sum()))
     assert found.values.sum(0) == pytest.approx(found.logit_diff, abs=1e-4)
     assert np.abs(found.values[:-1]).max() > 0.1
 
 
 def test_the_planted_answer_appears_with_the_head_that_writes_it(tmp_path: Path) -> None:
-    bridge, questions = build_bridge(planted_lm()), planted_contrasts().questions("clean")
-    lens, direct = logit_lens(bridge, questions), direct_attribution(bridge, questions)
+    bridge, inputs = build_bridge(planted_lm()), planted_contrasts().inputs("clean")
+    lens, direct = logit_lens(bridge, inputs), direct_attribution(bridge, inputs)
     assert [row.accuracy for row in lens.rows[1:]] == [pytest.approx(1 / 8, abs=0.25), 1.0]
     (first, value), (_, rest) = direct.ranked()[:2]
     assert first == "a1.h1"
@@ -57,4 +57,4 @@ def test_the_planted_answer_appears_with_the_head_that_writes_it(tmp_path: Path)
 
 def test_a_distractor_is_asked_for() -> None:
     with pytest.raises(UserError, match="these rows have none"):
-        direct_attribution(build_bridge(planted_lm()), planted_questions(2))
+        direct_attribution(build_bridge(planted_lm()), planted_inputs(2))

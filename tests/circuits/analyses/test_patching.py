@@ -10,7 +10,7 @@ import torch
 from lit_narrative.circuits.analyses.patching import Patching, PatchingSettings, patch
 from lit_narrative.circuits.bridge import build_bridge, run
 from lit_narrative.circuits.contrasts import Contrasts
-from lit_narrative.circuits.inputs import Places
+from lit_narrative.circuits.inputs import Positions
 from lit_narrative.errors import UserError
 from tests.circuits.planted import COPIER, LAYER, planted_contrasts, planted_lm
 from tests.helpers import tiny_lm
@@ -23,7 +23,7 @@ def random_contrasts(rows: int = 3, length: int = 5, padded: int = 0) -> Contras
     mask = torch.ones(rows, length, dtype=torch.bool)
     mask[0, :padded] = False
     answers = torch.randperm(60, generator=generator)[: 2 * rows].view(2, rows)
-    return Contrasts(clean, corrupt, mask, *answers, Places(("answer",), torch.full((rows, 1), length - 1)))
+    return Contrasts(clean, corrupt, mask, *answers, Positions(("answer",), torch.full((rows, 1), length - 1)))
 
 
 def test_the_planted_head_is_found_in_both_directions() -> None:
@@ -138,7 +138,7 @@ def test_bad_settings_are_named() -> None:
     with pytest.raises(UserError, match=r"patching\.max_pairs is 0"):
         PatchingSettings(max_pairs=0)
     bridge, pairs = build_bridge(planted_lm()), planted_contrasts()
-    with pytest.raises(UserError, match=r"no place is named 'anser'; did you mean 'answer'\?; the rows have: marked"):
+    with pytest.raises(UserError, match=r"no position is named 'anser'; did you mean 'answer'\?; the rows have: m"):
         patch(bridge, pairs, PatchingSettings(places=("anser",)))
     with pytest.raises(UserError, match="layers 0 to 1"):
         patch(bridge, pairs, PatchingSettings(layers=[2]))

@@ -9,25 +9,24 @@ from lit_narrative.circuits.analyses.probes import (
     Probes,
     ProbeSettings,
     Where,
-    class_scores,
     fit_probes,
     gather,
-    number_scores,
 )
 from lit_narrative.circuits.bridge import build_bridge
-from lit_narrative.circuits.inputs import Places, Questions
+from lit_narrative.circuits.inputs import AnalysisInputs, Positions
+from lit_narrative.circuits.linear_probe import class_scores, number_scores
 from lit_narrative.errors import UserError
-from tests.circuits.planted import LETTERS, planted_lm, planted_questions, prompts
+from tests.circuits.planted import LETTERS, planted_inputs, planted_lm, prompts
 
 HERE = Where("resid_post", 0, "answer")
 
 
 def test_the_planted_letter_is_readable_only_after_it_was_copied() -> None:
     bridge = build_bridge(planted_lm(noise=0.0))  # noise would carry a trace of the letter everywhere
-    splits = {"id": planted_questions(400, 1), "ood": planted_questions(100, 2)}
+    splits = {"id": planted_inputs(400, 1), "ood": planted_inputs(100, 2)}
     targets = {"id": {"letter": prompts(400, 1)[2].numpy()}, "ood": {"letter": prompts(100, 2)[2].numpy()}}
     settings = ProbeSettings(places=("marked", "answer"), controls=2)
-    features = {name: gather(bridge, questions, settings) for name, questions in splits.items()}
+    features = {name: gather(bridge, inputs, settings) for name, inputs in splits.items()}
     found = fit_probes(features, targets, "id", settings)
     chance = 1 / LETTERS
     assert len(found.rows) == 2 * 2 * 2 * 2
@@ -44,8 +43,8 @@ def test_the_planted_letter_is_readable_only_after_it_was_copied() -> None:
 
 
 def test_features_are_the_activations_at_each_rows_own_place() -> None:
-    questions = planted_questions(5)
-    found = gather(build_bridge(planted_lm(0.0)), questions, ProbeSettings(("resid_pre",), [0], ("marked",)))
+    inputs = planted_inputs(5)
+    found = gather(build_bridge(planted_lm(0.0)), inputs, ProbeSettings(("resid_pre",), [0], ("marked",)))
     letters = prompts(5, 1)[2].numpy()
     own = found[Where("resid_pre", 0, "marked")]
     assert own.shape == (5, 32)
@@ -114,9 +113,9 @@ def test_bad_settings_are_named() -> None:
         ProbeSettings(test_size=1)
     with pytest.raises(UserError, match="no split 'idd' to fit on; there are: id"):
         fit_probes({"id": {}}, {"id": {}}, "idd")
-    bridge, asked = build_bridge(planted_lm()), planted_questions(3)
-    with pytest.raises(UserError, match="no place is named 'card1'; the rows have: marked, answer"):
+    bridge, asked = build_bridge(planted_lm()), planted_inputs(3)
+    with pytest.raises(UserError, match="no position is named 'card1'; the rows have: marked, answer"):
         gather(bridge, asked, ProbeSettings(places=("card1",)))
-    with pytest.raises(UserError, match="no named places"):
-        gather(bridge, Questions(asked.tokens, asked.mask, asked.targets))
-    assert isinstance(asked.places, Places)
+    with pytest.raises(UserError, match="no named positions"):
+        gather(bridge, AnalysisInputs(asked.tokens, asked.mask, asked.targets))
+    assert isinstance(asked.positions, Positions)

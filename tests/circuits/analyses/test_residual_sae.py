@@ -8,26 +8,26 @@ import torch
 from lit_narrative.circuits.analyses.residual_features import ResidualFeatures, compare_splits, kind_of
 from lit_narrative.circuits.analyses.residual_sae import ResidualSAESettings, residuals, splice, train_sae
 from lit_narrative.circuits.bridge import build_bridge
-from lit_narrative.circuits.inputs import Questions
+from lit_narrative.circuits.inputs import AnalysisInputs
 from lit_narrative.errors import UserError
-from tests.circuits.planted import LETTERS, planted_lm, planted_questions
+from tests.circuits.planted import LETTERS, planted_inputs, planted_lm
 
 HOOK = "blocks.1.hook_resid_pre"
 SETTINGS = ResidualSAESettings(HOOK, expansion=2, options={"k": 2}, steps=200, batch_size=128)
 
 
-def few_letters(questions: Questions) -> Questions:
+def few_letters(inputs: AnalysisInputs) -> AnalysisInputs:
     """The same with the letters 4 to 7 replaced by 0 to 3: a narrower distribution."""
-    tokens = questions.tokens.clone()
+    tokens = inputs.tokens.clone()
     letters = tokens < 2 * LETTERS
     tokens[letters] = tokens[letters] % 4 + LETTERS * (tokens[letters] // LETTERS)
-    targets = torch.where(questions.targets >= 0, questions.targets % 4, questions.targets)
-    return Questions(tokens, questions.mask, targets, None, questions.places)
+    targets = torch.where(inputs.targets >= 0, inputs.targets % 4, inputs.targets)
+    return AnalysisInputs(tokens, inputs.mask, targets, None, inputs.positions)
 
 
 def test_features_of_a_distribution_and_stable_ones_are_told_apart(tmp_path: Path) -> None:
     bridge = build_bridge(planted_lm())
-    home, narrow = planted_questions(200), few_letters(planted_questions(100, 3))
+    home, narrow = planted_inputs(200), few_letters(planted_inputs(100, 3))
     splits = {"id": residuals(bridge, home, HOOK), "narrow": residuals(bridge, narrow, HOOK)}
     told: list[int] = []
     sae = train_sae(splits["id"].vectors, SETTINGS, lambda done, total: told.append(done))
@@ -54,10 +54,10 @@ def test_features_of_a_distribution_and_stable_ones_are_told_apart(tmp_path: Pat
 def test_the_reconstruction_stands_in_and_zero_does_not(tmp_path: Path) -> None:
     from sae_lens import SAE
 
-    bridge, questions = build_bridge(planted_lm()), planted_questions(200)
-    vectors = residuals(bridge, questions, HOOK).vectors
+    bridge, inputs = build_bridge(planted_lm()), planted_inputs(200)
+    vectors = residuals(bridge, inputs, HOOK).vectors
     sae = train_sae(vectors, SETTINGS)
-    found = splice(bridge, sae, planted_questions(50, 7), HOOK)
+    found = splice(bridge, sae, planted_inputs(50, 7), HOOK)
     assert found["base"]["accuracy"] == 1.0
     assert found["spliced"]["accuracy"] >= 0.95
     assert found["zeroed"]["accuracy"] < 0.5
@@ -81,9 +81,9 @@ def test_scaled_training_is_undone_in_the_weights(architecture: str) -> None:
 
 
 def test_padding_is_no_token() -> None:
-    bridge, questions = build_bridge(planted_lm()), planted_questions(3)
-    questions.mask[1, :4] = False
-    found = residuals(bridge, questions, HOOK)
+    bridge, inputs = build_bridge(planted_lm()), planted_inputs(3)
+    inputs.mask[1, :4] = False
+    found = residuals(bridge, inputs, HOOK)
     assert len(found.vectors) == 3 * 7 - 4
     assert found.columns[found.rows == 1].tolist() == [4, 5, 6]
 
@@ -101,8 +101,8 @@ def test_bad_settings_are_named() -> None:
         ResidualSAESettings(options={"kk": 2})
     with pytest.raises(UserError, match=r"sae\.steps is 0"):
         ResidualSAESettings(steps=0)
-    bridge, questions = build_bridge(planted_lm()), planted_questions(3)
+    bridge, inputs = build_bridge(planted_lm()), planted_inputs(3)
     with pytest.raises(UserError, match=r"blocks.0.attn.hook_z has the shape \(3, 7, 2, 16\)"):
-        residuals(bridge, questions, "blocks.0.attn.hook_z")
+        residuals(bridge, inputs, "blocks.0.attn.hook_z")
     with pytest.raises(UserError, match="near names"):
-        residuals(bridge, questions, "blocks.9.hook_resid_pre")
+        residuals(bridge, inputs, "blocks.9.hook_resid_pre")

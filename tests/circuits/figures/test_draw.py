@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 import pytest
 
+from lit_narrative.circuits.analyses import ablation, attribution, patching
 from lit_narrative.circuits.analyses.ablation import Ablation, Base, Importance
 from lit_narrative.circuits.figures.canvas import around_zero, default_style, heat, sheet, short
 from lit_narrative.circuits.figures.draw import draw_figures, write_figures
@@ -16,6 +17,7 @@ from lit_narrative.circuits.figures.heat_maps import draw_patching
 from lit_narrative.circuits.figures.parts import draw_ablation, draw_overlaps, strongest
 from lit_narrative.circuits.graph import Graph
 from lit_narrative.circuits.results import CircuitResults
+from lit_narrative.circuits.suite import load_results
 from tests.circuits.make_results import png_size
 
 NAMES = {"ablation", "ablation_overlap", "nodes", "faithfulness", "acdc", "lens", "direct", "probes_id_test_heldout"}
@@ -25,7 +27,7 @@ NAMES |= {f"{name}_{split}" for name in ("patching", "edges", "attention") for s
 
 @pytest.fixture(scope="module")
 def found(circuits: Path) -> CircuitResults:
-    return CircuitResults.load(circuits)
+    return load_results(circuits)
 
 
 def texts(panel: Any) -> list[str]:
@@ -44,8 +46,7 @@ def test_all_figures_are_written_as_images(found: CircuitResults, tmp_path: Path
 
 
 def test_the_users_style_and_the_time_change_no_byte(found: CircuitResults) -> None:
-    rest = ("patching", "edges", "nodes", "faithfulness", "pruned", "lens", "direct", "attention", "features")
-    only = {"": replace(found, probes=None, **{name: {} for name in rest})}
+    only = {"": replace(found, tables={ablation.TABLE: found.each(ablation.TABLE)})}
     first = draw_figures(only)
     with matplotlib.rc_context({"font.size": 20, "axes.grid": True}):
         assert draw_figures(only) == first
@@ -54,36 +55,37 @@ def test_the_users_style_and_the_time_change_no_byte(found: CircuitResults) -> N
     assert b"tEXt" not in first[0].png
 
 
-def test_patches_stand_at_named_places_and_are_white_at_zero(found: CircuitResults) -> None:
-    figure = draw_patching({"": found.patching["id_test"]})
+def test_patches_stand_at_named_positions_and_are_white_at_zero(found: CircuitResults) -> None:
+    figure = draw_patching({"": found.each(patching.TABLE)["id_test"]})
     panels = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
     assert list(panels)[:4] == ["denoise: resid_pre", "denoise: attn_out", "denoise: mlp_out", "denoise: z (heads)"]
     assert texts(panels["noise: resid_pre"]) == ["marked", "answer"]
     assert texts(panels["noise: z (heads)"]) == ["h0", "h1"]
     drawn = panels["denoise: z (heads)"].images[0]
-    values, _, _ = found.patching["id_test"].grid("z")
+    values, _, _ = found.each(patching.TABLE)["id_test"].grid("z")
     assert np.asarray(drawn.get_array()) == pytest.approx(values[::-1])
     assert drawn.cmap(drawn.norm(0.0))[:3] == pytest.approx((0.97, 0.97, 0.97), abs=0.01)
 
 
 def test_bars_are_the_losses_and_weak_splits_are_marked(found: CircuitResults) -> None:
-    assert found.ablation is not None
-    axes = draw_ablation({"": found.ablation}).axes[0]
+    importances = found.one(ablation.TABLE)
+    assert importances is not None
+    axes = draw_ablation({"": importances}).axes[0]
     heights = dict(zip(texts(axes), [bar.get_height() for bar in axes.patches], strict=True))
-    assert heights == pytest.approx(found.ablation.ranking("id_test"))
-    weak = [base for base in found.ablation.bases if base.weak]
+    assert heights == pytest.approx(importances.ranking("id_test"))
+    weak = [base for base in importances.bases if base.weak]
     assert ("WEAK" in axes.get_title(loc="left")) == any(base.split == "id_test" for base in weak)
 
 
 def test_two_models_share_panels(found: CircuitResults, noisy_circuits: Path) -> None:
-    other = CircuitResults.load(noisy_circuits)
-    both = draw_faithfulness({"SFT": found.faithfulness, "RL": other.faithfulness})
+    other = load_results(noisy_circuits)
+    both = draw_faithfulness({"SFT": found.each(attribution.CURVES), "RL": other.each(attribution.CURVES)})
     labels = both.axes[0].get_legend_handles_labels()[1]
     assert {"SFT: faithfulness", "RL: faithfulness"} <= set(labels)
 
 
 def test_the_diagram_shows_the_planted_edges_from_below_upwards(found: CircuitResults) -> None:
-    figure = draw_edges({"": found.edges["id_test"]})
+    figure = draw_edges({"": found.each(attribution.EDGES)["id_test"]})
     words = {text.get_text() for text in figure.axes[0].texts}
     assert {"input", "a1.h1", "logits"} <= words
     spots = place_parts(Graph(2, 2, 2), {("input", "a1.h1<v>"): 1.0, ("a1.h1", "logits"): 1.0})

@@ -1,3 +1,5 @@
+"""The page of a folder of analyses: it stands alone, escapes text, and its sentences hold what the tables hold."""
+
 import json
 import re
 import shutil
@@ -5,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lit_narrative.circuits.report.findings import say_ablation, say_attribution, say_patching, say_probes, warn
+from lit_narrative.circuits.analyses import ablation, attribution, patching, probes
 from lit_narrative.circuits.report.page import build_circuits_page, write_circuits_page
-from lit_narrative.circuits.results import CircuitResults
+from lit_narrative.circuits.suite import load_results
 from lit_narrative.errors import UserError
 from tests.circuits.make_results import HOOK, HOSTILE
 
@@ -66,16 +68,17 @@ def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
 
 
 def test_sentences_hold_what_the_tables_hold(circuits: Path) -> None:
-    found = CircuitResults.load(circuits)
-    assert found.ablation is not None and found.probes is not None
-    first = next(say_ablation(found))
-    best, loss = next(iter(found.ablation.ranking("id_test").items()))
+    found = load_results(circuits)
+    importances = found.one(ablation.TABLE)
+    assert importances is not None
+    first = next(iter(ablation.ANALYSIS.findings(found)))
+    best, loss = next(iter(importances.ranking("id_test").items()))
     assert f"is lost without {best} (+{loss:.2f})" in first
-    curve = found.faithfulness["id_test"]
+    curve = found.each(attribution.CURVES)["id_test"]
     enough = next(point for point in curve.points if point.faithfulness >= 0.9)
-    told = " ".join(say_attribution(found))
+    told = " ".join(attribution.ANALYSIS.findings(found))
     assert f"the top {enough.edges} of {curve.points[-1].edges} edges recover {enough.faithfulness:.2f}" in told
-    assert "letter 1.00" in next(say_probes(found))
+    assert "letter 1.00" in next(iter(probes.ANALYSIS.findings(found)))
 
 
 def test_probes_at_chance_are_said_to_be(folder: Path) -> None:
@@ -84,16 +87,20 @@ def test_probes_at_chance_are_said_to_be(folder: Path) -> None:
     place = head.split(",").index("score")
     flat = [",".join([*row.split(",")[:place], "0.1", *row.split(",")[place + 1 :]]) for row in rows]
     (folder / "probes.csv").write_text("\n".join([head, *flat, ""]))
-    said = list(say_probes(CircuitResults.load(folder)))
+    said = list(probes.ANALYSIS.findings(load_results(folder)))
     assert said[0] == "id_test_heldout: no probe beats its control and the commonest answer by more than 0.1."
 
 
 def test_weak_splits_are_warned_of(folder: Path) -> None:
     table = (folder / "ablation_base.csv").read_text().splitlines()
     (folder / "ablation_base.csv").write_text("\n".join([table[0], "id_test,24,0.3,-1.0,0.1,0.25", table[2], ""]))
-    found = CircuitResults.load(folder)
-    assert any(sentence.startswith("On id_test the model is less than 0.1 better") for sentence in warn(found))
-    weak, strong = say_patching(found)
+    found = load_results(folder)
+    assert any(
+        sentence.startswith("On id_test the model is less than 0.1 better")
+        for sentence in ablation.ANALYSIS.warnings(found)
+    )
+    assert "On id_test the model is less than 0.1 better" in build_circuits_page(folder)
+    weak, strong = patching.ANALYSIS.findings(found)
     assert weak.endswith("The model hardly answers by the rule here: recovery is not to be trusted.")
     assert "resid_pre" not in weak and strong.startswith("other") and "trusted" not in strong
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from lit_narrative.circuits.results import read_weak
+from lit_narrative.circuits.suite import read_low_confidence
 from lit_narrative.errors import UserError
 from lit_narrative.report.records import Record, read_record, read_records
 from lit_narrative.report.run_folder import SeedFolder, read_config, read_curves, read_run_folder
@@ -182,4 +182,4 @@ def read_circuits(out: Path, folder: Path) -> Circuits:
     pages = [path.relative_to(out).as_posix() for path in sorted(folder.parent.rglob("*.html"))]
     errors = {name: str(reason) for name, reason in record.child("errors").value.items()}
     name = folder.parent.name.removeprefix("circuits_")
-    return Circuits(name, record.numbers("figures"), errors, read_weak(folder), tuple(pages))
+    return Circuits(name, record.numbers("figures"), errors, read_low_confidence(folder), tuple(pages))

@@ -2,23 +2,29 @@
 
 import re
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 
 from lit_narrative.circuits.analyses.ablation import AblationSettings
 from lit_narrative.circuits.analyses.patching import PatchingSettings
 from lit_narrative.circuits.analyses.probes import ProbeSettings
-from lit_narrative.circuits.report.about import ANALYSES, about
-from lit_narrative.circuits.suite import CircuitSettings
+from lit_narrative.circuits.suite import ANALYSES, CircuitSettings
 
 
 def said(analysis: str, **settings: object) -> str:
-    return " ".join(about(analysis, asdict(CircuitSettings(**settings))))  # type: ignore[arg-type]
+    groups = CircuitSettings(**settings).groups()
+    return words(analysis, asdict(groups[analysis]) if analysis in groups else {})
+
+
+def words(analysis: str, settings: dict[str, Any]) -> str:
+    about = ANALYSES[analysis].about.filled(settings)
+    return " ".join((about.title, about.question, about.reading))
 
 
 @pytest.mark.parametrize("analysis", ANALYSES)
 def test_every_word_is_filled_in_with_any_settings(analysis: str) -> None:
-    for text in (said(analysis), " ".join(about(analysis, {}))):
+    for text in (said(analysis), words(analysis, {})):
         assert not re.search(r"[{}]", text)
 
 
@@ -29,14 +35,14 @@ def test_what_takes_a_parts_place_is_named() -> None:
 
 
 def test_the_share_that_probes_are_fitted_on_and_their_controls() -> None:
-    assert "fitted on 75% of the home split" in said("probes")
+    assert "fitted on 75% of the reference split" in said("probes")
     without = said("probes", probes=ProbeSettings(test_size=0.4, controls=0))
     assert "fitted on 60%" in without and "there is no control" in without and "shuffled" not in without
 
 
-def test_the_places_that_are_patched() -> None:
-    assert "Only places that all pairs have" in said("patching")
+def test_the_positions_that_are_patched() -> None:
+    assert "Only positions that all pairs have" in said("patching")
     assert "Every column is patched" in said("patching", patching=PatchingSettings(places="columns"))
-    assert "these places are patched: answer, bos." in said(
+    assert "these positions are patched: answer, bos." in said(
         "patching", patching=PatchingSettings(places=("answer", "bos"))
     )
