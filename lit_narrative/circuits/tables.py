@@ -1,39 +1,32 @@
 """Results on disk: rows as CSV, values as JSON, arrays as safetensors; each file is whole or absent."""
 
-import csv
-import io
 import json
 import os
 import tempfile
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from lit_narrative.files import write_text
+from lit_narrative.files import read_table, write_table
 
 Row = TypeVar("Row")
 
 
 def write_rows(path: str | Path, kind: type[Row], rows: Sequence[Row]) -> Path:
-    """Write rows of a dataclass as CSV; None is an empty cell, and numbers keep every digit."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(kind)], lineterminator="\n")  # type: ignore[arg-type]
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)  # type: ignore[call-overload]
-    return write_text(path, text.getvalue())
+    """Write rows of a dataclass as CSV, a column a field; None is an empty cell, and numbers keep every digit."""
+    columns = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    return write_table(path, columns, ([getattr(row, name) for name in columns] for row in rows))
 
 
 def read_rows(path: str | Path, kind: type[Row]) -> tuple[Row, ...]:
     """Read what `write_rows` wrote; the fields' annotations say what the cells are (int, float, str, bool or None)."""
     hints = get_type_hints(kind)
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        return tuple(
-            kind(**{name: _cell(text, hints[name]) for name, text in row.items()}) for row in csv.DictReader(file)
-        )
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    return tuple(kind(**{name: _cell(row.get(name, ""), hints[name]) for name in names}) for row in read_table(path))
 
 
 def _cell(text: str, hint: Any) -> Any:

@@ -29,7 +29,7 @@ def test_two_folders_become_a_page_and_figures(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere"], "'nowhere' is no folder of circuit analyses"),
+        (["nowhere"], "'nowhere' is not a folder of circuit analyses"),
         (["circuits", "--new_name", "old"], "two different names, not 'old', 'old'"),
         (["other"], "it takes models of the same shape"),
         (["circuits", "--out", "page.json"], "cannot end in .json"),
