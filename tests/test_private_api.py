@@ -13,7 +13,9 @@ from lightning.pytorch.loggers import CSVLogger
 
 from lit_narrative.cli.messages import option_names
 from lit_narrative.cli.run_folder import RunLogger
+from lit_narrative.modules.base import NarrativeModule
 from lit_narrative.progress import batches_begun, logged_steps, restart_step
+from lit_narrative.sae.autoencoder import build_sae
 
 PRIVATE = [
     # (our function that calls it, module, attribute)
@@ -27,6 +29,10 @@ PRIVATE = [
         "UnrepeatedDistributedSampler",
     ),
     ("progress.batches_begun", "lightning.pytorch.loops.progress", "_ReadyCompletedTracker.ready"),
+    ("sae.autoencoder.build_sae", "sae_lens.registry", "get_sae_training_class"),
+    ("sae.training.training_pass", "sae_lens.saes.sae", "TrainStepInput"),
+    ("sae.autoencoder.inference_sae", "sae_lens.saes.sae", "TrainingSAE.process_state_dict_for_saving_inference"),
+    ("sae.autoencoder.inference_sae", "sae_lens.saes.sae", "TrainingSAEConfig.get_inference_sae_cfg_dict"),
     ("lm.load.blocks", "transformers.modeling_layers", "GradientCheckpointingLayer"),
     ("lm.kv_cache.plain_attention", "transformers", "PreTrainedModel._is_stateful"),
 ]
@@ -62,3 +68,11 @@ def test_lightnings_csv_logger_keeps_its_writer_where_we_put_ours(tmp_path: Path
     assert CSVLogger(tmp_path)._experiment is None
     logger = RunLogger(str(tmp_path))
     assert logger.experiment is logger._experiment
+
+
+def test_a_module_outside_of_a_trainer_has_none() -> None:
+    assert NarrativeModule().attached is None
+
+
+def test_a_batchtopk_autoencoder_keeps_its_threshold_where_ranks_average_it() -> None:
+    assert "topk_threshold" in dict(build_sae("batchtopk", 4, 8, {}, seed=0).named_buffers())

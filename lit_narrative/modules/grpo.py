@@ -325,7 +325,7 @@ class GRPOModule(LanguageModule):
         super().on_save_checkpoint(checkpoint)
         rollouts = None if self._rollout_batch is None else self._rollout_batch.as_dict()
         checkpoint[ROLLOUTS] = {
-            "batches": gather_objects(self._trainer, rollouts),
+            "batches": gather_objects(self.attached, rollouts),
             "sizes": self._sizes,
             "metrics": self._rollout_metrics,
             "entropy": self.entropy.state_dict(),
@@ -339,7 +339,7 @@ class GRPOModule(LanguageModule):
         super().on_load_checkpoint(checkpoint)
         check_auxiliary(set(self.state_dict()), set(checkpoint["state_dict"]))
         stored = checkpoint.get(ROLLOUTS)
-        if not stored or self._trainer is None:
+        if not stored or self.attached is None:
             return
         self.entropy.load_state_dict(stored["entropy"])
         self.collector.load_state_dict(stored)

@@ -1,4 +1,4 @@
-"""A reward model: scores of texts, learned from ratings and preferences, on sentence embeddings."""
+"""Training of a reward model: scores of texts, learned from ratings and preferences, on sentence embeddings."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MODEL = "model."
 """The prefix of the reward model's weights in this module."""
 RANGE_TEXTS = 1024
-"""Training texts, at most, by which the range of scores is told."""
+"""The most training texts from which the range of scores is taken."""
 
 
 class ScoredBatch(NamedTuple):
@@ -60,7 +60,7 @@ class ScoredBatch(NamedTuple):
 class RewardModule(NarrativeModule):
     """Learns to score texts: a head (:class:`RewardHead`) on the vectors of a sentence encoder.
 
-    What the rows hold is what is learned: a row with ``other`` is a preference (Bradley-Terry), any other a rating
+    The rows say what is learned: a row with ``other`` is a preference (Bradley-Terry), any other a rating
     (squared error); a set may hold both.
 
     Args:
@@ -73,7 +73,7 @@ class RewardModule(NarrativeModule):
         encoder_lr: of the encoder, where it is trained.
         weight_decay: on matrices, not on biases.
         cache: folder where the vectors of a named frozen encoder are kept from run to run; None: in memory only.
-            Those of the built-in one are made faster than read.
+            Those of the built-in one are computed faster than read.
     """
 
     view = eval_view = "scored"
@@ -139,7 +139,7 @@ class RewardModule(NarrativeModule):
             self.set_model(load_encoder(source) if isinstance(source, str) else build_encoder(source, all_texts(rows)))
 
     def set_model(self, encoder: "SentenceTransformer") -> None:
-        """Take an encoder, with a new head for it."""
+        """Set an encoder, with a new head for it."""
         self.model = RewardModel(encoder, self.hidden, self.dropout, self.finetune_encoder)
         self.train(self.training)  # a new module is in training mode, whatever this one is in
 
@@ -178,7 +178,7 @@ class RewardModule(NarrativeModule):
         """The rows, when every rating is a number; a frozen encoder reads their texts now, once for the run.
 
         Raises:
-            UserError: a rating is none, there are no rows, or nothing was learned yet and this is no training.
+            UserError: a rating is not a number, there are no rows, or nothing was learned yet and this is no training.
         """
         if self.trainer.state.fn != TrainerFn.FITTING:
             check_trained(self.model if self.ready else None)
@@ -241,7 +241,7 @@ class RewardModule(NarrativeModule):
         return logits[: len(batch.texts)], logits[len(batch.texts) :]
 
     def configure_optimizers(self) -> Optimizer:
-        """AdamW with decay on matrices only, and a rate of its own for an encoder that is trained."""
+        """AdamW with decay on matrices only, and another rate for an encoder that is trained."""
         optimizer = adamw(self.head, self.lr, self.weight_decay)
         if self.finetune_encoder:
             for group in adamw(self.encoder, self.encoder_lr, self.weight_decay).param_groups:
@@ -263,7 +263,7 @@ class RewardModule(NarrativeModule):
         self.validation_step(batch, batch_idx)
 
     def on_validation_epoch_end(self, stage: str = "val") -> None:
-        """Log the loss and what the rows admit: errors and correlations, or accuracy and calibration of preferences."""
+        """Log the loss; of ratings errors and correlations, of preferences accuracy and calibration."""
         self.log(f"{stage}/loss", self.mean_loss.compute())
         # Gathered here and not by the metrics: a process may have had no row of a kind.
         everywhere = partial(gather, self)
@@ -274,8 +274,7 @@ class RewardModule(NarrativeModule):
         if len(chances):
             yes = torch.ones_like(chances, dtype=torch.long)
             # Each pair is shown both ways round: else there would be one answer only, and no curve.
-            found = self.preferences(torch.cat([chances, 1 - chances]), torch.cat([yes, 1 - yes]))
-            self.log_dict(_named(stage, found))
+            self.log_dict(_named(stage, self.preferences(torch.cat([chances, 1 - chances]), torch.cat([yes, 1 - yes]))))
         self._rated, self._chances = [], []
         for metric in (self.mean_loss, self.ratings, self.preferences):
             metric.reset()
@@ -285,15 +284,15 @@ class RewardModule(NarrativeModule):
         self.on_validation_epoch_end("test")
 
 
-def _named(stage: str, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{stage}/{name}": value for name, value in found.items()}
+def _named(stage: str, metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{stage}/{name}": value for name, value in metrics.items()}
 
 
 def check_rows(rows: Sequence[Scored]) -> None:
-    """See that there is something to learn from, or to measure by.
+    """Check that there is something to learn from, or to measure by.
 
     Raises:
-        UserError: there are no rows, or a rating is no number.
+        UserError: there are no rows, or a rating is not a number.
     """
     if not len(rows):
         raise UserError("the view 'scored' has no rows; check the sizes and paths under `data`")

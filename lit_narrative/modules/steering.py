@@ -41,7 +41,7 @@ from lit_narrative.views import Prompt, Rollout
 logger = logging.getLogger(__name__)
 
 DISTINCT_AT = 20
-"""Texts that distinct n-grams are counted over: the share falls with their number."""
+"""Texts over which distinct n-grams are counted: the share falls with their number."""
 
 
 class SteeringModule(LanguageModule):
@@ -145,20 +145,21 @@ class SteeringModule(LanguageModule):
         """How far this model's weights are from the base's; a warning where another path led to the same weights."""
         if self._base is None:
             return {}
-        moved, own = weight_distance(self.lm, self._base[0]), self.trainer.ckpt_path or self.source.model
-        if moved == 0 and isinstance(own, str) and Path(own).resolve() != Path(str(self.base)).resolve():
-            logger.warning("'%s' has the very weights of model.base='%s': is one of the paths wrong?", own, self.base)
+        moved, path = weight_distance(self.lm, self._base[0]), self.trainer.ckpt_path or self.source.model
+        if moved == 0 and isinstance(path, str) and Path(path).resolve() != Path(str(self.base)).resolve():
+            logger.warning("'%s' has the very weights of model.base='%s': is one of the paths wrong?", path, self.base)
         return {"weights_moved": moved}
 
+    # Out of the Trainer's inference mode: PPLM differentiates, and tensors of that mode can never take part in a graph.
     @torch.inference_mode(False)
     def prepare_steering(self, prompts: Sequence[Prompt]) -> Attributes:
         """Read the attributes, find the step size if it is to be found, and take a steered sampler.
 
         Args:
-            prompts: what will be completed; a step size is found on the first of them.
+            prompts: those that will be completed; a step size is found on the first of them.
 
         Returns:
-            What texts are steered to.
+            The targets of steering.
 
         Raises:
             UserError: an attribute or the method cannot be used with this model or these prompts.
@@ -171,7 +172,7 @@ class SteeringModule(LanguageModule):
         if self.choice.method == "pplm" and self.choice.pplm.stepsize == "auto":
             self.in_use = self._with(self._find_stepsize(attributes, list(islice(prompts, self.search.prompts))))
         self.sampler = self.steered = self._steered(attributes, self.in_use)
-        if isinstance(self.steered.steerer, ActivationAddition):  # a label without a direction is said now
+        if isinstance(self.steered.steerer, ActivationAddition):  # a label without a direction fails now
             self.steered.steerer.vectors([prompt.columns for prompt in prompts], self.device)
         if self.best_of.samples > 1:
             rank = self.rank_by(attributes)
@@ -194,15 +195,15 @@ class SteeringModule(LanguageModule):
             self.generate(prompts, seed=run_seed(), params=params)
             return trial.figures.metrics()["kl"]
 
-        found = find_strength(divergence, self.choice.pplm.target_kl)
-        logger.info("model.pplm.stepsize=%.4g: about %g nats a token", found, self.choice.pplm.target_kl)
-        return found
+        stepsize = find_strength(divergence, self.choice.pplm.target_kl)
+        logger.info("model.pplm.stepsize=%.4g: about %g nats a token", stepsize, self.choice.pplm.target_kl)
+        return stepsize
 
     def rank_by(self, attributes: Attributes) -> Rank:
-        """What completions are ranked by, as ``best_of.rank`` says.
+        """The score by which completions are ranked, as ``best_of.rank`` says.
 
         Raises:
-            UserError: there is nothing to rank by, or it is no reward that can rank.
+            UserError: there is nothing to rank by, or it is not a reward that can rank.
         """
         if self.best_of.rank == "attribute":
             if not self.given:
@@ -215,13 +216,13 @@ class SteeringModule(LanguageModule):
 
     def _by_label(self, most: int) -> tuple[Mapping[int, Sequence[str]], Sequence[str]]:
         """Training texts of each label, and the labels' names."""
-        found: dict[int, list[str]] = {}
+        by_label: dict[int, list[str]] = {}
         for row in self.task.view("labelled", "train"):
-            if len(texts := found.setdefault(row.label, [])) < most:
+            if len(texts := by_label.setdefault(row.label, [])) < most:
                 texts.append(row.text)
-        return found, self.task.label_names
+        return by_label, self.task.label_names
 
-    # --- writing ----------------------------------------------------------------------------------------------------
+    # --- sampling ---------------------------------------------------------------------------------------------------
 
     def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[Rollout]:
         """Complete every prompt of the batch."""
@@ -233,34 +234,34 @@ class SteeringModule(LanguageModule):
         self.written += self.predict_step(batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
-        """Log what the task says of the texts, what steering did and cost, and what other models think."""
+        """Log the task's metrics of the texts, the effect and cost of steering, and perplexities."""
         assert self.steered is not None and self.written is not None
         parts = gather_objects(self.trainer, (self.written, self.steered.figures))
         rollouts = [rollout for written, _ in parts for rollout in written]
-        found = self.task.text_metrics(rollouts)
+        metrics = dict(self.task.text_metrics(rollouts))
         figures = total([part for _, part in parts])
         losses = attribute_losses(self._attributes, figures, self.lm, self.tokenizer, rollouts)
-        found |= self._cost(figures) | {f"steering/loss/{name}": loss for name, loss in losses.items()}
-        found |= distinct([rollout.text for rollout in rollouts])
-        found |= self._perplexities(rollouts) | self._distances | self._divergence(rollouts)
-        self.log_dict({f"test/{name}": float(value) for name, value in found.items()}, rank_zero_only=False)
+        metrics |= self._cost(figures) | {f"steering/loss/{name}": loss for name, loss in losses.items()}
+        metrics |= distinct([rollout.text for rollout in rollouts])
+        metrics |= self._perplexities(rollouts) | self._distances | self._divergence(rollouts)
+        self.log_dict({f"test/{name}": float(value) for name, value in metrics.items()}, rank_zero_only=False)
 
     def _cost(self, figures: Figures) -> dict[str, float]:
-        """What steering did and cost, over all texts that were drawn: those that were not kept cost as much."""
-        found = figures.metrics()
-        found["passes_per_token"] *= self.best_of.samples
-        found["tokens_per_second"] /= self.best_of.samples
+        """The effect and cost of steering, over all texts that were drawn: those that were not kept cost as much."""
+        metrics = figures.metrics()
+        metrics["passes_per_token"] *= self.best_of.samples
+        metrics["tokens_per_second"] /= self.best_of.samples
         if self.in_use.method == "pplm":
-            found["stepsize"] = self.in_use.pplm.step
-        return {f"steering/{name}": value for name, value in found.items()}
+            metrics["stepsize"] = self.in_use.pplm.step
+        return {f"steering/{name}": value for name, value in metrics.items()}
 
     def _perplexities(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
-        """Of the continuations, each token counting alike, under this model without steering, and under the judge."""
-        found = {"own_perplexity": drawn_nll(self.lm, rollouts)}
+        """Perplexities of the continuations by tokens, under this model without steering, and under the judge."""
+        totals = {"own_perplexity": drawn_nll(self.lm, rollouts)}
         if self._judge is not None:
             lm, tokenizer = self._judge
-            found["judge_perplexity"] = external_nll(lm.to(self.device).eval(), tokenizer, rollouts)
-        return {name: float(torch.tensor(nll / max(tokens, 1)).exp()) for name, (nll, tokens) in found.items()}
+            totals["judge_perplexity"] = external_nll(lm.to(self.device).eval(), tokenizer, rollouts)
+        return {name: float(torch.tensor(nll / max(tokens, 1)).exp()) for name, (nll, tokens) in totals.items()}
 
     def _divergence(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         if self._base is None or self.best_of.samples > 1:  # a choice among several shows in no log-probability
@@ -276,5 +277,5 @@ def distinct(texts: Sequence[str]) -> dict[str, float]:
 
 
 def total(parts: Sequence[Figures]) -> Figures:
-    """Figures of several processes as one."""
+    """Figures of several processes as one, by sums."""
     return Figures(**{item.name: sum(getattr(part, item.name) for part in parts) for item in fields(Figures)})

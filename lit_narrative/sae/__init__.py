@@ -1,1 +1,1 @@
-"""Sparse autoencoders, their metrics, and what their features say."""
+"""Sparse autoencoders: training, metrics, matching of features, and the information that features carry."""

@@ -1,4 +1,4 @@
-"""Which features of a sparse autoencoder know whether options are open: the feature-affordance analysis."""
+"""Feature-affordance analysis: which features of a sparse autoencoder tell whether options are open."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Method = Literal["correlation", "spearman", "mutual_info", "conditional_mi"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Affordances:
-    """What the states with options ask of the features.
+    """The answers that features are tested on: of the states with options, which are closed.
 
     Attributes:
         rows: (n,) positions of the states that have options.
@@ -37,7 +37,7 @@ class Affordances:
 
     @classmethod
     def of(cls, states: Sequence[State]) -> Self:
-        """Read them off the states; a state without options (an ending) asks nothing."""
+        """Read them off the states; a state without options (an ending) is left out."""
         rows = [row for row, state in enumerate(states) if state.affordances]
         asked = [states[row] for row in rows]
         return cls(
@@ -65,7 +65,7 @@ def correlations(z: np.ndarray, target: np.ndarray, ranks: bool = False) -> np.n
 def identify_top_features(
     z: np.ndarray, states: Sequence[State], n_top: int, method: Method = "conditional_mi"
 ) -> list[tuple[int, float]]:
-    """The features that go most with the affordances.
+    """The features with the strongest association with the affordances.
 
     Args:
         z: (n, m) activations of the states.
@@ -78,12 +78,12 @@ def identify_top_features(
         (feature, score), largest magnitude first.
     """
     asked = Affordances.of(states)
-    own = z[asked.rows]
+    latents = z[asked.rows]
     if method in ("correlation", "spearman"):
-        score = correlations(own, asked.open_count, ranks=method == "spearman")
+        score = correlations(latents, asked.open_count, ranks=method == "spearman")
     else:
         contexts = asked.contexts if method == "conditional_mi" else np.zeros_like(asked.contexts)
-        score = conditional_information(quantise(own), asked.closed[None], contexts)[0][0]
+        score = conditional_information(quantise(latents), asked.closed[None], contexts)[0][0]
     order = np.argsort(-np.abs(score), kind="stable")[:n_top]
     return [(int(feature), float(score[feature])) for feature in order]
 
@@ -106,36 +106,38 @@ def analyse(
     Returns:
         ``density`` (share of the states in which each latent fires), ``readout`` (areas under the ROC curve ``sae``,
         ``raw``, ``permuted``; None where undefined), ``features`` (the table), ``significant`` (number of features
-        with q below 0.05) and ``targets`` (the answer asked for, in words).
+        with q below 0.05) and ``targets`` (the answer that was asked for, in words).
     """
     rng = np.random.default_rng(seed)
     vectors = np.stack([state.vector for state in states])
     z, _ = encode(vectors)
     asked = Affordances.of(states)
-    own = z[asked.rows]
-    found = associate(quantise(own), asked.closed, asked.contexts, asked.worlds, rng)
-    order = np.lexsort((-found.bits, found.p, found.q))[:n_top]
+    latents = z[asked.rows]
+    tested = associate(quantise(latents), asked.closed, asked.contexts, asked.worlds, rng)
+    # By q first: a feature of many bits in few states would lead by bits alone, and may be chance.
+    order = np.lexsort((-tested.bits, tested.p, tested.q))[:n_top]
+    correlation = correlations(latents, asked.open_count)
     return {
         "density": [float(share) for share in (z != 0).mean(0)],
-        "readout": readouts(own, vectors[asked.rows], asked.closed, asked.contexts, asked.worlds, rng),
-        "features": [_row(int(latent), z, states, found, correlations(own, asked.open_count)) for latent in order],
-        "significant": int((found.q < SIGNIFICANT).sum()),
+        "readout": readouts(latents, vectors[asked.rows], asked.closed, asked.contexts, asked.worlds, rng),
+        "features": [_row(int(latent), z, states, tested, correlation) for latent in order],
+        "significant": int((tested.q < SIGNIFICANT).sum()),
         "targets": TARGETS,
     }
 
 
 def _row(
-    latent: int, z: np.ndarray, states: Sequence[State], found: Association, correlation: np.ndarray
+    latent: int, z: np.ndarray, states: Sequence[State], tested: Association, correlation: np.ndarray
 ) -> dict[str, Any]:
     return {
         "latent": latent,
         "density": float((z[:, latent] != 0).mean()),
         "correlation": float(correlation[latent]),
-        "conditional_mi": float(found.bits[latent]),
-        "normalised_mi": float(found.normalised[latent]),
-        "p": float(found.p[latent]),
-        "q": float(found.q[latent]),
-        "significant": bool(found.q[latent] < SIGNIFICANT),
+        "conditional_mi": float(tested.bits[latent]),
+        "normalised_mi": float(tested.normalised[latent]),
+        "p": float(tested.p[latent]),
+        "q": float(tested.q[latent]),
+        "significant": bool(tested.q[latent] < SIGNIFICANT),
         "top_states": top_states(z[:, latent], states),
     }
 

@@ -1,4 +1,4 @@
-"""What features tell about a yes-or-no answer beyond what the context tells: I(b; y | k), with its permutation null.
+"""Conditional information of features about a yes-or-no answer, I(b; y | k), with its permutation null.
 
 Features are functions of the state, so given the whole state they tell nothing more about it: the information is
 taken given a coarse context only (an encounter), and over features cut into a few levels.
@@ -80,24 +80,25 @@ def _stratum(one_hot: np.ndarray, answers: np.ndarray) -> tuple[np.ndarray, np.n
     yes = (answers @ one_hot.reshape(n, m * b)).reshape(len(answers), m, b)
     positive = answers.sum(1)  # (P,)
     joint = _xlogx(yes).sum(2) + _xlogx(total - yes).sum(2)
-    own = _xlogx(positive) + _xlogx(n - positive)
-    bits = (joint - _xlogx(total).sum(1) - own[:, None] + _xlogx(np.float64(n))) / (n * LN2)
+    marginal = _xlogx(positive) + _xlogx(n - positive)
+    # From counts, so that one matrix product serves all permutations: n I = Σ c log c over cells - margins + n log n.
+    bits = (joint - _xlogx(total).sum(1) - marginal[:, None] + _xlogx(np.float64(n))) / (n * LN2)
     occupied = (yes > 0).sum(2) + (yes < total).sum(2)
     answered = (positive > 0).astype(int) + (positive < n)
     excess = occupied - (total > 0).sum(1) - answered[:, None] + 1
-    return bits - excess / (2 * n * LN2), (_xlogx(np.float64(n)) - own) / (n * LN2)
+    return bits - excess / (2 * n * LN2), (_xlogx(np.float64(n)) - marginal) / (n * LN2)
 
 
 def _xlogx(x: np.ndarray | np.floating) -> np.ndarray:
-    wide = np.asarray(x, dtype=np.float64)
+    wide = np.asarray(x, dtype=np.float64)  # counts come as float32, exact up to 2^24
     return wide * np.log(np.maximum(wide, 1))
 
 
 class WorldPermutations:
     """Labellings in which each world carries the answers of another world, context by context.
 
-    The worlds stand in a random circle, and a world takes, in each context, the answers of the next world in the
-    circle that knows this context. What the answers of one world have in common thus stays together.
+    The worlds are in a random cyclic order, and a world takes, in each context, the answers of the next world in that
+    order that has this context. The dependence among the answers of one world is thus kept.
 
     Args:
         contexts: (n,) int codes.
@@ -125,20 +126,20 @@ class _Blocks:
         self.rows = rows
         self.worlds, self.starts, self.lengths = np.unique(worlds[rows], return_index=True, return_counts=True)
         self.block = np.repeat(np.arange(len(self.worlds)), self.lengths)
-        self.place = np.arange(len(rows)) - self.starts[self.block]
+        self.position = np.arange(len(rows)) - self.starts[self.block]
 
     def partners(self, keys: np.ndarray) -> np.ndarray:
-        """For each row the row whose answer it takes (P, rows); a partner with fewer states is gone through again."""
-        circle = np.argsort(keys[:, self.worlds], axis=1)
-        partner = np.empty_like(circle)
-        np.put_along_axis(partner, circle, np.roll(circle, -1, axis=1), axis=1)
+        """For each row the row whose answer it takes (P, rows); the states of a partner with fewer are used again."""
+        order = np.argsort(keys[:, self.worlds], axis=1)
+        partner = np.empty_like(order)
+        np.put_along_axis(partner, order, np.roll(order, -1, axis=1), axis=1)
         other = partner[:, self.block]
-        return self.rows[self.starts[other] + self.place % self.lengths[other]]
+        return self.rows[self.starts[other] + self.position % self.lengths[other]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Association:
-    """What features tell about an answer.
+    """The association of features with an answer.
 
     Attributes:
         bits: (m,) I(b; y | k), at least 0.
@@ -163,8 +164,8 @@ def associate(
 ) -> Association:
     """Measure every feature against the null in which whole worlds are permuted.
 
-    Permutations go on only for features that fewer than ``ENOUGH`` of them have reached, so that small p-values are
-    resolved at little cost.
+    Further permutations are drawn only for features that fewer than ``ENOUGH`` of them have reached, so that small
+    p-values are resolved at little cost.
 
     Args:
         levels: (n, m) int, from `quantise`.
@@ -205,6 +206,7 @@ def _p_values(
         labels = null.draw(answers, min(CHUNKS[done > 0], permutations - done), rng)
         done += len(labels)
         bits, _ = conditional_information(levels[:, open_ones], labels, contexts)
+        # The tolerance: the same counts summed in another order differ in the last bits, and a tie must count.
         reached[open_ones] += (bits >= observed[open_ones] - 1e-12).sum(0)
         drawn[open_ones] += len(labels)
         open_ones = open_ones[reached[open_ones] < ENOUGH]

@@ -1,4 +1,4 @@
-"""How well a sparse autoencoder rebuilds its vectors, and how often its latents fire: torchmetrics, rank-safe."""
+"""Metrics of a sparse autoencoder (reconstruction, firing), and the matching of its features to an older one's."""
 
 from dataclasses import dataclass
 
@@ -83,5 +83,5 @@ def match_features(old: np.ndarray, new: np.ndarray) -> Matching:
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
-    wide = rows.astype(np.float64)
+    wide = rows.astype(np.float64)  # so that a feature's cosine with itself is 1 to twelve digits
     return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)

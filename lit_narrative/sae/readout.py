@@ -1,4 +1,4 @@
-"""How well a yes-or-no answer can be read from vectors by a linear rule, on worlds that the rule has not seen.
+"""Linear readout of a yes-or-no answer from vectors, on worlds that the rule has not seen.
 
 States are compared within one context only (an encounter): that some encounters never close an option is no merit of
 the vectors, and a rule that knows nothing else scores 0.5.

@@ -1,4 +1,4 @@
-"""The reward protocols, and what a call of one comes to; ``docs/rewards.md`` shows how to write one."""
+"""The reward protocols, and the outcome of a call; ``docs/rewards.md`` shows how to write a reward."""
 
 import traceback
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ class Reward(Protocol):
 
     @property
     def name(self) -> str:
-        """What configurations and logs call it."""
+        """Its name in configurations and logs."""
 
     def __call__(self, rollouts: Sequence[Rollout]) -> Sequence[float | None]:
         """Score the rollouts of one batch, in order."""
@@ -33,15 +33,15 @@ class Reward(Protocol):
 class AsyncReward(Protocol):
     """A named score that waits for something else, such as a judge on another machine.
 
-    It judges each completion alone; many of its calls are under way at the same time, in one event loop.
+    It scores each completion alone; many of its calls run at the same time, in one event loop.
     """
 
     @property
     def name(self) -> str:
-        """What configurations and logs call it."""
+        """Its name in configurations and logs."""
 
     async def score(self, rollout: Rollout) -> float | None:
-        """Score one rollout; None where there is nothing to say."""
+        """Score one rollout; None where it cannot tell."""
 
 
 AnyReward = Reward | AsyncReward
@@ -68,15 +68,15 @@ class UsesEncoder(Protocol):
 
 
 class Lost(str):
-    """Why a score that should be there is not."""
+    """The reason why a score that should be there is not."""
 
 
 class TimedOut(Lost):
-    """There was no answer in time."""
+    """The reason that there was no answer in time."""
 
 
 Answer = float | None | Lost
-"""A finite score, None where the reward has nothing to say, or what went wrong."""
+"""A finite score, None where the reward cannot tell, or the reason why the score was lost."""
 
 
 def ask(name: str, reward: Reward, rollouts: Sequence[Rollout]) -> list[Answer]:
@@ -87,8 +87,9 @@ def ask(name: str, reward: Reward, rollouts: Sequence[Rollout]) -> list[Answer]:
     """
     try:
         scores = list(reward(rollouts))
-    except UserError:
+    except UserError:  # the reward is set up wrong: the run cannot go well
         raise
+    # SystemExit too: code that a reward imports may call sys.exit, which would end the training.
     except (Exception, SystemExit) as error:
         return [describe(error)] * len(rollouts)
     if len(scores) != len(rollouts):
@@ -104,11 +105,12 @@ def read_score(score: Any) -> Answer:
     try:
         value = None if score is None else float(score)
     except (TypeError, ValueError, OverflowError) as error:
-        return Lost(f"it returned {type(score).__name__}, no number ({error})")
+        return Lost(f"it returned {type(score).__name__}, which is not a number ({error})")
+    # float32: a larger number would be infinite in the table of scores, and then in every advantage of its group.
     return value if value is None or abs(value) <= LARGEST else Lost(f"it returned {value}")
 
 
 def describe(error: BaseException) -> Lost:
-    """An exception in a line: its kind, message and place."""
+    """An exception in one line: its kind, message and the line of code."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return Lost(f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})")

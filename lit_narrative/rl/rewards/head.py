@@ -19,8 +19,9 @@ class RewardHead(nn.Module):
         width: length d of the vectors.
         hidden: widths of the hidden layers; none makes it linear.
         dropout: rate after each hidden layer, in 0..1.
-        limit: how many deviations from the training mean a component may be; what is further away is read as that far.
-            Where training vectors do not vary, nothing is learned, and a text unlike all of them would get any score.
+        limit: how many deviations from the training mean a component may be; one further away is read as that far.
+            Along components in which training vectors hardly vary, nothing is learned, and a text unlike all of them
+            would get an arbitrary score.
 
     Attributes:
         settings: those arguments, by name.
@@ -92,9 +93,9 @@ class RewardHead(nn.Module):
             self.score_deviation.copy_(_deviation(scores))
 
     def losses(self, logits: Tensor, others: Tensor, paired: Tensor, scores: Tensor) -> Tensor:
-        """What each of n rows costs: (n,).
+        """The loss of each of n rows: (n,).
 
-        A rated row costs the squared error in standard units, a preference -log σ(logit - logit of the other text).
+        A rated row: the squared error in standard units. A preference: -log σ(logit - logit of the other text).
 
         Args:
             logits: (n,) of the texts.
@@ -102,9 +103,10 @@ class RewardHead(nn.Module):
             paired: (n,) bool, p of them true.
             scores: (n,) ratings; not read where paired.
         """
-        wanted = (scores.masked_fill(paired, 0.0) - self.score_mean) / self.score_deviation
-        costs = (logits - wanted).square()
-        return costs.masked_scatter(paired, -logsigmoid(logits[paired] - others))
+        # Filled: the score of a preference is not read and may be NaN, which would pass through the gradient's mask.
+        target = (scores.masked_fill(paired, 0.0) - self.score_mean) / self.score_deviation
+        losses = (logits - target).square()
+        return losses.masked_scatter(paired, -logsigmoid(logits[paired] - others))
 
 
 def check_head(hidden: Sequence[int], dropout: float) -> None:

@@ -87,5 +87,5 @@ def _score(model: RewardModel, texts: Sequence[str]) -> list[tuple[float, float]
 
 @lru_cache(maxsize=4)
 def _loaded(checkpoint: str, changed: int, device: str) -> RewardModel:
-    """A reward model that is in use; ``changed``, the file's time stamp, makes a rewritten file another entry."""
+    """A reward model that is in use; ``changed``, the file's modification time, tells a rewritten file apart."""
     return RewardModel.load(checkpoint).to(device)

@@ -1,4 +1,4 @@
-"""Rewards of one's own by their path: ``package.module:object`` in a configuration."""
+"""Custom rewards by their path: ``package.module:object`` in a configuration."""
 
 import ast
 from typing import Any
@@ -9,7 +9,7 @@ from lit_narrative.rl.rewards.base import AnyReward, AsyncReward, Reward
 
 
 def import_reward(path: str) -> AnyReward | None:
-    """The reward at ``package.module:object``, or made by ``package.module:Class(key=value, …)``.
+    """The reward at ``package.module:object``, or built by ``package.module:Class(key=value, …)``.
 
     A class or another factory without arguments may leave the brackets out. Arguments are literals: numbers, texts,
     lists.
@@ -19,30 +19,31 @@ def import_reward(path: str) -> AnyReward | None:
             soft_punish_cache=128)``.
 
     Returns:
-        The reward; None if the path names a plain function, which a task may know another use for.
+        The reward; None if the path names a plain function, which a task may use otherwise.
 
     Raises:
-        UserError: there is no such object, it cannot be made like that, or it is no reward.
+        UserError: there is no such object, it cannot be built like that, or it is not a reward.
     """
     module_name, _, expression = path.partition(":")
     name, args, kwargs = _parsed(path, expression)
-    found = _attribute(path, module_name, name)
-    if args is None and not isinstance(found, type):
-        if not isinstance(found, Reward | AsyncReward) and callable(found):
+    reward = _attribute(path, module_name, name)
+    if args is None and not isinstance(reward, type):
+        if not isinstance(reward, Reward | AsyncReward) and callable(reward):
             return None
     else:
         try:
-            found = found(*(args or ()), **kwargs)
+            reward = reward(*(args or ()), **kwargs)
         except TypeError as error:
             raise UserError(f"reward '{path}': {error}; give its arguments as {name}(key=value, …)") from error
-    if not isinstance(found, Reward | AsyncReward):
-        raise UserError(f"reward '{path}' is no reward: it needs a `name`, and to be called with a list of rollouts")
-    return found
+    if not isinstance(reward, Reward | AsyncReward):
+        raise UserError(f"reward '{path}' is not a reward: it needs a `name`, and to be called with a list of rollouts")
+    return reward
 
 
 def _parsed(path: str, expression: str) -> tuple[str, list[Any] | None, dict[str, Any]]:
     """Name, arguments (None without brackets) and keyword arguments of ``name`` or ``name(…)``."""
     try:
+        # Parsed and not evaluated: a configuration may come from elsewhere, and must not run code.
         match ast.parse(expression.strip(), mode="eval").body:
             case ast.Name(name):
                 return name, None, {}
@@ -60,6 +61,7 @@ def _parsed(path: str, expression: str) -> tuple[str, list[Any] | None, dict[str
 
 def _attribute(path: str, module_name: str, name: str) -> Any:
     module = import_named(module_name, f"reward '{path}'")
+    # Not `name in vars(module)`: modules of earlier releases give their names by ``__getattr__``.
     if not hasattr(module, name):
         near = did_you_mean(name, [known for known in vars(module) if not known.startswith("_")])
         raise UserError(f"reward '{path}': {module_name} has no '{name}'{near}")

@@ -1,4 +1,4 @@
-"""What a reward model is measured by, on rated texts and on preferences."""
+"""Metrics of reward models, on rated texts and on preferences."""
 
 from typing import Any
 
@@ -33,20 +33,21 @@ class PairAccuracy(Metric):
         self.add_state("rated", [], dist_reduce_fx="cat")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Add texts: what is predicted and how they were rated, (n,) each."""
+        """Add texts: predicted and true ratings, (n,) each."""
         self.predicted.append(preds)
         self.rated.append(target)
 
     def compute(self) -> Tensor:
         """The share, in 0..1."""
         predicted, rated = dim_zero_cat(self.predicted), dim_zero_cat(self.rated)
-        found = torch.sign(predicted[:, None] - predicted)
-        right = torch.sign(rated[:, None] - rated)
-        return ((1 + found * right) / 2)[right != 0].mean()
+        # Every pair stands twice in these tables, once each way round, which leaves the share as it is.
+        order = torch.sign(predicted[:, None] - predicted)
+        true_order = torch.sign(rated[:, None] - rated)
+        return ((1 + order * true_order) / 2)[true_order != 0].mean()
 
 
 class PreferenceAccuracy(Metric):
-    """Share of preferences that are predicted; an even chance counts half."""
+    """Share of preferences that are predicted; a probability of one half counts half."""
 
     full_state_update = False
     right: Tensor
@@ -78,6 +79,7 @@ def rating_metrics() -> MetricCollection:
             "kendall": KendallRankCorrCoef(),
             "pair_accuracy": PairAccuracy(),
         },
+        # torchmetrics finds groups by comparing states after the first update, which few rows make equal by chance.
         compute_groups=False,
     )
 

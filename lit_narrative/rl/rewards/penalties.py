@@ -1,4 +1,4 @@
-"""Rewards on the sampled tokens alone, whatever the task: too long, and too repetitive."""
+"""Penalties on the sampled tokens alone, for any task: for length, and for repetition."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class SoftOverlong:
     Args:
         max_completion_length: the limit, tokens; usually ``model.sampling.max_new_tokens``.
         soft_punish_cache: length of the slope, tokens, in 0..max_completion_length.
-        name: what configurations and logs call it.
+        name: its name in configurations and logs.
 
     Raises:
         UserError: the slope is not within the limit.
@@ -58,7 +58,7 @@ class Repetition:
     Args:
         ngram_size: n, tokens, at least 1.
         max_penalty: the limit for endless repetition, not positive.
-        name: what configurations and logs call it.
+        name: its name in configurations and logs.
 
     Raises:
         UserError: a value is out of range.

@@ -1,4 +1,4 @@
-"""Rewards at work: several at a time, each within a time limit, and no fault of theirs ends the run unnoticed."""
+"""Runner of rewards: several at a time, each within a time limit; what fails is counted and logged."""
 
 import hashlib
 import inspect
@@ -20,8 +20,8 @@ from lit_narrative.rl.rewards.workers import AsyncRewards, RewardWorkers, pickle
 from lit_narrative.views import Rollout
 
 logger = logging.getLogger(__name__)
-WINDOWS = 3
-"""After so many windows in a row in which a reward fails altogether, it counts as broken."""
+MAX_FAILED = 3
+"""After so many rollout batches in a row in which a reward fails altogether, it counts as broken."""
 Call = tuple[str, tuple[int, ...]]
 """A reward's name, and the rows of the batch that it is called with."""
 
@@ -34,11 +34,11 @@ class ScoringSettings:
         workers: processes that rewards run in; 0 runs them in this one, where nothing can stop one that hangs.
         timeout: seconds that one call of a reward may take, in a worker or of an asynchronous one; there is no limit
             for the others.
-        concurrency: calls of asynchronous rewards under way at the same time; of no effect without one.
+        concurrency: calls of asynchronous rewards at the same time; of no effect without one.
         independent: names of rewards whose answer depends on the completion and its prompt alone, neither on the rest
-            of the batch nor on anything that changes during the run. They are shared out among the workers,
+            of the batch nor on anything that changes during the run. They are divided among the workers,
             completions at fault are set apart, and their answers are remembered. Asynchronous rewards always are.
-        cache_size: answers that are remembered, of all those together; 0 asks anew each time.
+        cache_size: answers that are remembered, of all those together; 0 asks again each time.
     """
 
     workers: int = 0
@@ -60,12 +60,12 @@ class ScoringSettings:
 
 
 class Scores(NamedTuple):
-    """What the rewards said of a batch of R completions.
+    """The scores of a batch of R completions.
 
     Attributes:
         values: (R, k) float32, a column a reward in the order they were given; NaN where there is no score.
         failures: by reward, how many completions lost their score: it was NaN or infinite, or the reward raised, took
-            too long or died. A plain None is no failure.
+            too long or died. A plain None is not a failure.
     """
 
     values: torch.Tensor
@@ -76,11 +76,11 @@ class RewardRunner:
     """Scores batches of rollouts by several rewards at the same time; close it after use.
 
     Args:
-        rewards: by name; an asynchronous one is told by its ``async def score``.
+        rewards: by name; one with ``async def score`` is asynchronous.
         settings: where they run and how long they may take.
 
     Raises:
-        UserError: what is given is no reward, cannot be sent to a worker, or cannot be independent.
+        UserError: one of them is not a reward, cannot be sent to a worker, or cannot be independent.
     """
 
     def __init__(self, rewards: Mapping[str, AnyReward], settings: ScoringSettings = ScoringSettings()) -> None:
@@ -100,21 +100,22 @@ class RewardRunner:
         """Score the rollouts of one batch.
 
         Args:
-            rollouts: of one window, or some of it.
-            again: this is more of the same window as the call before. Time has to pass before a reward that fails
-                counts as broken, so failures are counted by windows: that everything failed once more adds nothing,
-                but any score shows that the reward works.
+            rollouts: of one rollout batch, or some of it.
+            again: this is more of the same rollout batch as in the call before. Time has to pass before a reward that
+                fails counts as broken, so failures are counted by rollout batches: that everything failed once more
+                adds nothing, but any score shows that the reward works.
 
         Raises:
-            UserError: a reward returned another number of scores, or failed on everything in three windows in a row.
+            UserError: a reward returned another number of scores, or failed on everything in three rollout
+                batches in a row.
         """
         try:
             answers = self._answers(rollouts)
         except BaseException:
             self.close()
             raise
-        failures = {name: self._note(name, own, again) for name, own in answers.items()}
-        columns = [[answer if isinstance(answer, float) else math.nan for answer in own] for own in answers.values()]
+        failures = {name: self._note(name, column, again) for name, column in answers.items()}
+        columns = [[row if isinstance(row, float) else math.nan for row in column] for column in answers.values()]
         return Scores(torch.tensor(columns, dtype=torch.float32).view(len(columns), -1).T.contiguous(), failures)
 
     def close(self) -> None:
@@ -142,30 +143,32 @@ class RewardRunner:
                 raise UserError(f"model.scoring.independent: '{name}' changes with the SAE of each cycle; take it out")
 
     def _answers(self, rollouts: Sequence[Rollout]) -> dict[str, list[Answer]]:
-        """By reward, an answer a rollout; what an independent reward has said is not asked again."""
+        """By reward, an answer for each rollout; remembered answers of independent rewards are not asked again."""
         keys = {name: [self._key(name, row, rollout) for row, rollout in enumerate(rollouts)] for name in self.names}
         known: dict[Hashable, Answer] = {}
         calls: list[Call] = []
         for name in (*self._called, *self._awaited):  # what runs here is called first, while the others work
-            own = keys[name]
-            known |= {key: self._memory[key] for key in own if key in self._memory}
-            rows = tuple({key: row for row, key in enumerate(own) if key not in known}.values())
+            column = keys[name]
+            known |= {key: self._memory[key] for key in column if key in self._memory}
+            # Equal keys are asked once: a group often holds the same completion several times.
+            rows = tuple({key: row for row, key in enumerate(column) if key not in known}.values())
             parts = min(max(self.settings.workers, 1), len(rows)) if name in self.settings.independent else 1
             calls += [(name, rows[part::parts]) for part in range(parts) if rows]
         for name, row, answer in self._call(calls, rollouts):
             known[keys[name][row]] = answer
             if isinstance(key := keys[name][row], bytes) and not isinstance(answer, Lost):
                 self._memory[key] = answer
-        return {name: [known[key] for key in own] for name, own in keys.items()}
+        return {name: [known[key] for key in column] for name, column in keys.items()}
 
     def _key(self, name: str, row: int, rollout: Rollout) -> Hashable:
-        """The row itself; of an independent reward, all that it may look at."""
+        """The row number; for an independent reward, a digest of all that it may look at."""
         alone = name in self._awaited or name in self.settings.independent
         if not (alone and self.settings.cache_size):
             return name, row
+        # As lists: equal tensors may differ as pickles, by the storage that they share.
         ids = (rollout.prompt_ids.tolist(), rollout.completion_ids.tolist())
-        seen = (name, rollout.prompt, rollout.text, rollout.finished, ids, rollout.columns)
-        return hashlib.sha256(pickled(seen, "what a prompt carries in its columns")).digest()
+        visible = (name, rollout.prompt, rollout.text, rollout.finished, ids, rollout.columns)
+        return hashlib.sha256(pickled(visible, "what a prompt carries in its columns")).digest()
 
     def _call(self, calls: Sequence[Call], rollouts: Sequence[Rollout]) -> Iterator[tuple[str, int, Answer]]:
         """Call rewards side by side: names, rows and answers."""
@@ -173,7 +176,7 @@ class RewardRunner:
         for (name, rows), wait in zip(calls, started, strict=True):
             answers = wait()
             if name in self.settings.independent and len(rows) > 1 and all(type(answer) is Lost for answer in answers):
-                yield from self._call([(name, (row,)) for row in rows], rollouts)  # one may be at fault for all
+                yield from self._call([(name, (row,)) for row in rows], rollouts)  # one text may be at fault for all
             else:
                 yield from zip(repeat(name), rows, answers)
 
@@ -193,10 +196,10 @@ class RewardRunner:
         if answers:
             nothing = lost and not any(isinstance(answer, float) for answer in answers)
             self._failed[name] = self._failed[name] + (not again) if nothing else 0
-        if self._failed[name] >= WINDOWS:
+        if self._failed[name] >= MAX_FAILED:
             raise UserError(
-                f"reward '{name}' failed on every completion of {self._failed[name]} windows in a row, last because "
-                f"{lost[-1]}; correct it, or take it out of model.rewards"
+                f"reward '{name}' failed on every completion of {self._failed[name]} rollout batches in a row, last "
+                f"because {lost[-1]}; correct it, or take it out of model.rewards"
             )
         return len(lost)
 

@@ -1,7 +1,7 @@
-"""Rewards in processes of their own, which can be stopped.
+"""Rewards outside of the training thread: in worker processes, which can be stopped, and in an event loop.
 
-Everything goes there pickled to bytes: multiprocessing would pass tensors as file descriptors of shared memory, and
-thousands of small ones exhaust those.
+Everything is sent to workers pickled to bytes: multiprocessing would pass tensors as file descriptors of shared memory,
+and thousands of small ones exhaust those.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ class RewardWorkers:
     Args:
         count: how many.
         timeout: seconds that a call of a reward may take.
-        rewards: by name; what they need is imported before the time of a first call begins.
+        rewards: by name; their modules are imported before the time of a first call begins.
     """
 
     def __init__(self, count: int, timeout: float, rewards: Mapping[str, Reward]) -> None:
@@ -40,17 +40,18 @@ class RewardWorkers:
         self._open()
 
     def start(self, name: str, reward: Reward, rollouts: Sequence[Rollout]) -> Callable[[], list[Answer]]:
-        """Begin to call a reward as it is now; returns at once what waits for the answers."""
+        """Begin to call a reward as it is now; returns at once a function that waits for the answers."""
         if not self._pool.active:  # a process that died while it had nothing to do has taken the others with it
             self.close()
             self._open()
         arrays: list[dict[str, Any]] = [{n: getattr(r, n).numpy(force=True) for n in TENSORS} for r in rollouts]
-        plain = [replace(r, **own) for r, own in zip(rollouts, arrays, strict=True)]
+        plain = [replace(r, **given) for r, given in zip(rollouts, arrays, strict=True)]
         job = (name, pickled(reward, f"reward '{name}'"), pickled(plain, "what a prompt carries in its columns"))
         future = self._pool.schedule(_do, job, timeout=self.timeout)
         return lambda: self._answers(future, len(rollouts))
 
     def _open(self) -> None:
+        # Spawned and not forked: a fork copies the locks of this process's threads as they are, locked for ever.
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPool(self.count, initializer=_prepare, initargs=(self._rewards,), context=context)
         # Forked processes run no atexit functions when they end, and would wait for their workers for ever.
@@ -71,7 +72,7 @@ def pickled(value: Any, what: str) -> bytes:
     """Pickle something.
 
     Raises:
-        UserError: it cannot be pickled; the message says ``what`` it is.
+        UserError: it cannot be pickled; the message names ``what``.
     """
     try:
         return pickle.dumps(value)
@@ -88,7 +89,7 @@ def _close(pool: ProcessPool) -> None:
 
 
 def _prepare(rewards: Sequence[bytes]) -> None:
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # one each: the workers fill the cores together
     threading.Thread(target=_follow_owner, daemon=True).start()
     for reward in rewards:
         pickle.loads(reward)
@@ -108,7 +109,7 @@ class AsyncRewards:
     """A thread with an event loop, which stays from batch to batch, so that a reward may keep a connection.
 
     Args:
-        concurrency: calls under way at the same time, over all rewards.
+        concurrency: calls at the same time, over all rewards.
         timeout: seconds that each may take.
     """
 
@@ -117,7 +118,7 @@ class AsyncRewards:
         self._thread: threading.Thread | None = None
 
     def start(self, reward: AsyncReward, rollouts: Sequence[Rollout]) -> Callable[[], list[Answer]]:
-        """Begin to ask about each rollout; returns at once what waits for the answers."""
+        """Begin to ask about each rollout; returns at once a function that waits for the answers."""
         if self._thread is None:
             self._loop, self._slots = asyncio.new_event_loop(), asyncio.Semaphore(self.concurrency)
             self._thread = threading.Thread(target=_run, args=(self._loop,), name="rewards", daemon=True)
@@ -125,7 +126,7 @@ class AsyncRewards:
         return asyncio.run_coroutine_threadsafe(self._gather(reward, rollouts), self._loop).result
 
     def close(self) -> None:
-        """Cancel what is under way and end the thread; one whose reward never awaits is left behind."""
+        """Cancel the running calls and end the thread; one whose reward never awaits is left behind."""
         if self._thread is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(self.timeout)
@@ -148,5 +149,5 @@ class AsyncRewards:
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
-    with asyncio.Runner(loop_factory=lambda: loop) as runner:  # at the end it cancels what is under way
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:  # at the end it cancels the calls that still run
         runner.get_loop().run_forever()

@@ -25,7 +25,10 @@ def test_a_plain_function_is_left_to_the_task() -> None:
     ("path", "message"),
     [
         ("lit_narrative.rl.penalty:repetition", r"there is no module 'lit_narrative\.rl\.penalty'"),
-        (f"{HERE}:repetitions", r"lit_narrative\.rl\.penalties has no 'repetitions'; did you mean 'repetition'\?"),
+        (
+            f"{HERE}:repetitions",
+            r"lit_narrative\.rl\.rewards\.penalties has no 'repetitions'; did you mean 'repetition'",
+        ),
         (f"{HERE}:SoftOverlong", r"missing 2 required positional arguments.*; give its arguments as SoftOverlong\(key"),
         (f"{HERE}:Repetition(n=3)", r"unexpected keyword argument 'n'; give its arguments as Repetition\(key=value"),
         (f"{HERE}:Repetition(open('x'))", r"expected package\.module:object, or package\.module:Class\(key=value"),
@@ -34,9 +37,9 @@ def test_a_plain_function_is_left_to_the_task() -> None:
         (f"{HERE}:Repetition.penalty", r"expected package\.module:object"),
         (
             "lit_narrative.views:Rollout(1, 2, 3, True, '')",
-            r"is no reward: it needs a `name`, and to be called with",
+            r"is not a reward: it needs a `name`, and to be called with",
         ),
-        ("lit_narrative.rl.advantages:EPS", r"is no reward"),
+        ("lit_narrative.rl.advantages:EPS", r"is not a reward"),
         (f"{HERE}:Repetition(ngram_size=0)", r"ngram_size=0 must be at least 1"),
     ],
 )

@@ -81,7 +81,7 @@ def test_a_reward_that_fails_on_three_windows_in_a_row_is_broken() -> None:
     with RewardRunner({"obedient": Obedient()}) as runner:
         for rows in (bad, bad, good, bad, bad):
             runner.score(rows)
-        with pytest.raises(UserError, match=r"'obedient' failed on every .* 3 windows in a row, last.*no such story"):
+        with pytest.raises(UserError, match=r"'obedient' failed on every .* 3 rollout batches .*no such story"):
             runner.score(bad)
 
 
@@ -92,7 +92,7 @@ def test_a_window_that_is_scored_in_parts_counts_once() -> None:
             runner.score(rows, again=again)
         for again in (False, True, False, True):
             assert runner.score(bad, again=again).failures == {"obedient": 2}, "the score before shows that it works"
-        with pytest.raises(UserError, match=r"failed on every completion of 3 windows in a row"):
+        with pytest.raises(UserError, match=r"failed on every completion of 3 rollout batches in a row"):
             runner.score(bad)
 
 
