@@ -260,7 +260,7 @@ def test_auto_finds_a_step_before_anything_is_written(folder: Path, caplog: pyte
     assert caplog.text.count("model.pplm.stepsize=") == 1
     with caplog.at_level(logging.INFO):
         predict(module, folder)
-    assert caplog.text.count("model.pplm.stepsize=") == 2  # found anew for these prompts
+    assert caplog.text.count("model.pplm.stepsize=") == 2  # found again, for these prompts
     assert module.choice.pplm.stepsize == "auto"
 
 

@@ -149,7 +149,7 @@ class ProcessId:
 
 
 def brevity(context: Context) -> float:
-    """A component of one's own."""
+    """A custom component."""
     return 1.0 if len(context.text) < 1000 else 0.25
 
 

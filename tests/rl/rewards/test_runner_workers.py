@@ -1,4 +1,4 @@
-"""Worker processes that hang, die, are killed or left behind: the batch goes on, and nothing is left over."""
+"""Worker processes that hang, die, are killed or left behind: the batch is scored, and nothing is left over."""
 
 import multiprocessing
 import os
