@@ -72,6 +72,7 @@ def histogram(title: str, counts: Sequence[int], labels: Sequence[str], frame: F
     """Draw one bar a bin; ``labels`` name the bins (an empty label leaves the axis bare there)."""
     frame = frame or Frame()
     x = Axis(0, len(counts), 34, frame.width - 8)
+    # At least 1, for a histogram of nothing but empty bins.
     y = Axis(0, max(*counts, 1) * 1.08, frame.height - 34, 8)
     bars = [_bar(index, count, labels[index], x, y) for index, count in enumerate(counts)]
     names = [
@@ -135,9 +136,11 @@ def _axes(lines: Sequence[Line], levels: Sequence[Level], frame: Frame) -> tuple
         for side in (-1, 1)
     ]
     low, high = padded(ys)
+    # A fixed bound wins over the data: curves of shares are told apart by eye only on one scale.
     low, high = (low if frame.low is None else frame.low), (high if frame.high is None else frame.high)
     left, right = (min(xs), max(xs)) if min(xs) < max(xs) else (min(xs) - 0.5, max(xs) + 0.5)
     bottom = frame.height - (34 if frame.x_label else 22)
+    # A flat curve at a fixed lower bound would have an axis of zero height, and its map would divide by zero.
     return Axis(left, right, 42, frame.width - 10), Axis(low, max(high, low + 1e-9), bottom, 8)
 
 
@@ -182,6 +185,7 @@ def _curve(line: Line, x: Axis, y: Axis) -> list[Element]:
     tone = f"tone-{line.tone}" + (" faint" if line.faint else "")
     parts = [_band(line, x, y)] if line.band else []
     parts.append(node("path", d=path(positions), class_=f"curve {tone}"))
+    # A path of one point draws nothing, so that its dot must be seen.
     marked = line.marked or len(positions) == 1
     radius, look = (4.0, f"dot marked {tone}") if marked else (1.5, f"dot {tone}")
     for (a, b), (at_x, at_y) in zip(line.points, positions, strict=True):
@@ -199,6 +203,7 @@ def _band(line: Line, x: Axis, y: Axis) -> Element:
 
 def _level(level: Level, x: Axis, y: Axis) -> Element:
     tip = node("title", text=f"{level.name}: {number(level.value)}")
+    # A level outside the axis is drawn at its end rather than over the title.
     at = y(min(max(level.value, y.low), y.high))
     return node("line", tip, x1=x.start, x2=x.end, y1=at, y2=at, class_=f"level tone-{level.tone}")
 
@@ -277,6 +282,7 @@ def _drawn(point: Point, x: Axis, y: Axis) -> list[Element]:
 def _names(points: Sequence[Point], x: Axis, y: Axis) -> list[Element]:
     """Each point's name beside it, towards the middle, and lower where another would be in the way."""
     parts, taken = [], {True: 0.0, False: 0.0}
+    # From top to bottom, so that a name only ever moves down from its point, past the one above.
     for point in sorted(points, key=lambda point: y(point.y)):
         right = x(point.x) > (x.start + x.end) / 2
         height = taken[right] = max(y(point.y) + 4, taken[right] + _LINE)

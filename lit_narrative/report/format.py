@@ -27,6 +27,7 @@ def number(value: float | None, digits: int = 3) -> str:
     """Write a value with fixed decimals; ``None`` becomes a dash, and a negative zero loses its sign."""
     if value is None:
         return NONE
+    # The minus sign is as wide as a digit, unlike the hyphen, so that columns line up.
     return f"{value:.{digits}f}".replace("-", "−") if round(value, digits) else f"{0:.{digits}f}"
 
 
@@ -39,6 +40,7 @@ def percent(share: float | None, digits: int = 0) -> str:
     """Write a share in [0, 1] as a percentage, with one decimal more where rounding would claim all or nothing."""
     if share is None:
         return NONE
+    # 99.6 % must not read as "100%", nor 0.4 % as "0%": whether all or none are right is what readers look for.
     text = f"{100 * share:.{digits}f}"
     return f"{100 * share:.{digits + 1}f}%" if float(text) in {0, 100} and share not in {0, 1} else f"{text}%"
 

@@ -116,6 +116,7 @@ def read_records(path: Path) -> list[Record]:
     Raises:
         UserError: a line holds something else.
     """
+    # Not splitlines: it also splits at U+2028 and others, which JSON leaves unescaped in what a model wrote.
     lines = path.read_text(encoding="utf-8").split("\n")
     named = [(f"{path}, line {index}", line) for index, line in enumerate(lines, start=1) if line.strip()]
     return [as_record(where, _decode(where, line)) for where, line in named]

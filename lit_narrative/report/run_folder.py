@@ -88,7 +88,9 @@ def read_run_folder(out: Path, holding: str) -> RunFolder:
     if not out.is_dir():
         raise UserError(f"there is no folder '{out}': give the out folder of a recipe, such as runs/storyworld")
     numbered = [(path.name.removeprefix("seed_"), path) for path in out.glob("seed_*") if path.is_dir()]
+    # By number: as text, seed_10 would come before seed_9.
     seeds = [path for _, path in sorted((int(n), path) for n, path in numbered if n.isdecimal())]
+    # Of several seeds, one may still be training: the page is made of the others.
     ready = [path for path in seeds if any(path.glob(holding))]
     numbers = [path.name.removeprefix("seed_") for path in ready]
     folders = [SeedFolder(path, path.name.replace("_", " "), f"{path.name}/", read_seconds(path)) for path in ready]
@@ -107,6 +109,7 @@ def read_seconds(folder: Path) -> dict[str, float]:
     finished = [
         (status.number("finished"), name, status) for name, status in statuses if status.maybe("finished") is not None
     ]
+    # By name where two finished at the same moment, so that the same folder gives the same page.
     return {name: status.number("seconds") for _, name, status in sorted(finished, key=lambda entry: entry[:2])}
 
 

@@ -37,6 +37,7 @@ def drawing(
     """
     box = f"0 0 {_value(width)} {_value(height)}"
     size = f"max-width:{width * scale:.0f}px;min-width:{width * scale * 0.75:.0f}px" if scale else ""
+    # Without a role and a label a screen reader would read every tick and every tooltip.
     root = node("svg", *children, viewBox=box, role="img", aria_label=label, class_=class_, style=size)
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
@@ -66,6 +67,7 @@ class Axis:
     def ticks(self, count: int = 5, least: float = 0) -> list[float]:
         """Return about ``count`` round values inside the axis, at least ``least`` apart."""
         step = max(round_step((self.high - self.low) / count), least)
+        # The margin of 1e-9 steps keeps a tick that rounding puts just outside the axis.
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return [index * step for index in range(first, last + 1)]
@@ -80,6 +82,7 @@ def round_step(rough: float) -> float:
 def padded(values: Sequence[float], pad: float = 0.06) -> tuple[float, float]:
     """Return bounds a little outside ``values``, never of zero width."""
     low, high = min(values), max(values)
+    # Equal values still need room around them: an axis of zero width has no map.
     margin = (high - low) * pad or max(abs(high) * pad, 0.05)
     return low - margin, high + margin
 
@@ -88,5 +91,6 @@ def tick_label(value: float, step: float) -> str:
     """Write a tick with as many decimals as its axis needs; thousands as ``12k``."""
     if step >= 1000:
         return f"{value / 1000:g}k"
+    # 0.1 has the logarithm -1 only to rounding; without the margin a step of 0.1 might get no decimal.
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return f"{value:.{decimals}f}".replace("-", "−") if round(value, decimals) else f"{0:.{decimals}f}"

@@ -36,6 +36,7 @@ def report(out: str, report: str | None = None, section: Sequence[str] = ()) -> 
     folder = Path(out)
     noted, noted_sections = noted_report(folder)
     name = report or noted or report_of_files(folder)
+    # Everything named is found before the files are read: a typing error should not cost a minute.
     make, makers = find_report(name), [(path, find_function(path, "section")) for path in section or noted_sections]
     content = _returned(make(folder), Report, f"report '{name}'")
     more = [_returned(maker(folder), Section, f"section '{path}'") for path, maker in makers]

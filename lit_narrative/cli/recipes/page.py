@@ -98,6 +98,7 @@ def _chart(view: SweepView, metric: str) -> Figure | None:
     ]
     ends = [value for _, one in estimated for value in (one.mean, *(one.interval or ()))]
     ends += [dot.value for _, dots in rows for dot in dots]
+    # About 6.5 units a character; the largest gutter leaves half of the chart's 360 units to the dots.
     gutter = min(40 + 6.5 * max(len(name) for name, _ in rows), 190)
     chart = dot_chart(metric, rows, padded(ends), gutter, _baseline_mean(estimated, view.baseline))
     return Figure(metric, chart, "Dot: mean, with its 95% interval; rings: single runs.")
@@ -110,6 +111,7 @@ def _single(group: Group, metric: str) -> list[Dot]:
 
 def _baseline_mean(estimated: Sequence[tuple[Group, Estimate]], baseline: tuple[str, str] | None) -> float | None:
     means = [one.mean for group, one in estimated if is_baseline(group, baseline)]
+    # With several baselines (one for each value of another axis) there is no single level to draw.
     return means[0] if len(means) == 1 else None
 
 
@@ -131,6 +133,7 @@ def _point(view: SweepView, group: Group, cost: float, metric: str) -> Point:
 
 
 def _has_passes(view: SweepView) -> bool:
+    # Passes and seconds cannot share an axis: one run without passes turns all to seconds.
     return all(PASSES in row.metrics for group in view.groups for row in group.rows if row.status == DONE)
 
 

@@ -104,6 +104,7 @@ def _baseline_of(group: Group, groups: Sequence[Group], baseline: tuple[str, str
 
 def _same_but(group: Group, base: Group, but: str) -> bool:
     others = (axis for axis in group.values if axis != but)
+    # A subset: runs with equal settings were merged, so the baseline may stand for several values of an axis.
     same = all(set(group.values[axis]) <= set(base.values[axis]) for axis in others)
     return same and group.num_prompts == base.num_prompts
 
@@ -123,6 +124,7 @@ def estimate(pairs: Sequence[tuple[Row, Row | None]], metric: str) -> Estimate |
     if not pairs:
         return None
     values = [row.metrics[metric] - (base.metrics[metric] if base else 0.0) for row, base in pairs]
+    # Over prompts, the seeds of a prompt are averaged first: they are not independent samples of prompts.
     scores = _scores(pairs, metric)
     spread = stdev(values) if len(values) > 1 else None
     over_prompts = None if scores is None else bootstrap(scores.mean(0))
@@ -146,6 +148,7 @@ def _explains(row: Row, prompts: Sequence[str], metric: str) -> bool:
     scores = [sample.scores[metric] for sample in row.samples if metric in sample.scores]
     if [sample.prompt for sample in row.samples] != prompts or len(scores) != len(prompts):
         return False
+    # A metric that is no mean over samples, such as a perplexity of all tokens, has no bootstrap over them.
     return math.isclose(fmean(scores), row.metrics[metric], rel_tol=1e-4, abs_tol=1e-6)
 
 

@@ -64,16 +64,19 @@ def compare(run: CardsRun, arm: str, base: str = BASE) -> list[Comparison]:
     comparisons = []
     for split in run.sets:
         pairs = _pairs(run, arm, base, split)
+        # An arm that no seed tested beside the base on this set cannot be paired, and is left out.
         if pairs:
             every = tuple(paired(seed, before, after) for seed, before, after in pairs)
             rest = [(seed, *_not_zero(before, after)) for seed, before, after in pairs]
             nonzero = tuple(paired(seed, before, after) for seed, before, after in rest if before)
+            # A policy that drifts to one constant answer can rise on a set; it does not beat the best such answer.
             beats = all(scores.interval[0] > scores.majority for _, scores in run.scores(arm, split))
             comparisons.append(Comparison(split, every, nonzero, beats))
     return comparisons
 
 
 def _pairs(run: CardsRun, arm: str, base: str, split: str) -> list[tuple[str, Sequence[Answer], Sequence[Answer]]]:
+    # Pairs are within a seed: another seed has other prompts, or at least another base.
     both = [seed for seed in run.seeds if {base, arm} <= seed.policies.keys()]
     answers = [(seed.name, seed.policies[base].answers, seed.policies[arm].answers) for seed in both]
     return [(seed, before[split], after[split]) for seed, before, after in answers if split in before.keys() & after]
@@ -94,6 +97,7 @@ def paired(seed: str, before: Sequence[Answer], after: Sequence[Answer]) -> Chan
 def direction(changes: Sequence[Change]) -> Direction:
     """What the changes of all seeds say together: a rise or a fall only if every interval lies on that side of 0."""
     sides = {change.side for change in changes}
+    # Nothing is averaged over seeds here: one seed that falls is enough to claim no rise.
     if len(sides) > 1 or not sides:
         return "mixed"
     return {1: "rise", -1: "fall", 0: "none"}[sides.pop()]  # type: ignore[return-value]
@@ -139,6 +143,7 @@ LEARNER, IMITATOR = "GRPOModule", "SFTModule"
 
 def compare_with_baselines(run: CardsRun) -> dict[tuple[str, str], list[Comparison]]:
     """Compare every arm of reinforcement with every arm of imitation, its baselines, by (arm, baseline)."""
+    # By what trained them, for the names of arms are the recipe's to choose.
     kinds = {arm: {policy.training.module for _, policy in run.of(arm) if policy.training} for arm in run.arms}
     learners, imitators = ([arm for arm in run.arms if kind in kinds[arm]] for kind in (LEARNER, IMITATOR))
     pairs = [(arm, baseline) for baseline in imitators for arm in learners]

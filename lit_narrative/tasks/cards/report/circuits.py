@@ -33,6 +33,7 @@ def circuits(run: CardsRun) -> Section:
 
 
 def _seed(seed: SeedRun) -> dict[str, Any]:
+    # In the order in which the analyses log them; a set would shuffle the rows from run to run.
     names = list(dict.fromkeys(name for one in seed.circuits for name in one.figures))
     rows = [
         {
@@ -47,6 +48,7 @@ def _seed(seed: SeedRun) -> dict[str, Any]:
         "analyses": [one.name for one in seed.circuits],
         "rows": rows,
         "weak": any(weak for row in rows for _, weak in row["cells"]),
+        # Paths hold the job's name, which may hold what a URL cannot.
         "links": [(_label(path), quote(path)) for one in seed.circuits for path in one.pages],
         "errors": [(one.name, name, reason) for one in seed.circuits for name, reason in one.errors.items()],
     }
@@ -77,6 +79,7 @@ def compare_circuits(seed: Path) -> None:
 def meaning(name: str) -> str:
     """What a figure says; empty where that is not known."""
     parts = name.split("/")
+    # Figures are named analysis/set/measure; the meaning is the same on every set.
     return MEANING.get(f"{parts[0]}/*/{parts[-1]}" if len(parts) == 3 else name, "")
 
 

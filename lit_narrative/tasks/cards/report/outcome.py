@@ -99,6 +99,7 @@ def _summed_up(comparisons: Sequence[Comparison]) -> str:
     for comparison in comparisons:
         change = f" ({signed(comparison.mean, 2)})" if comparison.direction in {"rise", "fall"} else ""
         grouped.setdefault(verdict(comparison), []).append(title(comparison.split) + change)
+    # Rises first, then falls, then the rest; False sorts before True.
     order = sorted(grouped, key=lambda words: (not words.startswith("rose"), not words.startswith("fell")))
     return " ".join(f"{', '.join(grouped[words])}: {words}." for words in order)
 
@@ -143,7 +144,9 @@ def _prompts(seed: SeedRun) -> tuple[str, ...]:
 
 
 def _figure(run: CardsRun, split: str) -> Figure:
+    # Seeds may be asked other prompts; the strictest of their constant answers is drawn.
     majority = max(scores.majority for name in run.policies for _, scores in run.scores(name, split))
+    # First, so that the rings lie behind the dots.
     constant = Dot("one constant answer", majority, "corpus", hollow=True)
     rows = [(name, [constant, *_dots(run, name, split)]) for name in run.policies]
     chart = dot_chart(f"Accuracy on {split}", rows, gutter=72, apart=5)
@@ -206,6 +209,7 @@ def changes(run: CardsRun) -> Section:
 
 def _mixture(policy: Policy) -> str:
     """What a policy was trained on, in words."""
+    # Weights need not sum to 1, and a mixture of zeros is not divided by.
     whole = sum(policy.mix.values()) or 1.0
     shares = ", ".join(f"{kind} {percent(weight / whole)}" for kind, weight in policy.mix.items())
     out = f"; held out of every mixture: {', '.join(policy.held_out)}" if policy.held_out else ""

@@ -103,6 +103,7 @@ def read_answers(path: Path, scores: dict[str, Scores]) -> dict[str, tuple[Answe
             raise UserError(f"{record.where}: set '{record.text('set')}' is not in {path.with_suffix('.json').name}")
         by_split[record.text("set")].append(_answer(record))
     for split, answers in by_split.items():
+        # The page pairs the answers and quotes the figures: the two files must be of the same test.
         right = sum(answer.correct for answer in answers)
         if len(answers) != scores[split].n or abs(right / scores[split].n - scores[split].accuracy) > 1e-6:
             raise UserError(
@@ -154,6 +155,7 @@ def read_training(job: Path, seconds: float | None) -> Training | None:
         raise UserError(
             f"'{job / 'config.yaml'}' is not the configuration of a job: {' '.join(str(error).split())}"
         ) from error
+    # Steps are counted from 0.
     logged = [step for curve in read_curves(table).values() for step, _ in curve] if table.is_file() else []
     steps = int(max(logged)) + 1 if logged else None
     each = _sequences_a_step(model, data)
@@ -173,6 +175,7 @@ def _sequences_a_step(model: dict[str, Any], data: dict[str, Any]) -> int | None
     """Rows that one batch learns from; None where a rollout batch is split by settings that this does not know."""
     size, group = data.get("batch_size"), model.get("num_generations", 1)
     cut = model.get("generation_batch_size") or model.get("steps_per_generation")
+    # A guess would be worse than a dash: budgets are what the arms are compared under.
     return size * group if isinstance(size, int) and isinstance(group, int) and not cut else None
 
 

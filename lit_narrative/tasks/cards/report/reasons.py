@@ -40,6 +40,7 @@ def substituted(scores: Sequence[Scores]) -> str:
     shares = {rule: fmean(one.substitution[rule] for one in scores if rule in one.substitution) for rule in rules}
     if not shares:
         return ""
+    # The first of equals, in the order of the file, so that the page does not depend on hashing.
     rule = max(shares, key=shares.__getitem__)
     return f"{percent(shares[rule])} as {rule}"
 
@@ -58,6 +59,7 @@ def choose(seed: SeedRun, split: str) -> list[dict[str, Any]]:
     tested = [policy.answers[split] for policy in seed.policies.values() if split in policy.answers]
     if not tested:
         return []
+    # One set of marks a prompt: two members mean that some policies are right and some wrong.
     marks = [{answers[index].correct for answers in tested} for index in range(len(tested[0]))]
     differing = [index for index, mark in enumerate(marks) if index and len(mark) > 1]
     picked = [("the first", 0), *(("the first they disagree on", index) for index in differing[:1])]

@@ -183,6 +183,7 @@ def trained(policy: Policy, split: str) -> str:
     """How a set relates to what a policy was trained on, in words."""
     if split == REFERENCE_SPLIT:
         return "in distribution"
+    # The mixture's rewordings are of the kind `paraphrase`, whose own set keeps other words unseen.
     kind = "paraphrase" if split == "paraphrase_mix" else split
     if not policy.mix.get(kind):
         return "never trained on"

@@ -90,12 +90,14 @@ def density_bins(density: Sequence[float]) -> tuple[list[int], list[str]]:
     edges = [-3 + 0.5 * index for index in range(1, 7)]
     counts = [0] * (len(edges) + 1)
     for share in density:
+        # The margin puts a share on an edge, such as 0.01, into the bin that its name ends with.
         decade = math.log10(share) - 1e-9 if share > 0 else -math.inf
         counts[0 if share <= 0 else 1 + sum(decade > edge for edge in edges[:-1])] += 1
     return counts, ["dead", "≤0.003", "≤0.01", "≤0.03", "≤0.1", "≤0.3", "≤1"]
 
 
 def _part(cycle: Cycle) -> Part:
+    # Significant ones first, then by q; a feature that was not tested comes last.
     shown = sorted(cycle.features, key=lambda f: (not f.significant, 1.0 if f.q is None else f.q))[:SHOWN_FEATURES]
     chart = histogram(
         "Latents by density", *density_bins(cycle.density), Frame(x_label="share of states in which a latent is active")
@@ -133,6 +135,7 @@ def _trend(trend: Trend, cycles: Sequence[Cycle]) -> Figure | None:
     ]
     if not lines:
         return None
+    # A single curve is named by the heading.
     keys = [Key(line.name, line.tone, "dot") for line in lines] if len(lines) > 1 else []
     frame = Frame(height=170, low=trend.low, high=trend.high, x_label="cycle")
     return Figure(trend.title, line_chart(trend.title, lines, (), frame), trend.note, keys)

@@ -52,6 +52,7 @@ def layered(sizes: Sequence[float], edges: Sequence[Edge], row: int = 3) -> Layo
     down = [i for i, (start, end) in enumerate(edges) if i not in upward and layers[start] < layers[end]]
     chains, levels = _chains(edges, down, layers)
     links = [pair for chain in chains.values() for pair in pairwise(chain)]
+    # Helper points take part in the ordering as vertices do, which is what makes edges bend around boxes.
     widths = [*sizes, *[_HELPER] * (len(levels) - count)]
     columns, width = _columns(_ordered(levels, links), links, widths)
     positions = [(column, float(level)) for column, level in zip(columns, levels, strict=True)]
@@ -99,6 +100,7 @@ def _layers(count: int, edges: Sequence[Edge], upward: set[int], row: int) -> li
     """Put each reachable vertex below all that lead to it, and the others at the foot."""
     reached = reachable(count, edges)
     layers = [0] * count
+    # Longest path by relaxation: after at most `count` rounds no layer moves, for the edges left have no cycle.
     for _ in range(count):
         for index, (start, end) in enumerate(edges):
             if index not in upward and start in reached:
@@ -131,6 +133,7 @@ def _ordered(levels: Sequence[int], links: Sequence[Edge]) -> list[list[int]]:
         near = above if sweep % 2 == 0 else below
         for layer in order if sweep % 2 == 0 else reversed(order):
             position = {vertex: index / len(row) for row in order for index, vertex in enumerate(row)}
+            # A vertex without neighbours on that side stays where it is.
             wish = {vertex: fmean([position[other] for other in near[vertex] or [vertex]]) for vertex in layer}
             layer.sort(key=wish.__getitem__)
     return order
@@ -156,7 +159,9 @@ def _columns(
             wished = [fmean([columns[other] for other in [*above[v], *below[v]] or [v]]) for v in row]
             for vertex, column in zip(row, _spread(wished, [widths[vertex] for vertex in row]), strict=True):
                 columns[vertex] = column
+    # Last, since it needs the final middle of the layers with edges.
     _centre_lonely(order, {vertex for link in links for vertex in link}, columns)
+    # The drawing begins at column 0 whatever the sweeps did.
     left = min(column - width / 2 for column, width in zip(columns, widths, strict=True))
     right = max(column + width / 2 for column, width in zip(columns, widths, strict=True))
     return [column - left for column in columns], right - left
@@ -179,5 +184,6 @@ def _spread(wished: Sequence[float], widths: Sequence[float]) -> list[float]:
     for index, wish in enumerate(wished):
         room = placed[-1] + (widths[index - 1] + widths[index]) / 2 if placed else wish
         placed.append(max(wish, room))
+    # Pushing apart only ever moves to the right; shifting all back keeps the layer under its parents.
     drift = fmean(placed) - fmean(wished)
     return [position - drift for position in placed]

@@ -63,6 +63,7 @@ def make_report(folder: Path) -> Report:
     whole = read_run_folder(folder, TESTS)
     if whole.seeds[0].path == folder:
         return report_on(read_run(folder))
+    # All are read before the first page is written: a broken file of the last seed leaves no half report.
     runs = {seed.name: read_run(seed.path) for seed in whole.seeds}
     for seed, run in zip(whole.seeds, runs.values(), strict=True):
         write_report(seed.path, report_on(run))

@@ -96,6 +96,7 @@ def _training_sample(path: Path, row: dict[str, str]) -> TrainingSample:
         reward=read_cell(path, "reward", row["reward"]) if row["reward"] else None,
         rewards={name: read_cell(path, f"rewards/{name}", cell) for name, cell in scores.items() if cell},
         advantage=read_cell(path, "advantage", row["advantage"]) if row["advantage"] else None,
+        # csv writes bools as Python prints them.
         finished=row["finished"] == "True",
     )
 
@@ -138,6 +139,7 @@ def _sample(record: Record) -> Sample:
 
 def _cycle(record: Record) -> Cycle:
     features = tuple(_feature(feature) for feature in record.children("features"))
+    # A file may list the most telling features alone, with the count of all, or all of them without a count.
     listed = sum(feature.significant for feature in features)
     return Cycle(
         number=int(record.number("cycle")),

@@ -72,11 +72,14 @@ def choose(before: Sequence[Sample], after: Sequence[Sample]) -> list[tuple[str,
     """
     earlier = dict(zip(_keys(before), before, strict=True))
     later = dict(zip(_keys(after), after, strict=True))
+    # In the order of the second test; prompts that one test alone was given are left out.
     matched = [(earlier[key], later[key]) for key in later if key in earlier]
     picked = [(f"Prompt {index}, as it came", *pair) for index, pair in enumerate(matched[:FIRST], start=1)]
+    # The rest only: what was shown unchosen must not be chosen again as an extreme.
     rest = sorted(matched[FIRST:], key=lambda pair: pair[1].reward)
     if rest:
         picked.append(("The final model's best among the other samples", *rest[-1]))
+    # The worst text is mostly one cut off at the limit, which shows nothing about worlds.
     readable = [pair for pair in rest[:-1] if pair[1].components.get("valid_json", 1) > 0]
     if readable:
         picked.append(("The final model's lowest score among the others that parse", *readable[0]))
@@ -132,6 +135,7 @@ def _told(world: World) -> Sequence[tuple[str, str, Sequence[str]]]:
     last = endings(plan)
     told: list[tuple[str, str, Sequence[str]]] = []
     for position, encounter in enumerate(world.encounters[:MAX_ENCOUNTERS]):
+        # The plan knows where an option really leads, after dangling names and defaults.
         options = list(zip(encounter.options, plan.scenes[position], strict=True))[:_OPTIONS]
         words = [f"{describe_option(option)}; {leads_to(plan, option, choice.target)}" for option, choice in options]
         title = clip(encounter.id, 60) + (" (ending)" if position in last else "")

@@ -67,6 +67,7 @@ def measures(runs: Mapping[str, Run]) -> dict[str, Measure]:
         before, after = _values(run.before.outcome), _values(run.after.outcome)
         for name in before.keys() & after:
             values.setdefault(name, {})[seed] = (before[name], after[name])
+    # Totals and shares first, then components in the order in which a test lists them.
     order = [*TITLES, *dict.fromkeys(name for run in runs.values() for name in _values(run.after.outcome))]
     return {
         name: Measure(TITLES.get(name, name.removeprefix("components/")), values[name])
@@ -119,6 +120,7 @@ def verdict(runs: Mapping[str, Run]) -> list[str]:
         f"Over {len(score.seeds)} seeds the mean strict score {word}: {means}; 95% interval of the change over seeds "
         f"{signed_interval(interval)})."
     )
+    # A sign count needs no assumption, and tells one lucky seed from a rise everywhere.
     up = sum(final > sft for sft, final in score.seeds.values())
     return [first, f"It is higher after RL under {up} of {len(score.seeds)} seeds.", *_beside_corpus(runs, score)]
 
@@ -126,6 +128,7 @@ def verdict(runs: Mapping[str, Run]) -> list[str]:
 def _beside_corpus(runs: Mapping[str, Run], score: Measure) -> list[str]:
     levels = [run.corpus.reward for run in runs.values() if run.corpus is not None]
     interval = score.after[1]
+    # A mean corpus over some of the seeds would be compared with models of all of them.
     if len(levels) < len(runs) or interval is None:
         return []
     corpus = fmean(levels)

@@ -62,6 +62,7 @@ def _differences(level: Level, base: Level) -> dict[str, Any]:
     lenient = None
     if level.original_total is not None and base.original_total is not None:
         lenient = level.original_total - base.original_total
+    # A custom component may be measured of one side alone.
     shared = [name for name in level.components if name in base.components]
     return {
         "reward": level.reward - base.reward,

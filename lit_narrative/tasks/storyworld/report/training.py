@@ -89,6 +89,7 @@ def _components(job: Job, run: Run) -> list[Figure]:
     corpus = run.corpus.components if run.corpus else {}
     logged = [name.removeprefix("rewards/").removesuffix("/mean") for name in job.curves if name.startswith("rewards/")]
     drawn = []
+    # The test's components first, in their order; then rewards that only training has, such as the SAE's.
     for name in dict.fromkeys([*before, *logged]):
         lines = _component_lines(job.curves, name)
         if lines:
@@ -113,6 +114,7 @@ def _levels(before: float | None, corpus: float | None) -> list[Level]:
 
 def _band(curves: Mapping[str, Curve]) -> list[float]:
     """Return the standard deviation at each point of the reward, or nothing if some point has none."""
+    # By step and not by position: a step whose spread is NaN has no point on its curve.
     spread = dict(curves.get("reward_std", ()))
     steps = [step for step, _ in curves["reward"]]
     return [spread[step] for step in steps] if all(step in spread for step in steps) else []
@@ -125,6 +127,7 @@ def _line(curves: Mapping[str, Curve], name: str, title: str) -> Line:
 def _cycle_marks(job: Job) -> tuple[float, ...]:
     """Return the steps at which a new cycle (an epoch of rollouts) begins; none where there are too many to see."""
     epochs = job.curves.get("epoch", ())
+    # `epoch` is logged with every row, so that where it grows a cycle begins.
     marks = tuple(step for (_, before), (step, now) in pairwise(epochs) if now != before)
     return marks if len(marks) <= _MOST_MARKS else ()
 
@@ -136,4 +139,5 @@ def _cycle_rows(curves: Mapping[str, Curve]) -> list[dict[str, float]]:
         if name.startswith("cycle/"):
             for step, value in curve:
                 rows.setdefault(step, {})[name.removeprefix("cycle/")] = value
+    # What a cycle logs comes at one step; without the number it cannot be told which cycle it was.
     return [rows[step] for step in sorted(rows) if "number" in rows[step]]

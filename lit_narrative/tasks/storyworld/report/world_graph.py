@@ -70,6 +70,7 @@ def graph_of(plan: Plan) -> tuple[list[Vertex], list[Arrow]]:
     vertices = [_box(encounter, i in last, i in reached) for i, encounter in enumerate(shown)]
     arrows: list[Arrow] = []
     for position, encounter in enumerate(shown):
+        # The options of an ending lead nowhere that matters, and those of an unreached box would hide the rest.
         if position in last or position not in reached:
             continue
         stubs: dict[Vertex, int] = {}
@@ -77,6 +78,7 @@ def graph_of(plan: Plan) -> tuple[list[Vertex], list[Arrow]]:
             end = choice.target
             if not 0 <= end < len(shown):
                 stub = _stub(plan, option, end)
+                # One stub a kind of end and encounter: many options that end the story share it.
                 end = stubs.setdefault(stub, len(vertices))
                 vertices += [stub] if end == len(vertices) else []
             arrows.append(Arrow(position, end, bool(option.gates), describe_option(option)))
@@ -166,11 +168,13 @@ def _draw_arrows(arrows: Sequence[Arrow], layout: Layout) -> list[Element]:
     drawn = []
     for index, arrow in enumerate(arrows):
         if index in layout.upward:
+            # Arrows back to the same box share a lane; a loop keeps close to its box.
             lane = 0 if arrow.start == arrow.end else lanes.setdefault(arrow.end, len(lanes))
             line, tip = _around(layout, arrow, lane)
         else:
             line, tip = _downward(layout, index, arrow, starts[index], ends[index])
         words = node("title", text=arrow.tip)
+        # The wide invisible path is there to be pointed at: a line of 1.4 units is hard to hit.
         ways = [node("path", d=line, class_="hit"), node("path", d=line, class_="way")]
         drawn.append(node("g", words, *ways, tip, class_="option gated" if arrow.gated else "option"))
     return drawn
@@ -188,6 +192,7 @@ def _ports(arrows: Sequence[Arrow], layout: Layout, *, leaving: bool) -> dict[in
             i: layout.bends[i] or (layout.positions[arrows[i].end if leaving else arrows[i].start],) for i in indices
         }
         ordered = sorted(indices, key=lambda i: far[i][0 if leaving else -1][0])
+        # Many arrows squeeze together rather than leave the side of the box.
         gap = min(16.0, 0.7 * _BOX_W / len(ordered))
         shifts.update({i: (rank - (len(ordered) - 1) / 2) * gap for rank, i in enumerate(ordered)})
     return shifts
