@@ -1,29 +1,36 @@
-"""What the processes of a run tell each other."""
+"""Collective operations between the processes of a run: gathering tensors, values and lists.
+
+Lightning is imported for types only, so that every layer may import this module.
+"""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
 
 Item = TypeVar("Item")
 
 
-def gather(module: LightningModule, values: torch.Tensor) -> torch.Tensor:
+def gather(module: "LightningModule", values: torch.Tensor) -> torch.Tensor:
     """Rows of all processes, (W n, ...) of (n, ...) each, in order of rank, on the CPU."""
+    # The backend of the process group takes tensors of the module's device only. One process adds no first dimension.
     gathered: Any = module.all_gather(values.to(module.device))
     return gathered.flatten(0, gathered.ndim - values.ndim).cpu() if gathered.ndim > values.ndim else gathered.cpu()
 
 
 def gather_ragged(gather: Callable[[torch.Tensor], torch.Tensor], values: torch.Tensor) -> torch.Tensor:
     """(n,) values of all processes, which may have different numbers of them; ``gather`` takes equal numbers only."""
+    # A collective with tensors of unequal shape hangs or corrupts memory: values are padded to the largest number.
     counts = gather(torch.tensor([len(values)])).tolist()
     padded = torch.nn.functional.pad(values, (0, max(counts) - len(values)))
     return torch.cat([row[:count] for row, count in zip(gather(padded[None]), counts, strict=True)])
 
 
-def gather_objects(trainer: Trainer | None, value: Item) -> list[Item]:
-    """What each process has, in order of rank, on every process; without a Trainer there is one."""
+def gather_objects(trainer: "Trainer | None", value: Item) -> list[Item]:
+    """The value of each process, in order of rank, on every process; without a Trainer there is one process."""
     if trainer is None or trainer.world_size == 1:
         return [value]
     values = [value] * trainer.world_size
@@ -31,6 +38,6 @@ def gather_objects(trainer: Trainer | None, value: Item) -> list[Item]:
     return values
 
 
-def gather_lists(trainer: Trainer, items: Sequence[Item]) -> list[Item]:
+def gather_lists(trainer: "Trainer", items: Sequence[Item]) -> list[Item]:
     """The items of all processes, in order of rank, on every process."""
     return [item for part in gather_objects(trainer, list(items)) for item in part]

@@ -1,4 +1,4 @@
-"""The strategy ``fsdp2``: weights, gradients and optimizer state are spread over all processes."""
+"""The strategy ``fsdp2``: weights, gradients and optimizer state are sharded over all processes."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -18,10 +18,10 @@ from lit_narrative.lm.shard import gathered
 class FSDP2Strategy(ModelParallelStrategy):
     """Lightning's ``ModelParallelStrategy`` with every process a data-parallel one, for ``trainer.strategy: fsdp2``.
 
-    The module shards itself in ``configure_model``. Checkpoints are those of every other strategy, one file with
-    whole weights and optimizer states, restored at the same point of a run; a run may change its strategy or its number
-    of processes when it resumes. During validation, test and prediction the weights that learn are kept whole on every
-    process, so that one may read more batches than another.
+    The module shards itself in ``configure_model``. Checkpoints are those of every other strategy, one file with whole
+    weights and optimizer states, restored at the same point of a run; a run may change its strategy or its number of
+    processes when it resumes. During validation, test and prediction the trainable weights are whole on every process,
+    so that processes may read different numbers of batches.
 
     Args:
         **kwargs: ``process_group_backend`` and ``timeout`` of the original.
@@ -32,41 +32,42 @@ class FSDP2Strategy(ModelParallelStrategy):
         self._whole = ExitStack()
 
     def setup_environment(self) -> None:
-        """Start the processes' group with as many shares as processes."""
+        """Start the process group with a shard for each process."""
+        # The default is the number of nodes, and the number of processes is known only here, not at construction.
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
     def setup(self, trainer: Trainer) -> None:
-        """Take the model; evaluate it without the inference mode."""
+        """Set up the model; evaluation runs without inference mode."""
         for loop in (trainer.fit_loop.epoch_loop.val_loop, trainer.validate_loop, trainer.test_loop):
-            loop.inference_mode = False  # what is gathered in that mode could not be trained any more
+            loop.inference_mode = False  # weights that are gathered in inference mode could not be trained afterwards
         trainer.predict_loop.inference_mode = False
         super().setup(trainer)
 
     # --- evaluation -------------------------------------------------------------------------------------------------
 
     def on_validation_start(self) -> None:
-        """Gather."""
+        """Gather the trainable weights."""
         self._gather()
 
     def on_validation_end(self) -> None:
-        """Let go."""
+        """Shard them again."""
         self._whole.close()
 
     def on_test_start(self) -> None:
-        """Gather."""
+        """Gather the trainable weights."""
         self._gather()
 
     def on_test_end(self) -> None:
-        """Let go."""
+        """Shard them again."""
         self._whole.close()
 
     def on_predict_start(self) -> None:
-        """Gather."""
+        """Gather the trainable weights."""
         self._gather()
 
     def on_predict_end(self) -> None:
-        """Let go."""
+        """Shard them again."""
         self._whole.close()
 
     def _gather(self) -> None:
@@ -101,11 +102,13 @@ class FSDP2Strategy(ModelParallelStrategy):
         return self._assembled(optimizer.state_dict())
 
     def _assembled(self, values: dict[str, Any]) -> dict[str, Any]:
-        """``values`` without shares; all processes have to come here."""
+        """``values`` with whole tensors in place of shards; all processes have to call it."""
 
         def whole(value: Any) -> Any:
             if not isinstance(value, DTensor):
                 return value
+            # Every process takes part in the gathering, and only the first keeps the result, on the CPU: one tensor
+            # at a time is whole on the device.
             full = value.full_tensor()
             return full.cpu() if self.is_global_zero else None
 
@@ -113,31 +116,33 @@ class FSDP2Strategy(ModelParallelStrategy):
         return values if self.is_global_zero else {}
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Hand each process its share of whole weights."""
+        """Load whole weights; each process keeps its shard."""
         assert self.lightning_module is not None
-        own = self.lightning_module.state_dict()
-        state = {name: _share(value, own.get(name)) for name, value in checkpoint["state_dict"].items()}
+        current = self.lightning_module.state_dict()
+        state = {name: _shard(value, current.get(name)) for name, value in checkpoint["state_dict"].items()}
         self.lightning_module.load_state_dict(state, strict=strict)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Hand each process its share of whole states; parameters are told by their order, as PyTorch does."""
+        """Load whole optimizer states; each process keeps its shard. Parameters are matched by order, as in PyTorch."""
         for optimizer, stored in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             saved = [key for group in stored["param_groups"] for key in group["params"]]
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             like = dict(zip(saved, parameters, strict=True))
             state = {
-                key: {name: _share(value, like[key]) for name, value in values.items()}
+                key: {name: _shard(value, like[key]) for name, value in values.items()}
                 for key, values in stored["state"].items()
             }
             optimizer.load_state_dict({**stored, "state": state})
 
 
-def _share(value: Any, like: Any) -> Any:
-    """This process's share of ``value``, cut as ``like`` is; ``value`` itself if that is not cut."""
+def _shard(value: Any, like: Any) -> Any:
+    """This process's shard of ``value``, placed as ``like``; ``value`` itself if ``like`` is not sharded."""
+    # Scalars of an optimizer state, such as the step, have another shape than their parameter and stay whole.
     if not isinstance(like, DTensor) or not isinstance(value, torch.Tensor) or value.shape != like.shape:
         return value
-    cut = distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
-    return torch.empty_like(like, dtype=value.dtype).copy_(cut)  # a cut may be a view that keeps the whole alive
+    shard = distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+    # A copy: the shard may be a view, which would keep the whole tensor in memory.
+    return torch.empty_like(like, dtype=value.dtype).copy_(shard)
 
 
 StrategyRegistry.register("fsdp2", FSDP2Strategy, description="fully sharded data parallelism (FSDP2)")

@@ -3,6 +3,7 @@
 Each is called in one function of ours, named in the row.
 """
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import nn
 
 from lit_narrative.cli.messages import option_names
 from lit_narrative.cli.run_folder import RunLogger
@@ -33,8 +36,18 @@ PRIVATE = [
     ("sae.training.training_pass", "sae_lens.saes.sae", "TrainStepInput"),
     ("sae.autoencoder.inference_sae", "sae_lens.saes.sae", "TrainingSAE.process_state_dict_for_saving_inference"),
     ("sae.autoencoder.inference_sae", "sae_lens.saes.sae", "TrainingSAEConfig.get_inference_sae_cfg_dict"),
+    ("lm.fast_layers._onednn_enabled", "torch", "_C._get_mkldnn_enabled"),
+    ("steering.pplm.one_token.softmax_backward", "torch", "_softmax_backward_data"),
+    ("steering.pplm.flat._view_operations", "torch", "ops.aten._unsafe_view.default"),
+    ("steering.pplm.flat._kernel", "torch", "ops.aten.view.default._op"),
+    ("lm.fast_layers._product", "torch", "ops.mkldnn._linear_pointwise"),
+    ("strategies.FSDP2Strategy._assembled", "torch.utils._pytree", "tree_map"),
+    ("lm.load.attention_name, lm.load.attention_function", "transformers", "PretrainedConfig._attn_implementation"),
+    ("lm.kv_cache.is_stateful", "transformers", "PreTrainedModel._is_stateful"),
+    ("lm.load.takes_attention_functions", "transformers", "PreTrainedModel._supports_attention_backend"),
+    ("lm.kv_cache, steering.past, steering.pplm.one_token", "transformers.cache_utils", "DynamicLayer"),
+    ("steering.past.check_cache", "transformers.cache_utils", "DynamicSlidingWindowLayer"),
     ("lm.load.blocks", "transformers.modeling_layers", "GradientCheckpointingLayer"),
-    ("lm.kv_cache.plain_attention", "transformers", "PreTrainedModel._is_stateful"),
 ]
 
 
@@ -46,8 +59,27 @@ def test_it_is_still_there(user: str, module: str, attribute: str) -> None:
         value = getattr(value, name)
 
 
+OF_INSTANCES = [
+    # (our function that uses it, an instance, attribute): set in __init__, so that the class does not show it
+    ("strategies.FSDP2Strategy.setup_environment", lambda: ModelParallelStrategy(), "_data_parallel_size"),
+    ("strategies.FSDP2Strategy.setup", lambda: quiet_trainer().validate_loop, "inference_mode"),
+    ("strategies.FSDP2Strategy.setup", lambda: quiet_trainer().predict_loop, "inference_mode"),
+    ("steering.pplm.buffered_past.hooked", nn.Module, "_forward_hooks"),
+    ("steering.pplm.buffered_past.hooked", nn.Module, "_forward_pre_hooks"),
+]
+
+
+def quiet_trainer() -> Trainer:
+    return Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+
+
+@pytest.mark.parametrize(("user", "make", "attribute"), OF_INSTANCES)
+def test_instances_still_have_it(user: str, make: Callable[[], object], attribute: str) -> None:
+    assert hasattr(make(), attribute), f"lit_narrative.{user} needs {attribute}, which this release lacks"
+
+
 def test_lightnings_loops_count_batches_where_we_read_them() -> None:
-    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer = quiet_trainer()
     assert batches_begun(trainer) == logged_steps(trainer) == 0
     for _ in range(3):
         trainer.fit_loop.epoch_loop.batch_progress.increment_ready()

@@ -22,8 +22,8 @@ from lit_narrative.steering.bags import BagOfWords, BagsOfRows
 from lit_narrative.steering.past import Reader
 from lit_narrative.steering.pplm import flat
 from lit_narrative.steering.pplm.settings import PPLMSettings
-from lit_narrative.steering.pplm.steerer import PPLM, PPLMWriting
-from lit_narrative.steering.sampler import Texts, Writing
+from lit_narrative.steering.pplm.steerer import PPLM, PPLMDecoding
+from lit_narrative.steering.sampler import SteeredDecoding, Texts
 
 BAG = tuple(range(20))
 SETTINGS = PPLMSettings(stepsize=0.02, window_anchor="oldest", temperature_on="steered")
@@ -37,7 +37,7 @@ def model(layers: int, width: int, vocabulary: int) -> PreTrainedModel:
     return build_lm(config).eval().requires_grad_(False)
 
 
-def begin(lm: PreTrainedModel, rows: int, context: int, new_tokens: int, iterations: int) -> PPLMWriting:
+def begin(lm: PreTrainedModel, rows: int, context: int, new_tokens: int, iterations: int) -> PPLMDecoding:
     """``rows`` texts of ``context`` tokens under PPLM."""
     ids = (torch.arange(context) % 97).repeat(rows, 1)
     bags = BagsOfRows([BagOfWords("bag", (), BAG, (1.0,) * len(BAG))], [1.0])
@@ -47,11 +47,11 @@ def begin(lm: PreTrainedModel, rows: int, context: int, new_tokens: int, iterati
 
 
 @torch.no_grad()
-def write(writing: Writing, tokens: int) -> torch.Tensor:
+def write(decoding: SteeredDecoding, tokens: int) -> torch.Tensor:
     """Greedy continuation, (rows, tokens)."""
     found: list[torch.Tensor] = []
     for _ in range(tokens):
-        found.append(writing.scores(found[-1] if found else None).steered.argmax(-1))
+        found.append(decoding.scores(found[-1] if found else None).steered.argmax(-1))
     return torch.stack(found, dim=1)
 
 
@@ -59,8 +59,8 @@ def ours(lm: PreTrainedModel, rows: int, context: int, tokens: int, iterations: 
     """CPU seconds a token of one text."""
     start = time.process_time()
     with torch.no_grad():
-        writing = begin(lm, rows, context, tokens, iterations)
-    write(writing, tokens)
+        decoding = begin(lm, rows, context, tokens, iterations)
+    write(decoding, tokens)
     return (time.process_time() - start) / tokens / rows
 
 
@@ -79,7 +79,7 @@ def plain(lm: PreTrainedModel, rows: int, context: int, tokens: int, _: int) -> 
     reader = Reader(lm, ids, torch.ones_like(ids, dtype=torch.bool), torch.arange(rows))
     token = None
     for _step in range(tokens):
-        reader.go_on(token)
+        reader.advance(token)
         token = reader.read().logits.argmax(-1)
     return (time.process_time() - start) / tokens / rows
 
@@ -95,9 +95,9 @@ def check(lm: PreTrainedModel, context: int, tokens: int) -> None:
 
 def traced(lm: PreTrainedModel, rows: int, context: int, tokens: int) -> float:
     """Trace the passes of a shape; CPU seconds it took beside the work itself."""
-    first, flat.AFTER = flat.AFTER, 1
+    first, flat.TRACE_AFTER = flat.TRACE_AFTER, 1
     cold = ours(lm, rows, context, tokens, 1, 0)
-    flat.AFTER = first
+    flat.TRACE_AFTER = first
     again = first // 2 // tokens + 1
     for _ in range(again):  # so that the shape has come up often enough for good
         warm = ours(lm, rows, context, tokens, 3, 0)

@@ -1,7 +1,7 @@
-"""The language model inside a Lightning checkpoint: config and tokenizer ride beside the weights.
+"""The language model inside a Lightning checkpoint, and its export to the formats of transformers and peft.
 
-Everything is plain values and tensors, so the file is read with ``weights_only``: no pickle, no network, no original
-folder.
+Config and tokenizer are stored beside the weights. All content is plain values and tensors, so the file is read with
+``weights_only``: no pickled code, no network, no original folder.
 """
 
 import pickle
@@ -21,7 +21,7 @@ from lit_narrative.lm.tokenizer import tokenizer_files, tokenizer_from_files
 LANGUAGE_MODEL = "language_model"
 PREFIX = "lm."
 REFERENCE = "reference"
-"""What a reference policy is called: a module beside the policy, or a set of adapters within it."""
+"""Name of a reference policy: of a module beside the policy, or of a set of adapters within it."""
 
 
 def store_language_model(
@@ -33,8 +33,8 @@ def store_language_model(
         checkpoint: what Lightning is about to write; its ``state_dict`` names the model ``lm``.
         lm: the model, with or without adapters.
         tokenizer: its tokenizer.
-        base: with adapters, where the base comes from. A base with a hub name or a folder is left out of the file, its
-            name is kept; any other base rides along whole.
+        base: with adapters, the source of their base. A base with a hub name or a folder is stored by name, any other
+            whole.
     """
     named = base if isinstance(base, str) and not base.endswith(".ckpt") else None
     if named:
@@ -56,7 +56,7 @@ def restore_language_model(
     """Build the model (random weights, or the named base of adapters) and the tokenizer of a checkpoint.
 
     Raises:
-        UserError: if it holds no language model.
+        UserError: it holds no language model.
     """
     stored, tokenizer = _stored(checkpoint), stored_tokenizer(checkpoint)
     if stored["base"]:
@@ -70,12 +70,12 @@ def stored_tokenizer(checkpoint: dict[str, Any]) -> PreTrainedTokenizerBase:
 
 
 def fits(checkpoint: dict[str, Any], lm: nn.Module, base: Any) -> bool:
-    """Whether ``lm`` is the model that :func:`restore_language_model` would build, but for weights in the file.
+    """Whether ``lm`` is the model that :func:`restore_language_model` would build, apart from its weights.
 
     Args:
-        checkpoint: what Lightning has read.
+        checkpoint: as Lightning has read it.
         lm: a model, with or without adapters.
-        base: where it came from, which matters if the file holds adapters only.
+        base: the source of ``lm``, compared if the file holds adapters only.
     """
     stored = _stored(checkpoint)
     return stored["base"] in (None, base) and stored["config"] == _plain(base_lm(lm).config.to_dict())
@@ -94,7 +94,7 @@ def read_language_model(
     """Read model, weights and tokenizer from a checkpoint of this package; adapters are merged into the weights.
 
     Raises:
-        UserError: if the file is missing or holds no language model.
+        UserError: the file is missing or holds no language model.
     """
     checkpoint = load_checkpoint(path)
     if LANGUAGE_MODEL not in checkpoint:
@@ -116,19 +116,20 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU without unpickling anything but plain values.
 
     Raises:
-        UserError: if there is no such file, or it is damaged or holds more than plain values.
+        UserError: there is no such file, it is damaged, or it holds more than plain values.
     """
     if not Path(path).is_file():
         raise UserError(f"no checkpoint at '{path}'; train one first or give another path")
     try:
+        # Mapped and not read: of a file with optimizer states only the weights are touched.
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UserError(f"'{path}' is no checkpoint that can be read safely: {first_line(error)}") from error
+        raise UserError(f"'{path}' is not a checkpoint that can be read safely: {first_line(error)}") from error
     return checkpoint
 
 
 def drop_reference(state: dict[str, torch.Tensor]) -> None:
-    """Take the weights of a reference policy out of ``state``: they are of no use but to learn on."""
+    """Remove the weights of a reference policy from ``state``: only further training needs them."""
     for name in [name for name in state if of_reference(name)]:
         del state[name]
 
@@ -139,10 +140,10 @@ def of_reference(name: str) -> bool:
 
 
 def check_adapters(lm: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Refuse weights that leave an adapter as it was: a base's weights may be missing, an adapter's may not.
+    """Refuse weights that lack an adapter's; those of the base may be missing.
 
     Raises:
-        UserError: naming the first that is missing or not known.
+        UserError: naming the first weight that is missing or unknown.
     """
     known = {PREFIX + name for name in lm.state_dict()}
     trained = {PREFIX + name for name, parameter in lm.named_parameters() if parameter.requires_grad}
@@ -152,8 +153,6 @@ def check_adapters(lm: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
 
 
 def _merge_adapters(lm: PreTrainedModel, weights: dict[str, torch.Tensor], lora: dict[str, Any]) -> PreTrainedModel:
-    from lit_narrative.lm.load import Lora, add_lora
-
     adapted = add_lora(lm, Lora(**lora))
     check_adapters(adapted, {PREFIX + name: value for name, value in weights.items()})
     adapted.load_state_dict(weights, strict=False)
@@ -161,7 +160,7 @@ def _merge_adapters(lm: PreTrainedModel, weights: dict[str, torch.Tensor], lora:
 
 
 def _plain(value: Any) -> Any:
-    """Config values as a weights-only reader takes them."""
+    """Config values as a reader with ``weights_only`` accepts them: names of enums and dtypes become text."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -194,7 +193,7 @@ def export_adapter(checkpoint: str | Path, folder: str | Path) -> Path:
             f"{checkpoint} holds no adapters; give a checkpoint of a run with model.lora, or export 'model'"
         )
     if not content[LANGUAGE_MODEL]["base"]:
-        raise UserError(f"the base of the adapters in {checkpoint} has no name or folder of its own; export 'model'")
+        raise UserError(f"the base of the adapters in {checkpoint} has no hub name or folder; export 'model'")
     drop_reference(content["state_dict"])
     base, tokenizer = restore_language_model(content)
     adapted = add_lora(base, Lora(**content["hyper_parameters"]["lora"]))

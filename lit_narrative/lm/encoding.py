@@ -1,7 +1,8 @@
-"""Prompts as token ids that leave the model room to answer.
+"""Prompts, and examples of prompt and completion, as token ids that fit the model.
 
-A prompt is *long* if its tokens are more than :attr:`PromptReader.limit`. What happens to it is the user's choice, and
-never a silent one: it is an error, its row leaves the data before anything is trained, or it loses its beginning.
+A prompt is *long* if it has more tokens than :attr:`PromptReader.limit`. By the user's setting a long prompt is an
+error, is left out of the data before training begins, or loses its beginning. An example longer than the model's
+positions is an error or is cut on the right. Nothing is cut without being asked for.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,20 +19,20 @@ from lit_narrative.views import Example, Prompt
 
 LongPrompts = Literal["error", "drop", "truncate_left"]
 _BLOCK = 1024  # prompts that are tokenised together
-_NAMED = 5  # places that an error names
+_NAMED = 5  # prompts that an error lists
 
 
 @dataclass(frozen=True)
 class PromptReader:
-    """Turns prompts into token ids for one model and one length of completions.
+    """Converts prompts to token ids for one model and one length of completions.
 
     Args:
         tokenizer: the model's.
         positions: the model's; None if it has no limit.
         max_new_tokens: longest completion.
         max_length: longest prompt in tokens; None: what the positions leave beside the completion.
-        long_prompts: what becomes of a longer one. ``truncate_left`` keeps its last tokens, and its first one if that
-            is the tokenizer's BOS token.
+        long_prompts: treatment of a longer one. ``truncate_left`` keeps its last tokens, and its first one if that is
+            the tokenizer's BOS token.
         chat: wrap prompts as a user's turn.
 
     Raises:
@@ -77,9 +78,9 @@ class PromptReader:
         self._check_empty(prompts, rows)
         if self.limit is None:
             return rows
-        for place, row in enumerate(rows):
+        for index, row in enumerate(rows):
             if len(row) > self.limit:
-                rows[place] = self._cut(place, prompts[place], row, self.limit)
+                rows[index] = self._cut(index, prompts[index], row, self.limit)
         return rows
 
     def validate_rows(self, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
@@ -93,10 +94,10 @@ class PromptReader:
             texts = [prompt.text for prompt in block]
             rows = self._tokenize(texts)
             self._check_empty(texts, rows, first=total)
-            for place, (prompt, row) in enumerate(zip(block, rows, strict=True), total):
+            for index, (prompt, row) in enumerate(zip(block, rows, strict=True), total):
                 fits = self.limit is None or len(row) <= self.limit
                 if not fits and self.long_prompts == "error":
-                    raise self._too_long(place, prompt.text, len(row))
+                    raise self._too_long(index, prompt.text, len(row))
                 if fits or self.long_prompts == "truncate_left":
                     kept.append(prompt)
             total += len(block)
@@ -114,24 +115,24 @@ class PromptReader:
         return rows
 
     def _check_empty(self, prompts: Sequence[str], rows: Sequence[Sequence[int]], first: int = 0) -> None:
-        empty = [place for place, row in enumerate(rows, first) if not row or not prompts[place - first]]
+        empty = [index for index, row in enumerate(rows, first) if not row or not prompts[index - first]]
         if empty:
-            places = ", ".join(map(str, empty[:_NAMED])) + (", …" if len(empty) > _NAMED else "")
+            numbers = ", ".join(map(str, empty[:_NAMED])) + (", …" if len(empty) > _NAMED else "")
             raise UserError(
-                f"{len(empty)} of the prompts have no text to continue (counted from 0: prompt {places}); remove "
+                f"{len(empty)} of the prompts have no text to continue (counted from 0: prompt {numbers}); remove "
                 "them, or give them a text: a line break will do to write from nothing"
             )
 
-    def _cut(self, place: int, prompt: str, row: list[int], limit: int) -> list[int]:
+    def _cut(self, index: int, prompt: str, row: list[int], limit: int) -> list[int]:
         if self.long_prompts != "truncate_left":
-            raise self._too_long(place, prompt, len(row))
+            raise self._too_long(index, prompt, len(row))
         first = row[:1] if row[0] == self.tokenizer.bos_token_id else []
         return first + row[len(row) - limit + len(first) :]
 
-    def _too_long(self, place: int, prompt: str, length: int) -> UserError:
+    def _too_long(self, index: int, prompt: str, length: int) -> UserError:
         beginning = " ".join(prompt[:60].split())
         return UserError(
-            f"prompt {place} ('{beginning}…') has {length} tokens, and only {self.limit} {self._reason}; {self._remedy}"
+            f"prompt {index} ('{beginning}…') has {length} tokens, and only {self.limit} {self._reason}; {self._remedy}"
         )
 
     @property
@@ -142,9 +143,9 @@ class PromptReader:
 
     @property
     def _remedy(self) -> str:
-        knob = "raise it" if self.max_length is not None else "lower max_new_tokens"
+        change = "raise it" if self.max_length is not None else "lower max_new_tokens"
         other = {"error": "drop or truncate_left", "drop": "truncate_left", "truncate_left": "drop"}[self.long_prompts]
-        return f"shorten the prompt, {knob}, or set model.long_prompts={other}"
+        return f"shorten the prompt, {change}, or set model.long_prompts={other}"
 
 
 def _blocks(prompts: Iterable[Prompt]) -> Iterable[list[Prompt]]:

@@ -1,12 +1,12 @@
-"""Faster modules that compute the same function: put into every model that is built or loaded.
+"""Faster modules that compute the same function, put into every model that is built or loaded.
 
-Parameters, their names and the config stay as they are, so that checkpoints, adapters and exports see no difference;
-what is saved loads anywhere.
+Parameters, their names and the config stay as they are: checkpoints, adapters and exports do not change, and what is
+saved loads anywhere.
 
-- The library's tanh GELU is a chain of eager steps, each keeping its result for the backward pass; PyTorch has it as
-  one kernel.
-- PyTorch multiplies float32 matrices on the CPU by MKL, which leaves AVX-512 unused on processors that are not Intel's;
-  oneDNN, which PyTorch ships too, uses it (measured on an AMD EPYC: 2.2 times as fast, equal to rounding).
+- The tanh GELU of transformers is a chain of eager operations, each of which keeps its result for the backward pass;
+  PyTorch has it as one kernel.
+- PyTorch multiplies float32 matrices on the CPU by MKL, which does not use AVX-512 on processors other than Intel's;
+  oneDNN, which PyTorch ships too, does (measured on an AMD EPYC: 2.2 times as fast, equal to rounding).
 """
 
 import os
@@ -19,18 +19,21 @@ from transformers import PreTrainedModel
 from transformers.activations import FastGELUActivation, NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
-# oneDNN compiles a kernel for every shape (1.5 ms). Rows of a decoding step are few and come again and again; other
-# shapes are taken only if the product is large enough to win at once. In multiplications and additions.
+# oneDNN compiles a kernel for every shape (1.5 ms). The few shapes of decoding steps recur, and pay for it in time; any
+# other shape is taken only if a single product is large enough to gain more. In multiplications and additions.
 FEW_ROWS, FEW_ROWS_OPERATIONS, OPERATIONS = 256, 4e6, 3e8
-# Kernels that oneDNN keeps: batches of texts have ever new shapes, and its own limit of 1,024 let a run grow by a GiB.
+# Kernels that oneDNN keeps. Batches of texts have ever new shapes: with the default of 1,024 a run grew by a GiB.
 KERNELS = "64"
 
 
 def use_faster_modules(lm: PreTrainedModel) -> PreTrainedModel:
     """Swap modules of ``lm`` in place for faster ones of the same function; other types are left alone."""
-    if _AVAILABLE:  # read when oneDNN is first used
+    if _AVAILABLE:
+        # oneDNN reads the variable at its first use in the process; a value that the user has set is kept.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS)
     for module in lm.modules():
+        # The class is changed in place of the module, so that tied weights, hooks and names of parameters survive.
+        # Subclasses (quantised layers, adapters) have a forward method that is not ours to replace.
         if type(module) is nn.Linear:
             module.__class__ = FastLinear
         elif type(module) is Conv1D:
@@ -68,11 +71,16 @@ def onednn_pays(x: torch.Tensor, weight: torch.Tensor) -> bool:
     rows = x.numel() // x.shape[-1]
     operations = 2 * rows * weight.numel()
     enough = operations >= OPERATIONS or (rows <= FEW_ROWS and operations >= FEW_ROWS_OPERATIONS)
+    # A subclass (DTensor, fake tensor of a trace) has its own dispatch, which the kernel would bypass.
     plain = isinstance(weight, nn.Parameter) or type(weight) is torch.Tensor
-    return enough and plain and torch._C._get_mkldnn_enabled() and not torch.is_autocast_enabled("cpu")
+    return enough and plain and _onednn_enabled() and not torch.is_autocast_enabled("cpu")
 
 
-# Elsewhere PyTorch's own product is as fast, or oneDNN is in it already.
+def _onednn_enabled() -> bool:
+    return torch._C._get_mkldnn_enabled()
+
+
+# On other processors the product of PyTorch is as fast, or uses oneDNN already.
 _AVAILABLE = torch.backends.mkldnn.is_available() and "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
@@ -96,7 +104,7 @@ def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = 
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        # frozen weights (those under adapters) need no inputs in the backward pass
+        # Frozen weights (those under adapters) need no inputs in the backward pass; keeping them would cost memory.
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight if ctx.needs_input_grad[0] else None)
         return _product(x, weight, bias)
 

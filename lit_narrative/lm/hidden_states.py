@@ -1,4 +1,4 @@
-"""Mean hidden states of texts, at the end of a model or behind one of its blocks."""
+"""Mean hidden states of texts, at the end of a model or after one of its blocks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,14 +11,14 @@ from lit_narrative.errors import UserError
 from lit_narrative.lm.load import base_lm, blocks, max_positions
 from lit_narrative.lm.tokenizer import pad_right
 
-_BATCH = 32  # texts read side by side
+_BATCH = 32  # texts a forward pass
 
 
 def block(lm: nn.Module, layer: int) -> nn.Module:
     """A block of a causal LM by its number from 0.
 
     Raises:
-        UserError: it has no such block.
+        UserError: the model has no such block.
     """
     layers = blocks(lm)
     if not 0 <= layer < len(layers):
@@ -32,20 +32,20 @@ def mean_states(
 ) -> torch.Tensor:
     """(n, d) float32: for each text the mean over its tokens of the hidden state.
 
-    Texts are cut to the model's positions. Padding stands on the right, where no token of a causal model attends to it,
-    and does not count.
+    Texts are cut to the model's positions. Padding is on the right, where no token of a causal model attends to it, and
+    has weight 0 in the mean.
 
     Args:
         lm: in evaluation mode.
         tokenizer: its tokenizer.
         texts: n of them.
-        layer: the block whose output is read; None: what the output layer reads (behind the final norm).
+        layer: the block whose output is read; None: the input of the output layer (after the final norm).
 
     Raises:
         UserError: a text has no token.
     """
     rows: list[list[int]] = tokenizer(list(texts))["input_ids"]
-    if empty := [place for place, row in enumerate(rows) if not row]:
+    if empty := [index for index, row in enumerate(rows) if not row]:
         raise UserError(f"text {empty[0]} (counted from 0) of {len(texts)} is empty; remove it")
     limit = max_positions(lm)
     parts = [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
@@ -57,16 +57,18 @@ def _mean_batch(lm: nn.Module, rows: Sequence[Sequence[int]], layer: int | None)
     ids = pad_right(rows).to(base.device)
     lengths = torch.tensor([len(row) for row in rows], device=base.device)
     weights = (torch.arange(ids.shape[1], device=base.device) < lengths[:, None])[..., None]
-    found: list[torch.Tensor] = []
+    outputs: list[torch.Tensor] = []
 
-    def take(module: nn.Module, args: Any, output: Any) -> None:
-        found.append(output[0] if isinstance(output, tuple) else output)
+    def record(module: nn.Module, args: Any, output: Any) -> None:
+        # Some architectures return a tuple from their blocks, others the hidden states alone.
+        outputs.append(output[0] if isinstance(output, tuple) else output)
 
-    handle = block(lm, layer).register_forward_hook(take) if layer is not None else None
+    # A hook on one block and not `output_hidden_states`, which keeps the states of every block.
+    handle = block(lm, layer).register_forward_hook(record) if layer is not None else None
     try:
         final = base.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
     finally:
         if handle:
             handle.remove()
-    states = found[0] if found else final
+    states = outputs[0] if outputs else final
     return (states.float() * weights).sum(1) / lengths[:, None]

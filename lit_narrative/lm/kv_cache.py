@@ -1,7 +1,8 @@
 """A key/value cache for decoding that writes in place.
 
-The library's dynamic cache concatenates on every step, which copies all it holds; this one owns a buffer for the whole
-length and hands out the filled part. It can also drop finished rows and repeat a prompt for its group.
+The dynamic cache of transformers concatenates on every step, which copies all that it holds; this one allocates a
+buffer for the whole length and returns the filled part. It can also drop finished rows and repeat a prompt for its
+group.
 """
 
 from typing import Any
@@ -49,16 +50,22 @@ class BufferedLayer(DynamicLayer):
         return self.length + query_length, 0
 
     def select(self, rows: torch.Tensor) -> None:
-        """Keep only ``rows`` (indices; a row may come several times)."""
+        """Keep only ``rows`` (indices; a row may be repeated)."""
         if self.keys is None or self.values is None:
-            return  # nothing is in it yet
+            return  # nothing has been read yet
         self.keys = self._take(self.keys, rows)
         self.values = self._take(self.values, rows)
 
+    # Only the filled part is copied: at the first steps of long completions the buffer is mostly empty.
     def _take(self, buffer: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        taken = buffer.new_empty(len(rows), *buffer.shape[1:])
-        taken[:, :, : self.length] = buffer[:, :, : self.length].index_select(0, rows)
-        return taken
+        selected = buffer.new_empty(len(rows), *buffer.shape[1:])
+        selected[:, :, : self.length] = buffer[:, :, : self.length].index_select(0, rows)
+        return selected
+
+
+def is_stateful(base: nn.Module) -> bool:
+    """Whether a transformers model keeps recurrent state beside keys and values."""
+    return bool(base._is_stateful)
 
 
 def plain_attention(base: nn.Module) -> bool:
@@ -68,11 +75,11 @@ def plain_attention(base: nn.Module) -> bool:
     """
     text = base.config.get_text_config()  # type: ignore[operator,union-attr]
     kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
-    return kinds == {"full_attention"} and not getattr(text, "sliding_window", None) and not base._is_stateful  # type: ignore[return-value]
+    return kinds == {"full_attention"} and not getattr(text, "sliding_window", None) and not is_stateful(base)
 
 
 def decoding_cache(base: nn.Module, capacity: int) -> Cache:
-    """A cache of ``capacity`` positions for every block of a plain-attention model; the library's own for others."""
+    """A cache of ``capacity`` positions for every block of a plain-attention model; for others that of transformers."""
     config: PretrainedConfig = base.config  # type: ignore[assignment]
     if not plain_attention(base):
         return DynamicCache(config=config)

@@ -1,5 +1,7 @@
 """Causal language models: by hub name, from a folder, or from a few numbers with seeded weights."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -118,6 +120,7 @@ def build_lm(
     config: PretrainedConfig, *, dtype: Dtype = "float32", attention: Attention = "sdpa", seed: int = 0
 ) -> PreTrainedModel:
     """A causal LM with random weights drawn from ``seed``; the global random state is left as it was."""
+    # Weights are drawn on the CPU: the same seed gives the same model on every device.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         lm = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), attn_implementation=attention)
@@ -128,7 +131,7 @@ def load_lm(name: str, *, dtype: Dtype = "float32", attention: Attention = "sdpa
     """Load a causal LM by hub name or folder; no remote code is run.
 
     Raises:
-        UserError: if there is none, with what was looked for.
+        UserError: there is no such model.
     """
     try:
         lm = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype), attn_implementation=attention)
@@ -138,7 +141,8 @@ def load_lm(name: str, *, dtype: Dtype = "float32", attention: Attention = "sdpa
             "and weights, a .ckpt file of this package, or sizes such as `model: {architecture: llama, layers: 2}`"
         ) from error
     if (stops := getattr(lm.generation_config, "eos_token_id", None)) is not None:
-        lm.config.eos_token_id = stops  # checkpoints keep the config alone
+        # Our checkpoints store the config alone, and some models name their end tokens only in the generation config.
+        lm.config.eos_token_id = stops
     return use_faster_modules(lm)
 
 
@@ -179,14 +183,36 @@ def base_lm(lm: nn.Module) -> PreTrainedModel:
     return lm.get_base_model()  # type: ignore[operator,no-any-return]
 
 
+def attention_name(lm: PreTrainedModel) -> str:
+    """The attention implementation in use: ``sdpa``, ``eager``, or another registered name."""
+    return str(lm.config._attn_implementation)
+
+
+@contextmanager
+def attention_function(lm: PreTrainedModel, name: str) -> Iterator[None]:
+    """Within the context ``lm`` attends by the function registered under ``name``."""
+    before = attention_name(lm)
+    # Set directly: `set_attn_implementation` validates the name on every call, and this runs once a token.
+    lm.config._attn_implementation = name
+    try:
+        yield
+    finally:
+        lm.config._attn_implementation = before
+
+
+def takes_attention_functions(lm: PreTrainedModel) -> bool:
+    """Whether the blocks of ``lm`` look their attention up by name, so that it can be replaced."""
+    return bool(lm._supports_attention_backend)
+
+
 def blocks(lm: nn.Module) -> list[GradientCheckpointingLayer]:
-    """The transformer blocks of ``lm`` in order, with or without adapters around it; none of another kind of module."""
-    # Each architecture has a block class and a path to its blocks of its own; this base class is what all share.
+    """The transformer blocks of ``lm`` in order, with or without adapters around it; none of any other module."""
+    # Architectures differ in the class of their blocks and in where they keep them; all share this base class.
     return [module for module in lm.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
 def end_ids(lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Every id that ends a completion: the tokenizer's, then what else the model stops at."""
+    """Every id that ends a completion: the tokenizer's, then those of the model's generation config."""
     stops = getattr(base_lm(lm).generation_config, "eos_token_id", None)
     others = stops if isinstance(stops, list) else [stops]
     return list(dict.fromkeys(stop for stop in (tokenizer.eos_token_id, *others) if stop is not None))
@@ -198,7 +224,7 @@ def max_positions(lm: nn.Module) -> int | None:
 
 
 def check_vocabulary(lm: nn.Module, tokenizer_size: int) -> None:
-    """Refuse a tokenizer that has ids which the model lacks.
+    """Refuse a tokenizer with more ids than the model has embeddings.
 
     Raises:
         UserError: naming both sizes.

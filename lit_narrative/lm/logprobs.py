@@ -2,8 +2,8 @@
 
 Notation: B rows, L longest prompt + completion, N completion tokens of all rows together, V vocabulary.
 
-Rows are padded on the right only: with causal attention nothing before the padding sees it, so neither a mask nor
-explicit positions are needed, and learned and rotary positions are right alike.
+Rows are padded on the right only: with causal attention no token before the padding sees it, so neither a mask nor
+explicit position ids are needed, with learned and with rotary positions.
 """
 
 from collections.abc import Sequence
@@ -46,13 +46,12 @@ class CompletionBatch(NamedTuple):
 
 
 class TokenScores(NamedTuple):
-    """What the model thinks of each completion token, row by row in order.
+    """Scores of each completion token, row by row in order.
 
     Attributes:
         logprobs: (N,) float32, nats.
-        entropy: (N,) float32, nats, of the distribution that the token was drawn from; without gradient unless asked
-            for.
-        values: (N,) float32, what the value head makes of the text before the token; None without a head.
+        entropy: (N,) float32, nats, of the distribution of the token; without gradient unless asked for.
+        values: (N,) float32, the value head's estimate at the position before the token; None without a head.
     """
 
     logprobs: torch.Tensor
@@ -103,7 +102,7 @@ def score_completions(
         entropy_gradient: let the gradient through the entropy.
     """
     base = base_lm(lm)
-    # A sharded model has its weights within a forward method only, which this is one of then.
+    # FSDP2 gathers weights around registered forward methods only: `shard` makes scoring one of them.
     score: Any = base.score_tokens if isinstance(base, FSDPModule) else partial(score_tokens, base)
     return score(
         batch,
@@ -127,7 +126,7 @@ def score_tokens(
 
     Hidden states are computed once, and those of a prompt that rows share once for all of them; the output layer then
     runs only on positions that predict a completion token, ``chunk`` of them at a time, and is recomputed in the
-    backward pass, so that at most (chunk, V) logits exist.
+    backward pass, so that at most (chunk, V) logits are in memory.
     """
     hidden, labels = completion_states(base, *batch), batch.ids[batch.targets]
     values = None if value_head is None else value_head(hidden).reshape(-1).float()
@@ -146,6 +145,7 @@ def _score_chunk(
     base: nn.Module, hidden: torch.Tensor, labels: torch.Tensor, temperature: float, entropy_gradient: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability of each label and entropy, both (n,)."""
+    # float32 from here on: in bfloat16 log-probabilities would differ from the sampler's by more than a ratio may.
     logits = output_logits(base, hidden).float()
     logprobs = torch.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)  # (n, V)
     with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
@@ -155,7 +155,7 @@ def _score_chunk(
 
 
 def output_logits(base: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-    """Logits (..., V) of final hidden states (..., d), with the scaling that some architectures put behind the head."""
+    """Logits (..., V) of final hidden states (..., d), with the scaling of architectures that have one."""
     config = base.config.get_text_config()  # type: ignore[operator,union-attr]
     logits = base.get_output_embeddings()(hidden)  # type: ignore[operator]
     if scale := getattr(config, "logit_scale", None):  # Cohere
@@ -169,13 +169,13 @@ def output_logits(base: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def check_output_layer(lm: nn.Module) -> None:
-    """Refuse an architecture that does more with its logits than :func:`output_logits` knows of.
+    """Refuse an architecture that transforms its logits in a way that :func:`output_logits` does not implement.
 
     Args:
         lm: a transformers causal LM in evaluation mode, with or without adapters.
 
     Raises:
-        UserError: if log-probabilities would not be those of the model.
+        UserError: log-probabilities would not be those of the model.
     """
     base = base_lm(lm)
     ids = torch.zeros(1, 2, dtype=torch.long, device=base.device)
@@ -189,5 +189,5 @@ def check_output_layer(lm: nn.Module) -> None:
 
 
 def to_rows(values: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Put flat token values (N,) back to their places (B, L); zeros elsewhere."""
+    """Flat token values (N,) at their positions (B, L); zeros elsewhere."""
     return values.new_zeros(targets.shape).masked_scatter(targets, values)

@@ -1,4 +1,4 @@
-"""The optimizer and schedule of language models."""
+"""Optimizer, learning rate schedule and gradient clipping of language models."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -36,11 +36,11 @@ class GradientGuard:
     """Clips gradients, and drops those that are not finite.
 
     Args:
-        max_skipped_steps: how many steps in a row may be dropped before training stops, 1 or more.
+        max_skipped_steps: number of dropped steps in a row at which training stops, 1 or more.
 
     Attributes:
         skipped: optimizer steps dropped so far.
-        in_a_row: how many of them came without a good one since.
+        in_a_row: steps dropped since the last finite gradient.
     """
 
     def __init__(self, max_skipped_steps: int) -> None:
@@ -55,14 +55,14 @@ class GradientGuard:
         algorithm: str | None,
         scaler: torch.amp.GradScaler | None = None,
     ) -> torch.Tensor:
-        """Make the gradients fit for a step.
+        """Clip the gradients for a step, or drop them.
 
         Args:
             optimizer: whose parameters have gradients.
             value: clip to it; None or 0 is off.
             algorithm: ``norm`` (the default) or ``value``.
-            scaler: of 16-bit floats. It lowers its scale after an overflow, which is how it finds the right one; such
-                a step is dropped and counted, but speaks for divergence only once the scale has come down to 1.
+            scaler: of float16 training. It finds its scale by lowering it after each overflow: such a step is dropped
+                and counted, but counts as divergence only when the scale is down to 1.
 
         Returns:
             The norm of all gradients before clipping, a scalar.
@@ -73,6 +73,7 @@ class GradientGuard:
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = gradient_norm(p.grad for p in parameters)
         if not bool(norm.isfinite()):
+            # The optimizer skips parameters without a gradient, so its step leaves weights and moments alone.
             for parameter in parameters:
                 parameter.grad = None
             self._count(norm, searching=scaler is not None and scaler.get_scale() > 1)
@@ -102,13 +103,13 @@ class GradientGuard:
         return {"skipped": self.skipped, "in_a_row": self.in_a_row}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on counting."""
+        """Continue from stored counts."""
         self.skipped, self.in_a_row = state["skipped"], state["in_a_row"]
 
 
 def gradient_norm(gradients: Iterable[torch.Tensor | None]) -> torch.Tensor:
-    """The Euclidean norm of all gradients as one vector, a scalar; of sharded ones as a whole, on every process."""
-    kinds: dict[bool, list[torch.Tensor]] = {}  # no operation takes sharded and whole gradients at once
+    """The Euclidean norm of all gradients as one vector, a scalar; sharded gradients count whole, on every process."""
+    kinds: dict[bool, list[torch.Tensor]] = {}  # no operation takes sharded and plain gradients together
     for gradient in gradients:
         if gradient is not None:
             kinds.setdefault(isinstance(gradient, DTensor), []).append(gradient)

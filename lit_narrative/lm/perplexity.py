@@ -1,4 +1,4 @@
-"""What another model thinks of completions, and how far one model is from another."""
+"""Negative log-likelihood of completions under a model, and the distance of one model from another."""
 
 from collections.abc import Sequence
 
@@ -18,12 +18,12 @@ Tokens = Sequence[int] | torch.Tensor
 def external_nll(lm: nn.Module, tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]) -> tuple[float, int]:
     """Negative log-likelihood in nats of the completions' tokens, added up, and how many tokens these are.
 
-    Prompts are read and not scored. The texts are tokenised anew, as the judge may have another tokenizer; a prompt
-    that leaves no room loses its beginning.
+    Prompts are read and not scored. The texts are tokenised again, as the external model may have another tokenizer; a
+    prompt that leaves no room loses its beginning.
 
     Args:
-        lm: the judge, in evaluation mode.
-        tokenizer: the judge's.
+        lm: the external model, in evaluation mode.
+        tokenizer: the tokenizer of ``lm``.
         rollouts: completions of any model.
     """
     limit = max_positions(lm)
@@ -38,13 +38,13 @@ def external_nll(lm: nn.Module, tokenizer: PreTrainedTokenizerBase, rollouts: Se
     return _nll(lm, prompts, completions)
 
 
-def drawn_nll(lm: nn.Module, rollouts: Sequence[Rollout], temperature: float = 1.0) -> tuple[float, int]:
-    """As :func:`external_nll` for a model with the tokens of the author: of the very tokens drawn, the end included.
+def sampled_nll(lm: nn.Module, rollouts: Sequence[Rollout], temperature: float = 1.0) -> tuple[float, int]:
+    """As :func:`external_nll`, under a model that shares the author's tokenizer: of the sampled ids, the end included.
 
     Args:
         lm: in evaluation mode.
         rollouts: completions.
-        temperature: at which the model is read.
+        temperature: logits are divided by it.
     """
     return _nll(lm, [row.prompt_ids for row in rollouts], [row.completion_ids for row in rollouts], temperature)
 
@@ -64,21 +64,21 @@ def _nll(
 def mean_log_ratio(base: nn.Module, rollouts: Sequence[Rollout], temperature: float = 1.0) -> float:
     """Mean of log p(token) - log p_base(token) over all written tokens, nats.
 
-    Over texts drawn from p it estimates KL(p || base) a token, whether p is a tuned or a steered model. It does not
-    tell the price of a choice among several texts.
+    Over texts sampled from p it estimates KL(p || base) per token, whether p is a tuned or a steered model. A choice
+    among several samples (best of n) does not show in it.
 
     Args:
         base: a model with the same tokens, in evaluation mode.
-        rollouts: completions with the log-probabilities that they were drawn with.
-        temperature: of sampling; the base is read at the same.
+        rollouts: completions with the log-probabilities that they were sampled with.
+        temperature: of sampling; the logits of the base are divided by it too.
     """
-    nll, tokens = drawn_nll(base, rollouts, temperature)
+    nll, tokens = sampled_nll(base, rollouts, temperature)
     return (nll + sum(float(row.logprobs.sum()) for row in rollouts)) / max(tokens, 1)
 
 
 @torch.no_grad()
 def weight_distance(lm: nn.Module, base: nn.Module) -> float:
-    """Norm of the difference of two models' weights over the norm of the second's; 0: they are the same.
+    """Norm of the difference of two models' weights over the norm of the second's; 0 if they are the same.
 
     Raises:
         UserError: the models differ in more than their weights.
@@ -86,6 +86,7 @@ def weight_distance(lm: nn.Module, base: nn.Module) -> float:
     ours, theirs = dict(base_lm(lm).named_parameters()), dict(base_lm(base).named_parameters())
     if {n: p.shape for n, p in ours.items()} != {n: p.shape for n, p in theirs.items()}:
         raise UserError("model.base: these models differ in more than weights; name what model.model was tuned from")
+    # In float64: squares of small differences are summed over millions of weights.
     gap = sum(
         float((ours[name].double() - theirs[name].to(ours[name].device).double()).square().sum()) for name in ours
     )

@@ -1,4 +1,4 @@
-"""Where a policy comes from: a hub name, a folder, a checkpoint, or the sizes of a new model; and what comes on top."""
+"""Sources of a policy: a hub name, a folder, a checkpoint, or the sizes of a new model; with adapters on top."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from lit_narrative.lm.load import (
     scratch_config,
 )
 from lit_narrative.lm.logprobs import check_output_layer
-from lit_narrative.lm.prefix_forward import shares_rightly
+from lit_narrative.lm.prefix_forward import supports_shared_prompts
 from lit_narrative.lm.sampler import check_decoding
 from lit_narrative.lm.tokenizer import TrainedTokenizer, load_tokenizer, train_tokenizer
 from lit_narrative.seeds import run_seed
@@ -64,27 +64,28 @@ class PolicySource:
             train_tokenizer(texts, spec).save_pretrained(fresh)
 
     def build(self, tokenizer_folder: Path | None = None) -> Policy:
-        """Load or make the policy; ``tokenizer_folder`` is where :meth:`prepare` left the tokenizer, if it did."""
+        """Load or build the policy; ``tokenizer_folder`` is where :meth:`prepare` wrote the tokenizer, if it did."""
         if self._is_checkpoint:
-            return self._finished(*read_language_model(str(self.model), dtype=self.dtype, attention=self.attention))
+            return self._with_extras(*read_language_model(str(self.model), dtype=self.dtype, attention=self.attention))
         where = tokenizer_folder if self.trains_tokenizer else self.tokenizer or self.model
         tokenizer = load_tokenizer(str(where))
         if isinstance(self.model, str):
-            return self._finished(load_lm(self.model, dtype=self.dtype, attention=self.attention), tokenizer)
+            return self._with_extras(load_lm(self.model, dtype=self.dtype, attention=self.attention), tokenizer)
         config = scratch_config(self.model, len(tokenizer), tokenizer.eos_token_id)
         seed = run_seed() if self.model.seed is None else self.model.seed
-        return self._finished(build_lm(config, dtype=self.dtype, attention=self.attention, seed=seed), tokenizer)
+        return self._with_extras(build_lm(config, dtype=self.dtype, attention=self.attention, seed=seed), tokenizer)
 
     def restore(self, checkpoint: dict[str, Any]) -> Policy:
-        """The policy that a checkpoint's weights belong to; loading them is Lightning's business."""
-        return self._finished(*restore_language_model(checkpoint, dtype=self.dtype, attention=self.attention))
+        """The policy that a checkpoint's weights belong to; Lightning loads the weights themselves."""
+        return self._with_extras(*restore_language_model(checkpoint, dtype=self.dtype, attention=self.attention))
 
-    def _finished(self, lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Policy:
-        """Check that the two belong together; memory savings and adapters come on top."""
+    def _with_extras(self, lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Policy:
+        """Check that model and tokenizer belong together; add gradient checkpointing and adapters."""
         check_vocabulary(lm, len(tokenizer))
         check_output_layer(lm.eval())
         check_decoding(lm)
-        shares_rightly(lm)  # found out here, before anything is hooked into the model
+        # The result is cached with the model. Checked now: sharding or hooks would change what the check computes.
+        supports_shared_prompts(lm)
         if self.gradient_checkpointing:
             lm.gradient_checkpointing_enable()
         return (add_lora(lm, self.lora) if self.lora else lm), tokenizer

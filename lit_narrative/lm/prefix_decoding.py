@@ -1,15 +1,15 @@
-"""Decoding a group behind one copy of its prompt.
+"""Decoding the completions of a group behind one copy of their prompt's keys and values.
 
-On the CPU a decoding step spends most of its attention on reading keys and values from memory. The completions of a
-group read those of their prompt from a single copy here, all of them in one product, and only their own beside it; the
-prompt's are never repeated. Registered with the library as an attention function, it serves every model that takes one.
+On the CPU a decoding step spends most of its attention on reading keys and values from memory. Here all completions of
+a group read those of their prompt from a single copy, in one matrix product; only the keys and values of the completion
+are kept per row. The function is registered with transformers by name and serves every model that looks its attention
+up by name.
 
-Notation: R rows, U prompts, n most living rows of a prompt, P longest prompt, T tokens so far, H key heads, g query
-heads a key head, D head width.
+Notation: R rows, U prompts, n largest number of rows of one prompt, P longest prompt, T completion tokens so far, H key
+heads, g query heads per key head, D head width.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -17,11 +17,13 @@ from torch import nn
 from transformers import AttentionInterface, Cache, PreTrainedModel
 
 from lit_narrative.lm.kv_cache import BufferedLayer, plain_attention
+from lit_narrative.lm.load import attention_function, attention_name, takes_attention_functions
 
-NAME = "lit_narrative_grouped"
+NAME = "lit_narrative_prefix"
 
-# What attention functions are handed and one new token a row, without dropout, has no use for.
-HARMLESS = {
+# Arguments that transformers passes to every attention function and that do not change the result for one new token a
+# row without dropout. Any other that is set is refused: a model that asks for it would silently get plain attention.
+IGNORED_ARGUMENTS = {
     "cache_position",
     "dropout",
     "is_causal",
@@ -33,15 +35,18 @@ HARMLESS = {
 }
 
 
-def can_group(base: PreTrainedModel) -> bool:
-    """Whether ``base`` decodes this way: in float32 and on the CPU (a GPU gains more by the library's one kernel)."""
-    if not base._supports_attention_backend or base.config._attn_implementation != "sdpa" or not plain_attention(base):
+def can_share_prefix(base: PreTrainedModel) -> bool:
+    """Whether ``base`` may decode this way: in float32 on the CPU (on a GPU the fused kernel of PyTorch is faster)."""
+    if not takes_attention_functions(base) or attention_name(base) != "sdpa" or not plain_attention(base):
         return False
     return base.device.type == "cpu" and base.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
 class Groups:
-    """The prompts' keys and values, and which prompt each living row continues.
+    """The prompts' keys and values, and which prompt each unfinished row continues.
+
+    Rows are laid out in a grid of U x n, one line a prompt, so that one batched product per key head serves all rows of
+    all prompts. Cells of prompts with fewer rows are zeros, whose results are dropped.
 
     Args:
         prompts: a cache of :class:`BufferedLayer` that has read the prompts, U rows of P positions.
@@ -52,26 +57,27 @@ class Groups:
 
     def __init__(self, prompts: Cache, mask: torch.Tensor, owner: torch.Tensor, capacity: int) -> None:
         self.prompts = [layer for layer in prompts.layers if isinstance(layer, BufferedLayer)]
-        self.own = [BufferedLayer(capacity) for _ in self.prompts]
-        self.cache = Cache(layers=list(self.own))
+        self.completions = [BufferedLayer(capacity) for _ in self.prompts]
+        self.cache = Cache(layers=list(self.completions))
+        # Added to the scores, so that padding has weight 0; with prompts of one length there is none.
         self.bias = None if mask.all() else torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)[:, None, None]
         self.owner = owner
         self._arrange()
 
     def select(self, rows: torch.Tensor) -> None:
         """Keep only ``rows``."""
-        for layer in self.own:
+        for layer in self.completions:
             layer.select(rows)
         self.owner = self.owner[rows]
         self._arrange()
 
     def _arrange(self) -> None:
-        """Give each row a place in a grid of U x n."""
+        """Give each row a cell in the grid: the rows of a prompt follow each other in ``owner``."""
         counts = self.owner.bincount(minlength=self._count)
         self.width = int(counts.max())
         first = counts.cumsum(0) - counts
-        self.place = self.owner * self.width + torch.arange(len(self.owner)) - first[self.owner]
-        self.full = len(self.place) == self._count * self.width
+        self.cell = self.owner * self.width + torch.arange(len(self.owner)) - first[self.owner]
+        self.full = len(self.cell) == self._count * self.width
 
     @property
     def _count(self) -> int:
@@ -80,16 +86,26 @@ class Groups:
     def to_grid(self, rows: torch.Tensor) -> torch.Tensor:
         """(R, H, g, x) to (U, H, n g, x)."""
         if not self.full:
-            rows = rows.new_zeros(self._count * self.width, *rows.shape[1:]).index_copy_(0, self.place, rows)
+            rows = rows.new_zeros(self._count * self.width, *rows.shape[1:]).index_copy_(0, self.cell, rows)
         return rows.unflatten(0, (self._count, self.width)).transpose(1, 2).flatten(2, 3)
 
     def to_rows(self, grid: torch.Tensor, heads: int) -> torch.Tensor:
         """(U, H, n g, x) to (R, H, g, x), with g = ``heads``."""
         rows = grid.unflatten(2, (self.width, heads)).transpose(1, 2).flatten(0, 1)
-        return rows if self.full else rows[self.place]
+        return rows if self.full else rows[self.cell]
 
 
-def grouped_attention(
+def refuse_arguments(function: str, **given: Any) -> None:
+    """Refuse arguments of an attention function that would change its result.
+
+    Raises:
+        NotImplementedError: naming those that are set and not among ``IGNORED_ARGUMENTS``.
+    """
+    if unknown := [name for name, value in given.items() if value is not None and name not in IGNORED_ARGUMENTS]:
+        raise NotImplementedError(f"{function} does not implement {', '.join(unknown)}")
+
+
+def prefix_attention(
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -100,34 +116,34 @@ def grouped_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of one new token a row to its prompt and to its own tokens.
+    """Attention of one new token a row to its prompt and to the tokens of its completion.
 
     Args:
         module: the attention block.
         query: (R, H g, 1, D).
         key: (R, H, T, D).
         value: (R, H, T, D).
-        attention_mask: None: a row sees all of its own tokens.
+        attention_mask: must be None: a row sees all tokens of its completion.
         groups: the prompts.
         scaling: of the products; default: 1 / sqrt(D).
-        **kwargs: what else the library hands over.
+        **kwargs: further arguments of transformers.
 
     Returns:
         (R, 1, H g, D), and no weights.
 
     Raises:
-        NotImplementedError: the model wants more of its attention than this.
+        NotImplementedError: the model asks for an argument that this function does not implement.
     """
-    given = {"attention_mask": attention_mask, **kwargs}
-    if wanted := [name for name, value in given.items() if value is not None and name not in HARMLESS]:
-        raise NotImplementedError(f"grouped attention does not know {', '.join(wanted)}")
+    refuse_arguments("prefix attention", attention_mask=attention_mask, **kwargs)
     prompt = groups.prompts[module.layer_idx]  # type: ignore[index]
     assert prompt.keys is not None and prompt.values is not None
     rows, heads = key.shape[:2]
+    # The heads of one key head lie side by side in `query`, so that a view groups them.
     query = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)).view(rows, heads, -1, query.shape[-1])
     shared = groups.to_grid(query) @ prompt.keys.transpose(-1, -2)  # (U, H, n g, P)
     if groups.bias is not None:
         shared = shared + groups.bias
+    # One softmax over prompt and completion together: two would need to be merged by their normalisers.
     scores = torch.cat([groups.to_rows(shared, query.shape[2]), query @ key.transpose(-1, -2)], dim=-1)
     weights = scores.softmax(-1)  # (R, H, g, P + T)
     width = shared.shape[-1]
@@ -136,20 +152,9 @@ def grouped_attention(
     return out.reshape(rows, 1, -1, out.shape[-1]), None
 
 
-AttentionInterface.register(NAME, grouped_attention)  # type: ignore[arg-type]
+AttentionInterface.register(NAME, prefix_attention)  # type: ignore[arg-type]
 
 
-def grouped(base: PreTrainedModel) -> AbstractContextManager[None]:
-    """Let ``base`` attend by :func:`grouped_attention` for a while; calls hand over ``groups``."""
-    return attending(base, NAME)
-
-
-@contextmanager
-def attending(base: PreTrainedModel, name: str) -> Iterator[None]:
-    """Let ``base`` attend by a registered function for a while."""
-    before = base.config._attn_implementation
-    base.config._attn_implementation = name
-    try:
-        yield
-    finally:
-        base.config._attn_implementation = before
+def prefix_decoding(base: PreTrainedModel) -> AbstractContextManager[None]:
+    """Within the context ``base`` attends by :func:`prefix_attention`; every call has to pass ``groups``."""
+    return attention_function(base, NAME)

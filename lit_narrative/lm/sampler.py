@@ -1,8 +1,8 @@
 """Sampling completions from a causal LM.
 
-Every sequence has its own random stream: one uniform number a token, drawn ahead from the sequence's seed, turned into
-a token by inverting the cumulative distribution. What a sequence becomes therefore does not depend on which others are
-sampled beside it, on the batch split, or on how many devices share the work.
+Every completion has its own random stream: one uniform number a token, drawn ahead from the completion's seed, turned
+into a token by inverting the cumulative distribution. A completion therefore depends neither on the others in its
+batch, nor on the batch split, nor on the number of devices.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,12 +24,12 @@ from transformers.generation.logits_process import (
 from lit_narrative.errors import UserError, first_line
 from lit_narrative.lm.kv_cache import decoding_cache, select_rows
 from lit_narrative.lm.load import base_lm, end_ids
-from lit_narrative.lm.prefix_decoding import Groups, can_group, grouped
-from lit_narrative.lm.self_check import NEW_TOKENS, PROMPTS, ROWS, alike, once, too_short
+from lit_narrative.lm.prefix_decoding import Groups, can_share_prefix, prefix_decoding
+from lit_narrative.lm.self_check import NEW_TOKENS, PROMPTS, ROWS, allclose, cached_check, too_short
 from lit_narrative.lm.tokenizer import pad_left
 from lit_narrative.views import Prompt, Rollout
 
-# Finished rows leave the batch once at most this share is still alive: dropping copies the cache.
+# Finished rows leave the batch when at most this share is unfinished: each time the whole cache is copied.
 COMPACT_BELOW = 0.75
 
 
@@ -86,7 +86,7 @@ class Request:
 
 
 class Sampler(Protocol):
-    """What turns requests into rollouts, in the order of requests, then seeds."""
+    """An object that turns requests into rollouts, in the order of requests, then seeds."""
 
     def sample(
         self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request], params: SamplingParams
@@ -94,13 +94,14 @@ class Sampler(Protocol):
         """Complete every request."""
 
 
-def uniforms(seeds: Sequence[int], count: int) -> torch.Tensor:
+def draw_uniforms(seeds: Sequence[int], count: int) -> torch.Tensor:
     """(len(seeds), count) float32 in [0, 1): ``count`` draws of every stream."""
+    # Philox is counter-based: a stream costs no warm-up, and equal on every machine, unlike torch's across devices.
     rows = [np.random.Generator(np.random.Philox(key=seed)).random(count, dtype=np.float32) for seed in seeds]
     return torch.from_numpy(np.stack(rows))
 
 
-def pick(logits: torch.Tensor, uniform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def sample_token(logits: torch.Tensor, uniform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Sample one token a row by inverting the cumulative distribution.
 
     Args:
@@ -112,9 +113,10 @@ def pick(logits: torch.Tensor, uniform: torch.Tensor) -> tuple[torch.Tensor, tor
     """
     probabilities = torch.softmax(logits, dim=-1)
     cumulative = probabilities.cumsum(-1)
-    # The largest uniform is 1 - 2^-24: times the rounded total it stays below it, so there is always a token.
+    # Scaled by the rounded total and not compared with 1: the sum of float32 probabilities may end below 1. The largest
+    # uniform is 1 - 2^-24, whose product with the total stays below the total, so there is always a token.
     tokens = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)
-    tokens.clamp_(max=logits.shape[-1] - 1)  # only where logits are not finite
+    tokens.clamp_(max=logits.shape[-1] - 1)  # needed only where logits are not finite, which the caller reports
     return tokens.squeeze(1), probabilities.gather(1, tokens).log().squeeze(1)
 
 
@@ -122,10 +124,10 @@ class LoopSampler:
     """The default sampler: our decode loop over the library's models.
 
     A prompt is read once for its whole group, finished rows leave the batch, and the log-probability of every sampled
-    token is kept from the logits that it was drawn from.
+    token is computed from the logits that it was drawn from.
 
     Args:
-        rows: completions decoded side by side at most.
+        rows: largest number of completions in a batch.
     """
 
     def __init__(self, rows: int = 256) -> None:
@@ -138,24 +140,24 @@ class LoopSampler:
         """Complete every request; the model should be in evaluation mode."""
         rollouts: list[Rollout] = []
         first_group, ends, base = 0, end_ids(lm, tokenizer), base_lm(lm)
-        shares = can_group(base) and groups_rightly(base)
-        for lot in lots(requests, self.rows):
-            rollouts += as_rollouts(tokenizer, lot, _decode(lm, ends, lot, params, shares), ends, first_group)
-            first_group += len(lot)
+        shares = can_share_prefix(base) and supports_prefix_decoding(base)
+        for batch in split_requests(requests, self.rows):
+            rollouts += as_rollouts(tokenizer, batch, _decode(lm, ends, batch, params, shares), ends, first_group)
+            first_group += len(batch)
         return rollouts
 
 
-def lots(requests: Sequence[Request], rows: int) -> list[list[Request]]:
-    """Cut requests into lots of at most ``rows`` completions (a larger request is a lot of its own)."""
-    lots: list[list[Request]] = []
+def split_requests(requests: Sequence[Request], rows: int) -> list[list[Request]]:
+    """Split requests into batches of at most ``rows`` completions; a request with more is a batch by itself."""
+    batches: list[list[Request]] = []
     count = rows
     for request in requests:
         if count + len(request.seeds) > rows:
-            lots.append([])
+            batches.append([])
             count = 0
-        lots[-1].append(request)
+        batches[-1].append(request)
         count += len(request.seeds)
-    return lots
+    return batches
 
 
 def as_rollouts(
@@ -165,7 +167,7 @@ def as_rollouts(
     ends: Sequence[int],
     first_group: int,
 ) -> list[Rollout]:
-    """What was decoded for ``requests`` as rollouts; groups are numbered from ``first_group``."""
+    """The decoded completions of ``requests`` as rollouts; groups are numbered from ``first_group``."""
     completions = [ids[:n] for ids, n in zip(decoded.ids, decoded.lengths.tolist(), strict=True)]
     texts = tokenizer.batch_decode(completions, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     owners = [(group, request) for group, request in enumerate(requests, first_group) for _ in request.seeds]
@@ -186,7 +188,7 @@ def as_rollouts(
 
 
 class Decoded(NamedTuple):
-    """Sampled ids (rows, steps), their log-probabilities, and how many of each row count."""
+    """Sampled ids (rows, steps), their log-probabilities, and the length of each completion, (rows,)."""
 
     ids: torch.Tensor
     logprobs: torch.Tensor
@@ -196,41 +198,43 @@ class Decoded(NamedTuple):
 def _decode(
     lm: nn.Module, ends: Sequence[int], requests: Sequence[Request], params: SamplingParams, shares: bool
 ) -> Decoded:
-    """Sample all completions of ``requests`` side by side, those of a group behind one prompt if ``shares``."""
+    """Sample all completions of ``requests`` in one batch; if ``shares``, a group behind one copy of its prompt."""
     base, device = base_lm(lm), next(lm.parameters()).device
     prefix = _Prefix(requests, params.max_new_tokens, device)
-    noise = uniforms([seed for request in requests for seed in request.seeds], params.max_new_tokens).to(device)
+    noise = draw_uniforms([seed for request in requests for seed in request.seeds], params.max_new_tokens).to(device)
     warp = warper(params)
-    shares = shares and len(prefix.owner) > len(requests)
+    shares = shares and len(prefix.owner) > len(requests)  # groups of one have nothing to share
     cache = decoding_cache(base, prefix.width + (0 if shares else params.max_new_tokens))
     logits = prefix.read(lm, cache)[prefix.owner]
-    past = _SharedPast(prefix, cache) if shares else _OwnPast(prefix, cache)
+    past = _SharedPast(prefix, cache) if shares else _CopiedPast(prefix, cache)
 
     count, steps = noise.shape
     ids, stops = torch.zeros(count, steps, dtype=torch.long, device=device), torch.tensor(ends, device=device)
     logprobs = torch.zeros(count, steps, device=device, dtype=torch.float32)
+    # `rows`, `alive`, `noise` and the cache hold the rows still in the batch; `ids` and `logprobs` all rows.
     rows, alive = torch.arange(count, device=device), torch.ones(count, dtype=torch.bool, device=device)
-    with grouped(base) if shares else nullcontext():
+    with prefix_decoding(base) if shares else nullcontext():
         for step in range(steps):
-            tokens, ids_logprobs = pick(warp(logits.float()), noise[:, step])
+            tokens, ids_logprobs = sample_token(warp(logits.float()), noise[:, step])
             ids[rows, step], logprobs[rows, step] = tokens, ids_logprobs
             alive &= (tokens[:, None] != stops).all(1)
-            living = int(alive.sum())
-            if living == 0 or step + 1 == steps:
+            unfinished = int(alive.sum())
+            if unfinished == 0 or step + 1 == steps:
                 break
-            if living <= COMPACT_BELOW * len(rows):
+            if unfinished <= COMPACT_BELOW * len(rows):
                 keep = alive.nonzero().squeeze(1)
                 past.select(keep)
                 rows, tokens, alive, noise = rows[keep], tokens[keep], alive[keep], noise[keep]
             logits = lm(input_ids=tokens[:, None], use_cache=True, **past.inputs(step)).logits[:, -1]
-    unfinished = (ids[..., None] != stops).all(-1).cumprod(1).sum(1)  # tokens before the first end
+    # Rows went on drawing after their end until they were dropped: only tokens up to the first end count.
+    before_end = (ids[..., None] != stops).all(-1).cumprod(1).sum(1)
     if not logprobs.isfinite().all():
         raise UserError("the policy's logits are not finite: it has diverged; lower model.lr or use a wider precision")
-    return Decoded(ids.cpu(), logprobs.cpu(), (unfinished + 1).clamp(max=steps).cpu())
+    return Decoded(ids.cpu(), logprobs.cpu(), (before_end + 1).clamp(max=steps).cpu())
 
 
 def warper(params: SamplingParams) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Temperature and filters as one function of float32 logits."""
+    """Temperature and filters as one function of float32 logits, in the order that ``generate`` applies them."""
     warpers: list[LogitsProcessor] = []
     if params.temperature != 1:
         warpers.append(TemperatureLogitsWarper(params.temperature))
@@ -248,10 +252,9 @@ def warper(params: SamplingParams) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 class _Prefix:
-    """The prompts of a lot: read once each, then shared by their completions.
+    """The prompts of a batch, one a request: read once each, then shared by their completions.
 
-    Prompts of one length need no mask at all. Others are padded on the left, and the mask and the true positions are
-    made ahead for all steps.
+    Prompts of one length need no mask. Others are padded on the left, and the mask for all steps is made ahead.
     """
 
     def __init__(self, requests: Sequence[Request], new_tokens: int, device: torch.device) -> None:
@@ -274,8 +277,8 @@ class _Prefix:
         return lm(input_ids=self.ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **inputs).logits[:, -1]
 
 
-class _OwnPast:
-    """Every row has its prompt's keys and values before its own."""
+class _CopiedPast:
+    """Keys and values where every row has a copy of its prompt's in front."""
 
     def __init__(self, prefix: _Prefix, cache: Cache) -> None:
         select_rows(cache, prefix.owner)
@@ -288,7 +291,7 @@ class _OwnPast:
         self.mask, self.lengths = self.mask[rows], self.lengths[rows]
 
     def inputs(self, step: int) -> dict[str, Any]:
-        """What the model needs beside the token sampled at ``step``; masks and positions only where prompts differ."""
+        """Inputs of the model beside the token of ``step``; masks and positions only where prompts differ in length."""
         if not self.padded:
             return {"past_key_values": self.cache}
         return {
@@ -299,7 +302,7 @@ class _OwnPast:
 
 
 class _SharedPast:
-    """The rows of a group have their prompt's keys and values in common."""
+    """Keys and values where the rows of a group share one copy of their prompt's."""
 
     def __init__(self, prefix: _Prefix, cache: Cache) -> None:
         self.groups = Groups(cache, prefix.mask[:, : prefix.width], prefix.owner, prefix.new_tokens)
@@ -311,27 +314,29 @@ class _SharedPast:
         self.lengths = self.lengths[rows]
 
     def inputs(self, step: int) -> dict[str, Any]:
-        """What the model needs beside the token sampled at ``step``."""
+        """Inputs of the model beside the token of ``step``."""
+        # Positions always: the cache that the model sees holds completions only, and would count from 0.
         positions = (self.lengths + step)[:, None]
         return {"past_key_values": self.groups.cache, "groups": self.groups, "position_ids": positions}
 
 
-def _decode_trial(base: PreTrainedModel, shares: bool) -> Decoded:
-    """The completions of a trial; no end among them."""
+def _decode_self_check(base: PreTrainedModel, shares: bool) -> Decoded:
+    """The completions of a self-check, which no token ends."""
     requests = [Request(Prompt(""), ids, [ROWS * n + m for m in range(ROWS)]) for n, ids in enumerate(PROMPTS)]
     return _decode(base, [], requests, SamplingParams(NEW_TOKENS), shares)
 
 
-@once
-def groups_rightly(base: PreTrainedModel) -> bool:
-    """Whether ``base`` decodes groups behind one copy of their prompt as it does rows of their own, by trial."""
-    shared, own = _decode_trial(base, True), _decode_trial(base, False)
-    return torch.equal(shared.ids, own.ids) and alike(shared.logprobs, own.logprobs, own.logprobs.std(), base.dtype)
+@cached_check
+def supports_prefix_decoding(base: PreTrainedModel) -> bool:
+    """Whether ``base`` samples the same behind one shared copy of a prompt as behind a copy for each row."""
+    shared, copied = _decode_self_check(base, True), _decode_self_check(base, False)
+    same = allclose(shared.logprobs, copied.logprobs, copied.logprobs.std(), base.dtype)
+    return same and torch.equal(shared.ids, copied.ids)
 
 
 @torch.no_grad()
 def check_decoding(lm: nn.Module) -> None:
-    """Refuse an architecture that this sampler cannot read token by token, and try how to sample from any other.
+    """Refuse an architecture that cannot be read token by token, and run the self-check of prefix sharing on others.
 
     Args:
         lm: a transformers causal LM in evaluation mode, with or without adapters.
@@ -343,65 +348,26 @@ def check_decoding(lm: nn.Module) -> None:
     if too_short(base):
         return
     try:
-        problem = "" if _decodes_rightly(base) else "its log-probabilities are not those of the text read at once"
-    except Exception as error:  # architectures trip over anything here
+        same = _supports_cached_decoding(base)
+        problem = "" if same else "its log-probabilities are not those of the text read at once"
+    except Exception as error:  # an architecture may fail anywhere: what it says is passed on
         problem = first_line(error)
     if problem:
         raise UserError(
             f"models of type '{base.config.model_type}' cannot be sampled from here, token by token behind a cache "
             f"({problem}); choose another model"
         )
-    if can_group(base):
-        groups_rightly(base)
+    if can_share_prefix(base):
+        supports_prefix_decoding(base)
 
 
-def _decodes_rightly(base: PreTrainedModel) -> bool:
-    decoded = _decode_trial(base, False)
-    right, spreads = [], []
+def _supports_cached_decoding(base: PreTrainedModel) -> bool:
+    """Whether log-probabilities from token-by-token decoding are those of whole texts."""
+    decoded = _decode_self_check(base, False)
+    expected, spreads = [], []
     for prompt, completions in zip(PROMPTS, decoded.ids.to(base.device).split(ROWS), strict=True):
         ids = torch.cat([completions.new_tensor([prompt] * ROWS), completions], dim=1)
         logits = base(input_ids=ids, use_cache=False).logits[:, -NEW_TOKENS - 1 : -1].float()
-        right.append(torch.log_softmax(logits, -1).gather(-1, completions[..., None]).squeeze(-1))
+        expected.append(torch.log_softmax(logits, -1).gather(-1, completions[..., None]).squeeze(-1))
         spreads.append(logits.std(-1).mean())
-    return alike(decoded.logprobs, torch.cat(right).cpu(), torch.stack(spreads).mean().cpu(), base.dtype)
-
-
-class HFSampler:
-    """``transformers.generate``, one completion at a time: what :class:`LoopSampler` is tested against."""
-
-    @torch.no_grad()
-    def sample(
-        self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request], params: SamplingParams
-    ) -> list[Rollout]:
-        """Complete every request; seeds drive the library's own random draws."""
-        base, ends, rollouts = base_lm(lm), end_ids(lm, tokenizer), []
-        for group, request in enumerate(requests):
-            ids = torch.tensor([request.ids], device=next(lm.parameters()).device)
-            for seed in request.seeds:
-                with torch.random.fork_rng():
-                    torch.manual_seed(seed)
-                    output = base.generate(  # type: ignore[operator]
-                        ids, attention_mask=torch.ones_like(ids), **_generate_options(params, tokenizer, ends)
-                    )
-                completion = output.sequences[:, ids.shape[1] :].cpu()
-                scores = torch.stack([torch.log_softmax(s.float(), -1)[0] for s in output.scores]).cpu()
-                decoded = Decoded(completion, scores.gather(1, completion.T).T, torch.tensor([completion.shape[1]]))
-                single = Request(request.prompt, request.ids, (seed,))
-                rollouts += as_rollouts(tokenizer, [single], decoded, ends, group)
-        return rollouts
-
-
-def _generate_options(
-    params: SamplingParams, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]
-) -> dict[str, Any]:
-    return {
-        "do_sample": True,
-        "temperature": params.temperature,
-        "top_k": params.top_k,
-        "top_p": params.top_p,
-        "max_new_tokens": params.max_new_tokens,
-        "eos_token_id": list(ends),
-        "pad_token_id": tokenizer.pad_token_id,
-        "return_dict_in_generate": True,
-        "output_scores": True,
-    }
+    return allclose(decoded.logprobs, torch.cat(expected).cpu(), torch.stack(spreads).mean().cpu(), base.dtype)

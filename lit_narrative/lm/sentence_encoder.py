@@ -1,4 +1,4 @@
-"""Vectors of texts by sentence-transformers; each text is encoded once, and remembered on disk."""
+"""Sentence embeddings by sentence-transformers, with a cache in memory and on disk."""
 
 import hashlib
 import tempfile
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 PROBE = ("The salt road runs along the sea at night.", "A lantern!")
-"""Two texts by whose vectors an encoder is known again."""
+"""Two texts whose vectors identify an encoder."""
 
 
 @dataclass
 class StaticEncoder:
-    """An encoder that needs no download: the mean of a text's token vectors, learned from the task's own texts.
+    """An encoder that needs no download: the mean of a text's token vectors, learned from texts of the task.
 
-    Latent semantic analysis (Deerwester et al. 1990): tokens that come in the same texts get like vectors, by a
-    truncated SVD of the table of texts and tokens (tf-idf). It does not see the order of words.
+    Latent semantic analysis (Deerwester et al. 1990): tokens that occur in the same texts get similar vectors, by a
+    truncated SVD of the tf-idf matrix of texts and tokens. The order of words has no influence.
 
     Args:
         width: length of the vectors; at most as many as tokens, or texts.
@@ -64,7 +64,7 @@ def build_encoder(spec: StaticEncoder, texts: Sequence[str]) -> "SentenceTransfo
 
 
 def load_encoder(name: str) -> "SentenceTransformer":
-    """Load an encoder by hub name or folder; of another transformers model the mean of its states is taken.
+    """Load an encoder by hub name or folder; any other transformers model encodes by the mean of its hidden states.
 
     Raises:
         UserError: there is none, or the hub cannot be reached.
@@ -86,33 +86,33 @@ def load_encoder(name: str) -> "SentenceTransformer":
 
 
 def encode(encoder: "SentenceTransformer", texts: Sequence[str], batch_size: int = 64) -> Tensor:
-    """Vectors of texts: (n, d) float32 on the encoder's device, without a gradient; of a blank text zeros.
+    """Vectors of texts: (n, d) float32 on the encoder's device, without a gradient; zeros for a blank text.
 
-    The encoder works in evaluation mode, and is left in the mode that it was in.
+    The encoder runs in evaluation mode, and its mode is restored.
     """
-    vectors, said = _blank(encoder, texts)
-    if said:
-        given, training = [texts[place] for place in said], encoder.training
-        found = encoder.encode(given, batch_size=batch_size, convert_to_tensor=True, show_progress_bar=False)
-        encoder.train(training)
-        vectors[said] = found.float()
+    vectors, rows = _zeros(encoder, texts)
+    if rows:
+        given, training = [texts[row] for row in rows], encoder.training
+        encoded = encoder.encode(given, batch_size=batch_size, convert_to_tensor=True, show_progress_bar=False)
+        encoder.train(training)  # `encode` switches to evaluation mode for good
+        vectors[rows] = encoded.float()
     return vectors
 
 
 def encode_to_learn(encoder: "SentenceTransformer", texts: Sequence[str]) -> Tensor:
-    """Vectors of texts with their graph: (n, d) float32; of a blank text zeros."""
-    vectors, said = _blank(encoder, texts)
-    if said:
-        features = encoder.preprocess([texts[place] for place in said])
+    """Vectors of texts with a gradient: (n, d) float32; zeros for a blank text."""
+    vectors, rows = _zeros(encoder, texts)
+    if rows:
+        features = encoder.preprocess([texts[row] for row in rows])
         on_device = {name: value.to(encoder.device) for name, value in features.items() if isinstance(value, Tensor)}
-        vectors[said] = encoder({**features, **on_device})["sentence_embedding"].float()
+        vectors[rows] = encoder({**features, **on_device})["sentence_embedding"].float()
     return vectors
 
 
-def _blank(encoder: "SentenceTransformer", texts: Sequence[str]) -> tuple[Tensor, list[int]]:
-    """Zeros (n, d), and which texts are not blank: many encoders fail on a text without a token."""
+def _zeros(encoder: "SentenceTransformer", texts: Sequence[str]) -> tuple[Tensor, list[int]]:
+    """Zeros (n, d), and the indices of texts that are not blank: many encoders fail on a text without a token."""
     vectors = torch.zeros(len(texts), encoder.get_embedding_dimension() or 0, device=encoder.device)
-    return vectors, [place for place, text in enumerate(texts) if text.strip()]
+    return vectors, [row for row, text in enumerate(texts) if text.strip()]
 
 
 # --- an encoder as files ----------------------------------------------------------------------------------------------
@@ -144,19 +144,18 @@ def _bytes(path: Path) -> Tensor:
     return torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
 
 
-# --- memory -----------------------------------------------------------------------------------------------------------
+# --- cache ------------------------------------------------------------------------------------------------------------
 
 
 class RememberedVectors:
-    """Vectors of texts by a frozen encoder, each encoded once; in memory are those that were asked for.
+    """Vectors of texts by a frozen encoder, each computed once; the vectors that were asked for stay in memory.
 
-    On disk a vector is found by the encoder's content and the text's, in ``<folder>/<encoder>/<texts>.safetensors``,
-    one file for the texts that were new in one call. Processes may share the folder: files appear whole, and are
-    never changed.
+    On disk the key of a vector is the content of encoder and text: ``<folder>/<encoder>/<texts>.safetensors`` holds the
+    texts that were new in one call. Processes may share the folder: a file appears whole and never changes.
 
     Args:
         encoder: the encoder, which must not change.
-        folder: where vectors are kept from run to run; None: in memory only.
+        folder: of the cache on disk; None: in memory only.
     """
 
     def __init__(self, encoder: "SentenceTransformer", folder: str | Path | None = None) -> None:
@@ -170,6 +169,7 @@ class RememberedVectors:
         Raises:
             UserError: a file of the folder is damaged.
         """
+        # Generated text may hold lone surrogates, which strict UTF-8 refuses.
         keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
         if missing and self.folder is not None:
@@ -202,14 +202,14 @@ def _write(folder: Path, keys: Sequence[bytes], vectors: Tensor) -> None:
 
 
 def _read(path: Path, wanted: Container[bytes]) -> dict[bytes, Tensor]:
-    """Those vectors of a file whose texts are wanted."""
+    """The vectors of a file whose texts are wanted."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             keys = [row.numpy().tobytes() for row in file.get_tensor("texts")]
-            rows = [place for place, key in enumerate(keys) if key in wanted]
+            rows = [row for row, key in enumerate(keys) if key in wanted]
             vectors = file.get_tensor("vectors")[rows] if rows else ()
     except SafetensorError as error:
         raise UserError(f"the remembered vectors in '{path}' are damaged ({error}); delete the file") from error
-    return {keys[place]: vector for place, vector in zip(rows, vectors, strict=True)}
+    return {keys[row]: vector for row, vector in zip(rows, vectors, strict=True)}

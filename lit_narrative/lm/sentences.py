@@ -1,10 +1,10 @@
-"""Which sentence of its completion each token belongs to, for importance ratios of sentences.
+"""Sentence numbers of completion tokens, for importance ratios per sentence.
 
-A table over the vocabulary, made once for a tokenizer, says what each token's text does at a sentence's edges; the rest
-is tensor arithmetic. A sentence ends at ``. ! ? …``, with the quotes and brackets that close behind it, if white space
-and no small letter follows (so ``"Stop!" he said.`` and ``3.14`` are not cut; ``Mr. Holm`` is), and at every new line.
-White space, closing marks and special tokens belong to the sentence before; a quote behind white space opens the next.
-A token that spans an edge counts with the sentence that it begins in.
+A table over the vocabulary, built once for a tokenizer, holds the properties of each token's text at sentence
+boundaries; the rest is tensor arithmetic. A sentence ends at ``. ! ? …``, with the quotes and brackets that close after
+it, if white space and no small letter follows (so ``"Stop!" he said.`` and ``3.14`` are not split; ``Mr. Holm`` is),
+and at every new line. White space, closing marks and special tokens belong to the sentence before; a quote after white
+space opens the next. A token that spans a boundary belongs to the sentence that it begins in.
 """
 
 import re
@@ -23,7 +23,7 @@ NO_END, MAY_END, ENDS = range(3)
 
 
 class EdgeTable(NamedTuple):
-    """What a token's text does at a sentence's edges: (V + 1,) each, the last entry for ids beyond the vocabulary.
+    """Properties of a token's text at sentence boundaries: (V + 1,) each, the last entry for ids beyond the vocabulary.
 
     Attributes:
         end: whether a sentence ends in it: ``NO_END``, ``MAY_END`` (what follows decides) or ``ENDS``.
@@ -73,13 +73,13 @@ def sentence_ids(tokenizer: PreTrainedTokenizerBase, completion_ids: torch.Tenso
 
 
 def _last(where: torch.Tensor) -> torch.Tensor:
-    """(R, T): index of the last true place before each place; -1 if there is none."""
-    places = torch.arange(where.shape[1]).expand_as(where).where(where, -1)
-    return torch.nn.functional.pad(places, (1, 0), value=-1)[:, :-1].cummax(1).values
+    """(R, T): index of the last true position before each position; -1 if there is none."""
+    positions = torch.arange(where.shape[1]).expand_as(where).where(where, -1)
+    return torch.nn.functional.pad(positions, (1, 0), value=-1)[:, :-1].cummax(1).values
 
 
 def edge_table(tokenizer: PreTrainedTokenizerBase) -> EdgeTable:
-    """The table of a tokenizer; made anew if tokens have been added."""
+    """The table of a tokenizer; re-created if tokens have been added."""
     table = _tables.get(tokenizer)
     if table is None or len(table.end) != len(tokenizer) + 1:
         table = _tables[tokenizer] = _make_table([*_texts(tokenizer), "?a"])
@@ -87,7 +87,7 @@ def edge_table(tokenizer: PreTrainedTokenizerBase) -> EdgeTable:
 
 
 def _texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """What each id adds to a text: some tokenizers drop a leading space where a text begins, so a letter goes first."""
+    """The text that each id adds. A letter goes first: some tokenizers drop a leading space where a text begins."""
     letter = tokenizer("a", add_special_tokens=False)["input_ids"]
     options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
     start = len(tokenizer.decode(letter, **options))
@@ -116,6 +116,6 @@ def _end(text: str) -> int:
     body = text.lstrip()
     if "\n" in (body or text):
         return ENDS
-    if any(not found[0][-1].islower() for found in _SURELY_ENDS.finditer(body)):
+    if any(not match[0][-1].islower() for match in _SURELY_ENDS.finditer(body)):
         return ENDS
     return MAY_END if re.search(rf"{_MAY_END.pattern}$", body.rstrip()) else NO_END

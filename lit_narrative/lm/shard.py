@@ -1,4 +1,4 @@
-"""A model whose weights are spread over processes (FSDP2): each holds a share and borrows the rest block by block."""
+"""Models whose weights are sharded over processes (FSDP2): each holds a shard and gathers the rest block by block."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,24 +17,24 @@ from lit_narrative.lm.logprobs import TokenScores, score_tokens
 
 
 def shard(module: nn.Module, mesh: DeviceMesh, dtype: torch.dtype | None = None) -> None:
-    """Spread the weights of ``module`` over the processes of ``mesh``, in place; does nothing if they are.
+    """Shard the weights of ``module`` over the processes of ``mesh``, in place; does nothing if they are sharded.
 
-    Outside of its forward and backward pass every parameter is this process's share, a ``DTensor``. Of a language model
-    each block is gathered on its own, and what is left (embeddings, last norm) with the root. With adapters around it
-    the transformers model inside is what is sharded: peft calls it directly.
+    Outside of its forward and backward pass every parameter is this process's shard, a ``DTensor``. The blocks of a
+    language model are gathered one by one, and the rest (embeddings, last norm) with the root. With adapters, the
+    transformers model inside is sharded: peft calls it directly.
 
     Args:
         module: a transformers model with or without adapters, or any other module, which is gathered as a whole.
-        mesh: one dimension of processes, on the device where the weights shall be.
-        dtype: what blocks compute in and weights are gathered in; gradients are added up in float32. Default: the
-            weights' own.
+        mesh: one dimension of processes, on the device that the weights move to.
+        dtype: in which blocks compute and weights are gathered; gradients are summed in float32. Default: the dtype of
+            the weights.
     """
     root = next((part for part in module.modules() if isinstance(part, PreTrainedModel)), module)
     if isinstance(root, FSDPModule):
         return
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=dtype and torch.float32)
     for part in (*reversed(blocks(root)), root):
-        # By default a root stays gathered after its forward: parameters would be shares at some times only.
+        # By default the root stays gathered after its forward: its parameters would be shards at some times only.
         fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     if isinstance(root, PreTrainedModel):
         root.score_tokens = MethodType(_score_tokens, root)  # type: ignore[assignment]
@@ -44,21 +44,21 @@ def shard(module: nn.Module, mesh: DeviceMesh, dtype: torch.dtype | None = None)
 
 
 def _score_tokens(base: nn.Module, *args: Any, **kwargs: Any) -> TokenScores:
-    """As ``score_tokens``; copies, because hooks of FSDP2 on views would be lost to operations in place."""
+    """As ``score_tokens``, with copies: an in-place operation on a view would drop the hooks that FSDP2 puts on it."""
     logprobs, entropy, values = score_tokens(base, *args, **kwargs)
     return TokenScores(logprobs.clone(), entropy.clone(), None if values is None else values.clone())
 
 
 def _settle(base: nn.Module) -> None:
-    """Nothing, as the first forward of the root: FSDP2 takes for a root what is called first, be it a block."""
+    """An empty first forward of the root: FSDP2 takes for the root whatever is called first, even a block."""
 
 
 @contextmanager
 def gathered(module: nn.Module) -> Iterator[None]:
-    """Keep the weights of ``module`` whole on every process for a while; does nothing if they are not sharded.
+    """Within the context the weights of ``module`` are whole on every process; does nothing if they are not sharded.
 
-    Within, a forward without gradient, of the whole or of a part, needs no other process: each may run as many as it
-    likes. All processes have to enter. It nests.
+    A forward without gradient, of the whole or of a part, then needs no other process: each may run as many as it has.
+    All processes have to enter. Contexts may be nested.
     """
     parts = [part for part in module.modules() if isinstance(part, FSDPModule)]
     outermost = any(isinstance(parameter, DTensor) for parameter in module.parameters())
@@ -70,6 +70,7 @@ def gathered(module: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        # An inner context must leave the weights whole: only the one that gathered them shards them again.
         if outermost:
             for part in parts:
                 part.reshard()

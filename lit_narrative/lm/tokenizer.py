@@ -1,4 +1,4 @@
-"""Tokenizers: from the hub, from a folder, or trained on a task's own corpus."""
+"""Tokenizers: from the hub, from a folder, or trained on the corpus of a task."""
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -55,12 +55,13 @@ def train_tokenizer(texts: Iterable[str], spec: TrainedTokenizer) -> PreTrainedT
     """Train a tokenizer; the same texts in the same order give the same tokenizer.
 
     Raises:
-        UserError: the texts have more words than ``vocab_size`` admits.
+        UserError: the texts have more words than ``vocab_size``.
     """
     if spec.kind == "words":
         return _word_tokenizer(islice(texts, spec.sample), spec.vocab_size)
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+    # Byte-level: every text can be encoded, whatever the corpus lacked.
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=spec.split_words)
     tokenizer.decoder = decoders.ByteLevel()
@@ -93,7 +94,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """Load a tokenizer by hub name or folder.
 
     Raises:
-        UserError: if there is none, with what was looked for.
+        UserError: there is no such tokenizer, or it has no end-of-text token.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
@@ -118,10 +119,10 @@ def tokenizer_files(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
 
 
 def tokenizer_from_files(files: Mapping[str, str]) -> PreTrainedTokenizerBase:
-    """Rebuild a tokenizer from :func:`tokenizer_files`; no network, no original folder.
+    """Rebuild a tokenizer from :func:`tokenizer_files`, without network or original folder.
 
     Raises:
-        ValueError: if a file name leaves its folder.
+        ValueError: a file name leads out of its folder.
     """
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
@@ -130,7 +131,7 @@ def tokenizer_from_files(files: Mapping[str, str]) -> PreTrainedTokenizerBase:
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: bool = False) -> list[int]:
-    """Token ids of a prompt, with the tokenizer's own leading tokens; ``chat`` wraps it as a user's turn."""
+    """Token ids of a prompt, with the leading tokens that the tokenizer adds; ``chat`` wraps it as a user's turn."""
     if chat:
         turn = [{"role": "user", "content": prompt}]
         encoded: Any = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=True)

@@ -13,7 +13,7 @@ import torch
 from lit_narrative.distributed import gather_objects
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.lm.load import base_lm
-from lit_narrative.lm.perplexity import drawn_nll, external_nll, mean_log_ratio, weight_distance
+from lit_narrative.lm.perplexity import external_nll, mean_log_ratio, sampled_nll, weight_distance
 from lit_narrative.lm.policy import Policy
 from lit_narrative.modules.base import as_settings
 from lit_narrative.modules.classifier import ClassifierModule
@@ -26,7 +26,7 @@ from lit_narrative.steering.best_of import BestOf, Rank
 from lit_narrative.steering.calibration import find_strength
 from lit_narrative.steering.factory import SteeringChoice, read_alike, read_policy
 from lit_narrative.steering.pplm.settings import PPLMSettings
-from lit_narrative.steering.sampler import Figures, SteeredSampler
+from lit_narrative.steering.sampler import SteeredSampler, SteeringTotals
 from lit_narrative.steering.settings import (
     ActivationSettings,
     Attribute,
@@ -193,7 +193,7 @@ class SteeringModule(LanguageModule):
         def divergence(stepsize: float) -> float:
             self.sampler = trial = self._steered(attributes, self._with(stepsize))
             self.generate(prompts, seed=run_seed(), params=params)
-            return trial.figures.metrics()["kl"]
+            return trial.totals.metrics()["kl"]
 
         stepsize = find_strength(divergence, self.choice.pplm.target_kl)
         logger.info("model.pplm.stepsize=%.4g: about %g nats a token", stepsize, self.choice.pplm.target_kl)
@@ -236,19 +236,19 @@ class SteeringModule(LanguageModule):
     def on_test_epoch_end(self) -> None:
         """Log the task's metrics of the texts, the effect and cost of steering, and perplexities."""
         assert self.steered is not None and self.written is not None
-        parts = gather_objects(self.trainer, (self.written, self.steered.figures))
+        parts = gather_objects(self.trainer, (self.written, self.steered.totals))
         rollouts = [rollout for written, _ in parts for rollout in written]
         metrics = dict(self.task.text_metrics(rollouts))
-        figures = total([part for _, part in parts])
-        losses = attribute_losses(self._attributes, figures, self.lm, self.tokenizer, rollouts)
-        metrics |= self._cost(figures) | {f"steering/loss/{name}": loss for name, loss in losses.items()}
+        totals = total([part for _, part in parts])
+        losses = attribute_losses(self._attributes, totals, self.lm, self.tokenizer, rollouts)
+        metrics |= self._cost(totals) | {f"steering/loss/{name}": loss for name, loss in losses.items()}
         metrics |= distinct([rollout.text for rollout in rollouts])
         metrics |= self._perplexities(rollouts) | self._distances | self._divergence(rollouts)
         self.log_dict({f"test/{name}": float(value) for name, value in metrics.items()}, rank_zero_only=False)
 
-    def _cost(self, figures: Figures) -> dict[str, float]:
+    def _cost(self, totals: SteeringTotals) -> dict[str, float]:
         """The effect and cost of steering, over all texts that were drawn: those that were not kept cost as much."""
-        metrics = figures.metrics()
+        metrics = totals.metrics()
         metrics["passes_per_token"] *= self.best_of.samples
         metrics["tokens_per_second"] /= self.best_of.samples
         if self.in_use.method == "pplm":
@@ -257,7 +257,7 @@ class SteeringModule(LanguageModule):
 
     def _perplexities(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         """Perplexities of the continuations by tokens, under this model without steering, and under the judge."""
-        totals = {"own_perplexity": drawn_nll(self.lm, rollouts)}
+        totals = {"own_perplexity": sampled_nll(self.lm, rollouts)}
         if self._judge is not None:
             lm, tokenizer = self._judge
             totals["judge_perplexity"] = external_nll(lm.to(self.device).eval(), tokenizer, rollouts)
@@ -276,6 +276,8 @@ def distinct(texts: Sequence[str]) -> dict[str, float]:
     return {f"distinct_{n}": distinct_n(texts, n, samples) for n in (1, 2, 3)}
 
 
-def total(parts: Sequence[Figures]) -> Figures:
-    """Figures of several processes as one, by sums."""
-    return Figures(**{item.name: sum(getattr(part, item.name) for part in parts) for item in fields(Figures)})
+def total(parts: Sequence[SteeringTotals]) -> SteeringTotals:
+    """Totals of several processes as one, by sums."""
+    return SteeringTotals(
+        **{item.name: sum(getattr(part, item.name) for part in parts) for item in fields(SteeringTotals)}
+    )

@@ -1,1 +1,1 @@
-"""Writing towards an attribute with a model whose weights stay as they are: PPLM and its rivals, best of several."""
+"""Steering a language model with frozen weights towards attributes: PPLM, its baselines, best of n."""

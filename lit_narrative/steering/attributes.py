@@ -1,4 +1,4 @@
-"""Attributes as a model knows them: bags as tokens, heads as weights; and how much of them a text has."""
+"""Attributes for one model: bags as token ids, heads as weights; and scores and losses of texts by them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,25 +15,25 @@ from lit_narrative.lm.hidden_states import mean_states
 from lit_narrative.steering.bags import BagOfWords, BagsOfRows, ColumnBag, Words, encode_bag, find_words
 from lit_narrative.steering.heads import Target, load_head
 from lit_narrative.steering.losses import class_loss
-from lit_narrative.steering.sampler import Figures
+from lit_narrative.steering.sampler import SteeringTotals
 from lit_narrative.steering.settings import Attribute
 from lit_narrative.views import Prompt, Rollout, WordList
 
 
 @dataclass(frozen=True)
 class Attributes:
-    """What texts are steered to.
+    """The attributes that texts are steered to.
 
     Attributes:
         bags: of each text.
-        targets: classes that heads shall find.
+        targets: the wanted classes, with the heads that tell them.
     """
 
     bags: BagsOfRows
     targets: tuple[Target, ...]
 
     def check(self, prompts: Sequence[Prompt]) -> None:
-        """Find what every prompt is steered to.
+        """Look up the attributes of every prompt, so that a fault is reported before anything is written.
 
         Raises:
             UserError: a prompt lacks a column, or has no usable word in it.
@@ -77,16 +77,16 @@ def read_attributes(
 
 
 def _of_column(column: str, attribute: Attribute, tokenizer: PreTrainedTokenizerBase) -> ColumnBag:
-    """The bags of a column; each that occurs is encoded once."""
+    """The bags of a column; each different list of words is encoded once."""
 
     @lru_cache(maxsize=1024)
-    def remembered(words: tuple[Any, ...], weighted: bool) -> BagOfWords:
+    def cached(words: tuple[Any, ...], weighted: bool) -> BagOfWords:
         return _encoded(column, dict(words) if weighted else words, attribute, tokenizer)
 
     def encode(words: Words) -> BagOfWords:
         if isinstance(words, Mapping):
-            return remembered(tuple(words.items()), True)
-        return remembered(tuple(words), False)
+            return cached(tuple(words.items()), True)
+        return cached(tuple(words), False)
 
     return ColumnBag(column, encode)
 
@@ -99,7 +99,7 @@ def _encoded(name: str, words: Words, attribute: Attribute, tokenizer: PreTraine
 def attribute_scores(
     attributes: Attributes, lm: nn.Module, tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]
 ) -> list[float]:
-    """For each completion, to rank by: share of its tokens in its bags, plus log-probability of its classes."""
+    """Score of each completion for ranking: share of its tokens in its bags, plus log-probability of its classes."""
     columns, cpu = [rollout.columns for rollout in rollouts], torch.device("cpu")
     scores = torch.zeros(len(rollouts))
     bags = attributes.bags(columns, cpu)
@@ -118,25 +118,25 @@ def attribute_scores(
 
 def attribute_losses(
     attributes: Attributes,
-    figures: Figures,
+    totals: SteeringTotals,
     lm: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     rollouts: Sequence[Rollout],
 ) -> dict[str, float]:
-    """One loss in nats for each attribute, without its weight, under its name.
+    """The loss of each attribute in nats, without its weight, by name.
 
-    Names are those of bags and columns, and the labels of heads; one that comes again is numbered.
+    Names are those of bags and columns, and the labels of heads; a repeated name is numbered.
 
     Args:
-        attributes: what was steered to.
-        figures: of the writing; a bag's loss is -log of its probability, mean over tokens, before filters.
-        lm: the model that heads read finished texts with, once; a head's loss is its cross-entropy, mean over texts.
+        attributes: the attributes of the texts.
+        totals: of the decoding; a bag's loss is -log of its probability, mean over tokens, before filters.
+        lm: the model whose hidden states heads read; a head's loss is its cross-entropy, mean over finished texts.
         tokenizer: its tokenizer.
         rollouts: the texts.
     """
     bags = attributes.bags.bags
     names = [bag.column if isinstance(bag, ColumnBag) else Path(bag.name).stem for bag in bags]
-    losses = (torch.as_tensor(figures.bag_losses) / max(figures.measured, 1)).expand(len(bags)).tolist()
+    losses = (torch.as_tensor(totals.bag_losses) / max(totals.measured, 1)).expand(len(bags)).tolist()
     if attributes.targets:
         states = mean_states(lm, tokenizer, [rollout.prompt + rollout.text for rollout in rollouts])
         columns = [rollout.columns for rollout in rollouts]
@@ -145,7 +145,7 @@ def attribute_losses(
             names.append(str(target.label))
             losses.append(float(class_loss(target.logits(states), labels).mean()))
     seen: Counter[str] = Counter()
-    for place, name in enumerate(names):
+    for index, name in enumerate(names):
         seen[name] += 1
-        names[place] = name if seen[name] == 1 else f"{name}_{seen[name]}"
+        names[index] = name if seen[name] == 1 else f"{name}_{seen[name]}"
     return dict(zip(names, losses, strict=True))

@@ -1,4 +1,4 @@
-"""Bags of words as tokens of one model."""
+"""Bags of words: where their words come from, and which tokens of a model they are."""
 
 import logging
 import math
@@ -17,21 +17,21 @@ from lit_narrative.views import WordList
 
 logger = logging.getLogger(__name__)
 BagPolicy = Literal["single", "first_token"]
-"""What a word of several tokens is: left out as published, or its first token."""
+"""Treatment of a word of several tokens: left out, as published, or replaced by its first token."""
 Words = Sequence[str] | Mapping[str, float]
 """A list of words, or weights by word."""
 
 
 @dataclass(frozen=True)
 class BagOfWords:
-    """Words, each standing for one token.
+    """Words as token ids of one model.
 
     Attributes:
-        name: what it is called.
-        words: those in use, in the forms that were found.
-        ids: the token of each.
-        weights: what each counts; a word given twice counts twice.
-        dropped: words that are not one token.
+        name: for messages and metrics.
+        words: the words in use, in the forms that are tokens.
+        ids: the token of each word.
+        weights: of each word; a word that is listed twice counts twice.
+        dropped: words that are not single tokens.
     """
 
     name: str
@@ -42,7 +42,7 @@ class BagOfWords:
 
 
 def weigh(words: Words) -> list[tuple[str, float]]:
-    """Each word with its weight; a list's all weigh 1."""
+    """Each word with its weight; words of a list have weight 1."""
     return list(words.items()) if isinstance(words, Mapping) else [(word, 1.0) for word in words]
 
 
@@ -54,14 +54,14 @@ def encode_bag(
     policy: BagPolicy = "single",
     cases: bool = False,
 ) -> BagOfWords:
-    """A bag as tokens: a word is the token that it makes behind a space.
+    """A bag as token ids: a word is the token that it forms after a space.
 
     Args:
         name: for messages.
-        words: of the bag; a list's all weigh 1.
+        words: of the bag; words of a list have weight 1.
         tokenizer: the model's.
-        policy: what to do with a word of several tokens.
-        cases: take the capitalised and the upper-case form of each word too, where they are tokens.
+        policy: treatment of a word of several tokens.
+        cases: add the capitalised and the upper-case form of each word, where they are tokens.
 
     Raises:
         UserError: no word can be used, or a weight is not above 0.
@@ -69,15 +69,15 @@ def encode_bag(
     given = weigh(words)
     if wrong := [word for word, weight in given if not weight > 0]:
         raise UserError(f"bag '{name}': the weight of '{wrong[0]}' must be above 0; leave the word out instead")
-    found: list[tuple[str, int, float]] = []
+    usable: list[tuple[str, int, float]] = []
     dropped = []
     for word, weight in given:
         forms = dict.fromkeys([word, word.capitalize(), word.upper()] if cases else [word])
         hits = [(form, token, weight) for form in forms if (token := _token(form, tokenizer, policy)) is not None]
-        found += hits
+        usable += hits
         if not hits:
             dropped.append(word)
-    if not found:
+    if not usable:
         raise UserError(
             f"bag '{name}': none of its {len(given)} words is a single token of this model's tokenizer"
             f"{_some(dropped)}; give other words, set policy: first_token, or train the tokenizer with whole words "
@@ -85,12 +85,13 @@ def encode_bag(
         )
     if dropped:
         logger.warning("bag '%s': left out %d of %d words%s", name, len(dropped), len(given), _some(dropped))
-    texts, ids, weights = zip(*found, strict=True)
+    texts, ids, weights = zip(*usable, strict=True)
     return BagOfWords(name, texts, ids, weights, tuple(dropped))
 
 
 def _token(word: str, tokenizer: PreTrainedTokenizerBase, policy: BagPolicy) -> int | None:
     ids: list[int] = tokenizer(" " + word.strip(), add_special_tokens=False)["input_ids"]
+    # The unknown token would stand for every word that the tokenizer lacks.
     if not ids or tokenizer.unk_token_id in ids or (len(ids) > 1 and policy == "single"):
         return None
     return ids[0]
@@ -157,11 +158,11 @@ def _weight(parts: list[str]) -> float | None:
 
 @dataclass(frozen=True)
 class ColumnBag:
-    """A bag that each text has of its own.
+    """A bag that differs from text to text.
 
     Args:
-        column: of the prompts, which holds each text's words.
-        encode: words to a bag.
+        column: the column of the prompts that holds the words.
+        encode: turns words into a bag.
     """
 
     column: str
@@ -178,11 +179,11 @@ class ColumnBag:
 
 @dataclass(frozen=True)
 class BagsOfRows:
-    """Which bags each text is steered to.
+    """The bags that texts are steered to.
 
     Args:
-        bags: the same for all texts, or each text's own.
-        strengths: a weight for each.
+        bags: the same for all texts, or from a column of their prompts.
+        strengths: weight of the loss of each bag.
     """
 
     bags: Sequence[BagOfWords | ColumnBag]
@@ -201,7 +202,7 @@ class BagsOfRows:
 
 
 def stack_bags(rows: Iterable[Sequence[BagOfWords]], strengths: Sequence[float], device: torch.device) -> Bags:
-    """The bags of every row as tensors; all rows have as many as there are strengths."""
+    """The bags of every row as tensors; each row has one bag for each of the strengths."""
     bags = list(rows)
     longest = max(len(bag.ids) for row in bags for bag in row)
 
@@ -214,10 +215,10 @@ def stack_bags(rows: Iterable[Sequence[BagOfWords]], strengths: Sequence[float],
 
 
 def column_of(columns: Mapping[str, Any], name: str) -> Any:
-    """What a prompt carries under ``name``.
+    """The value of a prompt's column.
 
     Raises:
-        UserError: nothing.
+        UserError: the prompt has no such column.
     """
     if name not in columns:
         has = ", ".join(sorted(columns)) or "none"
@@ -234,7 +235,7 @@ def labels_of(
     """(B,) the wanted class of each text.
 
     Args:
-        columns: what the texts' prompts carry.
+        columns: of the texts' prompts.
         label: the number of a class, its name, or the column that holds one of both.
         classes: names of the classes.
         device: of the result.
@@ -243,8 +244,8 @@ def labels_of(
         UserError: there is no such class or column.
     """
     known = label in classes or not isinstance(label, str)
-    found = [label if known else column_of(row, str(label)) for row in columns]
-    return torch.tensor([_class(name, classes) for name in found], dtype=torch.long, device=device)
+    wanted = [label if known else column_of(row, str(label)) for row in columns]
+    return torch.tensor([_class(name, classes) for name in wanted], dtype=torch.long, device=device)
 
 
 def _class(name: Any, classes: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""The cheaper ways to steer, behind the interface of PPLM: nothing, logit bias, activation addition, experts.
+"""Baselines of PPLM behind the same interface: no steering, logit bias, activation addition, expert logits.
 
 Notation: B texts, V vocabulary, d width.
 """
@@ -20,20 +20,20 @@ from lit_narrative.steering.sampler import Scores, Texts, now
 
 
 class Unsteered:
-    """The plain model; one pass a token."""
+    """The plain model; one pass per token."""
 
     remedy = "the model has diverged: use other weights or a wider precision"
 
-    def begin(self, lm: PreTrainedModel, texts: Texts) -> "ReaderWriting":
+    def begin(self, lm: PreTrainedModel, texts: Texts) -> "ReaderDecoding":
         """Read the prompts."""
-        return ReaderWriting([_reader(lm, texts)], lambda logits: logits[0], texts.temperature)
+        return ReaderDecoding([_reader(lm, texts)], lambda logits: logits[0], texts.temperature)
 
 
 class LogitBias:
-    """Adds to the logits of a bag's words, wherever they stand; one pass a token.
+    """Adds a constant to the logits of the bags' words at every position; one pass per token.
 
     Args:
-        bags: whose words, by their weights and the bags' strengths.
+        bags: the bags; a word's bias is multiplied by its weight and the bag's strength.
         bias: added to the logit of a word of weight 1.
     """
 
@@ -43,7 +43,7 @@ class LogitBias:
         self.bags, self.bias = bags, bias
         self.remedy = f"lower model.bias (now {bias})"
 
-    def begin(self, lm: PreTrainedModel, texts: Texts) -> "ReaderWriting":
+    def begin(self, lm: PreTrainedModel, texts: Texts) -> "ReaderDecoding":
         """Read the prompts."""
         bags = self.bags(texts.columns, texts.ids.device)
         assert bags is not None
@@ -51,42 +51,42 @@ class LogitBias:
         amounts = (bags.weights * bags.strengths[:, None] * self.bias).view(rows, -1)
         added = amounts.new_zeros(rows, int(vocabulary)).scatter_add_(1, bags.ids.view(rows, -1), amounts)
         reader = _reader(lm, texts)
-        return ReaderWriting([reader], lambda logits, bias: logits[0] + bias, texts.temperature, added)
+        return ReaderDecoding([reader], lambda logits, bias: logits[0] + bias, texts.temperature, added)
 
 
 class Experts:
-    """Adds what an expert's logits have over another model's (DExperts, Liu et al. 2021, eq. 1).
+    """Adds alpha (expert logits - anti-expert logits) to the logits (DExperts, Liu et al. 2021, eq. 1).
 
     Args:
-        expert: a model that writes as is wanted, of the same vocabulary.
-        anti_expert: one that writes as is not wanted; None: the steered model itself.
-        alpha: how much of the difference is added.
+        expert: a model of the wanted text, of the same vocabulary.
+        anti_expert: a model of the unwanted text; None: the steered model itself.
+        alpha: factor of the difference.
     """
 
     def __init__(self, expert: PreTrainedModel, anti_expert: PreTrainedModel | None, alpha: float) -> None:
         self.others = [expert] if anti_expert is None else [expert, anti_expert]
         self.alpha, self.remedy = alpha, f"lower model.experts.alpha (now {alpha})"
 
-    def begin(self, lm: PreTrainedModel, texts: Texts) -> "ReaderWriting":
-        """Let every model read the prompts."""
+    def begin(self, lm: PreTrainedModel, texts: Texts) -> "ReaderDecoding":
+        """Read the prompts with every model."""
 
         def mixed(logits: Sequence[torch.Tensor]) -> torch.Tensor:
             return logits[0] + self.alpha * (logits[1] - logits[2 if len(logits) > 2 else 0])
 
-        return ReaderWriting([_reader(model, texts) for model in (lm, *self.others)], mixed, texts.temperature)
+        return ReaderDecoding([_reader(model, texts) for model in (lm, *self.others)], mixed, texts.temperature)
 
 
 class ActivationAddition:
-    """Adds a direction to the residual stream behind one block, at every position (Rimsky et al. 2024).
+    """Adds a direction to the residual stream after one block, at every position (Rimsky et al. 2024).
 
-    The plain model beside it is read for the record only; neither ``passes`` nor seconds count it.
+    The plain model is read too, for the record only: neither ``passes`` nor seconds count it.
 
     Args:
         directions: (n, d) one for each label; NaN where there is none.
         layer: the block, from 0.
-        coefficient: times the direction.
-        label: the wanted class by number or name, or the column of the prompts that holds each text's own.
-        classes: their names; default: their numbers.
+        coefficient: factor of the direction.
+        label: the wanted class by number or name, or the column of the prompts that holds it.
+        classes: names of the classes; default: their numbers.
     """
 
     def __init__(
@@ -101,34 +101,34 @@ class ActivationAddition:
         self.classes = classes or tuple(map(str, range(len(directions))))
         self.remedy = f"lower model.activation.coefficient (now {coefficient})"
 
-    def begin(self, lm: PreTrainedModel, texts: Texts) -> "AddedWriting":
-        """Let the plain and the steered model read the prompts."""
-        return AddedWriting(lm, texts, self.vectors(texts.columns, texts.ids.device)[:, None], self.layer)
+    def begin(self, lm: PreTrainedModel, texts: Texts) -> "AdditionDecoding":
+        """Read the prompts with the plain and the steered model."""
+        return AdditionDecoding(lm, texts, self.vectors(texts.columns, texts.ids.device)[:, None], self.layer)
 
     def vectors(self, columns: Sequence[Mapping[str, Any]], device: torch.device) -> torch.Tensor:
-        """(B, d) what is added for texts whose prompts carry ``columns``.
+        """(B, d) the vector that is added for each text, given the columns of its prompt.
 
         Raises:
             UserError: a text's label has no direction.
         """
         labels = labels_of(columns, self.label, self.classes, device)
         vectors = self.coefficient * self.directions.to(device)[labels]
-        if lacking := sorted({self.classes[label] for label in labels[vectors.isnan().any(1)].tolist()}):
+        if missing := sorted({self.classes[label] for label in labels[vectors.isnan().any(1)].tolist()}):
             raise UserError(
-                f"activation addition has no training text of the wanted label {', '.join(lacking)}; give some "
+                f"activation addition has no training text of the wanted label {', '.join(missing)}; give some "
                 "(data.train_size, or the texts themselves), or ask for another label"
             )
         return vectors
 
 
-class ReaderWriting:
-    """Texts whose scores are made of the logits of one or more models; the first is the plain one.
+class ReaderDecoding:
+    """Decoding with steered logits computed from the logits of one or more models, the first of them the plain one.
 
     Args:
         readers: one for each model.
-        mix: logits (B, V) of each, and ``extra`` if there is any, to steered logits.
+        mix: from the logits (B, V) of each model, and ``extra`` if there is any, to steered logits.
         temperature: of sampling.
-        extra: (B, ...) what belongs to each text.
+        extra: (B, ...) further values of each text.
     """
 
     def __init__(
@@ -139,32 +139,32 @@ class ReaderWriting:
         extra: torch.Tensor | None = None,
     ) -> None:
         self.readers, self.mix, self.temperature, self.extra = readers, mix, temperature, extra
-        self.passes, self.aside = 0, 0.0
+        self.passes, self.recording_seconds = 0, 0.0
 
     def scores(self, tokens: torch.Tensor | None) -> Scores:
         """Scores of the next token."""
         for reader in self.readers:
-            reader.go_on(tokens)
+            reader.advance(tokens)
         logits = [reader.read().logits for reader in self.readers]
         steered = self.mix(logits) if self.extra is None else self.mix(logits, self.extra)
         self.passes += len(self.readers)
         return Scores(steered / self.temperature, logits[0] / self.temperature)
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Go on with ``rows`` only."""
+        """Keep only ``rows``."""
         for reader in self.readers:
             reader.keep(rows)
         self.extra = None if self.extra is None else self.extra[rows]
 
 
-class AddedWriting:
-    """Texts under activation addition.
+class AdditionDecoding:
+    """Decoding under activation addition.
 
     Args:
         lm: the model.
-        texts: their prompts.
-        vectors: (B, 1, d) what is added.
-        layer: the block behind which.
+        texts: the prompts.
+        vectors: (B, 1, d) added to the residual stream.
+        layer: the block after which they are added.
     """
 
     def __init__(self, lm: PreTrainedModel, texts: Texts, vectors: torch.Tensor, layer: int) -> None:
@@ -172,8 +172,8 @@ class AddedWriting:
         self.temperature, self.passes = texts.temperature, 0
         start = now(texts.ids.device)
         self.plain = _reader(lm, texts)
-        self.aside = now(texts.ids.device) - start
-        # A prompt is read once for each of its texts: they may have directions of their own.
+        self.recording_seconds = now(texts.ids.device) - start
+        # A prompt is read again for each of its texts, which may have different directions.
         every = torch.arange(len(texts.owner), device=texts.owner.device)
         with self._added():
             self.steered = Reader(lm, texts.ids[texts.owner], texts.mask[texts.owner], every)
@@ -181,17 +181,17 @@ class AddedWriting:
     def scores(self, tokens: torch.Tensor | None) -> Scores:
         """Scores of the next token."""
         start = now(self.vectors.device)
-        self.plain.go_on(tokens)
+        self.plain.advance(tokens)
         plain = self.plain.read().logits
-        self.aside += now(self.vectors.device) - start
-        self.steered.go_on(tokens)
+        self.recording_seconds += now(self.vectors.device) - start
+        self.steered.advance(tokens)
         with self._added():
             steered = self.steered.read().logits
         self.passes += 1
         return Scores(steered / self.temperature, plain / self.temperature)
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Go on with ``rows`` only."""
+        """Keep only ``rows``."""
         self.plain.keep(rows)
         self.steered.keep(rows)
         self.vectors = self.vectors[rows]
@@ -217,25 +217,26 @@ def contrast_directions(
     layer: int,
     classes: Sequence[str] = (),
 ) -> torch.Tensor:
-    """(n, d) for each label 0 … n - 1: mean residuals of its texts less those of all others together.
+    """(n, d) for each label 0 … n - 1: mean residual of its texts minus that of all other texts together.
 
-    A label without texts is set against none, and its row is NaN; n counts the ``classes``, or up to the highest label.
+    The row of a label without texts is NaN; n is the number of ``classes``, or one more than the highest label.
 
     Raises:
         UserError: there are texts of fewer than two labels.
     """
-    told = {label: rows for label, rows in texts.items() if rows}
-    if len(told) < 2:
+    by_label = {label: rows for label, rows in texts.items() if rows}
+    if len(by_label) < 2:
         raise UserError(
-            f"activation addition sets texts of one label against others; the data has texts of {len(told)}: give "
+            f"activation addition sets texts of one label against others; the data has texts of {len(by_label)}: give "
             "texts of another (data.train_size, or the texts themselves)"
         )
-    means = {label: mean_states(lm, tokenizer, rows, layer).mean(0) for label, rows in told.items()}
+    means = {label: mean_states(lm, tokenizer, rows, layer).mean(0) for label, rows in by_label.items()}
     width = len(next(iter(means.values())))
-    directions = torch.full((len(classes) or max(told) + 1, width), math.nan)
+    directions = torch.full((len(classes) or max(by_label) + 1, width), math.nan)
     for label, mean in means.items():
-        others = [(means[other], len(rows)) for other, rows in told.items() if other != label]
+        others = [(means[other], len(rows)) for other, rows in by_label.items() if other != label]
         total = sum(count for _, count in others)
+        # Weighted by the number of texts: the mean over all other texts, without reading them again.
         directions[label] = mean - torch.stack([value * (count / total) for value, count in others]).sum(0)
     return directions
 

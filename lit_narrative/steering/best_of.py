@@ -1,4 +1,4 @@
-"""The best of several samples, around any sampler."""
+"""Best of n: a wrapper around any sampler that keeps the best of several samples."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,20 +14,20 @@ from lit_narrative.text import distinct_share, ngrams
 from lit_narrative.views import Rollout
 
 Rank = Callable[[Sequence[Rollout]], Sequence[float | None]]
-"""Scores of completions, the higher the better; None: it cannot be scored and is taken last."""
+"""Scores of completions, the higher the better; None: the completion cannot be scored and ranks last."""
 
 
 class BestOf:
-    """Samples ``samples`` texts in place of each and keeps the best; costs so many times as much.
+    """Samples ``samples`` completions for each that is asked for, and keeps the best; the cost grows as many times.
 
-    The first of them is the one that would have come without. Texts that repeat themselves, by the mean of distinct
-    1-, 2- and 3-grams of tokens (Dathathri et al. 2020), are left out unless all do.
+    The first of them is the one that the sampler alone would give. Completions that repeat themselves, by the mean of
+    distinct 1-, 2- and 3-grams of tokens (Dathathri et al. 2020), are left out unless all do.
 
     Args:
-        sampler: what samples.
-        samples: how many, 1 or more.
-        rank: their scores.
-        min_distinct: least mean of the three shares, 0 (off) to 1.
+        sampler: the wrapped sampler.
+        samples: n, 1 or more.
+        rank: scores completions.
+        min_distinct: smallest mean of the three shares, 0 (off) to 1.
     """
 
     def __init__(self, sampler: Sampler, samples: int, rank: Rank, min_distinct: float = 0.0) -> None:
@@ -43,8 +43,8 @@ class BestOf:
         rollouts = self.sampler.sample(lm, tokenizer, more, params)
         keys = order_keys(rollouts, self.rank(rollouts), self.min_distinct)
         starts = range(0, len(rollouts), self.samples)
-        best = [max(range(start, start + self.samples), key=lambda place: keys[place]) for start in starts]
-        return [rollouts[place] for place in best]
+        best = [max(range(start, start + self.samples), key=keys.__getitem__) for start in starts]
+        return [rollouts[index] for index in best]
 
     def _seeds(self, seed: int) -> list[int]:
         return [seed, *(stream_seed(seed, number) for number in range(1, self.samples))]
@@ -53,7 +53,7 @@ class BestOf:
 def order_keys(
     rollouts: Sequence[Rollout], scores: Sequence[float | None], min_distinct: float
 ) -> list[tuple[bool, float]]:
-    """What completions are ordered by, the higher the better: varied enough first, then by score, None last."""
+    """Sort keys of completions, the higher the better: first whether varied enough, then the score, None lowest."""
     return [
         (mean_distinct(rollout) >= min_distinct, -math.inf if score is None else score)
         for rollout, score in zip(rollouts, scores, strict=True)

@@ -1,4 +1,7 @@
-"""Finding how strongly to steer: the strength that moves a model by so many nats a token."""
+"""Calibration of a steering strength to a target KL divergence.
+
+Step sizes of PPLM mean different things on different models; nats per token between steered and plain model do not.
+"""
 
 import logging
 import math
@@ -14,38 +17,38 @@ FIRST, DOUBLINGS, TOLERANCE, HALVINGS = 0.02, 20, 0.1, 8
 def find_strength(divergence: Callable[[float], float], target: float, first: float = FIRST) -> float:
     """Bisect a strength, on a logarithmic scale, to a mean KL(steered || plain) per token.
 
-    The divergence is taken to grow with the strength. From ``first`` on it is doubled or halved until the target lies
-    between two strengths, then the gap between them is halved until the target is met to a tenth.
+    The divergence is assumed to grow with the strength. From ``first`` the strength is doubled or halved until the
+    target lies between two strengths, whose interval is bisected until the divergence is within a tenth of the target.
 
     Args:
-        divergence: nats a token at a strength; the same texts and random streams each time.
-        target: nats a token, above 0.
-        first: where to begin.
+        divergence: nats per token at a strength; on the same texts and random streams each time.
+        target: nats per token, above 0.
+        first: the first strength tried.
 
     Raises:
-        UserError: no strength in reach moves the model by as much, or as little.
+        UserError: no strength within reach gives the target.
     """
 
     def measured(strength: float) -> float:
         try:
-            found = divergence(strength)
-        except TooStrong:
-            found = math.inf
-        logger.info("steering strength %.4g: %.4g nats a token", strength, found)
-        return found
+            nats = divergence(strength)
+        except TooStrong:  # logits that are not finite: further away than any target
+            nats = math.inf
+        logger.info("steering strength %.4g: %.4g nats a token", strength, nats)
+        return nats
 
     low, high = _bracket(measured, target, first)
     for _ in range(HALVINGS):
         middle = math.sqrt(low * high)
-        found = measured(middle)
-        if abs(found - target) <= TOLERANCE * target:
+        nats = measured(middle)
+        if abs(nats - target) <= TOLERANCE * target:
             return middle
-        low, high = (low, middle) if found > target else (middle, high)
-    return low
+        low, high = (low, middle) if nats > target else (middle, high)
+    return low  # where the divergence jumps over the target, the weaker side
 
 
 def _bracket(measured: Callable[[float], float], target: float, first: float) -> tuple[float, float]:
-    """Strengths that move the model by at most, and by more than the target."""
+    """Two strengths: the divergence is at most the target at the first, and above it at the second."""
     above = measured(first) > target
     factor, strength = (0.5 if above else 2.0), first
     for _ in range(DOUBLINGS):

@@ -1,4 +1,4 @@
-"""From settings to a steerer."""
+"""Steerers built from settings, and further models that steering reads."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import cast
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.load import Attention, Dtype, base_lm
+from lit_narrative.lm.load import Attention, Dtype, attention_name, base_lm
 from lit_narrative.lm.policy import Policy, PolicySource
 from lit_narrative.steering.attributes import Attributes
 from lit_narrative.steering.baselines import ActivationAddition, Experts, LogitBias, Unsteered, contrast_directions
@@ -17,12 +17,12 @@ from lit_narrative.steering.sampler import Steerer
 from lit_narrative.steering.settings import ActivationSettings, ExpertSettings, Method
 
 ByLabel = Callable[[int], tuple[Mapping[int, Sequence[str]], Sequence[str]]]
-"""Texts of each label, at most so many of each; and the labels' names, if they have any."""
+"""From a largest number of texts per label to the texts of each label, and the names of the labels, if any."""
 
 
 @dataclass(frozen=True)
 class SteeringChoice:
-    """A method and the knobs of all of them; see ``SteeringModule``."""
+    """A method, and the parameters of every method; see ``SteeringModule``."""
 
     method: Method
     pplm: PPLMSettings
@@ -46,7 +46,7 @@ class SteeringChoice:
             by_label: texts for activation addition.
 
         Raises:
-            UserError: the method lacks something.
+            UserError: a setting that the method requires is missing, or does not fit the model.
         """
         match self.method:
             case "pplm":
@@ -54,10 +54,10 @@ class SteeringChoice:
             case "bias":
                 return LogitBias(attributes.bags, self.bias)
             case "activation":
-                known = self.activation
-                texts, names = by_label(known.texts)
-                directions = contrast_directions(lm, tokenizer, texts, known.layer, names)
-                return ActivationAddition(directions, known.layer, known.coefficient, known.label, names)
+                chosen = self.activation
+                texts, names = by_label(chosen.texts)
+                directions = contrast_directions(lm, tokenizer, texts, chosen.layer, names)
+                return ActivationAddition(directions, chosen.layer, chosen.coefficient, chosen.label, names)
             case "experts":
                 return self._experts(lm, tokenizer)
             case "none":
@@ -65,7 +65,7 @@ class SteeringChoice:
 
     def _experts(self, lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Experts:
         if self.experts.expert is None:
-            raise UserError("model.method=experts needs a model that writes as is wanted: set model.experts.expert")
+            raise UserError("model.method=experts needs a model of the wanted text: set model.experts.expert")
         names = [name for name in (self.experts.expert, self.experts.anti_expert) if name is not None]
         models = []
         for name in names:
@@ -85,6 +85,6 @@ def read_policy(name: str, dtype: Dtype = "float32", attention: Attention = "sdp
 
 
 def read_alike(name: str, lm: PreTrainedModel) -> Policy:
-    """A further model in the precision of ``lm`` and with its kind of attention: what is rounded alike can be equal."""
+    """A further model with the dtype and attention of ``lm``: only with the same rounding can two models be equal."""
     dtype = cast(Dtype, str(lm.dtype).removeprefix("torch."))
-    return read_policy(name, dtype, cast(Attention, lm.config._attn_implementation))
+    return read_policy(name, dtype, cast(Attention, attention_name(lm)))

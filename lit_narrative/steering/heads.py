@@ -1,4 +1,4 @@
-"""A linear head that tells the class of a text from a frozen model's mean hidden state, and which model that is."""
+"""Linear heads that classify a text by a frozen model's mean hidden state, each with a description of its model."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,16 +20,16 @@ HEAD = "attribute_head"
 
 @dataclass(frozen=True)
 class HeadCard:
-    """For which model a head was trained, and what it tells apart.
+    """The model that a head was trained for, and the classes that it tells apart.
 
     Attributes:
-        model: what the model was called.
+        model: hub name or path of the model.
         kind: its architecture.
         hidden_size: width of its states.
         layers: number of its blocks.
-        weights: sum of the absolute values of its weights, rounded to bfloat16 first: two models of one kind differ in
-            it, and one model in float32 and in bfloat16 does not.
-        classes: their names, in order of the labels.
+        weights: sum of the absolute values of its weights, rounded to bfloat16 first: it differs between two models of
+            one kind, and is the same for one model in float32 and in bfloat16.
+        classes: names of the classes, in order of the labels.
     """
 
     model: str
@@ -76,10 +76,10 @@ def load_head(path: str | Path, lm: nn.Module, *, tuned: bool = False) -> Traine
     Args:
         path: a checkpoint of ``ClassifierModule``.
         lm: the model to be steered.
-        tuned: the model may be one that was trained further from the head's own.
+        tuned: accept a model that was fine-tuned from the head's.
 
     Raises:
-        UserError: there is no head, or it belongs to another model.
+        UserError: there is no head, or it was trained for another model.
     """
     checkpoint = load_checkpoint(path)
     card = stored_card(checkpoint)
@@ -95,7 +95,7 @@ def load_head(path: str | Path, lm: nn.Module, *, tuned: bool = False) -> Traine
             f"{trained_for} ({_sizes(card)}), not for this model ({_sizes(ours)}); train a head for this model, or "
             "steer that one"
         )
-    twice = base_lm(lm).dtype == torch.float16  # what was rounded before may go another way
+    twice = base_lm(lm).dtype == torch.float16  # rounding to float16 and then to bfloat16 differs from one rounding
     if not tuned and not math.isclose(card.weights, ours.weights, rel_tol=1e-3 if twice else 1e-6):
         raise UserError(
             f"{trained_for}, and this model has the same sizes but other weights; set `tuned: true` beside the head if "
@@ -110,14 +110,14 @@ def _sizes(card: HeadCard) -> str:
 
 
 class Target(NamedTuple):
-    """A class that a head shall find: one linear layer on mean hidden states.
+    """A wanted class with the head that tells it: one linear layer on mean hidden states.
 
     Attributes:
         weight: (classes, d).
         bias: (classes,).
         label: the wanted class by number or name, or the column of the prompts that holds each text's own.
-        strength: of its loss.
-        classes: their names.
+        strength: weight of its loss.
+        classes: names of the classes.
     """
 
     weight: torch.Tensor
@@ -127,7 +127,7 @@ class Target(NamedTuple):
     classes: tuple[str, ...]
 
     def labels(self, columns: Sequence[Mapping[str, Any]], device: torch.device) -> torch.Tensor:
-        """(B,) wanted classes of texts whose prompts carry ``columns``."""
+        """(B,) the wanted class of each text, given the columns of its prompt."""
         return labels_of(columns, self.label, self.classes, device)
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,8 @@
-"""The keys and values of texts so far, as tensors that a gradient can move.
+"""The keys and values of the text so far, as tensors that a gradient can move.
 
-Works with every cache of the library whose blocks hold keys and values: full and sliding windows, shared key heads. A
-cache object is never built from pairs, which goes wrong for sliding windows: each block's object is copied with all it
-knows, and gets other keys and values.
+Works with every cache of transformers whose blocks hold keys and values: full and sliding windows, shared key heads. A
+cache is never built from pairs of keys and values, which is wrong for sliding windows: the object of each block is
+copied with its state, and gets other keys and values.
 
 Notation: B rows, H key heads, T positions that a block holds (fewer than the text's in a sliding window), D width.
 """
@@ -16,23 +16,23 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.kv_cache import select_rows
+from lit_narrative.lm.kv_cache import is_stateful, select_rows
 from lit_narrative.lm.logprobs import output_logits
 
 
 class Reading(NamedTuple):
-    """What the model makes of the last token of each row: float32 logits (B, V), final hidden states (B, d)."""
+    """Outputs of the model at the last token of each row: float32 logits (B, V), final hidden states (B, d)."""
 
     logits: torch.Tensor
     hidden: torch.Tensor
 
 
-class Places(NamedTuple):
-    """Where the tokens stand that are read.
+class Positions(NamedTuple):
+    """Positions of the tokens that are read next.
 
     Attributes:
-        mask: (B, T + 1) bool, true where a row has a token, the one that is read included.
-        padded: whether it is false anywhere.
+        mask: (B, T + 1) bool, true where a row has a token, the one that is read next included.
+        padded: whether the mask is false anywhere; kept, as asking a GPU tensor waits for the GPU.
     """
 
     mask: torch.Tensor
@@ -40,7 +40,7 @@ class Places(NamedTuple):
 
     @property
     def before(self) -> torch.Tensor:
-        """(B, T) the mask of what is in the past."""
+        """(B, T) the mask of the past."""
         return self.mask[:, :-1]
 
     @property
@@ -48,16 +48,16 @@ class Places(NamedTuple):
         """(B,) tokens of each row, the last included."""
         return self.mask.sum(1)
 
-    def next(self) -> "Places":
-        """One token further."""
-        return Places(torch.nn.functional.pad(self.mask, (0, 1), value=True), self.padded)
+    def next(self) -> "Positions":
+        """The positions one token further."""
+        return Positions(torch.nn.functional.pad(self.mask, (0, 1), value=True), self.padded)
 
-    def rows(self, rows: torch.Tensor) -> "Places":
+    def rows(self, rows: torch.Tensor) -> "Positions":
         """Those of some rows."""
-        return Places(self.mask[rows], self.padded)
+        return Positions(self.mask[rows], self.padded)
 
     def inputs(self) -> dict[str, torch.Tensor]:
-        """What the model needs to read one more token; nothing where rows are of one length."""
+        """Inputs of the model to read one more token; none where all rows have one length."""
         if not self.padded:
             return {}
         return {"attention_mask": self.mask.long(), "position_ids": self.lengths[:, None] - 1}
@@ -66,39 +66,39 @@ class Places(NamedTuple):
 Move = Callable[[torch.Tensor], torch.Tensor]
 """From squared gradient norms (L, B) to factors (L, B) of the gradients."""
 Loss = Callable[[Reading], tuple[torch.Tensor, torch.Tensor]]
-"""From what was read to a loss a row, (B,), and the gradient of their sum with regard to the logits, (B, V)."""
+"""From a reading to the loss of each row, (B,), and the gradient of their sum with regard to the logits, (B, V)."""
 
 
 class MovablePast(Protocol):
-    """What a model has read, and can be moved."""
+    """Keys and values of what a model has read, which gradient steps can move."""
 
     @property
     def tensors(self) -> list[torch.Tensor]:
         """Keys and values of the first block, of the second, …, (B, H, T, D) each; none before the first read."""
 
     def copy(self) -> "MovablePast":
-        """Another past with the same content; nothing is shared that changes."""
+        """A past with the same content that shares nothing that changes."""
 
     def fork(self) -> "Past":
-        """A copy to read on with a gradient."""
+        """A copy in the cache of transformers, to read further tokens with a gradient."""
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Keep only ``rows`` (indices; a row may come several times)."""
+        """Keep only ``rows`` (indices; a row may be repeated)."""
 
-    def read(self, tokens: torch.Tensor, places: Places) -> Reading:
+    def read(self, tokens: torch.Tensor, positions: Positions) -> Reading:
         """Read one more token a row, (B, 1)."""
 
-    def nudge(
-        self, tokens: torch.Tensor, places: Places, loss: Loss, move: Move, weights: torch.Tensor | None
+    def gradient_step(
+        self, tokens: torch.Tensor, positions: Positions, loss: Loss, move: Move, weights: torch.Tensor | None
     ) -> torch.Tensor:
-        """One gradient step on the past; the token is read for its loss only.
+        """Take one gradient step on the past; the token is read for its loss only, and not added.
 
         Args:
-            tokens: (B, 1) what is read behind the past.
-            places: its place.
-            loss: to lessen.
-            move: how far to go.
-            weights: (B, T) how much each position may move; None: all alike.
+            tokens: (B, 1) the token that is read after the past.
+            positions: of the token.
+            loss: to minimise.
+            move: gives the step size.
+            weights: (B, T) factor of each position's gradient; None: 1 everywhere.
 
         Returns:
             (B,) the losses before the step.
@@ -129,15 +129,15 @@ class Past:
         return cls(base, cache), hidden
 
     def copy(self) -> "Past":
-        """Another past with the same content; nothing is shared that changes."""
+        """A past with the same content that shares nothing that changes."""
         return Past(self.base, copy_cache(self.cache))
 
     def fork(self) -> "Past":
-        """A copy to read on with a gradient."""
+        """A copy in the cache of transformers, to read further tokens with a gradient."""
         return self.copy()
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Keep only ``rows`` (indices; a row may come several times)."""
+        """Keep only ``rows`` (indices; a row may be repeated)."""
         select_rows(self.cache, rows)
 
     @property
@@ -146,29 +146,31 @@ class Past:
         layers: list[Any] = [layer for layer in self.cache.layers if layer.get_seq_length() > 0]  # type: ignore[union-attr]
         return [tensor for layer in layers for tensor in (layer.keys, layer.values)]
 
-    def read(self, tokens: torch.Tensor, places: Places) -> Reading:
+    def read(self, tokens: torch.Tensor, positions: Positions) -> Reading:
         """Read one more token a row, (B, 1)."""
-        hidden = self.read_states(places, input_ids=tokens)
+        hidden = self.read_states(positions, input_ids=tokens)
         return Reading(output_logits(self.base, hidden).float(), hidden)
 
-    def read_states(self, places: Places, **tokens: torch.Tensor) -> torch.Tensor:
+    def read_states(self, positions: Positions, **tokens: torch.Tensor) -> torch.Tensor:
         """Final hidden states (B, d) of one more token a row: ``input_ids`` (B, 1) or ``inputs_embeds`` (B, 1, d)."""
         decoder: Any = self.base.get_decoder()
-        output = decoder(past_key_values=self.cache, use_cache=True, **tokens, **places.inputs())
+        output = decoder(past_key_values=self.cache, use_cache=True, **tokens, **positions.inputs())
         hidden: torch.Tensor = output.last_hidden_state[:, -1]
         return hidden
 
-    def nudge(
-        self, tokens: torch.Tensor, places: Places, loss: Loss, move: Move, weights: torch.Tensor | None
+    def gradient_step(
+        self, tokens: torch.Tensor, positions: Positions, loss: Loss, move: Move, weights: torch.Tensor | None
     ) -> torch.Tensor:
-        """One gradient step on the past; see :meth:`MovablePast.nudge`."""
+        """Take one gradient step on the past; see :meth:`MovablePast.gradient_step`."""
+        # The gradient stops at the keys and values of the past; the token itself is read again in every step.
         leaves = [tensor.detach().requires_grad_() for tensor in self.tensors]
         with torch.enable_grad():
-            logits, hidden = self._with(leaves).read(tokens, places)
+            logits, hidden = self._with(leaves).read(tokens, positions)
         losses, grad = loss(Reading(logits.detach(), hidden.detach()))
         grads = torch.autograd.grad(logits, leaves, grad)
         if weights is not None:
             grads = tuple(grad * weights[:, None, -grad.shape[2] :, None].to(grad.dtype) for grad in grads)
+        # In float32: squares of half-precision gradients underflow.
         sums = torch.stack([grad.float().square().sum((1, 2, 3)) for grad in grads])
         factors = move(sums[0::2] + sums[1::2]).repeat_interleave(2, 0)
         moved = [
@@ -179,7 +181,7 @@ class Past:
         return losses
 
     def _with(self, tensors: list[torch.Tensor]) -> "Past":
-        """The same past with other keys and values."""
+        """The same past with these keys and values in place of its own."""
         cache = copy_cache(self.cache)
         for layer, keys, values in zip(cache.layers, tensors[0::2], tensors[1::2], strict=True):
             layer.keys, layer.values = keys, values  # type: ignore[union-attr]
@@ -197,9 +199,9 @@ class Reader:
 
     Attributes:
         past: of all tokens before those that are read next.
-        tokens: (B, 1) what is read next.
-        places: where it stands.
-        sums: (B, d) final hidden states of the past, added up.
+        tokens: (B, 1) the tokens that are read next.
+        positions: of these tokens.
+        sums: (B, d) sums of the final hidden states of the past.
     """
 
     def __init__(self, lm: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, owner: torch.Tensor) -> None:
@@ -208,27 +210,27 @@ class Reader:
         self.past, hidden = Past.of(lm, ids[:, :-1], before)
         self.past.keep(owner)
         self.sums = (hidden * before[..., None]).sum(1)[owner]
-        self.tokens, self.places = ids[owner, -1:], Places(mask[owner], not bool(mask.all()))
+        self.tokens, self.positions = ids[owner, -1:], Positions(mask[owner], not bool(mask.all()))
 
-    def go_on(self, tokens: torch.Tensor | None) -> None:
-        """Take what was drawn last, (B,), as what is read next; None: the prompts' last tokens."""
+    def advance(self, tokens: torch.Tensor | None) -> None:
+        """Set the sampled tokens, (B,), to be read next; None: the prompts' last tokens."""
         if tokens is not None:
-            self.tokens, self.places = tokens[:, None], self.places.next()
+            self.tokens, self.positions = tokens[:, None], self.positions.next()
 
     def read(self) -> Reading:
         """Read the next token of every text."""
-        reading = self.past.read(self.tokens, self.places)
+        reading = self.past.read(self.tokens, self.positions)
         self.sums = self.sums + reading.hidden
         return reading
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Go on with ``rows`` only."""
+        """Keep only ``rows``."""
         self.past.keep(rows)
-        self.sums, self.tokens, self.places = self.sums[rows], self.tokens[rows], self.places.rows(rows)
+        self.sums, self.tokens, self.positions = self.sums[rows], self.tokens[rows], self.positions.rows(rows)
 
 
 def copy_cache(cache: Cache) -> Cache:
-    """A cache whose blocks can be replaced or read on without a change to the first."""
+    """A cache whose blocks can be extended or replaced without a change to the original."""
     other = copy.copy(cache)
     other.layers = [copy.copy(layer) for layer in cache.layers]
     return other
@@ -240,11 +242,11 @@ def check_cache(base: PreTrainedModel) -> None:
     Raises:
         UserError: naming the block's state.
     """
-    plain = (DynamicLayer, DynamicSlidingWindowLayer)  # blocks of mixed state are subclasses of them
+    plain = (DynamicLayer, DynamicSlidingWindowLayer)  # exact types: layers with further state are subclasses of them
     layers = DynamicCache(config=base.config).layers
-    strange = {type(layer).__name__ for layer in layers if type(layer) not in plain}
-    if strange or base._is_stateful:
+    other = {type(layer).__name__ for layer in layers if type(layer) not in plain}
+    if other or is_stateful(base):
         raise UserError(
             f"PPLM moves keys and values, and models of type '{base.config.model_type}' keep other state "
-            f"({', '.join(sorted(strange)) or 'recurrent'}); choose a model with attention in every block"
+            f"({', '.join(sorted(other)) or 'recurrent'}); choose a model with attention in every block"
         )

@@ -1,9 +1,9 @@
-"""Steered decoding: one loop for every way to change what a model writes while it writes.
+"""Steered decoding: one loop for every steering method.
 
-A :class:`Steerer` begins with the prompts and gives, token by token, the scores that the next token is drawn from and
-those of the plain model. Random streams are the sampler's: without steering the same tokens come out.
+A :class:`Steerer` reads the prompts and gives, token by token, the log-scores that the next token is sampled from and
+those of the plain model. Random streams are those of the plain sampler: without steering the same tokens come out.
 
-Notation: B living rows, V vocabulary.
+Notation: B unfinished rows, V vocabulary.
 """
 
 import logging
@@ -19,27 +19,37 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import base_lm, end_ids
-from lit_narrative.lm.sampler import Decoded, Request, SamplingParams, as_rollouts, lots, pick, uniforms, warper
+from lit_narrative.lm.sampler import (
+    Decoded,
+    Request,
+    SamplingParams,
+    as_rollouts,
+    draw_uniforms,
+    sample_token,
+    split_requests,
+    warper,
+)
 from lit_narrative.lm.tokenizer import pad_left
 from lit_narrative.steering.losses import SMALL, Bags, bag_mass
 from lit_narrative.views import Rollout
 
 logger = logging.getLogger(__name__)
 
-# Finished rows leave the batch once at most this share is still alive: every steerer's state is copied then.
+# Finished rows leave the batch when at most this share is unfinished: each time the whole state is copied, two pasts of
+# PPLM among it, so this is lower than in plain sampling.
 COMPACT_BELOW = 0.5
 
 
 class TooStrong(UserError):
-    """The steering is so strong that the model's scores are no numbers any more."""
+    """The steering is so strong that the model's scores are not numbers any more."""
 
 
 class Scores(NamedTuple):
     """Log-scores (B, V) of the next token, float32, at the sampling temperature; not filtered, not normalised.
 
     Attributes:
-        steered: what the token is drawn from.
-        plain: of the untouched model; None if nobody asked for it.
+        steered: the scores that the token is sampled from.
+        plain: of the plain model; None if they were not computed.
     """
 
     steered: torch.Tensor
@@ -48,13 +58,13 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts to steer: their prompts, and how many texts begin with each.
+    """Texts to steer: prompts, and the texts that begin with each of them.
 
     Attributes:
         ids: (U, n) int64, left-padded prompts.
         mask: (U, n) bool, true where a prompt has a token.
         owner: (B,) the prompt of each text.
-        columns: (B,) what each text's prompt carries.
+        columns: (B,) of each text's prompt.
         new_tokens: longest completion.
         temperature: of sampling.
     """
@@ -67,45 +77,45 @@ class Texts:
     temperature: float
 
 
-class Writing(Protocol):
-    """Texts in the making under one steerer."""
+class SteeredDecoding(Protocol):
+    """The state of decoding under one steerer."""
 
     passes: int
-    """Forward and backward passes so far, each of one token a row."""
-    aside: float
-    """Seconds so far of passes that are made for the record alone."""
+    """Forward and backward passes so far, each of one token per row."""
+    recording_seconds: float
+    """Seconds so far spent on passes that serve the record alone."""
 
     def scores(self, tokens: torch.Tensor | None) -> Scores:
-        """Scores of the next token, given what was drawn last, (B,); None at first."""
+        """Scores of the next token, given the token sampled last, (B,); None at first."""
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Go on with ``rows`` only."""
+        """Keep only ``rows``."""
 
 
 class Steerer(Protocol):
-    """A way to steer."""
+    """A steering method."""
 
     remedy: str
-    """What to change if it goes too far."""
+    """Advice for a message when the steering is too strong."""
 
-    def begin(self, lm: PreTrainedModel, texts: Texts) -> Writing:
+    def begin(self, lm: PreTrainedModel, texts: Texts) -> SteeredDecoding:
         """Read the prompts."""
 
 
 @dataclass
-class Figures:
-    """What steering did and cost, summed over tokens.
+class SteeringTotals:
+    """Effect and cost of steering, summed over tokens.
 
     Attributes:
-        tokens: drawn, of living texts.
-        steps: of the loop; a step draws one token of every living text.
-        passes: forward and backward passes of one token a row.
-        seconds: on the clock, from reading the prompts to the last token, without passes for the record alone.
+        tokens: sampled tokens of unfinished texts.
+        steps: of the loop; a step samples one token of every unfinished text.
+        passes: forward and backward passes of one token per row.
+        seconds: wall-clock time from reading the prompts to the last token, without passes for the record alone.
         kl: KL(steered || plain) in nats, before filters.
-        measured: tokens that have a plain distribution beside the steered.
+        measured: tokens with both a plain and a steered distribution.
         mass_plain: probability of the bags under the plain model.
-        mass_steered: under the steered one, before filters.
-        mass_kept: after filters.
+        mass_steered: probability of the bags under the steered model, before filters.
+        mass_kept: the same after filters.
         bag_losses: (K,) -log of each bag's probability under the steered model; 0 without bags.
     """
 
@@ -121,7 +131,7 @@ class Figures:
     bag_losses: torch.Tensor | float = 0.0
 
     def metrics(self) -> dict[str, float]:
-        """Means a token, by name."""
+        """Means per token, by name."""
         tokens, measured = max(self.tokens, 1), max(self.measured, 1)
         return {
             "kl": self.kl / measured,
@@ -134,24 +144,24 @@ class Figures:
 
 
 Watch = Callable[[Sequence[Mapping[str, Any]], torch.device], Bags | None]
-"""The bags whose probability is recorded, given the rows' columns."""
+"""From the columns of the rows' prompts to the bags whose probability is recorded."""
 
 
 class SteeredSampler:
-    """A sampler whose texts are steered.
+    """A sampler of steered text.
 
     Args:
-        steerer: how.
+        steerer: the method.
         watch: the bags whose probability is recorded.
-        rows: texts decoded side by side at most.
+        rows: largest number of texts in a batch.
 
     Attributes:
-        figures: of all calls so far; set it anew to start again.
+        totals: of all calls so far; assign ``SteeringTotals()`` to reset them.
     """
 
     def __init__(self, steerer: Steerer, watch: Watch | None = None, rows: int = 64) -> None:
         self.steerer, self.watch, self.rows = steerer, watch, rows
-        self.figures = Figures()
+        self.totals = SteeringTotals()
 
     def sample(
         self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request], params: SamplingParams
@@ -159,13 +169,12 @@ class SteeredSampler:
         """Complete every request; the model should be in evaluation mode."""
         rollouts: list[Rollout] = []
         first_group, ends = 0, end_ids(lm, tokenizer)
-        # What a gradient passes through may not be made in inference mode, as the Trainer's predictions are.
+        # The Trainer predicts in inference mode, whose tensors can never take part in a gradient.
         with torch.inference_mode(False), torch.no_grad(), frozen(lm):
-            for lot in lots(requests, self.rows):
-                rollouts += as_rollouts(tokenizer, lot, self._decode(lm, ends, lot, params), ends, first_group)
-                first_group += len(lot)
-        figures = self.figures
-        if figures.mass_steered > 0 and figures.mass_kept == 0:
+            for batch in split_requests(requests, self.rows):
+                rollouts += as_rollouts(tokenizer, batch, self._decode(lm, ends, batch, params), ends, first_group)
+                first_group += len(batch)
+        if self.totals.mass_steered > 0 and self.totals.mass_kept == 0:
             logger.warning(
                 "no word of the bags ever survived top_k=%d and top_p=%g: they cannot be written; raise or drop them",
                 params.top_k,
@@ -178,86 +187,88 @@ class SteeredSampler:
     ) -> Decoded:
         device = next(lm.parameters()).device
         start = now(device)
-        texts = as_texts(requests, params, device)
-        noise = uniforms([seed for request in requests for seed in request.seeds], params.max_new_tokens).to(device)
+        texts = lay_out_prompts(requests, params, device)
+        noise = draw_uniforms([seed for request in requests for seed in request.seeds], params.max_new_tokens).to(
+            device
+        )
         bags = self.watch(texts.columns, device) if self.watch else None
-        record = _Record(self.figures, bags, warper(replace(params, temperature=1.0)), self.steerer.remedy)
-        writing = self.steerer.begin(base_lm(lm), texts)
+        record = _Record(self.totals, bags, warper(replace(params, temperature=1.0)), self.steerer.remedy)
+        decoding = self.steerer.begin(base_lm(lm), texts)
         ids = torch.zeros(noise.shape, dtype=torch.long, device=device)
         logprobs, stops = torch.zeros_like(noise), torch.tensor(ends, device=device)
         rows, alive = torch.arange(len(noise), device=device), torch.ones(len(noise), dtype=torch.bool, device=device)
         lengths, tokens = torch.zeros_like(rows), None
         for step in range(params.max_new_tokens):
-            tokens, tokens_logprobs = pick(record(writing.scores(tokens), alive), noise[rows, step])
+            tokens, tokens_logprobs = sample_token(record(decoding.scores(tokens), alive), noise[rows, step])
             ids[rows, step], logprobs[rows, step] = tokens, tokens_logprobs
             lengths[rows] += alive
             alive &= (tokens[:, None] != stops).all(1)
-            living = int(alive.sum())
-            if living == 0:
+            unfinished = int(alive.sum())
+            if unfinished == 0:
                 break
-            if living <= COMPACT_BELOW * len(rows):
+            if unfinished <= COMPACT_BELOW * len(rows):
                 keep = alive.nonzero().squeeze(1)
-                writing.keep(keep)
+                decoding.keep(keep)
                 record.keep(keep)
                 rows, tokens, alive = rows[keep], tokens[keep], alive[keep]
-        self.figures.passes += writing.passes
-        self.figures.seconds += now(device) - start - writing.aside
+        self.totals.passes += decoding.passes
+        self.totals.seconds += now(device) - start - decoding.recording_seconds
         return Decoded(ids.cpu(), logprobs.cpu(), lengths.cpu())
 
 
 class _Record:
-    """Filters scores, and sums up what the steering did to living rows."""
+    """Filters scores, and adds the effect of the steering on unfinished rows to the totals."""
 
     def __init__(
-        self, figures: Figures, bags: Bags | None, warp: Callable[[torch.Tensor], torch.Tensor], remedy: str
+        self, totals: SteeringTotals, bags: Bags | None, warp: Callable[[torch.Tensor], torch.Tensor], remedy: str
     ) -> None:
-        self.figures, self.bags, self.warp, self.remedy = figures, bags, warp, remedy
+        self.totals, self.bags, self.warp, self.remedy = totals, bags, warp, remedy
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Go on with ``rows`` only."""
+        """Keep only ``rows``."""
         self.bags = self.bags.rows(rows) if self.bags else None
 
     def __call__(self, scores: Scores, alive: torch.Tensor) -> torch.Tensor:
-        """The filtered scores to draw from.
+        """The filtered scores to sample from.
 
         Raises:
-            TooStrong: scores of a living row are not finite.
+            TooStrong: scores of an unfinished row are not numbers.
         """
         steered = torch.log_softmax(scores.steered, -1)
         if steered[alive].isnan().any():
-            raise TooStrong(f"the steered model's scores are no numbers any more; {self.remedy}")
+            raise TooStrong(f"the steered model's scores are not numbers any more; {self.remedy}")
         kept = self.warp(steered)
-        figures, living = self.figures, int(alive.sum())
-        figures.tokens, figures.steps = figures.tokens + living, figures.steps + 1
+        totals, count = self.totals, int(alive.sum())
+        totals.tokens, totals.steps = totals.tokens + count, totals.steps + 1
         if scores.plain is not None:
             plain, probabilities = torch.log_softmax(scores.plain, -1), steered.exp()
-            figures.measured += living
-            # 0 log 0 is 0: a token that steering rules out adds nothing
+            totals.measured += count
+            # 0 log 0 is 0: a token that steering excludes adds nothing
             gap = (probabilities * (steered - plain)).where(probabilities > 0, 0.0).sum(-1)
-            figures.kl += float(gap[alive].clamp(min=0).sum())
+            totals.kl += float(gap[alive].clamp(min=0).sum())
             self._record_bags(plain.exp(), probabilities, alive)
         if self.bags:
-            figures.mass_kept += float(bag_mass(kept.softmax(-1), self.bags)[alive].sum())
+            totals.mass_kept += float(bag_mass(kept.softmax(-1), self.bags)[alive].sum())
         return kept
 
     def _record_bags(self, plain: torch.Tensor, steered: torch.Tensor, alive: torch.Tensor) -> None:
         if not self.bags:
             return
         before, after = (bag_mass(probabilities, self.bags)[alive] for probabilities in (plain, steered))
-        self.figures.mass_plain += float(before.sum())
-        self.figures.mass_steered += float(after.sum())
-        self.figures.bag_losses = self.figures.bag_losses - after.clamp(min=SMALL).log().sum(0).double().cpu()
+        self.totals.mass_plain += float(before.sum())
+        self.totals.mass_steered += float(after.sum())
+        self.totals.bag_losses = self.totals.bag_losses - after.clamp(min=SMALL).log().sum(0).double().cpu()
 
 
 def now(device: torch.device) -> float:
-    """Seconds on the clock, once ``device`` has done what it was given."""
+    """Wall-clock seconds, after ``device`` has finished its queue: kernels of a GPU run asynchronously."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
-def as_texts(requests: Sequence[Request], params: SamplingParams, device: torch.device) -> Texts:
-    """Left-padded prompts, each with as many texts as it has seeds."""
+def lay_out_prompts(requests: Sequence[Request], params: SamplingParams, device: torch.device) -> Texts:
+    """Left-padded prompts, each with one text per seed."""
     ids = pad_left([request.ids for request in requests])
     mask = pad_left([[1] * len(request.ids) for request in requests]).bool()
     owner = torch.tensor([row for row, request in enumerate(requests) for _ in request.seeds])
@@ -267,7 +278,7 @@ def as_texts(requests: Sequence[Request], params: SamplingParams, device: torch.
 
 @contextmanager
 def frozen(lm: nn.Module) -> Iterator[None]:
-    """No weight of a model asks for a gradient for a while; then each does as before."""
+    """Within the context no weight of a model requires a gradient: steering differentiates keys and values alone."""
     trained = [parameter for parameter in lm.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""How to steer and to what, as the command line gives it."""
+"""Settings of steering, as the command line gives them."""
 
 import math
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ Method = Literal["none", "pplm", "bias", "activation", "experts"]
 
 @dataclass(frozen=True)
 class Attribute:
-    """What texts are steered to; exactly one of ``bag``, ``column`` and ``head``.
+    """One attribute that texts are steered to; exactly one of ``bag``, ``column`` and ``head``.
 
     Args:
-        bag: a named topic, a file with one word a line, words, or words with weights.
-        column: of the prompts, which holds each prompt's own words, or words with weights.
+        bag: a word list of the task by name, a file with one word a line, words, or words with weights.
+        column: a column of the prompts that holds words, or words with weights, for each prompt.
         head: a checkpoint of ``ClassifierModule``.
-        label: the class of the head that is wanted, by name or number, or the column of the prompts that holds it.
-        weight: of its loss (pplm), or of its words' bias (bias); above 0.
-        policy: a word of several tokens is left out (``single``), or stands for its ``first_token``.
-        cases: take capitalised and upper-case forms of the words too.
-        tuned: the steered model was trained further from the one that the head was trained for.
+        label: the wanted class of the head, by name or number, or the column of the prompts that holds it.
+        weight: of the attribute's loss (pplm), or of its words' bias (bias); above 0.
+        policy: a word of several tokens is left out (``single``), or is replaced by its ``first_token``.
+        cases: add the capitalised and upper-case forms of the words.
+        tuned: accept a steered model that was fine-tuned from the one that the head was trained for.
     """
 
     bag: str | list[str] | dict[str, float] | None = None
@@ -41,19 +41,19 @@ class Attribute:
                 "model.attributes: each entry needs exactly one of bag, column and head; this one has "
                 f"{' and '.join(given) or 'none'}"
             )
-        if not 0 < self.weight < math.inf:
+        if not 0 < self.weight < math.inf:  # written so that nan is refused too
             raise UserError(f"model.attributes: weight={self.weight} must be above 0")
 
 
 @dataclass(frozen=True)
 class ActivationSettings:
-    """Activation addition: mean residuals of one class's texts less those of the others, from the view ``labelled``.
+    """Activation addition: mean residuals of one class's texts minus those of the others, from the view ``labelled``.
 
     Args:
-        layer: block behind which the direction is added, from 0.
-        coefficient: times the direction.
+        layer: block after which the direction is added, from 0.
+        coefficient: factor of the direction.
         label: the class, or the column of the prompts that holds it.
-        texts: of each class, at most.
+        texts: largest number of texts of each class.
     """
 
     layer: int = 0
@@ -71,9 +71,9 @@ class ExpertSettings:
     """Expert logits (DExperts); models are hub names, folders or checkpoints, of the steered model's vocabulary.
 
     Args:
-        expert: writes as is wanted; what the method ``experts`` needs.
-        anti_expert: writes as is not wanted; default: the steered model itself.
-        alpha: how much of their difference is added.
+        expert: a model of the wanted text; required by the method ``experts``.
+        anti_expert: a model of the unwanted text; default: the steered model itself.
+        alpha: factor of the difference of their logits.
     """
 
     expert: str | None = None
@@ -83,13 +83,13 @@ class ExpertSettings:
 
 @dataclass(frozen=True)
 class BestOfSettings:
-    """The best of several samples of each prompt.
+    """Best of n samples of each prompt.
 
     Args:
-        samples: how many; 1 is off.
+        samples: n; 1 is off.
         rank: ``attribute`` (share of a text's tokens in its bags, and log-probability of its classes), or the name of
             one of the task's rewards.
-        min_distinct: least mean share of distinct 1-, 2- and 3-grams; texts below are taken last.
+        min_distinct: smallest mean share of distinct 1-, 2- and 3-grams; texts below it rank last.
     """
 
     samples: int = 1
@@ -104,11 +104,11 @@ class BestOfSettings:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """On what ``pplm.stepsize: auto`` is found.
+    """The texts on which ``pplm.stepsize: auto`` is calibrated.
 
     Args:
-        prompts: the first so many.
-        new_tokens: of each, at most.
+        prompts: number of prompts, the first ones.
+        new_tokens: longest completion of each.
     """
 
     prompts: int = 8

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.perplexity import drawn_nll, mean_log_ratio, weight_distance
+from lit_narrative.lm.perplexity import mean_log_ratio, sampled_nll, weight_distance
 from lit_narrative.lm.sampler import LoopSampler, SamplingParams
 from tests.helpers import requests, tiny_lm, tokenizer
 
@@ -23,10 +23,10 @@ def test_a_model_is_at_no_distance_from_itself(temperature: float) -> None:
 
 def test_what_was_drawn_is_scored_token_by_token() -> None:
     rollouts = LoopSampler().sample(LM, tokenizer(), requests(), SamplingParams(8))
-    nll, tokens = drawn_nll(LM, rollouts)
+    nll, tokens = sampled_nll(LM, rollouts)
     assert tokens == sum(len(rollout.completion_ids) for rollout in rollouts)
     assert nll == pytest.approx(-sum(float(rollout.logprobs.sum()) for rollout in rollouts), rel=1e-4)
-    assert drawn_nll(OTHER, rollouts)[0] > nll + 1
+    assert sampled_nll(OTHER, rollouts)[0] > nll + 1
 
 
 def test_the_log_ratio_is_the_divergence_summed_over_all_tokens() -> None:

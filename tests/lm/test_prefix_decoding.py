@@ -9,7 +9,7 @@ from transformers import Cache, LlamaConfig, PreTrainedModel
 
 from lit_narrative.lm.kv_cache import BufferedLayer
 from lit_narrative.lm.load import Lora, add_lora, build_lm
-from lit_narrative.lm.prefix_decoding import Groups, can_group, grouped, grouped_attention
+from lit_narrative.lm.prefix_decoding import Groups, can_share_prefix, prefix_attention, prefix_decoding
 from lit_narrative.lm.sampler import LoopSampler, Request, SamplingParams
 from lit_narrative.views import Prompt, Rollout
 from tests.helpers import ARCHITECTURES, tiny_lm, tokenizer
@@ -37,13 +37,13 @@ def test_attention_is_that_over_prompt_and_own_tokens_together(mask: str, querie
     groups = Groups(Cache(layers=[prompt]), MASKS[mask], OWNER, TOKENS)
     own = filled(len(OWNER), TOKENS, seed=1)
     assert prompt.keys is not None and prompt.values is not None and own.keys is not None and own.values is not None
-    groups.own[0].update(own.keys, own.values)
+    groups.completions[0].update(own.keys, own.values)
     groups.select(keep)
     block, query = nn.Module(), torch.randn(len(rows), HEADS * queries, 1, WIDTH)
     block.layer_idx = 0  # type: ignore[assignment]
-    mine = groups.own[0]
+    mine = groups.completions[0]
     assert mine.keys is not None and mine.values is not None
-    found, _ = grouped_attention(block, query, mine.keys, mine.values, None, groups=groups, scaling=0.3)
+    found, _ = prefix_attention(block, query, mine.keys, mine.values, None, groups=groups, scaling=0.3)
 
     keys = torch.cat([prompt.keys[OWNER], own.keys], 2)[keep].repeat_interleave(queries, 1)
     values = torch.cat([prompt.values[OWNER], own.values], 2)[keep].repeat_interleave(queries, 1)
@@ -75,10 +75,10 @@ def models() -> dict[str, PreTrainedModel]:
 @pytest.mark.parametrize("name", models())
 def test_the_text_is_that_of_rows_with_prompts_of_their_own(name: str) -> None:
     lm = models()[name]
-    assert can_group(lm)
+    assert can_share_prefix(lm)
     shared = sample(lm, asked())
     lm.set_attn_implementation("eager")
-    assert not can_group(lm)
+    assert not can_share_prefix(lm)
     own = sample(lm, asked())
     assert len({len(rollout.completion_ids) for rollout in own}) > 5  # rows leave at different steps
     for a, b in zip(shared, own, strict=True):
@@ -90,11 +90,11 @@ def test_wishes_that_this_attention_does_not_know_are_refused() -> None:
     groups = Groups(Cache(layers=[filled(3, 4, seed=0)]), MASKS["one length"], OWNER, TOKENS)
     block, rows = nn.Module(), torch.zeros(len(OWNER), HEADS, 1, WIDTH)
     block.layer_idx = 0  # type: ignore[assignment]
-    grouped_attention(block, rows, rows, rows, None, groups=groups, dropout=0.0, sliding_window=None)
+    prefix_attention(block, rows, rows, rows, None, groups=groups, dropout=0.0, sliding_window=None)
     with pytest.raises(NotImplementedError, match="sliding_window"):
-        grouped_attention(block, rows, rows, rows, None, groups=groups, sliding_window=4)
+        prefix_attention(block, rows, rows, rows, None, groups=groups, sliding_window=4)
     with pytest.raises(NotImplementedError, match="attention_mask"):
-        grouped_attention(block, rows, rows, rows, torch.zeros(1), groups=groups)
+        prefix_attention(block, rows, rows, rows, torch.zeros(1), groups=groups)
 
 
 def test_adapters_sample_this_way_too() -> None:
@@ -111,21 +111,21 @@ def test_adapters_sample_this_way_too() -> None:
 def test_a_prompt_is_kept_once_for_its_group() -> None:
     prompt = filled(3, 4, seed=0)
     groups = Groups(Cache(layers=[prompt]), MASKS["one length"], OWNER, TOKENS)
-    groups.own[0].update(*2 * (torch.zeros(len(OWNER), HEADS, 1, WIDTH),))
-    assert groups.own[0].keys is not None and prompt.keys is not None
-    assert groups.own[0].keys.shape == (len(OWNER), HEADS, TOKENS, WIDTH)
+    groups.completions[0].update(*2 * (torch.zeros(len(OWNER), HEADS, 1, WIDTH),))
+    assert groups.completions[0].keys is not None and prompt.keys is not None
+    assert groups.completions[0].keys.shape == (len(OWNER), HEADS, TOKENS, WIDTH)
     assert prompt.keys.shape == (3, HEADS, 4, WIDTH)
 
 
 def test_other_precisions_and_attention_keep_the_library_kernel() -> None:
-    assert not can_group(tiny_lm().bfloat16())
+    assert not can_share_prefix(tiny_lm().bfloat16())
     with torch.autocast("cpu", torch.bfloat16):
-        assert not can_group(tiny_lm())
+        assert not can_share_prefix(tiny_lm())
 
 
 def test_attention_is_as_before_afterwards_whatever_happens() -> None:
     lm = tiny_lm()
-    with pytest.raises(RuntimeError, match="stop"), grouped(lm):
+    with pytest.raises(RuntimeError, match="stop"), prefix_decoding(lm):
         assert lm.config._attn_implementation != "sdpa"
         raise RuntimeError("stop")
     assert lm.config._attn_implementation == "sdpa"

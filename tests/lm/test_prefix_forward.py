@@ -17,7 +17,7 @@ from transformers import (
 
 from lit_narrative.lm.load import Lora, add_lora, base_lm, build_lm
 from lit_narrative.lm.logprobs import CompletionBatch, completion_batch, score_completions
-from lit_narrative.lm.prefix_forward import completion_states, shared_prompts, shares_rightly
+from lit_narrative.lm.prefix_forward import completion_states, shared_prompts, supports_shared_prompts
 from tests.helpers import ARCHITECTURES, tiny_lm
 
 SAME_LENGTH = [[5, 6, 7, 8, 9, 10], [11, 12, 13, 14, 15, 16]]
@@ -35,7 +35,7 @@ def group(prompts: list[list[int]], lengths: list[int] = LENGTHS, seed: int = 0)
 
 def model(architecture: str) -> PreTrainedModel:
     lm = tiny_lm(architecture, scale=3).double()
-    assert shares_rightly(lm)  # tried here, so that positions are counted without it
+    assert supports_shared_prompts(lm)  # tried here, so that positions are counted without it
     return lm
 
 
@@ -195,7 +195,7 @@ def test_tokens_are_as_many_columns_apart_as_in_the_text(name: str) -> None:
     with torch.no_grad():
         for parameter in lm.parameters():
             parameter.mul_(4 if parameter.ndim > 1 else 1)
-    assert shares_rightly(lm)
+    assert supports_shared_prompts(lm)
     batch = completion_batch(*group(UNEVEN))
     found, gradients, positions = states(lm, batch)
     expected, expected_gradients = row_by_row(lm, batch)
@@ -216,7 +216,7 @@ def test_who_finds_something_else_behind_shared_prompts_reads_every_row_whole() 
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=60, n_positions=64, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=1)
     lm, batch = Deaf(config).eval(), completion_batch(*group(UNEVEN))
-    assert not shares_rightly(lm)
+    assert not supports_shared_prompts(lm)
     torch.testing.assert_close(states(lm, batch)[0], row_by_row(lm, batch)[0], atol=1e-5, rtol=0)
 
 

@@ -12,19 +12,19 @@ from transformers import CONFIG_MAPPING, MistralConfig, OpenAIGPTConfig, PreTrai
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import build_lm, end_ids
 from lit_narrative.lm.logprobs import completion_batch, score_completions
-from lit_narrative.lm.prefix_decoding import can_group
+from lit_narrative.lm.prefix_decoding import can_share_prefix
 from lit_narrative.lm.sampler import (
-    HFSampler,
     LoopSampler,
     Request,
     SamplingParams,
     check_decoding,
-    groups_rightly,
-    pick,
-    uniforms,
+    draw_uniforms,
+    sample_token,
+    supports_prefix_decoding,
 )
 from lit_narrative.views import Prompt, Rollout
 from tests.helpers import ARCHITECTURES, PROMPTS, requests, tiny_lm, tokenizer
+from tests.lm.hf_sampler import HFSampler
 
 END = 1
 
@@ -132,7 +132,7 @@ def test_order_columns_and_groups() -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_prompt_is_read_once_for_a_request_and_again_for_another_injection(architecture: str) -> None:
     lm, positions = tiny_lm(architecture), []
-    groups_rightly(lm)  # tried here, so that its positions are not counted
+    supports_prefix_decoding(lm)  # tried here, so that its positions are not counted
     handle = lm.get_input_embeddings().register_forward_hook(lambda m, inputs, out: positions.append(inputs[0].numel()))
     ids = [5, 6, 7, 8]
     together = sample(lm, [Request(Prompt("p"), ids, [1, 2], injection=3)], SamplingParams(1))
@@ -196,9 +196,9 @@ def test_models_with_attention_of_their_own_are_not_grouped(name: str) -> None:
         eos_token_id=1, **UNGROUPED[name],
     )  # fmt: skip
     lm = build_lm(config).eval()
-    assert can_group(lm)  # nothing says that they do not
+    assert can_share_prefix(lm)  # nothing says that they do not
     check_decoding(lm)
-    assert not groups_rightly(lm)
+    assert not supports_prefix_decoding(lm)
     rollouts = sample(lm, requests(), SamplingParams(16))
     batch = completion_batch([r.prompt_ids for r in rollouts], [r.completion_ids for r in rollouts])
     found = torch.cat([rollout.logprobs for rollout in rollouts])
@@ -209,8 +209,8 @@ def test_models_with_attention_of_their_own_are_not_grouped(name: str) -> None:
 def test_what_decodes_rightly_passes(architecture: str) -> None:
     lm = policy(architecture)
     check_decoding(lm)
-    assert can_group(lm) == (architecture != "mistral")
-    assert groups_rightly(lm) or architecture == "mistral"
+    assert can_share_prefix(lm) == (architecture != "mistral")
+    assert supports_prefix_decoding(lm) or architecture == "mistral"
 
 
 def test_a_model_that_cannot_read_behind_a_cache_is_refused() -> None:
@@ -232,7 +232,7 @@ def test_a_model_whose_decoding_finds_something_else_is_refused(monkeypatch: pyt
 def test_a_model_too_short_for_a_trial_is_sampled_in_the_plain_way() -> None:
     lm = tiny_lm("gpt2", positions=4)
     check_decoding(lm)
-    assert not groups_rightly(lm)
+    assert not supports_prefix_decoding(lm)
     assert len(sample(lm, [Request(Prompt("p"), [5], [1, 2])], SamplingParams(3))) == 2
 
 
@@ -284,7 +284,7 @@ Edge = st.floats(0, 1, exclude_max=True, width=32) | st.sampled_from([0.0, 1 - 2
 @given(st.lists(Logit, min_size=1, max_size=40).filter(lambda row: max(row) > -40), Edge)
 def test_a_token_without_probability_is_never_picked(row: list[float], uniform: float) -> None:
     logits = torch.tensor([row], dtype=torch.float32)
-    token, logprob = pick(logits, torch.tensor([uniform], dtype=torch.float32))
+    token, logprob = sample_token(logits, torch.tensor([uniform], dtype=torch.float32))
     assert logits[0, token].isfinite().all()
     torch.testing.assert_close(logprob, torch.log_softmax(logits, -1)[0, token])
 
@@ -293,16 +293,16 @@ def test_the_last_uniform_picks_a_token_whatever_the_rounding() -> None:
     """Rounded sums end a little above or below 1, and the largest uniform times such a sum can be the sum itself."""
     logits = 4 * torch.randn(4000, 300, generator=torch.Generator().manual_seed(0))
     logits[:, -20:] = float("-inf")
-    tokens, logprobs = pick(logits, torch.full((4000,), 1 - 2**-24))
+    tokens, logprobs = sample_token(logits, torch.full((4000,), 1 - 2**-24))
     assert tokens.max() < 280
     assert logprobs.isfinite().all()
 
 
 def test_streams_depend_on_their_seed_alone() -> None:
-    table = uniforms([3, 4, 3, 2**63 - 1], 6)
+    table = draw_uniforms([3, 4, 3, 2**63 - 1], 6)
     assert torch.equal(table[0], table[2])
     assert not torch.equal(table[0], table[1])
-    assert torch.equal(uniforms([4], 3)[0], table[1, :3])
+    assert torch.equal(draw_uniforms([4], 3)[0], table[1, :3])
     assert ((table >= 0) & (table < 1)).all()
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lit_narrative.steering.past import Past, Places, Reading
+from lit_narrative.steering.past import Past, Positions, Reading
 from tests.steering.pplm.test_steerer import MODELS, PROMPTS
 
 IDS = torch.tensor([PROMPTS[0]])
@@ -25,7 +25,9 @@ def test_weights_move_a_past_of_low_precision(model: str) -> None:
         lm = MODELS[model]().to(dtype).requires_grad_(False)
         past, _ = Past.of(lm, IDS[:, :-1], MASK[:, :-1])
         weights = torch.linspace(0, 1, IDS.shape[1] - 1)[None]
-        past.nudge(IDS[:, -1:], Places(MASK, False), third_token, lambda squares: 0.3 / squares.sqrt(), weights)
+        past.gradient_step(
+            IDS[:, -1:], Positions(MASK, False), third_token, lambda squares: 0.3 / squares.sqrt(), weights
+        )
         assert {tensor.dtype for tensor in past.tensors} == {dtype}
-        found.append(past.read(IDS[:, -1:], Places(MASK, False)).logits)
+        found.append(past.read(IDS[:, -1:], Positions(MASK, False)).logits)
     torch.testing.assert_close(found[1], found[0], atol=0.03, rtol=0.1)

@@ -18,7 +18,7 @@ from lit_narrative.steering.baselines import (
     ActivationAddition,
     Experts,
     LogitBias,
-    ReaderWriting,
+    ReaderDecoding,
     Unsteered,
     contrast_directions,
 )
@@ -74,7 +74,7 @@ def test_a_text_does_not_depend_on_those_beside_it(name: str) -> None:
 def test_the_plain_steerer_samples_as_the_sampler_does() -> None:
     plain, sampler = write(Unsteered())
     assert ids(plain) == ids(LoopSampler().sample(LM, tokenizer(), requests(), PARAMS))
-    metrics = sampler.figures.metrics()
+    metrics = sampler.totals.metrics()
     assert metrics["kl"] == pytest.approx(0, abs=1e-6)
     assert metrics["mass_plain"] == pytest.approx(metrics["mass_steered"]) == pytest.approx(metrics["mass_kept"])
 
@@ -85,7 +85,7 @@ def test_the_plain_steerer_samples_as_the_sampler_does() -> None:
 )
 def test_passes_a_token(name: str, passes: float) -> None:
     _, sampler = write(rivals()[name])
-    metrics = sampler.figures.metrics()
+    metrics = sampler.totals.metrics()
     assert metrics["passes_per_token"] == passes
     assert metrics["tokens_per_second"] > 0
     assert (metrics["kl"] > 1e-3) == (name != "none")
@@ -93,35 +93,35 @@ def test_passes_a_token(name: str, passes: float) -> None:
 
 def test_living_texts_alone_are_counted() -> None:
     rollouts, sampler = write(rivals()["bias"])
-    assert sampler.figures.tokens == sum(len(rollout.completion_ids) for rollout in rollouts)
+    assert sampler.totals.tokens == sum(len(rollout.completion_ids) for rollout in rollouts)
 
 
 def test_waiting_is_time_too() -> None:
     class Slow(Unsteered):
-        def begin(self, lm: PreTrainedModel, texts: Texts) -> ReaderWriting:
+        def begin(self, lm: PreTrainedModel, texts: Texts) -> ReaderDecoding:
             time.sleep(0.2)
             return super().begin(lm, texts)
 
     _, sampler = write(Slow())
-    assert sampler.figures.seconds > 0.2
-    assert sampler.figures.metrics()["tokens_per_second"] == sampler.figures.tokens / sampler.figures.seconds
+    assert sampler.totals.seconds > 0.2
+    assert sampler.totals.metrics()["tokens_per_second"] == sampler.totals.tokens / sampler.totals.seconds
 
 
 def test_a_pass_for_the_record_alone_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(10**6))
     monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))  # a second each time it is read
     _, sampler = write(rivals()["activation"])
-    steps = sampler.figures.passes
+    steps = sampler.totals.passes
     # start and end, the prompts of the plain model, and its token at each step
-    assert sampler.figures.seconds == (1 + 2 + 2 * steps) - (1 + steps)
+    assert sampler.totals.seconds == (1 + 2 + 2 * steps) - (1 + steps)
 
 
 def test_bias_is_added_to_the_words_and_nothing_else() -> None:
     _, sampler = write(LogitBias(BAGS, 2.0), SamplingParams(1))
-    plain = sampler.figures.mass_plain / 12
-    assert sampler.figures.mass_steered / 12 > 3 * plain
+    plain = sampler.totals.mass_plain / 12
+    assert sampler.totals.mass_steered / 12 > 3 * plain
     one = write(LogitBias(BagsOfRows([BAG], [0.5]), 4.0), SamplingParams(1))[1]
-    assert one.figures.mass_steered == pytest.approx(sampler.figures.mass_steered)
+    assert one.totals.mass_steered == pytest.approx(sampler.totals.mass_steered)
 
 
 def test_experts_of_the_model_itself_change_nothing() -> None:
@@ -278,6 +278,6 @@ def test_no_strength_in_reach_is_an_error() -> None:
 
 def test_a_step_by_divergence_moves_the_model_so_far() -> None:
     def divergence(stepsize: float) -> float:
-        return write(PPLM(PPLMSettings(stepsize=stepsize, num_iterations=1), BAGS))[1].figures.metrics()["kl"]
+        return write(PPLM(PPLMSettings(stepsize=stepsize, num_iterations=1), BAGS))[1].totals.metrics()["kl"]
 
     assert divergence(find_strength(divergence, 0.02)) == pytest.approx(0.02, rel=0.3)

@@ -1,8 +1,9 @@
-"""Reading one token behind buffers of keys and values, and the gradient with regard to them as outer products.
+"""Reading one token after buffers of keys and values, with the gradient with regard to them as outer products.
 
-The loss of one token depends on a key of the past through one product with one query: the gradient of all keys of a
-head is ds q', an outer product of T and D numbers, that of its values w do'. So the backward pass never writes
-gradients as large as the past, their norms come from the factors, and a step is one product added in place.
+The loss of one token depends on a key of the past through its product with one query: the gradient of all keys of a
+head is ds q', an outer product of T and D numbers, and that of its values w do'. The backward pass therefore never
+writes gradients as large as the past: their norms are computed from the factors, and a step is one product added in
+place.
 
 Notation: L blocks, B rows, H key heads, g query heads a key head, C columns of the buffers, D head width, N = B H.
 """
@@ -15,8 +16,9 @@ from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from lit_narrative.lm.load import attention_function
 from lit_narrative.lm.logprobs import output_logits
-from lit_narrative.lm.prefix_decoding import HARMLESS, attending
+from lit_narrative.lm.prefix_decoding import refuse_arguments
 
 NAME = "lit_narrative_one_token"
 Factors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -24,15 +26,15 @@ Factors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class Slots:
-    """Where one block's keys and values are, as its attention sees them.
+    """The keys and values of one block, as its attention reads them.
 
     Attributes:
         keys: (N, C, D), with room for the new token.
         values: (N, C, D).
         bias: (N, 1, C), 0 where a column is seen, else -inf.
-        column: (1,) int64, where the new token goes.
-        probe: requires a gradient, so that there is a backward pass; None: there is none.
-        found: the factors of the gradient, once the backward pass has been here.
+        column: (1,) int64, the column of the new token.
+        probe: a scalar that requires a gradient, so that the backward pass reaches this block; None: no backward pass.
+        factors: of the gradient, set by the backward pass.
     """
 
     def __init__(
@@ -44,10 +46,15 @@ class Slots:
         probe: torch.Tensor | None = None,
     ) -> None:
         self.keys, self.values, self.bias, self.column, self.probe = keys, values, bias, column, probe
-        self.found: Factors | None = None
+        self.factors: Factors | None = None
 
 
-class _OneToken(torch.autograd.Function):
+def softmax_backward(grad: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+    """The gradient of softmax inputs over the last dimension, in one kernel instead of four."""
+    return torch._softmax_backward_data(grad, probabilities, -1, probabilities.dtype)
+
+
+class _OneTokenAttention(torch.autograd.Function):
     """Attention of one token to the filled columns and to itself."""
 
     @staticmethod
@@ -71,17 +78,16 @@ class _OneToken(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
-        """Gradients of query, key and value of the new token; those of the past are left in the slots as factors."""
+        """Gradients of query, key and value of the new token; those of the past are stored in the slots as factors."""
         slots, query, weights, out = ctx.slots, ctx.query, ctx.weights, grads[0]
-        scores = torch._softmax_backward_data(
-            torch.bmm(out, slots.values.transpose(1, 2)), weights, -1, weights.dtype
-        ).mul_(ctx.scaling)
-        slots.found = (scores, query, weights, out)
-        if not ctx.needs_input_grad[1]:
+        scores = softmax_backward(torch.bmm(out, slots.values.transpose(1, 2)), weights).mul_(ctx.scaling)
+        slots.factors = (scores, query, weights, out)
+        if not ctx.needs_input_grad[1]:  # the first block: nothing below it depends on the past
             return None, None, None, None, None, None
-        own_scores, own_weights = scores.index_select(2, slots.column), weights.index_select(2, slots.column)
-        key = torch.bmm(own_scores.transpose(1, 2), query)
-        value = torch.bmm(own_weights.transpose(1, 2), out)
+        # The token attends to itself too, through the column that was just written.
+        new_scores, new_weights = scores.index_select(2, slots.column), weights.index_select(2, slots.column)
+        key = torch.bmm(new_scores.transpose(1, 2), query)
+        value = torch.bmm(new_weights.transpose(1, 2), out)
         return None, torch.bmm(scores, slots.keys), key, value, None, None
 
 
@@ -96,34 +102,34 @@ def one_token_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention as the library calls it: query (B, H g, 1, D), key and value (B, H, 1, D) of the new token.
+    """Attention with the signature of transformers: query (B, H g, 1, D), key and value (B, H, 1, D) of the new token.
 
     Raises:
-        NotImplementedError: the model wants more of its attention than this.
+        NotImplementedError: the model asks for an argument that this function does not implement.
     """
-    given = {"attention_mask": attention_mask, **kwargs}
-    if wanted := [name for name, value in given.items() if value is not None and name not in HARMLESS]:
-        raise NotImplementedError(f"attention of one token does not know {', '.join(wanted)}")
+    refuse_arguments("attention of one token", attention_mask=attention_mask, **kwargs)
     rows, heads, _, width = key.shape
-    own = slots[module.layer_idx]  # type: ignore[index]
+    slot = slots[module.layer_idx]  # type: ignore[index]
     scaling = width**-0.5 if scaling is None else scaling
     flat = (rows * heads, -1, width)
-    out = _OneToken.apply(own.probe, query.reshape(flat), key.reshape(flat), value.reshape(flat), own, scaling)
+    out = _OneTokenAttention.apply(
+        slot.probe, query.reshape(flat), key.reshape(flat), value.reshape(flat), slot, scaling
+    )
     return out.view(rows, 1, -1, width), None
 
 
 AttentionInterface.register(NAME, one_token_attention)  # type: ignore[arg-type]
 
 
-class _Passing(DynamicLayer):
-    """Keeps nothing: the attention function does."""
+class _NoCache(DynamicLayer):
+    """Stores nothing: the attention function writes keys and values itself."""
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """What came in."""
+        """Return the new keys and values alone."""
         return key_states, value_states
 
     def get_seq_length(self) -> int:
-        """Positions are given explicitly."""
+        """0: positions are passed explicitly."""
         return 0
 
 
@@ -132,8 +138,8 @@ def read_one(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Float32 logits (B, V) and final hidden states (B, d) of one more token a row, (B, 1), at ``positions`` (B, 1)."""
     decoder: Any = base.get_decoder()
-    cache = Cache(layers=[_Passing() for _ in slots])
-    with attending(base, NAME):
+    cache = Cache(layers=[_NoCache() for _ in slots])
+    with attention_function(base, NAME):
         states = decoder(
             input_ids=tokens, position_ids=positions, past_key_values=cache, use_cache=True, slots=slots
         ).last_hidden_state[:, -1]

@@ -1,4 +1,4 @@
-"""How PPLM steers: its knobs, each checked."""
+"""Parameters of PPLM, checked."""
 
 import math
 from dataclasses import dataclass
@@ -9,25 +9,25 @@ from lit_narrative.errors import UserError, check_least
 
 @dataclass(frozen=True)
 class PPLMSettings:
-    """Knobs of PPLM (Dathathri et al. 2020); names and defaults are the published ones but where it is said.
+    """Parameters of PPLM (Dathathri et al. 2020); names and defaults are the published ones unless noted.
 
     Args:
-        stepsize: of a gradient step; 0 is off. Its scale depends on the model: ``auto`` (our default) finds the one
-            that moves the model by ``target_kl``.
-        target_kl: nats a token between steered and plain model that ``stepsize: auto`` aims at; useful are 0.01 to
-            0.06, text breaks above 0.2.
-        num_iterations: gradient steps a token; each costs a forward and a backward pass.
-        gamma: a step is the gradient over its norm to this power.
+        stepsize: of a gradient step; 0 is off. Its scale depends on the model: ``auto`` (our default) calibrates it to
+            ``target_kl``.
+        target_kl: nats per token between steered and plain model that ``stepsize: auto`` aims at; 0.01 to 0.06 are
+            useful, text breaks down above 0.2.
+        num_iterations: gradient steps per token; each costs a forward and a backward pass.
+        gamma: the gradient is divided by its norm to this power.
         gm_scale: weight of the steered distribution in the geometric mean with the plain one, 0 to 1.
         kl_scale: weight of KL(steered || plain) in the loss.
-        window_length: positions that are moved; 0: all.
-        window_anchor: which ones: the ``recent`` (as described), or the ``oldest`` (as the published code does).
-        decay: within the window weigh positions by 1/w, 2/w, …, 1.
-        grad_length: tokens after which no more steps are taken; default: never.
+        window_length: number of positions that are moved; 0: all.
+        window_anchor: the ``recent`` positions (as in the paper), or the ``oldest`` (as the published code does).
+        decay: weigh the positions of the window by 1/w, 2/w, …, 1.
+        grad_length: number of tokens after which no more steps are taken; default: no limit.
         horizon_length: expected future tokens that a discriminator reads.
-        carry_over: what was moved stays moved for the tokens to come.
-        norm_maximum: divide by the largest gradient norm so far; with bags alone, a discriminator starts afresh at
-            each step.
+        carry_over: keep the moved past for later tokens.
+        norm_maximum: divide by the largest gradient norm so far; with bags alone: with a discriminator every step uses
+            its own norm.
         temperature_on: ``both`` distributions, or the ``steered`` one alone (as the published code does).
     """
 
@@ -49,7 +49,7 @@ class PPLMSettings:
     def __post_init__(self) -> None:
         for name in ("num_iterations", "window_length", "grad_length"):
             check_least(f"model.pplm.{name}", getattr(self, name), 0)
-        check_least("model.pplm.horizon_length", self.horizon_length, 1)  # 0 has no gradient
+        check_least("model.pplm.horizon_length", self.horizon_length, 1)  # at 0 the loss would not depend on the logits
         for name in ("gamma", "kl_scale") + (("stepsize",) if self.stepsize != "auto" else ()):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"model.pplm.{name}={getattr(self, name)} must be a number of 0 or more")
@@ -67,7 +67,7 @@ class PPLMSettings:
         """The step size as a number.
 
         Raises:
-            UserError: it is still to be found.
+            UserError: it is ``auto`` and not calibrated yet.
         """
         if self.stepsize == "auto":
             raise UserError("model.pplm.stepsize=auto is found on a few prompts first; give a number here")
@@ -75,5 +75,5 @@ class PPLMSettings:
 
     @property
     def moves(self) -> bool:
-        """Whether anything is moved at all."""
+        """Whether the past is moved at all."""
         return self.num_iterations > 0 and self.step > 0 and self.grad_length != 0

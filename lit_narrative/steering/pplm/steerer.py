@@ -1,7 +1,7 @@
-"""PPLM as a steerer: two pasts side by side, the plain one and the one that is moved, each read token by token.
+"""PPLM as a steerer, with two pasts: the plain one, and one that gradient steps move.
 
-The published code reads the whole text again for every token; here every token is read once by the plain model, and
-``num_iterations`` + 1 times behind the moved past.
+The published code reads the whole text again for every token; here every token is read once after the plain past, and
+``num_iterations`` + 1 times after the moved one.
 """
 
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ class PPLM:
     """Plug-and-play steering by bags and heads (Dathathri et al. 2020).
 
     Args:
-        settings: the knobs; ``stepsize`` as a number.
+        settings: parameters, with ``stepsize`` as a number.
         bags: of each row.
-        targets: classes to steer to.
+        targets: wanted classes.
     """
 
     def __init__(self, settings: PPLMSettings, bags: BagsOfRows | None = None, targets: Sequence[Target] = ()) -> None:
@@ -36,13 +36,13 @@ class PPLM:
         self.settings, self.bags, self.targets = settings, bags, targets
         self.remedy = f"lower model.pplm.stepsize (now {settings.stepsize}), or raise kl_scale"
 
-    def begin(self, lm: PreTrainedModel, texts: Texts) -> "PPLMWriting":
-        """Read the prompts but for their last tokens, and copy what was read."""
-        return PPLMWriting(lm, texts, self)
+    def begin(self, lm: PreTrainedModel, texts: Texts) -> "PPLMDecoding":
+        """Read the prompts up to their last tokens, and copy the past."""
+        return PPLMDecoding(lm, texts, self)
 
 
-class PPLMWriting:
-    """Texts under PPLM; see :class:`lit_narrative.steering.sampler.Writing`."""
+class PPLMDecoding:
+    """Decoding under PPLM; see :class:`lit_narrative.steering.sampler.SteeredDecoding`."""
 
     def __init__(self, lm: PreTrainedModel, texts: Texts, steerer: PPLM) -> None:
         check_cache(lm)
@@ -53,14 +53,14 @@ class PPLMWriting:
         self.targets = [(target, target.labels(texts.columns, device)) for target in steerer.targets]
         self.plain = Reader(lm, texts.ids, texts.mask, texts.owner)
         if self.settings.moves and self.plain.past.tensors and can_buffer(lm):
-            self.plain.past = BufferedPast.of(self.plain.past.fork(), self.plain.places.before, texts.new_tokens)
+            self.plain.past = BufferedPast.of(self.plain.past.fork(), self.plain.positions.before, texts.new_tokens)
         self.moved = self.plain.past.copy()
         self.norms: torch.Tensor | None = None
         self.losses: list[torch.Tensor] = []
-        self.aside = 0.0
+        self.recording_seconds = 0.0
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Go on with ``rows`` only."""
+        """Keep only ``rows``."""
         self.plain.keep(rows)
         self.moved.keep(rows)
         self.bags = self.bags.rows(rows) if self.bags else None
@@ -70,9 +70,10 @@ class PPLMWriting:
     def scores(self, tokens: torch.Tensor | None) -> Scores:
         """Scores of the next token."""
         self.step += tokens is not None
-        self.plain.go_on(tokens)
+        self.plain.advance(tokens)
         if not self.settings.carry_over:
             self.moved = self.plain.past.copy()
+        # The states before this token: the class loss adds those of the token and of the expected ones itself.
         before = self.plain.sums
         plain = self.plain.read()
         steered = self._steered(plain, before) if self.settings.moves else plain
@@ -80,7 +81,7 @@ class PPLMWriting:
         return Scores(*fuse(steered.logits, plain.logits, self.settings, self.temperature))
 
     def _steered(self, plain: Reading, sums: torch.Tensor) -> Reading:
-        """Move the past, then read the token behind it."""
+        """Move the past, then read the token after it."""
         self.losses = []
         if self.settings.grad_length is None or self.step < self.settings.grad_length:
             if self.moved.tensors:
@@ -88,27 +89,27 @@ class PPLMWriting:
         elif not self.settings.carry_over:
             return plain
         self.passes += 1
-        return self.moved.read(self.plain.tokens, self.plain.places)
+        return self.moved.read(self.plain.tokens, self.plain.positions)
 
     def _move(self, plain: Reading, sums: torch.Tensor) -> None:
-        places = self.plain.places
-        weights = window_weights(places.before, self.settings)
+        positions = self.plain.positions
+        weights = window_weights(positions.before, self.settings)
         reference = torch.log_softmax(plain.logits, -1)
 
         def loss(reading: Reading) -> tuple[torch.Tensor, torch.Tensor]:
             return self._loss(reading, reference, sums)
 
         for _ in range(self.settings.num_iterations):
-            self.losses.append(self.moved.nudge(self.plain.tokens, places, loss, self._factors, weights))
+            self.losses.append(self.moved.gradient_step(self.plain.tokens, positions, loss, self._factors, weights))
             self.passes += 2
 
     def _factors(self, squares: torch.Tensor) -> torch.Tensor:
-        """How far each block of each row goes along its gradient, (L, B)."""
+        """The factors (L, B) of the gradients of each block and row: stepsize / norm^gamma (eq. 3)."""
         self.norms = norms_so_far(squares, self.norms, self.settings.norm_maximum and not self.targets)
         return self.settings.step / self.norms**self.settings.gamma
 
     def _loss(self, reading: Reading, plain: torch.Tensor, sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Bags, classes and divergence, given the plain model's log-probabilities (B, V) and past states (B, d)."""
+        """Loss of each row and its gradient, given the plain log-probabilities (B, V) and sums of states (B, d)."""
         logprobs = torch.log_softmax(reading.logits, -1)
         parts = []
         if self.bags:
@@ -122,6 +123,7 @@ class PPLMWriting:
         return sum(losses[1:], losses[0]), sum(grads[1:], grads[0])
 
     def _class_loss(self, reading: Reading, sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss of the wanted classes, and its gradient with regard to the logits through expected future tokens."""
         logits = reading.logits.clone().requires_grad_()
         with torch.enable_grad():
             mean = self._future(torch.softmax(logits, -1), sums + reading.hidden)
@@ -131,11 +133,12 @@ class PPLMWriting:
         return loss.detach(), grad
 
     def _future(self, probabilities: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
-        """(B, d) mean hidden state of the text and of ``horizon_length`` expected tokens, which the gradient passes."""
+        """(B, d) mean hidden state of the text and of ``horizon_length`` expected tokens, with a gradient."""
+        # Gemma scales embeddings in their own forward method, which a product with the weight matrix skips.
         embedding: Any = self.lm.get_input_embeddings()
         expected = probabilities.to(embedding.weight.dtype) @ embedding.weight * getattr(embedding, "embed_scale", 1.0)
-        past, places, horizon = self.plain.past.fork(), self.plain.places, self.settings.horizon_length
+        past, positions, horizon = self.plain.past.fork(), self.plain.positions, self.settings.horizon_length
         for _ in range(horizon):
-            places = places.next()
-            total = total + past.read_states(places, inputs_embeds=expected[:, None])
-        return total / (self.plain.places.lengths + horizon)[:, None]
+            positions = positions.next()
+            total = total + past.read_states(positions, inputs_embeds=expected[:, None])
+        return total / (self.plain.positions.lengths + horizon)[:, None]

@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaConfig, PreTrainedModel
 
 from lit_narrative.lm.load import build_lm
-from lit_narrative.steering.past import Past, Places, Reading
+from lit_narrative.steering.past import Past, Positions, Reading
 from lit_narrative.steering.pplm import flat
 from lit_narrative.steering.pplm.buffered_past import BufferedPast, can_buffer, hooked
 from lit_narrative.steering.pplm.flat import EagerPass, FlatPass, make_pass
@@ -31,8 +31,8 @@ def both(lm: PreTrainedModel) -> tuple[Past, BufferedPast]:
     return past, BufferedPast.of(past, MASK, 4)
 
 
-def places() -> Places:
-    return Places(MASK, True).next()
+def positions() -> Positions:
+    return Positions(MASK, True).next()
 
 
 @pytest.mark.parametrize("traced", [False, True])
@@ -42,11 +42,11 @@ def places() -> Places:
 def test_steps_and_readings_are_those_of_the_cache(
     model: str, weighted: bool, traced: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flat, "AFTER", 1 if traced else 10**9)
+    monkeypatch.setattr(flat, "TRACE_AFTER", 1 if traced else 10**9)
     weights = torch.rand(MASK.shape, generator=torch.Generator().manual_seed(0)) if weighted else None
     known: list[list[torch.Tensor]] = []
     for past in both(MODELS[model]()):
-        at, seen = places(), []
+        at, seen = positions(), []
         for _ in range(2):
             squares: list[torch.Tensor] = []
 
@@ -54,7 +54,7 @@ def test_steps_and_readings_are_those_of_the_cache(
                 squares.append(found)
                 return 0.3 / found.sqrt()
 
-            losses = [past.nudge(NEXT, at, third_token, move, weights) for _ in range(2)]
+            losses = [past.gradient_step(NEXT, at, third_token, move, weights) for _ in range(2)]
             reading = past.read(NEXT, at)
             seen += [*losses, *squares, *reading, *(tensor.clone() for tensor in past.tensors)]
             at, weights = at.next(), None if weights is None else torch.nn.functional.pad(weights, (0, 1), value=0.5)
@@ -70,9 +70,9 @@ def test_steps_and_readings_are_those_of_the_cache(
 
 @torch.no_grad()
 def test_a_shape_is_traced_once_it_has_come_up_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flat, "AFTER", 3)
+    monkeypatch.setattr(flat, "TRACE_AFTER", 3)
     _, past = both(tiny_lm("llama"))
-    inputs = past._inputs(NEXT, places(), None)
+    inputs = past._inputs(NEXT, positions(), None)
     kinds = [type(make_pass(past.base, inputs, 300)) for _ in range(4)]
     assert kinds == [EagerPass, EagerPass, FlatPass, FlatPass]
 
@@ -84,12 +84,12 @@ def test_a_model_that_cannot_be_traced_is_read_the_eager_way(
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
     lm = build_lm(LlamaConfig(**SIZES, rope_parameters=rope)).eval()
     assert can_buffer(lm.requires_grad_(False))
-    monkeypatch.setattr(flat, "AFTER", 1)
+    monkeypatch.setattr(flat, "TRACE_AFTER", 1)
     known = []
     with caplog.at_level(logging.INFO, logger=flat.__name__):
         for past in both(lm):
-            past.nudge(NEXT, places(), third_token, torch.rsqrt, None)
-            known.append(past.read(NEXT, places()).logits)
+            past.gradient_step(NEXT, positions(), third_token, torch.rsqrt, None)
+            known.append(past.read(NEXT, positions()).logits)
     torch.testing.assert_close(known[1], known[0], atol=1e-5, rtol=1e-4)
     assert [m.split(":")[0] for m in caplog.messages if "traced" in m] == [
         f"{type(lm).__name__} cannot be traced and is read the slower way"
@@ -98,15 +98,15 @@ def test_a_model_that_cannot_be_traced_is_read_the_eager_way(
 
 @torch.no_grad()
 def test_a_traced_pass_follows_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flat, "AFTER", 1)
+    monkeypatch.setattr(flat, "TRACE_AFTER", 1)
     lm = tiny_lm("gpt2")
     _, past = both(lm)
-    before = past.copy().read(NEXT, places()).logits
+    before = past.copy().read(NEXT, positions()).logits
     for parameter in lm.parameters():
         parameter.mul_(1.5)
-    found = past.copy().read(NEXT, places()).logits
-    monkeypatch.setattr(flat, "AFTER", 10**9)
-    torch.testing.assert_close(found, past.copy().read(NEXT, places()).logits, atol=1e-5, rtol=1e-4)
+    found = past.copy().read(NEXT, positions()).logits
+    monkeypatch.setattr(flat, "TRACE_AFTER", 10**9)
+    torch.testing.assert_close(found, past.copy().read(NEXT, positions()).logits, atol=1e-5, rtol=1e-4)
     assert (found - before).abs().max() > 1e-3
 
 
@@ -115,8 +115,8 @@ def test_a_copy_and_a_fork_are_their_own() -> None:
     _, past = both(tiny_lm("llama"))
     before = [tensor.clone() for tensor in past.tensors]
     for other in (past.copy(), past.fork()):
-        other.nudge(NEXT, places(), third_token, torch.rsqrt, None)
-        other.read(NEXT, places())
+        other.gradient_step(NEXT, positions(), third_token, torch.rsqrt, None)
+        other.read(NEXT, positions())
     for kept, tensor in zip(before, past.tensors, strict=True):
         assert torch.equal(kept, tensor)
 

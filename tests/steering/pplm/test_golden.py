@@ -12,7 +12,7 @@ from benchmarks.steering.published import Published, generate
 from lit_narrative.steering.bags import BagOfWords, BagsOfRows
 from lit_narrative.steering.heads import Target
 from lit_narrative.steering.pplm.settings import PPLMSettings
-from lit_narrative.steering.pplm.steerer import PPLM, PPLMWriting
+from lit_narrative.steering.pplm.steerer import PPLM, PPLMDecoding
 from lit_narrative.steering.sampler import Texts
 from tests.paths import GOLDEN
 
@@ -42,7 +42,7 @@ def single_tokens(settings: dict[str, Any]) -> list[list[int]]:
     return [[word[0] for word in bag if len(word) == 1] for bag in settings["bows"] or []]
 
 
-def begin(lm: GPT2LMHeadModel, settings: dict[str, Any], context: torch.Tensor) -> PPLMWriting:
+def begin(lm: GPT2LMHeadModel, settings: dict[str, Any], context: torch.Tensor) -> PPLMDecoding:
     knobs = {name: settings[name] for name in KNOBS}
     anchor = settings.get("window_anchor", "oldest")
     pplm = PPLMSettings(**knobs, window_anchor=anchor, temperature_on="steered")

@@ -15,8 +15,8 @@ from lit_narrative.lm.sampler import LoopSampler, Request, SamplingParams
 from lit_narrative.steering.bags import BagOfWords, BagsOfRows, ColumnBag
 from lit_narrative.steering.heads import Target
 from lit_narrative.steering.pplm.settings import PPLMSettings
-from lit_narrative.steering.pplm.steerer import PPLM, PPLMWriting
-from lit_narrative.steering.sampler import SteeredSampler, Texts, TooStrong, as_texts, frozen
+from lit_narrative.steering.pplm.steerer import PPLM, PPLMDecoding
+from lit_narrative.steering.sampler import SteeredSampler, Texts, TooStrong, frozen, lay_out_prompts
 from lit_narrative.views import Prompt
 from tests.helpers import ARCHITECTURES, requests, tiny_lm, tokenizer
 
@@ -59,11 +59,11 @@ MODELS = {
 
 def texts(prompts: Sequence[Sequence[int]], columns: Sequence[dict[str, Any]] | None = None) -> Texts:
     rows = [Request(Prompt("", (columns or [{}] * len(prompts))[n]), ids, [n]) for n, ids in enumerate(prompts)]
-    return as_texts(rows, SamplingParams(8), torch.device("cpu"))
+    return lay_out_prompts(rows, SamplingParams(8), torch.device("cpu"))
 
 
 @torch.no_grad()
-def greedy(lm: nn.Module, prompts: Sequence[Sequence[int]], steerer: PPLM, steps: int = 5) -> tuple[Any, PPLMWriting]:
+def greedy(lm: nn.Module, prompts: Sequence[Sequence[int]], steerer: PPLM, steps: int = 5) -> tuple[Any, PPLMDecoding]:
     """(steps, B, V) log-scores along the greedy continuations of (B,) prompts."""
     with frozen(lm):
         writing, token, found = steerer.begin(base_lm(lm), texts(prompts)), None, []
