@@ -1,4 +1,4 @@
-"""What the benchmarks share: alternating rounds, ratios of neighbours, and the table."""
+"""Helpers of the benchmarks: alternating rounds, ratios of neighbouring rounds, and tables."""
 
 from collections.abc import Callable, Sequence
 from statistics import median
@@ -15,7 +15,7 @@ class Rates(NamedTuple):
 
 
 def alternate(sides: Sequence[Callable[[int], T]], rounds: int) -> list[list[T]]:
-    """What each side returned in each round; the sides take turns, so that a busy machine slows all of them.
+    """The results of each side in each round; the sides take turns, so that a busy machine slows all of them.
 
     Args:
         sides: called with the number of the round, from 1.

@@ -1,8 +1,8 @@
-"""PPLM as its authors published it, for comparison: one text at a time, the whole of it read again for every token.
+"""PPLM as its authors published it, for comparison: one text at a time, read again as a whole for every token.
 
-Our own words for the loop of ``run_pplm.py`` (Dathathri et al. 2020) on today's caches, its costs and quirks included:
-the window covers the oldest positions, the temperature divides the perturbed logits alone, steps are summed up on the
-host. ``tests/steering/pplm/test_golden.py`` holds it to the values of the original.
+A re-implementation of the loop of ``run_pplm.py`` (Dathathri et al. 2020) on today's caches, with its costs and quirks:
+the window covers the oldest positions, the temperature divides the perturbed logits alone, steps add up on the host.
+``tests/steering/pplm/test_golden.py`` compares it with values of the original.
 """
 
 from collections.abc import Sequence

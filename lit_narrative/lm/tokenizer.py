@@ -86,7 +86,7 @@ def _word_tokenizer(texts: Iterable[str], most: int) -> PreTrainedTokenizerBase:
     )
     tokenizer.train_from_iterator(texts, trainer)
     if (size := tokenizer.get_vocab_size()) > most:
-        raise UserError(f"the corpus has {size} words, model.tokenizer.vocab_size={most} admits fewer; raise it")
+        raise UserError(f"the corpus has {size} words, model.tokenizer.vocab_size={most} is smaller; raise it")
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, unk_token=UNKNOWN)
 
 

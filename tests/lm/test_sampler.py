@@ -206,7 +206,7 @@ def test_models_with_attention_of_their_own_are_not_grouped(name: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, "mistral"])
-def test_what_decodes_rightly_passes(architecture: str) -> None:
+def test_models_that_support_cached_decoding_pass(architecture: str) -> None:
     lm = policy(architecture)
     check_decoding(lm)
     assert can_share_prefix(lm) == (architecture != "mistral")
@@ -229,7 +229,7 @@ def test_a_model_whose_decoding_finds_something_else_is_refused(monkeypatch: pyt
         check_decoding(lm)
 
 
-def test_a_model_too_short_for_a_trial_is_sampled_in_the_plain_way() -> None:
+def test_a_model_too_short_for_a_self_check_is_sampled_in_the_plain_way() -> None:
     lm = tiny_lm("gpt2", positions=4)
     check_decoding(lm)
     assert not supports_prefix_decoding(lm)
@@ -282,14 +282,14 @@ Edge = st.floats(0, 1, exclude_max=True, width=32) | st.sampled_from([0.0, 1 - 2
 
 
 @given(st.lists(Logit, min_size=1, max_size=40).filter(lambda row: max(row) > -40), Edge)
-def test_a_token_without_probability_is_never_picked(row: list[float], uniform: float) -> None:
+def test_a_token_without_probability_is_never_sampled(row: list[float], uniform: float) -> None:
     logits = torch.tensor([row], dtype=torch.float32)
     token, logprob = sample_token(logits, torch.tensor([uniform], dtype=torch.float32))
     assert logits[0, token].isfinite().all()
     torch.testing.assert_close(logprob, torch.log_softmax(logits, -1)[0, token])
 
 
-def test_the_last_uniform_picks_a_token_whatever_the_rounding() -> None:
+def test_the_last_uniform_gives_a_token_whatever_the_rounding() -> None:
     """Rounded sums end a little above or below 1, and the largest uniform times such a sum can be the sum itself."""
     logits = 4 * torch.randn(4000, 300, generator=torch.Generator().manual_seed(0))
     logits[:, -20:] = float("-inf")

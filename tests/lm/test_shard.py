@@ -21,7 +21,7 @@ pytestmark = pytest.mark.ddp
 BATCH = completion_batch([[1, 2, 3], [4, 5], [1, 2, 3]], [[6, 7, 8], [9], [7, 7]])
 
 
-def twins(architecture: str, lora: bool) -> tuple[Any, Any]:
+def whole_and_sharded(architecture: str, lora: bool) -> tuple[Any, Any]:
     """The same model twice, with adapters that do something."""
     pair = []
     for _ in range(2):
@@ -57,7 +57,7 @@ def gradients(lm: nn.Module, head: nn.Module, chunk: int) -> dict[str, torch.Ten
 
 def same_gradients(mesh: Any) -> None:
     for architecture, lora, chunk, checkpointing in product(ARCHITECTURES, (False, True), (2, 4096), (False, True)):
-        whole, sharded = twins(architecture, lora)
+        whole, sharded = whole_and_sharded(architecture, lora)
         heads = [nn.Linear(16, 1), nn.Linear(16, 1)]
         heads[1].load_state_dict(heads[0].state_dict())
         for module in (sharded, heads[1]):
@@ -82,7 +82,7 @@ def test_sharded_gradients_are_those_of_the_whole_model() -> None:
 def same_texts(mesh: Any) -> None:
     rank = torch.distributed.get_rank()
     for architecture, lora in product(ARCHITECTURES, (False, True)):
-        whole, sharded = twins(architecture, lora)
+        whole, sharded = whole_and_sharded(architecture, lora)
         shard(sharded, mesh)
         expected = LoopSampler().sample(whole, tokenizer(), requests(), SamplingParams(24))
         with gathered(sharded):
@@ -106,7 +106,7 @@ def test_processes_write_with_a_gathered_model_without_waiting_for_each_other() 
 
 
 def lower_precision(mesh: Any) -> None:
-    whole, sharded = twins("llama", lora=False)
+    whole, sharded = whole_and_sharded("llama", lora=False)
     shard(sharded, mesh, torch.bfloat16)
     with gathered(sharded):
         assert {parameter.dtype for parameter in sharded.parameters()} == {torch.bfloat16}

@@ -145,7 +145,7 @@ def test_the_same_words_give_the_same_tokenizer() -> None:
 
 
 def test_more_words_than_admitted_are_refused() -> None:
-    with pytest.raises(UserError, match=r"corpus has 19 words, model\.tokenizer\.vocab_size=10 admits fewer"):
+    with pytest.raises(UserError, match=r"corpus has 19 words, model\.tokenizer\.vocab_size=10 is smaller"):
         train_tokenizer(WORDS, TrainedTokenizer(10, kind="words"))
     with pytest.raises(UserError, match="split_words has no meaning with kind=words"):
         TrainedTokenizer(kind="words", split_words=True)

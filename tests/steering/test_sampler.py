@@ -1,4 +1,4 @@
-"""The steered loop, the rivals of PPLM, best of several, and the search for a step."""
+"""The steered loop, the baselines of PPLM, best of n, and the calibration of a step."""
 
 import logging
 import time
@@ -37,7 +37,7 @@ OTHER = tiny_lm("llama", scale=3.0, seed=1)
 PARAMS = SamplingParams(12, temperature=0.9)
 
 
-def rivals() -> dict[str, Steerer]:
+def baselines() -> dict[str, Steerer]:
     directions = torch.randn(2, 16, generator=torch.Generator().manual_seed(0))
     return {
         "none": Unsteered(),
@@ -63,9 +63,9 @@ def ids(rollouts: Sequence[Rollout]) -> list[list[int]]:
     return [rollout.completion_ids.tolist() for rollout in rollouts]
 
 
-@pytest.mark.parametrize("name", rivals())
+@pytest.mark.parametrize("name", baselines())
 def test_a_text_does_not_depend_on_those_beside_it(name: str) -> None:
-    split, whole = (write(rivals()[name], rows=rows)[0] for rows in (1, 99))
+    split, whole = (write(baselines()[name], rows=rows)[0] for rows in (1, 99))
     assert ids(split) == ids(whole)
     for one, other in zip(split, whole, strict=True):
         torch.testing.assert_close(one.logprobs, other.logprobs, atol=1e-4, rtol=1e-4)
@@ -84,7 +84,7 @@ def test_the_plain_steerer_samples_as_the_sampler_does() -> None:
     [("none", 1), ("bias", 1), ("activation", 1), ("experts", 2), ("expert and anti-expert", 3), ("pplm", 8)],
 )
 def test_passes_a_token(name: str, passes: float) -> None:
-    _, sampler = write(rivals()[name])
+    _, sampler = write(baselines()[name])
     metrics = sampler.totals.metrics()
     assert metrics["passes_per_token"] == passes
     assert metrics["tokens_per_second"] > 0
@@ -92,7 +92,7 @@ def test_passes_a_token(name: str, passes: float) -> None:
 
 
 def test_living_texts_alone_are_counted() -> None:
-    rollouts, sampler = write(rivals()["bias"])
+    rollouts, sampler = write(baselines()["bias"])
     assert sampler.totals.tokens == sum(len(rollout.completion_ids) for rollout in rollouts)
 
 
@@ -110,7 +110,7 @@ def test_waiting_is_time_too() -> None:
 def test_a_pass_for_the_record_alone_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(10**6))
     monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))  # a second each time it is read
-    _, sampler = write(rivals()["activation"])
+    _, sampler = write(baselines()["activation"])
     steps = sampler.totals.passes
     # start and end, the prompts of the plain model, and its token at each step
     assert sampler.totals.seconds == (1 + 2 + 2 * steps) - (1 + steps)
@@ -137,7 +137,7 @@ def test_alpha_1_without_anti_expert_is_the_expert() -> None:
 def test_no_coefficient_no_change_and_the_hook_is_gone() -> None:
     steerer = ActivationAddition(torch.ones(1, 16), 0, 0.0)
     assert ids(write(steerer)[0]) == ids(write(Unsteered())[0])
-    write(rivals()["activation"])
+    write(baselines()["activation"])
     assert not [part for part in LM.modules() if part._forward_hooks]
 
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.golden
 FILE = GOLDEN / "pplm.pt"
 GOLDEN: dict[str, Any] = torch.load(FILE, weights_only=True) if FILE.exists() else {}
 CLASSES = ("0", "1", "2")
-KNOBS = ("stepsize", "num_iterations", "window_length", "decay", "gamma", "kl_scale", "horizon_length", "gm_scale")
+PARAMETERS = ("stepsize", "num_iterations", "window_length", "decay", "gamma", "kl_scale", "horizon_length", "gm_scale")
 
 
 def cases(part: str) -> Any:
@@ -43,9 +43,9 @@ def single_tokens(settings: dict[str, Any]) -> list[list[int]]:
 
 
 def begin(lm: GPT2LMHeadModel, settings: dict[str, Any], context: torch.Tensor) -> PPLMDecoding:
-    knobs = {name: settings[name] for name in KNOBS}
+    parameters = {name: settings[name] for name in PARAMETERS}
     anchor = settings.get("window_anchor", "oldest")
-    pplm = PPLMSettings(**knobs, window_anchor=anchor, temperature_on="steered")
+    pplm = PPLMSettings(**parameters, window_anchor=anchor, temperature_on="steered")
     bags = [BagOfWords("bag", (), tuple(ids), (1.0,) * len(ids)) for ids in single_tokens(settings)]
     head = GOLDEN["head"]
     targets = (
@@ -107,7 +107,7 @@ def test_the_benchmarks_loop_is_the_published_one(name: str, lm: GPT2LMHeadModel
     head = nn.Linear(32, 3)
     head.load_state_dict(GOLDEN["head"])
     options = Published(
-        **{name: settings[name] for name in (*KNOBS, "temperature", "top_k")},
+        **{name: settings[name] for name in (*PARAMETERS, "temperature", "top_k")},
         bags=single_tokens(settings),
         head=None if settings["label"] is None else head.requires_grad_(False),
         label=settings["label"] or 0,

@@ -74,7 +74,7 @@ def greedy(lm: nn.Module, prompts: Sequence[Sequence[int]], steerer: PPLM, steps
 
 
 @pytest.mark.parametrize(
-    "knobs",
+    "parameters",
     [
         {},
         {"kl_scale": 2.0, "stepsize": 0.2, "num_iterations": 4},
@@ -83,8 +83,8 @@ def greedy(lm: nn.Module, prompts: Sequence[Sequence[int]], steerer: PPLM, steps
         {"horizon_length": 2, "gamma": 1.0, "head": True},
     ],
 )
-def test_as_the_published_loop(knobs: dict[str, Any]) -> None:
-    given = {"stepsize": 0.1, **knobs}
+def test_as_the_published_loop(parameters: dict[str, Any]) -> None:
+    given = {"stepsize": 0.1, **parameters}
     lm, wanted = tiny_lm("gpt2", scale=3.0).requires_grad_(False), [target()] if given.pop("head", False) else []
     head = nn.Linear(16, 3).requires_grad_(False)
     head.load_state_dict({"weight": target().weight, "bias": target().bias})
@@ -103,10 +103,10 @@ def test_as_the_published_loop(knobs: dict[str, Any]) -> None:
             token = found.argmax(-1, True)
 
 
-@pytest.mark.parametrize("knobs", [{}, {"window_length": 2}, {"window_length": 2, "window_anchor": "oldest"}])
+@pytest.mark.parametrize("parameters", [{}, {"window_length": 2}, {"window_length": 2, "window_anchor": "oldest"}])
 @pytest.mark.parametrize("model", MODELS)
-def test_a_row_is_steered_alike_alone_and_beside_others(model: str, knobs: dict[str, Any]) -> None:
-    lm, steerer = MODELS[model](), PPLM(PPLMSettings(stepsize=0.1, **knobs), BAGS)
+def test_a_row_is_steered_the_same_alone_and_beside_others(model: str, parameters: dict[str, Any]) -> None:
+    lm, steerer = MODELS[model](), PPLM(PPLMSettings(stepsize=0.1, **parameters), BAGS)
     together, _ = greedy(lm, PROMPTS, steerer)
     for row, prompt in enumerate(PROMPTS):
         alone, _ = greedy(lm, [prompt], steerer)
@@ -122,7 +122,7 @@ def test_the_bag_gains_on_every_architecture(model: str) -> None:
     assert mass[0] > 1.01 * mass[1]
 
 
-def test_rows_with_a_head_are_alike_too() -> None:
+def test_rows_with_a_head_are_steered_the_same_too() -> None:
     lm, steerer = (
         tiny_lm("llama", scale=3.0),
         PPLM(PPLMSettings(stepsize=0.1, gamma=1.0, horizon_length=2), None, [target()]),
@@ -147,11 +147,11 @@ def test_rows_may_have_bags_of_their_own() -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize(
-    "knobs", [{"stepsize": 0.0}, {"stepsize": 0.1, "num_iterations": 0}, {"stepsize": 0.1, "gm_scale": 0.0}]
+    "parameters", [{"stepsize": 0.0}, {"stepsize": 0.1, "num_iterations": 0}, {"stepsize": 0.1, "gm_scale": 0.0}]
 )
-def test_without_steps_the_plain_tokens_come_out(architecture: str, knobs: dict[str, Any]) -> None:
+def test_without_steps_the_plain_tokens_come_out(architecture: str, parameters: dict[str, Any]) -> None:
     lm, params = tiny_lm(architecture, scale=3.0), SamplingParams(12, temperature=0.8, top_k=40)
-    steered = SteeredSampler(PPLM(PPLMSettings(**knobs), BAGS)).sample(lm, tokenizer(), requests(), params)
+    steered = SteeredSampler(PPLM(PPLMSettings(**parameters), BAGS)).sample(lm, tokenizer(), requests(), params)
     plain = LoopSampler().sample(lm, tokenizer(), requests(), params)
     assert [rollout.completion_ids.tolist() for rollout in steered] == [r.completion_ids.tolist() for r in plain]
 
@@ -225,7 +225,7 @@ def test_other_state_than_keys_and_values_is_refused(config: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("knobs", "message"),
+    ("parameters", "message"),
     [
         ({"stepsize": -1.0}, "stepsize"),
         ({"num_iterations": -1}, "num_iterations"),
@@ -235,9 +235,9 @@ def test_other_state_than_keys_and_values_is_refused(config: Any) -> None:
         ({"target_kl": 0.0}, "target_kl"),
     ],
 )
-def test_knobs_are_checked(knobs: dict[str, Any], message: str) -> None:
+def test_parameters_are_checked(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        PPLMSettings(**knobs)
+        PPLMSettings(**parameters)
 
 
 def test_nothing_to_steer_to_is_an_error() -> None:
