@@ -41,6 +41,7 @@ def store_language_model(
         trained = {PREFIX + name for name, parameter in lm.named_parameters() if parameter.requires_grad}
         state = checkpoint["state_dict"]
         kept = {name for name in state if name in trained or of_reference(name)}
+        # Lightning writes this very dictionary, so that names are deleted in place.
         for name in [name for name in state if name.startswith(PREFIX) and name not in kept]:
             del state[name]
     checkpoint[LANGUAGE_MODEL] = {

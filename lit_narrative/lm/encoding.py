@@ -115,6 +115,7 @@ class PromptReader:
         return rows
 
     def _check_empty(self, prompts: Sequence[str], rows: Sequence[Sequence[int]], first: int = 0) -> None:
+        # A prompt without text may still have a token: some tokenizers add BOS.
         empty = [index for index, row in enumerate(rows, first) if not row or not prompts[index - first]]
         if empty:
             numbers = ", ".join(map(str, empty[:_NAMED])) + (", …" if len(empty) > _NAMED else "")

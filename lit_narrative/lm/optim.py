@@ -80,6 +80,7 @@ class GradientGuard:
             return norm
         self.in_a_row = 0
         if value:
+            # As `clip_grad_norm_` does, without computing the norm a second time.
             factor = min(value / (float(norm) + 1e-6), 1.0)
             for parameter in parameters:
                 if algorithm == "value":

@@ -81,6 +81,7 @@ class PolicySource:
 
     def _with_extras(self, lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Policy:
         """Check that model and tokenizer belong together; add gradient checkpointing and adapters."""
+        # Adapters last: the checks read the transformers model, which peft would wrap.
         check_vocabulary(lm, len(tokenizer))
         check_output_layer(lm.eval())
         check_decoding(lm)

@@ -81,6 +81,7 @@ def _word_tokenizer(texts: Iterable[str], most: int) -> PreTrainedTokenizerBase:
     tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), "isolated")
     tokenizer.decoder = decoders.Fuse()
+    # No limit for the trainer, which would drop the rarest words in silence; the check below reports them.
     trainer = trainers.WordLevelTrainer(
         vocab_size=2**31 - 1, special_tokens=[PAD, END, UNKNOWN], min_frequency=0, show_progress=False
     )
@@ -106,7 +107,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer at '{name}' has no end-of-text token, so completions could never end")
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token = tokenizer.eos_token  # padding is masked or never read, so that any token will do
     return tokenizer
 
 
@@ -141,6 +142,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: bool = 
 
 def encode_completion(tokenizer: PreTrainedTokenizerBase, completion: str) -> list[int]:
     """Token ids of a completion, closed by the end token."""
+    # Without special tokens: a BOS token here would stand in the middle of the row.
     return [*tokenizer(completion, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
 

@@ -70,6 +70,7 @@ def read_attributes(
             bags.append(_of_column(attribute.column, attribute, tokenizer))
         else:
             assert attribute.bag is not None
+            # A list has no name: its first words serve in messages and metrics.
             name = attribute.bag if isinstance(attribute.bag, str) else ", ".join(list(attribute.bag)[:3])
             bags.append(_encoded(name, find_words(attribute.bag, lists), attribute, tokenizer))
     strengths = [attribute.weight for attribute in given if attribute.head is None]
@@ -79,6 +80,7 @@ def read_attributes(
 def _of_column(column: str, attribute: Attribute, tokenizer: PreTrainedTokenizerBase) -> ColumnBag:
     """The bags of a column; each different list of words is encoded once."""
 
+    # Keys of a cache must be hashable: a list becomes a tuple, weights become a tuple of pairs.
     @lru_cache(maxsize=1024)
     def cached(words: tuple[Any, ...], weighted: bool) -> BagOfWords:
         return _encoded(column, dict(words) if weighted else words, attribute, tokenizer)
@@ -105,7 +107,7 @@ def attribute_scores(
     bags = attributes.bags(columns, cpu)
     if bags is not None:
         for row, rollout in enumerate(rollouts):
-            wanted = bags.ids[row][bags.weights[row] > 0]
+            wanted = bags.ids[row][bags.weights[row] > 0]  # padding has weight 0, and its id may be a real token's
             scores[row] += torch.isin(rollout.completion_ids.cpu(), wanted).float().mean()
     if attributes.targets:
         states = mean_states(lm, tokenizer, [rollout.prompt + rollout.text for rollout in rollouts])
@@ -136,6 +138,7 @@ def attribute_losses(
     """
     bags = attributes.bags.bags
     names = [bag.column if isinstance(bag, ColumnBag) else Path(bag.name).stem for bag in bags]
+    # Before anything is measured `bag_losses` is the number 0, which stands for every bag.
     losses = (torch.as_tensor(totals.bag_losses) / max(totals.measured, 1)).expand(len(bags)).tolist()
     if attributes.targets:
         states = mean_states(lm, tokenizer, [rollout.prompt + rollout.text for rollout in rollouts])

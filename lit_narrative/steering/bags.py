@@ -67,11 +67,12 @@ def encode_bag(
         UserError: no word can be used, or a weight is not above 0.
     """
     given = weigh(words)
-    if wrong := [word for word, weight in given if not weight > 0]:
+    if wrong := [word for word, weight in given if not weight > 0]:  # `not >` refuses nan too
         raise UserError(f"bag '{name}': the weight of '{wrong[0]}' must be above 0; leave the word out instead")
     usable: list[tuple[str, int, float]] = []
     dropped = []
     for word, weight in given:
+        # A dictionary drops forms that coincide ("I".upper() is "I"): each would count again.
         forms = dict.fromkeys([word, word.capitalize(), word.upper()] if cases else [word])
         hits = [(form, token, weight) for form in forms if (token := _token(form, tokenizer, policy)) is not None]
         usable += hits
@@ -135,7 +136,7 @@ def read_bag(path: str | Path, names: Collection[str] = ()) -> dict[str, float]:
     weights = {}
     for number, line in enumerate(read_utf8(path).splitlines(), 1):
         parts = line.split("#")[0].split()
-        if parts:
+        if parts:  # blank lines and remarks have none
             weight = _weight(parts)
             if weight is None:
                 raise UserError(f"{path}, line {number}: '{line.strip()}'; write a word, then perhaps a weight above 0")
@@ -204,6 +205,7 @@ class BagsOfRows:
 def stack_bags(rows: Iterable[Sequence[BagOfWords]], strengths: Sequence[float], device: torch.device) -> Bags:
     """The bags of every row as tensors; each row has one bag for each of the strengths."""
     bags = list(rows)
+    # Shorter bags are padded with id 0 of weight 0, which adds nothing to a probability or a gradient.
     longest = max(len(bag.ids) for row in bags for bag in row)
 
     def padded(values: Sequence[float]) -> list[float]:
@@ -243,6 +245,7 @@ def labels_of(
     Raises:
         UserError: there is no such class or column.
     """
+    # A name that is both a class and a column means the class.
     known = label in classes or not isinstance(label, str)
     wanted = [label if known else column_of(row, str(label)) for row in columns]
     return torch.tensor([_class(name, classes) for name in wanted], dtype=torch.long, device=device)

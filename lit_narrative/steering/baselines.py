@@ -47,6 +47,7 @@ class LogitBias:
         """Read the prompts."""
         bags = self.bags(texts.columns, texts.ids.device)
         assert bags is not None
+        # Rows of the output layer and not tokens of the tokenizer: many models pad their vocabulary.
         rows, vocabulary = len(bags.ids), lm.get_output_embeddings().weight.shape[0]
         amounts = (bags.weights * bags.strengths[:, None] * self.bias).view(rows, -1)
         added = amounts.new_zeros(rows, int(vocabulary)).scatter_add_(1, bags.ids.view(rows, -1), amounts)
@@ -71,6 +72,7 @@ class Experts:
         """Read the prompts with every model."""
 
         def mixed(logits: Sequence[torch.Tensor]) -> torch.Tensor:
+            # Without an anti-expert the plain logits take its part.
             return logits[0] + self.alpha * (logits[1] - logits[2 if len(logits) > 2 else 0])
 
         return ReaderDecoding([_reader(model, texts) for model in (lm, *self.others)], mixed, texts.temperature)
@@ -112,6 +114,7 @@ class ActivationAddition:
             UserError: a text's label has no direction.
         """
         labels = labels_of(columns, self.label, self.classes, device)
+        # NaN marks labels without texts; it is looked for in the chosen rows only, as other labels may lack texts.
         vectors = self.coefficient * self.directions.to(device)[labels]
         if missing := sorted({self.classes[label] for label in labels[vectors.isnan().any(1)].tolist()}):
             raise UserError(
@@ -203,6 +206,7 @@ class AdditionDecoding:
                 return (output[0] + self.vectors.to(output[0].dtype), *output[1:])
             return output + self.vectors.to(output.dtype)
 
+        # Registered around each read only: the plain and the steered text are read by one model object.
         handle = block(self.lm, self.layer).register_forward_hook(add)
         try:
             yield

@@ -47,6 +47,7 @@ class BestOf:
         return [rollouts[index] for index in best]
 
     def _seeds(self, seed: int) -> list[int]:
+        # The request's seed first: with the same seeds, best of n is never worse than the sampler alone.
         return [seed, *(stream_seed(seed, number) for number in range(1, self.samples))]
 
 
@@ -54,6 +55,7 @@ def order_keys(
     rollouts: Sequence[Rollout], scores: Sequence[float | None], min_distinct: float
 ) -> list[tuple[bool, float]]:
     """Sort keys of completions, the higher the better: first whether varied enough, then the score, None lowest."""
+    # Tuples compare element by element: any varied text ranks above any repetitive one, whatever their scores.
     return [
         (mean_distinct(rollout) >= min_distinct, -math.inf if score is None else score)
         for rollout, score in zip(rollouts, scores, strict=True)

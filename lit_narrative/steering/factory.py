@@ -70,6 +70,7 @@ class SteeringChoice:
         models = []
         for name in names:
             model, theirs = read_alike(name, lm)
+            # Logits are added by id, so that equal sizes are not enough: each id has to mean the same token.
             if theirs.get_vocab() != tokenizer.get_vocab():
                 raise UserError(
                     f"model.experts: '{name}' has other tokens than the steered model ({len(theirs)} and "

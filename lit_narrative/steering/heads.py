@@ -102,6 +102,7 @@ def load_head(path: str | Path, lm: nn.Module, *, tuned: bool = False) -> Traine
             "this model was trained further from that one, else train a head for it"
         )
     state = checkpoint["state_dict"]
+    # Cloned: tensors of a mapped file would keep the whole checkpoint open.
     return TrainedHead(card, state["head.weight"].clone(), state["head.bias"].clone())
 
 

@@ -201,7 +201,7 @@ class SteeredSampler:
         for step in range(params.max_new_tokens):
             tokens, tokens_logprobs = sample_token(record(decoding.scores(tokens), alive), noise[rows, step])
             ids[rows, step], logprobs[rows, step] = tokens, tokens_logprobs
-            lengths[rows] += alive
+            lengths[rows] += alive  # before `alive` is updated: the end token counts
             alive &= (tokens[:, None] != stops).all(1)
             unfinished = int(alive.sum())
             if unfinished == 0:
@@ -234,7 +234,8 @@ class _Record:
         Raises:
             TooStrong: scores of an unfinished row are not numbers.
         """
-        steered = torch.log_softmax(scores.steered, -1)
+        steered = torch.log_softmax(scores.steered, -1)  # a geometric mean of distributions sums to less than 1
+        # Finished rows stay in the batch for a while: nobody reads what becomes of them.
         if steered[alive].isnan().any():
             raise TooStrong(f"the steered model's scores are not numbers any more; {self.remedy}")
         kept = self.warp(steered)

@@ -56,6 +56,7 @@ class BufferedPast:
         """The content of ``past`` in buffers with room for ``new_tokens`` more."""
         tensors = past.tensors
         rows, heads, length, width = tensors[0].shape
+        # One column more than tokens: a token that is read for its loss is written before it belongs to the past.
         columns = -(-(length + new_tokens + 1) // BLOCK) * BLOCK
         pairs = tensors[0].new_zeros(2, len(tensors) // 2, rows, heads, columns, width)
         for index, tensor in enumerate(tensors):

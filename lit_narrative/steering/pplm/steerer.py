@@ -124,6 +124,7 @@ class PPLMDecoding:
 
     def _class_loss(self, reading: Reading, sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss of the wanted classes, and its gradient with regard to the logits through expected future tokens."""
+        # A new leaf: the gradient stops at the logits here, and `gradient_step` carries it on through the model.
         logits = reading.logits.clone().requires_grad_()
         with torch.enable_grad():
             mean = self._future(torch.softmax(logits, -1), sums + reading.hidden)
@@ -137,6 +138,7 @@ class PPLMDecoding:
         # Gemma scales embeddings in their own forward method, which a product with the weight matrix skips.
         embedding: Any = self.lm.get_input_embeddings()
         expected = probabilities.to(embedding.weight.dtype) @ embedding.weight * getattr(embedding, "embed_scale", 1.0)
+        # A fork of the plain past: the expected tokens must not stay in it.
         past, positions, horizon = self.plain.past.fork(), self.plain.positions, self.settings.horizon_length
         for _ in range(horizon):
             positions = positions.next()
