@@ -1,4 +1,4 @@
-"""Prompts as token ids: what fits, what does not, and what becomes of it."""
+"""Prompts and examples as token ids: what fits, what is cut, and what is refused."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,10 +7,11 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.encoding import PromptReader
-from lit_narrative.lm.tokenizer import encode_prompt
-from lit_narrative.views import Prompt
-from tests.helpers import PROMPTS, tokenizer
+from lit_narrative.lm.encoding import PromptReader, example_batch
+from lit_narrative.lm.logprobs import CompletionBatch
+from lit_narrative.lm.tokenizer import encode_prompt, tokenizer_files, tokenizer_from_files
+from lit_narrative.views import Example, Prompt
+from tests.helpers import PROMPTS, TEXTS, tokenizer
 
 LENGTHS = [len(encode_prompt(tokenizer(), text)) for text in PROMPTS]
 
@@ -141,3 +142,51 @@ def test_empty_prompts_are_named(policy: str) -> None:
                 read(made)
     with pytest.raises(UserError, match=r"9 of .* prompt 0, 1, 2, 3, 4, …\)"):
         reader().encode([""] * 9)
+
+
+ROWS = [Example("Write of the salt road:", TEXTS[0]), Example("A", TEXTS[2])]
+
+
+def batch(**settings: Any) -> CompletionBatch:
+    return example_batch(ROWS, tokenizer(), **{"limit": None, "long_examples": "error", "chat": False, **settings})
+
+
+def token_rows(found: CompletionBatch, wanted: bool) -> list[list[int]]:
+    """Ids that are targets, or those before them."""
+    starts = found.targets.int().argmax(1).tolist()
+    pairs = zip(found.ids, found.targets, starts, strict=True)
+    return [ids[mask].tolist() if wanted else ids[:start].tolist() for ids, mask, start in pairs]
+
+
+def test_the_completion_and_its_end_are_the_targets() -> None:
+    found, words = batch(), tokenizer()
+    assert token_rows(found, True) == [[*words(row.completion)["input_ids"], words.eos_token_id] for row in ROWS]
+    assert token_rows(found, False) == [words(row.prompt)["input_ids"] for row in ROWS]
+
+
+def test_a_chat_template_wraps_the_prompt_only() -> None:
+    chatty = tokenizer_from_files(tokenizer_files(tokenizer()))
+    chatty.chat_template = "<{{ messages[0]['content'] }}>"
+    found = example_batch(ROWS, chatty, limit=None, long_examples="error", chat=True)
+    assert [chatty.decode(ids) for ids in token_rows(found, False)] == [f"<{row.prompt}>" for row in ROWS]
+    assert token_rows(found, True) == token_rows(batch(), True)
+
+
+def test_a_longer_example_is_an_error_or_is_cut() -> None:
+    longest = batch().ids.shape[1]
+    assert batch(limit=longest).ids.tolist() == batch().ids.tolist()
+    with pytest.raises(UserError, match=rf"an example of {longest} tokens .* the model's {longest - 1} positions"):
+        batch(limit=longest - 1)
+    cut = batch(limit=longest - 1, long_examples="truncate")
+    assert cut.ids.shape[1] == longest - 1
+    assert token_rows(cut, False) == token_rows(batch(), False)
+    assert token_rows(cut, True) == [
+        ids[: longest - 1 - len(p)]
+        for ids, p in zip(token_rows(batch(), True), token_rows(batch(), False), strict=True)
+    ]
+
+
+def test_a_prompt_that_leaves_no_room_cannot_be_cut() -> None:
+    prompt = len(tokenizer()(ROWS[0].prompt)["input_ids"])
+    with pytest.raises(UserError, match="exceeds the model's"):
+        batch(limit=prompt, long_examples="truncate")

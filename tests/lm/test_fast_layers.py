@@ -1,4 +1,4 @@
-"""Faster modules against the ones they stand in for."""
+"""Faster modules give what the modules that they replace give."""
 
 import copy
 from pathlib import Path

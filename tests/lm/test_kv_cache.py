@@ -1,4 +1,4 @@
-"""The decoding cache against the library's own."""
+"""The decoding cache against that of transformers."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""How far one model is from another: in what it writes, and in its weights."""
+"""Distances of one model from another, in text and in weights."""
 
 import copy
 import math

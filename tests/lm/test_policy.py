@@ -1,4 +1,4 @@
-"""Where a policy comes from."""
+"""Sources of a policy."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Decoding behind one copy of a group's prompt, against every row having its own."""
+"""Decoding behind one shared copy of a prompt, against a copy for every row."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Sampling: the same numbers as scoring, the same text in any company, the distribution that was asked for."""
+"""Sampling: the log-probabilities of scoring, independence of the batch, the distribution asked for."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Encoders offline, as files, and the memory of their vectors."""
+"""Sentence encoders offline, as files, and their cache."""
 
 import multiprocessing
 from pathlib import Path

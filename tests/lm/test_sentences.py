@@ -1,4 +1,4 @@
-"""Sentences of real text under real tokenizers."""
+"""Sentence numbers of real text under real tokenizers."""
 
 import itertools
 
@@ -130,7 +130,7 @@ def test_ids_beyond_the_vocabulary_are_text_like_any_other() -> None:
     assert not sentence_ids(tokenizer, ids, torch.ones_like(ids, dtype=torch.bool)).any()
 
 
-def test_the_table_is_made_once_for_a_tokenizer_and_anew_when_it_grows() -> None:
+def test_the_table_is_built_once_for_a_tokenizer_and_re_created_when_it_grows() -> None:
     tokenizer = word_tokenizer()
     first = edge_table(tokenizer)
     assert edge_table(tokenizer) is first
