@@ -20,7 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 ENVIRONMENT = ROOT / ".venv"
 PROGRAMS = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
-STAMP = ENVIRONMENT / "stamp"
+PINS = ENVIRONMENT / "pins.sha256"
+"""Digest of the pins and the Python that the environment was made for."""
 PYTHON = (3, 11)
 
 CHECKS = (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"], ["lint-imports"])
@@ -55,8 +56,8 @@ def main(args: list[str]) -> int:
 def set_up() -> int:
     """Make the environment if there is none for these pins; return pip's exit code."""
     pins = b"".join((ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt"))
-    stamp = hashlib.sha256(sys.version.encode() + pins).hexdigest()
-    if STAMP.is_file() and STAMP.read_text() == stamp:
+    digest = hashlib.sha256(sys.version.encode() + pins).hexdigest()
+    if PINS.is_file() and PINS.read_text() == digest:
         return 0
     print(f"Making the environment {ENVIRONMENT} (some minutes, 2 GB or more) ...", flush=True)
     try:
@@ -65,12 +66,12 @@ def set_up() -> int:
         print(f"The environment could not be made: {error}")
         print("Is the network there? On Debian and Ubuntu, is the package python3-venv installed?")
         return 1
-    STAMP.write_text(stamp)
+    PINS.write_text(digest)
     return 0
 
 
 def make_environment() -> None:
-    """Make ``.venv`` anew and install the package, for development, with exact pins.
+    """Create ``.venv`` again and install the package, for development, with exact pins.
 
     PyTorch comes first and by its pin, so that nothing installed later changes its version. On Linux the default index
     gives the build of that version with libraries for GPUs; a CPU build of it satisfies the pin as well.

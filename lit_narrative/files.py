@@ -31,7 +31,7 @@ def read_utf8(path: Path) -> str:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path} is no UTF-8 text (byte {error.start}); convert it (iconv -f latin1 -t utf-8), or take it out"
+            f"{path} is not UTF-8 text (byte {error.start}); convert it (iconv -f latin1 -t utf-8), or take it out"
         ) from error
     if "\0" in text:
         raise UserError(f"{path} is a binary file, not text; take it out, or name the text files' folder")

@@ -104,9 +104,8 @@ def find_config(name: str, *, within: str = "") -> Path:
         return Path(name)
     shipped = shipped_configs()
     short = name.removesuffix(".yaml")
-    found = shipped.get(f"{within}/{short}") or shipped.get(short)
-    if found:
-        return found
+    if path := shipped.get(f"{within}/{short}") or shipped.get(short):
+        return path
     names = [key.removeprefix(f"{within}/") for key in shipped if key.startswith(within)]
     raise UserError(
         f"no configuration '{name}': there is no such file in {Path.cwd()}, nor in the shipped ones in "

@@ -8,7 +8,7 @@ import yaml
 
 from lit_narrative.cli.commands.configs import headline
 from lit_narrative.cli.main import main
-from lit_narrative.cli.recipes.recipe import TOOLS, read_recipe
+from lit_narrative.cli.recipes.recipe import FOLDER_COMMANDS, read_recipe
 from lit_narrative.cli.recipes.sweep import read_sweep
 from lit_narrative.files import write_jsonl
 from lit_narrative.lookup import shipped_configs
@@ -88,7 +88,7 @@ def test_overlay_fits_over_a_job(name: str, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize("name", [name for name in shipped_configs() if name.startswith(RECIPES)])
 def test_recipe_is_sound(name: str) -> None:
     plan = read_recipe(name.removeprefix(RECIPES))
-    assert plan.jobs[-1].command in TOOLS
+    assert plan.jobs[-1].command in FOLDER_COMMANDS
     if plan.jobs[-1].command == "sweep":
         assert read_sweep(str(plan.jobs[-1].configs[0])).runs
 
@@ -96,5 +96,5 @@ def test_recipe_is_sound(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in shipped_configs() if name.startswith(SWEEPS)])
 def test_sweep_is_sound(name: str) -> None:
     plan = read_sweep(name.removeprefix(SWEEPS))
-    assert plan.twins == 0
+    assert plan.duplicates == 0
     assert f"lit-narrative sweep {name.removeprefix(SWEEPS)}" in shipped_configs()[name].read_text()

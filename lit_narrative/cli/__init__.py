@@ -1,1 +1,1 @@
-"""Jobs: fit, validate, test and predict, through Lightning's command line."""
+"""The command line ``lit-narrative``: Lightning's subcommands, the other commands, recipes, interactive writing."""

@@ -34,18 +34,18 @@ def make_parser(function: Function, prog: str) -> ArgumentParser:
     documentation = parse_docstring(function.__doc__ or "")
     helps = {entry.arg_name: entry.description for entry in documentation.params}
     types = get_type_hints(function)
-    parser = _ToolParser(prog=prog, description=documentation.short_description, allow_abbrev=False)
-    own: set[str | int] = set()
+    parser = _CommandParser(prog=prog, description=documentation.short_description, allow_abbrev=False)
+    added: set[str | int] = set()
     for name, parameter in inspect.signature(function).parameters.items():
-        if options := _own_options(types[name], parameter.default):
+        if options := _argparse_options(types[name], parameter.default):
             flag = name if parameter.default is inspect.Parameter.empty else f"--{name}"
             parser.add_argument(flag, help=helps.get(name), **options)
-            own.add(name)
-    parser.add_function_arguments(function, as_positional=True, as_group=False, skip=own)
+            added.add(name)
+    parser.add_function_arguments(function, as_positional=True, as_group=False, skip=added)
     return parser
 
 
-def _own_options(kind: Any, default: Any) -> dict[str, Any]:
+def _argparse_options(kind: Any, default: Any) -> dict[str, Any]:
     """Return argparse's options for a sequence or a switch, which jsonargparse reads as one value."""
     if get_origin(kind) in {list, Sequence}:
         many = {"nargs": "+", "type": get_args(kind)[0]}
@@ -62,7 +62,7 @@ def _choose(commands: Mapping[str, Function], prog: str, args: list[str]) -> tup
     return commands[args[0]], f"{prog} {args[0]}", args[1:]
 
 
-class _ToolParser(ArgumentParser):
+class _CommandParser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
             super().error(message, ex)

@@ -1,7 +1,7 @@
 """The command ``lit-narrative``.
 
-Lightning's subcommands go to ``lit_narrative.jobs``, the package's own tools to ``lit_narrative.tools``. Each is
-imported when it is asked for: help, version and the light tools answer at once.
+Lightning's subcommands go to ``cli/lightning.py``, the other commands to ``cli/commands/``. Each is imported when it is
+asked for, so that help, version and the light commands answer at once.
 """
 
 import sys
@@ -18,7 +18,7 @@ JOBS = {
     "write": "write with a model in the terminal, step by step",
 }
 
-TOOLS = {
+COMMANDS = {
     "run": "run a recipe: a list of jobs, with what is done already left out",
     "sweep": "run a command under every combination of settings, and make tables of it",
     "report": "make the report of a recipe's run folder",
@@ -30,7 +30,7 @@ TOOLS = {
 }
 
 FILES = {"compare": "report", "score": "worlds", "play": "worlds"}
-"""Where the commands are that share a file."""
+"""Commands that stand in another command's file -> that file's name."""
 
 
 def main(args: list[str] | None = None) -> None:
@@ -50,7 +50,7 @@ def main(args: list[str] | None = None) -> None:
 
 
 def dispatch(args: list[str]) -> None:
-    """Hand the arguments to a job or a tool.
+    """Hand the arguments to Lightning's command line or to a command of the package.
 
     Raises:
         UserError: there is no such command.
@@ -63,16 +63,16 @@ def dispatch(args: list[str]) -> None:
         if name is None:
             raise SystemExit(2)
     elif name == "write":
-        desk = import_module("lit_narrative.cli.write.trainer").Desk
-        import_module("lit_narrative.cli.lightning").run_job(args, desk)
+        trainer_class = import_module("lit_narrative.cli.write.trainer").WriteTrainer
+        import_module("lit_narrative.cli.lightning").run_job(args, trainer_class)
     elif name in JOBS:
         import_module("lit_narrative.cli.lightning").run_job(args)
-    elif name in TOOLS:
+    elif name in COMMANDS:
         command = getattr(import_module(f"lit_narrative.cli.commands.{FILES.get(name, name)}"), name)
         import_module("lit_narrative.cli.arguments").call(command, f"lit-narrative {name}", args[1:])
     else:
         assert name is not None
-        check_choice("command", name, [*JOBS, *TOOLS])
+        check_choice("command", name, [*JOBS, *COMMANDS])
 
 
 def usage() -> str:
@@ -86,8 +86,8 @@ def usage() -> str:
             "jobs (Lightning; `lit-narrative fit --help` lists their settings)",
             *(f"  {name:<10}{text}" for name, text in JOBS.items()),
             "",
-            "tools",
-            *(f"  {name:<10}{text}" for name, text in TOOLS.items()),
+            "other commands",
+            *(f"  {name:<10}{text}" for name, text in COMMANDS.items()),
             "",
             "examples",
             "  lit-narrative run storyworld",

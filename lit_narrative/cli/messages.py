@@ -65,14 +65,14 @@ def innermost(message: str) -> Complaint:
     """Follow the first branch of the tree to its end."""
     keys: list[str] = []
     owner = None
-    while found := _STEP.search(message):
-        indent, key, class_path = found.groups()
+    while match := _STEP.search(message):
+        indent, key, class_path = match.groups()
         keys += [key] if key else []
         owner = class_path or owner
         deeper = re.compile(rf"(?:\n(?: {{{len(indent) + 1},}}.*)?)*")
-        block = deeper.match(message, found.end())
+        block = deeper.match(message, match.end())
         inner = block[0] if block else ""
-        message = inner if inner.strip() else message[found.end() :].strip().partition("\n")[0]
+        message = inner if inner.strip() else message[match.end() :].strip().partition("\n")[0]
     return Complaint(".".join(keys), owner, message.strip("\n"))
 
 
@@ -103,11 +103,11 @@ def actions(parser: ArgumentParser) -> list[Action]:
 
 def _unknown_name(complaint: Complaint, options: Iterable[str]) -> str | None:
     """Say which setting, argument or class does not exist."""
-    if found := re.search(r"Expected a dot import path string: (\S+)", complaint.text):
-        return f"there is no class '{found[1]}'{did_you_mean(found[1], class_names())}"
-    if not (found := _UNKNOWN.search(complaint.text)):
+    if match := re.search(r"Expected a dot import path string: (\S+)", complaint.text):
+        return f"there is no class '{match[1]}'{did_you_mean(match[1], class_names())}"
+    if not (match := _UNKNOWN.search(complaint.text)):
         return None
-    unknown = found["name"] or found["flag"] or f"{found['group']}.{found['in_group']}"
+    unknown = match["name"] or match["flag"] or f"{match['group']}.{match['in_group']}"
     if complaint.owner is None:
         return f"there is no setting '{unknown}'{_nearest(unknown, list(options))}"
     names = argument_names(complaint.owner)
@@ -117,11 +117,11 @@ def _unknown_name(complaint: Complaint, options: Iterable[str]) -> str | None:
 
 def _missing(complaint: Complaint) -> str | None:
     """Say what is not given and has to be."""
-    if not (found := re.search(r"the following arguments are required: (.+)", complaint.text)):
+    if not (match := re.search(r"the following arguments are required: (.+)", complaint.text)):
         return None
     if complaint.owner:
-        return f"{_short(complaint.owner)} needs {found[1]}"
-    names = [name.partition(".")[2] or name for name in found[1].split(", ")]
+        return f"{_short(complaint.owner)} needs {match[1]}"
+    names = [name.partition(".")[2] or name for name in match[1].split(", ")]
     flags = " and ".join(f"--{name}" for name in names)
     return f"not given: {', '.join(names)}; name a configuration (`--config storyworld/sft`), or give {flags}"
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 import lit_narrative
-from lit_narrative.cli.main import JOBS, TOOLS, main
+from lit_narrative.cli.main import COMMANDS, JOBS, main
 from lit_narrative.lookup import shipped_configs
 
 HEAVY = ("torch", "lightning", "transformers", "sae_lens", "plotly")
@@ -20,7 +20,7 @@ def test_answers_at_once(arguments: list[str]) -> None:
     assert time.monotonic() - start < 2
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "--help"] for name in TOOLS)])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys; from lit_narrative.cli.main import main\n"
@@ -36,7 +36,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--help"])
     words = capsys.readouterr().out.split()
-    assert {*JOBS, *TOOLS} <= set(words)
+    assert {*JOBS, *COMMANDS} <= set(words)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,1 +1,1 @@
-"""The package's own commands, one function each."""
+"""The commands beside Lightning's subcommands, one function each."""

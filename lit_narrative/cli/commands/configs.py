@@ -1,4 +1,4 @@
-"""``lit-narrative configs``: see the shipped configurations, and take one as a start for one's own."""
+"""``lit-narrative configs``: see the shipped configurations, and copy one to start from."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from lit_narrative.lookup import find_config, shipped_configs
 
 def list_configs() -> None:
     """List the shipped configurations with what each is for."""
-    found = shipped_configs()
-    width = max(map(len, found), default=0)
-    for name, path in found.items():
+    shipped = shipped_configs()
+    width = max(map(len, shipped), default=0)
+    for name, path in shipped.items():
         print(f"{name:<{width}}  {headline(path)}".rstrip())
 
 

@@ -20,7 +20,7 @@ from types import FrameType
 from typing import IO, Any
 
 from lit_narrative import __version__
-from lit_narrative.cli.recipes.recipe import TOOLS, Job, Recipe
+from lit_narrative.cli.recipes.recipe import FOLDER_COMMANDS, Job, Recipe
 from lit_narrative.errors import UserError
 from lit_narrative.files import write_json
 
@@ -39,7 +39,7 @@ def arguments(plan: Recipe, job: Job, checkpoint: Path | None = None) -> list[st
     """
     if job.command == "sweep":
         return ["sweep", str(sweep_path(plan, job)), f"--workers={plan.workers}"]
-    if job.command in TOOLS:
+    if job.command in FOLDER_COMMANDS:
         return [job.command, str(plan.out)]
     settings: dict[str, Any] = {"trainer.default_root_dir": str(plan.folder(job))}
     if job.seed is not None:
@@ -82,7 +82,7 @@ def job_digest(plan: Recipe, job: Job) -> str:
 
 def status_path(plan: Recipe, job: Job) -> Path:
     """Return the file of a job's status: with which settings it was started, and when it finished."""
-    return plan.out / f"{job.name}.job.json" if job.command in TOOLS else plan.folder(job) / "job.json"
+    return plan.out / f"{job.name}.job.json" if job.command in FOLDER_COMMANDS else plan.folder(job) / "job.json"
 
 
 def read_status(plan: Recipe, job: Job) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def clear(plan: Recipe, job: Job) -> None:
         UserError: the folder is not a recipe's.
     """
     folder = plan.folder(job)
-    if job.command in TOOLS or not folder.exists():
+    if job.command in FOLDER_COMMANDS or not folder.exists():
         return
     if any(folder.iterdir()) and not status_path(plan, job).is_file():
         raise UserError(f"the folder '{folder}' holds files that are not a recipe's: name another folder by --out")
@@ -144,7 +144,7 @@ def start_job(plan: Recipe, job: Job, digest: str, *, quiet: bool) -> Started:
     if checkpoint is None:
         clear(plan, job)
     write_json(status_path(plan, job), {"digest": digest, "finished": None})
-    log = plan.folder(job) / LOG if quiet and job.command not in TOOLS else None
+    log = plan.folder(job) / LOG if quiet and job.command not in FOLDER_COMMANDS else None
     with nullcontext() if log is None else log.open("ab") as output:
         process = start_process(arguments(plan, job, checkpoint), plan.threads, output)
     return Started(job, digest, process, log, time.monotonic())

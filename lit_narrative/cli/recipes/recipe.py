@@ -15,7 +15,7 @@ from lit_narrative.errors import UserError, check_choice, did_you_mean
 from lit_narrative.files import read_yaml
 from lit_narrative.lookup import find_config
 
-TOOLS = {"report", "sweep"}
+FOLDER_COMMANDS = {"report", "sweep"}
 """Commands that work on the recipe's whole folder; the others are Lightning's, each in a folder of its own."""
 REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
@@ -27,7 +27,7 @@ class Job:
     Attributes:
         name: of the job and of its folder; ``seed_<n>/<job>`` where a recipe runs over several seeds.
         command: ``fit``, ``validate``, ``test``, ``predict``, ``report`` or ``sweep``.
-        configs: its configuration files, later ones over earlier ones; of a ``sweep`` its own file.
+        configs: its configuration files, later ones over earlier ones; of a ``sweep`` the sweep's file.
         overrides: setting -> value, over the configuration; texts may hold references.
         needs: the earlier jobs that it refers to; a ``report`` or a ``sweep`` needs them all.
         seed: of this job; None: what its configurations say.
@@ -66,11 +66,11 @@ class Recipe:
 
     def folder(self, job: Job) -> Path:
         """Return the folder that a job writes to."""
-        return self.out if job.command in TOOLS else self.out / job.name
+        return self.out if job.command in FOLDER_COMMANDS else self.out / job.name
 
     def resolve(self, value: Any) -> Any:
         """Replace the references in a value's texts: ``${jobs.NAME.dir}``, ``${jobs.NAME.ckpt}``, ``${out}``."""
-        return with_texts(value, lambda text: REFERENCE.sub(lambda found: self._value(found[1]), text))
+        return with_texts(value, lambda text: REFERENCE.sub(lambda match: self._value(match[1]), text))
 
     def _value(self, reference: str) -> str:
         if reference == "out":
@@ -90,7 +90,7 @@ def read_recipe(name: str, *, out: str | None = None, changes: Sequence[str] = (
         seeds: in place of the recipe's ``seeds``, or one in place of its ``seed``.
 
     Raises:
-        UserError: something is wrong; it names the file and the place in it.
+        UserError: something is wrong; it names the file and the position in it.
     """
     path = find_config(name, within="recipes")
     content = read_checked(path, "recipe")
@@ -122,7 +122,7 @@ def with_texts(value: Any, change: Callable[[str], str]) -> Any:
 
 def references(value: Any) -> list[str]:
     """What the texts of a value refer to."""
-    return [found for text in texts_in(value) for found in REFERENCE.findall(text)]
+    return [reference for text in texts_in(value) for reference in REFERENCE.findall(text)]
 
 
 def texts_in(value: Any) -> Iterator[str]:
@@ -139,11 +139,11 @@ def texts_in(value: Any) -> Iterator[str]:
 
 
 def _for_each_seed(jobs: Sequence[Job], seeds: Sequence[int]) -> list[Job]:
-    """All jobs of the first seed, then of the next; a tool comes once, at the end."""
-    ordinary = [job for job in jobs if job.command not in TOOLS]
+    """All jobs of the first seed, then of the next; a job on the whole folder comes once, at the end."""
+    ordinary = [job for job in jobs if job.command not in FOLDER_COMMANDS]
     runs = [seeded(job, seed, f"seed_{seed}/") for seed in seeds for job in ordinary]
     every = tuple(job.name for job in runs)
-    return [*runs, *(replace(job, needs=every) for job in jobs if job.command in TOOLS)]
+    return [*runs, *(replace(job, needs=every) for job in jobs if job.command in FOLDER_COMMANDS)]
 
 
 def seeded(job: Job, seed: int | None, folder: str = "") -> Job:
@@ -169,7 +169,7 @@ def _job(path: Path, entry: Mapping[str, Any], earlier: Sequence[Job]) -> Job:
             needs += _needed(reference, earlier)
         except UserError as error:
             raise UserError(f"{path}: job '{entry['name']}': {error}") from error
-    if entry["command"] in TOOLS:
+    if entry["command"] in FOLDER_COMMANDS:
         needs = [job.name for job in earlier]
     needed = tuple(dict.fromkeys(needs))
     sections = tuple(entry.get("sections", ()))
@@ -214,7 +214,7 @@ def read_checked(path: Path, kind: str) -> dict[str, Any]:
         kind: ``recipe`` or ``sweep``; the form is ``<kind>.schema.json`` beside this file.
 
     Raises:
-        UserError: it is no YAML, or has another form; it names the place and the nearest name.
+        UserError: it is not YAML, or has another form; it names the position and the nearest name.
     """
     content = read_yaml(path)
     schema = json.loads(files("lit_narrative.cli.recipes").joinpath(f"{kind}.schema.json").read_text(encoding="utf-8"))

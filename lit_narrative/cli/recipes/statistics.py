@@ -1,4 +1,4 @@
-"""What a sweep's runs say together: means over seeds, intervals, and differences from a baseline on the same prompts.
+"""Statistics of a sweep's runs: means over seeds, intervals, and differences from a baseline on the same prompts.
 
 Two questions have an interval each: what other seeds would give on these prompts (Student's t over the runs), and what
 other prompts would give with these seeds (bootstrap, where the scores of single samples are there). A bootstrap over

@@ -88,7 +88,7 @@ def read_sweep(name: str, *, out: str | None = None, changes: Sequence[str] = ()
         changes: ``SETTING=VALUE``, over the settings of every run.
 
     Raises:
-        UserError: something is wrong; it names the file and the place in it.
+        UserError: something is wrong; it names the file and the position in it.
     """
     path = find_config(name, within="sweeps")
     content = read_checked(path, "sweep")
@@ -191,7 +191,7 @@ def write_sweep(plan: Recipe, job: Job) -> Path:
         job: a ``sweep`` of it.
 
     Raises:
-        UserError: something is wrong with the sweep; it names the file and the place in it.
+        UserError: something is wrong with the sweep; it names the file and the position in it.
     """
     content = read_checked(job.configs[0], "sweep")
     content["out"] = str(plan.out)

@@ -72,7 +72,7 @@ def parse(line: str) -> Command:
     """Read a line.
 
     Raises:
-        UserError: it is no command, with the nearest one, or not as the command is written.
+        UserError: it is not a command, with the nearest one, or not as the command is written.
     """
     line = line.encode(errors="replace").decode().replace("\0", "\ufffd").strip()
     word, rest = [*line.split(maxsplit=1), "", ""][:2]
@@ -83,7 +83,7 @@ def parse(line: str) -> Command:
     if word in _RATINGS and not rest:
         return Command("rate", number=_RATINGS[word])
     if word not in _KNOWN:
-        raise UserError(f"'{word}' is no command{did_you_mean(word, _KNOWN)} (? lists them); nothing was changed")
+        raise UserError(f"'{word}' is not a command{did_you_mean(word, _KNOWN)} (? lists them); nothing was changed")
     return _filled(_KNOWN[word], rest)
 
 
@@ -95,7 +95,7 @@ def _filled(form: Form, rest: str) -> Command:
         return Command(form.name, rest)
     number = read_number(rest)
     if number is None or (form.needs == "whole number" and not number.is_integer()):
-        raise UserError(f"'{rest}' is no {form.needs}; write it as: {usage(form)}")
+        raise UserError(f"'{rest}' is not a {form.needs}; write it as: {usage(form)}")
     if form.name == "rate" and not 0 <= number <= 1:
         raise UserError(f"a rating is from 0 to 1, not {rest}")
     return Command(form.name, rest, number)

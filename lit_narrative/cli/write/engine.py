@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from lit_narrative.cli.write.session import Candidate, ChosenTopic, Place, WriteSession, WriteSettings
+from lit_narrative.cli.write.session import Candidate, ChosenTopic, Position, WriteSession, WriteSettings
 from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.errors import UserError
 from lit_narrative.modules.steering import SteeringModule
@@ -29,7 +29,7 @@ class WriteEngine:
     """A model that proposes what comes next.
 
     Args:
-        module: the model, ready to write, and how it is steered; it is made ready anew when that changes.
+        module: the model, ready to write, and how it is steered; it is prepared again when that changes.
         task: whose prompts, topics and rewards there are.
 
     Raises:
@@ -61,10 +61,10 @@ class WriteEngine:
             length=length,
         )
 
-    def place(self, number: int, text: str | None = None) -> Place:
-        """The beginning of a text: a prompt of the task, by number in a circle, or a text of one's own in its place."""
+    def beginning(self, number: int, text: str | None = None) -> Position:
+        """The beginning of a text: a prompt of the task, by number (it wraps around), or a custom text in its place."""
         number %= len(self.prompts)
-        return Place(self.prompts[number].text if text is None else text, number)
+        return Position(self.prompts[number].text if text is None else text, number)
 
     def topic(self, name: str) -> ChosenTopic:
         """A topic of the task's prompts, a named bag, or a file of words.
@@ -82,26 +82,26 @@ class WriteEngine:
     def topic_name(self, session: WriteSession) -> str | None:
         """What is written about: the chosen topic, or the one that the task's prompt asks for."""
         chosen = session.settings.topic
-        return chosen.name if chosen else self.prompts[session.place.number].columns.get("topic")
+        return chosen.name if chosen else self.prompts[session.position.number].columns.get("topic")
 
-    def draw(self, place: Place, settings: WriteSettings, seed: int) -> tuple[WriteSettings, list[Candidate]]:
+    def draw(self, position: Position, settings: WriteSettings, seed: int) -> tuple[WriteSettings, list[Candidate]]:
         """Candidates for the next segment, the best first.
 
         Returns:
-            The settings, with the step size that was found where it was to be found; and the candidates.
+            The settings, their step size filled in where it was ``auto``; and the candidates.
 
         Raises:
             UserError: the text is too long, or it cannot be steered like that.
         """
         settings = self._prepare(settings)
         params = replace(self.module.sampling, max_new_tokens=settings.length, temperature=settings.temperature)
-        prompt = Prompt(place.text, self._columns(self.prompts[place.number], settings))
+        prompt = Prompt(position.text, self._columns(self.prompts[position.number], settings))
         rollouts = self.module.generate([prompt], settings.drawn, seed, params, streams=[0])
         scores = self._scores(rollouts)
         keys = order_keys(rollouts, scores, self.best_of.min_distinct)
         order = sorted(range(len(rollouts)), key=keys.__getitem__, reverse=True)
-        found = [Candidate(_whole(rollouts[n]), rollouts[n].finished, scores[n]) for n in order]
-        return settings, found[: settings.shown]
+        candidates = [Candidate(_whole(rollouts[n]), rollouts[n].finished, scores[n]) for n in order]
+        return settings, candidates[: settings.shown]
 
     def _scores(self, rollouts: Sequence[Rollout]) -> Sequence[float | None]:
         if self.best_of.rank == "attribute" and not self.module.given:
@@ -135,8 +135,8 @@ class WriteEngine:
 
     def _columns(self, prompt: Prompt, settings: WriteSettings) -> dict[str, Any]:
         topic = settings.topic
-        own = {"topic": topic.name, "bag": dict(topic.words), "held_out": list(topic.held_out)} if topic else {}
-        return {**prompt.columns, **own}
+        chosen = {"topic": topic.name, "bag": dict(topic.words), "held_out": list(topic.held_out)} if topic else {}
+        return {**prompt.columns, **chosen}
 
 
 def on_topic(given: Sequence[Attribute], topic: ChosenTopic | None) -> list[Attribute]:

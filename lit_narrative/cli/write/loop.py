@@ -17,7 +17,7 @@ MOST = 1000
 """Candidates that may be drawn at a step."""
 
 
-class Sitting:
+class WriteLoop:
     """One person, one text, one model.
 
     Args:
@@ -77,7 +77,7 @@ class Sitting:
         self.screen.show(self.session, self.engine.topic_name(self.session), self.drawn or [])
 
     def _drawn(self, settings: WriteSettings) -> tuple[WriteSettings, list[Candidate]]:
-        return self.engine.draw(self.session.place, settings, self.session.step_seed(settings))
+        return self.engine.draw(self.session.position, settings, self.session.step_seed(settings))
 
     def _answer(self, line: str) -> None:
         try:
@@ -122,7 +122,7 @@ class Sitting:
             raise UserError("the method none has no strength; choose another by m")
         value = "auto" if command.text == "auto" and name == "stepsize" else read_number(command.text)
         if value is None:
-            raise UserError(f"'{command.text}' is no number for {name}")
+            raise UserError(f"'{command.text}' is not a number for {name}")
         self._change(**{name: value})
 
     def _method(self, command: Command) -> None:
@@ -136,7 +136,7 @@ class Sitting:
         self._change(drawn=int(command.number), again=self.session.settings.again + 1)
 
     def _rate(self, command: Command) -> None:
-        text = self.session.place.text
+        text = self.session.position.text
         if not text.strip():
             raise UserError("there is no text to rate")
         self.session.record("rate", text=text, rating=command.number)
@@ -146,8 +146,8 @@ class Sitting:
 
     def _new(self, command: Command) -> None:
         text = command.text.replace("\\n", "\n")
-        place = self.session.place
-        begun = self.engine.place(place.number, text) if text else self.engine.place(place.number + 1)
+        position = self.session.position
+        begun = self.engine.beginning(position.number, text) if text else self.engine.beginning(position.number + 1)
         self.session.record("prompt", text=begun.text, number=begun.number)
         self.drawn = None
 
@@ -156,7 +156,7 @@ class Sitting:
         if path.resolve() == self.session.path.resolve():
             raise UserError(f"{path} is the session itself; name another file")
         try:
-            write_text(path, self.session.place.text + "\n")
+            write_text(path, self.session.position.text + "\n")
         except OSError as error:
             raise UserError(f"'{path}' cannot be written: {error.strerror}") from error
         self.screen.say(f"text: {path}; session: {self.session.path}")

@@ -27,7 +27,7 @@ class WriteScreen:
 
     def show(self, session: WriteSession, topic: str | None, candidates: Sequence[Candidate]) -> None:
         """Print the text so far, the settings, and the candidates."""
-        lines = session.place.text.split("\n")
+        lines = session.position.text.split("\n")
         shown = "\n".join(["…", *lines[-LINES:]] if len(lines) > LINES else lines)
         self.console.print(Panel(block(shown), title=Text(f"step {session.step + 1}"), title_align="left"))
         self.console.print(Text(describe(session.settings, topic), style="dim"))

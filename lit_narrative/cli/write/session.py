@@ -79,7 +79,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """Where the text stands: the text, and the task's prompt whose columns go with it."""
 
     text: str
@@ -90,13 +90,13 @@ class WriteSession:
     """The events so far, in memory and in a file; each one is there when `record` returns.
 
     Args:
-        path: the file; it is written anew, whole, with each event.
+        path: the file; each event replaces it by a whole new one.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.events: list[dict[str, Any]] = []
-        self.places: list[Place] = []
+        self.positions: list[Position] = []
         self.seed, self.model = 0, ""
         self.settings: WriteSettings
 
@@ -116,21 +116,23 @@ class WriteSession:
                 session._follow(event["event_type"], event["data"])
             except (ValueError, KeyError, TypeError, IndexError) as error:
                 reason = f"it lacks {error}" if isinstance(error, KeyError) else error
-                raise UserError(f"{path}, line {line}: no event of a session ({reason}); name another file") from error
+                raise UserError(
+                    f"{path}, line {line}: not an event of a session ({reason}); name another file"
+                ) from error
             session.events.append(event)
         if not session.events:
             raise UserError(f"{path} is empty and holds no session; remove it, or name another file")
         return session
 
     @property
-    def place(self) -> Place:
+    def position(self) -> Position:
         """Where the text stands."""
-        return self.places[-1]
+        return self.positions[-1]
 
     @property
     def step(self) -> int:
         """Steps and new prompts so far, less those taken back."""
-        return len(self.places) - 1
+        return len(self.positions) - 1
 
     def step_seed(self, settings: WriteSettings) -> int:
         """The seed of this step's candidates under ``settings``."""
@@ -155,18 +157,21 @@ class WriteSession:
         match kind:
             case "begin":
                 self.seed, self.model = int(data["seed"]), str(data["model"])
-                self.places, self.settings = [Place(_text(data["text"]), int(data["number"]))], read_settings(data)
+                self.positions, self.settings = (
+                    [Position(_text(data["text"]), int(data["number"]))],
+                    read_settings(data),
+                )
             case "set":
                 self.settings = read_settings(data)
             case "step":
                 added = _text(data["candidates"][data["choice"] - 1]["text"])
-                self._move(Place(self.place.text + added, self.place.number))
+                self._move(Position(self.position.text + added, self.position.number))
             case "prompt":
-                self._move(Place(_text(data["text"]), int(data["number"])))
+                self._move(Position(_text(data["text"]), int(data["number"])))
             case "undo":
                 if not self.step:
                     raise ValueError("there is no step to take back")
-                self.places.pop()
+                self.positions.pop()
                 self.settings = replace(self.settings, again=0)
             case "rate":
                 if not 0 <= data["rating"] <= 1:
@@ -174,8 +179,8 @@ class WriteSession:
             case _:
                 raise ValueError(f"there is no event '{kind}'")
 
-    def _move(self, place: Place) -> None:
-        self.places.append(place)
+    def _move(self, position: Position) -> None:
+        self.positions.append(position)
         self.settings = replace(self.settings, again=0)
 
 
@@ -194,10 +199,10 @@ def read_settings(data: Mapping[str, Any]) -> WriteSettings:
     """
     given = dict(data["settings"])
     topic = given.pop("topic", None)
-    found = WriteSettings(**given, topic=ChosenTopic(**topic) if topic else None)
-    if min(found.drawn, found.shown, found.length) < 1 or not math.isfinite(found.temperature):
+    settings = WriteSettings(**given, topic=ChosenTopic(**topic) if topic else None)
+    if min(settings.drawn, settings.shown, settings.length) < 1 or not math.isfinite(settings.temperature):
         raise ValueError("a setting is out of range")
-    return found
+    return settings
 
 
 def _text(value: Any) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from lightning.pytorch import LightningModule, Trainer
 
 from lit_narrative.cli.write.engine import WriteEngine
-from lit_narrative.cli.write.loop import Sitting
+from lit_narrative.cli.write.loop import WriteLoop
 from lit_narrative.cli.write.screen import WriteScreen
 from lit_narrative.cli.write.session import WriteSession, plain_settings
 from lit_narrative.datamodules.base import TaskDataModule
@@ -22,8 +22,8 @@ from lit_narrative.seeds import run_seed, stream_seed
 CANDIDATES, LENGTH = 4, 20
 
 
-class Desk(Trainer):
-    """A Trainer with whose model a person writes; its device and precision are used, and nothing is trained."""
+class WriteTrainer(Trainer):
+    """A Trainer that writes with a person: its device and precision are used, and nothing is trained."""
 
     def write(
         self,
@@ -41,7 +41,7 @@ class Desk(Trainer):
             model: what writes.
             datamodule: whose prompts and topics there are.
             ckpt_path: a checkpoint whose model writes; default: the one that the model's settings name.
-            session: file of the session; one that is there is gone on with. Default: a new one in the run folder.
+            session: file of the session; one that is there is resumed. Default: a new one in the run folder.
             prompt: how a new text begins; default: the task's first prompt.
             candidates: how many are shown at each step; default 4, or as the session has it.
             length: tokens of a step, at most; default 20, or as the session has it.
@@ -55,7 +55,7 @@ class Desk(Trainer):
         old = WriteSession.read(path) if path.exists() else None
         if old and prompt is not None:
             raise UserError(f"{path} has its text already; leave --prompt out, and begin a new one by e")
-        engine = WriteEngine(self._seated(model, datamodule, ckpt_path or self.ckpt_path), datamodule)
+        engine = WriteEngine(self._prepared(model, datamodule, ckpt_path or self.ckpt_path), datamodule)
         screen, name = WriteScreen(), _name(model, self.ckpt_path)
         if find_spec("readline"):  # arrow keys and earlier lines in `input`; Windows has its own
             import_module("readline")
@@ -66,9 +66,9 @@ class Desk(Trainer):
         changed = replace(old.settings, shown=candidates or old.settings.shown, length=length or old.settings.length)
         if changed != old.settings:
             old.record("set", settings=plain_settings(changed))
-        Sitting(engine, old, screen, input).run()
+        WriteLoop(engine, old, screen, input).run()
 
-    def _seated(
+    def _prepared(
         self, model: LightningModule, datamodule: TaskDataModule, checkpoint: str | Path | None
     ) -> SteeringModule:
         """The model, loaded and ready to be steered."""
@@ -116,12 +116,12 @@ def _begin(
 ) -> WriteSession:
     """A new session, if its first candidates can be drawn; Ctrl-C leaves none."""
     session, seed = WriteSession(path), run_seed()
-    place = engine.place(0, None if prompt is None else prompt.replace("\\n", "\n"))
+    position = engine.beginning(0, None if prompt is None else prompt.replace("\\n", "\n"))
     try:
-        settings, _ = engine.draw(place, engine.first_settings(candidates, length), stream_seed(seed, 0, 0))
+        settings, _ = engine.draw(position, engine.first_settings(candidates, length), stream_seed(seed, 0, 0))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     session.record(
-        "begin", seed=seed, model=name, text=place.text, number=place.number, settings=plain_settings(settings)
+        "begin", seed=seed, model=name, text=position.text, number=position.number, settings=plain_settings(settings)
     )
     return session

@@ -45,24 +45,24 @@ def test_commands(line: str, command: Command) -> None:
     ["look", "dislike", "not good", "star 3", "r: 0.8", "0.8", "-1", "+1", "++", "2 foo", "²", "quite", "T sea", "no"],
 )
 def test_what_is_no_command_is_never_taken_for_one(line: str) -> None:
-    with pytest.raises(UserError, match="is no command"):
+    with pytest.raises(UserError, match="is not a command"):
         parse(line)
 
 
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("tpic ocean", r"'tpic' is no command; did you mean 'topic'\?"),
+        ("tpic ocean", r"'tpic' is not a command; did you mean 'topic'\?"),
         ("udno", "did you mean 'undo'"),
         ("t", "write it as: t TOPIC"),
         ("rate", "write it as: rate X"),
         ("u now", "write it as: u"),
-        ("rate good", "'good' is no number"),
+        ("rate good", "'good' is not a number"),
         ("rate 80", "a rating is from 0 to 1, not 80"),
-        ("rate nan", "'nan' is no number"),
-        ("temp inf", "'inf' is no number"),
-        ("r 2.5", "'2.5' is no whole number"),
-        ("temp hot", "'hot' is no number"),
+        ("rate nan", "'nan' is not a number"),
+        ("temp inf", "'inf' is not a number"),
+        ("r 2.5", "'2.5' is not a whole number"),
+        ("temp hot", "'hot' is not a number"),
     ],
 )
 def test_what_is_wrong_is_said(line: str, says: str) -> None:

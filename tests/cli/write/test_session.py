@@ -29,7 +29,7 @@ def step(session: WriteSession, *texts: str, choice: int = 1) -> None:
 
 
 def state(session: WriteSession) -> Any:
-    return session.places, session.settings, session.seed, session.model, session.events
+    return session.positions, session.settings, session.seed, session.model, session.events
 
 
 def test_it_comes_back_after_every_event(session: WriteSession) -> None:
@@ -39,18 +39,18 @@ def test_it_comes_back_after_every_event(session: WriteSession) -> None:
     same()
     step(session, " is", ODD, choice=2)
     same()
-    assert session.place.text == "The sea" + ODD
+    assert session.position.text == "The sea" + ODD
     session.record("set", settings=plain_settings(replace(SETTINGS, topic=SEA, again=2)))
     same()
     assert WriteSession.read(session.path).settings.topic == SEA
-    session.record("rate", text=session.place.text, rating=1.0)
+    session.record("rate", text=session.position.text, rating=1.0)
     session.record("prompt", text="Snow", number=1)
     same()
-    assert session.place.text == "Snow"
+    assert session.position.text == "Snow"
     session.record("undo")
     session.record("undo")
     same()
-    assert session.place.text == "The sea"
+    assert session.position.text == "The sea"
     assert session.settings == replace(SETTINGS, topic=SEA)  # settings are not taken back
 
 
@@ -64,7 +64,7 @@ def test_seeds_go_by_step_and_by_what_was_asked_for_again(session: WriteSession)
 
 def test_its_ratings_are_ratings_for_a_reward_model(session: WriteSession) -> None:
     step(session, ODD)
-    text = session.place.text
+    text = session.position.text
     session.record("rate", text=text, rating=0.25)
     session.record("undo")
     session.record("prompt", text="Snow", number=1)
@@ -73,11 +73,11 @@ def test_its_ratings_are_ratings_for_a_reward_model(session: WriteSession) -> No
 
 
 def test_an_event_that_cannot_be_written_does_not_happen(session: WriteSession) -> None:
-    before = session.place
+    before = session.position
     session.path = session.path / "a-file-is-no-folder" / "x.jsonl"
     with pytest.raises(UserError, match="cannot be written"):
         step(session, " is")
-    assert session.place == before
+    assert session.position == before
     assert len(session.events) == 1
 
 
@@ -87,8 +87,8 @@ BEGIN = {"event_type": "begin", "data": {"seed": 0, "model": "m", "text": "A", "
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
-        ([""], "line 1: no event of a session"),
-        (["story"], "line 1: no event of a session"),
+        ([""], "line 1: not an event of a session"),
+        (["story"], "line 1: not an event of a session"),
         (['{"event_type": "rate", "data": {"text": "a", "rating": 1}}'], "begins with one event 'begin'"),
         ([json.dumps(BEGIN)], "it lacks 'settings'"),
         (["[1]"], "line 1"),

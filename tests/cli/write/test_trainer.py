@@ -112,17 +112,17 @@ def test_other_candidates_can_be_asked_for(write: Write, tmp_path: Path) -> None
 
 
 REFUSED = {
-    "look": "'look' is no command",
+    "look": "'look' is not a command",
     "5": "there are 4 candidates; nothing was changed",
     "0": "there are 4 candidates; nothing was changed",
     "u": "there is no step to take back",
     "t musc": "did you mean 'music'?",
     "m bais": "method: there is no 'bais'; did you mean 'bias'?",
     "m experts": "set model.experts.expert",
-    "k strong": "'strong' is no number for stepsize",
+    "k strong": "'strong' is not a number for stepsize",
     "k -1": "must be a number of 0 or more",
     "temp 0": "must be above 0",
-    "temp nan": "is no number",
+    "temp nan": "is not a number",
     "r 0": "at least one candidate",
     "r 1e9": "at most",
     "s /dev/null/x": "cannot be written",
@@ -228,7 +228,7 @@ def test_a_file_that_is_no_session_stays_as_it_is(
     (tmp_path / "s.jsonl").write_text("my notes\n")
     with pytest.raises(SystemExit):
         write("")
-    assert "no event of a session" in capsys.readouterr().err
+    assert "not an event of a session" in capsys.readouterr().err
     assert (tmp_path / "s.jsonl").read_text() == "my notes\n"
 
 

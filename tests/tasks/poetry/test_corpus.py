@@ -50,7 +50,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no \.txt file under"):
         read_corpus(tmp_path)
     for content, message in (
-        (b"\x89PNG\r\n\xff\xfe", r"picture\.txt is no UTF-8 text .*convert it"),
+        (b"\x89PNG\r\n\xff\xfe", r"picture\.txt is not UTF-8 text .*convert it"),
         (b"The quay\0\0\0\n" * 4, r"picture\.txt is a binary file"),
         (b"", r"no verse in .*text files read: 1.*one blank line"),
         (b"A line alone.\n", "no verse in"),
