@@ -11,7 +11,6 @@ from typing import Any
 
 import yaml
 
-from lit_narrative.circuits.suite import read_low_confidence
 from lit_narrative.errors import UserError
 from lit_narrative.report.records import Record, read_record, read_records
 from lit_narrative.report.run_folder import SeedFolder, read_config, read_curves, read_run_folder
@@ -181,6 +180,9 @@ def _sequences_a_step(model: dict[str, Any], data: dict[str, Any]) -> int | None
 
 def read_circuits(out: Path, folder: Path) -> Circuits:
     """Read the manifest of a circuit analysis."""
+    # Here, for the analyses bring torch with them: a run without circuits is reported without its seconds of import.
+    from lit_narrative.circuits.suite import read_low_confidence
+
     record = read_record(folder / "manifest.json")
     pages = [path.relative_to(out).as_posix() for path in sorted(folder.parent.rglob("*.html"))]
     errors = {name: str(reason) for name, reason in record.child("errors").value.items()}
