@@ -50,6 +50,7 @@ def score_advantages(
     if aggregation == "sum_then_normalize":
         return totals, group_advantages(totals, group_size, scale, estimator)
     standard = torch.stack([_normalised(column, group_size) for column in rewards.T], dim=1)
+    # (1, R), so that the batch's deviation is that of one row.
     summed = weighted_sum(standard, weights).masked_fill(totals.isnan(), torch.nan)[None]
     advantages = (summed - summed.nanmean()) / (nanstd(summed) + EPS)
     return totals, _finite(advantages)
@@ -100,6 +101,7 @@ def group_advantages(
     if scale == "group":
         centred = centred / (nanstd(groups) + EPS)
     elif scale == "batch":
+        # The deviation alone is the batch's; the mean taken off above is still the group's.
         centred = centred / (nanstd(totals[None]) + EPS)
     return _finite(centred)
 
@@ -108,6 +110,7 @@ def nanstd(values: torch.Tensor) -> torch.Tensor:
     """Unbiased standard deviation over the last dimension, NaN left out; keeps the dimension. NaN below two values."""
     count = (~values.isnan()).sum(-1, keepdim=True)
     squares = (values - values.nanmean(-1, keepdim=True)).square().nansum(-1, keepdim=True)
+    # One value would be 0 / 0, and none -0, a deviation of nothing that reads as "all equal".
     return (squares / (count - 1)).where(count > 1, torch.nan).sqrt()
 
 

@@ -74,12 +74,14 @@ class RolloutBatch(NamedTuple):
     @property
     def completion_ids(self) -> torch.Tensor:
         """(R, T) int64, zeros on the right."""
+        # Boolean indexing reads row by row, and `masked_scatter` writes in that same order.
         return torch.zeros_like(self.mask, dtype=torch.long).masked_scatter(
             self.mask, self.batch.ids[self.batch.targets]
         )
 
     def select(self, rows: torch.Tensor) -> "RolloutBatch":
         """The given rows, with no more columns than their longest needs."""
+        # Columns behind the last target are padding up to longer rows, which are not among these.
         width = int(self.batch.targets[rows].any(0).nonzero().max()) + 1
         longest = int(self.mask[rows].sum(1).max())
         tokenwise = {name: value[rows, :longest] for name in TOKENWISE if (value := getattr(self, name)) is not None}
@@ -108,11 +110,13 @@ class RolloutBatch(NamedTuple):
 
     def by_length(self, size: int) -> Iterator[torch.Tensor]:
         """Row numbers of parts of at most ``size`` rows, similar lengths together so that little is padded."""
+        # Stable: an unstable sort may order equal lengths differently on another device.
         yield from self.mask.sum(1).argsort(stable=True).split(size)
 
     def shuffle_rows(self, steps: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
         """Row numbers of each of ``steps`` optimizer steps: chosen at random, then sorted by length to pad little."""
         lengths = self.mask.sum(1)
+        # Lengths order the rows within a step only; by length, whole steps would learn from short completions alone.
         for rows in torch.randperm(len(lengths), generator=generator).tensor_split(steps):
             yield rows[lengths[rows].argsort(stable=True)]
 
@@ -158,6 +162,7 @@ def split_minibatches(
     totals: list[list[int]] = gather(torch.tensor(counts)[None]).sum(0).tolist()
     batches: list[RolloutBatch] = []
     for rows, (count, tokens, entropy_tokens) in zip(shuffled, totals, strict=True):
+        # Fresh until the first optimizer step of the first pass: from then on the policy is not the one that sampled.
         step_totals = StepTotals(count, tokens, entropy_tokens, max_completion_length)
         step = rollouts._replace(totals=step_totals, fresh=first_pass and not batches)
         batches += [step.select(part) for part in rows.tensor_split(parts)]

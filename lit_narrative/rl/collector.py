@@ -119,6 +119,7 @@ class RolloutCollector:
         with reference_policy(self.settings.reference_kind, policy.lm, policy.reference_copy) as reference:
             if reference is not None:
                 batch = batch._replace(reference=self._score_under(reference, policy, batch).logprobs)
+        # Before the first step only: later the bias is learned, and a resumed run must keep it.
         if policy.value_head is not None and step.optimizer_steps == 0:
             self._start_values(policy.value_head, sampled.rewards)
         batch, rescored = self._score_policy(policy, batch)
@@ -158,9 +159,13 @@ class RolloutCollector:
                 loss.importance_sampling_clip_min,
                 loss.importance_sampling_clip_max,
             )
+            # Ratios of the update compare the trainer with the trainer; how it differs from the sampler is in
+            # `is_ratio` alone.
             batch = batch._replace(sampler=batch.old, old=scores.logprobs, is_ratio=ratio)
             metrics = self._reduce_metrics(drift)
         if filtered:
+            # One threshold for the tokens of all processes: it may not depend on how the rows are spread. They have
+            # different numbers of tokens, hence the ragged gather.
             entropies = gather_ragged(self.gather, scores.entropy[batch.loss_mask])
             threshold = entropy_threshold(entropies, loss.top_entropy_quantile)
             batch = batch._replace(keep=(scores.entropy >= threshold) & batch.loss_mask)
@@ -171,11 +176,15 @@ class RolloutCollector:
     ) -> PolicyScores:
         """Score all completions under ``lm``, a micro-batch at a time."""
         scores = [torch.zeros_like(batch.old) for _ in range(3)]
+        # The Trainer opens its autocast around training steps alone, and rollouts are made outside of them;
+        # log-probabilities then and now must share a precision.
         with policy.precision():
             for rows in batch.by_length(self.settings.plan.micro_batch_rows(len(batch.mask))):
                 part = batch.select(rows)
                 for whole, values in zip(scores, policy.score(lm, part.batch, value_head), strict=True):
                     if values is not None:
+                        # A part is as wide as its own longest row; the columns behind stay 0. Results wait on the CPU,
+                        # in float32.
                         whole[rows, : part.mask.shape[1]] = to_rows(values.float().cpu(), part.mask)
         return PolicyScores(scores[0], scores[1], scores[2] if value_head is not None else None)
 
@@ -190,9 +199,11 @@ class RolloutCollector:
         table = self._gather_table(batch, sampled, divergence.sum(1))
         if settings.shuffle_rewards:
             seed = stream_seed(run_seed(), step.epoch, step.number, SHUFFLE)
+            # The seed does not know the rank: every process permutes the gathered table alike.
             order = torch.randperm(len(table.rewards), generator=torch.Generator().manual_seed(seed))
             table = table._replace(rewards=table.rewards[order])
         totals = weighted_sum(table.rewards, settings.weights)
+        # Each process has equally many completions, and `gather` keeps the order of ranks.
         local = slice(self.rank * count, (self.rank + 1) * count)
         if settings.advantage == "gae":
             # Nothing is known of the value of a completion that no reward could score.
@@ -261,6 +272,7 @@ class RolloutCollector:
         assert batch.values is not None
         value, loss_mask = self.settings.value, batch.loss_mask
         last = (batch.mask.sum(1) - 1)[:, None]
+        # Every token pays for its own divergence. NaN totals belong to rows masked above, yet would spread by the sums.
         rewards = (-divergence).scatter_add(1, last, totals.nan_to_num()[:, None])
         advantages, returns = gae(rewards, batch.values, batch.mask, gamma=value.gamma, lam=value.lam)
         if self.settings.scale == "batch":
@@ -268,6 +280,7 @@ class RolloutCollector:
             chosen = advantages[loss_mask].double()
             count, total, squares = self._sum(torch.stack([torch.ones_like(chosen), chosen, chosen.square()], 1).sum(0))
             mean = total / count.clamp(min=1)
+            # Rounding may leave a constant batch a variance just below 0.
             deviation = (squares / count.clamp(min=1) - mean.square()).clamp(min=0).sqrt()
             advantages = (advantages - mean.float()) / (deviation.float() + 1e-8)
         return batch._replace(advantages=advantages * loss_mask, returns=returns)

@@ -23,6 +23,7 @@ class AdaptiveEntropy:
     def __init__(self, settings: LossSettings) -> None:
         self.settings = settings
         self.weight = settings.entropy_coef
+        # Above every target, so that no bonus is applied before the first measurement.
         self.entropy = math.inf
 
     @property

@@ -62,6 +62,7 @@ def gae(
     Returns:
         (R, T) advantages and (R, T) returns, A + V; 0 outside of the mask.
     """
+    # Before the shift: the value after the last token of a short row is 0, not what the head makes of padding.
     values = values.masked_fill(~mask, 0.0)
     following = torch.nn.functional.pad(values[:, 1:], (0, 1))
     advantages = (rewards + gamma * following - values).masked_fill(~mask, 0.0)
@@ -103,6 +104,8 @@ def value_loss(
     if clip is not None:
         near = (torch.clamp(values, old_values - clip, old_values + clip) - returns).square()
         clipped = near > error
+        # The larger of both: outside of the clip range the clipped error alone has no gradient, however wrong the value
+        # is.
         error = torch.maximum(error, near)
     total = max(step_tokens, 1)
     return error.masked_fill(~mask, 0.0).sum() / (2 * total), (clipped & mask).sum() / total

@@ -9,6 +9,7 @@ from lit_narrative.rl.ratios import ImportanceMode, KLEstimator, Level
 
 LossType = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"]
 CLIPPED: tuple[LossType, ...] = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")
+# A default of its own: with that of the other losses, epsilon, every ratio would be capped at 0.2.
 CISPO_CAP = 5.0
 VESPO_KEYS = ("vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg")
 SAPO_KEYS = ("sapo_temperature_neg", "sapo_temperature_pos")
@@ -177,6 +178,7 @@ def _check_ranges(s: LossSettings) -> None:
 def _check_ignored(s: LossSettings) -> None:
     """Options that were set and that nothing would read."""
     for name, types in READ_BY.items():
+        # A value equal to the default cannot be told from one that was never given.
         read = s.loss_type in types or getattr(s, name) == _default(name)
         remedy = f"is not read by loss_type={s.loss_type} (it is by {', '.join(types)}); remove it"
         _require(read, name, getattr(s, name), remedy)

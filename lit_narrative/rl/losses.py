@@ -108,6 +108,7 @@ def policy_loss(
         divergence = _divergence(inputs.reference, prepared, settings)
         sums["kl"] = _mean_part(divergence, prepared.mask, totals)
         if settings.beta and not settings.kl_in_reward:
+            # Added last: the masks and the correction above drop or scale the policy term, never the divergence.
             per_token = per_token + settings.beta * divergence
     loss = aggregate(per_token, prepared.mask, totals, settings)
     sums["policy_loss"] = loss.detach()
@@ -117,6 +118,7 @@ def policy_loss(
         bonus = (inputs.entropy * acting).sum() / max(totals.entropy_tokens, 1)
         if totals.entropy_tokens:
             sums["entropy_bonus"] = bonus.detach()
+        # Not 0 * bonus, which would run the backward pass through the entropy for nothing.
         loss = loss - entropy_coef * bonus if entropy_coef else loss
     return LossOutput(loss, sums, _min_max(surrogate.averages, prepared.mask))
 
@@ -125,8 +127,10 @@ def aggregate(per_token: torch.Tensor, mask: torch.Tensor, totals: StepTotals, s
     """This micro-batch's part of the step's loss: token losses (R, T) or (R, 1) to a scalar."""
     masked = per_token * mask
     if settings.loss_type in ("grpo", "sapo"):
+        # A row that is masked whole adds 0 and still counts among the rows, as in TRL.
         return (masked.sum(1) / mask.sum(1).clamp(min=1)).sum() / totals.rows
     if settings.loss_type == "dr_grpo":
+        # By its own length a long bad completion would lose less a token than a short one (Liu et al. 2025).
         return masked.sum() / (totals.rows * totals.max_completion_length)
     if settings.loss_type == "luspo":
         return masked.sum() / totals.rows
@@ -145,6 +149,7 @@ def _prepare(inputs: LossInputs, settings: LossSettings) -> SurrogateInputs:
     # Filled and not multiplied by the mask: 0 * NaN is NaN, and padding may hold anything.
     mask = inputs.mask.bool()
     logprobs = inputs.logprobs.masked_fill(~mask, 0.0)
+    # The ratio is then 1, with the gradient of log pi.
     old = logprobs.detach() if inputs.old is None else inputs.old.masked_fill(~mask, 0.0)
     log_ratio = logprobs - old
     ratio = log_ratio_at(log_ratio, mask, settings.importance_sampling_level, inputs.sentences).exp()
@@ -167,6 +172,7 @@ def _masked(
     if inputs.keep is not None:
         term = term * inputs.keep
     if inputs.is_ratio is not None and settings.loss_type != "vespo":
+        # `vespo` has it in its weight of the whole completion already.
         term = term * inputs.is_ratio
     return term, dropped
 
@@ -216,6 +222,7 @@ def off_policy_mask(
     Returns:
         bool, of the shape of ``advantages``.
     """
+    # NaN first: NaN * 0 is NaN.
     drift = (behaviour - logprobs.detach()).nan_to_num(nan=0.0) * mask
     mean = drift.sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
     return (advantages >= 0) | (mean <= threshold)

@@ -31,6 +31,7 @@ def rollout_metrics(
     """
     metrics = {
         "reward": totals.nanmean(),
+        # Over all completions, not within groups: what TRL logs under this name.
         "reward_std": nanstd(totals[None]).squeeze(),
         "frac_reward_zero_std": zero_deviation(rewards, totals, group_size, scale, aggregation),
         **_lengths("length", lengths),
@@ -95,6 +96,9 @@ class StepMetrics:
             gather: puts the (1, n) rows of all processes together, (W, n).
         """
         values = [*self._sums.values(), *self._min_max.values()]
+        # One precision, since one collective carries all of them. Columns agree across processes, which all add the
+        # same names in the same order: a name is left out by the totals of the whole step, never by those of one
+        # process.
         rows = gather(torch.stack([value.float() for value in values])[None])
         metrics = dict(zip(self._sums, rows[:, : len(self._sums)].sum(0).tolist(), strict=True))
         for name, column in zip(self._min_max, rows.T[len(self._sums) :], strict=True):

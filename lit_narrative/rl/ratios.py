@@ -43,6 +43,7 @@ def log_ratio_at(
         return log_ratio
     masked = log_ratio * mask
     if level == "sequence":
+        # The mean and not the sum: the product of hundreds of ratios leaves every clip range (GSPO, eq. 7).
         return masked.sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
     if sentences is None:
         raise ValueError("the sentence level needs the sentence of each token")
@@ -81,6 +82,7 @@ def importance_ratio(
     # Filled before the sum: one token without a score would make the ratio of its whole sequence NaN.
     difference = (old - sampler).masked_fill(~mask | sampler.isnan(), 0.0)
     by_sequence = mode.startswith("sequence")
+    # Here the sum: importance weights are exact for the whole completion, biased if normalised by length.
     ratio = (difference.sum(1, keepdim=True) if by_sequence else difference).exp()
     low = -math.inf if clip_min is None else clip_min
     high = math.inf if clip_max is None else clip_max
@@ -96,6 +98,7 @@ def importance_ratio(
 
 
 def _summary(name: str, values: torch.Tensor, kinds: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    # Without a scored token the drift is logged as 0, as TRL does; `min` of nothing would raise.
     values = values if values.numel() else values.new_zeros(1)
     return {f"{name}/{kind}": getattr(values, kind)() for kind in kinds}
 

@@ -102,7 +102,9 @@ def reference_model(
         UserError: if the other model reads another vocabulary.
     """
     if settings.model is None:
+        # Without gradients: the optimizer takes what asks for one, and DDP would wait for them in each backward pass.
         return copy.deepcopy(lm).requires_grad_(False).eval()
+    # Neither adapters nor gradient checkpointing: this model only scores.
     other = replace(source, model=settings.model, tokenizer=None, lora=None, gradient_checkpointing=False)
     reference, vocabulary = other.build()
     if vocabulary.get_vocab() != tokenizer.get_vocab():
@@ -128,6 +130,7 @@ def reference_policy(kind: ReferenceKind, lm: nn.Module, reference: nn.Module | 
     elif kind == "adapter_copy":
         adapters = adapters_of_reference(lm)
     with adapters:
+        # Both kinds of adapters are the policy itself, with its adapters switched.
         yield {"none": None, "copy": reference}.get(kind, lm)
 
 
@@ -155,6 +158,7 @@ def follow(lm: nn.Module, reference: nn.Module | None, alpha: float) -> None:
     """
     pairs = _adapter_pairs(lm) if reference is None else zip(reference.parameters(), lm.parameters(), strict=True)
     for moved, target in pairs:
+        # `lerp_` refuses two precisions; the reference keeps the one that it was loaded in.
         moved.lerp_(target.detach().to(moved.dtype), alpha)
 
 

@@ -125,9 +125,11 @@ class GroupSampler:
         differently each time.
         """
         seed = stream_seed(run_seed(), step.epoch, step.number)
+        # The first round keeps the plain seed: where no group is replaced, completions are the same without the option.
         seed = stream_seed(seed, REPLACE + again) if again else seed
         streams = [int(prompt.columns["index"]) for prompt in keys]
         rollouts = policy.generate(prompts, self.settings.num_generations, seed, streams=streams)
+        # Replacements belong to the same rollout batch, so they bring a failing reward no closer to its limit.
         scores = self.scorer.score(rollouts, again=again > 0)
         failures = torch.tensor([float(scores.failures.get(name, 0)) for name in self.settings.rewards])
         return rollouts, scores.values, failures
@@ -144,16 +146,19 @@ class GroupSampler:
         size = self.settings.num_generations
         for index, start in zip(groups, range(0, len(fresh), size), strict=True):
             rows = slice(index * size, (index + 1) * size)
+            # The sampler numbers the groups of each call from 0; a fresh group takes the number of the one it replaces.
             rollouts[rows] = [replace(rollout, group=index) for rollout in fresh[start : start + size]]
             rewards[rows] = scores[start : start + size]
 
     def _zero_variance_groups(self, rewards: torch.Tensor) -> list[int]:
         """Groups of this process whose completions all have the same total reward, and so no advantage."""
         totals = weighted_sum(rewards, self.settings.weights).view(-1, self.settings.num_generations)
+        # A group with fewer than two scores has no deviation (NaN) and no advantage either: it counts as equal.
         return (nanstd(totals).squeeze(1).nan_to_num() < EQUAL).nonzero().flatten().tolist()
 
     def _sum(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over processes."""
+        # Added up in order of rank on each process: all get the same bits, and leave the loop in the same round.
         return self.gather(values[None]).sum(0)
 
 

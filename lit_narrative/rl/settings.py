@@ -56,6 +56,7 @@ class BatchPlan:
         if self.generation_batch_size is None:
             return batch_size
         prompts, rest = divmod(self.generation_batch_size, self.num_generations * world_size)
+        # Each process samples whole groups, of prompts of its own.
         if rest:
             raise UserError(
                 f"model.generation_batch_size={self.generation_batch_size} is not a whole number of groups of "
@@ -73,6 +74,7 @@ class BatchPlan:
     def micro_batches(self, prompts: int) -> int:
         """Micro-batches in one pass over the completions of ``prompts`` prompts."""
         completions = prompts * self.num_generations
+        # Rounded up; `split_minibatches` then levels the sizes, so that the last micro-batch is not a small rest.
         return math.ceil(completions / self.micro_batch_rows(completions))
 
     def check(
@@ -131,6 +133,7 @@ class BatchPlan:
     def _check_limit(self, rollout_batches: int, each: int, limit: int | float) -> None:
         """A cycle that ends within a rollout batch would throw the rest of its completions away."""
         total = rollout_batches * each
+        # As the Trainer reads it: 1.0 is the whole cycle and 1 a single micro-batch.
         micro_batches = int(total * limit) if isinstance(limit, float) else min(total, limit)
         if micro_batches % each:
             raise UserError(
@@ -202,11 +205,13 @@ class GRPOSettings:
                 raise UserError(f"model.rewards: the weight of '{name}' is {weight}; give a number")
 
     def _check_policy(self) -> None:
+        # Scored log-probabilities know nothing of filters: ratios would be off before the first step.
         if self.sampling.filtered:
             raise UserError(
                 "model.sampling.top_k and top_p must be off in RL: the policy would be trained on another distribution "
                 "than it is sampled from; leave them at 0 and 1"
             )
+        # With dropout an unmoved policy differs from itself: at rate 0.1 about 30 % of GPT-2's tokens were clipped.
         if self.lora and self.lora.dropout:
             raise UserError(f"model.lora.dropout={self.lora.dropout}: dropout is off in RL; leave it at 0")
 
@@ -261,6 +266,7 @@ def check_auxiliary(local: set[str], stored: set[str]) -> None:
             "the checkpoint holds no reference policy, as model.loss.beta and model.reference ask for one; "
             f"{RESUME_HINT}"
         )
+    # In both directions: a head that is missing would begin untrained, one too many has nowhere to go.
     if any(name.startswith("value_head.") for name in local ^ stored):
         raise UserError(
             "the checkpoint and model.advantage do not agree on a value head, which is for advantage=gae; "

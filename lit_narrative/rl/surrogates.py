@@ -56,6 +56,7 @@ def clipped(inputs: SurrogateInputs, settings: LossSettings) -> Surrogate:
     With ``delta`` the first rho is capped at delta (two-sided clipping, INTELLECT-2, 2025, section 3.4).
     """
     low, high = 1 - settings.epsilon, settings.upper
+    # From the ratio before `delta`, as TRL: the cap belongs to the other argument of the minimum.
     inside = inputs.ratio.clamp(low, high)
     ratio = inputs.ratio if settings.delta is None else inputs.ratio.clamp(max=settings.delta)
     # A token counts as clipped where clipping takes its gradient away, which the sign of the advantage decides.
@@ -68,7 +69,9 @@ def clipped(inputs: SurrogateInputs, settings: LossSettings) -> Surrogate:
 
 def cispo(inputs: SurrogateInputs, settings: LossSettings) -> Surrogate:
     """-stopgrad(min(rho, cap)) A log pi (MiniMax-M1, 2025, eq. 4; ScaleRL, Khatri et al. 2025)."""
+    # Detached: the ratio is a weight of log pi, so a capped token still learns, which a clipped one does not.
     weight = inputs.ratio.detach().clamp(max=settings.upper)
+    # Only where the advantage is positive, as TRL counts it.
     capped = (inputs.ratio > settings.upper) & (inputs.advantages > 0)
     term = -weight * inputs.advantages * inputs.logprobs
     return Surrogate(term, {"cispo_clip_ratio": capped}, _ratio_is_whole(inputs, settings))
@@ -77,6 +80,7 @@ def cispo(inputs: SurrogateInputs, settings: LossSettings) -> Surrogate:
 def sapo(inputs: SurrogateInputs, settings: LossSettings) -> Surrogate:
     """-(4 / tau) sigmoid(tau (rho - 1)) A, tau by the sign of A (SAPO, Gao et al. 2025, eq. 5)."""
     tau = _choose(inputs.advantages > 0, settings.sapo_temperature_pos, settings.sapo_temperature_neg, inputs.ratio)
+    # 4 / tau makes the slope at ratio 1 the advantage itself, whatever tau: sigmoid' is 1/4 there.
     return Surrogate(-torch.sigmoid(tau * (inputs.ratio - 1)) * 4 / tau * inputs.advantages, {}, whole=False)
 
 
@@ -105,7 +109,9 @@ def gamma_weights(inputs: SurrogateInputs, settings: LossSettings) -> torch.Tens
     log_w = log_w.clamp(lowest, highest)
     good = inputs.advantages >= 0
     k = _choose(good, settings.vespo_k_pos, settings.vespo_k_neg, log_w)
+    # A floor, as in the authors' code: without decay w^k grows without bound.
     decay = _choose(good, settings.vespo_lambda_pos, settings.vespo_lambda_neg, log_w).clamp(min=1e-4)
+    # log phi = k log w + lambda (1 - w).
     return torch.exp(decay + k * log_w - decay * log_w.exp()).nan_to_num(0.0, 0.0, 0.0)
 
 

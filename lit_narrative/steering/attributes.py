@@ -86,6 +86,7 @@ def _of_column(column: str, attribute: Attribute, tokenizer: PreTrainedTokenizer
         return _encoded(column, dict(words) if weighted else words, attribute, tokenizer)
 
     def encode(words: Words) -> BagOfWords:
+        # Tuples, as a cache needs keys that hash; the flag tells a list of words from words with weights.
         if isinstance(words, Mapping):
             return cached(tuple(words.items()), True)
         return cached(tuple(words), False)

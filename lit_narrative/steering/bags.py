@@ -91,6 +91,7 @@ def encode_bag(
 
 
 def _token(word: str, tokenizer: PreTrainedTokenizerBase, policy: BagPolicy) -> int | None:
+    # With a space in front, as the word stands within a text: byte-level tokenizers know it by another token otherwise.
     ids: list[int] = tokenizer(" " + word.strip(), add_special_tokens=False)["input_ids"]
     # The unknown token would stand for every word that the tokenizer lacks.
     if not ids or tokenizer.unk_token_id in ids or (len(ids) > 1 and policy == "single"):
@@ -211,6 +212,7 @@ def stack_bags(rows: Iterable[Sequence[BagOfWords]], strengths: Sequence[float],
     def padded(values: Sequence[float]) -> list[float]:
         return [*values, *[0] * (longest - len(values))]
 
+    # (B, K, N). The padding is token 0 with weight 0, which adds nothing to a bag's probability.
     ids = torch.tensor([[padded(bag.ids) for bag in row] for row in bags], dtype=torch.long, device=device)
     weights = torch.tensor([[padded(bag.weights) for bag in row] for row in bags], device=device, dtype=torch.float32)
     return Bags(ids, weights, torch.tensor(strengths, device=device, dtype=torch.float32))

@@ -50,6 +50,7 @@ class LogitBias:
         # Rows of the output layer and not tokens of the tokenizer: many models pad their vocabulary.
         rows, vocabulary = len(bags.ids), lm.get_output_embeddings().weight.shape[0]
         amounts = (bags.weights * bags.strengths[:, None] * self.bias).view(rows, -1)
+        # (B, V). Added up, so that a word of two bags gets the bias of both.
         added = amounts.new_zeros(rows, int(vocabulary)).scatter_add_(1, bags.ids.view(rows, -1), amounts)
         reader = _reader(lm, texts)
         return ReaderDecoding([reader], lambda logits, bias: logits[0] + bias, texts.temperature, added)
@@ -202,6 +203,7 @@ class AdditionDecoding:
     @contextmanager
     def _added(self) -> Iterator[None]:
         def add(module: nn.Module, args: Any, output: Any) -> Any:
+            # Blocks of some models return a tuple with the hidden states first, those of others the states alone.
             if isinstance(output, tuple):
                 return (output[0] + self.vectors.to(output[0].dtype), *output[1:])
             return output + self.vectors.to(output.dtype)
@@ -236,6 +238,7 @@ def contrast_directions(
         )
     means = {label: mean_states(lm, tokenizer, rows, layer).mean(0) for label, rows in by_label.items()}
     width = len(next(iter(means.values())))
+    # NaN marks a label without texts; a row of zeros would steer to it by nothing, unnoticed.
     directions = torch.full((len(classes) or max(by_label) + 1, width), math.nan)
     for label, mean in means.items():
         others = [(means[other], len(rows)) for other, rows in by_label.items() if other != label]

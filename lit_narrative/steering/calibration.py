@@ -11,6 +11,7 @@ from lit_narrative.errors import UserError
 from lit_narrative.steering.sampler import TooStrong
 
 logger = logging.getLogger(__name__)
+# Where the search begins, steps to bracket the target, the relative error that will do, and bisections.
 FIRST, DOUBLINGS, TOLERANCE, HALVINGS = 0.02, 20, 0.1, 8
 
 

@@ -53,6 +53,7 @@ def head_card(lm: nn.Module, name: str, classes: tuple[str, ...]) -> HeadCard:
     """Describe the model that a head is trained for."""
     base: Any = base_lm(lm)
     config = base.config.get_text_config()
+    # Summed in float64: a float32 sum of millions of weights would differ between devices.
     total = float(sum(parameter.detach().bfloat16().double().abs().sum() for parameter in base.parameters()))
     return HeadCard(name, config.model_type, config.hidden_size, config.num_hidden_layers, total, classes)
 

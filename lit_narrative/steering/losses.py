@@ -64,6 +64,7 @@ def divergence(logprobs: torch.Tensor, plain: torch.Tensor) -> tuple[torch.Tenso
     probabilities = logprobs.exp()
     ratios = logprobs.clamp(min=LOG_SMALL) - plain.clamp(min=LOG_SMALL)
     kl = (probabilities * ratios).sum(-1)
+    # d KL / dz_j = p_j (log p_j - log q_j - KL).
     return kl, probabilities * (ratios - kl[:, None])
 
 

@@ -121,9 +121,11 @@ class Past:
         """Read left-padded prompts (B, T) with their mask; the past, and all final hidden states (B, T, d)."""
         cache = DynamicCache(config=base.config)
         if ids.shape[1] == 0:
+            # (B, 0, 1): its sum is 0, and broadcasts to the width of the states that are added later.
             return cls(base, cache), ids.new_zeros(*ids.shape, 1, dtype=base.dtype)
         inputs: dict[str, torch.Tensor] = {}
         if not mask.all():
+            # Positions count a row's own tokens; those of the padding would be -1.
             inputs = {"attention_mask": mask.long(), "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
         hidden = base.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True, **inputs).last_hidden_state
         return cls(base, cache), hidden
@@ -165,13 +167,16 @@ class Past:
         # The gradient stops at the keys and values of the past; the token itself is read again in every step.
         leaves = [tensor.detach().requires_grad_() for tensor in self.tensors]
         with torch.enable_grad():
+            # Read behind a copy, whose cache grows by the token; this one stays.
             logits, hidden = self._with(leaves).read(tokens, positions)
         losses, grad = loss(Reading(logits.detach(), hidden.detach()))
         grads = torch.autograd.grad(logits, leaves, grad)
         if weights is not None:
+            # From the right: a sliding window holds the last positions only.
             grads = tuple(grad * weights[:, None, -grad.shape[2] :, None].to(grad.dtype) for grad in grads)
         # In float32: squares of half-precision gradients underflow.
         sums = torch.stack([grad.float().square().sum((1, 2, 3)) for grad in grads])
+        # Keys and values alternate; a block has one norm for both, as in the published code.
         factors = move(sums[0::2] + sums[1::2]).repeat_interleave(2, 0)
         moved = [
             leaf.detach() - factor.to(leaf.dtype)[:, None, None, None] * grad
@@ -209,6 +214,7 @@ class Reader:
         self.past: MovablePast
         self.past, hidden = Past.of(lm, ids[:, :-1], before)
         self.past.keep(owner)
+        # The padding has states too, which no text is made of.
         self.sums = (hidden * before[..., None]).sum(1)[owner]
         self.tokens, self.positions = ids[owner, -1:], Positions(mask[owner], not bool(mask.all()))
 
@@ -231,6 +237,7 @@ class Reader:
 
 def copy_cache(cache: Cache) -> Cache:
     """A cache whose blocks can be extended or replaced without a change to the original."""
+    # Tensors may be shared: a block's `update` concatenates into a new one.
     other = copy.copy(cache)
     other.layers = [copy.copy(layer) for layer in cache.layers]
     return other

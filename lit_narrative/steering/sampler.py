@@ -192,6 +192,7 @@ class SteeredSampler:
             device
         )
         bags = self.watch(texts.columns, device) if self.watch else None
+        # Temperature 1 for the filters: scores are divided by the temperature already, which fusion needs before them.
         record = _Record(self.totals, bags, warper(replace(params, temperature=1.0)), self.steerer.remedy)
         decoding = self.steerer.begin(base_lm(lm), texts)
         ids = torch.zeros(noise.shape, dtype=torch.long, device=device)
@@ -199,6 +200,7 @@ class SteeredSampler:
         rows, alive = torch.arange(len(noise), device=device), torch.ones(len(noise), dtype=torch.bool, device=device)
         lengths, tokens = torch.zeros_like(rows), None
         for step in range(params.max_new_tokens):
+            # Random numbers belong to a text and not to its row, so compaction changes nothing that is drawn.
             tokens, tokens_logprobs = sample_token(record(decoding.scores(tokens), alive), noise[rows, step])
             ids[rows, step], logprobs[rows, step] = tokens, tokens_logprobs
             lengths[rows] += alive  # before `alive` is updated: the end token counts
@@ -246,6 +248,7 @@ class _Record:
             totals.measured += count
             # 0 log 0 is 0: a token that steering excludes adds nothing
             gap = (probabilities * (steered - plain)).where(probabilities > 0, 0.0).sum(-1)
+            # Rounding can leave a divergence just below 0.
             totals.kl += float(gap[alive].clamp(min=0).sum())
             self._record_bags(plain.exp(), probabilities, alive)
         if self.bags:
@@ -280,6 +283,7 @@ def lay_out_prompts(requests: Sequence[Request], params: SamplingParams, device:
 @contextmanager
 def frozen(lm: nn.Module) -> Iterator[None]:
     """Within the context no weight of a model requires a gradient: steering differentiates keys and values alone."""
+    # Otherwise each step on the past would compute gradients of all weights too.
     trained = [parameter for parameter in lm.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)

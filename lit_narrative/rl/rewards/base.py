@@ -10,6 +10,7 @@ import torch
 from lit_narrative.errors import UserError
 from lit_narrative.views import Layout, Rollout
 
+# Rewards are kept in float32, where a larger score would be infinite.
 LARGEST = torch.finfo(torch.float32).max
 
 
@@ -86,6 +87,7 @@ def ask(name: str, reward: Reward, rollouts: Sequence[Rollout]) -> list[Answer]:
         UserError: it returned another number of scores, or raised such an error itself.
     """
     try:
+        # Read to the end here: a generator raises only while it is read.
         scores = list(reward(rollouts))
     except UserError:  # the reward is set up wrong: the run cannot go well
         raise
@@ -112,5 +114,6 @@ def read_score(score: Any) -> Answer:
 
 def describe(error: BaseException) -> Lost:
     """An exception in one line: its kind, message and the line of code."""
+    # The innermost frame, where it was raised.
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return Lost(f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})")

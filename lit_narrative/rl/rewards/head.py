@@ -54,6 +54,7 @@ class RewardHead(nn.Module):
         for before, after in zip([width, *hidden], hidden, strict=False):
             layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
         self.network = nn.Sequential(*layers, nn.Linear([width, *hidden][-1], 1))
+        # Buffers: units go into the checkpoint and to the device along with the weights that were learned in them.
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
         self.register_buffer("score_mean", torch.zeros(()))
@@ -124,4 +125,5 @@ def check_head(hidden: Sequence[int], dropout: float) -> None:
 def _deviation(values: Tensor) -> Tensor:
     """Population deviation over the rows; 1 where there is none."""
     deviation = values.std(0, correction=0)
+    # Not at exactly 0: the rounding noise of a constant component would be blown up to unit size.
     return torch.where(deviation > 1e-6, deviation, 1.0)

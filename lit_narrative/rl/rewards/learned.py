@@ -37,6 +37,7 @@ class LearnedReward:
     name: str = "reward"
 
     def __post_init__(self) -> None:
+        # Loads the file, so that a wrong path fails as the run begins and not at the first rewards.
         check_trained(self.model)
 
     @property
@@ -70,6 +71,7 @@ class LearnedReward:
         return [distance for _, distance in result], [not low <= score <= high for score, _ in result]
 
 
+# Weak keys: a model that the cache of models has dropped is freed.
 _last: WeakKeyDictionary[RewardModel, dict[str, tuple[float, float]]] = WeakKeyDictionary()
 
 
@@ -79,6 +81,7 @@ def _score(model: RewardModel, texts: Sequence[str]) -> list[tuple[float, float]
     Those of the last batch are kept: `RewardMonitor` asks about the rollouts that GRPO has just scored.
     """
     known = _last.get(model, {})
+    # The same text twice in a batch is encoded once.
     if new := [text for text in dict.fromkeys(texts) if text not in known]:
         known = known | dict(zip(new, zip(*model.score_and_distance(new), strict=True), strict=True))
     _last[model] = {text: known[text] for text in texts}

@@ -27,6 +27,7 @@ def import_reward(path: str) -> AnyReward | None:
     module_name, _, expression = path.partition(":")
     name, args, kwargs = _parsed(path, expression)
     reward = _attribute(path, module_name, name)
+    # A plain name: an object is taken as it stands, a class is called without arguments.
     if args is None and not isinstance(reward, type):
         if not isinstance(reward, Reward | AsyncReward) and callable(reward):
             return None
@@ -48,6 +49,7 @@ def _parsed(path: str, expression: str) -> tuple[str, list[Any] | None, dict[str
             case ast.Name(name):
                 return name, None, {}
             case ast.Call(ast.Name(name), args, keywords):
+                # Literals alone: a configuration is data and may not call anything but the reward's class.
                 values = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in keywords}
                 return name, [ast.literal_eval(value) for value in args], values
             case _:

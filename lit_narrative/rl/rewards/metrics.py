@@ -23,12 +23,14 @@ class PairAccuracy(Metric):
     All pairs of the texts seen are compared whose ratings differ; NaN if there are none.
     """
 
+    # An update does not depend on the state before it, so torchmetrics need not update twice in a `forward`.
     full_state_update = False
     predicted: list[Tensor]
     rated: list[Tensor]
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        # Whole lists and not sums: pairs are compared across processes too.
         self.add_state("predicted", [], dist_reduce_fx="cat")
         self.add_state("rated", [], dist_reduce_fx="cat")
 

@@ -96,6 +96,7 @@ class RewardModel(nn.Module):
 
     def vectors(self, texts: Sequence[str]) -> Tensor:
         """Vectors of texts, (n, d); with a graph where the encoder is trained."""
+        # `encode` works without gradients, so training the encoder takes another way.
         if self.finetune_encoder and torch.is_grad_enabled():
             return encode_to_learn(self.encoder, texts)
         if self.remembered is not None:
@@ -119,6 +120,7 @@ class RewardModel(nn.Module):
         """
         check_trained(self)
         training = self.training
+        # In place of the caller's mode, which is put back below: dropout would make scores random.
         self.eval()
         vectors = self.vectors(texts)
         scores = self.head.scores(self.head(vectors))
@@ -140,6 +142,7 @@ class RewardModel(nn.Module):
         check_trained(self)
         with atomic_folder(folder) as scratch:
             self.encoder.save_pretrained(str(scratch), create_model_card=False)
+            # safetensors refuses tensors that are not contiguous.
             weights = {name: value.cpu().contiguous() for name, value in self.head.state_dict().items()}
             save_file(weights, scratch / "reward_head.safetensors")
             write_json(scratch / "reward_head.json", self.head.settings)

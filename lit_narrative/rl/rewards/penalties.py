@@ -46,6 +46,7 @@ class SoftOverlong:
         if length > self.max_completion_length:
             return -1.0
         over = length - (self.max_completion_length - self.soft_punish_cache)
+        # A slope of 0 tokens divides nothing: what is over it is over the limit too, and was answered above.
         return -over / self.soft_punish_cache if over > 0 else 0.0
 
 
@@ -80,6 +81,7 @@ class Repetition:
 
     def penalty(self, ids: torch.Tensor) -> float:
         """Penalty of one completion, (length,) token ids."""
+        # Too short for a single n-gram is free of repetition, hence a share of 1.
         return self.max_penalty * (1 - distinct_share(ngrams(ids.tolist(), self.ngram_size), empty=1.0))
 
 

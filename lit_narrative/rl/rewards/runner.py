@@ -111,11 +111,13 @@ class RewardRunner:
         """
         try:
             answers = self._answers(rollouts)
+        # Worker processes end whatever interrupts the call, Ctrl-C included.
         except BaseException:
             self.close()
             raise
         failures = {name: self._note(name, column, again) for name, column in answers.items()}
         columns = [[row if isinstance(row, float) else math.nan for row in column] for column in answers.values()]
+        # (k, R) to (R, k).
         return Scores(torch.tensor(columns, dtype=torch.float32).view(len(columns), -1).T.contiguous(), failures)
 
     def close(self) -> None:
@@ -152,10 +154,12 @@ class RewardRunner:
             known |= {key: self._memory[key] for key in column if key in self._memory}
             # Equal keys are asked once: a group often holds the same completion several times.
             rows = tuple({key: row for row, key in enumerate(column) if key not in known}.values())
+            # Other rewards may compare completions with each other, so they get the whole batch.
             parts = min(max(self.settings.workers, 1), len(rows)) if name in self.settings.independent else 1
             calls += [(name, rows[part::parts]) for part in range(parts) if rows]
         for name, row, answer in self._call(calls, rollouts):
             known[keys[name][row]] = answer
+            # A lost answer is asked for again: a timeout says nothing of the text.
             if isinstance(key := keys[name][row], bytes) and not isinstance(answer, Lost):
                 self._memory[key] = answer
         return {name: [known[key] for key in column] for name, column in keys.items()}
@@ -172,6 +176,7 @@ class RewardRunner:
 
     def _call(self, calls: Sequence[Call], rollouts: Sequence[Rollout]) -> Iterator[tuple[str, int, Answer]]:
         """Call rewards side by side: names, rows and answers."""
+        # All are started before the first is waited for.
         started = [self._start(name, [rollouts[row] for row in rows]) for name, rows in calls]
         for (name, rows), wait in zip(calls, started, strict=True):
             answers = wait()
@@ -194,6 +199,7 @@ class RewardRunner:
             message = "reward '%s': %d of %d completions have no score; first cause: %s"
             logger.warning(message, name, len(lost), len(answers), lost[0])
         if answers:
+            # None is an answer, but it does not show that the reward works.
             nothing = lost and not any(isinstance(answer, float) for answer in answers)
             self._failed[name] = self._failed[name] + (not again) if nothing else 0
         if self._failed[name] >= MAX_FAILED:

@@ -44,6 +44,7 @@ class RewardWorkers:
         if not self._pool.active:  # a process that died while it had nothing to do has taken the others with it
             self.close()
             self._open()
+        # `force` detaches tensors and brings them to the CPU.
         arrays: list[dict[str, Any]] = [{n: getattr(r, n).numpy(force=True) for n in TENSORS} for r in rollouts]
         plain = [replace(r, **given) for r, given in zip(rollouts, arrays, strict=True)]
         job = (name, pickled(reward, f"reward '{name}'"), pickled(plain, "what a prompt carries in its columns"))
@@ -121,6 +122,7 @@ class AsyncRewards:
         """Begin to ask about each rollout; returns at once a function that waits for the answers."""
         if self._thread is None:
             self._loop, self._slots = asyncio.new_event_loop(), asyncio.Semaphore(self.concurrency)
+            # A daemon: a reward that never awaits cannot be cancelled, and must not keep the interpreter alive.
             self._thread = threading.Thread(target=_run, args=(self._loop,), name="rewards", daemon=True)
             self._thread.start()
         return asyncio.run_coroutine_threadsafe(self._gather(reward, rollouts), self._loop).result
@@ -138,6 +140,7 @@ class AsyncRewards:
     async def _ask(self, reward: AsyncReward, rollout: Rollout) -> Answer:
         async with self._slots:
             try:
+                # Within the slot: the time that a call waits for its turn does not count.
                 async with asyncio.timeout(self.timeout):
                     return read_score(await reward.score(rollout))
             except UserError:

@@ -58,6 +58,7 @@ class BufferedPast:
         rows, heads, length, width = tensors[0].shape
         # One column more than tokens: a token that is read for its loss is written before it belongs to the past.
         columns = -(-(length + new_tokens + 1) // BLOCK) * BLOCK
+        # Zeros and not `empty`: a hidden column has weight 0, and 0 * NaN is NaN.
         pairs = tensors[0].new_zeros(2, len(tensors) // 2, rows, heads, columns, width)
         for index, tensor in enumerate(tensors):
             pairs[index % 2, index // 2, :, :, :length] = tensor
@@ -118,6 +119,7 @@ class BufferedPast:
         bias = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf)
         per_head = bias[:, None, None].expand(-1, heads, -1, -1).reshape(rows * heads, 1, columns)
         movable = positions.before.to(dtype) if weights is None else (weights * positions.before).to(dtype)
+        # Neither the new token's own column nor a free one moves.
         reach = functional.pad(movable, (0, free + 1))[:, None, None]
         column = torch.tensor([positions.mask.shape[1] - 1], device=seen.device)
         return positions.lengths[:, None] - 1, per_head, column, reach
@@ -146,6 +148,7 @@ def can_buffer(base: PreTrainedModel) -> bool:
 def _first_token(reading: Reading) -> tuple[torch.Tensor, torch.Tensor]:
     """-log p of token 0, and its gradient."""
     logprobs = torch.log_softmax(reading.logits, -1)
+    # The gradient of -log softmax at token 0: p less the one-hot vector.
     grad = logprobs.exp()
     grad[:, 0] -= 1
     return -logprobs[:, 0], grad
@@ -162,6 +165,7 @@ def supports_buffered_past(base: PreTrainedModel) -> bool:
     logits = []
     for kind in (BufferedPast.of(past, mask[:, :-1], 1), past):
         positions = Positions(mask, True)
+        # `rsqrt` of squared norms: each block of each row takes a step of length 1.
         kind.gradient_step(ids[:, -1:], positions, _first_token, torch.rsqrt, None)
         logits.append(kind.read(ids[:, -1:], positions).logits)
     return allclose(logits[0], logits[1], logits[1].std(), base.dtype)

@@ -30,6 +30,7 @@ def window_weights(mask: torch.Tensor, settings: PPLMSettings) -> torch.Tensor |
     lengths = mask.sum(1, keepdim=True)
     position = mask.cumsum(1)  # 1, 2, … along the tokens of the row, padding aside
     if settings.window_anchor == "recent":
+        # Shifted so that the row's last tokens are the ones numbered 1 to `window`.
         position = position - (lengths - window)
     inside = mask & (position >= 1) & (position <= window)
     weights = inside * (position / window if settings.decay else 1.0)
@@ -64,4 +65,5 @@ def fuse(
     """
     cold = torch.log_softmax(steered / temperature, -1)
     other = torch.log_softmax(plain / (temperature if settings.temperature_on == "both" else 1.0), -1)
+    # A weighted mean of log-probabilities is the logarithm of the geometric mean.
     return settings.gm_scale * cold + (1 - settings.gm_scale) * other, torch.log_softmax(plain / temperature, -1)

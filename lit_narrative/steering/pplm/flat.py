@@ -85,6 +85,8 @@ class EagerPass:
         torch.autograd.grad(self.logits, self.probe, grad, allow_unused=True)  # type: ignore[arg-type]
         scores, queries, weights, outs = zip(*(slots.factors for slots in self.slots), strict=True)  # type: ignore[misc]
         shape = self.inputs.pairs.shape[:4]
+        # (2, L, B, H, g, C): a key's gradient is ds q' and a value's w do', so scores go with keys and weights with
+        # values.
         columns = torch.stack([*scores, *weights]).unflatten(1, shape[2:4]).unflatten(0, shape[:2]) * self.inputs.reach
         widths = torch.stack([*queries, *outs]).unflatten(1, shape[2:4]).unflatten(0, shape[:2])
         # ||sum_g c_g w_g'||^2 = sum_{g,h} (c_g . c_h)(w_g . w_h): the product itself is never formed.
@@ -102,6 +104,8 @@ class FlatPass:
             return (*read, *eager.backward(given[-1]))
 
         grad = inputs.pairs.new_zeros(inputs.tokens.shape[0], vocabulary, dtype=torch.float32)
+        # Tracing runs the pass once on these inputs; it writes the new token's column, which the next pass writes
+        # again.
         self.first, self.second = split(make_fx(whole)(*inputs, grad))
         self.saved: Sequence[torch.Tensor] = ()
 
@@ -129,6 +133,7 @@ def split(traced: fx.GraphModule) -> tuple[Kernels, Kernels]:
     graph, constants = traced.graph, _constants(traced)
     nodes = [node for node in graph.nodes if node.op != "output"]
     last = [node for node in nodes if node.op == "placeholder"][-1]
+    # Nodes stand in the order of execution, so one sweep finds all that depends on the gradient.
     later: set[fx.Node] = {last}
     for node in nodes:
         if any(source in later for source in node.all_input_nodes):
@@ -244,6 +249,7 @@ def make_pass(base: PreTrainedModel, inputs: Inputs, vocabulary: int) -> Pass:
     """
     if base in _untraceable:
         return EagerPass(base)
+    # The shapes of all other inputs follow from this one.
     key = (*inputs.pairs.shape, inputs.pairs.dtype, inputs.pairs.device)
     flat, calls = _flat.setdefault(base, {}), _calls.setdefault(base, {})
     calls[key] = calls.get(key, 0) + 1

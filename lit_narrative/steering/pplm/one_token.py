@@ -68,8 +68,10 @@ class _OneTokenAttention(torch.autograd.Function):
         scaling: float,
     ) -> torch.Tensor:
         """(N, g, D) of the same, and (N, 1, D) keys and values."""
+        # Before the scores: the new token attends to itself. The column is free until it is read for good.
         slots.keys.index_copy_(1, slots.column, key)
         slots.values.index_copy_(1, slots.column, value)
+        # (N, g, C). `alpha` scales the product alone, not the bias of 0 and -inf.
         scores = torch.baddbmm(slots.bias, query, slots.keys.transpose(1, 2), alpha=scaling)
         weights = scores.softmax(-1)
         ctx.slots, ctx.scaling, ctx.query, ctx.weights = slots, scaling, query, weights

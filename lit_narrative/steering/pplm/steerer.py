@@ -52,6 +52,7 @@ class PPLMDecoding:
         self.bags = steerer.bags(texts.columns, device) if steerer.bags else None
         self.targets = [(target, target.labels(texts.columns, device)) for target in steerer.targets]
         self.plain = Reader(lm, texts.ids, texts.mask, texts.owner)
+        # A prompt of one token has no past yet that buffers could be made of.
         if self.settings.moves and self.plain.past.tensors and can_buffer(lm):
             self.plain.past = BufferedPast.of(self.plain.past.fork(), self.plain.positions.before, texts.new_tokens)
         self.moved = self.plain.past.copy()
@@ -110,6 +111,7 @@ class PPLMDecoding:
 
     def _loss(self, reading: Reading, plain: torch.Tensor, sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss of each row and its gradient, given the plain log-probabilities (B, V) and sums of states (B, d)."""
+        # Losses of the logits bring their gradients in closed form: no graph over (B, V) is kept.
         logprobs = torch.log_softmax(reading.logits, -1)
         parts = []
         if self.bags:
@@ -126,6 +128,7 @@ class PPLMDecoding:
         """Loss of the wanted classes, and its gradient with regard to the logits through expected future tokens."""
         # A new leaf: the gradient stops at the logits here, and `gradient_step` carries it on through the model.
         logits = reading.logits.clone().requires_grad_()
+        # Unlike the others this loss reads on through the model, so its gradient takes autograd.
         with torch.enable_grad():
             mean = self._future(torch.softmax(logits, -1), sums + reading.hidden)
             losses = [target.strength * class_loss(target.logits(mean), labels) for target, labels in self.targets]
