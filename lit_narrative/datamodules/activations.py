@@ -45,7 +45,7 @@ class ActivationSettings:
 def read_activations(
     examples: Sequence[Example], settings: ActivationSettings, device: torch.device | str = "cpu"
 ) -> list[Activation]:
-    """Run a model over examples, prompt and right completion together, until there are as many vectors as asked for.
+    """Run a model over examples, prompt with reference completion, until there are as many vectors as asked for.
 
     Args:
         examples: in order.
@@ -69,6 +69,7 @@ def read_activations(
             chosen = range(start, min(start + settings.batch_size, len(examples)))
             inputs = encode_inputs([examples[index] for index in chosen], tokenizer)
             activations = residuals(bridge, inputs, settings.hook, settings.batch_size)
+            # Yielded batch by batch: `islice` ends the forward passes as soon as there are as many rows as asked for.
             yield from _rows(activations, inputs, settings.places, start)
 
     return list(islice(vectors(), settings.rows))
@@ -82,6 +83,7 @@ def _rows(
     activations: Residuals, inputs: AnalysisInputs, places: Literal["all"] | Sequence[str], first: int
 ) -> Iterator[Activation]:
     """The vectors of a batch whose first example has the number ``first``."""
+    # Prompts are padded on the left: a token's number in its text leaves the padding of its row out.
     vectors, padding = activations.vectors.cpu().numpy(), (~inputs.mask).sum(1).tolist()
     every = torch.ones_like(activations.rows, dtype=torch.bool)
     kept = every if places == "all" else _at(activations, inputs, places)

@@ -97,6 +97,7 @@ class CardsData(TaskDataModule):
         """Prompts of all kinds with the class that ``label`` asks for; `label_names` says what the numbers mean."""
         size = self.sizes[self.test_set if split == "test" else split]
         bucket: Bucket = split
+        # Not the sets of `named_deals`, which hold one kind each: a class that a set lacks could not be learned.
         dealt = islice(deals(self.game, f"labelled_{split}", dict.fromkeys(KINDS, 1.0), bucket), size)
         names = self.label_names
         return [Labelled(prompt_text(row.sentence, row.cards), names.index(self._label(row))) for row in dealt]
@@ -107,6 +108,7 @@ class CardsData(TaskDataModule):
         Raises:
             UserError: no model is named, or it cannot be read as the settings say.
         """
+        # Kept: a test after training asks for the same split again, and reading costs a forward pass of every example.
         if split not in self._activations:
             device = "cpu" if self.trainer is None else self.trainer.strategy.root_device
             self._activations[split] = read_activations(self.questions(split), self.activation_settings, device)
@@ -168,7 +170,7 @@ class CardsData(TaskDataModule):
         return contrast_pairs(self.named_deals(self.test_set if split == "test" else split), self.game)
 
     def questions(self, split: str) -> Sequence[Example]:
-        """Examples of a set, with named places and what to probe for."""
+        """Examples of a set, with named positions and what to probe for."""
         return _Questions(self.named_deals(self.test_set if split == "test" else split), self.game)
 
     def tokenizer_texts(self) -> Iterable[str]:
@@ -226,7 +228,7 @@ class CardsData(TaskDataModule):
 
     def unique_shares(self, texts: Sequence[str]) -> dict[str, float]:
         """Distinct texts, and distinct numbers answered, among the texts that answer one."""
-        answers = [found for text in texts if (found := parse(text).answer) is not None]
+        answers = [answer for text in texts if (answer := parse(text).answer) is not None]
         return super().unique_shares(texts) | {"unique_answers": len(set(answers)) / max(len(answers), 1)}
 
 
@@ -246,14 +248,15 @@ def _issues(judgement: Judgement, totals: Sequence[int]) -> Iterable[dict[str, s
     """What is wrong: the first running total that is, and the answer."""
     if judgement.trace_exact is False:
         pairs = zip(judgement.trace, totals, strict=False)
-        place = next((place for place, (got, right) in enumerate(pairs) if got != right), None)
-        said = f"{len(judgement.trace)} running totals for {len(totals)} cards"
-        if place is not None:
-            said = f"{judgement.trace[place]} where {totals[place]} is right"
-        yield {"path": f"trace[{place or 0}]", "message": said, "severity": "warning"}
+        # Later totals follow from the first wrong one, so that alone is named.
+        wrong = next((number for number, (got, right) in enumerate(pairs) if got != right), None)
+        message = f"{len(judgement.trace)} running totals for {len(totals)} cards"
+        if wrong is not None:
+            message = f"{judgement.trace[wrong]} where {totals[wrong]} is right"
+        yield {"path": f"trace[{wrong or 0}]", "message": message, "severity": "warning"}
     if not judgement.correct:
-        said = f"answered {judgement.answer}" if judgement.valid else "no answer"
-        yield {"path": "answer", "message": f"{said}, {judgement.expected} is right", "severity": "error"}
+        message = f"answered {judgement.answer}" if judgement.valid else "no answer"
+        yield {"path": "answer", "message": f"{message}, {judgement.expected} is right", "severity": "error"}
 
 
 class _Examples(Sequence[Example]):
@@ -270,7 +273,7 @@ class _Examples(Sequence[Example]):
 
 
 class _Questions(_Examples):
-    """Deals as examples with named places and what to probe for."""
+    """Deals as examples with named positions and what to probe for."""
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
         return question(self.dealt[index], self.game)

@@ -43,9 +43,9 @@ class PoetryData(TaskDataModule):
 
     Args:
         corpus: text file or folder of verse; None: the verse grammar.
-        topics: what prompts ask for, in turn: names, files with a word a line, or bags made from two corpora. Ratings
-            are by the first. None: the five of the grammar, or with a corpus those of everyday words, which also stand
-            beside a single one where topics are told apart.
+        topics: what prompts ask for, in turn: names, files with a word a line, or word lists made from two corpora.
+            Ratings are by the first. None: the five of the grammar, or with a corpus those of everyday words, which
+            also stand beside a single one where topics are told apart.
         prompt_words: words of the first line that make the prompt; None: the whole line.
         max_lines: longest row from a corpus; a longer poem is cut into several, between stanzas where it can be.
         part: half of a corpus's poems. Models that are given different ones, such as an author and its judge, share no
@@ -132,12 +132,13 @@ class PoetryData(TaskDataModule):
         """
         size, topics = self.eval_sizes.get(split, self.prompt_size), list(self.topics.values())
         openings = self.source.openings(split, -(-size // len(topics)))
-        places = range(min(size, len(openings) * len(topics)))
-        if len(places) < size:
+        count = min(size, len(openings) * len(topics))
+        if count < size:
             name = f"{split}_size" if split in self.eval_sizes else "prompt_size"
-            said = "data.%s=%d: there are only %d prompts (first lines of the corpus, each on every topic)"
-            logger.warning(said, name, size, len(places))
-        return [self._prompt(openings[n // len(topics)], topics[n % len(topics)], n) for n in places]
+            message = "data.%s=%d: there are only %d prompts (first lines of the corpus, each on every topic)"
+            logger.warning(message, name, size, count)
+        # Topics in turn on each opening, so that the first n prompts hold every topic about equally often.
+        return [self._prompt(openings[n // len(topics)], topics[n % len(topics)], n) for n in range(count)]
 
     def scored(self, split: Split) -> list[Scored]:
         """Readers' ratings and preferences, or made ones: how much of a poem is of the first topic."""
@@ -148,8 +149,8 @@ class PoetryData(TaskDataModule):
         """Poems with the number of their topic or file in `label_names`; those on no one topic are left out."""
         names = self.label_names
         pieces = self._pieces(split)
-        told = [(piece.text, piece.topic if self.label == "topic" else piece.source) for piece in pieces]
-        return [Labelled(text, names.index(name)) for text, name in told if name in names]
+        named = [(piece.text, piece.topic if self.label == "topic" else piece.source) for piece in pieces]
+        return [Labelled(text, names.index(name)) for text, name in named if name in names]
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -230,6 +231,7 @@ class PoetryData(TaskDataModule):
         ratings = np.array([self.source.rating(piece.text, topic) for piece in pieces])
         _check_ratings(ratings, topic, split)
         if split == "train":
+            # A separate stream: the same seed also draws the poems, and noise must not depend on how many were drawn.
             rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(2,)))
             ratings = np.clip(ratings + rng.normal(0, self.rating_noise, len(ratings)), 0, 1)
         return [Scored(piece.text, float(rating)) for piece, rating in zip(pieces, ratings, strict=True)]
@@ -264,8 +266,8 @@ def _check_ratings(ratings: np.ndarray, topic: Topic, split: str) -> None:
             "about; name one that occurs, give poems that have it (data.corpus), or ratings of readers (data.events)"
         )
     if count < FEW * len(ratings):
-        said = "%d of %d ratings for %s are above 0: few poems have a word of '%s', the first of data.topics"
-        logger.warning(said, count, len(ratings), split, topic.name)
+        message = "%d of %d ratings for %s are above 0: few poems have a word of '%s', the first of data.topics"
+        logger.warning(message, count, len(ratings), split, topic.name)
 
 
 def _issue(number: int, line: str) -> dict[str, str]:

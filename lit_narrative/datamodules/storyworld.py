@@ -1,4 +1,4 @@
-"""Interactive storyworlds as data: written by a generator, or a user's own."""
+"""Interactive storyworlds as data: from the generator, or read from files."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ class StoryworldData(TaskDataModule):
     """Views ``examples`` (prompt, world as JSON), ``prompts`` and ``states`` (moments of plays).
 
     Args:
-        worlds: a folder of ``*.json`` or a JSONL file with your own worlds; default: worlds from the generator.
+        worlds: a folder of ``*.json`` or a JSONL file with custom worlds; default: worlds from the generator.
         train_size: generated worlds to train on, 1 or more (as the other sizes).
         val_size: held-out worlds, of themes and casts that training never sees.
         test_size: likewise, disjoint from those.
@@ -65,7 +65,7 @@ class StoryworldData(TaskDataModule):
         for name, count in {**counts, "state_worlds": state_worlds, "plays_per_world": plays_per_world}.items():
             check_least(f"data.{name}", count, 1)
         self.state_worlds, self.plays_per_world = state_worlds, plays_per_world
-        self._own: dict[str, list[Example]] | None = None
+        self._custom: dict[str, list[Example]] | None = None
         self._layout: StateLayout | None = None
 
     # --- views ------------------------------------------------------------------------------------------------------
@@ -73,13 +73,13 @@ class StoryworldData(TaskDataModule):
     def examples(self, split: Split) -> Sequence[Example]:
         """Prompts with worlds to imitate."""
         if self.worlds is not None:
-            if self._own is None:
-                self._own = custom_examples(self.worlds)
-            return self._own[split]
+            if self._custom is None:
+                self._custom = custom_examples(self.worlds)
+            return self._custom[split]
         return _Generated(self.sizes[split], self.corpus_seed, self.skew, split)
 
     def prompts(self, split: Split) -> Sequence[Prompt]:
-        """Prompts for the policy; the column ``reference`` holds the corpus' own world."""
+        """Prompts for the policy; the column ``reference`` holds the corpus' world."""
         return ExamplePrompts(self.examples(split))
 
     def states(self, split: Split) -> list[State]:
@@ -90,9 +90,24 @@ class StoryworldData(TaskDataModule):
     @property
     def layout(self) -> StateLayout:
         """How a moment becomes a vector, fitted once on plays of training worlds."""
+        # Of corpus worlds, never of what the policy wrote: an SAE is warm-started from the last cycle's, and its
+        # features would mean something else if the vectors' units moved from cycle to cycle.
         if self._layout is None:
             self._layout = StateLayout.fit((world, runs) for _, world, runs in self._played("train"))
         return self._layout
+
+    def states_of(self, texts: Sequence[str], plays: int, seed: int) -> list[list[State]]:
+        """States of seeded plays of every text that can be played, a list for each world."""
+        scorer, worlds = self.scorer(), []
+        for number, text in enumerate(texts):
+            world = scorer(text).world
+            if world is None:
+                continue
+            # Seeded by the text's number in the batch, so that a text that cannot be played shifts no other's plays.
+            runs = list(play_world(world, plays, np.random.default_rng([seed, number])))
+            if any(run.steps for run in runs):
+                worlds.append(states(world, runs, self.layout, str(number)))
+        return worlds
 
     def _played(self, split: Split) -> Iterator[tuple[str, World, Any]]:
         scorer = self.scorer()
@@ -111,18 +126,6 @@ class StoryworldData(TaskDataModule):
     def reward_settings(self, names: Sequence[str]) -> RewardSettings:
         """The verifiers, with components by their path beside the six, and how feature quality is measured."""
         return RewardSettings(self.verifiers, self.feature_quality, names)
-
-    def states_of(self, texts: Sequence[str], plays: int, seed: int) -> list[list[State]]:
-        """States of seeded plays of every text that can be played, a list for each world."""
-        scorer, worlds = self.scorer(), []
-        for number, text in enumerate(texts):
-            world = scorer(text).world
-            if world is None:
-                continue
-            runs = list(play_world(world, plays, np.random.default_rng([seed, number])))
-            if any(run.steps for run in runs):
-                worlds.append(states(world, runs, self.layout, str(number)))
-        return worlds
 
     def verify(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """Strict scores with their issues, and the total by the formulas of the original system beside them."""

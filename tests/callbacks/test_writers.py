@@ -1,4 +1,4 @@
-"""Callbacks on windows of rollouts."""
+"""Writers of rollouts, samples and predictions, and the monitor of collapse."""
 
 import csv
 import json
@@ -13,13 +13,13 @@ from lightning.pytorch.loggers import WandbLogger
 
 from lit_narrative.callbacks.base import RolloutCallback
 from lit_narrative.callbacks.monitors import CollapseMonitor
-from lit_narrative.callbacks.writers import RolloutWriter, SampleTable
+from lit_narrative.callbacks.writers import PredictionWriter, RolloutWriter, SampleTable
 from lit_narrative.errors import UserError
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.views import Rollout, ScoredRollouts
-from tests.helpers import Recorder, TinyTask, fit, grpo, sizes, tokenizer_folder
+from tests.helpers import Recorder, TinyTask, fit, grpo, sizes, tiny_lm, tokenizer, tokenizer_folder, trainer
 from tests.rewards import LowTokens
 
 COLUMNS = ["prompt", "text", "reward", "rewards/low", "advantage", "finished"]
@@ -177,3 +177,30 @@ def test_wandb_gets_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert stored["columns"] == ["step", *COLUMNS]
     assert [row[2] for row in stored["data"]] == [r.text for r in windows.given[0].rollouts[:3]]
     assert [row[3] for row in stored["data"]] == pytest.approx(windows.given[0].totals[:3].tolist())
+
+
+def writer() -> SFTModule:
+    made = SFTModule(sizes(), sampling=SamplingParams(8))
+    made.set_model(tiny_lm(scale=4), tokenizer())
+    return made
+
+
+def test_predictions_are_written_in_order(tmp_path: Path) -> None:
+    predicted = trainer(tmp_path, PredictionWriter()).predict(writer(), TinyTask(rows=6))
+    rollouts = [rollout for batch in predicted or [] for rollout in batch]
+    lines = (tmp_path / "samples" / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {
+            "prompt": rollout.prompt,
+            "text": rollout.text,
+            "finished": rollout.finished,
+            "logprob": pytest.approx(float(rollout.logprobs.sum())),
+        }
+        for rollout in rollouts
+    ]
+    assert len(lines) == 6
+
+
+def test_a_dry_run_leaves_nothing(tmp_path: Path) -> None:
+    trainer(tmp_path, PredictionWriter(), fast_dev_run=True).predict(writer(), TinyTask())
+    assert not list(tmp_path.iterdir())
