@@ -26,6 +26,7 @@ def read_utf8(path: Path) -> str:
         UserError: it cannot be read, or is not UTF-8.
     """
     try:
+        # The codec drops the byte order mark that some editors write.
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
@@ -70,6 +71,7 @@ def write_table(path: str | Path, columns: Sequence[str], rows: Iterable[Iterabl
 
 def write_text(path: str | Path, text: str) -> Path:
     """Write ``text`` (UTF-8) to ``path`` so that a reader sees the old file or the whole new one."""
+    # A policy's text may hold lone surrogates, which UTF-8 has no form for.
     return write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
@@ -77,11 +79,13 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
     """Write ``content`` to ``path`` so that a reader sees the old file or the whole new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder, since a rename across file systems is a copy; with the process's number, as two may write it.
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
         temporary.write_bytes(content)
         os.replace(temporary, path)
     except BaseException:
+        # Ctrl-C too leaves nothing behind.
         temporary.unlink(missing_ok=True)
         raise
     return path

@@ -110,6 +110,7 @@ class FSDP2Strategy(ModelParallelStrategy):
             # Every process takes part in the gathering, and only the first keeps the result, on the CPU: one tensor
             # at a time is whole on the device.
             full = value.full_tensor()
+            # Kept by the first process alone: by all, a machine would hold a copy of the model for each of its GPUs.
             return full.cpu() if self.is_global_zero else None
 
         values = tree_map(whole, values)

@@ -11,6 +11,7 @@ from typing import TypeVar
 from lit_narrative.errors import UserError
 
 Item = TypeVar("Item", str, int)
+# Letters of any script: \w without digits and the underscore.
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 

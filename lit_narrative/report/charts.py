@@ -138,6 +138,7 @@ def _axes(lines: Sequence[Line], levels: Sequence[Level], frame: Frame) -> tuple
     low, high = padded(ys)
     # A fixed bound wins over the data: curves of shares are told apart by eye only on one scale.
     low, high = (low if frame.low is None else frame.low), (high if frame.high is None else frame.high)
+    # A single step would make an axis of no width, which no position can be divided by.
     left, right = (min(xs), max(xs)) if min(xs) < max(xs) else (min(xs) - 0.5, max(xs) + 0.5)
     bottom = frame.height - (34 if frame.x_label else 22)
     # A flat curve at a fixed lower bound would have an axis of zero height, and its map would divide by zero.
@@ -196,6 +197,7 @@ def _curve(line: Line, x: Axis, y: Axis) -> list[Element]:
 
 def _band(line: Line, x: Axis, y: Axis) -> Element:
     spread = [(x(a), b, half) for (a, b), half in zip(line.points, line.band, strict=True)]
+    # Cut off at the frame, whose bounds may be fixed.
     upper = [(a, y(min(b + half, y.high))) for a, b, half in spread]
     lower = [(a, y(max(b - half, y.low))) for a, b, half in reversed(spread)]
     return node("path", d=path([*upper, *lower]) + "Z", class_=f"band tone-{line.tone}")

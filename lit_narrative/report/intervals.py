@@ -66,6 +66,7 @@ def paired_share_interval(won: int, lost: int, n: int) -> Interval:
 
 def mean_change_interval(before: Interval, after: Interval, change: float) -> Interval:
     """Return the interval of a change between two independent means, from their own (symmetric) intervals."""
+    # Half-widths of independent means add in squares.
     half = math.hypot((before[1] - before[0]) / 2, (after[1] - after[0]) / 2)
     return change - half, change + half
 

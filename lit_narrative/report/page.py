@@ -72,6 +72,7 @@ def fill_page(name: str, lead: str, sections: Sequence[Section], kind: str = "re
         lead=lead,
         sections=sections,
         kind=kind,
+        # Not escaped: it is a file of this package, and quotes in CSS have to stay quotes.
         style=Markup(style),
         version=lit_narrative.__version__,
     )
@@ -114,6 +115,7 @@ def _environment(module: str) -> jinja2.Environment:
     folders = [jinja2.PackageLoader(name) for name in dict.fromkeys([module, __name__])]
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(folders),
+        # Texts of a policy are hostile: they may hold markup, scripts included.
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -39,6 +39,7 @@ def drawing(
     size = f"max-width:{width * scale:.0f}px;min-width:{width * scale * 0.75:.0f}px" if scale else ""
     # Without a role and a label a screen reader would read every tick and every tooltip.
     root = node("svg", *children, viewBox=box, role="img", aria_label=label, class_=class_, style=size)
+    # ElementTree has escaped all texts and attributes, so this may count as markup.
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
@@ -76,6 +77,7 @@ class Axis:
 def round_step(rough: float) -> float:
     """Return 1, 2 or 5 times a power of ten, the first not below ``rough`` (which is above 0)."""
     power = 10 ** math.floor(math.log10(rough))
+    # The slack keeps an exact 5 from becoming 10 by a rounding error of the division before.
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
 
 

@@ -84,6 +84,7 @@ def identify_top_features(
     else:
         contexts = asked.contexts if method == "conditional_mi" else np.zeros_like(asked.contexts)
         score = conditional_information(quantise(latents), asked.closed[None], contexts)[0][0]
+    # Stable: equal scores stay in the order of the features on every machine.
     order = np.argsort(-np.abs(score), kind="stable")[:n_top]
     return [(int(feature), float(score[feature])) for feature in order]
 

@@ -143,8 +143,10 @@ def inference_sae(sae: "TrainingSAE[Any]") -> "SAE[Any]":
     state = {name: value.detach().clone() for name, value in sae.state_dict().items()}
     sae.process_state_dict_for_saving_inference(state)
     config = {**sae.cfg.get_inference_sae_cfg_dict(), "device": str(sae.W_dec.device)}
+    # Through JSON, as from a saved folder: the configuration takes the types that loading gives it.
     frozen = SAE.from_dict(json.loads(json.dumps(config)))
     frozen.load_state_dict(state)
+    # Moves the norms of decoder rows into the encoder: latents are rescaled, the reconstruction stays.
     frozen.fold_W_dec_norm()
     return frozen.eval().requires_grad_(False)
 
@@ -165,6 +167,7 @@ class Encoder:
         return latents.cpu().numpy(), self.frozen.decode(latents).cpu().numpy()
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # A worker process may have no GPU to put the weights on.
         state = {name: value.cpu() for name, value in self.frozen.state_dict().items()}
         return _encoder, ({**self.frozen.cfg.to_dict(), "device": "cpu"}, state)
 
@@ -181,6 +184,7 @@ def _encoder(config: dict[str, Any], state: dict[str, Tensor]) -> Encoder:
 def permute_latents(sae: "TrainingSAE[Any]", permutation: Tensor) -> None:
     """Reorder the latents in place: latent ``i`` becomes what ``permutation[i]`` was; the function stays."""
     for name, value in sae.state_dict().items():
+        # W_enc has the latents in its columns, all other weights in their rows; b_dec belongs to the vectors.
         if name == "W_enc":
             value.copy_(value[:, permutation].clone())
         elif name != "b_dec" and value.ndim:

@@ -66,6 +66,7 @@ def conditional_information(
         if len(rows) < min_stratum:
             continue
         size += len(rows)
+        # float32 counts exactly up to 2^24, far above the states of a context, and multiplies as fast as BLAS can.
         one_hot = (levels[rows, :, None] == np.arange(count, dtype=levels.dtype)).astype(np.float32)
         bits, stratum_entropy = _stratum(one_hot, answers[:, rows].astype(np.float32))
         information += len(rows) * bits
@@ -85,12 +86,14 @@ def _stratum(one_hot: np.ndarray, answers: np.ndarray) -> tuple[np.ndarray, np.n
     bits = (joint - _xlogx(total).sum(1) - marginal[:, None] + _xlogx(np.float64(n))) / (n * LN2)
     occupied = (yes > 0).sum(2) + (yes < total).sum(2)
     answered = (positive > 0).astype(int) + (positive < n)
+    # A plug-in entropy is too low by (K - 1) / 2n on average; I is made of three of them (Miller and Madow 1955).
     excess = occupied - (total > 0).sum(1) - answered[:, None] + 1
     return bits - excess / (2 * n * LN2), (_xlogx(np.float64(n)) - marginal) / (n * LN2)
 
 
 def _xlogx(x: np.ndarray | np.floating) -> np.ndarray:
     wide = np.asarray(x, dtype=np.float64)  # counts come as float32, exact up to 2^24
+    # 0 log 0 is 0. Counts are whole, so the floor of 1 changes nothing else.
     return wide * np.log(np.maximum(wide, 1))
 
 
@@ -106,6 +109,7 @@ class WorldPermutations:
     """
 
     def __init__(self, contexts: np.ndarray, worlds: np.ndarray) -> None:
+        # The last key counts first: by context, within it by world, so that a world's states lie side by side.
         order = np.lexsort((np.arange(len(worlds)), worlds, contexts))
         self.worlds = int(worlds.max(initial=-1)) + 1
         self.groups = [_Blocks(order[contexts[order] == context], worlds) for context in np.unique(contexts)]

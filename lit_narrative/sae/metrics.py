@@ -16,6 +16,7 @@ class Firing(Metric):
         shared: add up what all processes have seen; without, one process may compute while the others wait.
     """
 
+    # Counts only grow, so torchmetrics need not update twice in a `forward`.
     full_state_update = False
     counts: Tensor
     total: Tensor
@@ -84,4 +85,5 @@ def match_features(old: np.ndarray, new: np.ndarray) -> Matching:
 
 def _unit(rows: np.ndarray) -> np.ndarray:
     wide = rows.astype(np.float64)  # so that a feature's cosine with itself is 1 to twelve digits
+    # A dead feature may be a zero vector: its cosines are 0 then, not NaN, which the assignment would refuse.
     return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)

@@ -44,8 +44,10 @@ def readout_auc(
     if folds < 2:
         return None
     targets = answers[None] if labels is None else labels
+    # scikit-learn takes seeds of 32 bits.
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed % 2**32)
     compared = np.zeros(2)
+    # Balanced by the true answers under permuted labels as well, so that both are measured on the same folds.
     for train, test in splitter.split(x, answers, worlds):
         scores = _ridge_scores(x[train], targets[:, train], x[test])
         compared += sum(_compare(*pair, contexts[test]) for pair in zip(scores, targets[:, test], strict=True))
@@ -80,6 +82,7 @@ def _ridge_scores(train: np.ndarray, targets: np.ndarray, test: np.ndarray) -> n
     from sklearn.linear_model import Ridge
     from sklearn.preprocessing import StandardScaler
 
+    # Fitted on the training worlds alone: the others must not set the scale that they are judged on.
     scaler = StandardScaler().fit(train)
     model = Ridge(alpha=RIDGE).fit(scaler.transform(train), targets.T.astype(np.float64))
     scores: np.ndarray = model.predict(scaler.transform(test)).reshape(len(test), -1)
@@ -96,6 +99,8 @@ def _compare(scores: np.ndarray, answers: np.ndarray, contexts: np.ndarray) -> n
         yes = answers[rows]
         positive, pairs = yes.sum(), yes.sum() * (~yes).sum()
         if pairs:
+            # Mann and Whitney's U: the rank sum of the yes less its smallest value. A tie has mean ranks, so half a
+            # pair.
             right = rankdata(scores[rows])[yes].sum() - positive * (positive + 1) / 2
             counted += (right, pairs)
     return counted

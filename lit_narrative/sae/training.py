@@ -113,6 +113,7 @@ def fit(
 def adam(sae: "TrainingSAE[Any]", lr: float, warmup_steps: int) -> tuple[Adam, LambdaLR]:
     """Adam (betas 0.9 and 0.999), and its schedule by steps: a linear warm-up, then constant."""
     optimizer = Adam(sae.parameters(), lr=lr)
+    # `step + 1`: the first step already has a rate above 0.
     return optimizer, LambdaLR(optimizer, lambda step: min((step + 1) / warmup_steps, 1.0) if warmup_steps else 1.0)
 
 
@@ -152,6 +153,7 @@ def sync_ranks(sae: "TrainingSAE[Any]", since_fired: Tensor) -> None:
     distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized()):
         return
+    # The least number of steps since a latent fired is that of the process on which it fired last.
     distributed.all_reduce(since_fired, op=distributed.ReduceOp.MIN)
     threshold = dict(sae.named_buffers()).get("topk_threshold")  # BatchTopK alone has one
     if threshold is not None:

@@ -147,6 +147,7 @@ class FeatureQuality:
         return Quality(
             band_score(float((z != 0).mean()), self.settings.band),
             explained(x, back),
+            # The same permutations for every text, so that a score depends on text and seed alone.
             affordance_score(runs, z, np.random.default_rng(self.seed)),
         )
 

@@ -125,6 +125,7 @@ def raw_vectors(world: World, plays: Iterable[Play], slots: int) -> np.ndarray:
     action = np.array([choice for play in plays for choice in _last_choices(play)])
     acted = action >= 0
     raw[rows[acted], first + POSITIONS + np.minimum(action[acted], ACTIONS - 1)] = 1
+    # The last six: three changes since the start, then relative position, turn and share of encounters visited.
     raw[:, -6:-3] = _moved(values, [scaled(variable.initial, variable) for variable in world.variables.values()])
     raw[:, -3] = position / max(total - 1, 1)
     raw[:, -2] = np.minimum([step.turn / TURNS for step in steps], 1)
@@ -171,6 +172,7 @@ def scaled(value: float, variable: Variable) -> float:
     width = variable.maximum - variable.minimum
     if isfinite(width) and width > 0:
         return min(max(2 * (value - variable.minimum) / width - 1, -1.0), 1.0)
+    # Keeps the order of values and stays within -1..1, whatever their size.
     return value / (1 + abs(value))
 
 

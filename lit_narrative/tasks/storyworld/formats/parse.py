@@ -96,6 +96,7 @@ def parse(text: Any, limits: Limits = _DEFAULT) -> Parsed:
     if limits.strip_code_fence:
         text = _unfenced(text)
     start = max(text.find("{"), 0) if limits.extract_first_object else 0
+    # Before the parser, which recurses once a level and would exhaust the stack on a text of brackets.
     depth = nesting(text[start:] if start else text, limits.max_depth)
     if depth > limits.max_depth:
         return _failed(f"nested {depth} deep; at most {limits.max_depth} levels are read")
@@ -111,6 +112,8 @@ def nesting(text: str, enough: int = 0) -> int:
     """
     if "\\" in text:
         text = _ESCAPE.sub("", text)
+    # Escapes are gone, so each quote begins or ends a string, and every second piece lies outside of one. Brackets are
+    # ASCII: nothing that "replace" does to lone surrogates touches them.
     outside = "".join(text.split('"')[::2]).encode("utf-8", "replace").translate(None, _NOT_BRACKETS)
     opened = outside.count(b"[") + outside.count(b"{")
     if opened <= enough:  # no deeper than that; counting is much cheaper than walking through the brackets
@@ -155,6 +158,7 @@ def _decode(text: str, start: int, allow_trailing_text: bool) -> Parsed:
         value, end = decoder.raw_decode(text, start)
     except json.JSONDecodeError as error:
         message = f"not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+        # One more than its characters: a text that breaks off at its very end was not read whole either.
         return _failed(message, read=error.pos / (len(text) + 1))
     except ValueError as error:  # NaN, or an integer of more digits than Python converts
         return _failed(f"not readable JSON: {str(error)[:120]}")

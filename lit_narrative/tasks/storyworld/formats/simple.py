@@ -161,6 +161,7 @@ def _reaction(value: Any, bad: Counter[str]) -> Reaction | None:
     if type(value) is not dict:
         bad["reactions"] += 1
         return None
+    # By default 0, which is no legal value: an absent key has to be told from null, which ends the story.
     following, text, effects = value.get("next_encounter", 0), value.get("text", ""), value.get("after_effects", ())
     leads = following is None or (type(following) is str and following != "")
     if (not leads and "next_encounter" in value) or type(text) is not str:

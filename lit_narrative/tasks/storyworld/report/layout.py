@@ -132,6 +132,7 @@ def _ordered(levels: Sequence[int], links: Sequence[Edge]) -> list[list[int]]:
     for sweep in range(_SWEEPS):
         near = above if sweep % 2 == 0 else below
         for layer in order if sweep % 2 == 0 else reversed(order):
+            # Relative to the layer, so that positions in layers of different sizes compare.
             position = {vertex: index / len(row) for row in order for index, vertex in enumerate(row)}
             # A vertex without neighbours on that side stays where it is.
             wish = {vertex: fmean([position[other] for other in near[vertex] or [vertex]]) for vertex in layer}

@@ -102,6 +102,7 @@ def _test(gate: Gate, variables: dict[str, int]) -> Test:
         case "<=":
             return index, -_INFINITY, value + TOLERANCE, False
         case ">":
+            # The negation of <=, slack included: a value within the tolerance is equal, hence not greater.
             return index, -_INFINITY, value + TOLERANCE, True
         case "<":
             return index, value - TOLERANCE, _INFINITY, True
