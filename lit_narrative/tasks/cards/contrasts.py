@@ -39,6 +39,7 @@ def contrast_pairs(dealt: Iterable[Deal], game: CardGame) -> Iterator[ContrastPa
             kind = kinds[(turn + shift) % len(kinds)]
             changes = _rules(deal, game) if kind == "rule" else list(_cards(deal, game, kind))
             rng.shuffle(changes)
+            # The first change that alters a written word; pairs further on are never built.
             pair = next(filter(None, (_pair(deal, change, game) for change in changes)), None)
             if pair is not None:
                 yield pair
@@ -114,6 +115,7 @@ def _rules(deal: Deal, game: CardGame) -> list[Change]:
     return [
         ("rule", known[name], sentence, deal.cards, None)
         for name, sentence in sentences.items()
+        # The prompts of a pair need one length in tokens; the game's tokenizer makes a token of each word.
         if sentence is not None and len(sentence.split()) == len(deal.sentence.split())
     ]
 
@@ -146,4 +148,5 @@ def _pair(deal: Deal, change: Change, game: CardGame) -> ContrastPair | None:
 def _words(rule: Rule, cards: tuple[Card, ...], game: CardGame) -> list[str]:
     evaluation = evaluate(rule, cards)
     completion = completion_text(evaluation.answer, evaluation.running_totals, game.scratchpad)
+    # With the space in front, which belongs to the word's token.
     return [f" {word}" for word in completion.split()]

@@ -83,7 +83,9 @@ def deals(
         (kind,) = rng.choices(list(kinds), list(kinds.values()))
         rule = rng.choice(game.pool(kind))
         cards = _hand(rng, game, rule, kind, bucket, balance)
+        # In a mixture the kind `paraphrase` has a share of its own; the other kinds have that of the set.
         share = game.paraphrase_share(kind if mix and kind == "paraphrase" else name)
+        # Training never reads the sentences of tests. `paraphrase_mix` measures on those that the mixture trains on.
         pool: Pool = "train" if bucket != "test" or name == "paraphrase_mix" else "test"
         sentence, template = _sentence(rng, rule, share, pool)
         yield Deal(rule, cards, kind, sentence, template, name, index)
@@ -110,6 +112,7 @@ def bucket_of(cards: Sequence[Card]) -> Bucket:
     """Where a hand may occur: 80 % of all hands in training, 10 % in validation, 10 % in tests."""
     # Python's hash() would differ between processes; the digest is the same on every rank and in every release.
     text = " ".join(f"{card.color} {card.value}" for card in cards)
+    # The 256 values of a byte do not divide by ten: a tenth has 25 or 26 of them.
     tenth = blake2b(text.encode(), digest_size=8).digest()[0] * 10 // 256
     return "test" if tenth == 0 else "val" if tenth == 1 else "train"
 

@@ -142,6 +142,7 @@ class _Source:
         if name != MIXTURE:
             check_names("options['split']", [name], SETS)
             self._check(kind_of(name))
+        # A set that is asked for again continues with new hands.
         return next(self.streams.setdefault(name, deals(self.game, name)))
 
     def _given(self, options: Mapping[str, Any]) -> Deal:

@@ -70,6 +70,7 @@ def vocabulary_texts(game: CardGame) -> Iterator[str]:
     most = max(LARGEST_NUMBER, game.largest_value * game.long_lengths[1])
     yield "".join(f" {number}" for number in range(-most, most + 1))
     hand = [Card(color, 0) for color in COLORS]
+    # Whole prompts: their line ends, colons and semicolons are part of the vocabulary too.
     for sentence in all_sentences():
         yield prompt_text(sentence, hand) + completion_text("0", [0], "running_total")
     for label in Head(0).labels:

@@ -45,6 +45,7 @@ def set_scores(
         "accuracy_ci": list(share_interval(correct / n, n)) if n else None,
         "format_validity": _share(sum(judgement.valid for judgement in judgements), n),
         "majority": _share(majority, n),
+        # Rescaled: 0 is the best constant answer, 1 is all right. Without room above that constant there is no lift.
         "lift": (correct - majority) / (n - majority) if n > majority else None,
         "macro_accuracy": fmean(group["accuracy"] for group in by_answer.values()) if n else None,
         "accuracy_zero": by_answer.get("0", {}).get("accuracy"),

@@ -226,10 +226,13 @@ class _Plot:
         undecided = {name: sorted(values) for name, values in met.items() if len(values) > 1}
         if not undecided:
             return []
+        # Undecided at USUAL: some values met so far lie below it, and some do not.
         usual = [name for name, values in undecided.items() if values[0] < USUAL <= values[-1]]
         variable = self.rng.choice(usual or list(undecided))
         if self.rng.random() >= AT_LEAST:
+            # Not the largest value: at most that is always true.
             return [{"variable": variable, "comparison": "<=", "value": self.rng.choice(undecided[variable][:-1])}]
+        # Not the least value, which every play has.
         level = USUAL if usual else self.rng.choice(undecided[variable][1:])
         return [{"variable": variable, "comparison": ">=", "value": level}]
 

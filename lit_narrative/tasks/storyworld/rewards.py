@@ -22,6 +22,7 @@ class Scorer:
     def __init__(self, config: VerifierConfig, mode: Mode = "strict", remember: int = 4096) -> None:
         self.limits = config.limits
         self._settings = (config, mode, remember)
+        # A cache of this object: one on the method would be shared by all scorers, and keep each of them alive.
         self._score = lru_cache(maxsize=remember)(lambda text: score(text, mode=mode, config=config))
 
     def __reduce__(self) -> tuple[Any, ...]:

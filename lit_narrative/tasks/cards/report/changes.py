@@ -83,6 +83,7 @@ def _pairs(run: CardsRun, arm: str, base: str, split: str) -> list[tuple[str, Se
 
 
 def _not_zero(before: Sequence[Answer], after: Sequence[Answer]) -> tuple[list[Answer], list[Answer]]:
+    # By the right answer and not by the given one: both policies keep the same prompts.
     kept = [pair for pair in zip(before, after, strict=True) if pair[0].expected != "0"]
     return [one for one, _ in kept], [other for _, other in kept]
 

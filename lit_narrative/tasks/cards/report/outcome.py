@@ -236,6 +236,7 @@ def _change_figure(comparisons: Sequence[Comparison], arm: str) -> Figure:
         for one in comparisons
     ]
     bounds = [bound for one in comparisons for change in one.changes for bound in change.interval]
+    # A tenth to either side at least: by its own extremes a tiny change would fill the chart.
     ends = min(-0.1, *bounds), max(0.1, *bounds)
     note = "One dot a seed, with its 95% interval; the dashed line is no change."
     return Figure(f"{arm}: change in accuracy", dot_chart(f"Change by {arm}", rows, ends, 150, mark=0, apart=5), note)

@@ -42,6 +42,7 @@ def read_seed(out: Path, seed: SeedFolder) -> SeedRun:
     check_same_prompts(tested)
     policies = {policy.name: policy for policy in tested}
     circuits = [read_circuits(out, path.parent) for path in sorted(seed.path.glob("*/circuits/manifest.json"))]
+    # In the order of the policies; what analyses another job comes last.
     circuits.sort(key=lambda one: [*policies, one.name].index(one.name))
     return SeedRun(seed.name, policies, tuple(circuits))
 
@@ -146,6 +147,7 @@ def read_training(job: Path, seconds: float | None) -> Training | None:
     if text is None:
         return None
     try:
+        # `safe_load` makes plain values only: the folder may be someone else's.
         config = yaml.safe_load(text)
         module = str(config["model"]["class_path"]).rpartition(".")[2]
         model, data = config["model"].get("init_args", {}), config["data"].get("init_args", {})

@@ -163,6 +163,7 @@ class CardsRun:
     def sets(self) -> tuple[str, ...]:
         """Names of the measured sets, in the order of the page."""
         names = {name for seed in self.seeds for policy in seed.policies.values() for name in policy.scores}
+        # Sets of other names come last, sorted, since a Python set has no order to keep.
         return (*(name for name in SETS if name in names), *sorted(names - SETS.keys()))
 
     def of(self, policy: str) -> list[tuple[str, Policy]]:

@@ -191,6 +191,7 @@ def _ports(arrows: Sequence[Arrow], layout: Layout, *, leaving: bool) -> dict[in
         far = {
             i: layout.bends[i] or (layout.positions[arrows[i].end if leaving else arrows[i].start],) for i in indices
         }
+        # By where they lead, so that the arrows of a box do not cross beside it.
         ordered = sorted(indices, key=lambda i: far[i][0 if leaving else -1][0])
         # Many arrows squeeze together rather than leave the side of the box.
         gap = min(16.0, 0.7 * _BOX_W / len(ordered))
@@ -204,6 +205,7 @@ def _downward(layout: Layout, index: int, arrow: Arrow, leave: float, arrive: fl
     points = [(x0 + leave, y0 + _BOX_H / 2), *map(_centre, layout.bends[index]), (x1 + arrive, y1 - _BOX_H / 2 - 6)]
     line = f"M{points[0][0]:.1f} {points[0][1]:.1f}"
     for (ax, ay), (bx, by) in pairwise(points):
+        # Control points straight below and above the ends: pieces of a bent arrow join without a corner.
         half = (by - ay) / 2
         line += f"C{ax:.1f} {ay + half:.1f} {bx:.1f} {by - half:.1f} {bx:.1f} {by:.1f}"
     x, y = points[-1]
