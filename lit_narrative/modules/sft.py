@@ -24,5 +24,6 @@ class SFTModule(LanguageModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the policy alone from a checkpoint of reinforcement learning, not its reference or value head."""
+        # Weights that this module lacks would fail the strict loading.
         keep_policy(checkpoint["state_dict"])
         super().on_load_checkpoint(checkpoint)

@@ -170,8 +170,9 @@ def store_encoder(
     A trained encoder, the built-in one and a small one from a folder ride along; a big one or one of the hub is named.
     """
     state = checkpoint["state_dict"]
+    # By files rather than by weights: an encoder is any sentence-transformers model, which only its files rebuild.
     for name in [name for name in state if name.startswith(PARTS[0])]:
-        del state[name]  # the files hold the weights
+        del state[name]
     local = not isinstance(source, str) or Path(source).is_dir()
     files = encoder_files(encoder) if local or finetuned else {}
     if files and (finetuned or sum(map(len, files.values())) <= MAX_FILES):

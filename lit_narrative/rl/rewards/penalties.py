@@ -45,8 +45,8 @@ class SoftOverlong:
         """Penalty of a completion of ``length`` tokens."""
         if length > self.max_completion_length:
             return -1.0
+        # With a slope of 0 tokens `over` is never positive here, so nothing is divided by 0.
         over = length - (self.max_completion_length - self.soft_punish_cache)
-        # A slope of 0 tokens divides nothing: what is over it is over the limit too, and was answered above.
         return -over / self.soft_punish_cache if over > 0 else 0.0
 
 
