@@ -266,7 +266,7 @@ def check_auxiliary(local: set[str], stored: set[str]) -> None:
             "the checkpoint holds no reference policy, as model.loss.beta and model.reference ask for one; "
             f"{RESUME_HINT}"
         )
-    # In both directions: a head that is missing would begin untrained, one too many has nowhere to go.
+    # Both ways: a head that is missing would begin untrained, and one too many has no module to load into.
     if any(name.startswith("value_head.") for name in local ^ stored):
         raise UserError(
             "the checkpoint and model.advantage do not agree on a value head, which is for advantage=gae; "

@@ -43,7 +43,7 @@ class BestOf:
         rollouts = self.sampler.sample(lm, tokenizer, more, params)
         keys = order_keys(rollouts, self.rank(rollouts), self.min_distinct)
         starts = range(0, len(rollouts), self.samples)
-        # `max` keeps the first of equals: the sample that would have come without.
+        # `max` keeps the first of equals: the sample that one draw alone would have given.
         best = [max(range(start, start + self.samples), key=keys.__getitem__) for start in starts]
         return [rollouts[index] for index in best]
 

@@ -87,7 +87,7 @@ def ask(name: str, reward: Reward, rollouts: Sequence[Rollout]) -> list[Answer]:
         UserError: it returned another number of scores, or raised such an error itself.
     """
     try:
-        # Read to the end here: a generator raises only while it is read.
+        # `list` within the `try`: a generator raises only while it is read.
         scores = list(reward(rollouts))
     except UserError:  # the reward is set up wrong: the run cannot go well
         raise

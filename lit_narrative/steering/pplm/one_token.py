@@ -68,7 +68,7 @@ class _OneTokenAttention(torch.autograd.Function):
         scaling: float,
     ) -> torch.Tensor:
         """(N, g, D) of the same, and (N, 1, D) keys and values."""
-        # Before the scores: the new token attends to itself. The column is free until it is read for good.
+        # Before the scores: the new token attends to itself. Each gradient step writes the same column again.
         slots.keys.index_copy_(1, slots.column, key)
         slots.values.index_copy_(1, slots.column, value)
         # (N, g, C). `alpha` scales the product alone, not the bias of 0 and -inf.
