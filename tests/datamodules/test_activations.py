@@ -110,7 +110,7 @@ def test_bad_settings_are_named(folder: str) -> None:
         data(model=folder, hook="blocks.2.hook_resid_pre").activations("train")
     with pytest.raises(UserError, match=r"one vector a token, but blocks.0.attn.hook_z has the shape"):
         data(model=folder, hook="blocks.0.attn.hook_z").activations("train")
-    with pytest.raises(UserError, match="no place is named 'answr'; did you mean 'answer'"):
+    with pytest.raises(UserError, match="no position is named 'answr'; did you mean 'answer'"):
         read_activations(data().questions("val"), ActivationSettings(folder, places=("answr",)))
     for name in ("rows", "batch_size"):
         with pytest.raises(UserError, match=rf"data\.activations\.{name} is 0"):
