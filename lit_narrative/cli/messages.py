@@ -56,7 +56,13 @@ def explain(message: str, options: Iterable[str]) -> str:
         one line: the setting, what is wrong with it, and the nearest name.
     """
     complaint = innermost(message)
-    what = _unknown_name(complaint, options) or _missing(complaint) or _unfit(complaint)
+    what = (
+        _not_importable(complaint)
+        or _other_class(complaint)
+        or _unknown_name(complaint, options)
+        or _missing(complaint)
+        or _unfit(complaint)
+    )
     line = what or " ".join(complaint.text.split())
     return f"{complaint.where}: {line}" if complaint.where else line
 
@@ -99,6 +105,30 @@ def option_names(parser: ArgumentParser) -> list[str]:
 def actions(parser: ArgumentParser) -> list[Action]:
     """Return what a parser accepts; argparse lists it nowhere in public."""
     return parser._actions
+
+
+def _not_importable(complaint: Complaint) -> str | None:
+    """Say which part of a class path leads nowhere, or which import within that module fails."""
+    if match := re.search(r"No module named '([^']+)'", complaint.text):
+        if complaint.owner and f"{complaint.owner}.".startswith(f"{match[1]}."):
+            return f"there is no module '{match[1]}' for {complaint.owner}: is its folder on PYTHONPATH?"
+        return f"{complaint.owner or 'a module'} cannot be imported: {match[0]}"
+    if match := re.search(r"module '([^']+)' has no attribute '([^']+)'", complaint.text):
+        names = [name for name in vars(sys.modules.get(match[1], object)) if not name.startswith("_")]
+        return f"there is no '{match[2]}' in {match[1]}{did_you_mean(match[2], names)}"
+    return None
+
+
+def _other_class(complaint: Complaint) -> str | None:
+    """Say which class was given where one of another kind is needed."""
+    given = _GIVEN.search(complaint.text)
+    if match := re.search(r"Import path (\S+ )?does not correspond to a subclass of (\w+)", complaint.text):
+        return f"{(match[1] or (given[1] if given else 'it')).strip()} is not a subclass of {match[2]}"
+    short = re.search(r"Expected a dot import path string: (\S+)", complaint.text)
+    kind = re.search(r"Subtypes: \[.*?(\w+)'?[>\]]", complaint.text)
+    if short and kind and short[1] in class_names():
+        return f"{short[1]} is not a subclass of {kind[1]}"
+    return None
 
 
 def _unknown_name(complaint: Complaint, options: Iterable[str]) -> str | None:

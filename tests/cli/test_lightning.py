@@ -288,3 +288,48 @@ def test_classes_of_the_folder_it_runs_in_can_be_named(config: Path, monkeypatch
     monkeypatch.setattr("sys.path", list(sys.path))
     main(["fit", "--config", "tiny.yaml", "--trainer.callbacks+", "my_callbacks.Mine"])
     assert (config.parent / "seen").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--model=outside.parts.Stop", "model: outside.parts.Stop is not a subclass of LightningModule"),
+        ("--model=CSVLogger", "model: CSVLogger is not a subclass of LightningModule"),
+        ("--model=outside.parts.Mood", "model: there is no 'Mood' in outside.parts; did you mean 'Model'?"),
+        ("--model=outside.prts.Model", "model: there is no 'prts' in outside; did you mean 'parts'?"),
+        (
+            "--model=outsid.parts.Model",
+            "there is no module 'outsid' for outsid.parts.Model: is its folder on PYTHONPATH?",
+        ),
+        ("--model=outside.broken.Model", "outside.broken.Model cannot be imported: No module named 'nothing_there'"),
+        ("--model.widht=2", "model: Model has no argument 'widht'; did you mean 'width'?"),
+        ("--data.rows=few", "data.rows: expected int, got 'few'"),
+        ("--trainer.callbacks.stp=1", "trainer.callbacks: Stop has no argument 'stp'; did you mean 'step'?"),
+    ],
+)
+def test_what_is_wrong_with_a_class_of_another_package_is_said_as_of_ours(
+    option: str,
+    message: str,
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    package = tmp_path / "outside"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "broken.py").write_text("import nothing_there")
+    (package / "parts.py").write_text(
+        f"import {__name__} as ours\n"
+        "class Model(ours.TinyModule): pass\n"
+        "class Data(ours.TinyData): pass\n"
+        "class Stop(ours.StopAt): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "outside"]:
+        monkeypatch.delitem(sys.modules, name)
+    settings = yaml.safe_load(config.read_text())
+    settings["model"]["class_path"], settings["data"]["class_path"] = "outside.parts.Model", "outside.parts.Data"
+    settings["trainer"]["callbacks"] = [{"class_path": "outside.parts.Stop"}]
+    config.write_text(yaml.safe_dump(settings))
+    assert message in fails(["fit", "--config", str(config), option], capsys)
