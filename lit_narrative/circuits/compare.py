@@ -106,7 +106,7 @@ def _unknown(old: CircuitResults, new: CircuitResults) -> list[str]:
     known = {analysis.name for analysis in new.analyses}
     paths: dict[str, str] = old.manifest.get("extra", {}) | new.manifest.get("extra", {})
     return [
-        f"{name}: an analysis of another package; name its module, {path}, to compare it"
+        f"{name}: an analysis of another package, compared only where its module is named (`--extra {path}`)"
         for name, path in paths.items()
         if name not in known
     ]

@@ -124,20 +124,29 @@ def _returned(value: object, kind: type[Returned], what: str) -> Returned:
     return value
 
 
-def compare(old: str, new: str, out: str = "comparison.html", old_name: str = "old", new_name: str = "new") -> None:
+def compare(
+    old: str,
+    new: str,
+    out: str = "comparison.html",
+    old_name: str = "old",
+    new_name: str = "new",
+    extra: Sequence[str] = (),
+) -> None:
     """Compare two folders that CircuitAnalysis wrote; no model is loaded.
 
     Args:
         old: the folder of the first model, such as runs/sft/circuits.
         new: the folder of the second.
-        out: the page; its figures are written beside it under the same name as .json. Both replace what is there.
+        out: the page; its numbers are written beside it under the same name as .json. Both replace what is there.
         old_name: what the first model is called.
         new_name: what the second is called.
+        extra: paths of modules with analyses of other packages, such as my.package.norms.
 
     Raises:
         UserError: a folder cannot be read, the two cannot be compared, or ``out`` ends in .json.
     """
     from lit_narrative.circuits.report.comparison import write_comparison
+    from lit_narrative.circuits.suite import load_extra
 
-    page = write_comparison(old, new, Path(out), (old_name, new_name))
+    page = write_comparison(old, new, Path(out), (old_name, new_name), load_extra(extra).values())
     print(f"comparison: {page}\nchanges: {page.with_suffix('.json')}")
