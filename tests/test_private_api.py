@@ -42,6 +42,11 @@ PRIVATE = [
     ("steering.pplm.flat._kernel", "torch", "ops.aten.view.default._op"),
     ("lm.fast_layers._product", "torch", "ops.mkldnn._linear_pointwise"),
     ("strategies.FSDP2Strategy._assembled", "torch.utils._pytree", "tree_map"),
+    (
+        "circuits.bridge.build_bridge",
+        "transformer_lens.model_bridge.sources._bridge_builder",
+        "build_bridge_from_module",
+    ),
     ("lm.load.attention_name, lm.load.attention_function", "transformers", "PretrainedConfig._attn_implementation"),
     ("lm.kv_cache.is_stateful", "transformers", "PreTrainedModel._is_stateful"),
     ("lm.load.takes_attention_functions", "transformers", "PreTrainedModel._supports_attention_backend"),

@@ -80,24 +80,24 @@ def manifest(folder: Path) -> dict[str, Any]:
 def test_test_writes_tables_and_a_manifest_and_logs_figures(tmp_path: Path) -> None:
     module = policy()
     metrics = outcome(tmp_path, module, analyses=("probes", *FIRST))
-    said = manifest(tmp_path)
+    stored = manifest(tmp_path)
     files = {path.relative_to(tmp_path / "circuits").as_posix() for path in (tmp_path / "circuits").rglob("*.*")}
-    assert files == set(said["files"])
+    assert files == set(stored["files"])
     assert {"probes.csv", "ablation.csv", "jaccard.json", "id_test/patching.csv", "new_colors/patching.csv"} <= files
-    for name, value in said["figures"].items():
+    for name, value in stored["figures"].items():
         assert metrics[f"circuits/{name}"] == pytest.approx(value)
-    assert {"patching/new_colors/recovery", "ablation/id_test/accuracy", "probes/selectivity"} <= set(said["figures"])
-    assert (said["errors"], said["home"], said["analyses"]) == ({}, "id_test", ["probes", *FIRST])
-    assert said["splits"]["new_colors"].items() >= {"examples": 8, "pairs": 8, "pairs_dropped": 0}.items()
-    assert said["model"] == {
+    assert {"patching/new_colors/recovery", "ablation/id_test/accuracy", "probes/selectivity"} <= set(stored["figures"])
+    assert (stored["errors"], stored["home"], stored["analyses"]) == ({}, "id_test", ["probes", *FIRST])
+    assert stored["splits"]["new_colors"].items() >= {"examples": 8, "pairs": 8, "pairs_dropped": 0}.items()
+    assert stored["model"] == {
         "layers": 2,
         "heads": 2,
         "kv_heads": 2,
         "width": 16,
         "vocabulary": module.lm.config.vocab_size,
     }
-    assert said["settings"]["patching"]["places"] == ["answer", "changed"]
-    assert {"torch", "transformer-lens"} <= set(said["versions"])
+    assert stored["settings"]["patching"]["places"] == ["answer", "changed"]
+    assert {"torch", "transformer-lens"} <= set(stored["versions"])
     with (tmp_path / "circuits" / "probes.csv").open() as file:
         targets = {row["target"] for row in csv.DictReader(file)}
     assert {"rule", "total", "running_total_1", "contribution_2", "sum_red"} <= targets
@@ -126,16 +126,16 @@ def test_every_analysis_by_the_command_line_on_a_checkpoint(tmp_path: Path, monk
         given = [f"--trainer.default_root_dir=fit{steps}", f"--trainer.max_steps={steps}"]
         main(["fit", "--config", "cards/sft", *module, *small, *quiet, *given, "--trainer.limit_val_batches=0"])
     shutil.copy(shipped_configs()["cards/circuits"], "own.yaml")
-    own = yaml.safe_load(Path("own.yaml").read_text())
-    (callback,) = own["trainer"]["callbacks"]
+    config = yaml.safe_load(Path("own.yaml").read_text())
+    (callback,) = config["trainer"]["callbacks"]
     callback["init_args"] |= {"splits": ["id_test", "new_colors"], "examples": 8, "settings": SMALL}
     callback["init_args"]["reference"] = "fit1/checkpoints/last.ckpt"
-    Path("own.yaml").write_text(yaml.safe_dump(own))
+    Path("own.yaml").write_text(yaml.safe_dump(config))
     main(["test", "--config", "own.yaml", "--ckpt_path", "fit2/checkpoints/last.ckpt", *small, *quiet])
     folder = tmp_path / "runs" / "cards" / "circuits" / "circuits"
-    said = json.loads((folder / "manifest.json").read_text())
-    assert said["errors"] == {}
-    assert said["checkpoint"] == "fit2/checkpoints/last.ckpt"
+    stored = json.loads((folder / "manifest.json").read_text())
+    assert stored["errors"] == {}
+    assert stored["checkpoint"] == "fit2/checkpoints/last.ckpt"
     everywhere = {"probes.csv", "probes.safetensors", "ablation.csv", "jaccard.json"}
     everywhere |= {f"sae/blocks.1.hook_resid_pre/{name}" for name in SAE_FILES}
     of_pairs = ("patching.csv", "patching.safetensors", "circuit.json", "circuit.dot", "faithfulness.csv", "lens.csv")
@@ -143,12 +143,12 @@ def test_every_analysis_by_the_command_line_on_a_checkpoint(tmp_path: Path, monk
     everywhere |= {f"{split}/{name}" for split in ("id_test", "new_colors") for name in of_pairs}
     everywhere |= {"manifest.json", "circuits.html", "figures/ablation.png"}
     assert everywhere | {f"reference/{name}" for name in everywhere} | {"comparison.json", "comparison.html"} <= set(
-        said["files"]
+        stored["files"]
     )
     changes = json.loads((folder / "comparison.json").read_text())
     assert set(changes["important_parts"]) == set(changes["circuits"]) == {"id_test", "new_colors"}
     for name, row in changes["figures"].items():
-        assert row["new"] == said["figures"][name]
+        assert row["new"] == stored["figures"][name]
         assert row["change"] == pytest.approx(row["new"] - row["old"])
     assert any(row["change"] for row in changes["figures"].values())
 
@@ -190,21 +190,21 @@ def test_one_failing_analysis_stops_the_run_or_is_written_down(tmp_path: Path) -
     metrics = outcome(tmp_path / "lenient", analyses=("sae", "ablation"), settings=settings, strict=False)
     assert "circuits/ablation/id_test/accuracy" in metrics
     for name in ("strict", "lenient"):
-        said = manifest(tmp_path / name)
-        assert set(said["errors"]) == {"sae"}
-        assert "ablation.csv" in said["files"]
+        stored = manifest(tmp_path / name)
+        assert set(stored["errors"]) == {"sae"}
+        assert "ablation.csv" in stored["files"]
 
 
 def test_layers_reach_the_analyses_that_name_none(tmp_path: Path) -> None:
-    own = replace(QUICK, ablation=AblationSettings(("heads",), layers=(0,)))
-    outcome(tmp_path, layers=(1,), settings=own)
+    settings = replace(QUICK, ablation=AblationSettings(("heads",), layers=(0,)))
+    outcome(tmp_path, layers=(1,), settings=settings)
     for name, expected in (("ablation.csv", "0"), ("id_test/patching.csv", "1")):
         with (tmp_path / "circuits" / name).open() as file:
             assert {row["layer"] for row in csv.DictReader(file)} == {expected}
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"analyses": ("patchin",)}, r"no analysis 'patchin'; did you mean 'patching'\?"),
         ({"analyses": ()}, "number of analyses is 0"),
@@ -213,13 +213,13 @@ def test_layers_reach_the_analyses_that_name_none(tmp_path: Path) -> None:
         ({"every_n_epochs": 0}, "every_n_epochs is 0"),
     ],
 )
-def test_settings_out_of_range(settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         analysis(**settings)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"layers": (2,)}, "the model has layers 0 to 1"),
         ({"splits": ("id_tset",)}, "did you mean 'id_test'"),
@@ -240,12 +240,12 @@ def test_settings_out_of_range(settings: dict[str, Any], said: str) -> None:
     ],
 )
 def test_what_the_model_or_the_task_lacks_is_said_before_training(
-    settings: dict[str, Any], said: str, tmp_path: Path
+    settings: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         fit(policy(), data(), tmp_path, analysis(on="fit_end", **settings), max_steps=1)
     assert not (tmp_path / "circuits").exists()
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         outcome(tmp_path, **settings)
 
 

@@ -47,18 +47,18 @@ def save_tokenizer(folder: Path) -> None:
     """Byte pairs, every digit by itself, and a token before every text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-    own = Tokenizer(models.BPE())
-    own.pre_tokenizer = pre_tokenizers.Sequence(
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
-    own.decoder = decoders.ByteLevel()
+    tokenizer.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     learner = trainers.BpeTrainer(
         vocab_size=400, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
     )
-    own.train_from_iterator([row.prompt + row.completion for row in task().examples("train")], learner)
-    own.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    PreTrainedTokenizerFast(tokenizer_object=own, bos_token="<s>", eos_token="</s>").save_pretrained(folder)
+    tokenizer.train_from_iterator([row.prompt + row.completion for row in task().examples("train")], learner)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(folder)
 
 
 def task() -> CardsData:
@@ -87,8 +87,8 @@ def settings() -> list[str]:
     """Hardly any work."""
     return [
         f"--trainer.callbacks.settings.{name}.{key}={json.dumps(value)}"
-        for name, own in SMALL.items()
-        for key, value in own.items()
+        for name, values in SMALL.items()
+        for key, value in values.items()
     ]
 
 
@@ -107,12 +107,12 @@ def test_every_analysis_of_a_folder(kind: str, tmp_path: Path, monkeypatch: pyte
     folder = save_model(kind, tmp_path / "hub")
     lm, tokens = load_lm(folder).eval(), encode_inputs([task().questions("val")[0]], load_tokenizer(folder)).tokens
     assert tokens[0, 0] == 0 or kind.startswith("qwen")  # those tokenizers begin no text by themselves
-    expected, found = lm(tokens).logits, run(build_bridge(lm), tokens)
-    assert (found - expected).abs().max() <= 1e-4 * max(1.0, float(expected.abs().max()))
+    expected, result = lm(tokens).logits, run(build_bridge(lm), tokens)
+    assert (result - expected).abs().max() <= 1e-4 * max(1.0, float(expected.abs().max()))
     analyse("--model.model", folder, *settings())
-    said = json.loads(Path("run/circuits/manifest.json").read_text())
-    assert said["errors"] == {}
-    assert said["splits"]["id_test"]["pairs"] > 0
+    stored = json.loads(Path("run/circuits/manifest.json").read_text())
+    assert stored["errors"] == {}
+    assert stored["splits"]["id_test"]["pairs"] > 0
     of_pairs = (
         "patching.csv",
         "circuit.json",
@@ -124,7 +124,7 @@ def test_every_analysis_of_a_folder(kind: str, tmp_path: Path, monkeypatch: pyte
     )
     everywhere = {"probes.csv", "ablation.csv", "jaccard.json", "id_test/attention.csv"}
     everywhere |= {f"sae/blocks.1.hook_resid_pre/{name}" for name in ("features.csv", "patterns.csv", "effects.csv")}
-    assert everywhere | {f"id_test/{name}" for name in of_pairs} <= set(said["files"])
+    assert everywhere | {f"id_test/{name}" for name in of_pairs} <= set(stored["files"])
 
 
 def test_adapters_of_a_checkpoint_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,13 +134,13 @@ def test_adapters_of_a_checkpoint_are_merged(tmp_path: Path, monkeypatch: pytest
     saver = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0)
     fit(SFTModule(folder, lora=Lora(r=2), lr=0.3), task(), tmp_path, saver, max_steps=2, enable_checkpointing=True)
     analyse("--model.model=last.ckpt", "--trainer.callbacks.analyses=[ablation]")
-    found = Ablation.load("run/circuits").base("id_test").logprob
+    result = Ablation.load("run/circuits").base("id_test").logprob
     asked = encode_inputs(list(islice(shipped().questions("id_test"), 6)), load_tokenizer(folder))
     merged, base = (
         ask_all(build_bridge(lm), asked, 6).means()["logprob"]
         for lm in (read_language_model("last.ckpt")[0], load_lm(folder))
     )
-    assert found == pytest.approx(merged, rel=1e-4)
+    assert result == pytest.approx(merged, rel=1e-4)
     assert abs(merged - base) > 0.1
 
 

@@ -10,6 +10,8 @@ def letters() -> PreTrainedTokenizerBase:
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    own = Tokenizer(models.WordLevel({"?": 0, **{chr(code): code - 31 for code in range(32, 127)}}, unk_token="?"))
-    own.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    return PreTrainedTokenizerFast(tokenizer_object=own, eos_token="?", pad_token="?")
+    tokenizer = Tokenizer(
+        models.WordLevel({"?": 0, **{chr(code): code - 31 for code in range(32, 127)}}, unk_token="?")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="?", pad_token="?")

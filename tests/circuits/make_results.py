@@ -32,16 +32,18 @@ def make_results(folder: Path, noise: float = 0.02, **manifest: Any) -> Path:
     inputs = {split: planted_inputs(rows, seed) for split, seed in SPLITS.items()}
     probing = ProbeSettings(sites=("resid_post",), places=("marked", "answer"))
     letters = {split: {"letter": prompts(rows, seed)[2].numpy()} for split, seed in SPLITS.items()}
-    fit_probes({split: gather(bridge, own, probing) for split, own in inputs.items()}, letters, "id_test").save(folder)
+    fit_probes(
+        {split: gather(bridge, split_inputs, probing) for split, split_inputs in inputs.items()}, letters, "id_test"
+    ).save(folder)
     ablate(bridge, inputs, inputs["id_test"]).save(folder)
     for split, seed in SPLITS.items():
         _of_pairs(bridge, folder / split, seed)
         attend(bridge, inputs[split]).save(folder / split)
     _features(bridge, folder / "sae" / HOOK, inputs)
     counts = {split: {"examples": rows, "pairs": 4, "pairs_dropped": 0} for split in SPLITS}
-    said = {"model": shape(bridge)._asdict(), "home": "id_test", "splits": counts, "checkpoint": "runs/sft/last.ckpt"}
-    said |= {"settings": {"probes": asdict(probing)}, "figures": {"sae/l0": 2.0}, "errors": {}, "analyses": ["all"]}
-    (folder / "manifest.json").write_text(json.dumps({**said, **manifest}))
+    stored = {"model": shape(bridge)._asdict(), "home": "id_test", "splits": counts, "checkpoint": "runs/sft/last.ckpt"}
+    stored |= {"settings": {"probes": asdict(probing)}, "figures": {"sae/l0": 2.0}, "errors": {}, "analyses": ["all"]}
+    (folder / "manifest.json").write_text(json.dumps({**stored, **manifest}))
     return folder
 
 
@@ -60,7 +62,7 @@ def _of_pairs(bridge: Any, folder: Path, seed: int) -> None:
 
 
 def _features(bridge: Any, folder: Path, inputs: Any) -> None:
-    splits = {split: residuals(bridge, own, HOOK) for split, own in inputs.items()}
+    splits = {split: residuals(bridge, split_inputs, HOOK) for split, split_inputs in inputs.items()}
     sae = train_sae(splits["id_test"].vectors, ResidualSAESettings(HOOK, expansion=1, options={"k": 2}, steps=20))
     folder.mkdir(parents=True)
     sae.save_model(folder)
@@ -68,7 +70,9 @@ def _features(bridge: Any, folder: Path, inputs: Any) -> None:
     labels = (HOSTILE, "RED 3", "$x^$")
     rows = [PatternRow("id_test", n, "card", label, 3, 0.5, 0.9) for n in range(sae.cfg.d_sae) for label in labels]
     save_patterns(folder, rows)
-    save_effects(folder, {split: feature_effects(bridge, sae, own, HOOK) for split, own in inputs.items()})
+    save_effects(
+        folder, {split: feature_effects(bridge, sae, split_inputs, HOOK) for split, split_inputs in inputs.items()}
+    )
 
 
 def png_size(path: Path) -> tuple[int, int]:

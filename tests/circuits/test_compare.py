@@ -16,51 +16,51 @@ from tests.circuits.make_results import HOOK
 
 
 def edited(folder: Path, target: Path, **changes: Any) -> CircuitResults:
-    own = Path(shutil.copytree(folder, target))
-    said = json.loads((own / "manifest.json").read_text())
-    (own / "manifest.json").write_text(json.dumps({**said, **changes}))
-    return load_results(own)
+    copied = Path(shutil.copytree(folder, target))
+    stored = json.loads((copied / "manifest.json").read_text())
+    (copied / "manifest.json").write_text(json.dumps({**stored, **changes}))
+    return load_results(copied)
 
 
 def test_a_model_and_itself_do_not_differ(circuits: Path) -> None:
-    own = load_results(circuits)
-    found = list_changes(find_common(own, own))
-    assert found["left_out"] == []
-    assert found["figures"] == {"sae/l0": {"old": 2.0, "new": 2.0, "change": 0.0}}
-    for shared in (*found["important_parts"].values(), *found["circuits"].values()):
+    results = load_results(circuits)
+    delta = list_changes(find_common(results, results))
+    assert delta["left_out"] == []
+    assert delta["figures"] == {"sae/l0": {"old": 2.0, "new": 2.0, "change": 0.0}}
+    for shared in (*delta["important_parts"].values(), *delta["circuits"].values()):
         assert (shared["jaccard"], shared["spearman"]) == (1.0, pytest.approx(1.0))
         assert 0 < shared["chance"] < 0.5
-    assert all(row["change"] == 0 for rows in found["probes"].values() for row in rows)
-    assert found["sae"][HOOK]["matched_cosine"] == pytest.approx(1.0)
-    assert found["sae"][HOOK]["matched_cosine_of_random"] < 0.7
-    json.dumps(found, allow_nan=False)
+    assert all(row["change"] == 0 for rows in delta["probes"].values() for row in rows)
+    assert delta["sae"][HOOK]["matched_cosine"] == pytest.approx(1.0)
+    assert delta["sae"][HOOK]["matched_cosine_of_random"] < 0.7
+    json.dumps(delta, allow_nan=False)
 
 
 def test_another_model_differs_where_its_tables_do(circuits: Path, noisy_circuits: Path) -> None:
     old, new = load_results(circuits), load_results(noisy_circuits)
-    found = list_changes(find_common(old, new))
-    first = found["patching"]["id_test"][0]
+    delta = list_changes(find_common(old, new))
+    first = delta["patching"]["id_test"][0]
     recoveries = [
         next(
             patch.recovery
-            for patch in own.each(patching.TABLE)["id_test"].patches
+            for patch in results.each(patching.TABLE)["id_test"].patches
             if all(getattr(patch, name) == first[name] for name in ("direction", "site", "layer", "head", "place"))
         )
-        for own in (old, new)
+        for results in (old, new)
     ]
     assert [first["old"], first["new"]] == recoveries
     assert first["change"] != 0
-    assert found["faithfulness"]["other"]["new"]["cpr"] == new.each(attribution.CURVES)["other"].cpr
-    assert (found["old"]["checkpoint"], found["new"]["checkpoint"]) == ("runs/sft/last.ckpt", "runs/rl/last.ckpt")
+    assert delta["faithfulness"]["other"]["new"]["cpr"] == new.each(attribution.CURVES)["other"].cpr
+    assert (delta["old"]["checkpoint"], delta["new"]["checkpoint"]) == ("runs/sft/last.ckpt", "runs/rl/last.ckpt")
 
 
 def test_what_only_one_has_or_did_otherwise_is_left_out_by_name(circuits: Path, tmp_path: Path) -> None:
-    own = load_results(circuits)
-    splits = {**own.manifest["splits"], "other": {"examples": 9, "pairs": 4, "pairs_dropped": 0}, "third": {}}
-    settings = {"probes": {**own.manifest["settings"]["probes"], "alpha": 2.0}}
+    results = load_results(circuits)
+    splits = {**results.manifest["splits"], "other": {"examples": 9, "pairs": 4, "pairs_dropped": 0}, "third": {}}
+    settings = {"probes": {**results.manifest["settings"]["probes"], "alpha": 2.0}}
     other = edited(circuits, tmp_path / "own", splits=splits, settings=settings)
     (other.folder / "ablation.csv").unlink()
-    common = find_common(own, load_results(other.folder))
+    common = find_common(results, load_results(other.folder))
     assert common.left_out == (
         "other: the two were not asked the same rows or pairs",
         "third: only one of the two was asked on this split",
@@ -69,13 +69,13 @@ def test_what_only_one_has_or_did_otherwise_is_left_out_by_name(circuits: Path, 
     )
     assert common.old.one(probes.TABLE) is None and common.new.one(ablation.TABLE) is None
     assert list(common.old.each(patching.TABLE)) == list(common.new.each(attribution.EDGES)) == ["id_test"]
-    found = list_changes(common)
-    assert (found["probes"], found["important_parts"]) == ({}, {})
-    assert list(found["circuits"]) == ["id_test"]
+    delta = list_changes(common)
+    assert (delta["probes"], delta["important_parts"]) == ({}, {})
+    assert list(delta["circuits"]) == ["id_test"]
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"model": {"layers": 3}}, "it takes models of the same shape"),
         ({"home": "other"}, "it takes the same reference split"),
@@ -83,7 +83,7 @@ def test_what_only_one_has_or_did_otherwise_is_left_out_by_name(circuits: Path, 
     ],
 )
 def test_folders_without_common_ground_are_refused(
-    changes: dict[str, Any], said: str, circuits: Path, tmp_path: Path
+    changes: dict[str, Any], message: str, circuits: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         find_common(load_results(circuits), edited(circuits, tmp_path / "own", **changes))

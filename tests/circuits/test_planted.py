@@ -34,7 +34,7 @@ def test_probes_of_shuffled_letters_stay_at_chance() -> None:
     bridge, inputs = build_bridge(planted_lm()), planted_inputs(400)
     settings = ProbeSettings(places=("marked", "answer"), controls=3)
     letters = {"id": {"letter": prompts(400, 1)[2].numpy()}}
-    found = fit_probes({"id": gather(bridge, inputs, settings)}, letters, "id", settings)
-    controls = np.array([row.control for row in found.rows])
+    result = fit_probes({"id": gather(bridge, inputs, settings)}, letters, "id", settings)
+    controls = np.array([row.control for row in result.rows])
     assert np.abs(controls - 1 / LETTERS).max() < 0.1
-    assert found.of("letter", "id_heldout")[0].accuracy == 1.0
+    assert result.of("letter", "id_heldout")[0].accuracy == 1.0

@@ -12,24 +12,24 @@ from lit_narrative.errors import UserError
 
 
 def test_every_table_is_read_again(circuits: Path) -> None:
-    found = load_results(circuits)
-    assert found.splits == ["id_test", "other"]
-    by_split = [table for table in found.tables if table.folders == SPLITS]
+    result = load_results(circuits)
+    assert result.splits == ["id_test", "other"]
+    by_split = [table for table in result.tables if table.folders == SPLITS]
     files = ("patching.csv", "circuit.json", "nodes.json", "faithfulness.csv", "criteria.json", "acdc.json")
     assert {table.file for table in by_split} == {*files, "lens.csv", "direct.json", "attention.csv"}
     for table in by_split:
-        assert list(found.each(table)) == found.splits, table
-    assert found.one(probes.TABLE) is not None and found.one(ablation.TABLE) is not None
-    assert list(found.each(sae.FEATURES)) == list(found.each(sae.PATTERNS)) == ["blocks.1.hook_resid_pre"]
+        assert list(result.each(table)) == result.splits, table
+    assert result.one(probes.TABLE) is not None and result.one(ablation.TABLE) is not None
+    assert list(result.each(sae.FEATURES)) == list(result.each(sae.PATTERNS)) == ["blocks.1.hook_resid_pre"]
 
 
 def test_what_was_not_done_is_absent(circuits: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(circuits, tmp_path / "own"))
     (folder / "probes.csv").unlink()
     (folder / "other" / "lens.csv").unlink()
-    found = load_results(folder)
-    assert found.one(probes.TABLE) is None
-    assert list(found.each(lens.LENS)) == ["id_test"]
+    result = load_results(folder)
+    assert result.one(probes.TABLE) is None
+    assert list(result.each(lens.LENS)) == ["id_test"]
 
 
 def test_a_folder_that_is_none_and_a_broken_table_are_named(circuits: Path, tmp_path: Path) -> None:

@@ -25,17 +25,17 @@ def test_rows_keep_types_digits_and_gaps(tmp_path: Path) -> None:
     rows = (Row('a, "b"\n', 3, 1 / 3, True, None, 1e-17), Row("", -1, 2.0, False, 0, None))
     assert read_rows(write_rows(tmp_path / "new" / "rows.csv", Row, rows), Row) == rows
     assert read_rows(write_rows(tmp_path / "none.csv", Row, ()), Row) == ()
-    (found,) = read_rows(write_rows(tmp_path / "nan.csv", Row, [Row("x", 1, math.nan, True, 1, math.inf)]), Row)
-    assert math.isnan(found.share)
-    assert found.score == math.inf
+    (result,) = read_rows(write_rows(tmp_path / "nan.csv", Row, [Row("x", 1, math.nan, True, 1, math.inf)]), Row)
+    assert math.isnan(result.share)
+    assert result.score == math.inf
 
 
 def test_arrays_are_whole_or_absent(tmp_path: Path) -> None:
     arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3).T, "b": np.array(2.5)}
     path = write_arrays(tmp_path / "new" / "arrays.safetensors", arrays)
-    found = read_arrays(path)
-    assert found.keys() == arrays.keys()
-    assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
+    result = read_arrays(path)
+    assert result.keys() == arrays.keys()
+    assert all(np.array_equal(result[name], arrays[name]) for name in arrays)
     with pytest.raises(SafetensorError, match="object"):
         write_arrays(path, {"a": np.array([object()])})
     assert read_arrays(path).keys() == arrays.keys()

@@ -73,9 +73,9 @@ def test_the_rule_is_read_early_and_the_running_total_late(learned: Learned) -> 
 
 def test_taking_out_a_part_costs_answers(learned: Learned) -> None:
     inputs = learned.data.inputs[SPLIT]
-    found = ablate(learned.bridge, {SPLIT: inputs}, inputs, AblationSettings(("heads", "mlp")))
-    assert found.base(SPLIT).accuracy >= 0.97
-    lost = {row.unit: row.accuracy for row in found.rows}
+    result = ablate(learned.bridge, {SPLIT: inputs}, inputs, AblationSettings(("heads", "mlp")))
+    assert result.base(SPLIT).accuracy >= 0.97
+    lost = {row.unit: row.accuracy for row in result.rows}
     assert min(lost["m0"], lost["m1"]) >= 0.3
     assert max(value for unit, value in lost.items() if ".h" in unit) >= 0.2
 
@@ -83,10 +83,10 @@ def test_taking_out_a_part_costs_answers(learned: Learned) -> None:
 def test_attributed_edges_are_those_that_matter(learned: Learned) -> None:
     """On sixteen pairs the scores are as patching edge by edge has it, and twenty edges of 110 are enough."""
     pairs = learned.data.contrasts(SPLIT).first(16)
-    found = attribute_edges(learned.bridge, pairs, AttributionSettings("eap_ig"))
+    result = attribute_edges(learned.bridge, pairs, AttributionSettings("eap_ig"))
     exact = attribute_edges(learned.bridge, pairs, AttributionSettings("exact"))
-    assert np.corrcoef(found.values(), exact.values())[0, 1] >= 0.9
-    circuits, ranked = Circuits(learned.bridge, pairs), found.ranked()
+    assert np.corrcoef(result.values(), exact.values())[0, 1] >= 0.9
+    circuits, ranked = Circuits(learned.bridge, pairs), result.ranked()
     assert len(ranked) == 110
     nothing, twenty, everything = circuits.faithfulness(
         [edge_mask(circuits.graph, ranked[:size]) for size in (0, 20, 110)]

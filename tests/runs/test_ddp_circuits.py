@@ -31,8 +31,8 @@ def measure(
     """Test, or train for two steps, with an analysis; the metrics logged."""
     seed_everything(0, verbose=False)
     given = {"examples": 4, "analyses": ("probes", "patching", "attention", "sae"), "splits": ("id_test", "paraphrase")}
-    own = CircuitAnalysis(**{"settings": CircuitSettings().tiny(), **given, **(circuits or {})})
-    run = trainer(folder, own, **options)
+    callback = CircuitAnalysis(**{"settings": CircuitSettings().tiny(), **given, **(circuits or {})})
+    run = trainer(folder, callback, **options)
     model = ScratchModel("gpt2", hidden_size=16, layers=2, heads=2, positions=64)
     module = SFTModule(model, TrainedTokenizer(kind="words"), sampling=SamplingParams(4))
     game = CardGame({"classification": ["sum_above_9"]}, (2, 2), (3, 4))
@@ -63,22 +63,22 @@ def test_training_goes_on_after_the_analyses_of_its_epochs(tmp_path: Path) -> No
     assert {path.name for path in (tmp_path / "circuits").iterdir()} >= {"epoch_000", "epoch_001"}
 
 
-def fails(said: str, *args: Any, **options: Any) -> None:
+def fails(message: str, *args: Any, **options: Any) -> None:
     """What each process must find."""
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         measure(*args, **options)
 
 
 @pytest.mark.parametrize(
-    ("circuits", "said"),
+    ("circuits", "message"),
     [
         ({"settings": TOO_MANY}, "CircuitAnalysis: sae: k must lie in"),
         ({"layers": (7,)}, "the model has layers 0 to 1"),
     ],
 )
-def test_every_process_ends_with_the_error_of_the_first(circuits: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_every_process_ends_with_the_error_of_the_first(circuits: dict[str, Any], message: str, tmp_path: Path) -> None:
     """After the analyses, and before the tests."""
-    two_processes(fails, said, tmp_path, circuits, **DDP)
+    two_processes(fails, message, tmp_path, circuits, **DDP)
 
 
 def test_a_model_that_is_shared_out_is_refused(tmp_path: Path) -> None:

@@ -122,12 +122,12 @@ def compare_splits(
     fits = tuple(_fit(name, sae, latents[name], split.vectors) for name, split in splits.items())
     rates = {name: (active != 0).float().mean(0) for name, active in latents.items()}
     means = {name: active.sum(0) / (active != 0).sum(0).clamp(min=1) for name, active in latents.items()}
-    home = reference_split
+    first = reference_split
     rows = [
         row
         for name in splits
-        if name != home
-        for row in _rows(name, *(part.tolist() for part in (rates[home], rates[name], means[home], means[name])))
+        if name != first
+        for row in _rows(name, *(part.tolist() for part in (rates[first], rates[name], means[first], means[name])))
     ]
     alive = torch.stack(list(rates.values())).amax(0) > ALIVE
     examples = [

@@ -35,13 +35,13 @@ def random_inputs(rows: int = 6, length: int = 5, seed: int = 0) -> AnalysisInpu
 def test_the_planted_head_matters_and_nothing_else_does() -> None:
     bridge, inputs = build_bridge(planted_lm()), planted_inputs()
     for mode in ("zero", "mean", "positional_mean", "resample"):
-        found = ablate(bridge, {"id": inputs}, planted_inputs(30, 5), AblationSettings(mode=mode))  # type: ignore[arg-type]
-        assert found.base("id").accuracy == 1.0
-        ranking = found.ranking("id")
+        result = ablate(bridge, {"id": inputs}, planted_inputs(30, 5), AblationSettings(mode=mode))  # type: ignore[arg-type]
+        assert result.base("id").accuracy == 1.0
+        ranking = result.ranking("id")
         assert set(list(ranking)[:2]) == {"a1.h1", "a1"}
         assert ranking["a1.h1"] > 0.7
         assert all(abs(value) < 0.05 for name, value in ranking.items() if name not in ("a1.h1", "a1"))
-        profile = found.layer_profile("id")
+        profile = result.layer_profile("id")
         assert profile[1] > 10 * abs(profile[0])
 
 
@@ -73,13 +73,13 @@ def test_zeroing_by_hooks_is_zeroing_the_weights(architecture: str) -> None:
         parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
     inputs = random_inputs()
     settings = AblationSettings(("heads", "attn", "mlp", "neurons"), "zero", layers=[1], batch_size=20)
-    found = ablate(build_bridge(lm), {"id": inputs}, inputs, settings)
-    base = found.base("id").logprob
+    result = ablate(build_bridge(lm), {"id": inputs}, inputs, settings)
+    base = result.base("id").logprob
     asked = inputs.targets != IGNORED
     for unit in ("a1.h1", "a1", "m1", "m1.n5"):
         logprobs = without(lm, unit)(inputs.tokens).logits[asked].log_softmax(-1)
         expected = logprobs.gather(1, inputs.targets[asked][:, None]).mean()
-        assert base - found.ranking("id", "logprob")[unit] == pytest.approx(float(expected), abs=1e-5), unit
+        assert base - result.ranking("id", "logprob")[unit] == pytest.approx(float(expected), abs=1e-5), unit
 
 
 def test_what_takes_the_place() -> None:
@@ -102,13 +102,13 @@ def test_overlap_is_judged_by_counting_all_sets() -> None:
     names = list("abcdef")
     a = {name: -float(place) for place, name in enumerate(names)}
     b = {**a, "b": -9.0}
-    found = overlap(a, b, 2)
+    result = overlap(a, b, 2)
     others = [set(pair) for pair in combinations(names, 2)]
     every = [len(set("ab") & pair) / len(set("ab") | pair) for pair in others]
-    assert (found.shared, found.jaccard) == (1, pytest.approx(1 / 3))
-    assert found.chance == pytest.approx(sum(every) / len(every))
-    assert found.p_value == pytest.approx(sum(value > 0 for value in every) / len(every))
-    assert found.spearman is not None and 0 < found.spearman < 1
+    assert (result.shared, result.jaccard) == (1, pytest.approx(1 / 3))
+    assert result.chance == pytest.approx(sum(every) / len(every))
+    assert result.p_value == pytest.approx(sum(value > 0 for value in every) / len(every))
+    assert result.spearman is not None and 0 < result.spearman < 1
     assert overlap(a, dict.fromkeys(names, 0.0), 2).spearman is None
     with pytest.raises(ValueError, match="same parts"):
         overlap(a, {"a": 1.0}, 1)
@@ -132,10 +132,10 @@ def test_a_split_hardly_better_than_a_constant_is_ranked_by_logits_and_flagged()
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
     inputs = planted_inputs(12)
-    found = ablate(build_bridge(planted_lm()), {"id": inputs, "again": inputs}, inputs)
-    assert Ablation.load(found.save(tmp_path)) == found
+    result = ablate(build_bridge(planted_lm()), {"id": inputs, "again": inputs}, inputs)
+    assert Ablation.load(result.save(tmp_path)) == result
     assert {path.name for path in tmp_path.iterdir()} == {"ablation.csv", "ablation_base.csv", "jaccard.json"}
-    assert found.overlaps()[0].jaccard == 1.0
+    assert result.overlaps()[0].jaccard == 1.0
 
 
 def test_progress_and_bounds() -> None:

@@ -16,17 +16,17 @@ from tests.circuits.planted import COPIER, LAYER, LENGTH, planted_inputs, plante
 
 
 def test_the_copier_looks_at_the_mark(tmp_path: Path) -> None:
-    found = attend(build_bridge(planted_lm()), planted_inputs(10), batch_size=4)
-    looks = {(row.layer, row.head): row.weight for row in found.rows if (row.query, row.key) == ("answer", "marked")}
+    result = attend(build_bridge(planted_lm()), planted_inputs(10), batch_size=4)
+    looks = {(row.layer, row.head): row.weight for row in result.rows if (row.query, row.key) == ("answer", "marked")}
     assert max(looks, key=lambda head: looks[head]) == (LAYER, COPIER)
     assert looks[LAYER, COPIER] > 2 / LENGTH
-    assert all(row.n == 10 for row in found.rows)
-    assert not [row for row in found.rows if (row.query, row.key) == ("marked", "answer")]
-    values, names = found.grid(LAYER, COPIER)
+    assert all(row.n == 10 for row in result.rows)
+    assert not [row for row in result.rows if (row.query, row.key) == ("marked", "answer")]
+    values, names = result.grid(LAYER, COPIER)
     assert names == ["marked", "answer"]
     assert values[1, 0] == looks[LAYER, COPIER]
     assert np.isnan(values[0, 1])
-    assert Attention.load(found.save(tmp_path)) == found
+    assert Attention.load(result.save(tmp_path)) == result
 
 
 def test_means_are_over_the_rows_that_have_both_places() -> None:
@@ -34,8 +34,8 @@ def test_means_are_over_the_rows_that_have_both_places() -> None:
     bridge, asked = build_bridge(planted_lm()), planted_inputs(6)
     columns = torch.tensor([[2, -1, 6, 6], [1, 3, 6, 6], [0, 4, 6, 6], [5, 4, 6, 6], [1, -1, 6, 6], [1, 2, 6, 6]])
     asked = AnalysisInputs(asked.tokens, asked.mask, asked.targets, None, Positions(("a", "b", "end", "last"), columns))
-    found = attend(bridge, asked)
-    counts = {(row.query, row.key): row.n for row in found.rows}
+    result = attend(bridge, asked)
+    counts = {(row.query, row.key): row.n for row in result.rows}
     assert counts == {
         **dict.fromkeys([("a", "a"), ("end", "a"), ("end", "end")], 6),
         **dict.fromkeys([("b", "b"), ("end", "b")], 4),
@@ -43,9 +43,9 @@ def test_means_are_over_the_rows_that_have_both_places() -> None:
         ("b", "a"): 3,
     }
     pattern = capture(bridge, asked, ["blocks.0.attn.hook_pattern"])[1]["blocks.0.attn.hook_pattern"]
-    (own,) = (row for row in found.rows if (row.layer, row.head, row.query, row.key) == (0, 1, "b", "a"))
+    (row,) = (row for row in result.rows if (row.layer, row.head, row.query, row.key) == (0, 1, "b", "a"))
     expected = (pattern[1, 1, 3, 1] + pattern[2, 1, 4, 0] + pattern[5, 1, 2, 1]) / 3
-    assert own.weight == pytest.approx(expected.item(), rel=1e-5)
+    assert row.weight == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_few_rows_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

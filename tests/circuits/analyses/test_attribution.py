@@ -1,4 +1,4 @@
-"""Edges: exact runs are what patching gives, gradients come near them, and the planted edges are found."""
+"""Edges: exact runs are what patching gives, gradients come near them, and the planted edges are result."""
 
 from pathlib import Path
 
@@ -44,8 +44,8 @@ def test_integrated_gradients_come_near_the_exact_scores(kind: str) -> None:
 
 @pytest.mark.parametrize("method", ["eap", "eap_ig", "exact"])
 def test_the_planted_edges_are_found(method: str) -> None:
-    found = attribute_edges(build_bridge(planted_lm()), planted_contrasts(), AttributionSettings(method))  # type: ignore[arg-type]
-    top = found.named(3)
+    result = attribute_edges(build_bridge(planted_lm()), planted_contrasts(), AttributionSettings(method))  # type: ignore[arg-type]
+    top = result.named(3)
     assert set(list(top)[:2]) == set(PLANTED)
     third = list(top.values())[2]
     assert min(top[edge] for edge in PLANTED) > 8 * abs(third)
@@ -60,11 +60,11 @@ def test_planted_gradients_equal_the_exact_scores() -> None:
 
 def test_parts_and_places_of_the_planted_mechanism() -> None:
     pairs = planted_contrasts()
-    found = attribute_nodes(build_bridge(planted_lm()), pairs)
-    (first, score), (second, _), (_, rest) = found.ranked()[:3]
+    result = attribute_nodes(build_bridge(planted_lm()), pairs)
+    (first, score), (second, _), (_, rest) = result.ranked()[:3]
     assert {first, second} == {"input", "a1.h1"}
     assert abs(rest) < 0.1 * score
-    head = found.scores[found.sources.index("a1.h1")]
+    head = result.scores[result.sources.index("a1.h1")]
     assert head.argmax() == pairs.clean.shape[1] - 1
     whole = patch(build_bridge(planted_lm()), pairs, PatchingSettings(("z",), directions=("denoise",)))
     effect = whole.top(1)[0].logit_diff - whole.corrupt.mean()
@@ -83,17 +83,17 @@ def test_node_gradients_are_derivatives() -> None:
         _, clean = written(bridge, pairs.inputs("clean"), graph)
     mask = graph.exists & (np.array(graph.sources) == "m0")[:, None]
     small = corrupt + 1e-2 * (clean - corrupt)
-    found = run_edges(bridge, pairs.inputs("corrupt"), small, [mask], graph, 9).logit_diff
-    slope = (found[0] - base.logit_diff).mean() / 1e-2
+    result = run_edges(bridge, pairs.inputs("corrupt"), small, [mask], graph, 9).logit_diff
+    slope = (result[0] - base.logit_diff).mean() / 1e-2
     assert made.scores[graph.sources.index("m0")].sum() == pytest.approx(float(slope), rel=0.1, abs=0.01)
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
     bridge, pairs = build_bridge(planted_lm()), planted_contrasts()
-    found = attribute_edges(bridge, pairs, AttributionSettings("eap"))
-    read = EdgeScores.load(found.save(tmp_path))
-    assert np.array_equal(read.scores, found.scores)
-    assert read.ranked() == found.ranked()
+    result = attribute_edges(bridge, pairs, AttributionSettings("eap"))
+    read = EdgeScores.load(result.save(tmp_path))
+    assert np.array_equal(read.scores, result.scores)
+    assert read.ranked() == result.ranked()
     nodes = attribute_nodes(bridge, pairs)
     again = NodeScores.load(nodes.save(tmp_path))
     assert np.array_equal(again.scores, nodes.scores)
@@ -101,7 +101,7 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     dot = (tmp_path / "circuit.dot").read_text()
     assert dot.startswith("digraph circuit {")
     assert '"input" -> "a1.h1" [label="v ' in dot
-    assert found.magnitudes()["a1.h1->logits"] == max(found.magnitudes().values())
+    assert result.magnitudes()["a1.h1->logits"] == max(result.magnitudes().values())
 
 
 def test_bad_settings_are_named() -> None:

@@ -23,9 +23,9 @@ def test_the_end_of_the_lens_is_the_model(kind: str) -> None:
     logits = run(bridge, inputs.tokens, inputs.mask)[:, -1]
     answer = inputs.targets[:, -1:]
     assert [row.layer for row in rows] == [0, 1, 2]
-    own = logits.gather(1, answer)
+    right = logits.gather(1, answer)
     assert rows[-1].logprob == pytest.approx(float(logits.log_softmax(-1).gather(1, answer).mean()), abs=1e-5)
-    assert rows[-1].rank == pytest.approx(float((logits > own).sum(1).double().mean()))
+    assert rows[-1].rank == pytest.approx(float((logits > right).sum(1).double().mean()))
     assert rows[-1].kl == pytest.approx(0, abs=1e-6)
     assert rows[0].kl > 1e-3
 
@@ -35,10 +35,10 @@ def test_direct_contributions_add_up_to_the_logit_difference(kind: str) -> None:
     inputs = random_contrasts(padded=1).inputs("clean")
     assert inputs.distractors is not None
     inputs.targets[:, 3], inputs.distractors[:, 3] = 5, 6
-    found = direct_attribution(build_bridge(make(kind)), inputs)
-    assert found.values.shape == (len(found.parts), int((inputs.targets != IGNORED).sum()))
-    assert found.values.sum(0) == pytest.approx(found.logit_diff, abs=1e-4)
-    assert np.abs(found.values[:-1]).max() > 0.1
+    result = direct_attribution(build_bridge(make(kind)), inputs)
+    assert result.values.shape == (len(result.parts), int((inputs.targets != IGNORED).sum()))
+    assert result.values.sum(0) == pytest.approx(result.logit_diff, abs=1e-4)
+    assert np.abs(result.values[:-1]).max() > 0.1
 
 
 def test_the_planted_answer_appears_with_the_head_that_writes_it(tmp_path: Path) -> None:

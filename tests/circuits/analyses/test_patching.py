@@ -28,19 +28,19 @@ def random_contrasts(rows: int = 3, length: int = 5, padded: int = 0) -> Contras
 
 def test_the_planted_head_is_found_in_both_directions() -> None:
     settings = PatchingSettings(sites=("z", "attn_out", "mlp_out", "resid_pre"), places=("marked", "answer"))
-    found = patch(build_bridge(planted_lm()), planted_contrasts(), settings)
-    assert found.clean.min() > 3
-    assert found.corrupt.max() < -3
+    result = patch(build_bridge(planted_lm()), planted_contrasts(), settings)
+    assert result.clean.min() > 3
+    assert result.corrupt.max() < -3
     for direction in ("denoise", "noise"):
-        best, second = found.top(2, direction, "z")
+        best, second = result.top(2, direction, "z")
         assert (best.layer, best.head, best.flip_rate) == (LAYER, COPIER, 1.0)
         assert best.recovery == pytest.approx(1.0, abs=0.05)
         assert abs(second.recovery or 0) < 0.05
-        attention, layers, places = found.grid("attn_out", direction)
+        attention, layers, places = result.grid("attn_out", direction)
         assert (layers, places) == ([0, 1], ["marked", "answer"])
         assert attention == pytest.approx(np.array([[0, 0], [0, 1.0]]), abs=0.05)
-        assert found.grid("mlp_out", direction)[0] == pytest.approx(0, abs=0.05)
-        assert found.grid("resid_pre", direction)[0] == pytest.approx(np.array([[1.0, 0], [1.0, 0]]), abs=0.05)
+        assert result.grid("mlp_out", direction)[0] == pytest.approx(0, abs=0.05)
+        assert result.grid("resid_pre", direction)[0] == pytest.approx(np.array([[1.0, 0], [1.0, 0]]), abs=0.05)
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
@@ -50,7 +50,7 @@ def test_transformer_lens_own_patching_agrees(architecture: str) -> None:
 
     bridge, pairs = build_bridge(tiny_lm(architecture, scale=4.0, vocabulary=60)), random_contrasts()
     sites = ("resid_pre", "attn_out", "mlp_out", "z", "q", "k", "v", "pattern")
-    found = patch(bridge, pairs, PatchingSettings(sites, places="columns", directions=("denoise",), batch_size=7))
+    result = patch(bridge, pairs, PatchingSettings(sites, places="columns", directions=("denoise",), batch_size=7))
     with torch.no_grad():
         _, cache = bridge.run_with_cache(pairs.clean)
 
@@ -70,7 +70,7 @@ def test_transformer_lens_own_patching_agrees(architecture: str) -> None:
         }
         for site, function in theirs.items():
             expected = function(bridge, pairs.corrupt, cache, metric).flatten()
-            ours = [cell.logit_diff for cell in found.patches if cell.site == site]
+            ours = [cell.logit_diff for cell in result.patches if cell.site == site]
             assert torch.tensor(ours) == pytest.approx(expected, abs=1e-4), site
 
 
@@ -93,36 +93,36 @@ def test_batches_change_nothing_and_padding_is_respected(architecture: str) -> N
 
 def test_the_whole_stream_at_the_answer_is_the_other_run() -> None:
     bridge, pairs = build_bridge(tiny_lm("llama", scale=4.0, vocabulary=60)), random_contrasts()
-    found = patch(bridge, pairs, PatchingSettings(("resid_post",), layers=[1], places=["answer"]))
-    assert [cell.recovery for cell in found.patches] == pytest.approx([1.0, 1.0])
-    assert found.logit_diffs[0] == pytest.approx(found.clean, abs=1e-5)
-    assert found.logit_diffs[1] == pytest.approx(found.corrupt, abs=1e-5)
+    result = patch(bridge, pairs, PatchingSettings(("resid_post",), layers=[1], places=["answer"]))
+    assert [cell.recovery for cell in result.patches] == pytest.approx([1.0, 1.0])
+    assert result.logit_diffs[0] == pytest.approx(result.clean, abs=1e-5)
+    assert result.logit_diffs[1] == pytest.approx(result.corrupt, abs=1e-5)
 
 
 def test_pairs_and_layers_are_bounded_and_progress_is_told() -> None:
     told: list[tuple[int, int]] = []
     settings = PatchingSettings(("attn_out",), layers=[1], max_pairs=2, batch_size=6)
-    found = patch(build_bridge(planted_lm()), planted_contrasts(5), settings, lambda *step: told.append(step))
-    assert {patch.place for patch in found.patches} == {"marked", "answer"}
-    assert found.logit_diffs.shape == (2 * 2, 2)
+    result = patch(build_bridge(planted_lm()), planted_contrasts(5), settings, lambda *step: told.append(step))
+    assert {patch.place for patch in result.patches} == {"marked", "answer"}
+    assert result.logit_diffs.shape == (2 * 2, 2)
     assert told == [(done, 4) for done in (2, 4)]
 
 
 def test_the_stream_is_no_part_of_a_block_and_wrong_answers_are_weak() -> None:
-    found = patch(build_bridge(planted_lm()), planted_contrasts())
-    assert found.grid("resid_pre")[0][0, 0] == pytest.approx(1.0, abs=1e-5)  # the other prompt's word itself
-    assert {item.site: (item.layer, item.head) for item in found.parts()}["z"] == (LAYER, COPIER)
-    assert [item.site for item in found.parts()] == ["attn_out", "mlp_out", "z"]
-    assert not found.weak
-    assert replace(found, corrupt=-found.corrupt).weak
+    result = patch(build_bridge(planted_lm()), planted_contrasts())
+    assert result.grid("resid_pre")[0][0, 0] == pytest.approx(1.0, abs=1e-5)  # the other prompt's word itself
+    assert {item.site: (item.layer, item.head) for item in result.parts()}["z"] == (LAYER, COPIER)
+    assert [item.site for item in result.parts()] == ["attn_out", "mlp_out", "z"]
+    assert not result.weak
+    assert replace(result, corrupt=-result.corrupt).weak
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
     settings = PatchingSettings(("z", "mlp_out"), places=("marked",))
-    found = patch(build_bridge(planted_lm()), planted_contrasts(), settings)
-    read = Patching.load(found.save(tmp_path))
-    assert read.patches == found.patches
-    assert np.array_equal(read.logit_diffs, found.logit_diffs)
+    result = patch(build_bridge(planted_lm()), planted_contrasts(), settings)
+    read = Patching.load(result.save(tmp_path))
+    assert read.patches == result.patches
+    assert np.array_equal(read.logit_diffs, result.logit_diffs)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "patching.csv",
         "patching.json",

@@ -27,10 +27,10 @@ def test_the_planted_letter_is_readable_only_after_it_was_copied() -> None:
     targets = {"id": {"letter": prompts(400, 1)[2].numpy()}, "ood": {"letter": prompts(100, 2)[2].numpy()}}
     settings = ProbeSettings(places=("marked", "answer"), controls=2)
     features = {name: gather(bridge, inputs, settings) for name, inputs in splits.items()}
-    found = fit_probes(features, targets, "id", settings)
+    result = fit_probes(features, targets, "id", settings)
     chance = 1 / LETTERS
-    assert len(found.rows) == 2 * 2 * 2 * 2
-    for row in found.rows:
+    assert len(result.rows) == 2 * 2 * 2 * 2
+    for row in result.rows:
         assert row.control == pytest.approx(chance, abs=0.13)
         assert row.majority == pytest.approx(chance, abs=0.13)
         if row.place == "marked" or (row.layer, row.site) == (1, "resid_post"):
@@ -38,17 +38,17 @@ def test_the_planted_letter_is_readable_only_after_it_was_copied() -> None:
             assert row.selectivity is not None and row.selectivity > 0.7
         else:
             assert row.accuracy == pytest.approx(chance, abs=0.13)
-    best = found.of("letter", "ood")[0]
+    best = result.of("letter", "ood")[0]
     assert best.n == 100
 
 
 def test_features_are_the_activations_at_each_rows_own_place() -> None:
     inputs = planted_inputs(5)
-    found = gather(build_bridge(planted_lm(0.0)), inputs, ProbeSettings(("resid_pre",), [0], ("marked",)))
+    result = gather(build_bridge(planted_lm(0.0)), inputs, ProbeSettings(("resid_pre",), [0], ("marked",)))
     letters = prompts(5, 1)[2].numpy()
-    own = found[Where("resid_pre", 0, "marked")]
-    assert own.shape == (5, 32)
-    assert own[:, :LETTERS].argmax(1).tolist() == letters.tolist()
+    vectors = result[Where("resid_pre", 0, "marked")]
+    assert vectors.shape == (5, 32)
+    assert vectors[:, :LETTERS].argmax(1).tolist() == letters.tolist()
 
 
 def numbers(rows: int, seed: int, offset: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -61,8 +61,8 @@ def test_numbers_are_read_and_their_failure_elsewhere_is_told_raw_and_clipped() 
     x, y = numbers(200, 0)
     shifted, same = numbers(50, 1, offset=9.0)
     features = {"id": {HERE: x}, "ood": {HERE: shifted}}
-    found = fit_probes(features, {"id": {"sum": y}, "ood": {"sum": -same}}, "id")
-    here, there = found.rows
+    result = fit_probes(features, {"id": {"sum": y}, "ood": {"sum": -same}}, "id")
+    here, there = result.rows
     assert (here.split, here.n, here.kind) == ("id_heldout", 50, "number")
     assert here.r2 is not None and here.r2 > 0.97
     assert here.pearson is not None and here.pearson > 0.98
@@ -76,15 +76,15 @@ def test_numbers_are_read_and_their_failure_elsewhere_is_told_raw_and_clipped() 
 def test_saved_weights_are_the_probe(tmp_path: Path) -> None:
     x, y = numbers(100, 0)
     targets = {"id": {"sum": y, "sign": y > 0, "side": np.where(x[:, 0] > 0, "left", "right")}}
-    found = fit_probes({"id": {HERE: x}}, targets, "id", ProbeSettings(controls=0))
-    assert [row.control for row in found.rows] == [None, None, None]
-    read = Probes.load(found.save(tmp_path))
-    assert read.rows == found.rows
+    result = fit_probes({"id": {HERE: x}}, targets, "id", ProbeSettings(controls=0))
+    assert [row.control for row in result.rows] == [None, None, None]
+    read = Probes.load(result.save(tmp_path))
+    assert read.rows == result.rows
     name = "sum.resid_post.0.answer"
     mean, scale, coef, intercept = (read.weights[f"{name}.{part}"] for part in ("mean", "scale", "coef", "intercept"))
-    said = (x - mean) / scale @ coef.reshape(-1) + intercept
-    assert np.corrcoef(said, y)[0, 1] > 0.98
-    assert np.abs(said - y).mean() < 0.2
+    predicted = (x - mean) / scale @ coef.reshape(-1) + intercept
+    assert np.corrcoef(predicted, y)[0, 1] > 0.98
+    assert np.abs(predicted - y).mean() < 0.2
 
 
 def test_rows_without_an_answer_are_left_out_and_constant_targets_skipped() -> None:
@@ -92,14 +92,14 @@ def test_rows_without_an_answer_are_left_out_and_constant_targets_skipped() -> N
     y[:10] = np.nan
     names = np.array(["a", "b"] * 15 + [""] * 10)
     targets = {"id": {"sum": y, "name": names, "same": np.zeros(40), "only": np.array(["a"] * 40)}}
-    found = fit_probes({"id": {HERE: x}}, targets, "id")
-    assert {row.target: row.n for row in found.rows} == {"sum": 8, "name": 8}
-    assert found.skipped == ("same.resid_post.0.answer", "only.resid_post.0.answer")
+    result = fit_probes({"id": {HERE: x}}, targets, "id")
+    assert {row.target: row.n for row in result.rows} == {"sum": 8, "name": 8}
+    assert result.skipped == ("same.resid_post.0.answer", "only.resid_post.0.answer")
 
 
 def test_figures() -> None:
-    right, said = np.array(["a", "a", "a", "b"]), np.array(["a", "a", "c", "a"])
-    made = class_scores(right, said)
+    right, predicted = np.array(["a", "a", "a", "b"]), np.array(["a", "a", "c", "a"])
+    made = class_scores(right, predicted)
     assert (made["accuracy"], made["balanced_accuracy"], made["majority"]) == (0.5, pytest.approx(1 / 3), 0.75)
     made = number_scores(np.array([1.0, 3.0]), np.array([2.0, 2.0]))
     assert (made["r2"], made["mae"], made["pearson"]) == (0.0, 1.0, None)

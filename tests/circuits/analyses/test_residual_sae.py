@@ -33,22 +33,22 @@ def test_features_of_a_distribution_and_stable_ones_are_told_apart(tmp_path: Pat
     sae = train_sae(splits["id"].vectors, SETTINGS, lambda done, total: told.append(done))
     assert told == list(range(1, 201))
     asked = {"id": home, "narrow": narrow}
-    found = compare_splits(sae, splits, "id", asked, lambda ids: " ".join(map(str, ids)), top=3)
-    assert found.fits[0].explained_variance > 0.9
-    assert found.fits[0].l0 <= 2
-    assert found.fits[0].n == 200 * 7
-    counts = found.counts("narrow")
+    result = compare_splits(sae, splits, "id", asked, lambda ids: " ".join(map(str, ids)), top=3)
+    assert result.fits[0].explained_variance > 0.9
+    assert result.fits[0].l0 <= 2
+    assert result.fits[0].n == 200 * 7
+    counts = result.counts("narrow")
     assert counts["id_specific"] >= 4
     assert counts["stable"] >= 1
     assert sum(counts.values()) == sae.cfg.d_sae
-    specific = {row.feature for row in found.rows if row.kind == "id_specific"}
-    for example in found.top:
+    specific = {row.feature for row in result.rows if row.kind == "id_specific"}
+    for example in result.top:
         last = int(str(example["text"]).split()[-1])
         if example["feature"] in specific:
             assert example["split"] == "id"
             assert last % LETTERS >= 4
-    read = ResidualFeatures.load(found.save(tmp_path))
-    assert read == found
+    read = ResidualFeatures.load(result.save(tmp_path))
+    assert read == result
 
 
 def test_the_reconstruction_stands_in_and_zero_does_not(tmp_path: Path) -> None:
@@ -57,11 +57,11 @@ def test_the_reconstruction_stands_in_and_zero_does_not(tmp_path: Path) -> None:
     bridge, inputs = build_bridge(planted_lm()), planted_inputs(200)
     vectors = residuals(bridge, inputs, HOOK).vectors
     sae = train_sae(vectors, SETTINGS)
-    found = splice(bridge, sae, planted_inputs(50, 7), HOOK)
-    assert found["base"]["accuracy"] == 1.0
-    assert found["spliced"]["accuracy"] >= 0.95
-    assert found["zeroed"]["accuracy"] < 0.5
-    assert found["recovered"]["logprob"] > 0.9
+    result = splice(bridge, sae, planted_inputs(50, 7), HOOK)
+    assert result["base"]["accuracy"] == 1.0
+    assert result["spliced"]["accuracy"] >= 0.95
+    assert result["zeroed"]["accuracy"] < 0.5
+    assert result["recovered"]["logprob"] > 0.9
     sae.save_model(tmp_path)
     again = SAE.load_from_disk(tmp_path)
     assert torch.allclose(again.encode(vectors), sae.encode(vectors), atol=1e-5)
@@ -83,9 +83,9 @@ def test_scaled_training_is_undone_in_the_weights(architecture: str) -> None:
 def test_padding_is_no_token() -> None:
     bridge, inputs = build_bridge(planted_lm()), planted_inputs(3)
     inputs.mask[1, :4] = False
-    found = residuals(bridge, inputs, HOOK)
-    assert len(found.vectors) == 3 * 7 - 4
-    assert found.columns[found.rows == 1].tolist() == [4, 5, 6]
+    result = residuals(bridge, inputs, HOOK)
+    assert len(result.vectors) == 3 * 7 - 4
+    assert result.columns[result.rows == 1].tolist() == [4, 5, 6]
 
 
 def test_kinds_by_rate() -> None:

@@ -26,7 +26,7 @@ NAMES |= {f"{name}_{split}" for name in ("patching", "edges", "attention") for s
 
 
 @pytest.fixture(scope="module")
-def found(circuits: Path) -> CircuitResults:
+def result(circuits: Path) -> CircuitResults:
     return load_results(circuits)
 
 
@@ -34,8 +34,8 @@ def texts(panel: Any) -> list[str]:
     return [label.get_text() for label in panel.get_xticklabels()]
 
 
-def test_all_figures_are_written_as_images(found: CircuitResults, tmp_path: Path) -> None:
-    figures = draw_figures({"": found})
+def test_all_figures_are_written_as_images(result: CircuitResults, tmp_path: Path) -> None:
+    figures = draw_figures({"": result})
     assert {figure.name for figure in figures} == NAMES
     write_figures(figures, tmp_path)
     for figure in figures:
@@ -45,8 +45,8 @@ def test_all_figures_are_written_as_images(found: CircuitResults, tmp_path: Path
         assert len(figure.png) < 200_000
 
 
-def test_the_users_style_and_the_time_change_no_byte(found: CircuitResults) -> None:
-    only = {"": replace(found, tables={ablation.TABLE: found.each(ablation.TABLE)})}
+def test_the_users_style_and_the_time_change_no_byte(result: CircuitResults) -> None:
+    only = {"": replace(result, tables={ablation.TABLE: result.each(ablation.TABLE)})}
     first = draw_figures(only)
     with matplotlib.rc_context({"font.size": 20, "axes.grid": True}):
         assert draw_figures(only) == first
@@ -55,20 +55,20 @@ def test_the_users_style_and_the_time_change_no_byte(found: CircuitResults) -> N
     assert b"tEXt" not in first[0].png
 
 
-def test_patches_stand_at_named_positions_and_are_white_at_zero(found: CircuitResults) -> None:
-    figure = draw_patching({"": found.each(patching.TABLE)["id_test"]})
+def test_patches_stand_at_named_positions_and_are_white_at_zero(result: CircuitResults) -> None:
+    figure = draw_patching({"": result.each(patching.TABLE)["id_test"]})
     panels = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
     assert list(panels)[:4] == ["denoise: resid_pre", "denoise: attn_out", "denoise: mlp_out", "denoise: z (heads)"]
     assert texts(panels["noise: resid_pre"]) == ["marked", "answer"]
     assert texts(panels["noise: z (heads)"]) == ["h0", "h1"]
     drawn = panels["denoise: z (heads)"].images[0]
-    values, _, _ = found.each(patching.TABLE)["id_test"].grid("z")
+    values, _, _ = result.each(patching.TABLE)["id_test"].grid("z")
     assert np.asarray(drawn.get_array()) == pytest.approx(values[::-1])
     assert drawn.cmap(drawn.norm(0.0))[:3] == pytest.approx((0.97, 0.97, 0.97), abs=0.01)
 
 
-def test_bars_are_the_losses_and_weak_splits_are_marked(found: CircuitResults) -> None:
-    importances = found.one(ablation.TABLE)
+def test_bars_are_the_losses_and_weak_splits_are_marked(result: CircuitResults) -> None:
+    importances = result.one(ablation.TABLE)
     assert importances is not None
     axes = draw_ablation({"": importances}).axes[0]
     heights = dict(zip(texts(axes), [bar.get_height() for bar in axes.patches], strict=True))
@@ -77,15 +77,15 @@ def test_bars_are_the_losses_and_weak_splits_are_marked(found: CircuitResults) -
     assert ("WEAK" in axes.get_title(loc="left")) == any(base.split == "id_test" for base in weak)
 
 
-def test_two_models_share_panels(found: CircuitResults, noisy_circuits: Path) -> None:
+def test_two_models_share_panels(result: CircuitResults, noisy_circuits: Path) -> None:
     other = load_results(noisy_circuits)
-    both = draw_faithfulness({"SFT": found.each(attribution.CURVES), "RL": other.each(attribution.CURVES)})
+    both = draw_faithfulness({"SFT": result.each(attribution.CURVES), "RL": other.each(attribution.CURVES)})
     labels = both.axes[0].get_legend_handles_labels()[1]
     assert {"SFT: faithfulness", "RL: faithfulness"} <= set(labels)
 
 
-def test_the_diagram_shows_the_planted_edges_from_below_upwards(found: CircuitResults) -> None:
-    figure = draw_edges({"": found.each(attribution.EDGES)["id_test"]})
+def test_the_diagram_shows_the_planted_edges_from_below_upwards(result: CircuitResults) -> None:
+    figure = draw_edges({"": result.each(attribution.EDGES)["id_test"]})
     words = {text.get_text() for text in figure.axes[0].texts}
     assert {"input", "a1.h1", "logits"} <= words
     spots = place_parts(Graph(2, 2, 2), {("input", "a1.h1<v>"): 1.0, ("a1.h1", "logits"): 1.0})

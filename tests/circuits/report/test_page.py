@@ -43,10 +43,10 @@ def test_the_page_stands_alone_and_is_small(folder: Path) -> None:
 
 
 def test_foreign_text_is_escaped_and_errors_are_told(folder: Path) -> None:
-    said = json.loads((folder / "manifest.json").read_text())
-    said |= {"errors": {"probes": f"no place {HOSTILE}"}, "checkpoint": f"runs/{HOSTILE}/last.ckpt"}
-    said["splits"]["other"]["pairs_dropped"] = 7
-    (folder / "manifest.json").write_text(json.dumps(said))
+    stored = json.loads((folder / "manifest.json").read_text())
+    stored |= {"errors": {"probes": f"no place {HOSTILE}"}, "checkpoint": f"runs/{HOSTILE}/last.ckpt"}
+    stored["splits"]["other"]["pairs_dropped"] = 7
+    (folder / "manifest.json").write_text(json.dumps(stored))
     keep(folder, "sae", "manifest.json")
     page = build_circuits_page(folder)
     assert HOSTILE not in page
@@ -68,17 +68,17 @@ def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
 
 
 def test_sentences_hold_what_the_tables_hold(circuits: Path) -> None:
-    found = load_results(circuits)
-    importances = found.one(ablation.TABLE)
+    result = load_results(circuits)
+    importances = result.one(ablation.TABLE)
     assert importances is not None
-    first = next(iter(ablation.ANALYSIS.findings(found)))
+    first = next(iter(ablation.ANALYSIS.findings(result)))
     best, loss = next(iter(importances.ranking("id_test").items()))
     assert f"is lost without {best} (+{loss:.2f})" in first
-    curve = found.each(attribution.CURVES)["id_test"]
+    curve = result.each(attribution.CURVES)["id_test"]
     enough = next(point for point in curve.points if point.faithfulness >= 0.9)
-    told = " ".join(attribution.ANALYSIS.findings(found))
+    told = " ".join(attribution.ANALYSIS.findings(result))
     assert f"the top {enough.edges} of {curve.points[-1].edges} edges recover {enough.faithfulness:.2f}" in told
-    assert "letter 1.00" in next(iter(probes.ANALYSIS.findings(found)))
+    assert "letter 1.00" in next(iter(probes.ANALYSIS.findings(result)))
 
 
 def test_probes_at_chance_are_said_to_be(folder: Path) -> None:
@@ -87,20 +87,20 @@ def test_probes_at_chance_are_said_to_be(folder: Path) -> None:
     place = head.split(",").index("score")
     flat = [",".join([*row.split(",")[:place], "0.1", *row.split(",")[place + 1 :]]) for row in rows]
     (folder / "probes.csv").write_text("\n".join([head, *flat, ""]))
-    said = list(probes.ANALYSIS.findings(load_results(folder)))
-    assert said[0] == "id_test_heldout: no probe beats its control and the commonest answer by more than 0.1."
+    sentences = list(probes.ANALYSIS.findings(load_results(folder)))
+    assert sentences[0] == "id_test_heldout: no probe beats its control and the commonest answer by more than 0.1."
 
 
 def test_weak_splits_are_warned_of(folder: Path) -> None:
     table = (folder / "ablation_base.csv").read_text().splitlines()
     (folder / "ablation_base.csv").write_text("\n".join([table[0], "id_test,24,0.3,-1.0,0.1,0.25", table[2], ""]))
-    found = load_results(folder)
+    result = load_results(folder)
     assert any(
         sentence.startswith("On id_test the model is less than 0.1 better")
-        for sentence in ablation.ANALYSIS.warnings(found)
+        for sentence in ablation.ANALYSIS.warnings(result)
     )
     assert "On id_test the model is less than 0.1 better" in build_circuits_page(folder)
-    weak, strong = patching.ANALYSIS.findings(found)
+    weak, strong = patching.ANALYSIS.findings(result)
     assert weak.endswith("The model hardly answers by the rule here: recovery is not to be trusted.")
     assert "resid_pre" not in weak and strong.startswith("other") and "trusted" not in strong
 

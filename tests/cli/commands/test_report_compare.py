@@ -27,7 +27,7 @@ def test_two_folders_become_a_page_and_figures(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["nowhere"], "'nowhere' is not a folder of circuit analyses"),
         (["circuits", "--new_name", "old"], "two different names, not 'old', 'old'"),
@@ -36,7 +36,7 @@ def test_two_folders_become_a_page_and_figures(
     ],
 )
 def test_an_error_is_one_line_and_nothing_is_written(
-    arguments: list[str], said: str, circuits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, circuits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_results(tmp_path / "other", model={"layers": 9}) if arguments == ["other"] else None
     places = {"circuits": str(circuits), "other": str(tmp_path / "other")}
@@ -44,5 +44,5 @@ def test_an_error_is_one_line_and_nothing_is_written(
     with pytest.raises(SystemExit):
         main(["compare", str(circuits), given[0], "--out", str(tmp_path / "out" / "page.html"), *given[1:]])
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1 and said in error
+    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
     assert not (tmp_path / "out").exists()
