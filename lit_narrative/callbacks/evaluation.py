@@ -109,6 +109,7 @@ class Verifiers(Callback):
                 raise UserError(
                     f"callback Verifiers: there is a score '{reward.name}' already; give '{key}' another name"
                 )
+            # Under the reward's name, not under its path: files of several runs are compared by the names in them.
             scores = zip(verdicts, reward(rollouts), strict=True)
             verdicts = [replace(v, components={**v.components, reward.name: score or 0.0}) for v, score in scores]
         return verdicts
@@ -119,6 +120,7 @@ class Verifiers(Callback):
         data = task(trainer)
         summary = summarise(verdicts) | data.unique_shares([r.text for r in rollouts]) | {"seed": self.seed}
         references = [_reference(rollout) for rollout in rollouts if "reference" in rollout.columns]
+        # What the verifiers say of the corpus itself is what a model can hope for on these prompts.
         if references:
             summary["corpus"] = summarise(data.verify(references))
         if trainer.is_global_zero and not dry_run(trainer):
@@ -159,7 +161,7 @@ def sample_row(rollout: Rollout, verdict: Verdict) -> dict[str, Any]:
 
 
 def _reference(rollout: Rollout) -> Rollout:
-    """The corpus' own completion of the same prompt, as if it had been sampled."""
+    """The corpus' completion of the same prompt, as if it had been sampled."""
     empty = torch.zeros(0, dtype=torch.long)
     text, columns = str(rollout.columns["reference"]), rollout.columns
     return Rollout(rollout.prompt_ids, empty, torch.zeros(0), True, text, rollout.prompt, columns)

@@ -93,6 +93,7 @@ class SetEvaluation(Callback):
         prompts = numbered(task(trainer).named_prompts(name))
         prompts = list(islice(prompts, 4 if dry_run(trainer) else self.samples))
         local = prompts[trainer.global_rank :: trainer.world_size]
+        # The sampler has no greedy mode: of one candidate the likeliest token is certain, whatever the random stream.
         greedy = SamplingParams(module.sampling.max_new_tokens, top_k=1)
         rollouts = module.generate(local, params=greedy)
         written = log_probabilities(module, rollouts, [rollout.completion_ids for rollout in rollouts])
@@ -132,6 +133,7 @@ def log_probabilities(
         for start in range(0, len(rollouts), _BATCH):
             part = slice(start, start + _BATCH)
             batch = completion_batch([rollout.prompt_ids for rollout in rollouts[part]], completions[part])
+            # The tokens of all completions come in one row; they are summed in float32 on the CPU, on any device alike.
             counts = batch.targets.sum(1).tolist()
             scores = score_completions(module.lm, batch.to(module.device))
             sums.append(torch.stack([tokens.sum() for tokens in scores.logprobs.float().cpu().split(counts)]))

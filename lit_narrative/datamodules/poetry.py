@@ -107,7 +107,7 @@ class PoetryData(TaskDataModule):
         self.source: VerseSource = (
             GrammarVerse(seed)
             if corpus is None
-            # One topic alone tells nothing apart.
+            # A single topic tells nothing apart: labels and the share off the topic need others beside it.
             else CorpusVerse(corpus, max_lines, seed, {**(EVERYDAY if len(wanted) == 1 else {}), **self.topics}, part)
         )
         self.known = {**self.source.topics, **self.topics}
@@ -228,6 +228,7 @@ class PoetryData(TaskDataModule):
     def _rated(self, split: Split) -> list[Scored]:
         topic = next(iter(self.topics.values()))
         pieces = self.source.to_rate(split, topic, self.eval_sizes.get(split, self.rated_size))
+        # Rated before noise is added, so that the check sees which poems have a word of the topic at all.
         ratings = np.array([self.source.rating(piece.text, topic) for piece in pieces])
         _check_ratings(ratings, topic, split)
         if split == "train":
@@ -247,9 +248,10 @@ class PoetryData(TaskDataModule):
     def _opening(self, line: str) -> str:
         """The part of a first line that is the prompt; a whole line with its break."""
         if self.prompt_words is not None:
-            begun = re.match(rf"\s*\S+(?:\s+\S+){{{self.prompt_words - 1}}}(?=\s)", line)
-            if begun:
-                return begun.group()
+            # The space after the last word is the completion's: tokenizers of GPT-2's kind join it to the next word.
+            prompt = re.match(rf"\s*\S+(?:\s+\S+){{{self.prompt_words - 1}}}(?=\s)", line)
+            if prompt:
+                return prompt.group()
         return f"{line}\n"
 
 

@@ -43,6 +43,7 @@ class Task:
     """
 
     extra_views: ClassVar[tuple[str, ...]] = ()
+    # Read-only: a table on the class is shared by every task, which must set its own rather than add to this one.
     rewards: Mapping[str, Callable[[Any], AnyReward]] = MappingProxyType({})
 
     # --- views ------------------------------------------------------------------------------------------------------
@@ -117,6 +118,7 @@ class Task:
     def text_metrics(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         """What the task says of completions, by name: how many are distinct, and the means of its verifiers."""
         metrics = self.unique_shares([rollout.text for rollout in rollouts])
+        # Asked of the class: to try and catch the error would also hide a fault of a task's own verifier.
         if type(self).verify is Task.verify:
             return metrics
         verdicts = self.verify(rollouts)
