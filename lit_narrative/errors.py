@@ -47,5 +47,6 @@ def first_line(error: Exception) -> str:
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
     """Return ``"; did you mean 'name'?"`` for the nearest of ``names``, or an empty text when none is near."""
+    # 0.6 is difflib's default: it catches a transposed or missing letter, and does not suggest unrelated names.
     near = difflib.get_close_matches(word, list(names), n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""

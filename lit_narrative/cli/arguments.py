@@ -41,6 +41,7 @@ def make_parser(function: Function, prog: str) -> ArgumentParser:
             flag = name if parameter.default is inspect.Parameter.empty else f"--{name}"
             parser.add_argument(flag, help=helps.get(name), **options)
             added.add(name)
+    # Without groups: the help of a command then lists its arguments flat, as argparse does.
     parser.add_function_arguments(function, as_positional=True, as_group=False, skip=added)
     return parser
 
@@ -48,6 +49,7 @@ def make_parser(function: Function, prog: str) -> ArgumentParser:
 def _argparse_options(kind: Any, default: Any) -> dict[str, Any]:
     """Return argparse's options for a sequence or a switch, which jsonargparse reads as one value."""
     if get_origin(kind) in {list, Sequence}:
+        # `extend` lets `--set a=1 --set b=2` and `--set a=1 b=2` mean the same.
         many = {"nargs": "+", "type": get_args(kind)[0]}
         return many if default is inspect.Parameter.empty else {**many, "action": "extend", "default": list(default)}
     return {"action": "store_true"} if kind is bool and default is False else {}
@@ -64,6 +66,7 @@ def _choose(commands: Mapping[str, Function], prog: str, args: list[str]) -> tup
 
 class _CommandParser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        # jsonargparse parses with a parser that does not exit to try a value out, and expects its own error then.
         if not self.exit_on_error:
             super().error(message, ex)
         options = [option for action in actions(self) for option in action.option_strings]

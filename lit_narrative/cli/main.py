@@ -44,7 +44,7 @@ def main(args: list[str] | None = None) -> None:
     """
     try:
         dispatch(list(sys.argv[1:] if args is None else args))
-    except UserError as error:
+    except UserError as error:  # a mistake of the person's, not a fault: one line and no traceback
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 
@@ -63,6 +63,7 @@ def dispatch(args: list[str]) -> None:
         if name is None:
             raise SystemExit(2)
     elif name == "write":
+        # Lightning's command line takes the methods of one Trainer class as subcommands, and `write` needs its own.
         trainer_class = import_module("lit_narrative.cli.write.trainer").WriteTrainer
         import_module("lit_narrative.cli.lightning").run_job(args, trainer_class)
     elif name in JOBS:

@@ -71,6 +71,7 @@ def innermost(message: str) -> Complaint:
     """Follow the first branch of the tree to its end."""
     keys: list[str] = []
     owner = None
+    # Each round goes one level in: from a key, or a class path, to the lines that are indented under it.
     while match := _STEP.search(message):
         indent, key, class_path = match.groups()
         keys += [key] if key else []
@@ -110,6 +111,7 @@ def actions(parser: ArgumentParser) -> list[Action]:
 def _not_importable(complaint: Complaint) -> str | None:
     """Say which part of a class path leads nowhere, or which import within that module fails."""
     if match := re.search(r"No module named '([^']+)'", complaint.text):
+        # The class path's own module is missing, or one that its module imports.
         if complaint.owner and f"{complaint.owner}.".startswith(f"{match[1]}."):
             return f"there is no module '{match[1]}' for {complaint.owner}: is its folder on PYTHONPATH?"
         return f"{complaint.owner or 'a module'} cannot be imported: {match[0]}"
@@ -124,6 +126,7 @@ def _other_class(complaint: Complaint) -> str | None:
     given = _GIVEN.search(complaint.text)
     if match := re.search(r"Import path (\S+ )?does not correspond to a subclass of (\w+)", complaint.text):
         return f"{(match[1] or (given[1] if given else 'it')).strip()} is not a subclass of {match[2]}"
+    # A name without a module is looked for among the subclasses that fit, so a class of another kind is not found.
     short = re.search(r"Expected a dot import path string: (\S+)", complaint.text)
     kind = re.search(r"Subtypes: \[.*?(\w+)'?[>\]]", complaint.text)
     if short and kind and short[1] in class_names():

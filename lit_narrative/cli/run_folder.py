@@ -35,6 +35,7 @@ def prepare_folder(folder: str | Path) -> None:
     Raises:
         UserError: they cannot.
     """
+    # The process's number keeps ranks, which all check, from removing each other's file.
     probe = Path(folder) / f".probe-{os.getpid()}"
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +73,7 @@ def shared_scratch() -> Iterator[str]:
         yield os.environ[_SCRATCH]
         return
     with TemporaryDirectory(prefix="lit-narrative-") as folder:
-        os.environ[_SCRATCH] = folder
+        os.environ[_SCRATCH] = folder  # Lightning starts the other ranks with this environment
         try:
             yield folder
         finally:
@@ -105,7 +106,7 @@ class MetricsTable(ExperimentWriter):
     def rewind(self, step: int) -> None:
         """Drop the rows of ``step`` and after it: they belong to steps that the resumed run takes again."""
         self.rows = [row for row in self.rows if int(row["step"]) < step]
-        self.metrics_keys = []
+        self.metrics_keys = []  # so that the next `save` writes the whole table, without the rows that went
 
     def save(self) -> None:
         """Write the rows that are new, under one column a metric, in order of name."""
@@ -113,6 +114,7 @@ class MetricsTable(ExperimentWriter):
             return
         new, self.metrics = self.metrics, []
         self.rows += new
+        # Appending keeps a long run's cost linear; a new column has to change the header, so all rows are written.
         if set().union(*new) <= set(self.metrics_keys):
             with open(self.metrics_file_path, "a", encoding="utf-8", newline="") as file:
                 file.write(csv_text(self._cells(new)))
@@ -134,6 +136,7 @@ class RunLogger(CSVLogger):
     """
 
     def __init__(self, save_dir: str, subcommand: str = "fit", resume: bool = False) -> None:
+        # Lightning's sub-folders <name>/version_<n> go away with an empty name and version.
         super().__init__(save_dir, name="", version="", flush_logs_every_n_steps=20)
         self._file = stage_file(ExperimentWriter.NAME_METRICS_FILE, subcommand)
         self._resume = resume

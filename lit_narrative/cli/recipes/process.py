@@ -143,6 +143,7 @@ def start_job(plan: Recipe, job: Job, digest: str, *, quiet: bool) -> Started:
     checkpoint = resumes_from(plan, job, digest)
     if checkpoint is None:
         clear(plan, job)
+    # Before the process: a kill from here on leaves a folder that is known as a recipe's, and an unfinished job.
     write_json(status_path(plan, job), {"digest": digest, "finished": None})
     log = plan.folder(job) / LOG if quiet and job.command not in FOLDER_COMMANDS else None
     with nullcontext() if log is None else log.open("ab") as output:
@@ -161,7 +162,7 @@ def start_process(args: list[str], threads: int | None, output: IO[bytes] | None
     defaults = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     return subprocess.Popen(
         [sys.executable, "-m", "lit_narrative", *args],
-        env=defaults | os.environ,
+        env=defaults | os.environ,  # in this order: what the person has set for threads wins
         stdout=output,
         stderr=output,
         preexec_fn=_end_with_parent if sys.platform == "linux" else None,
@@ -188,6 +189,7 @@ def exit_code(code: int) -> int:
 @contextmanager
 def ending(processes: Collection[Process]) -> Iterator[None]:
     """End the processes that are still running at the end, or when this one is asked to end."""
+    # The default action of SIGTERM ends Python without `finally`, and so would leave the children running.
     handler = signal.signal(signal.SIGTERM, _end)
     try:
         yield

@@ -101,6 +101,7 @@ def read_recipe(name: str, *, out: str | None = None, changes: Sequence[str] = (
         if entry["name"] in {job.name for job in jobs}:
             raise UserError(f"{path}: two jobs have the name '{entry['name']}'")
         jobs.append(_job(path, entry, jobs))
+    # `dict.fromkeys`: a seed that is given twice counts once, and the order stays.
     given = tuple(dict.fromkeys(seeds or content.get("seeds", [content["seed"]] if "seed" in content else [])))
     if "seeds" in content:
         jobs = _for_each_seed(jobs, given)
@@ -149,6 +150,7 @@ def _for_each_seed(jobs: Sequence[Job], seeds: Sequence[int]) -> list[Job]:
 def seeded(job: Job, seed: int | None, folder: str = "") -> Job:
     """Give a job its seed and put it into a folder, with the jobs of the same seed that it refers to."""
 
+    # A reference keeps to its seed: `${jobs.sft.ckpt}` of seed 1 becomes `${jobs.seed_1/sft.ckpt}`.
     def rewritten(text: str) -> str:
         return text.replace("${seed}", str(seed or 0)).replace("${jobs.", f"${{jobs.{folder}")
 
@@ -169,7 +171,7 @@ def _job(path: Path, entry: Mapping[str, Any], earlier: Sequence[Job]) -> Job:
             needs += _needed(reference, earlier)
         except UserError as error:
             raise UserError(f"{path}: job '{entry['name']}': {error}") from error
-    if entry["command"] in FOLDER_COMMANDS:
+    if entry["command"] in FOLDER_COMMANDS:  # they read what all jobs have left, without a reference to any
         needs = [job.name for job in earlier]
     needed = tuple(dict.fromkeys(needs))
     sections = tuple(entry.get("sections", ()))

@@ -22,6 +22,7 @@ def run_digest(plan: Recipe, run: Run) -> str:
     values = [*run.job.overrides.values(), *(read_yaml(config) for config in run.job.configs)]
     texts = {text for value in values for text in texts_in(value)}
     named = texts.union(*(_QUOTED.findall(text) for text in texts))  # LearnedReward(checkpoint='...') names one too
+    # Size and date, not content: a model folder may be tens of GB, and its digest is asked for before every run.
     files = {name: [_state(path) for path in _files(plan.resolve(name))] for name in sorted(named)}
     decides = [job_digest(plan, run.job), {name: states for name, states in files.items() if states}]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

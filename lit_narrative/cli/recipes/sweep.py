@@ -92,6 +92,7 @@ def read_sweep(name: str, *, out: str | None = None, changes: Sequence[str] = ()
     """
     path = find_config(name, within="sweeps")
     content = read_checked(path, "sweep")
+    # YAML reads a bare `2` or `no` as a number or a truth value; names of values are texts.
     content["axes"] = {
         str(axis): {str(name): settings for name, settings in values.items()}
         for axis, values in content["axes"].items()
@@ -168,6 +169,7 @@ def _distinct(grid: Sequence[Run]) -> tuple[Run, ...]:
     """One run for each set of settings, under the first key that has it, with the values of all."""
     same: dict[str, list[Run]] = {}
     for run in grid:
+        # An arm that sets the model has the same settings under every model: it runs once, and does not count twice.
         settings = json.dumps([dict(run.job.overrides), run.seed], sort_keys=True)
         same.setdefault(settings, []).append(run)
     return tuple(_joined(runs) for runs in same.values())
@@ -198,6 +200,7 @@ def write_sweep(plan: Recipe, job: Job) -> Path:
     content["overrides"] = content.get("overrides", {}) | plan.resolve(job.overrides)
     if plan.seeds:
         content["seeds"] = list(plan.seeds)
+    # A file of its own, so that `lit-narrative sweep` resumes and collects it without the recipe.
     path = write_text(sweep_path(plan, job), yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     read_sweep(str(path))
     return path

@@ -35,7 +35,7 @@ class Form:
 
 FORMS = (
     Form("undo", "u", "nothing", "", "take back the last step or new prompt"),
-    Form("topic", "t", "text", "TOPIC", "steer to a topic of the task, a named bag, or a file with a word a line"),
+    Form("topic", "t", "text", "TOPIC", "steer to a topic or word list of the task, or to a file with a word a line"),
     Form("strength", "k", "text", "STRENGTH", "step size, bias, coefficient or alpha of the method; auto with pplm"),
     Form("temperature", "temp", "number", "T", "sample at this temperature"),
     Form("method", "m", "text", "METHOD", "steer by none, pplm, bias, activation or experts"),
@@ -74,12 +74,13 @@ def parse(line: str) -> Command:
     Raises:
         UserError: it is not a command, with the nearest one, or not as the command is written.
     """
+    # A terminal may hand over half a character as a lone surrogate, which no JSON file takes.
     line = line.encode(errors="replace").decode().replace("\0", "\ufffd").strip()
     word, rest = [*line.split(maxsplit=1), "", ""][:2]
     if not word:
         return Command("take")
     if word.isascii() and word.isdecimal() and not rest:
-        return Command("take", number=float(word[:9]))
+        return Command("take", number=float(word[:9]))  # longer numbers name no candidate, and may not fit a float
     if word in _RATINGS and not rest:
         return Command("rate", number=_RATINGS[word])
     if word not in _KNOWN:

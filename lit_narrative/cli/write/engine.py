@@ -13,6 +13,7 @@ from lit_narrative.modules.steering import SteeringModule
 from lit_narrative.steering.attributes import Attributes
 from lit_narrative.steering.bags import find_words, weigh
 from lit_narrative.steering.best_of import order_keys
+from lit_narrative.steering.factory import SteeringChoice
 from lit_narrative.steering.settings import Attribute, Method
 from lit_narrative.views import Prompt, Rollout
 
@@ -67,7 +68,7 @@ class WriteEngine:
         return Position(self.prompts[number].text if text is None else text, number)
 
     def topic(self, name: str) -> ChosenTopic:
-        """A topic of the task's prompts, a named bag, or a file of words.
+        """A topic of the task's prompts, a word list of the task, or a file of words.
 
         Raises:
             UserError: there is none.
@@ -122,7 +123,7 @@ class WriteEngine:
             self._ready = replace(settings, stepsize=module.in_use.pplm.stepsize)
         return replace(settings, stepsize=self._ready.stepsize)
 
-    def _chosen(self, settings: WriteSettings) -> Any:
+    def _chosen(self, settings: WriteSettings) -> SteeringChoice:
         choice, label = self.choice, "topic" if settings.topic else self.choice.activation.label
         return replace(
             choice,
@@ -140,16 +141,16 @@ class WriteEngine:
 
 
 def on_topic(given: Sequence[Attribute], topic: ChosenTopic | None) -> list[Attribute]:
-    """What to steer to when a topic was chosen: its words in place of all bags; heads stay.
+    """What to steer to when a topic was chosen: its words in place of all word lists; heads stay.
 
-    Where nothing else goes by the topic, neither a bag nor a head whose class is the prompts' column ``topic``, its
-    words are added.
+    Its words are added where nothing else goes by the topic, neither a word list nor a head whose class is the column
+    ``topic`` of the prompts.
     """
     heads = [attribute for attribute in given if attribute.head is not None]
-    bags = [attribute for attribute in given if attribute.head is None]
-    if topic is None or (not bags and any(head.label == "topic" for head in heads)):
+    lists = [attribute for attribute in given if attribute.head is None]
+    if topic is None or (not lists and any(head.label == "topic" for head in heads)):
         return list(given)
-    first = bags[0] if bags else Attribute(bag=topic.name)
+    first = lists[0] if lists else Attribute(bag=topic.name)
     return [replace(first, column=None, bag=dict(topic.words)), *heads]
 
 

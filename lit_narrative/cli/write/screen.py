@@ -29,6 +29,7 @@ class WriteScreen:
         """Print the text so far, the settings, and the candidates."""
         lines = session.position.text.split("\n")
         shown = "\n".join(["…", *lines[-LINES:]] if len(lines) > LINES else lines)
+        # The end of a long text is what the next candidates continue.
         self.console.print(Panel(block(shown), title=Text(f"step {session.step + 1}"), title_align="left"))
         self.console.print(Text(describe(session.settings, topic), style="dim"))
         if candidates:
@@ -57,6 +58,7 @@ def _table(candidates: Sequence[Candidate]) -> Table:
 
 def block(text: str) -> Text:
     """Text of several lines that cannot act on the terminal."""
+    # `printable` turns line ends into spaces too, so lines are cut first. A Text object is never read as markup.
     return Text("\n".join(printable(line) for line in text.split("\n")))
 
 

@@ -111,7 +111,7 @@ class WriteSession:
         for line, text in enumerate(read_utf8(path).removesuffix("\n").split("\n"), 1):
             try:
                 event = json.loads(text)
-                if bool(session.events) == (event["event_type"] == "begin"):
+                if bool(session.events) == (event["event_type"] == "begin"):  # the first event, and no other
                     raise ValueError("a session begins with one event 'begin'")
                 session._follow(event["event_type"], event["data"])
             except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -144,6 +144,7 @@ class WriteSession:
         Raises:
             UserError: the file cannot be written; nothing has happened then.
         """
+        # The file first: what a person has seen happen is never lost to a kill.
         events = [*self.events, {"event_type": kind, "data": data}]
         try:
             write_jsonl(self.path, events)
@@ -171,7 +172,7 @@ class WriteSession:
             case "undo":
                 if not self.step:
                     raise ValueError("there is no step to take back")
-                self.positions.pop()
+                self.positions.pop()  # settings stay as they are, but the count of redrawn candidates is a step's
                 self.settings = replace(self.settings, again=0)
             case "rate":
                 if not 0 <= data["rating"] <= 1:

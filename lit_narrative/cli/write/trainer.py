@@ -74,6 +74,7 @@ class WriteTrainer(Trainer):
         """The model, loaded and ready to be steered."""
         if not isinstance(model, LanguageModule):
             raise UserError(f"{type(model).__name__} writes no text; take SteeringModule, SFTModule or GRPOModule")
+        # A checkpoint's adapters are merged when it is read; new ones would be random, and nothing here is trained.
         source = replace(model.source, lora=None, gradient_checkpointing=False)
         if checkpoint is not None:
             source = replace(source, model=str(checkpoint), tokenizer=None)
@@ -118,6 +119,7 @@ def _begin(
     session, seed = WriteSession(path), run_seed()
     position = engine.beginning(0, None if prompt is None else prompt.replace("\\n", "\n"))
     try:
+        # Drawn before the session is written: a model that cannot be steered so leaves no file behind.
         settings, _ = engine.draw(position, engine.first_settings(candidates, length), stream_seed(seed, 0, 0))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
