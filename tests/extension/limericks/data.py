@@ -1,14 +1,14 @@
 """The task: limericks as views, with a rhyme reward and a verifier."""
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from limericks.verses import rhyme_share, write
 
 from lit_narrative.datamodules.base import Split, TaskDataModule
-from lit_narrative.views import ContrastPair, Example, Prompt, Rollout, Verdict
+from lit_narrative.views import Example, Prompt, Rollout, Verdict
 
 
 class RhymeReward:
@@ -59,11 +59,6 @@ class LimerickData(TaskDataModule):
         rows = self._limericks(split)
         others = [rest for _, rest in rows[1:] + rows[:1]]
         return [Preference(opening, rest, other) for (opening, rest), other in zip(rows, others, strict=True)]
-
-    def contrasts(self, split: str) -> Iterable[ContrastPair]:
-        """First lines that differ in one word, for circuit analysis."""
-        pair = [f"There once was a baker with a {word},\nwho dreamed of the" for word in ("shell", "hook")]
-        return [ContrastPair(*pair, " bell", " book")]
 
     def verify(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """How well each limerick rhymes."""
