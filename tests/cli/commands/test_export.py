@@ -60,8 +60,8 @@ def of_checkpoint(path: str) -> torch.Tensor:
 
 def test_model_for_transformers(runs: Path) -> None:
     lm = AutoModelForCausalLM.from_pretrained(runs / "hf")
-    found = logits(lm, AutoTokenizer.from_pretrained(runs / "hf"))
-    torch.testing.assert_close(found, of_checkpoint(last(runs / "sft")))
+    exported = logits(lm, AutoTokenizer.from_pretrained(runs / "hf"))
+    torch.testing.assert_close(exported, of_checkpoint(last(runs / "sft")))
 
 
 def test_adapter_for_peft_and_merged_for_transformers(runs: Path, tmp_path: Path) -> None:

@@ -80,10 +80,10 @@ def test_a_killed_sweep_resumes_and_a_failing_run_is_recorded(
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
         main(["sweep", str(path), "--workers", "2"])
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     assert end.value.code == 1
-    assert "2 done before, 1 to do" in said.out
-    assert "error: 1 of 3 runs failed: tiny__bad__s1" in said.err
+    assert "2 done before, 1 to do" in output.out
+    assert "error: 1 of 3 runs failed: tiny__bad__s1" in output.err
     base, bad, cold = table(out / "master_results.csv")
     assert (out / "raw" / "tiny__base__s1" / "job.json").read_text() == first
     assert bad["status"] == "failed"
@@ -108,8 +108,8 @@ def test_a_killed_sweep_ends_with_the_table_of_one_that_was_not(tmp_path: Path) 
     for path in paths.values():
         main(["sweep", str(path), "--workers", "2"])
     for name in ("master_results.csv", "analysis_summary.csv"):
-        found = untimed(killed / "out" / name)
-        assert [{**row, "digest": ""} for row in found] == [
+        result = untimed(killed / "out" / name)
+        assert [{**row, "digest": ""} for row in result] == [
             {**row, "digest": ""} for row in untimed(whole / "out" / name)
         ]
 

@@ -53,8 +53,8 @@ def write_sweep(folder: Path, **changes: Any) -> Path:
 def leave_results(sweep: Sweep, run: Run, rewards: list[float], **metrics: float) -> None:
     """Write what a finished run leaves: its status, its metrics, and a sample a prompt."""
     plan = sweep.plan()
-    found = {"test/reward": sum(rewards) / len(rewards), **{f"test/{name}": value for name, value in metrics.items()}}
-    header, cells = ",".join(["step", *found]), ",".join(["0", *map(repr, found.values())])
+    result = {"test/reward": sum(rewards) / len(rewards), **{f"test/{name}": value for name, value in metrics.items()}}
+    header, cells = ",".join(["step", *result]), ",".join(["0", *map(repr, result.values())])
     write_text(plan.folder(run.job) / "metrics_test.csv", f"{header}\n{cells}\n")
     rows = [
         {"prompt": prompt, "text": f"\u2028 {run.key} <i>{prompt}", "reward": reward, "components": {}}

@@ -21,11 +21,11 @@ def view(arms: dict[str, float], seeds: int = 2, samples: bool = True, **metrics
             texts = [
                 Sample(f"<p>{place}", f"{arm} wrote & {place} {seed}", {"reward": s}) for place, s in enumerate(scores)
             ]
-            found = {"reward": sum(scores) / 6, PASSES: 1 + 2 * level, **metrics}
+            result = {"reward": sum(scores) / 6, PASSES: 1 + 2 * level, **metrics}
             values = {"model": ("tiny",), "arm": (arm,)}
             key = f"{arm}_{seed}"
             kept = texts if samples else ()
-            rows.append(Row(key, values, seed, 6, DONE, seconds=3.0, metrics=found, samples=kept))
+            rows.append(Row(key, values, seed, 6, DONE, seconds=3.0, metrics=result, samples=kept))
     rows.append(Row("bad_key", {"model": ("tiny",), "arm": ("bad",)}, 0, 6, FAILED, error="<script>boom</script>"))
     shown = ["reward", *metrics]
     return SweepView("verse", "model", "tiny", group_rows(rows, shown, BASELINE), shown, BASELINE)

@@ -60,8 +60,8 @@ def test_every_job_runs_once_a_seed_and_a_report_once_on_all(tmp_path: Path) -> 
     ]
     first = [f"--trainer.default_root_dir=o/seed_{seed}/exam --seed_everything={seed}" for seed in (5, 0)]
     last = [f"--ckpt_path=o/seed_{seed}/sft/checkpoints/last.ckpt --tag=s{seed} of o" for seed in (5, 0)]
-    found = [" ".join(arguments(plan, job)[2:]) for job in (plan.jobs[1], plan.jobs[3])]
-    assert found == [f"{start} {end}" for start, end in zip(first, last, strict=True)]
+    result = [" ".join(arguments(plan, job)[2:]) for job in (plan.jobs[1], plan.jobs[3])]
+    assert result == [f"{start} {end}" for start, end in zip(first, last, strict=True)]
     assert arguments(plan, plan.jobs[-1]) == ["report", "o"]
 
 

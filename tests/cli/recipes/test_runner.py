@@ -75,11 +75,11 @@ def test_seeds_run_side_by_side_and_one_that_is_done_is_left_out(
     recipe.write_text(yaml.safe_dump({**content, "seeds": [0, 1], "workers": 2}))
     command = ["run", str(recipe), "--set", "learn.trainer.max_epochs=1"]
     main(command)
-    said = capfd.readouterr().out.splitlines()
-    assert {line.split(": ")[0] for line in said[:2]} == {"[1/4] seed_0/learn", "[3/4] seed_1/learn"}
-    assert not any("Trainer.fit" in line for line in said)
+    output = capfd.readouterr().out.splitlines()
+    assert {line.split(": ")[0] for line in output[:2]} == {"[1/4] seed_0/learn", "[3/4] seed_1/learn"}
+    assert not any("Trainer.fit" in line for line in output)
     for seed in (0, 1):
-        lines = [line for line in said if f"seed_{seed}/" in line]
+        lines = [line for line in output if f"seed_{seed}/" in line]
         assert [line.split(": ")[1].split()[0] for line in lines] == ["fit", "done", "test", "done"]
         assert "Trainer.fit" in (out / f"seed_{seed}" / "learn" / "log.txt").read_text()
         assert yaml.safe_load((out / f"seed_{seed}" / "learn" / "config.yaml").read_text())["seed_everything"] == seed
@@ -95,8 +95,8 @@ def test_a_failed_job_ends_those_beside_it(recipe: Path, tmp_path: Path, capfd: 
     recipe.write_text(yaml.safe_dump({**content, "jobs": [endless, bad]}))
     with pytest.raises(SystemExit) as ended:
         main(["run", str(recipe), "--workers", "2"])
-    said = capfd.readouterr().err
-    assert f"job 'bad' ended with code {ended.value.code}; '{tmp_path / 'out' / 'bad' / 'log.txt'}' says why" in said
+    output = capfd.readouterr().err
+    assert f"job 'bad' ended with code {ended.value.code}; '{tmp_path / 'out' / 'bad' / 'log.txt'}' says why" in output
     assert "lr" in (tmp_path / "out" / "bad" / "log.txt").read_text()
     assert json.loads((tmp_path / "out" / "endless" / "job.json").read_text())["finished"] is None
 

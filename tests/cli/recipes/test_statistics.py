@@ -26,11 +26,11 @@ def row(
 def test_more_prompts_do_not_hide_what_differs_between_seeds() -> None:
     prompts = np.random.default_rng(0).normal(0, 0.01, 500)
     rows = [row("base", seed, (prompts + seed).tolist()) for seed in range(4)]
-    found = group_rows(rows, ["reward"], None)[0].estimates["reward"]
-    assert found.seeds and found.prompts and found.interval == found.seeds
-    assert found.prompts[1] - found.prompts[0] == pytest.approx(4 * 0.01 / np.sqrt(500), rel=0.1)
-    assert found.seeds == pytest.approx(student([seed + prompts.mean() for seed in range(4)]))
-    assert found.seeds[1] - found.seeds[0] > 4
+    result = group_rows(rows, ["reward"], None)[0].estimates["reward"]
+    assert result.seeds and result.prompts and result.interval == result.seeds
+    assert result.prompts[1] - result.prompts[0] == pytest.approx(4 * 0.01 / np.sqrt(500), rel=0.1)
+    assert result.seeds == pytest.approx(student([seed + prompts.mean() for seed in range(4)]))
+    assert result.seeds[1] - result.seeds[0] > 4
 
 
 def test_differences_are_within_seeds_and_prompts() -> None:
@@ -39,12 +39,12 @@ def test_differences_are_within_seeds_and_prompts() -> None:
     rows += [row("pplm", seed, [score + seed + 0.1 for score in prompts]) for seed in (1, 2, 4)]
     base, pplm = group_rows(rows, ["reward"], BASELINE)
     assert not base.differences
-    gap, own = pplm.differences["reward"], pplm.estimates["reward"]
-    assert gap.count == 2 and own.count == 3
+    gap, mean = pplm.differences["reward"], pplm.estimates["reward"]
+    assert gap.count == 2 and mean.count == 3
     assert gap.mean == pytest.approx(0.1) and gap.seeds == pytest.approx((0.1, 0.1))
     assert gap.prompts == pytest.approx((0.1, 0.1))
-    assert own.interval and own.interval[1] - own.interval[0] > 1
-    assert own.std == pytest.approx(np.std([1, 2, 4], ddof=1))
+    assert mean.interval and mean.interval[1] - mean.interval[0] > 1
+    assert mean.std == pytest.approx(np.std([1, 2, 4], ddof=1))
 
 
 def test_a_baseline_that_stands_for_several_values_serves_each() -> None:
@@ -58,9 +58,9 @@ def test_a_baseline_that_stands_for_several_values_serves_each() -> None:
 def test_without_scores_of_the_same_prompts_there_is_no_interval_over_them(other: list[Sample]) -> None:
     rows = [row("base", 1, [0.5]), Row("x", {"arm": ("base",), "adapter": ("none",)}, 2, status=DONE)]
     rows[1] = Row("x", rows[0].values, 2, status=DONE, metrics={"reward": 0.7}, samples=other)
-    found = group_rows(rows, ["reward"], None)[0].estimates["reward"]
-    assert (found.prompts, found.count) == (None, 2)
-    assert found.interval == pytest.approx((0.6 - 12.706 * 0.1, 0.6 + 12.706 * 0.1), abs=1e-3)
+    result = group_rows(rows, ["reward"], None)[0].estimates["reward"]
+    assert (result.prompts, result.count) == (None, 2)
+    assert result.interval == pytest.approx((0.6 - 12.706 * 0.1, 0.6 + 12.706 * 0.1), abs=1e-3)
 
 
 def test_scores_that_are_not_what_the_metric_is_the_mean_of_are_left_alone() -> None:

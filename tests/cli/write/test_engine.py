@@ -12,7 +12,7 @@ BY_TOPIC, FIXED = Attribute(head="h.ckpt", label="topic"), Attribute(head="h.ckp
 
 
 @pytest.mark.parametrize(
-    ("given", "found"),
+    ("given", "result"),
     [
         ([], [Attribute(bag=dict(SEA.words))]),
         ([COLUMN], [Attribute(bag=dict(SEA.words), weight=3.0, policy="first_token")]),
@@ -24,6 +24,6 @@ BY_TOPIC, FIXED = Attribute(head="h.ckpt", label="topic"), Attribute(head="h.ckp
         ([FIXED], [Attribute(bag=dict(SEA.words)), FIXED]),
     ],
 )
-def test_a_topic_takes_the_place_of_bags(given: list[Attribute], found: list[Attribute]) -> None:
-    assert on_topic(given, SEA) == found
+def test_a_topic_takes_the_place_of_bags(given: list[Attribute], result: list[Attribute]) -> None:
+    assert on_topic(given, SEA) == result
     assert on_topic(given, None) == given

@@ -90,8 +90,8 @@ def test_a_session_goes_on_as_if_it_had_not_ended(write: Write, tmp_path: Path) 
 
 def test_weights_of_the_words_of_a_file_are_kept(write: Write, tmp_path: Path) -> None:
     (tmp_path / "harbour.txt").write_text("tide 3\nship 0.5\n")
-    own = (f"--data.topics=[{tmp_path / 'harbour.txt'}]", "--model.method=bias")
-    write("t harbour", "2", "s", more=own)
+    options = (f"--data.topics=[{tmp_path / 'harbour.txt'}]", "--model.method=bias")
+    write("t harbour", "2", "s", more=options)
     step = next(event for event in events(tmp_path) if event["event_type"] == "step")
     assert step["data"]["settings"]["topic"]["words"] == {"tide": 3.0, "ship": 0.5}
 
