@@ -173,6 +173,7 @@ class CircuitAnalysis(Callback):
             if first:
                 with isolated():
                     metrics, errors = self._write(trainer, module, name)
+                # Raised only now: what the other analyses found is on disk.
                 if errors and self.strict:
                     raise next(iter(errors.values()))
         return {f"circuits/{key}": value for key, value in metrics.items()}
@@ -180,6 +181,7 @@ class CircuitAnalysis(Callback):
     def _write(self, trainer: Trainer, module: LightningModule, name: str) -> tuple[Metrics, dict[str, UserError]]:
         """Run every analysis on the model, then on the reference; write the manifest; draw the pages."""
         dry = dry_run(trainer)
+        # Read again rather than kept from the check, where they would lie in memory all through training.
         data = self._collect(trainer, module, 4 if dry else self.examples)
         settings = self.settings.within(self.layers)
         settings = settings.tiny() if dry else settings

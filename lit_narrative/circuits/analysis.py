@@ -113,6 +113,8 @@ class Analysis:
             infinite metrics are logged, and left out of the manifest.
         settings: settings classes by YAML key under ``settings``: one class under the analysis' own name, or none.
         paired: whether it needs contrast pairs (``data.pairs``, ``data.contrasts(split)``).
+        meanings: what each metric says, for reports that show metrics alone: by its name, a split's replaced by a star
+            (``*/accuracy``).
         check: (job) tries what the model or the rows may lack, before the first analysis begins and before training.
 
     Raises:
@@ -136,7 +138,8 @@ class Analysis:
     run: Callable[[AnalysisJob, Path, Progress | None], Metrics]
     settings: Mapping[str, type[AnalysisSettings]] = field(default_factory=dict)
     paired: bool = False
-    check: Callable[[AnalysisJob], None] = lambda job: None
+    meanings: Mapping[str, str] = field(default_factory=dict)
+    check: Callable[[AnalysisJob], object] = lambda job: None
     tables: Sequence[Table[Any]] = ()
     draw: Callable[[Models], Iterable[Sketch]] = lambda models: ()
     findings: Callable[[CircuitResults], Iterable[str]] = lambda results: ()

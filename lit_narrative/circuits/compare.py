@@ -39,7 +39,7 @@ def list_changes(common: Comparable) -> dict[str, Any]:
         "left_out": list(common.left_out),
         "figures": _metrics(old, new),
     }
-    for analysis in new.analyses:
+    for analysis in new.analyses:  # also those that neither did: their entries are there, and empty
         changes |= analysis.changes(old, new)
     return changes
 
@@ -113,6 +113,7 @@ def _unknown(old: CircuitResults, new: CircuitResults) -> list[str]:
 
 
 def _settings_that_differ(old: CircuitResults, new: CircuitResults, analysis: Analysis) -> list[str]:
+    # A setting that one folder lacks was not there when it was written, which counts as different.
     names = []
     for group in analysis.settings:
         a, b = (results.manifest.get("settings", {}).get(group, {}) for results in (old, new))

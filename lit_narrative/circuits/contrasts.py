@@ -79,6 +79,7 @@ def encode_contrasts(pairs: Sequence[ContrastPair], tokenizer: PreTrainedTokeniz
     tokens, mask = pad_left([pair.clean for pair in read])
     width = tokens.shape[1]
     spans = [dict(pair.meta.get("spans", {})) for pair in pairs]
+    # Only positions that every pair has: a patch must mean the same in all of them.
     named = find_positions([pair.offsets for pair in read], spans, width).common()
     last = torch.full((len(pairs), 1), width - 1)
     positions = Positions((*named.names, "answer"), torch.cat([named.columns, last], 1))

@@ -60,6 +60,7 @@ class AnalysisData:
 
     def halves(self, split: str) -> tuple[Contrasts, Contrasts]:
         """The first and the second half of a split's pairs; a single pair is both."""
+        # A circuit is found on one half and tested on the other: on its own pairs it looks better than it is.
         pairs, middle = self.pairs[split], len(self.pairs[split]) // 2
         first, second = (pairs[:middle], pairs[middle:]) if middle else (pairs, pairs)
         return encode_contrasts(first, self.tokenizer), encode_contrasts(second, self.tokenizer)
@@ -69,6 +70,7 @@ class AnalysisData:
         counted: dict[str, dict[str, int | str]] = {}
         for split, rows in self.rows.items():
             pairs = self.pairs.get(split, ())
+            # A NUL between texts, so that the same words cut otherwise give another checksum.
             texts = [text for row in rows for text in (row.prompt, row.completion)]
             texts += [text for pair in pairs for text in (pair.clean, pair.corrupt)]
             numbers = {"examples": len(rows), "pairs": len(pairs), "pairs_dropped": self.dropped.get(split, 0)}
@@ -109,6 +111,7 @@ def _usable(
     """
     kept: list[ContrastPair] = []
     reasons: list[UserError] = []
+    # A task may generate pairs without end, and this tokenizer be able to align none of them.
     for pair in islice(pairs, TRIED * count):
         try:
             encode_contrasts([pair], tokenizer)
@@ -135,6 +138,7 @@ def probe_targets(data: AnalysisData) -> dict[str, dict[str, np.ndarray]]:
             "probes: the task's rows name nothing to probe for; leave probes out of `analyses`, or give the rows of "
             "`questions` a `targets` in their meta"
         )
+    # NaN can stand in for a missing number only; a missing class is an empty text.
     return {
         split: {
             name: np.array([row.meta.get("targets", {}).get(name, np.nan if kind is float else "") for row in rows])

@@ -1,8 +1,8 @@
-"""Hooks on a model: many interventions as the rows of one batch, and the activations of a run."""
+"""Hooks on a model: the activations of a run, and many interventions as the rows of one batch."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Edit = tuple[str, Callable[[Tensor], None]]
 """A hook's name, and what changes the activation (n, …) of an intervention's rows, in place."""
+Mode = Literal["zero", "mean", "positional_mean", "resample"]
+"""What an activation is replaced by in an ablation (`substitute`)."""
 Progress = Callable[[int, int], None]
 """Called with the steps done, and of how many."""
 
@@ -84,7 +86,7 @@ def _hooks(edits: Sequence[Edit], rows: int) -> list[Hook]:
 
     def hook(changes: list[tuple[slice, Callable[[Tensor], None]]]) -> Callable[[Tensor, Any], Tensor]:
         def apply(activation: Tensor, hook: Any) -> Tensor:
-            changed = activation.clone()
+            changed = activation.clone()  # other nodes of the graph still read the tensor as it was
             for chosen, change in changes:
                 change(changed[chosen])
             return changed
@@ -92,6 +94,42 @@ def _hooks(edits: Sequence[Edit], rows: int) -> list[Hook]:
         return apply
 
     return [(name, hook(changes)) for name, changes in by_name.items()]
+
+
+def substitute(
+    source: Tensor, reference: AnalysisInputs, inputs: AnalysisInputs, mode: Mode, generator: torch.Generator
+) -> Tensor:
+    """What an activation is replaced by.
+
+    Args:
+        source: (r, S, …) activations of the reference rows.
+        reference: the reference rows, padded on the left.
+        inputs: the rows that are scored, (n, T).
+        mode: ``zero``; ``mean`` over rows and columns; ``positional_mean`` over rows, column by column; ``resample``,
+            another row's activation in the same column.
+        generator: of the rows drawn.
+
+    Returns:
+        (1, 1, …), (1, T, …) or (n, T, …). Where no reference row reaches so far from the end, the mean over all
+        columns.
+    """
+    if mode == "zero":
+        return torch.zeros_like(source[:1, :1])
+    weight = reference.mask.to(source).view(*reference.mask.shape, *[1] * (source.ndim - 2))
+    mean = (source * weight).sum((0, 1), keepdim=True) / weight.sum()
+    if mode == "mean":
+        return mean
+    width = inputs.tokens.shape[1]
+    lacking = max(0, width - source.shape[1])
+    # Rows end together (padding is on the left), so columns are matched from the end.
+    filled = torch.where(weight.bool(), source, mean)[:, -width:]
+    if mode == "resample":
+        rows = torch.randint(len(source), (len(inputs),), generator=generator)
+        return torch.cat([mean.expand(len(rows), lacking, *mean.shape[2:]), filled[rows]], 1)
+    counts = weight.sum(0, keepdim=True)[:, -width:]
+    by_column = (source * weight).sum(0, keepdim=True)[:, -width:] / counts.clamp(min=1)
+    known = torch.where(counts > 0, by_column, mean)
+    return torch.cat([mean.expand(1, lacking, *mean.shape[2:]), known], 1)
 
 
 def shifted(progress: Progress | None, start: int, total: int) -> Progress | None:

@@ -154,7 +154,7 @@ def score(logits: Tensor, inputs: AnalysisInputs, columns: Tensor) -> Scores:
     wanted, logits = targets[scored], logits[scored]
     right = logits.gather(1, wanted[:, None])[:, 0]
     if inputs.distractors is None:
-        other = logits.scatter(1, wanted[:, None], -torch.inf).amax(1)
+        other = logits.scatter(1, wanted[:, None], -torch.inf).amax(1)  # the best of all other tokens
     else:
         other = logits.gather(1, inputs.distractors[:, columns][scored][:, None])[:, 0]
     return Scores(logits.argmax(1) == wanted, right - logits.logsumexp(1), right - other)

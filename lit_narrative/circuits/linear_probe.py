@@ -56,6 +56,7 @@ class LinearProbe:
         order = rng.permutation(len(data.y))
         cut = round(len(order) * settings.test_size)
         test, train = (LabelledRows(data.x[rows], data.y[rows]) for rows in (order[:cut], order[cut:]))
+        # scikit-learn refuses a single class; and a probe that nothing is held out from cannot be judged.
         if not len(test.y) or len(np.unique(train.y)) < 2:
             return None
         probe = cls(_fit(train, settings), test, settings.seed)
@@ -121,6 +122,7 @@ def class_scores(right: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
 
 def number_scores(right: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
     """Scores of a regression on (n,) numbers; ``score`` is R² clipped to 0..1, ``r2`` is as it is."""
+    # Targets that are all equal have no R²: None, and not the -inf or NaN of the formula.
     variance, error = float(right.var()), right - predicted
     r2 = 1 - float((error**2).mean()) / variance if variance else None
     varied = variance > 0 and float(predicted.var()) > 0

@@ -115,6 +115,7 @@ class CircuitResults:
 
 
 def _read(path: Path, load: Callable[[Path], T]) -> T:
+    # A folder may be of another release, edited or cut off: whatever field breaks, the reader needs its path.
     try:
         return load(path)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

@@ -17,6 +17,7 @@ from lit_narrative.lookup import import_named
 def _list_folder() -> dict[str, Analysis]:
     """Every module of the folder that defines ``ANALYSIS``; the others hold parts of one."""
     names = [info.name for info in pkgutil.iter_modules(folder_of_analyses.__path__)]
+    # Every analysis is imported here; what takes seconds (transformer_lens, matplotlib) they import where they use it.
     modules = [importlib.import_module(f"{folder_of_analyses.__name__}.{name}") for name in names]
     described = [module.ANALYSIS for module in modules if "ANALYSIS" in vars(module)]
     return {analysis.name: analysis for analysis in sorted(described, key=lambda analysis: analysis.order)}

@@ -34,7 +34,7 @@ def _cell(text: str, hint: Any) -> Any:
         if not text and type(None) in get_args(hint):
             return None
         hint = next(option for option in get_args(hint) if option is not type(None))
-    if hint is bool:
+    if hint is bool:  # bool("False") is True
         return text == "True"
     return hint(text) if hint in (int, float) else text
 
@@ -46,6 +46,7 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
+        # safetensors writes the buffer as it lies: a transposed view would come back as another array.
         save_file({name: np.array(array, order="C") for name, array in arrays.items()}, Path(scratch, path.name))
         os.replace(Path(scratch, path.name), path)
     return path

@@ -16,7 +16,7 @@ from torch import Tensor
 from lit_narrative.circuits.analysis import About, Analysis, AnalysisJob, AnalysisSettings, Layers, Metrics, Sketch
 from lit_narrative.circuits.bridge import check_layers, shape
 from lit_narrative.circuits.figures.parts import draw_ablation, draw_overlaps
-from lit_narrative.circuits.hooks import Edit, Progress, batched_interventions, capture, shifted
+from lit_narrative.circuits.hooks import Edit, Mode, Progress, batched_interventions, capture, shifted, substitute
 from lit_narrative.circuits.inputs import AnalysisInputs, Scores
 from lit_narrative.circuits.overlap import Overlap, overlap
 from lit_narrative.circuits.report.findings import name_first, say_overlap
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 
-Mode = Literal["zero", "mean", "positional_mean", "resample"]
 HOOKS = {"heads": "attn.hook_z", "attn": "hook_attn_out", "mlp": "hook_mlp_out", "neurons": "mlp.hook_post"}
 """Kinds of parts, and the hook at which each is replaced."""
 MARGIN = 0.1
@@ -302,41 +301,6 @@ def list_units(bridge: "TransformerBridge", settings: AblationSettings) -> list[
     return units
 
 
-def substitute(
-    source: Tensor, reference: AnalysisInputs, inputs: AnalysisInputs, mode: Mode, generator: torch.Generator
-) -> Tensor:
-    """What an activation is replaced by.
-
-    Args:
-        source: (r, S, …) activations of the reference rows.
-        reference: the reference rows, padded on the left.
-        inputs: the rows that are scored, (n, T).
-        mode: see `AblationSettings`.
-        generator: of the rows drawn.
-
-    Returns:
-        (1, 1, …), (1, T, …) or (n, T, …). Where no reference row reaches so far from the end, the mean over all
-        columns.
-    """
-    if mode == "zero":
-        return torch.zeros_like(source[:1, :1])
-    weight = reference.mask.to(source).view(*reference.mask.shape, *[1] * (source.ndim - 2))
-    mean = (source * weight).sum((0, 1), keepdim=True) / weight.sum()
-    if mode == "mean":
-        return mean
-    width = inputs.tokens.shape[1]
-    lacking = max(0, width - source.shape[1])
-    # Rows end together (padding is on the left), so columns are matched from the end.
-    filled = torch.where(weight.bool(), source, mean)[:, -width:]
-    if mode == "resample":
-        rows = torch.randint(len(source), (len(inputs),), generator=generator)
-        return torch.cat([mean.expand(len(rows), lacking, *mean.shape[2:]), filled[rows]], 1)
-    counts = weight.sum(0, keepdim=True)[:, -width:]
-    by_column = (source * weight).sum(0, keepdim=True)[:, -width:] / counts.clamp(min=1)
-    known = torch.where(counts > 0, by_column, mean)
-    return torch.cat([mean.expand(1, lacking, *mean.shape[2:]), known], 1)
-
-
 def _rows(split: str, mode: Mode, units: Sequence[Unit], before: Scores, after: Scores) -> Iterator[Importance]:
     base = before.means()
     for index, unit in enumerate(units):
@@ -356,10 +320,6 @@ def _run(job: AnalysisJob, folder: Path, progress: Progress | None) -> Metrics:
     metrics = {f"{base.split}/accuracy": base.accuracy for base in result.bases}
     with_reference = [both for both in result.overlaps() if both.first == reference]
     return metrics | {f"{both.second}/jaccard": both.jaccard for both in with_reference}
-
-
-def _check(job: AnalysisJob) -> None:
-    list_units(job.bridge, job.settings_of(AblationSettings))
 
 
 def _draw(models: Models) -> Iterator[Sketch]:
@@ -413,9 +373,8 @@ def _changes(old: CircuitResults, new: CircuitResults) -> dict[str, Any]:
     before, after = old.one(TABLE), new.one(TABLE)
     if before is None or after is None:
         return {"important_parts": {}}
-    return {
-        "important_parts": {base.split: asdict(after.compare(base.split, before, base.split)) for base in after.bases}
-    }
+    splits = [base.split for base in after.bases]
+    return {"important_parts": {split: asdict(after.compare(split, before, split)) for split in splits}}
 
 
 REPLACED = {
@@ -440,7 +399,11 @@ ANALYSIS = Analysis(
     ),
     _run,
     settings={"ablation": AblationSettings},
-    check=_check,
+    meanings={
+        "*/accuracy": "share of the answer's tokens that the whole model gets right",
+        "*/jaccard": "overlap of the most important parts with those of the reference split",
+    },
+    check=lambda job: list_units(job.bridge, job.settings_of(AblationSettings)),
     tables=(TABLE,),
     draw=_draw,
     findings=_findings,

@@ -93,6 +93,7 @@ def attend(
     if inputs.positions is None:
         raise UserError("the rows have no named positions between which heads could look")
     sizes, positions = shape(bridge), _distinct(inputs.positions)
+    # Patterns take T² numbers for every head: batches shrink so that those of all layers fit together.
     hooks = [f"blocks.{layer}.attn.hook_pattern" for layer in range(sizes.layers)]
     names = positions.names
     # In double precision: sums over all rows must not depend on the size of the batches.

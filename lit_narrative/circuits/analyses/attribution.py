@@ -227,6 +227,7 @@ def _gradients(
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
     """For each batch of pairs and point on the way: (n, T, S, d) differences and the gradients of the groups."""
     steps = 1 if settings.method == "eap" else settings.steps
+    # Midpoints: of K steps their error falls with K², that of left end points with K.
     points = [0.0] if settings.method == "eap" else [(step + 0.5) / steps for step in range(steps)]
     size = max(1, min(settings.batch_size, LIMIT // (pairs.clean.shape[1] * len(graph.sources) * bridge.cfg.d_model)))
     starts = range(0, len(pairs), size)
@@ -236,7 +237,7 @@ def _gradients(
             corrupt_inputs = pairs.inputs("corrupt").rows(rows)
             _, clean = written(bridge, pairs.inputs("clean").rows(rows), graph)
             _, corrupt = written(bridge, corrupt_inputs, graph)
-            difference = (clean - corrupt) / steps
+            difference = (clean - corrupt) / steps  # the mean over steps, taken once and not of every gradient
             for step, point in enumerate(points):
                 embedded = corrupt[:, :, 0] + point * (clean[:, :, 0] - corrupt[:, :, 0])
                 yield difference, _backward(bridge, corrupt_inputs, embedded, groups)
@@ -259,6 +260,7 @@ def _backward(
 
         return name, note
 
+    # The stream's first activation is replaced by a leaf, so that nothing before it needs gradients.
     first = ("blocks.0.hook_resid_pre", lambda activation, hook: leaf)
     with torch.enable_grad():
         total = ask(bridge, inputs, [first, *(keep(group.hook) for group in groups)]).logit_diff.sum()
@@ -282,6 +284,7 @@ def _exact(
         _, clean = written(bridge, pairs.inputs("clean"), graph)
     masks = [edge_mask(graph, ()), *(edge_mask(graph, [edge]) for edge in edges)]
     patched = run_edges(bridge, pairs.inputs("corrupt"), clean, masks, graph, settings.batch_size, progress)
+    # The first variant changes no edge: what each other one is compared with, from the same batches.
     effects = patched.logit_diff.mean(1).cpu().numpy()
     scores = np.zeros(graph.exists.shape, dtype=np.float32)
     scores[tuple(np.transpose(edges))] = effects[1:] - effects[0]
@@ -383,6 +386,7 @@ ANALYSIS = Analysis(
     _run,
     settings={"attribution": AttributionSettings, "faithfulness": CurveSettings},
     paired=True,
+    meanings={"*/cpr": "share of the effect that circuits of the best edges keep, averaged over sizes"},
     tables=(EDGES, NODES, CURVES),
     draw=_draw,
     findings=_findings,

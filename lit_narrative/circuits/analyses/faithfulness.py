@@ -144,7 +144,7 @@ class Circuits:
         with separate_inputs(bridge):
             _, self.corrupt = written(bridge, contrasts.inputs("corrupt"), self.graph)
         self.full, self.empty = self.differences([self.graph.exists, edge_mask(self.graph, ())])
-        if abs(self.full - self.empty) < 1e-6:
+        if abs(self.full - self.empty) < 1e-6:  # faithfulness divides by it
             raise UserError("the model answers clean and corrupt prompts alike, so there is no circuit to look for")
 
     def differences(self, circuits: Sequence[np.ndarray], progress: Progress | None = None) -> list[float]:

@@ -69,6 +69,7 @@ def _summed(bridge: "TransformerBridge", sae: "SAE[Any]", inputs: AnalysisInputs
         leads = ask(bridge, inputs, [(hook, keep)]).logit_diff
     (gradient,) = torch.autograd.grad(leads.sum(), kept)
     with torch.no_grad():
+        # Padding is encoded too, and any vector may fire a latent: there they count as zero.
         latents = sae.encode(kept[0].detach()) * inputs.mask[..., None].to(gradient.device)
         return (latents * (gradient @ sae.W_dec.T)).sum((0, 1)), len(leads)
 
@@ -164,6 +165,7 @@ def feature_patterns(
 
 
 def _by_label(split: str, kind: str, latents: np.ndarray, labels: np.ndarray) -> list[PatternRow]:
+    # Only tokens that have a label of this kind: the others are neither in the pattern nor outside it.
     known = labels != ""
     names, codes = np.unique(labels[known], return_inverse=True)
     members = np.eye(len(names))[codes]

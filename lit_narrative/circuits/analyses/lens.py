@@ -226,6 +226,7 @@ ANALYSIS = Analysis(
     ),
     _run,
     paired=True,
+    meanings={"*/logit_diff": "lead of the right answer's logit over the other one's at the last layer"},
     tables=(LENS, DIRECT),
     draw=_draw,
     findings=_findings,

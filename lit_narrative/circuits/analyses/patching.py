@@ -239,6 +239,7 @@ def patch(
     chosen = cells(settings, check_layers(bridge, settings.layers), shape(bridge), len(positions.names))
     hooks = list(dict.fromkeys(cell.hook for cell in chosen))
     sides: tuple[Side, Side] = ("clean", "corrupt")
+    # Both sides are captured once; every patch afterwards is an edit of a batch.
     runs = {side: capture(bridge, pairs.inputs(side), hooks) for side in sides}
     base = {side: scores.logit_diff for side, (scores, _) in runs.items()}
     patches, values = [], []
@@ -258,7 +259,7 @@ def cells(settings: PatchingSettings, layers: Sequence[int], sizes: Shape, posit
     chosen: list[Cell] = []
     for site in settings.sites:
         heads: Sequence[int | None] = [None]
-        if site in HEADS:
+        if site in HEADS:  # with grouped queries, keys and values are fewer than heads
             heads = range(sizes.kv_heads if site in ("k", "v") else sizes.heads)
         whole = site == "pattern" or (site in HEADS and not settings.heads_by_place)
         where: Sequence[int | None] = [None] if whole else range(positions)
@@ -271,6 +272,7 @@ def _patch(
 ) -> Patch:
     """Effect of one cell from (pairs,) logit differences: of the patched run, the unpatched run and the other run."""
     gap = (other.mean() - base.mean()).item()
+    # A flip means something only where the two runs prefer different answers to begin with.
     told_apart = (base.sign() * other.sign()) < 0
     flips = (patched.sign() == other.sign())[told_apart]
     return Patch(
@@ -413,6 +415,7 @@ ANALYSIS = Analysis(
     _run,
     settings={"patching": PatchingSettings},
     paired=True,
+    meanings={"*/recovery": "share of the answer's lead that one patched part of a block brings back, at best"},
     check=_check,
     tables=(TABLE,),
     draw=_draw,

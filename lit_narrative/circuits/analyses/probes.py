@@ -348,6 +348,7 @@ ANALYSIS = Analysis(
     ),
     _run,
     settings={"probes": ProbeSettings},
+    meanings={"selectivity": "how much better the best linear probes do than with shuffled labels"},
     check=_check,
     tables=(TABLE,),
     draw=_draw,

@@ -119,6 +119,7 @@ def compare_splits(
         top: examples of each feature.
     """
     latents = {name: sae.encode(split.vectors) for name, split in splits.items()}
+    # Encoded once for all splits: firing rates, fits and examples read the same latents.
     fits = tuple(_fit(name, sae, latents[name], split.vectors) for name, split in splits.items())
     rates = {name: (active != 0).float().mean(0) for name, active in latents.items()}
     means = {name: active.sum(0) / (active != 0).sum(0).clamp(min=1) for name, active in latents.items()}

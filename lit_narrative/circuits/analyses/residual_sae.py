@@ -99,6 +99,7 @@ def train_sae(
     """
     settings = settings or ResidualSAESettings()
     width = vectors.shape[1]
+    # Steps and penalties mean the same for every model and layer where vectors are √d long, as sae-lens scales them.
     factor = width**0.5 / vectors.norm(dim=1).mean().item() if settings.scale else 1.0
     x = vectors * factor
     sae = sparse.build_sae(settings.architecture, width, settings.expansion * width, settings.options, settings.seed)
@@ -113,7 +114,7 @@ def train_sae(
         dead_window=settings.dead_window,
         progress=progress,
     )
-    sae.fold_activation_norm_scaling_factor(factor)
+    sae.fold_activation_norm_scaling_factor(factor)  # into the weights: whoever loads them scales nothing
     frozen = sparse.inference_sae(sae)
     frozen.cfg.metadata.hook_name = settings.hook
     return frozen

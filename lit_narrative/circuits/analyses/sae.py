@@ -218,6 +218,10 @@ ANALYSIS = Analysis(
     ),
     _run,
     settings={"sae": ResidualSAESettings},
+    meanings={
+        "explained_variance": "share of the activations' variance that the autoencoder keeps",
+        "l0": "features active at once",
+    },
     check=_check,
     tables=(FEATURES, PATTERNS, EFFECTS),
     draw=_draw,

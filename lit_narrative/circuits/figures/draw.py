@@ -31,7 +31,7 @@ def draw_figures(models: Models) -> list[Drawn]:
         models: by the name that panels give them; a single model needs none (an empty text).
     """
     analyses = next(iter(models.values())).analyses
-    with default_style():
+    with default_style():  # around the drawing too: text is measured when the PNG is made
         return [
             Drawn(analysis.name, sketch.name, sketch.title, to_png(sketch.draw()))
             for analysis in analyses

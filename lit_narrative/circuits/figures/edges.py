@@ -58,8 +58,9 @@ def diagram(axes: "Axes", graph: Graph, edges: Named, thickest: float = 4.6) -> 
 
     spots = place_parts(graph, edges)
     largest = max(map(abs, edges.values()), default=0.0) or 1.0
-    for (source, reader), score in sorted(edges.items(), key=lambda item: abs(item[1])):
+    for (source, reader), score in sorted(edges.items(), key=lambda item: abs(item[1])):  # the strongest on top
         start, end = spots[source], spots[node_of(reader)]
+        # An arrow over several stages is bent around the boxes between.
         bend = 0.0 if abs(start.y - end.y) < 1.5 else 0.18 if start.x <= end.x else -0.18
         arrow = FancyArrowPatch(
             start,

@@ -41,6 +41,7 @@ def draw_patching(tables: "Mapping[str, Patching]") -> "Figure":
             if not values.size:
                 hide(axes)
                 continue
+            # Layer 0 at the bottom, as the stream flows upwards in the diagrams too.
             heat(axes, values[::-1], [str(layer) for layer in rows[::-1]], _from_the_end(columns), (-1, 1))
             axes.set_title(f"{direction}: {site}" + (" (heads)" if site in HEADS else ""))
         line[0].set_ylabel(name_of(model, "layer"))
@@ -72,7 +73,7 @@ def draw_attention(tables: "Mapping[str, Attention]") -> "Figure":
         hide(axes)
     for index, (axes, (layer, head)) in enumerate(zip(panels.flat, heads, strict=False)):
         values, names = first.grid(layer, head)
-        for later in rest:
+        for later in rest:  # weights of two models lie close: their difference is what can be seen
             values = later.grid(layer, head)[0] - values
         rows = names if index % columns == 0 else [""] * len(names)
         heat(axes, values, rows, names, (-1, 1) if rest else (0, 1), written=not rest)

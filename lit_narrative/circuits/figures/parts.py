@@ -27,10 +27,12 @@ def draw_ablation(ablations: "Mapping[str, Ablation]") -> "Figure":
     """
     models = ablations.values()
     bases = {base.split: base for base in next(iter(models)).bases}
+    # One score for all models of a panel, or their bars could not be compared.
     metrics: dict[str, Metric] = {
         split: "logit_diff" if any(model.base(split).weak for model in models) else "accuracy" for split in bases
     }
     bars = {split: {name: model.ranking(split, metrics[split]) for name, model in ablations.items()} for split in bases}
+    # The same parts in every panel: the strongest anywhere.
     units = strongest([values for by_model in bars.values() for values in by_model.values()], _order(ablations))
     figure, panels = sheet(len(bases), 1, 1.75)
     for axes, (split, by_model) in zip(panels[:, 0], bars.items(), strict=True):

@@ -79,7 +79,7 @@ def draw_lens(lenses: "Mapping[str, Mapping[str, Lens]]") -> "Figure":
         _name_layers(axes, max(len(lens.rows) for by_split in lenses.values() for lens in by_split.values()))
         axes.set_title(title)
     panels[0][0].axhline(0, color="#999999", linewidth=0.8)
-    panels[0][1].set_yscale("symlog", linthresh=1)
+    panels[0][1].set_yscale("symlog", linthresh=1)  # ranks reach from 0 to the size of the vocabulary
     panels[0][1].set_ylim(bottom=0)
     panels[0][2].set_ylim(-0.03, 1.03)
     figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)

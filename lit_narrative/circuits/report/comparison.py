@@ -47,7 +47,7 @@ def write_comparison(
     extra = tuple(extra)
     common = find_common(load_results(old, extra), load_results(new, extra))
     changes = list_changes(common)
-    text = _page(common, changes, names)
+    text = _page(common, changes, names)  # before the first file is written: a fault in a figure leaves neither
     write_json(Path(page).with_suffix(".json"), changes)
     return write_text(page, text)
 

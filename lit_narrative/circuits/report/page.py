@@ -112,6 +112,7 @@ def section(
 
 def embed(figure: Drawn) -> Mapping[str, Any]:
     """A figure as templates take it, its PNG within the page."""
+    # Within the page, so that it can be sent as one file and opened without the folder.
     uri = f"data:image/png;base64,{base64.b64encode(figure.png).decode()}"
     width, height = figure.size
     return {"title": figure.title, "uri": uri, "width": width, "height": height}

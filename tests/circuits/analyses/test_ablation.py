@@ -14,9 +14,9 @@ from lit_narrative.circuits.analyses.ablation import (
     Base,
     Importance,
     ablate,
-    substitute,
 )
 from lit_narrative.circuits.bridge import build_bridge
+from lit_narrative.circuits.hooks import substitute
 from lit_narrative.circuits.inputs import IGNORED, AnalysisInputs
 from lit_narrative.circuits.overlap import overlap
 from lit_narrative.errors import UserError

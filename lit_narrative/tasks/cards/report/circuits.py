@@ -5,23 +5,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from lit_narrative.circuits.suite import ANALYSES
 from lit_narrative.errors import UserError
 from lit_narrative.report.page import Section, render
 from lit_narrative.tasks.cards.report.run import BASE, CardsRun, Circuits, SeedRun
-
-MEANING = {
-    "probes/selectivity": "how much better the best linear probes do than with shuffled labels",
-    "patching/*/recovery": "share of the right answer's lead that one patched part of a block brings back, at best",
-    "ablation/*/accuracy": "share of the answer's tokens that the whole model gets right",
-    "ablation/*/jaccard": "overlap of the most important parts with those of the known rules",
-    "attribution/*/cpr": "share of the effect that circuits of the best edges keep, averaged over sizes",
-    "acdc/*/edges": "edges that are left when those that change least are dropped",
-    "acdc/*/faithfulness": "share of the effect that those edges keep, on other pairs",
-    "lens/*/logit_diff": "lead of the right answer's logit over the other one's at the last layer",
-    "sae/explained_variance": "share of the activations' variance that the autoencoder keeps",
-    "sae/l0": "features active at once",
-}
-"""What the figures of the manifest mean, a set's name replaced by a star."""
 
 
 def circuits(run: CardsRun) -> Section:
@@ -78,9 +65,10 @@ def compare_circuits(seed: Path) -> None:
 
 def meaning(name: str) -> str:
     """What a figure says; empty where that is not known."""
-    parts = name.split("/")
-    # Figures are named analysis/set/measure; the meaning is the same on every set.
-    return MEANING.get(f"{parts[0]}/*/{parts[-1]}" if len(parts) == 3 else name, "")
+    analysis, _, rest = name.partition("/")
+    # Figures are named analysis/set/measure or analysis/measure; the meaning is the same on every set.
+    key = f"*/{rest.rpartition('/')[2]}" if "/" in rest else rest
+    return ANALYSES[analysis].meanings.get(key, "") if analysis in ANALYSES else ""
 
 
 def _weak(one: Circuits, name: str) -> bool:
