@@ -4,9 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lit_narrative.circuits.analysis import Analysis
+from lit_narrative.circuits.analysis import Analysis, CircuitResults
 from lit_narrative.circuits.report.findings import change
-from lit_narrative.circuits.results import CircuitResults
 from lit_narrative.errors import UserError
 
 

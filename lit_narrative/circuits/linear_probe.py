@@ -1,12 +1,14 @@
 """A linear probe on arrays: ridge regression or a logistic classifier, with held-out rows and shuffled controls."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from lit_narrative.circuits.analyses.probes import ProbeSettings  # which imports this module
+from lit_narrative.circuits.analysis import AnalysisSettings, Layers
+from lit_narrative.circuits.bridge import STREAM
+from lit_narrative.errors import UserError, check_least, did_you_mean
 
 
 class LabelledRows(NamedTuple):
@@ -135,3 +137,40 @@ def number_scores(right: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
         "mae": float(np.abs(error).mean()),
         "pearson": float(np.corrcoef(right, predicted)[0, 1]) if varied else None,
     }
+
+
+@dataclass(frozen=True)
+class ProbeSettings(AnalysisSettings):
+    """Where probes are fitted, and how.
+
+    Args:
+        sites: activations of a block: resid_pre, resid_mid, resid_post, attn_out, mlp_out.
+        layers: some of them, or all.
+        places: names of positions.
+        alpha: ridge penalty of probes for numbers.
+        c: inverse penalty of logistic probes for classes.
+        test_size: share of the fitted split that is held out.
+        controls: shuffles that the control is the mean of; 0 for none.
+        batch_size: rows of one forward pass.
+        seed: of the held-out rows and the shuffles.
+    """
+
+    sites: Sequence[str] = ("resid_pre", "resid_post")
+    layers: Layers = "all"
+    places: Sequence[str] = ("answer",)
+    alpha: float = 1.0
+    c: float = 1.0
+    test_size: float = 0.25
+    controls: int = 1
+    batch_size: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in self.sites:
+            if name not in STREAM:
+                near = did_you_mean(name, STREAM)
+                raise UserError(f"probes.sites: no {name!r}{near}; choose from {', '.join(STREAM)}")
+        if not 0 < self.test_size < 1:
+            raise UserError(f"probes.test_size is {self.test_size}; it must lie between 0 and 1")
+        check_least("probes.controls", self.controls, 0)
+        check_least("probes.batch_size", self.batch_size, 1)

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from lit_narrative.circuits import analyses as folder_of_analyses
-from lit_narrative.circuits.analysis import Analysis, AnalysisSettings, Layers
-from lit_narrative.circuits.results import CircuitResults
+from lit_narrative.circuits.analysis import Analysis, AnalysisSettings, CircuitResults, Layers
 from lit_narrative.errors import UserError, did_you_mean
 from lit_narrative.lookup import import_named
 

@@ -16,8 +16,8 @@ from transformers import CTRLConfig, CTRLLMHeadModel
 from lit_narrative.callbacks.circuit_analysis import CircuitAnalysis
 from lit_narrative.circuits.analyses.ablation import AblationSettings
 from lit_narrative.circuits.analyses.patching import PatchingSettings
-from lit_narrative.circuits.analyses.probes import ProbeSettings
 from lit_narrative.circuits.analyses.residual_sae import ResidualSAESettings
+from lit_narrative.circuits.linear_probe import ProbeSettings
 from lit_narrative.circuits.suite import CircuitSettings
 from lit_narrative.cli.main import main
 from lit_narrative.datamodules.cards import CardsData

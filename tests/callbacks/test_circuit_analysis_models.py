@@ -20,9 +20,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from lit_narrative.circuits.analyses.ablation import Ablation
 from lit_narrative.circuits.bridge import build_bridge, run
 from lit_narrative.circuits.inputs import ask_all, encode_inputs
+from lit_narrative.circuits.records.ablation import Ablation
 from lit_narrative.cli.main import main
 from lit_narrative.datamodules.cards import CardsData
 from lit_narrative.lm.checkpoint import read_language_model

@@ -15,10 +15,11 @@ from lit_narrative.circuits.analyses.faithfulness import Circuits, CurveSettings
 from lit_narrative.circuits.analyses.feature_effects import PatternRow, feature_effects, save_effects, save_patterns
 from lit_narrative.circuits.analyses.lens import direct_attribution, logit_lens
 from lit_narrative.circuits.analyses.patching import patch
-from lit_narrative.circuits.analyses.probes import ProbeSettings, fit_probes, gather
+from lit_narrative.circuits.analyses.probes import fit_probes, gather
 from lit_narrative.circuits.analyses.residual_features import compare_splits
 from lit_narrative.circuits.analyses.residual_sae import ResidualSAESettings, residuals, train_sae
 from lit_narrative.circuits.bridge import build_bridge, shape
+from lit_narrative.circuits.linear_probe import ProbeSettings
 from tests.circuits.planted import planted_contrasts, planted_inputs, planted_lm, prompts
 
 HOOK = "blocks.1.hook_resid_pre"

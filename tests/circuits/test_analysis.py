@@ -8,7 +8,7 @@ import pytest
 
 from lit_narrative.circuits.analyses.ablation import AblationSettings
 from lit_narrative.circuits.analyses.patching import PatchingSettings
-from lit_narrative.circuits.analyses.probes import ProbeSettings
+from lit_narrative.circuits.linear_probe import ProbeSettings
 from lit_narrative.circuits.suite import ANALYSES, CircuitSettings
 
 

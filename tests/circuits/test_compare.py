@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from lit_narrative.circuits.analyses import ablation, attribution, patching, probes
+from lit_narrative.circuits.analysis import CircuitResults
 from lit_narrative.circuits.compare import find_common, list_changes
-from lit_narrative.circuits.results import CircuitResults
 from lit_narrative.circuits.suite import load_results
 from lit_narrative.errors import UserError
 from tests.circuits.make_results import HOOK

@@ -8,8 +8,9 @@ from lit_narrative.circuits.analyses.attribution import attribute_edges
 from lit_narrative.circuits.analyses.faithfulness import CurveSettings, curve
 from lit_narrative.circuits.analyses.lens import direct_attribution
 from lit_narrative.circuits.analyses.patching import patch
-from lit_narrative.circuits.analyses.probes import ProbeSettings, fit_probes, gather
+from lit_narrative.circuits.analyses.probes import fit_probes, gather
 from lit_narrative.circuits.bridge import build_bridge
+from lit_narrative.circuits.linear_probe import ProbeSettings
 from tests.circuits.planted import COPIER, LAYER, LETTERS, planted_contrasts, planted_inputs, planted_lm, prompts
 
 HEAD = f"a{LAYER}.h{COPIER}"

@@ -13,12 +13,13 @@ import pytest
 from lit_narrative.circuits.analyses.ablation import AblationSettings, ablate
 from lit_narrative.circuits.analyses.attribution import AttributionSettings, attribute_edges
 from lit_narrative.circuits.analyses.faithfulness import Circuits
-from lit_narrative.circuits.analyses.probes import ProbeSettings, fit_probes, gather
+from lit_narrative.circuits.analyses.probes import fit_probes, gather
 from lit_narrative.circuits.analyses.residual_features import compare_splits
 from lit_narrative.circuits.analyses.residual_sae import ResidualSAESettings, residuals, splice, train_sae
 from lit_narrative.circuits.bridge import build_bridge
 from lit_narrative.circuits.data import AnalysisData, collect, probe_targets
 from lit_narrative.circuits.graph import edge_mask
+from lit_narrative.circuits.linear_probe import ProbeSettings
 from lit_narrative.cli.main import main
 from lit_narrative.datamodules.cards import CardsData
 from lit_narrative.lm.checkpoint import read_language_model

@@ -15,15 +15,25 @@ from typing import TYPE_CHECKING, Self
 
 from lit_narrative.circuits.analyses.attribution import AttributionSettings, attribute_edges
 from lit_narrative.circuits.analyses.faithfulness import CircuitQuality, Circuits, measure_circuit
-from lit_narrative.circuits.analysis import About, Analysis, AnalysisJob, AnalysisSettings, Metrics, Sketch
+from lit_narrative.circuits.analysis import (
+    SPLITS,
+    About,
+    Analysis,
+    AnalysisJob,
+    AnalysisSettings,
+    CircuitResults,
+    Metrics,
+    Models,
+    Sketch,
+    Table,
+    labelled,
+)
 from lit_narrative.circuits.contrasts import Contrasts
 from lit_narrative.circuits.figures.edges import draw_pruned
 from lit_narrative.circuits.graph import Edge, Graph, edge_mask
 from lit_narrative.circuits.hooks import Progress
-from lit_narrative.circuits.results import SPLITS, CircuitResults, Models, Table, labelled
-from lit_narrative.circuits.tables import read_json
+from lit_narrative.circuits.records.edges import Pruned
 from lit_narrative.errors import UserError, check_least
-from lit_narrative.files import write_json
 from lit_narrative.report.format import number
 
 if TYPE_CHECKING:
@@ -59,41 +69,6 @@ class PruningSettings(AnalysisSettings):
     def tiny(self) -> Self:
         """Few pairs and edges."""
         return replace(self, max_pairs=2, max_edges=4, draws=1)
-
-
-@dataclass(frozen=True, eq=False)
-class Pruned:
-    """The circuit that ACDC leaves.
-
-    Attributes:
-        graph: of the model.
-        kept: its edges, in the order in which they were tried.
-        faithfulness: of them together, on the pairs that they were found on.
-        threshold: the change of faithfulness that an edge had to cause to stay.
-        tried: number of edges tried; the others were dropped from the start.
-    """
-
-    graph: Graph
-    kept: tuple[Edge, ...]
-    faithfulness: float
-    threshold: float
-    tried: int
-
-    def save(self, folder: str | Path) -> Path:
-        """Write acdc.json."""
-        names = [self.graph.name(edge) for edge in self.kept]
-        sizes = {"layers": self.graph.layers, "heads": self.graph.heads, "kv_heads": self.graph.kv_heads}
-        rest = {name: getattr(self, name) for name in ("faithfulness", "threshold", "tried")}
-        rest["of_edges"] = len(self.graph.edges)
-        write_json(Path(folder, "acdc.json"), {"graph": sizes, **rest, "edges": names, "places": self.kept})
-        return Path(folder)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read what `save` wrote."""
-        stored = read_json(Path(folder, "acdc.json"))
-        kept = tuple((source, reader) for source, reader in stored["places"])
-        return cls(Graph(**stored["graph"]), kept, stored["faithfulness"], stored["threshold"], stored["tried"])
 
 
 def prune(

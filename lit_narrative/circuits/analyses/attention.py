@@ -1,23 +1,31 @@
 """Attention: where heads look, as the mean weight of every head from one named position to another."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lit_narrative.circuits.analysis import About, Analysis, AnalysisJob, Metrics, Sketch
+from lit_narrative.circuits.analysis import (
+    SPLITS,
+    About,
+    Analysis,
+    AnalysisJob,
+    CircuitResults,
+    Metrics,
+    Models,
+    Sketch,
+    Table,
+    shared,
+)
 from lit_narrative.circuits.bridge import shape
 from lit_narrative.circuits.figures.heat_maps import draw_attention
 from lit_narrative.circuits.hooks import Progress, capture
 from lit_narrative.circuits.inputs import AnalysisInputs, Positions
+from lit_narrative.circuits.records.attention import Attention, Look
 from lit_narrative.circuits.report.findings import NAMED
-from lit_narrative.circuits.results import SPLITS, CircuitResults, Models, Table, shared
-from lit_narrative.circuits.tables import read_rows, write_rows
 from lit_narrative.errors import UserError
 from lit_narrative.report.format import number
 
@@ -27,53 +35,6 @@ if TYPE_CHECKING:
 
 HELD = 2**26
 """Attention weights held at once (256 MiB): of a large model or long rows, fewer rows are read together."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """A head's attention between two positions.
-
-    Attributes:
-        layer: of the head.
-        head: its number.
-        query: the position that looks.
-        key: the position that is looked at.
-        n: rows that have both, the key not after the query.
-        weight: mean attention over those rows, 0..1.
-    """
-
-    layer: int
-    head: int
-    query: str
-    key: str
-    n: int
-    weight: float
-
-
-@dataclass(frozen=True)
-class Attention:
-    """The looks of all heads."""
-
-    rows: tuple[Look, ...]
-
-    def grid(self, layer: int, head: int) -> tuple[np.ndarray, list[str]]:
-        """Weights (queries, keys) of a head and the names of both; NaN where no row has the two."""
-        names = list(dict.fromkeys(row.query for row in self.rows))
-        values = np.full((len(names), len(names)), np.nan)
-        for row in self.rows:
-            if (row.layer, row.head) == (layer, head):
-                values[names.index(row.query), names.index(row.key)] = row.weight
-        return values, names
-
-    def save(self, folder: str | Path) -> Path:
-        """Write attention.csv."""
-        write_rows(Path(folder, "attention.csv"), Look, self.rows)
-        return Path(folder)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read what `save` wrote."""
-        return cls(read_rows(Path(folder, "attention.csv"), Look))
 
 
 def attend(

@@ -14,34 +14,42 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lit_narrative.circuits.analyses.faithfulness import CurveSettings, Faithfulness, curve
-from lit_narrative.circuits.analysis import About, Analysis, AnalysisJob, AnalysisSettings, Metrics, Sketch
+from lit_narrative.circuits.analysis import (
+    SPLITS,
+    About,
+    Analysis,
+    AnalysisJob,
+    AnalysisSettings,
+    CircuitResults,
+    Metrics,
+    Models,
+    Sketch,
+    Table,
+    labelled,
+    shared,
+)
 from lit_narrative.circuits.bridge import Hook, separate_inputs, shape
 from lit_narrative.circuits.contrasts import Contrasts
 from lit_narrative.circuits.figures.edges import draw_edges, draw_faithfulness
 from lit_narrative.circuits.figures.parts import draw_parts
-from lit_narrative.circuits.graph import LIMIT, Edge, Graph, Group, by_node, edge_mask, run_edges, to_dot, written
+from lit_narrative.circuits.graph import LIMIT, Graph, Group, by_node, edge_mask, run_edges, written
 from lit_narrative.circuits.hooks import Progress
 from lit_narrative.circuits.inputs import AnalysisInputs, ask
 from lit_narrative.circuits.overlap import overlap
+from lit_narrative.circuits.records.edges import EdgeScores, Method, NodeScores
 from lit_narrative.circuits.report.findings import NAMED, name_first, say_overlap
-from lit_narrative.circuits.results import SPLITS, CircuitResults, Models, Table, labelled, shared
-from lit_narrative.circuits.tables import read_arrays, read_json, write_arrays
 from lit_narrative.errors import UserError, check_least, did_you_mean
-from lit_narrative.files import write_json, write_text
 from lit_narrative.report.format import number
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
-
-
-Method = Literal["eap", "eap_ig", "exact"]
 
 
 @dataclass(frozen=True)
@@ -74,59 +82,6 @@ class AttributionSettings(AnalysisSettings):
         return replace(self, steps=1)
 
 
-@dataclass(frozen=True, eq=False)
-class EdgeScores:
-    """A score for every edge.
-
-    Attributes:
-        graph: of the model.
-        scores: (S, D) float32, 0 where there is no edge.
-        method: by which they were scored.
-    """
-
-    graph: Graph
-    scores: np.ndarray
-    method: str
-
-    def ranked(self) -> list[Edge]:
-        """Every edge, the largest magnitude first."""
-        edges = self.graph.edges
-        return sorted(edges, key=lambda edge: -abs(float(self.scores[edge])))
-
-    def values(self) -> np.ndarray:
-        """(E,) the scores in the order of ``graph.edges``."""
-        return self.scores[self.graph.exists]
-
-    def magnitudes(self) -> dict[str, float]:
-        """Every edge's magnitude by its name, to be compared with another model's (`overlap`)."""
-        return {self.graph.name(edge): abs(float(self.scores[edge])) for edge in self.graph.edges}
-
-    def named(self, count: int) -> dict[tuple[str, str], float]:
-        """The strongest edges by (source, destination)."""
-        graph = self.graph
-        top = self.ranked()[:count]
-        return {(graph.sources[s], graph.destinations[d]): float(self.scores[s, d]) for s, d in top}
-
-    def save(self, folder: str | Path, top: int = 30) -> Path:
-        """Write circuit.json (sizes, method, strongest edges), circuit.dot and circuit.safetensors (all scores)."""
-        folder, graph = Path(folder), self.graph
-        sizes = {"layers": graph.layers, "heads": graph.heads, "kv_heads": graph.kv_heads}
-        edges = [{"source": a, "destination": b, "score": score} for (a, b), score in self.named(top).items()]
-        counts = {"sources": len(graph.sources), "destinations": len(graph.destinations), "edges": len(graph.edges)}
-        write_json(folder / "circuit.json", {"method": self.method, "graph": sizes, **counts, "top_edges": edges})
-        write_text(folder / "circuit.dot", to_dot(self.named(top)))
-        write_arrays(folder / "circuit.safetensors", {"scores": self.scores})
-        return folder
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read what `save` wrote."""
-        stored = read_json(Path(folder, "circuit.json"))
-        return cls(
-            Graph(**stored["graph"]), read_arrays(Path(folder, "circuit.safetensors"))["scores"], stored["method"]
-        )
-
-
 def attribute_edges(
     bridge: "TransformerBridge",
     contrasts: Contrasts,
@@ -156,40 +111,6 @@ def attribute_edges(
     # The sum covers every source with every destination; those that read before the source writes are no edges.
     scores *= torch.from_numpy(graph.exists).to(scores)
     return EdgeScores(graph, (scores / len(pairs)).cpu().numpy(), settings.method)
-
-
-@dataclass(frozen=True, eq=False)
-class NodeScores:
-    """A score for every part, column by column.
-
-    Attributes:
-        sources: names of the parts.
-        scores: (S, T) float32; the columns are those of the contrasts.
-        method: by which they were scored.
-    """
-
-    sources: tuple[str, ...]
-    scores: np.ndarray
-    method: str
-
-    def ranked(self) -> list[tuple[str, float]]:
-        """Parts with their scores summed over columns, the largest magnitude first."""
-        totals = zip(self.sources, self.scores.sum(1).tolist(), strict=True)
-        return sorted(totals, key=lambda item: -abs(item[1]))
-
-    def save(self, folder: str | Path) -> Path:
-        """Write nodes.json (parts and totals) and nodes.safetensors."""
-        folder = Path(folder)
-        totals = dict(zip(self.sources, self.scores.sum(1).tolist(), strict=True))
-        write_json(folder / "nodes.json", {"method": self.method, "scores": totals})
-        write_arrays(folder / "nodes.safetensors", {"scores": self.scores})
-        return folder
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read what `save` wrote."""
-        stored = read_json(Path(folder, "nodes.json"))
-        return cls(tuple(stored["scores"]), read_arrays(Path(folder, "nodes.safetensors"))["scores"], stored["method"])
 
 
 def attribute_nodes(

@@ -25,7 +25,7 @@ from lit_narrative.files import write_json
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-    from lit_narrative.circuits.analyses.attribution import EdgeScores  # which imports this module
+    from lit_narrative.circuits.records.edges import EdgeScores  # which imports this module
 
 
 @dataclass(frozen=True)

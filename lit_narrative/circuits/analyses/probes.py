@@ -4,69 +4,39 @@ Each probe is fitted on three quarters of one split and judged on the rest of it
 control: the same probe fitted to shuffled targets (Hewitt and Liang 2019, https://arxiv.org/abs/1909.03368).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lit_narrative.circuits.analysis import About, Analysis, AnalysisJob, AnalysisSettings, Layers, Metrics, Sketch
+from lit_narrative.circuits.analysis import (
+    About,
+    Analysis,
+    AnalysisJob,
+    CircuitResults,
+    Metrics,
+    Models,
+    Sketch,
+    Table,
+    shared,
+)
 from lit_narrative.circuits.bridge import STREAM, check_layers
 from lit_narrative.circuits.data import probe_targets
 from lit_narrative.circuits.figures.probes import draw_probes
 from lit_narrative.circuits.hooks import Progress, capture
 from lit_narrative.circuits.inputs import AnalysisInputs
-from lit_narrative.circuits.linear_probe import LabelledRows, LinearProbe
+from lit_narrative.circuits.linear_probe import LabelledRows, LinearProbe, ProbeSettings
+from lit_narrative.circuits.records.probes import HELD_OUT, ProbeRow, Probes
 from lit_narrative.circuits.report.findings import NAMED, change, largest_changes, name_changes
-from lit_narrative.circuits.results import CircuitResults, Models, Table, shared
-from lit_narrative.circuits.tables import read_arrays, read_json, read_rows, write_arrays, write_rows
-from lit_narrative.errors import UserError, check_least, did_you_mean
-from lit_narrative.files import write_json
+from lit_narrative.errors import UserError
 from lit_narrative.report.format import number, percent
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
-
-
-@dataclass(frozen=True)
-class ProbeSettings(AnalysisSettings):
-    """Where probes are fitted, and how.
-
-    Args:
-        sites: activations of a block: resid_pre, resid_mid, resid_post, attn_out, mlp_out.
-        layers: some of them, or all.
-        places: names of positions.
-        alpha: ridge penalty of probes for numbers.
-        c: inverse penalty of logistic probes for classes.
-        test_size: share of the fitted split that is held out.
-        controls: shuffles that the control is the mean of; 0 for none.
-        batch_size: rows of one forward pass.
-        seed: of the held-out rows and the shuffles.
-    """
-
-    sites: Sequence[str] = ("resid_pre", "resid_post")
-    layers: Layers = "all"
-    places: Sequence[str] = ("answer",)
-    alpha: float = 1.0
-    c: float = 1.0
-    test_size: float = 0.25
-    controls: int = 1
-    batch_size: int = 256
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in self.sites:
-            if name not in STREAM:
-                near = did_you_mean(name, STREAM)
-                raise UserError(f"probes.sites: no {name!r}{near}; choose from {', '.join(STREAM)}")
-        if not 0 < self.test_size < 1:
-            raise UserError(f"probes.test_size is {self.test_size}; it must lie between 0 and 1")
-        check_least("probes.controls", self.controls, 0)
-        check_least("probes.batch_size", self.batch_size, 1)
 
 
 class Where(NamedTuple):
@@ -79,8 +49,6 @@ class Where(NamedTuple):
 
 Features = dict[Where, np.ndarray]
 """Activations (n, d) by where they were taken."""
-HELD_OUT = "_heldout"
-"""What the name of the fitted split's held-out rows ends in."""
 GAIN = 0.1
 """A probe is called better than its controls if it is by more than this."""
 
@@ -113,87 +81,6 @@ def _at(activation: Tensor, columns: Tensor) -> np.ndarray:
     vectors = activation[torch.arange(len(activation)), columns].cpu().numpy()
     vectors[columns.numpy() < 0] = np.nan
     return vectors
-
-
-@dataclass(frozen=True)
-class ProbeRow:
-    """A probe on a split.
-
-    Attributes:
-        target: what is read.
-        kind: ``number`` (ridge regression) or ``class`` (logistic regression).
-        site: short name of the activation.
-        layer: of the block.
-        place: name of the position.
-        split: the rows; those of the fitted split are held out.
-        n: number of rows.
-        score: accuracy of a class, R² clipped to 0..1 of a number.
-        accuracy: share of right classes.
-        balanced_accuracy: mean over the classes of this split.
-        majority: share of the commonest class of this split.
-        r2: 1 − squared error / variance, as it is: far below 0 where a probe does not transfer.
-        mae: mean absolute error.
-        pearson: correlation of predictions and targets; None if one is constant.
-        control: score of the same probe fitted to shuffled targets.
-        selectivity: score less control.
-    """
-
-    target: str
-    kind: str
-    site: str
-    layer: int
-    place: str
-    split: str
-    n: int
-    score: float
-    accuracy: float | None
-    balanced_accuracy: float | None
-    majority: float | None
-    r2: float | None
-    mae: float | None
-    pearson: float | None
-    control: float | None
-    selectivity: float | None
-
-
-@dataclass(frozen=True, eq=False)
-class Probes:
-    """All probes.
-
-    Attributes:
-        rows: one for each probe and split.
-        weights: float32 arrays ``<target>.<site>.<layer>.<place>.<mean|scale|coef|intercept>``; the probe reads
-            ``((x − mean) / scale) @ coefᵀ + intercept``.
-        skipped: probes not fitted, since the targets were all equal or too few.
-    """
-
-    rows: tuple[ProbeRow, ...]
-    weights: dict[str, np.ndarray]
-    skipped: tuple[str, ...] = ()
-
-    def of(self, target: str, split: str) -> list[ProbeRow]:
-        """The rows of a target on a split, the best first."""
-        rows = [row for row in self.rows if (row.target, row.split) == (target, split)]
-        return sorted(rows, key=lambda row: -row.score)
-
-    def of_splits(self, splits: set[str]) -> Self:
-        """The same on some splits only, with the held-out rows of the one that was fitted on."""
-        return replace(self, rows=tuple(row for row in self.rows if row.split.removesuffix(HELD_OUT) in splits))
-
-    def save(self, folder: str | Path) -> Path:
-        """Write probes.csv, probes.safetensors and probes.json (how many, and which were skipped)."""
-        folder = Path(folder)
-        write_rows(folder / "probes.csv", ProbeRow, self.rows)
-        write_arrays(folder / "probes.safetensors", self.weights)
-        write_json(folder / "probes.json", {"rows": len(self.rows), "skipped": self.skipped})
-        return folder
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read what `save` wrote."""
-        skipped = tuple(read_json(Path(folder, "probes.json"))["skipped"])
-        weights = read_arrays(Path(folder, "probes.safetensors"))
-        return cls(read_rows(Path(folder, "probes.csv"), ProbeRow), weights, skipped)
 
 
 def fit_probes(

@@ -25,11 +25,20 @@ from lit_narrative.circuits.analyses.feature_effects import (
 )
 from lit_narrative.circuits.analyses.residual_features import FeatureRow, ResidualFeatures, compare_splits
 from lit_narrative.circuits.analyses.residual_sae import ResidualSAESettings, residuals, splice, train_sae
-from lit_narrative.circuits.analysis import About, Analysis, AnalysisJob, Metrics, Sketch
+from lit_narrative.circuits.analysis import (
+    About,
+    Analysis,
+    AnalysisJob,
+    CircuitResults,
+    Metrics,
+    Models,
+    Sketch,
+    Table,
+    shared,
+)
 from lit_narrative.circuits.bridge import unknown_hook
 from lit_narrative.circuits.figures.features import draw_patterns, draw_rates
 from lit_narrative.circuits.hooks import Progress
-from lit_narrative.circuits.results import CircuitResults, Models, Table, shared
 from lit_narrative.circuits.tables import read_arrays
 from lit_narrative.files import write_json
 from lit_narrative.report.format import number

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from lit_narrative.circuits.analysis import Models
 from lit_narrative.circuits.figures.canvas import default_style, to_png
-from lit_narrative.circuits.results import Models
 from lit_narrative.files import write_bytes
 
 

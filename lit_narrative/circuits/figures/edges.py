@@ -12,9 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from lit_narrative.circuits.analyses.acdc import Pruned
-    from lit_narrative.circuits.analyses.attribution import EdgeScores
     from lit_narrative.circuits.analyses.faithfulness import Faithfulness
+    from lit_narrative.circuits.records.edges import EdgeScores, Pruned
 
 
 TOP = 20

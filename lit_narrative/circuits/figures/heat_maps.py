@@ -9,8 +9,8 @@ from lit_narrative.circuits.figures.canvas import heat, hide, name_of, sheet
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from lit_narrative.circuits.analyses.attention import Attention
-    from lit_narrative.circuits.analyses.patching import Patching
+    from lit_narrative.circuits.records.attention import Attention
+    from lit_narrative.circuits.records.patching import Patching
 
 HEADS_SHOWN = 16
 """Of a larger model, the heads that look hardest at one position."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from lit_narrative.circuits.analyses.ablation import Ablation, Metric
+    from lit_narrative.circuits.records.ablation import Ablation, Metric
 
 
 MOST = 32

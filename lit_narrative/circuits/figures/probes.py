@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from lit_narrative.circuits.analyses.lens import Lens
-    from lit_narrative.circuits.analyses.probes import ProbeRow, Probes
+    from lit_narrative.circuits.records.lens import Lens
+    from lit_narrative.circuits.records.probes import ProbeRow, Probes
 
 
 def draw_probes(probes: "Mapping[str, Probes]", split: str) -> "Figure":

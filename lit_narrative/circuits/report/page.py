@@ -7,9 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from lit_narrative.circuits.analysis import Analysis
+from lit_narrative.circuits.analysis import Analysis, CircuitResults
 from lit_narrative.circuits.figures.draw import Drawn, draw_figures, write_figures
-from lit_narrative.circuits.results import CircuitResults
 from lit_narrative.circuits.suite import load_results
 from lit_narrative.files import write_text
 from lit_narrative.report.format import clip

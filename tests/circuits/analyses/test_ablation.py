@@ -8,17 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lit_narrative.circuits.analyses.ablation import (
-    Ablation,
-    AblationSettings,
-    Base,
-    Importance,
-    ablate,
-)
+from lit_narrative.circuits.analyses.ablation import AblationSettings, ablate
 from lit_narrative.circuits.bridge import build_bridge
 from lit_narrative.circuits.hooks import substitute
 from lit_narrative.circuits.inputs import IGNORED, AnalysisInputs
 from lit_narrative.circuits.overlap import overlap
+from lit_narrative.circuits.records.ablation import Ablation, Base, Importance
 from lit_narrative.errors import UserError
 from tests.circuits.planted import planted_inputs, planted_lm
 from tests.helpers import tiny_lm

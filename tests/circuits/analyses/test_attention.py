@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from lit_narrative.circuits.analyses import attention
-from lit_narrative.circuits.analyses.attention import Attention, attend
+from lit_narrative.circuits.analyses.attention import attend
 from lit_narrative.circuits.bridge import build_bridge
 from lit_narrative.circuits.hooks import capture
 from lit_narrative.circuits.inputs import AnalysisInputs, Positions
+from lit_narrative.circuits.records.attention import Attention
 from lit_narrative.errors import UserError
 from tests.circuits.planted import COPIER, LAYER, LENGTH, planted_inputs, planted_lm
 

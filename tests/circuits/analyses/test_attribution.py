@@ -5,17 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lit_narrative.circuits.analyses.attribution import (
-    AttributionSettings,
-    EdgeScores,
-    NodeScores,
-    attribute_edges,
-    attribute_nodes,
-)
+from lit_narrative.circuits.analyses.attribution import AttributionSettings, attribute_edges, attribute_nodes
 from lit_narrative.circuits.analyses.patching import PatchingSettings, patch
 from lit_narrative.circuits.bridge import build_bridge, separate_inputs, shape
 from lit_narrative.circuits.contrasts import Contrasts
 from lit_narrative.circuits.graph import Graph, run_edges, written
+from lit_narrative.circuits.records.edges import EdgeScores, NodeScores
 from lit_narrative.errors import UserError
 from tests.circuits.analyses.test_patching import random_contrasts
 from tests.circuits.planted import planted_contrasts, planted_lm

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lit_narrative.circuits.analyses.acdc import Pruned, PruningSettings, prune
-from lit_narrative.circuits.analyses.attribution import EdgeScores, attribute_edges
+from lit_narrative.circuits.analyses.acdc import PruningSettings, prune
+from lit_narrative.circuits.analyses.attribution import attribute_edges
 from lit_narrative.circuits.analyses.faithfulness import (
     CircuitQuality,
     Circuits,
@@ -19,6 +19,7 @@ from lit_narrative.circuits.analyses.faithfulness import (
 from lit_narrative.circuits.bridge import build_bridge, shape
 from lit_narrative.circuits.contrasts import Contrasts
 from lit_narrative.circuits.graph import Graph
+from lit_narrative.circuits.records.edges import EdgeScores, Pruned
 from lit_narrative.errors import UserError
 from tests.circuits.analyses.test_patching import random_contrasts
 from tests.circuits.planted import planted_contrasts, planted_lm

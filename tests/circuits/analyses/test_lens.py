@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from lit_narrative.circuits.analyses.lens import Direct, Lens, direct_attribution, logit_lens
+from lit_narrative.circuits.analyses.lens import direct_attribution, logit_lens
 from lit_narrative.circuits.bridge import build_bridge, run
 from lit_narrative.circuits.inputs import IGNORED
+from lit_narrative.circuits.records.lens import Direct, Lens
 from lit_narrative.errors import UserError
 from tests.circuits.analyses.test_patching import random_contrasts
 from tests.circuits.planted import planted_contrasts, planted_inputs, planted_lm

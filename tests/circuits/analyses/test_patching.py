@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from lit_narrative.circuits.analyses.patching import Patching, PatchingSettings, patch
+from lit_narrative.circuits.analyses.patching import PatchingSettings, patch
 from lit_narrative.circuits.bridge import build_bridge, run
 from lit_narrative.circuits.contrasts import Contrasts
 from lit_narrative.circuits.inputs import Positions
+from lit_narrative.circuits.records.patching import Patching
 from lit_narrative.errors import UserError
 from tests.circuits.planted import COPIER, LAYER, planted_contrasts, planted_lm
 from tests.helpers import tiny_lm

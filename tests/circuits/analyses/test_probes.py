@@ -5,16 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lit_narrative.circuits.analyses.probes import (
-    Probes,
-    ProbeSettings,
-    Where,
-    fit_probes,
-    gather,
-)
+from lit_narrative.circuits.analyses.probes import Where, fit_probes, gather
 from lit_narrative.circuits.bridge import build_bridge
 from lit_narrative.circuits.inputs import AnalysisInputs, Positions
-from lit_narrative.circuits.linear_probe import class_scores, number_scores
+from lit_narrative.circuits.linear_probe import ProbeSettings, class_scores, number_scores
+from lit_narrative.circuits.records.probes import Probes
 from lit_narrative.errors import UserError
 from tests.circuits.planted import LETTERS, planted_inputs, planted_lm, prompts
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from lit_narrative.circuits.analyses import ablation, attribution, patching
-from lit_narrative.circuits.analyses.ablation import Ablation, Base, Importance
+from lit_narrative.circuits.analysis import CircuitResults
 from lit_narrative.circuits.figures.canvas import around_zero, default_style, heat, sheet, short
 from lit_narrative.circuits.figures.draw import draw_figures, write_figures
 from lit_narrative.circuits.figures.edges import draw_edges, draw_faithfulness, place_parts
 from lit_narrative.circuits.figures.heat_maps import draw_patching
 from lit_narrative.circuits.figures.parts import draw_ablation, draw_overlaps, strongest
 from lit_narrative.circuits.graph import Graph
-from lit_narrative.circuits.results import CircuitResults
+from lit_narrative.circuits.records.ablation import Ablation, Base, Importance
 from lit_narrative.circuits.suite import load_results
 from tests.circuits.make_results import png_size
 

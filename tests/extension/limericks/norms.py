@@ -6,11 +6,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lit_narrative.circuits.analysis import About, Analysis, AnalysisJob, AnalysisSettings, Metrics, Sketch
+from lit_narrative.circuits.analysis import (
+    SPLITS,
+    About,
+    Analysis,
+    AnalysisJob,
+    AnalysisSettings,
+    CircuitResults,
+    Metrics,
+    Models,
+    Sketch,
+    Table,
+    shared,
+)
 from lit_narrative.circuits.bridge import shape
 from lit_narrative.circuits.figures.canvas import sheet
 from lit_narrative.circuits.hooks import Progress, capture
-from lit_narrative.circuits.results import SPLITS, CircuitResults, Models, Table, shared
 from lit_narrative.circuits.tables import read_rows, write_rows
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lit_narrative.circuits.analyses import ablation, lens, probes, sae
-from lit_narrative.circuits.results import SPLITS
+from lit_narrative.circuits.analysis import SPLITS
 from lit_narrative.circuits.suite import load_results
 from lit_narrative.errors import UserError
 
