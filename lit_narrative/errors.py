@@ -1,4 +1,4 @@
-"""What a person did wrong and can put right."""
+"""Errors that a person can put right, and the checks that raise them."""
 
 import difflib
 from collections.abc import Iterable

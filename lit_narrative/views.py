@@ -3,7 +3,7 @@
 A view is a map-style dataset of one of these rows: plain text and numbers, nothing of a tokenizer's making.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -72,7 +72,7 @@ class ContrastPair:
         clean_answer: what follows ``clean``.
         corrupt_answer: what follows ``corrupt``.
         meta: where the pair comes from; ``spans`` may hold {name: (start, end)} in characters of the clean prompt:
-            places for analyses to name (``rule_end``, ``card1_value`` …).
+            positions for analyses to name (``rule_end``, ``card1_value`` …).
     """
 
     clean: str
@@ -104,6 +104,10 @@ class Layout(Protocol):
 
     def to_json(self) -> dict[str, Any]:
         """Plain values from which the task rebuilds the layout exactly."""
+
+
+Encode = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""A sparse autoencoder as a function: (n, d_in) float32 vectors to latents (n, d_sae) and reconstructions (n, d_in)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

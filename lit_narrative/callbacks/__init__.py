@@ -1,1 +1,1 @@
-"""What watches a run or intervenes in it: one callback a file."""
+"""Callbacks: evaluation, writers, monitors, the refresh of the SAE, circuit analysis."""

@@ -1,4 +1,4 @@
-"""What callbacks share: the base of those that see rollouts, dry runs, and work that must not disturb the run."""
+"""Shared parts of callbacks: the base of those that see rollouts, dry runs, and work that must not disturb the run."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager

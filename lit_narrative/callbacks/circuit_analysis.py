@@ -21,7 +21,7 @@ from lit_narrative.circuits.hooks import Progress
 from lit_narrative.circuits.report.comparison import write_comparison
 from lit_narrative.circuits.report.page import write_circuits_page
 from lit_narrative.circuits.suite import ANALYSES, CircuitSettings, SettingsGroups, join_settings, load_extra
-from lit_narrative.errors import UserError, check_least, did_you_mean
+from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.files import atomic_folder, write_json
 from lit_narrative.lm.checkpoint import read_language_model
 from lit_narrative.modules.language import LanguageModule
@@ -83,11 +83,7 @@ class CircuitAnalysis(Callback):
         extra: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         for name in analyses:
-            if name not in ANALYSES:
-                raise UserError(
-                    f"callback CircuitAnalysis: there is no analysis '{name}'{did_you_mean(name, ANALYSES)}; "
-                    f"known: {', '.join(ANALYSES)}"
-                )
+            check_choice("callback CircuitAnalysis: analyses", name, ANALYSES)
         extra = extra or {}
         self.extra = load_extra(extra)
         self.analyses = [*(ANALYSES[name] for name in dict.fromkeys(analyses)), *self.extra.values()]

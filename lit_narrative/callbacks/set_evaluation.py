@@ -1,4 +1,4 @@
-"""What a policy answers to the named sets of a task, always with the likeliest token, measured as the task says."""
+"""Evaluation on the named sets of a task: answers by the likeliest tokens, measured as the task says."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -28,8 +28,8 @@ _BATCH = 256
 class SetEvaluation(Callback):
     """Answers the prompts of several named sets of a task, always with the likeliest token, and measures them.
 
-    The task names its sets and says what is measured (`TaskDataModule.test_sets`, `named_prompts`, `measure`); without
-    any of its own there are its splits, measured by its verifiers. Logs ``<stage>/<set>/<score>`` (of the set ``val``:
+    The task names its sets and says what is measured (`TaskDataModule.test_sets`, `named_prompts`, `measure`); one
+    that names none is measured on its splits, by its verifiers. Logs ``<stage>/<set>/<score>`` (of the set ``val``:
     ``val/<score>``) and writes to the run folder ``eval/<tag>.json``, all scores of each set, and ``eval/<tag>.jsonl``,
     a row an answer.
 

@@ -1,5 +1,6 @@
 """Writers of what the policy wrote: a table of samples, files of rollouts, files of predictions."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from lit_narrative.callbacks.base import RolloutCallback, RolloutModule, dry_run
 from lit_narrative.distributed import gather_lists
-from lit_narrative.errors import UserError
+from lit_narrative.errors import check_least
 from lit_narrative.files import csv_text, write_jsonl, write_table
 from lit_narrative.views import ScoredRollouts
+
+logger = logging.getLogger(__name__)
 
 
 class SampleTable(RolloutCallback):
@@ -23,15 +26,17 @@ class SampleTable(RolloutCallback):
 
     Args:
         rows: completions of the table, from the first groups of the rollout batch.
-        every_n_windows: how often, in rollout batches.
+        every_n_rollout_batches: how often.
+        every_n_windows: former name of ``every_n_rollout_batches``, accepted for one release.
     """
 
-    def __init__(self, rows: int = 8, every_n_windows: int = 10) -> None:
-        if rows < 1 or every_n_windows < 1:
-            raise UserError(
-                f"callback SampleTable: rows={rows} and every_n_windows={every_n_windows} must be at least 1"
-            )
-        self.rows, self.every_n_windows = rows, every_n_windows
+    def __init__(self, rows: int = 8, every_n_rollout_batches: int = 10, *, every_n_windows: int | None = None) -> None:
+        if every_n_windows is not None:
+            logger.warning("SampleTable: every_n_windows is now every_n_rollout_batches")
+            every_n_rollout_batches = every_n_windows
+        check_least("callback SampleTable: rows", rows, 1)
+        check_least("callback SampleTable: every_n_rollout_batches", every_n_rollout_batches, 1)
+        self.rows, self.every_n_rollout_batches = rows, every_n_rollout_batches
         self._batches = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -44,7 +49,7 @@ class SampleTable(RolloutCallback):
 
     def on_rollouts(self, trainer: Trainer, module: RolloutModule, scored: ScoredRollouts) -> None:
         """Write the table, and hand it to the loggers that show tables."""
-        due = self._batches % self.every_n_windows == 0
+        due = self._batches % self.every_n_rollout_batches == 0
         self._batches += 1
         if not due or not trainer.is_global_zero or dry_run(trainer):
             return

@@ -1,1 +1,1 @@
-"""A task each, as data: one LightningDataModule a file."""
+"""Tasks as LightningDataModules, one a file, with their base and the settings that they share."""

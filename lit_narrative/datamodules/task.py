@@ -1,4 +1,4 @@
-"""What a task may offer to algorithms and callbacks: views, rewards, verifiers, sets to measure, plays, pairs.
+"""The content of a task for algorithms and callbacks: views, rewards, verifiers, sets to measure, plays, pairs.
 
 A task overrides what it has. Whoever asks for something that it lacks gets an error that names the task.
 """

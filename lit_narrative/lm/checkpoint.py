@@ -82,13 +82,6 @@ def fits(checkpoint: dict[str, Any], lm: nn.Module, base: Any) -> bool:
     return stored["base"] in (None, base) and stored["config"] == _plain(base_lm(lm).config.to_dict())
 
 
-def _stored(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    if LANGUAGE_MODEL not in checkpoint:
-        raise UserError("this checkpoint holds no language model; was it written by another module or package?")
-    stored: dict[str, Any] = checkpoint[LANGUAGE_MODEL]
-    return stored
-
-
 def read_language_model(
     path: str | Path, *, dtype: Dtype = "float32", attention: Attention = "sdpa"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -153,22 +146,6 @@ def check_adapters(lm: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
         raise UserError(f"the checkpoint's adapters are not those of this model: '{wrong[0]}' is on one side only")
 
 
-def _merge_adapters(lm: PreTrainedModel, weights: dict[str, torch.Tensor], lora: dict[str, Any]) -> PreTrainedModel:
-    adapted = add_lora(lm, Lora(**lora))
-    check_adapters(adapted, {PREFIX + name: value for name, value in weights.items()})
-    adapted.load_state_dict(weights, strict=False)
-    return adapted.merge_and_unload()  # type: ignore[operator,no-any-return]
-
-
-def _plain(value: Any) -> Any:
-    """Config values as a reader with ``weights_only`` accepts them: names of enums and dtypes become text."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
 def export_model(checkpoint: str | Path, folder: str | Path) -> Path:
     """Write model and tokenizer as a folder that ``transformers`` reads; adapters are merged into the weights.
 
@@ -205,3 +182,26 @@ def export_adapter(checkpoint: str | Path, folder: str | Path) -> Path:
         adapted.save_pretrained(scratch)  # type: ignore[operator]
         tokenizer.save_pretrained(scratch)
     return Path(folder)
+
+
+def _stored(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    if LANGUAGE_MODEL not in checkpoint:
+        raise UserError("this checkpoint holds no language model; was it written by another module or package?")
+    stored: dict[str, Any] = checkpoint[LANGUAGE_MODEL]
+    return stored
+
+
+def _merge_adapters(lm: PreTrainedModel, weights: dict[str, torch.Tensor], lora: dict[str, Any]) -> PreTrainedModel:
+    adapted = add_lora(lm, Lora(**lora))
+    check_adapters(adapted, {PREFIX + name: value for name, value in weights.items()})
+    adapted.load_state_dict(weights, strict=False)
+    return adapted.merge_and_unload()  # type: ignore[operator,no-any-return]
+
+
+def _plain(value: Any) -> Any:
+    """Config values as a reader with ``weights_only`` accepts them: names of enums and dtypes become text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

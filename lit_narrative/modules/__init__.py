@@ -1,1 +1,1 @@
-"""An algorithm each: one LightningModule a file."""
+"""Algorithms as LightningModules, one a file."""

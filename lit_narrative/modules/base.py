@@ -59,7 +59,7 @@ class NarrativeModule(LightningModule):
         raise NotImplementedError
 
     def wrap_train_loader(self, loader: DataLoader[Any]) -> Iterable[Any]:
-        """The iterable that the Trainer reads, given the task's loader; an algorithm may put its own around it."""
+        """The iterable that the Trainer reads, given the task's loader; an algorithm may wrap it."""
         return loader
 
 

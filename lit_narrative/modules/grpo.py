@@ -7,7 +7,7 @@ optimizer step over all processes, so its gradient does not depend on the micro-
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -135,11 +135,6 @@ class GRPOModule(LanguageModule):
     def plan(self) -> BatchPlan:
         """Sizes of a rollout batch."""
         return self.settings.plan
-
-    @property
-    def reward_weights(self) -> Mapping[str, float]:
-        """Weight of each reward by name."""
-        return self.settings.rewards
 
     @property
     def reference_kind(self) -> ReferenceKind:

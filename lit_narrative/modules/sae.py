@@ -14,7 +14,6 @@ from lit_narrative.errors import UserError
 from lit_narrative.modules.base import NarrativeModule
 from lit_narrative.sae.autoencoder import (
     Architecture,
-    Encode,
     Encoder,
     SAESettings,
     build_sae,
@@ -26,7 +25,7 @@ from lit_narrative.sae.autoencoder import (
 from lit_narrative.sae.metrics import Firing, Matching, match_features, reconstruction_metrics
 from lit_narrative.sae.training import adam, center, fit, sync_ranks, training_pass
 from lit_narrative.seeds import run_seed
-from lit_narrative.views import Activation, State
+from lit_narrative.views import Activation, Encode, State
 
 if TYPE_CHECKING:
     from sae_lens import SAE

@@ -58,7 +58,7 @@ class SteeringModule(LanguageModule):
         activation: parameters of activation addition.
         experts: models of DExperts.
         best_of: sample several and keep the best.
-        search: prompts and length by which ``pplm.stepsize: auto`` is found.
+        search: prompts and length on which ``pplm.stepsize: auto`` is calibrated.
         samples: completions of each prompt.
         rows: texts decoded side by side at most.
         judge: another model (hub name, folder or checkpoint), which tells the perplexity of what was written, always
@@ -105,7 +105,7 @@ class SteeringModule(LanguageModule):
         self.samples, self.rows, self.judge, self.base, self.classes = samples, rows, judge, base, classes
         self.steered: SteeredSampler | None = None
         self.in_use = self.choice
-        """The choice with the step size that was found, where it is to be found."""
+        """The choice as it steers: a step size of ``auto`` is replaced by the calibrated one."""
         self._judge: Policy | None = None
         self._base: Policy | None = None
         self._distances: dict[str, float] = {}
@@ -131,11 +131,11 @@ class SteeringModule(LanguageModule):
     # --- making ready -----------------------------------------------------------------------------------------------
 
     def on_predict_start(self) -> None:
-        """Make ready to steer."""
+        """Prepare the steering of the prompts that ``predict`` completes."""
         self.prepare_steering(self.task.rows_for("prompts", self.task.predict_split))
 
     def on_test_start(self) -> None:
-        """Read the models that judge, and make ready to steer the prompts of the test split."""
+        """Read the models that judge, and prepare the steering of the prompts of the test split."""
         self._judge = None if self.judge is None else read_policy(self.judge)
         self._base = None if self.base is None else read_alike(self.base, base_lm(self.lm))
         self._distances = self._weights_moved()
@@ -153,10 +153,10 @@ class SteeringModule(LanguageModule):
     # Out of the Trainer's inference mode: PPLM differentiates, and tensors of that mode can never take part in a graph.
     @torch.inference_mode(False)
     def prepare_steering(self, prompts: Sequence[Prompt]) -> Attributes:
-        """Read the attributes, find the step size if it is to be found, and take a steered sampler.
+        """Read the attributes, calibrate the step size where it is ``auto``, and take a steered sampler.
 
         Args:
-            prompts: those that will be completed; a step size is found on the first of them.
+            prompts: those that will be completed; the step size is calibrated on the first of them.
 
         Returns:
             The targets of steering.
@@ -191,9 +191,9 @@ class SteeringModule(LanguageModule):
         params = replace(self.sampling, max_new_tokens=min(self.search.new_tokens, self.sampling.max_new_tokens))
 
         def divergence(stepsize: float) -> float:
-            self.sampler = trial = self._steered(attributes, self._with(stepsize))
+            self.sampler = steered = self._steered(attributes, self._with(stepsize))
             self.generate(prompts, seed=run_seed(), params=params)
-            return trial.totals.metrics()["kl"]
+            return steered.totals.metrics()["kl"]
 
         stepsize = find_strength(divergence, self.choice.pplm.target_kl)
         logger.info("model.pplm.stepsize=%.4g: about %g nats a token", stepsize, self.choice.pplm.target_kl)

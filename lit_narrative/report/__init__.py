@@ -1,1 +1,1 @@
-"""Pictures and pages about a run."""
+"""The page kit, whatever the task: charts, number formats, intervals, records and run folders."""

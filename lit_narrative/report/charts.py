@@ -1,4 +1,4 @@
-"""Small charts as inline SVG: lines over steps, a histogram, dots with intervals.
+"""Small charts as inline SVG: lines over steps, a histogram, dots with intervals, named points in a plane.
 
 Each returns finished markup that follows the page's colours and says in its label what it shows. A tone is one of the
 page's colour roles: ``final``, ``sft``, ``corpus``, ``validation``, ``other``, ``plain``.
@@ -126,6 +126,36 @@ def dot_chart(
     return drawing(360, y.start + 20, f"{title}. {words}", parts, "chart")
 
 
+_WIDTH, _HEIGHT, _LEFT, _FOOT, _LINE = 360.0, 210.0, 42.0, 34.0, 13.0
+"""Of a scatter chart: its size, the room for numbers, and the height of a name, in its own units."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A named point; ``interval`` is of its height."""
+
+    name: str
+    x: float
+    y: float
+    tone: str = "final"
+    interval: tuple[float, float] | None = None
+
+
+def scatter(title: str, points: Sequence[Point], x_label: str) -> Markup:
+    """Draw points, at least one, with their names beside them; the height's unit is the title's."""
+    x = Axis(*padded([point.x for point in points]), _LEFT, _WIDTH - 12)
+    heights = [value for point in points for value in (point.y, *(point.interval or ()))]
+    y = Axis(*padded(heights), _HEIGHT - _FOOT, 10)
+    ticks, middle = x.ticks(), (x.start + x.end) / 2
+    parts = [*rules(x, y), *(tick_text(x, y, tick, ticks) for tick in ticks)]
+    parts.append(node("text", text=x_label, x=middle, y=_HEIGHT - 4, text_anchor="middle", class_="tick"))
+    for point in points:
+        parts += _drawn(point, x, y)
+    parts += _names(points, x, y)
+    words = ", ".join(f"{point.name} {number(point.y)} at {number(point.x, 1)}" for point in points)
+    return drawing(_WIDTH, _HEIGHT, f"{title} against {x_label}: {words}", parts, "chart")
+
+
 def _axes(lines: Sequence[Line], levels: Sequence[Level], frame: Frame) -> tuple[Axis, Axis]:
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points] + [level.value for level in levels]
@@ -241,35 +271,6 @@ def _inside(x: Axis, value: float) -> float:
 def _describe(title: str, lines: Sequence[Line], levels: Sequence[Level]) -> str:
     ends = [f"{line.name} from {number(line.points[0][1])} to {number(line.points[-1][1])}" for line in lines]
     return f"{title}: " + ", ".join([*ends, *(f"{level.name} {number(level.value)}" for level in levels)])
-
-
-_WIDTH, _HEIGHT, _LEFT, _FOOT, _LINE = 360.0, 210.0, 42.0, 34.0, 13.0
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """A named point; ``interval`` is of its height."""
-
-    name: str
-    x: float
-    y: float
-    tone: str = "final"
-    interval: tuple[float, float] | None = None
-
-
-def scatter(title: str, points: Sequence[Point], x_label: str) -> Markup:
-    """Draw points, at least one, with their names beside them; the height's unit is the title's."""
-    x = Axis(*padded([point.x for point in points]), _LEFT, _WIDTH - 12)
-    heights = [value for point in points for value in (point.y, *(point.interval or ()))]
-    y = Axis(*padded(heights), _HEIGHT - _FOOT, 10)
-    ticks, middle = x.ticks(), (x.start + x.end) / 2
-    parts = [*rules(x, y), *(tick_text(x, y, tick, ticks) for tick in ticks)]
-    parts.append(node("text", text=x_label, x=middle, y=_HEIGHT - 4, text_anchor="middle", class_="tick"))
-    for point in points:
-        parts += _drawn(point, x, y)
-    parts += _names(points, x, y)
-    words = ", ".join(f"{point.name} {number(point.y)} at {number(point.x, 1)}" for point in points)
-    return drawing(_WIDTH, _HEIGHT, f"{title} against {x_label}: {words}", parts, "chart")
 
 
 def _drawn(point: Point, x: Axis, y: Axis) -> list[Element]:

@@ -1,4 +1,4 @@
-"""What every recipe's folder holds, whatever its task: seeds, jobs, seconds, command, configurations, curves.
+"""Folders of recipes, whatever the task: seeds, jobs, seconds, command, configurations, curves; package versions.
 
 A job's folder lies in the recipe's folder itself, or in ``seed_<n>`` where the recipe runs with several seeds.
 """

@@ -1,1 +1,1 @@
-"""Pure tensor mathematics of reinforcement learning."""
+"""Reinforcement learning without Lightning: losses, advantages, ratios; settings, rollouts, rewards."""

@@ -205,6 +205,9 @@ def _min_max(averages: dict[str, torch.Tensor], mask: torch.Tensor) -> dict[str,
     }
 
 
+# --- masks of completions and tokens ----------------------------------------------------------------------------------
+
+
 def off_policy_mask(
     advantages: torch.Tensor, logprobs: torch.Tensor, behaviour: torch.Tensor, mask: torch.Tensor, threshold: float
 ) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Feature-affordance analysis: which features of a sparse autoencoder tell whether options are open."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from lit_narrative.sae.information import Association, associate, conditional_information, quantise
 from lit_narrative.sae.readout import readouts
-from lit_narrative.views import State
+from lit_narrative.views import Encode, State
 
 TARGETS = "some option is closed here"
 SIGNIFICANT = 0.05
@@ -91,7 +91,7 @@ def identify_top_features(
 
 def analyse(
     states: Sequence[State],
-    encode: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    encode: Encode,
     *,
     seed: int,
     n_top: int = 12,

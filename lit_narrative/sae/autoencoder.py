@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 Architecture = Literal["standard", "topk", "batchtopk", "jumprelu", "gated"]
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
-Encode = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""``encode(x)``: vectors (n, d_in) float32 to latents (n, d_sae) and reconstructions (n, d_in)."""
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "k": ("k",),

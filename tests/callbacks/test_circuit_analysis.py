@@ -206,7 +206,7 @@ def test_layers_reach_the_analyses_that_name_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"analyses": ("patchin",)}, r"no analysis 'patchin'; did you mean 'patching'\?"),
+        ({"analyses": ("patchin",)}, r"there is no 'patchin'; did you mean 'patching'\?"),
         ({"analyses": ()}, "number of analyses is 0"),
         ({"splits": ()}, "number of splits is 0"),
         ({"examples": 0}, "examples is 0"),

@@ -103,7 +103,7 @@ def table(folder: Path) -> list[list[str]]:
 
 def test_a_few_rollouts_are_shown_as_a_table(tmp_path: Path) -> None:
     windows = Windows()
-    run(tmp_path, windows, SampleTable(rows=3, every_n_windows=2))
+    run(tmp_path, windows, SampleTable(rows=3, every_n_rollout_batches=2))
     header, *rows = table(tmp_path)
     assert header == ["step", *COLUMNS]
     assert [row[0] for row in rows] == ["9"] * 3
@@ -111,7 +111,7 @@ def test_a_few_rollouts_are_shown_as_a_table(tmp_path: Path) -> None:
 
 
 def test_the_table_counts_windows_over_a_kill(tmp_path: Path) -> None:
-    before, after = SampleTable(every_n_windows=3), SampleTable(every_n_windows=3)
+    before, after = SampleTable(every_n_rollout_batches=3), SampleTable(every_n_rollout_batches=3)
     run(tmp_path, before, max_epochs=1)
     after.load_state_dict(before.state_dict())
     run(tmp_path / "after", after, max_epochs=1)
@@ -120,10 +120,15 @@ def test_the_table_counts_windows_over_a_kill(tmp_path: Path) -> None:
     assert table(tmp_path / "after")[1][2] == first.given[1].rollouts[0].text
 
 
-@pytest.mark.parametrize("settings", [{"rows": 0}, {"every_n_windows": 0}])
+@pytest.mark.parametrize("settings", [{"rows": 0}, {"every_n_rollout_batches": 0}])
 def test_an_empty_table_is_refused(settings: dict[str, int]) -> None:
-    with pytest.raises(UserError, match="must be at least 1"):
+    with pytest.raises(UserError, match="must be 1 or more"):
         SampleTable(**settings)
+
+
+def test_the_former_name_of_its_interval_is_accepted(caplog: pytest.LogCaptureFixture) -> None:
+    assert SampleTable(every_n_windows=3).every_n_rollout_batches == 3
+    assert "every_n_windows is now every_n_rollout_batches" in caplog.text
 
 
 def test_variety_is_logged(tmp_path: Path) -> None:

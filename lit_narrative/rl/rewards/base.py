@@ -1,14 +1,13 @@
 """The reward protocols, and the outcome of a call; ``docs/rewards.md`` shows how to write a reward."""
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 
 from lit_narrative.errors import UserError
-from lit_narrative.views import Layout, Rollout
+from lit_narrative.views import Encode, Layout, Rollout
 
 # Rewards are kept in float32, where a larger score would be infinite.
 LARGEST = torch.finfo(torch.float32).max
@@ -46,8 +45,6 @@ class AsyncReward(Protocol):
 
 
 AnyReward = Reward | AsyncReward
-Encoder = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""A sparse autoencoder as a function: (n, dim) states to (n, m) latents and (n, dim) reconstructions."""
 
 
 @runtime_checkable
@@ -58,7 +55,7 @@ class UsesEncoder(Protocol):
     answers None.
     """
 
-    def update_encoder(self, encode: Encoder, layout: Layout, version: int) -> None:
+    def update_encoder(self, encode: Encode, layout: Layout, version: int) -> None:
         """Score by another autoencoder from now on.
 
         Args:

@@ -70,7 +70,7 @@ class PPLMSettings:
             UserError: it is ``auto`` and not calibrated yet.
         """
         if self.stepsize == "auto":
-            raise UserError("model.pplm.stepsize=auto is found on a few prompts first; give a number here")
+            raise UserError("model.pplm.stepsize=auto is calibrated on a few prompts first; give a number here")
         return float(self.stepsize)
 
     @property

@@ -51,7 +51,7 @@ class Evaluation:
 
 
 def evaluate(rule: Rule, cards: Sequence[Card]) -> Evaluation:
-    """Work a hand out."""
+    """Evaluate a hand under a rule, card by card and clause by clause."""
     # Card by card: running totals are over cards, while clauses below are over the hand.
     contributions = tuple(map(rule.contribution, cards))
     total = sum(contributions)

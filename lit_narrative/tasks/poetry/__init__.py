@@ -1,1 +1,1 @@
-"""Verse: a small grammar of topics, poems from plain text, bags of words, and measures of what was written."""
+"""Verse: a small grammar of topics, poems from plain text, word lists, and measures of what was written."""

@@ -6,7 +6,7 @@ The autoencoder and its layout are updated at each cycle; between updates the sc
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -17,10 +17,7 @@ from lit_narrative.sae.information import WorldPermutations, conditional_informa
 from lit_narrative.tasks.storyworld.simulator.play import Play, plays
 from lit_narrative.tasks.storyworld.states import StateLayout
 from lit_narrative.tasks.storyworld.verifiers.base import VerifierConfig, read_text
-from lit_narrative.views import Rollout
-
-Encode = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""(n, dim) standardised states to latents (n, m) and reconstructions (n, dim)."""
+from lit_narrative.views import Encode, Rollout
 
 MIN_STATES = 4
 """Encounters met less often in the plays of a world say nothing about its features."""

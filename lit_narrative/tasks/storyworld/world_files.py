@@ -13,6 +13,8 @@ from lit_narrative.tasks.storyworld.issues import schema_issues
 from lit_narrative.views import Example
 
 LIMITS = Limits()
+TENTHS = {"val": 1, "test": 1}
+"""Tenths of the worlds that go to the held-out splits; the rest is for training."""
 
 
 class WorldFileError(UserError, ValueError):
@@ -62,6 +64,29 @@ def read_world_file(path: str | os.PathLike[str], max_chars: int = LIMITS.max_ch
         raise WorldFileError(f"'{path}' cannot be read: {error.strerror}") from None
 
 
+def custom_examples(path: str) -> dict[str, list[Example]]:
+    """Read the worlds at ``path`` and assign each to a split by a digest of its content.
+
+    Raises:
+        UserError: if a split stays empty, or a file is malformed.
+    """
+    splits: dict[str, list[Example]] = {"train": [], "val": [], "test": []}
+    for name, world in load_worlds(path):
+        text = json.dumps(world, ensure_ascii=False, separators=(",", ":"))
+        splits[_split(text)].append(Example(custom_prompt(world), text, {"theme": name}))
+    for split, rows in splits.items():
+        if not rows:
+            raise UserError(f"data.worlds: the worlds at '{path}' leave the {split} split empty; add more worlds")
+    return splits
+
+
+def custom_prompt(world: dict[str, Any]) -> str:
+    """A prompt that names what the generator's prompts name, as far as the world says it."""
+    about = f" about {world['title']}" if isinstance(world.get("title"), str) else ""
+    cast, tracked = ", ".join(world["characters"]), ", ".join(world["properties"])
+    return f"Storyworld{about}. Cast: {cast}. Track: {tracked}.\n"
+
+
 def _texts(path: Path) -> Iterator[tuple[str, str, str]]:
     """(name, file and line for messages, text) of each world."""
     if path.is_dir():
@@ -105,33 +130,6 @@ def _remedy(text: str) -> str:
     if len(text) > LIMITS.max_chars:
         return "split the world, or shorten its texts"
     return "mend the JSON, or leave the file out"
-
-
-TENTHS = {"val": 1, "test": 1}
-"""Tenths of the worlds that go to the held-out splits; the rest is for training."""
-
-
-def custom_examples(path: str) -> dict[str, list[Example]]:
-    """Read the worlds at ``path`` and assign each to a split by a digest of its content.
-
-    Raises:
-        UserError: if a split stays empty, or a file is malformed.
-    """
-    splits: dict[str, list[Example]] = {"train": [], "val": [], "test": []}
-    for name, world in load_worlds(path):
-        text = json.dumps(world, ensure_ascii=False, separators=(",", ":"))
-        splits[_split(text)].append(Example(custom_prompt(world), text, {"theme": name}))
-    for split, rows in splits.items():
-        if not rows:
-            raise UserError(f"data.worlds: the worlds at '{path}' leave the {split} split empty; add more worlds")
-    return splits
-
-
-def custom_prompt(world: dict[str, Any]) -> str:
-    """A prompt that names what the generator's prompts name, as far as the world says it."""
-    about = f" about {world['title']}" if isinstance(world.get("title"), str) else ""
-    cast, tracked = ", ".join(world["characters"]), ", ".join(world["properties"])
-    return f"Storyworld{about}. Cast: {cast}. Track: {tracked}.\n"
 
 
 def _split(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What an arm changed against the policy it started from, pair by pair, and what may be said of it over seeds."""
+"""Changes of an arm against the policy it started from, pair by pair, and the verdict over seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,7 +105,7 @@ def direction(changes: Sequence[Change]) -> Direction:
 
 
 def verdict(comparison: Comparison) -> str:
-    """Say what may be said of a comparison."""
+    """State the result of a comparison in words, claiming no more than every seed shows."""
     many = len(comparison.changes) > 1
     match comparison.direction:
         case "rise":
@@ -139,7 +139,10 @@ def _at(changes: Sequence[Change], side: int) -> list[str]:
     return [change.seed for change in changes if change.side == side]
 
 
+# --- reinforcement against imitation ----------------------------------------------------------------------------------
+
 LEARNER, IMITATOR = "GRPOModule", "SFTModule"
+"""Modules that train the arms of reinforcement and those of imitation."""
 
 
 def compare_with_baselines(run: CardsRun) -> dict[tuple[str, str], list[Comparison]]:

@@ -1,4 +1,4 @@
-"""How often each policy is right, set by set, and what each arm changed."""
+"""The outcome of a cards run: accuracy of each policy on each set, and the changes of each arm."""
 
 from collections.abc import Sequence
 from statistics import fmean

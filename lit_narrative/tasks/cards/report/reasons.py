@@ -1,4 +1,4 @@
-"""Why answers are wrong: another rule's answer, a broken scratchpad, no answer; and some answers as they came."""
+"""Reasons of wrong answers: another rule's answer, a broken scratchpad, no answer; and some answers as they came."""
 
 from collections.abc import Sequence
 from statistics import fmean

@@ -1,4 +1,4 @@
-"""What a run of the card game has left behind, as typed values. Shares lie in [0, 1]."""
+"""The content of the folder of a cards run as typed values. Shares lie in [0, 1]."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -16,13 +16,8 @@ _SPACE = re.compile(f"[{_BLANK}]*")
 _FENCE = "```"
 _BRACKETS = b"[]{}"
 _NOT_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
-_STEP = [0] * 256
-
-
-for _byte in _BRACKETS:
-    _STEP[_byte] = 1 if _byte in b"[{" else -1
-
-
+_STEP = [(byte in b"[{") - (byte in b"]}") for byte in range(256)]
+"""Change of the depth at each byte."""
 DEEPEST = 500
 """Nesting that Python's parser reads whatever the depth of the caller's stack."""
 NO_VALUE = object()

@@ -1,4 +1,4 @@
-"""What the SAE found in the states of the played worlds, cycle by cycle."""
+"""Features of the SAE on the states of the played worlds, cycle by cycle."""
 
 import math
 from collections.abc import Sequence

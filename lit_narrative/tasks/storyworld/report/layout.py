@@ -73,7 +73,7 @@ def reachable(count: int, edges: Sequence[Edge]) -> set[int]:
 
 
 def _upward(count: int, edges: Sequence[Edge]) -> set[int]:
-    """Return the edges that close a circle, as a depth-first walk from 0 meets them."""
+    """Return the edges that close a cycle, as a depth-first walk from 0 meets them."""
     outgoing: dict[int, list[int]] = defaultdict(list)
     for index, (start, _) in enumerate(edges):
         outgoing[start].append(index)

@@ -1,4 +1,4 @@
-"""What a run has left behind, as typed values. Shares and scores lie in [0, 1] unless a field says otherwise."""
+"""The content of a run's folder as typed values. Shares and scores lie in [0, 1] unless a field says otherwise."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

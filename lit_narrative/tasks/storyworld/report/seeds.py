@@ -36,24 +36,25 @@ class Measure:
     title: str
     seeds: Mapping[str, tuple[float, float]]
 
-    def mean(self, values: Sequence[float]) -> tuple[float, Interval | None]:
-        """Return the mean over seeds and its 95 % interval, None of a single seed."""
-        return fmean(values), student(values)
-
     @property
     def before(self) -> tuple[float, Interval | None]:
         """Mean of the SFT models, with its interval."""
-        return self.mean([before for before, _ in self.seeds.values()])
+        return _mean([before for before, _ in self.seeds.values()])
 
     @property
     def after(self) -> tuple[float, Interval | None]:
         """Mean of the final models, with its interval."""
-        return self.mean([after for _, after in self.seeds.values()])
+        return _mean([after for _, after in self.seeds.values()])
 
     @property
     def change(self) -> tuple[float, Interval | None]:
         """Mean of final less SFT, seed by seed, with its interval: narrower than that of two independent means."""
-        return self.mean([after - before for before, after in self.seeds.values()])
+        return _mean([after - before for before, after in self.seeds.values()])
+
+
+def _mean(values: Sequence[float]) -> tuple[float, Interval | None]:
+    """The mean over seeds and its 95 % interval, None of a single seed."""
+    return fmean(values), student(values)
 
 
 def measures(runs: Mapping[str, Run]) -> dict[str, Measure]:

@@ -9,7 +9,8 @@ from markupsafe import Markup
 
 from lit_narrative.report.format import clip
 from lit_narrative.report.svg import Element, drawing, node
-from lit_narrative.tasks.storyworld.report.layout import Layout, layered, reachable
+from lit_narrative.tasks.storyworld.report.layout import Layout, layered
+from lit_narrative.tasks.storyworld.simulator.graph import is_terminal, reachable
 from lit_narrative.tasks.storyworld.simulator.plan import DANGLING, END, IMPLICIT, Plan, make_plan
 from lit_narrative.tasks.storyworld.world import Encounter, Option, World
 
@@ -49,24 +50,14 @@ class Arrow:
     tip: str
 
 
-def endings(plan: Plan) -> set[int]:
-    """Return the encounters where the story ends: those without options, or whose every option ends it."""
-    return {i for i, choices in enumerate(plan.scenes) if all(choice.target == END for choice in choices)}
-
-
-def reachable_encounters(plan: Plan) -> set[int]:
-    """Return the encounters that a play can come to as far as the options say; gates are taken as passable."""
-    ways = [(i, choice.target) for i, choices in enumerate(plan.scenes) for choice in choices if choice.target >= 0]
-    return reachable(len(plan.scenes), ways)
-
-
 def graph_of(plan: Plan) -> tuple[list[Vertex], list[Arrow]]:
     """Return the boxes, stubs and arrows of a world's first encounters, the start first.
 
     What cannot be reached has no arrows, so that the eye can follow those that matter.
     """
     shown = plan.world.encounters[:MAX_ENCOUNTERS]
-    last, reached = endings(plan), reachable_encounters(plan)
+    last = {i for i in range(len(plan.scenes)) if is_terminal(plan, i)}
+    reached = reachable(plan)
     vertices = [_box(encounter, i in last, i in reached) for i, encounter in enumerate(shown)]
     arrows: list[Arrow] = []
     for position, encounter in enumerate(shown):

@@ -1,4 +1,4 @@
-"""What every component shares: the settings of a score, the text under judgement, and the registry of components."""
+"""Shared parts of all components: the settings of a score, the text under judgement, and the registry of components."""
 
 import logging
 import math
