@@ -1,8 +1,9 @@
 """Dealing: sets of hands with their rules and sentences, the same wherever they are dealt.
 
-Each set has a separate random stream, made from (seed, name of the set), so that the size of one changes no other. Which
-hands may occur in training, validation or tests is decided by a digest of the cards alone: whatever the seed, rule and
-sentence, no hand is in two of them. Outside training no rule meets a hand twice in a set: every answer counts once.
+Each set has a separate random stream, made from (seed, name of the set), so that the size of one changes no other.
+Which hands may occur in training, validation or tests is decided by a digest of the cards alone: whatever the seed,
+rule and sentence, no hand is in two of them. Outside training no rule meets a hand twice in a set: every answer counts
+once.
 """
 
 from collections import Counter
