@@ -144,7 +144,8 @@ def _unknown_name(complaint: Complaint, options: Iterable[str]) -> str | None:
     if complaint.owner is None:
         return f"there is no setting '{unknown}'{_nearest(unknown, list(options))}"
     names = argument_names(complaint.owner)
-    near = _nearest(unknown, names) or f"; it takes {', '.join(name for name in names if '.' not in name)}"
+    known = ", ".join(name for name in names if "." not in name) or "none"
+    near = _nearest(unknown, names) or f"; it takes {known}"
     return f"{_short(complaint.owner)} has no argument '{unknown}'{near}"
 
 
