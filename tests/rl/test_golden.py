@@ -20,7 +20,7 @@ from lit_narrative.rl.losses import LossInputs, LossOutput, StepTotals, entropy_
 from lit_narrative.rl.metrics import rollout_metrics
 from lit_narrative.rl.ratios import importance_ratio
 from lit_narrative.rl.rewards.penalties import Repetition, SoftOverlong
-from lit_narrative.rl.surrogates import Step, gamma_weights
+from lit_narrative.rl.surrogates import SurrogateInputs, gamma_weights
 from tests.paths import GOLDEN
 
 pytestmark = pytest.mark.golden
@@ -303,5 +303,6 @@ def test_off_policy_mask(given: Any) -> None:
 @pytest.mark.parametrize("expected", cases(lambda: [GOLDEN["extras"]["gamma_weights"]], lambda *_: "defaults"))
 def test_gamma_weights(expected: Any) -> None:
     new, old, mask = (GOLDEN["tensors"][name] for name in ("new", "old", "mask"))
-    step = Step(new, old, new - old, (new - old).exp(), GOLDEN["tensors"]["advantages"][:, None], mask.bool(), None)
+    advantages = GOLDEN["tensors"]["advantages"][:, None]
+    step = SurrogateInputs(new, old, new - old, (new - old).exp(), advantages, mask.bool(), None)
     torch.testing.assert_close(gamma_weights(step, LossSettings("vespo")), expected, rtol=1e-6, atol=0)

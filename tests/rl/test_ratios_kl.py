@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_narrative.rl.ratios import Estimator, kl_divergence
+from lit_narrative.rl.ratios import KLEstimator, kl_divergence
 
 Logprob = st.floats(-8, 0)
 REFERENCE = torch.tensor([0.3, 0.3, 0.4], dtype=torch.float64)
@@ -24,7 +24,7 @@ def exact(logprobs: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return (logprobs.exp() * (logprobs - other)).sum()
 
 
-def sampled_gradient(estimator: Estimator, corrected: bool) -> torch.Tensor:
+def sampled_gradient(estimator: KLEstimator, corrected: bool) -> torch.Tensor:
     """Mean over the policy's own samples of the gradient that the estimate has in a loss."""
     logits, logprobs = policy()
     estimate = kl_divergence(logprobs, REFERENCE.log(), estimator)
@@ -40,21 +40,21 @@ def gradient(value: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     ("estimator", "expected"),
     [("k1", [1.0, -1.0]), ("k2", [0.5, 0.5]), ("k3", [math.exp(-1), math.e - 2]), ("abs", [1.0, 1.0])],
 )
-def test_by_hand(estimator: Estimator, expected: list[float]) -> None:
+def test_by_hand(estimator: KLEstimator, expected: list[float]) -> None:
     found = kl_divergence(torch.tensor([0.0, -1.0]), torch.tensor([-1.0, 0.0]), estimator)
     torch.testing.assert_close(found, torch.tensor(expected))
 
 
-@pytest.mark.parametrize("estimator", get_args(Estimator))
+@pytest.mark.parametrize("estimator", get_args(KLEstimator))
 @given(Logprob, Logprob)
-def test_zero_where_both_agree_and_negative_only_for_k1(estimator: Estimator, one: float, other: float) -> None:
+def test_zero_where_both_agree_and_negative_only_for_k1(estimator: KLEstimator, one: float, other: float) -> None:
     a, b = torch.tensor(one, dtype=torch.float64), torch.tensor(other, dtype=torch.float64)
     assert kl_divergence(a, a, estimator) == 0
     assert kl_divergence(a, b, estimator) >= (a - b if estimator == "k1" else 0)
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k3"])
-def test_the_mean_is_the_divergence(estimator: Estimator) -> None:
+def test_the_mean_is_the_divergence(estimator: KLEstimator) -> None:
     _, logprobs = policy()
     mean = (logprobs.exp() * kl_divergence(logprobs, REFERENCE.log(), estimator)).sum()
     torch.testing.assert_close(mean, exact(logprobs, REFERENCE.log()))
@@ -67,7 +67,7 @@ def test_the_mean_of_k2_is_not() -> None:
 
 
 @pytest.mark.parametrize(("estimator", "corrected"), [("k1", True), ("k3", True), ("k2", False)])
-def test_gradients_of_the_reverse_divergence(estimator: Estimator, corrected: bool) -> None:
+def test_gradients_of_the_reverse_divergence(estimator: KLEstimator, corrected: bool) -> None:
     logits, logprobs = policy()
     expected = gradient(exact(logprobs, REFERENCE.log()), logits)
     assert expected.abs().max() > 0.05
@@ -91,8 +91,8 @@ def test_abs_follows_the_total_variation() -> None:
     )
 
 
-@pytest.mark.parametrize("estimator", get_args(Estimator))
-def test_corrected_each_has_the_gradient_of_its_own_mean(estimator: Estimator) -> None:
+@pytest.mark.parametrize("estimator", get_args(KLEstimator))
+def test_corrected_each_has_the_gradient_of_its_own_mean(estimator: KLEstimator) -> None:
     logits, logprobs = policy()
     mean = (logprobs.exp() * kl_divergence(logprobs, REFERENCE.log(), estimator)).sum()
     torch.testing.assert_close(sampled_gradient(estimator, True), gradient(mean, logits))
