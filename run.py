@@ -36,6 +36,7 @@ TEST_SETTINGS = {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",  # a missing file then fails at once instead of waiting for a download
     "WANDB_MODE": "offline",
+    "PYTHONDONTWRITEBYTECODE": "",  # many tests start processes: each would compile the package again
 }
 
 
