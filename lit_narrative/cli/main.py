@@ -4,7 +4,11 @@ Lightning's subcommands go to ``cli/lightning.py``, the other commands to ``cli/
 asked for, so that help, version and the light commands answer at once.
 """
 
+import os
+import select
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 
 from lit_narrative import __version__
@@ -40,13 +44,41 @@ def main(args: list[str] | None = None) -> None:
         args: the arguments; by default those of the process.
 
     Raises:
-        SystemExit: with code 2 after an error that the person can put right, printed as one line.
+        SystemExit: with code 2 after an error that the person can put right, printed as one line; with code 141 where
+            the reader of the output went away.
+    """
+    with quiet_closed_pipe():
+        try:
+            dispatch(list(sys.argv[1:] if args is None else args))
+        except UserError as error:  # a mistake of the person's, not a fault: one line and no traceback
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+
+
+@contextmanager
+def quiet_closed_pipe() -> Iterator[None]:
+    """End without a word where the reader of standard output is gone, as after ``| head -1``.
+
+    Raises:
+        SystemExit: with code 141, as a process that SIGPIPE ends.
     """
     try:
-        dispatch(list(sys.argv[1:] if args is None else args))
-    except UserError as error:  # a mistake of the person's, not a fault: one line and no traceback
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # here, since a failure while the interpreter ends could no longer be caught
+    except BrokenPipeError:
+        if not _reader_is_gone():  # another pipe broke, and that is a fault
+            raise
+        # The interpreter flushes once more; what is left in the buffer goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+
+
+def _reader_is_gone() -> bool:
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def dispatch(args: list[str]) -> None:

@@ -1,13 +1,15 @@
 """The command itself: what it answers without the heavy libraries, and what it says to a wrong name."""
 
+import os
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 
 import pytest
 
 import lit_narrative
-from lit_narrative.cli.main import COMMANDS, JOBS, main
+from lit_narrative.cli.main import COMMANDS, JOBS, main, quiet_closed_pipe
 from lit_narrative.lookup import shipped_configs
 
 HEAVY = ("torch", "lightning", "transformers", "sae_lens", "plotly")
@@ -31,6 +33,21 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
     assert len(done.stdout.splitlines()) > 1
+
+
+@pytest.mark.parametrize("arguments", [["configs", "show", "storyworld/cycle"], ["--help"]])
+def test_a_closed_pipe_ends_a_command_without_a_word(arguments: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "lit_narrative", *arguments]
+    done = subprocess.run(command, check=False, stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_another_broken_pipe_is_a_fault() -> None:
+    with pytest.raises(BrokenPipeError), open(os.devnull, "w") as output, redirect_stdout(output), quiet_closed_pipe():
+        raise BrokenPipeError
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

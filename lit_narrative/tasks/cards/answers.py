@@ -76,14 +76,12 @@ def parse(text: str, labels: Sequence[str] | None = None) -> Parsed:
     # The last mark counts: a policy may correct itself.
     marks = list(_MARK.finditer(text))
     tail = text[marks[-1].end() :] if marks else text
-    match = _NUMBER.search(tail) if labels is None else _label_pattern(labels).search(tail)
     trace = text[: marks[-1].start()] if marks and marks[-1].group() == ";" else ""
     numbers = tuple(int(number) for number in _NUMBER.findall(trace))
-    if match is None:
-        return Parsed(None, numbers)
-    if labels is None:
-        return Parsed(str(int(match.group())), numbers)  # int() makes "+3" and "03" one answer
-    return Parsed(next(label for label in labels if label.upper() == match.group().upper()), numbers)
+    if labels is not None:
+        return Parsed(_first_label(tail, labels), numbers)
+    match = _NUMBER.search(tail)
+    return Parsed(str(int(match.group())) if match else None, numbers)  # int() makes "+3" and "03" one answer
 
 
 def judge(text: str, columns: Mapping[str, Any]) -> Judgement:
@@ -117,10 +115,14 @@ def score(texts: Sequence[str], columns: Sequence[Mapping[str, Any]]) -> list[Ju
     return [judge(text, row) for text, row in zip(texts, columns, strict=True)]
 
 
-def _label_pattern(labels: Sequence[str]) -> re.Pattern[str]:
+def _first_label(text: str, labels: Sequence[str]) -> str | None:
+    # Folded before the search: regardless of case, `re` takes "İ" for "i", and upper and lower case do not.
+    folded = {label.casefold(): label for label in reversed(labels)}  # of two that differ in case the first counts
     # Longest first: a label may begin with another one.
-    words = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
-    return re.compile(rf"(?<![\w-])(?:{words})(?![\w-])", re.IGNORECASE)
+    words = "|".join(map(re.escape, sorted(folded, key=len, reverse=True)))
+    # A mark that combines with a letter ("İ" folds to "i" and one) makes another letter of it, and so another word.
+    match = re.search(rf"(?<![\w-])(?:{words})(?![\w\u0300-\u036f-])", text.casefold())
+    return folded[match.group()] if match else None
 
 
 PARTS: dict[str, Callable[[Judgement], float]] = {

@@ -54,6 +54,13 @@ def test_the_answer_to_a_numeric_rule(text: str, answer: str | None) -> None:
         ("5", None),
         ("BIG ; 5", None),
         ("", None),
+        # Letters whose capitals, small letters and folded forms are not one another's.
+        ("DİG", None),
+        ("BİG", None),
+        ("bi\u0307g", None),
+        ("straße SMALL", "SMALL"),
+        ("ﬁg big", "BIG"),
+        ("ſmall", "SMALL"),
     ],
 )
 def test_the_answer_to_a_classification(text: str, answer: str | None) -> None:
