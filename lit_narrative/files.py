@@ -77,18 +77,28 @@ def write_text(path: str | Path, text: str) -> Path:
 
 def write_bytes(path: str | Path, content: bytes) -> Path:
     """Write ``content`` to ``path`` so that a reader sees the old file or the whole new one."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
+    return Path(path)
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Give a path to write to; the file takes the place of ``path`` when all went well, and goes away otherwise."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, since a rename across file systems is a copy; with the process's number, as two may write it.
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
-        temporary.write_bytes(content)
+        yield temporary
+        # A rename may reach the disk before the content does: after a power cut the file would be there and empty.
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
         os.replace(temporary, path)
     except BaseException:
         # Ctrl-C too leaves nothing behind.
         temporary.unlink(missing_ok=True)
         raise
-    return path
 
 
 def inside(folder: str | Path, name: str) -> Path:
