@@ -1,16 +1,22 @@
 """Files read and written: UTF-8 text, YAML, CSV tables, JSON; what is written is whole or absent.
 
-A file is written under a temporary name beside its target and then renamed, which replaces the old one in one step.
+A file is written under a temporary name beside its target, brought to the disk, and then renamed, which replaces the
+old one in one step. What a killed process leaves under a temporary name goes away when the target is written again.
 """
 
 import csv
+import errno
 import io
 import json
 import os
+import platform
 import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +55,31 @@ def read_yaml(path: str | Path) -> Any:
         return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise UserError(f"{path} cannot be read as YAML: its values are nested too deeply") from error
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        UserError: it cannot be read, or is not JSON.
+    """
+    return decode_json(read_utf8(path), str(path))
+
+
+def decode_json(text: str, where: str) -> Any:
+    """The value of a JSON text; ``where`` it stands is for the message.
+
+    Raises:
+        UserError: it is not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{where} is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{where} cannot be read as JSON: its values are nested too deeply") from error
 
 
 def read_table(path: str | Path) -> list[dict[str, str]]:
@@ -76,7 +107,11 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def write_bytes(path: str | Path, content: bytes) -> Path:
-    """Write ``content`` to ``path`` so that a reader sees the old file or the whole new one."""
+    """Write ``content`` to ``path`` so that a reader sees the old file or the whole new one.
+
+    Raises:
+        OSError: it cannot be written; the error names ``path``, and what was there is as it was.
+    """
     with whole_file(path) as temporary:
         temporary.write_bytes(content)
     return Path(path)
@@ -84,21 +119,28 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Give a path to write to; the file takes the place of ``path`` when all went well, and goes away otherwise."""
+    """Give a path to write to; the file takes the place of ``path`` when all went well, and goes away otherwise.
+
+    Raises:
+        OSError: the disk is full, or the file cannot be written; the error names ``path``.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
     # In the same folder, since a rename across file systems is a copy; with the process's number, as two may write it.
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    temporary = path.parent / f"{_prefix(path)}tmp"
     try:
-        yield temporary
-        # A rename may reach the disk before the content does: after a power cut the file would be there and empty.
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
+        with _naming(path):
+            yield temporary
+            # A rename may reach the disk before the content does: after a power cut the file would be there and empty.
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            os.replace(temporary, path)
     except BaseException:
         # Ctrl-C too leaves nothing behind.
         temporary.unlink(missing_ok=True)
         raise
+    _sync_folder(path.parent)
 
 
 def inside(folder: str | Path, name: str) -> Path:
@@ -120,16 +162,88 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     away first: for that moment there is no ``path``, and a kill in it leaves both folders, whole, in a hidden one
     beside it, ``.<name>.*``, as ``old`` and ``new``. A kill at another time leaves ``path`` as it was or new, and
     perhaps that hidden folder.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written; the error names ``path``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
+    _remove_leftovers(path)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=_prefix(path)) as scratch, _naming(path):
         fresh = Path(scratch, "new")
         fresh.mkdir()
         yield fresh
+        _sync_tree(fresh)
         if path.exists():
             os.replace(path, Path(scratch, "old"))
         os.replace(fresh, path)
+        _sync_folder(path.parent)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Within it an error of the system names ``path``: a write that fails says no name, or the temporary one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or (error.filename is not None and not _is_temporary(path, str(error.filename))):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    except Exception as error:
+        # Libraries that write for themselves report a full disk as an error of their own, torch without saying so.
+        if "No space left on device" not in str(error) and shutil.disk_usage(path.parent).free > 2**20:
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+
+
+def _is_temporary(path: Path, name: str) -> bool:
+    return name.startswith(str(path.parent / f".{path.name}."))
+
+
+def _prefix(path: Path) -> str:
+    """How the temporary names of a target begin, those of this process."""
+    return f".{path.name}.{_HOST}-{os.getpid()}."
+
+
+_HOST = re.sub(r"\W", "", platform.node())
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed have left of writing ``path``."""
+    for leftover in path.parent.glob(f".{escape(path.name)}.*-*.*"):
+        host, _, process = leftover.name.removeprefix(f".{path.name}.").split(".")[0].rpartition("-")
+        # Whether a process of another machine runs cannot be told: a day is longer than any file takes to write.
+        old = leftover.lstat().st_mtime < time.time() - 24 * 3600
+        if process.isdecimal() and (old if host != _HOST else not _runs(int(process))):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 is sent to nobody: it asks only whether there is such a process
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync_tree(folder: Path) -> None:
+    """Bring the files of a folder, which libraries wrote, to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the names of a folder to the disk, where its file system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_json(path: str | Path, value: Any) -> Path:

@@ -1,11 +1,20 @@
-"""Files read and written: tables and YAML, whole or with an error that names the file."""
+"""Files read and written: tables, YAML and JSON, whole or with an error that names the file."""
 
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from lit_narrative.circuits.tables import read_arrays, write_arrays
 from lit_narrative.errors import UserError
-from lit_narrative.files import csv_text, read_table, read_yaml, write_table
+from lit_narrative.files import atomic_folder, csv_text, read_json, read_table, read_yaml, write_table, write_text
+from lit_narrative.report.records import read_record
 
 
 def test_a_table_comes_back_without_its_empty_cells(tmp_path: Path) -> None:
@@ -48,3 +57,107 @@ def test_yaml_gives_plain_values_and_runs_nothing(tmp_path: Path) -> None:
     path.write_text("!!python/object/apply:os.getcwd []\n")
     with pytest.raises(UserError, match="cannot be read as YAML"):
         read_yaml(path)
+
+
+@pytest.mark.parametrize("read", [read_yaml, read_json, read_record])
+def test_values_that_are_nested_too_deeply_are_one_line(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"^\S*recipe\.json cannot be read as (JSON|YAML): .* nested too deeply$"):
+        read(path)
+
+
+def test_damaged_arrays_are_one_line_that_names_the_file(tmp_path: Path) -> None:
+    path = write_arrays(tmp_path / "directions.safetensors", {"a": np.arange(6.0).reshape(2, 3).T})
+    assert read_arrays(path)["a"].tolist() == [[0, 3], [1, 4], [2, 5]]
+    path.write_bytes(b"\xff" * 40)
+    with pytest.raises(UserError, match=r"directions\.safetensors' is damaged \(.*\); run the analysis again$"):
+        read_arrays(path)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root can mount a small file system")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_leaves_the_old_file_and_names_it(small_disk: Path) -> None:
+    page = write_text(small_disk / "report.html", "old")
+    with pytest.raises(OSError, match=r"No space left on device: '.*/report\.html'$") as error:
+        write_text(page, "x" * 500_000)
+    assert (error.value.errno, page.read_text()) == (errno.ENOSPC, "old")
+    assert os.listdir(small_disk) == ["report.html"]
+
+
+@pytest.mark.parametrize("library", ["python", "safetensors", "torch"])
+def test_a_full_disk_leaves_the_old_folder_and_names_it(small_disk: Path, library: str) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    with atomic_folder(small_disk / "export") as fresh:
+        (fresh / "weights").write_text("old")
+    with (
+        pytest.raises(OSError, match=r"No space left on device: '.*/export'$"),
+        atomic_folder(small_disk / "export") as f,
+    ):
+        if library == "python":
+            (f / "weights").write_bytes(bytes(500_000))
+        elif library == "torch":
+            torch.save(torch.zeros(200_000), f / "weights")
+        else:
+            save_file({"weight": torch.zeros(200_000)}, f / "weights")
+    assert [path.name for path in small_disk.rglob("*")] == ["export", "weights"]
+    assert (small_disk / "export" / "weights").read_text() == "old"
+
+
+KILLED = """
+import os, signal, sys
+from lit_narrative.files import atomic_folder, write_text
+target, step = sys.argv[1:]
+def die(*_): os.kill(os.getpid(), signal.SIGKILL)
+real = getattr(os, step)
+setattr(os, step, die)
+if target.endswith("txt"):
+    write_text(target, "new")
+with atomic_folder(target) as fresh:
+    setattr(os, step, real)
+    (fresh / "a").write_text("new")
+    setattr(os, step, die)
+"""
+
+
+@pytest.mark.parametrize("target", ["report.txt", "export"])
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_kill_between_the_steps_leaves_the_old_one_and_the_next_write_tidies_up(
+    tmp_path: Path, target: str, step: str
+) -> None:
+    def write(text: str) -> None:
+        if target.endswith("txt"):
+            write_text(tmp_path / target, text)
+        else:
+            with atomic_folder(tmp_path / target) as fresh:
+                (fresh / "a").write_text(text)
+
+    def content() -> str:
+        path = tmp_path / target
+        return (path if path.is_file() else path / "a").read_text()
+
+    write("old")
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / target), step], timeout=60)
+    assert (killed.returncode, content()) == (-signal.SIGKILL, "old")
+    assert len(os.listdir(tmp_path)) == 2
+    write("newer")
+    assert (os.listdir(tmp_path), content()) == ([target], "newer")
+
+
+def test_what_a_process_that_still_runs_is_writing_stays(tmp_path: Path) -> None:
+    target = tmp_path / "report.html"
+    with atomic_folder(tmp_path / "export") as fresh, atomic_folder(tmp_path / "export") as other:
+        write_text(target, "")
+        assert fresh.is_dir() and other.is_dir()

@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 
 from lit_narrative.circuits.data import AnalysisData
 from lit_narrative.circuits.hooks import Progress
-from lit_narrative.circuits.tables import read_json
 from lit_narrative.errors import UserError
+from lit_narrative.files import read_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

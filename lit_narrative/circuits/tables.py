@@ -1,8 +1,5 @@
 """Results on disk: rows as CSV, values as JSON, arrays as safetensors; each file is whole or absent."""
 
-import json
-import os
-import tempfile
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -11,7 +8,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from lit_narrative.files import read_table, write_table
+from lit_narrative.errors import UserError
+from lit_narrative.files import read_table, write_bytes, write_table
 
 Row = TypeVar("Row")
 
@@ -41,24 +39,22 @@ def _cell(text: str, hint: Any) -> Any:
 
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> Path:
     """Write arrays by name as safetensors."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
-        # safetensors writes the buffer as it lies: a transposed view would come back as another array.
-        save_file({name: np.array(array, order="C") for name, array in arrays.items()}, Path(scratch, path.name))
-        os.replace(Path(scratch, path.name), path)
-    return path
+    # safetensors writes the buffer as it lies: a transposed view would come back as another array.
+    return write_bytes(path, save({name: np.array(array, order="C") for name, array in arrays.items()}))
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """Read what `write_arrays` wrote."""
+    """Read what `write_arrays` wrote.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    return dict(load(Path(path).read_bytes()))
-
-
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        return dict(load(Path(path).read_bytes()))
+    except SafetensorError as error:
+        raise UserError(f"'{path}' is damaged ({error}); run the analysis again") from error

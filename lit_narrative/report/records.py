@@ -1,6 +1,5 @@
 """A JSON object from a file, read so that an error names the file and the key."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_narrative.errors import UserError
+from lit_narrative.files import decode_json, read_json, read_utf8
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def read_record(path: Path) -> Record:
     Raises:
         UserError: the file holds something else.
     """
-    return as_record(str(path), _decode(str(path), path.read_text(encoding="utf-8")))
+    return as_record(str(path), read_json(path))
 
 
 def read_records(path: Path) -> list[Record]:
@@ -117,13 +117,6 @@ def read_records(path: Path) -> list[Record]:
         UserError: a line holds something else.
     """
     # Not splitlines: it also splits at U+2028 and others, which JSON leaves unescaped in what a model wrote.
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = read_utf8(path).split("\n")
     named = [(f"{path}, line {index}", line) for index, line in enumerate(lines, start=1) if line.strip()]
-    return [as_record(where, _decode(where, line)) for where, line in named]
-
-
-def _decode(where: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{where} is not valid JSON: {error}") from error
+    return [as_record(where, decode_json(line, where)) for where, line in named]

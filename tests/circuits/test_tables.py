@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from safetensors import SafetensorError
 
-from lit_narrative.circuits.tables import read_arrays, read_json, read_rows, write_arrays, write_rows
+from lit_narrative.circuits.tables import read_arrays, read_rows, write_arrays, write_rows
+from lit_narrative.files import read_json
 
 
 @dataclass(frozen=True)

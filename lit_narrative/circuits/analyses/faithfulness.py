@@ -18,9 +18,9 @@ from lit_narrative.circuits.bridge import separate_inputs, shape
 from lit_narrative.circuits.contrasts import Contrasts
 from lit_narrative.circuits.graph import Edge, Graph, edge_mask, run_edges, written
 from lit_narrative.circuits.hooks import Progress
-from lit_narrative.circuits.tables import read_json, read_rows, write_rows
+from lit_narrative.circuits.tables import read_rows, write_rows
 from lit_narrative.errors import UserError, check_least
-from lit_narrative.files import write_json
+from lit_narrative.files import read_json, write_json
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

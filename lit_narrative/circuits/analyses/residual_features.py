@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lit_narrative.circuits.analyses.residual_sae import Residuals
 from lit_narrative.circuits.inputs import AnalysisInputs
-from lit_narrative.circuits.tables import read_json, read_rows, write_rows
-from lit_narrative.files import write_json
+from lit_narrative.circuits.tables import read_rows, write_rows
+from lit_narrative.files import read_json, write_json
 from lit_narrative.sae.metrics import Firing, reconstruction_metrics
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Literal, Self
 import numpy as np
 
 from lit_narrative.circuits.graph import Edge, Graph, to_dot
-from lit_narrative.circuits.tables import read_arrays, read_json, write_arrays
-from lit_narrative.files import write_json, write_text
+from lit_narrative.circuits.tables import read_arrays, write_arrays
+from lit_narrative.files import read_json, write_json, write_text
 
 
 @dataclass(frozen=True, eq=False)

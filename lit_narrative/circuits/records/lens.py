@@ -6,8 +6,8 @@ from typing import Self
 
 import numpy as np
 
-from lit_narrative.circuits.tables import read_arrays, read_json, read_rows, write_arrays, write_rows
-from lit_narrative.files import write_json
+from lit_narrative.circuits.tables import read_arrays, read_rows, write_arrays, write_rows
+from lit_narrative.files import read_json, write_json
 
 
 @dataclass(frozen=True)

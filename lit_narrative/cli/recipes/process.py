@@ -23,6 +23,7 @@ from lit_narrative import __version__
 from lit_narrative.cli.recipes.recipe import FOLDER_COMMANDS, Job, Recipe
 from lit_narrative.errors import UserError
 from lit_narrative.files import write_json
+from lit_narrative.report.records import read_record
 
 Process = subprocess.Popen[bytes]
 LOG = "log.txt"
@@ -88,7 +89,7 @@ def status_path(plan: Recipe, job: Job) -> Path:
 def read_status(plan: Recipe, job: Job) -> dict[str, Any]:
     """Return a job's status; an empty one if it was never started."""
     path = status_path(plan, job)
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return dict(read_record(path).value) if path.is_file() else {}
 
 
 def clear(plan: Recipe, job: Job) -> None:
