@@ -3,13 +3,18 @@
 import difflib
 from collections.abc import Iterable
 
+from lit_narrative.redaction import redact_text
+
 
 class UserError(Exception):
     """A wrong path, name or value that a person gave.
 
     The command line prints it as one line, ``error: …``, and ends with exit code 2 and no traceback. The message says
-    what was given, what was expected, and what to change.
+    what was given, what was expected, and what to change. Keys in it are hidden (``redaction.py``).
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact_text(message))
 
 
 def check_least(flag: str, value: int | None, least: int) -> None:

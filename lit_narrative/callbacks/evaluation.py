@@ -16,7 +16,7 @@ from lit_narrative.distributed import gather_lists
 from lit_narrative.errors import UserError
 from lit_narrative.files import write_json, write_jsonl
 from lit_narrative.modules.language import LanguageModule
-from lit_narrative.rl.rewards.base import AnyReward, Reward
+from lit_narrative.rl.rewards.base import AnyReward, Reward, ask_once
 from lit_narrative.views import Prompt, Rollout, Verdict
 
 
@@ -110,7 +110,7 @@ class Verifiers(Callback):
                     f"callback Verifiers: there is a score '{reward.name}' already; give '{key}' another name"
                 )
             # Under the reward's name, not under its path: files of several runs are compared by the names in them.
-            scores = zip(verdicts, reward(rollouts), strict=True)
+            scores = zip(verdicts, ask_once(key, reward, rollouts), strict=True)
             verdicts = [replace(v, components={**v.components, reward.name: score or 0.0}) for v, score in scores]
         return verdicts
 

@@ -12,6 +12,7 @@ from lit_narrative.callbacks.base import RolloutCallback, RolloutModule, task
 from lit_narrative.distributed import gather_lists
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.rl.rewards.learned import LearnedReward
+from lit_narrative.rl.rewards.loading import metric_names
 from lit_narrative.rl.rewards.penalties import repetition
 from lit_narrative.views import ScoredRollouts
 
@@ -156,9 +157,10 @@ class RewardMonitor(RolloutCallback):
         """Measure a rollout batch, over all processes."""
         lengths = gather_lists(trainer, [float(len(rollout.completion_ids)) for rollout in scored.rollouts])
         again = gather_lists(trainer, [-repetition.penalty(rollout.completion_ids) for rollout in scored.rollouts])
+        columns = metric_names(module.reward_functions)
         for key, reward in _learned(module).items():
             distances, beyond = (gather_lists(trainer, result) for result in reward.ood_score(scored.rollouts))
-            scores = gather_lists(trainer, scored.rewards[key].tolist())
+            scores = gather_lists(trainer, scored.rewards[columns[key]].tolist())
             signs = {
                 "ood": float(np.mean(distances)),
                 "saturation": float(np.mean(beyond)),

@@ -23,6 +23,7 @@ from lit_narrative.errors import UserError
 from lit_narrative.files import read_yaml
 from lit_narrative.lookup import current_path, find_config
 from lit_narrative.modules.steering import SteeringModule
+from lit_narrative.redaction import REDACTED
 from lit_narrative.report.run_folder import versions
 
 NAMEABLE = ("modules", "datamodules", "callbacks")
@@ -87,7 +88,7 @@ class NarrativeCLI(LightningCLI):
         """Leave the settings as they were given: the original lets those in the checkpoint win."""
 
     def before_instantiate_classes(self) -> None:
-        """Check that the checkpoint is there, and that the run folder can be written and holds no other fit's outcome.
+        """Check that the checkpoint is there, no key is missing, and the run folder can be written and is unused.
 
         Raises:
             UserError: one of them is not so.
@@ -96,6 +97,12 @@ class NarrativeCLI(LightningCLI):
         checkpoint = config.get("ckpt_path")
         if checkpoint not in KEYWORDS and not Path(checkpoint).exists():
             raise UserError(f"there is no checkpoint '{checkpoint}' (--ckpt_path, from {Path.cwd()})")
+        for name, value in config.items():
+            if REDACTED in str(value):
+                raise UserError(
+                    f"{name}: a key was hidden here when these settings were stored; give the real value, best by the "
+                    "environment (docs/rewards.md)"
+                )
         if config.trainer.fast_dev_run:
             config.trainer.default_root_dir = self.dry_run.enter_context(shared_scratch())
         prepare_folder(config.trainer.default_root_dir)
@@ -206,6 +213,9 @@ def _readable(name: str) -> Path:
 def quieten() -> None:
     """Hide messages that nobody can act on: advertisements, and warnings of what this package does on purpose."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
+    # They log each request with its whole URL, headers too at a lower level.
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",  # the data sets are small or sampled in this process
         ".*It is recommended to use .* sync_dist=True.*",  # figures are reduced over processes before they are logged

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import yaml
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
@@ -16,6 +17,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lit_narrative.errors import UserError
 from lit_narrative.files import csv_text, read_table, write_table, write_text
 from lit_narrative.progress import logged_steps
+from lit_narrative.redaction import redact
 
 _SCRATCH = "LIT_NARRATIVE_SCRATCH"
 
@@ -155,6 +157,17 @@ class RunLogger(CSVLogger):
         return self._experiment
 
 
+def _without_keys(text: str) -> str:
+    """A configuration as YAML text with its keys hidden; as it is where it has none."""
+    content = yaml.safe_load(text)
+    hidden = redact(content)
+    if hidden == content:
+        return text
+    # Not in the text: YAML breaks long values over lines.
+    header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
+    return header + yaml.safe_dump(hidden, sort_keys=False, allow_unicode=True)
+
+
 class SaveRun(SaveConfigCallback):
     """Save the settings to the run folder, whole, and set a resumed run's table back to its checkpoint."""
 
@@ -162,7 +175,7 @@ class SaveRun(SaveConfigCallback):
         """Write ``config.yaml``; called on the first rank."""
         assert trainer.state.fn is not None
         name = stage_file(self.config_filename, trainer.state.fn.value)
-        write_text(Path(trainer.default_root_dir) / name, self.parser.dump(self.config, skip_none=False))
+        write_text(Path(trainer.default_root_dir) / name, _without_keys(self.parser.dump(self.config, skip_none=False)))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop the metrics that were logged after the checkpoint."""

@@ -5,9 +5,11 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.parsing import AttributeDict
 from torch.utils.data import DataLoader
 
 from lit_narrative.errors import UserError
+from lit_narrative.redaction import redact
 
 
 class NarrativeModule(LightningModule):
@@ -41,6 +43,17 @@ class NarrativeModule(LightningModule):
                 f"{type(self).__name__} reads a task, not loaders; give one as Trainer.fit(module, datamodule=...)"
             )
         return data
+
+    @property
+    def hparams_initial(self) -> AttributeDict:
+        """The settings as loggers show them: plain values, keys hidden."""
+        return AttributeDict(redact({name: plain(value) for name, value in super().hparams_initial.items()}))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Hide keys in the settings; a resumed run takes its own from its command line."""
+        for name in (self.CHECKPOINT_HYPER_PARAMS_KEY, "datamodule_hyper_parameters"):
+            if name in checkpoint:
+                checkpoint[name] = redact(checkpoint[name])
 
     def validate_rows(self, rows: Sequence[Any]) -> Sequence[Any]:
         """The rows of a view that this module takes, in order; asked once for each view and split of a run.

@@ -187,6 +187,7 @@ class LanguageModule(NarrativeModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put config and tokenizer beside the weights; with adapters leave the base's weights out."""
+        super().on_save_checkpoint(checkpoint)
         store_language_model(checkpoint, self.lm, self.tokenizer, base=self.source.model if self.lora else None)
         checkpoint["gradients"] = self.guard.state_dict()
 

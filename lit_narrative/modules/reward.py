@@ -152,6 +152,7 @@ class RewardModule(NarrativeModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the encoder beside the weights, and the range of training scores as they are now."""
+        super().on_save_checkpoint(checkpoint)
         if self._sample and self.trained:
             self.head.score_range.copy_(torch.stack(torch.tensor(self.score(self._sample)).aminmax()))
             checkpoint["state_dict"][f"{MODEL}head.score_range"] = self.head.score_range.clone()

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from inspect import signature
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,7 @@ from lit_narrative.lm.policy import Policy
 from lit_narrative.modules.base import as_settings
 from lit_narrative.modules.classifier import ClassifierModule
 from lit_narrative.modules.language import LanguageModule, keep_policy
-from lit_narrative.rl.rewards.base import Reward
+from lit_narrative.rl.rewards.base import Reward, ask_once
 from lit_narrative.seeds import run_seed
 from lit_narrative.steering.attributes import Attributes, attribute_losses, attribute_scores, read_attributes
 from lit_narrative.steering.baselines import ActivationAddition
@@ -212,7 +213,7 @@ class SteeringModule(LanguageModule):
         reward = self.task.reward_functions([self.best_of.rank])[self.best_of.rank]
         if not isinstance(reward, Reward):
             raise UserError(f"model.best_of.rank={self.best_of.rank}: a reward that waits for others cannot rank")
-        return reward
+        return partial(ask_once, self.best_of.rank, reward)
 
     def _by_label(self, most: int) -> tuple[Mapping[int, Sequence[str]], Sequence[str]]:
         """Training texts of each label, and the labels' names."""

@@ -211,7 +211,7 @@ class RolloutCollector:
             batch = self._token_advantages(batch, totals[local], divergence)
         else:
             batch = batch._replace(advantages=self._group_advantages(table)[local])
-        by_name = dict(zip(settings.rewards, table.rewards.T, strict=True))
+        by_name = dict(zip(self.sampler.scorer.labels.values(), table.rewards.T, strict=True))
         rewards = {name: values[local] for name, values in by_name.items()}
         means = batch.advantages if batch.advantages.ndim == 1 else batch.advantages.sum(1) / batch.mask.sum(1)
         scored = ScoredRollouts(step.epoch, step.number, sampled.rollouts, rewards, totals[local], means)

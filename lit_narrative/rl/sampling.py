@@ -108,7 +108,7 @@ class GroupSampler:
             failures = failures + failed_again
         metrics = {
             f"rewards/{name}/failures": float(count)
-            for name, count in zip(self.settings.rewards, self._sum(failures), strict=True)
+            for name, count in zip(self.scorer.labels.values(), self._sum(failures), strict=True)
         }
         if rounds:
             left = torch.tensor(float(len(self._zero_variance_groups(rewards))))

@@ -10,6 +10,7 @@ from lit_narrative.cli.recipes.runner import run_recipe
 from lit_narrative.cli.recipes.sweep import write_sweep
 from lit_narrative.errors import check_least
 from lit_narrative.files import write_json
+from lit_narrative.redaction import redact
 
 
 def run(
@@ -46,7 +47,7 @@ def run(
         if job.command == "sweep":
             write_sweep(plan, job)
     # Before the jobs, since one of them may be the report, which says how to make the folder again.
-    write_json(plan.out / "recipe.json", {"recipe": recipe, "seeds": plan.seeds, "set": list(set), **noted})
+    write_json(plan.out / "recipe.json", {"recipe": recipe, "seeds": plan.seeds, "set": redact(list(set)), **noted})
     run_recipe(replace(plan, workers=workers or plan.workers))
     report = plan.out / "report.html"
     print(f"report: {report}" if report.is_file() else f"results: {plan.out}")

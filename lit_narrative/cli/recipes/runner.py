@@ -28,6 +28,7 @@ from lit_narrative.cli.recipes.results import Row, read_row, run_digest
 from lit_narrative.cli.recipes.sweep import Run, Sweep
 from lit_narrative.errors import UserError
 from lit_narrative.files import write_json
+from lit_narrative.redaction import redact_text
 from lit_narrative.report.format import clip
 
 _ERROR_LINES, _ERROR_LENGTH = 4, 500
@@ -192,7 +193,7 @@ def _record(plan: Recipe, one: Started, commit: str) -> None:
     """Write down how a run ended."""
     status: dict[str, Any] = {"digest": one.digest, "finished": None, "version": __version__, "commit": commit}
     if code := exit_code(one.process.returncode):
-        status["error"] = f"code {code}: {_last_lines(plan.folder(one.job) / LOG)}"
+        status["error"] = redact_text(f"code {code}: {_last_lines(plan.folder(one.job) / LOG)}")
     else:
         status |= {"finished": time.time(), "seconds": time.monotonic() - one.since}
     write_json(status_path(plan, one.job), status)

@@ -14,6 +14,7 @@ from lit_narrative.cli.recipes.recipe import Job, Recipe, read_checked, referenc
 from lit_narrative.errors import UserError, check_choice, did_you_mean
 from lit_narrative.files import write_text
 from lit_narrative.lookup import find_config
+from lit_narrative.redaction import redact
 
 RAW = "raw"
 """Folder of the runs' folders, in the sweep's."""
@@ -198,6 +199,11 @@ def write_sweep(plan: Recipe, job: Job) -> Path:
     content = read_checked(job.configs[0], "sweep")
     content["out"] = str(plan.out)
     content["overrides"] = content.get("overrides", {}) | plan.resolve(job.overrides)
+    if redact(content) != content:
+        raise UserError(
+            f"job '{job.name}': a setting of the sweep holds a key, which would be written to "
+            f"'{sweep_path(plan, job)}'; give it by the environment"
+        )
     if plan.seeds:
         content["seeds"] = list(plan.seeds)
     # A file of its own, so that `lit-narrative sweep` resumes and collects it without the recipe.

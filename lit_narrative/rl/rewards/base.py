@@ -1,5 +1,6 @@
 """The reward protocols, and the outcome of a call; ``docs/rewards.md`` shows how to write a reward."""
 
+import logging
 import traceback
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -7,10 +8,32 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from lit_narrative.errors import UserError
+from lit_narrative.redaction import redact_text
 from lit_narrative.views import Encode, Layout, Rollout
 
+logger = logging.getLogger(__name__)
 # Rewards are kept in float32, where a larger score would be infinite.
 LARGEST = torch.finfo(torch.float32).max
+REASON_LENGTH = 300
+"""Characters of the reason why a score was lost: an exception's text may hold a whole completion or a server's page."""
+
+
+class Lost(str):
+    """The reason why a score that should be there is not: one line of `REASON_LENGTH` characters, without keys."""
+
+    def __new__(cls, reason: str) -> "Lost":
+        """Make it of a text of any length."""
+        # Cut twice: nobody waits for 100 MB to be searched, and what is hidden is hidden before a cut could divide it.
+        line = " ".join(redact_text(reason[: 100 * REASON_LENGTH]).split())
+        return super().__new__(cls, line if len(line) <= REASON_LENGTH else f"{line[: REASON_LENGTH - 1]}…")
+
+
+class TimedOut(Lost):
+    """The reason that there was no answer in time."""
+
+
+Answer = float | None | Lost
+"""A finite score, None where the reward cannot tell, or the reason why the score was lost."""
 
 
 @runtime_checkable
@@ -18,14 +41,15 @@ class Reward(Protocol):
     """A named score of completions.
 
     Called with the rollouts of one batch, it returns one number a rollout; ``None`` means that it cannot score
-    that rollout, which is then left out of this reward's statistics. It never raises on generated text.
+    that rollout, which is then left out of this reward's statistics, and `Lost` why it should have and did not, which
+    is counted and logged. It never raises on generated text.
     """
 
     @property
     def name(self) -> str:
         """Its name in configurations and logs."""
 
-    def __call__(self, rollouts: Sequence[Rollout]) -> Sequence[float | None]:
+    def __call__(self, rollouts: Sequence[Rollout]) -> Sequence[Answer]:
         """Score the rollouts of one batch, in order."""
 
 
@@ -65,18 +89,6 @@ class UsesEncoder(Protocol):
         """
 
 
-class Lost(str):
-    """The reason why a score that should be there is not."""
-
-
-class TimedOut(Lost):
-    """The reason that there was no answer in time."""
-
-
-Answer = float | None | Lost
-"""A finite score, None where the reward cannot tell, or the reason why the score was lost."""
-
-
 def ask(name: str, reward: Reward, rollouts: Sequence[Rollout]) -> list[Answer]:
     """Call a reward and read what it returns; if it raises, all of these rollouts are `Lost`.
 
@@ -99,11 +111,33 @@ def ask(name: str, reward: Reward, rollouts: Sequence[Rollout]) -> list[Answer]:
     return [read_score(score) for score in scores]
 
 
+def ask_once(name: str, reward: Reward, rollouts: Sequence[Rollout]) -> list[float | None]:
+    """Call a reward outside of training; None where it has no score, with a line in the log on what was lost.
+
+    Raises:
+        UserError: as `ask`.
+    """
+    answers = ask(name, reward, rollouts)
+    log_lost(reward.name, answers)
+    return [answer if isinstance(answer, float) else None for answer in answers]
+
+
+def log_lost(label: str, answers: Sequence[Answer]) -> list[Lost]:
+    """Log how many scores were lost, and why the first was; returns the reasons."""
+    lost = [answer for answer in answers if isinstance(answer, Lost)]
+    if lost:
+        message = "reward '%s': %d of %d completions have no score; first cause: %s"
+        logger.warning(message, redact_text(label), len(lost), len(answers), lost[0])
+    return lost
+
+
 def read_score(score: Any) -> Answer:
     """A number that float32 can hold, or None; anything else is lost."""
+    if isinstance(score, Lost):
+        return score
     try:
         value = None if score is None else float(score)
-    except (TypeError, ValueError, OverflowError) as error:
+    except Exception as error:  # a tensor of two numbers, say, is a RuntimeError
         return Lost(f"it returned {type(score).__name__}, which is not a number ({error})")
     # float32: a larger number would be infinite in the table of scores, and then in every advantage of its group.
     return value if value is None or abs(value) <= LARGEST else Lost(f"it returned {value}")
@@ -113,4 +147,7 @@ def describe(error: BaseException) -> Lost:
     """An exception in one line: its kind, message and the line of code."""
     # The innermost frame, where it was raised.
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return Lost(f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})")
+    # By the traceback module: a message that raises itself would end the run.
+    message = "".join(traceback.format_exception_only(error)).strip()
+    place = f" ({frame.filename}:{frame.lineno})"
+    return Lost(Lost(message)[: REASON_LENGTH - len(place)] + place)

@@ -1,15 +1,17 @@
 """Custom rewards by their path: ``package.module:object`` in a configuration."""
 
 import ast
+from collections.abc import Mapping
 from typing import Any
 
 from lit_narrative.errors import UserError, did_you_mean
 from lit_narrative.lookup import import_named
+from lit_narrative.redaction import redact_text, unique
 from lit_narrative.rl.rewards.base import AnyReward, AsyncReward, Reward
 
 
 def import_reward(path: str) -> AnyReward | None:
-    """The reward at ``package.module:object``, or built by ``package.module:Class(key=value, …)``.
+    """The reward at ``package.module:object``, or built by ``package.module:Class(argument=value, …)``.
 
     A class or another factory without arguments may leave the brackets out. Arguments are literals: numbers, texts,
     lists.
@@ -35,10 +37,19 @@ def import_reward(path: str) -> AnyReward | None:
         try:
             reward = reward(*(args or ()), **kwargs)
         except TypeError as error:
-            raise UserError(f"reward '{path}': {error}; give its arguments as {name}(key=value, …)") from error
+            raise UserError(f"reward '{path}': {error}; give its arguments as {name}(argument=value, …)") from error
     if not isinstance(reward, Reward | AsyncReward):
         raise UserError(f"reward '{path}' is not a reward: it needs a `name`, and to be called with a list of rollouts")
     return reward
+
+
+def metric_names(rewards: Mapping[str, AnyReward]) -> dict[str, str]:
+    """What metrics, tables and messages call each reward: a task's own as configured, a custom one by its ``name``.
+
+    A path would bring its arguments into every file. The second reward of a name is ``name_2``.
+    """
+    names = {key: redact_text(getattr(reward, "name", key)) if ":" in key else key for key, reward in rewards.items()}
+    return dict(zip(rewards, unique(names.values()), strict=True))
 
 
 def _parsed(path: str, expression: str) -> tuple[str, list[Any] | None, dict[str, Any]]:
@@ -56,8 +67,8 @@ def _parsed(path: str, expression: str) -> tuple[str, list[Any] | None, dict[str
                 raise ValueError
     except (ValueError, SyntaxError) as error:
         raise UserError(
-            f"reward '{path}': expected package.module:object, or package.module:Class(key=value, …) with numbers, "
-            "texts or lists as values"
+            f"reward '{path}': expected package.module:object, or package.module:Class(argument=value, …) with "
+            "numbers, texts or lists as values"
         ) from error
 
 

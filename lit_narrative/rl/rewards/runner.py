@@ -2,7 +2,6 @@
 
 import hashlib
 import inspect
-import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -15,11 +14,11 @@ import torch
 from cachetools import LRUCache
 
 from lit_narrative.errors import UserError, check_least, did_you_mean
-from lit_narrative.rl.rewards.base import Answer, AnyReward, Lost, UsesEncoder, ask
+from lit_narrative.rl.rewards.base import Answer, AnyReward, Lost, UsesEncoder, ask, log_lost
+from lit_narrative.rl.rewards.loading import metric_names
 from lit_narrative.rl.rewards.workers import AsyncRewards, RewardWorkers, pickled
 from lit_narrative.views import Rollout
 
-logger = logging.getLogger(__name__)
 MAX_FAILED = 3
 """After so many rollout batches in a row in which a reward fails altogether, it counts as broken."""
 Call = tuple[str, tuple[int, ...]]
@@ -79,12 +78,16 @@ class RewardRunner:
         rewards: by name; one with ``async def score`` is asynchronous.
         settings: where they run and how long they may take.
 
+    Attributes:
+        labels: what metrics and messages call each reward, by its name.
+
     Raises:
         UserError: one of them is not a reward, cannot be sent to a worker, or cannot be independent.
     """
 
     def __init__(self, rewards: Mapping[str, AnyReward], settings: ScoringSettings = ScoringSettings()) -> None:
         self.names, self.settings = list(rewards), settings
+        self.labels = metric_names(rewards)
         self._check(rewards)
         awaited = [name for name in rewards if _is_async(rewards[name])]
         self._awaited: dict[str, Any] = {name: rewards[name] for name in awaited}
@@ -194,18 +197,15 @@ class RewardRunner:
 
     def _note(self, name: str, answers: Sequence[Answer], again: bool) -> int:
         """Log and count what a reward lost."""
-        lost = [answer for answer in answers if isinstance(answer, Lost)]
-        if lost:
-            message = "reward '%s': %d of %d completions have no score; first cause: %s"
-            logger.warning(message, name, len(lost), len(answers), lost[0])
+        lost = log_lost(self.labels[name], answers)
         if answers:
             # None is an answer, but it does not show that the reward works.
             nothing = lost and not any(isinstance(answer, float) for answer in answers)
             self._failed[name] = self._failed[name] + (not again) if nothing else 0
         if self._failed[name] >= MAX_FAILED:
             raise UserError(
-                f"reward '{name}' failed on every completion of {self._failed[name]} rollout batches in a row, last "
-                f"because {lost[-1]}; correct it, or take it out of model.rewards"
+                f"reward '{self.labels[name]}' failed on every completion of {self._failed[name]} rollout batches in a "
+                f"row, last because {lost[-1]}; correct it, or take it out of model.rewards"
             )
         return len(lost)
 

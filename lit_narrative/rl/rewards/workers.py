@@ -10,6 +10,7 @@ import os
 import pickle
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from multiprocessing.util import Finalize
@@ -22,6 +23,8 @@ from lit_narrative.errors import UserError
 from lit_narrative.rl.rewards.base import Answer, AsyncReward, Lost, Reward, TimedOut, ask, describe, read_score
 from lit_narrative.views import Rollout
 
+THREADS_A_CALL = 8
+"""Threads of `asyncio.to_thread` at most, for each call that may be under way."""
 TENSORS = ("prompt_ids", "completion_ids", "logprobs")
 
 
@@ -122,6 +125,10 @@ class AsyncRewards:
         """Begin to ask about each rollout; returns at once a function that waits for the answers."""
         if self._thread is None:
             self._loop, self._slots = asyncio.new_event_loop(), asyncio.Semaphore(self.concurrency)
+            # asyncio's own has as many threads as cores and 4 more, whatever the concurrency; a call that waits for one
+            # would spend its time so. More than the calls under way: one that timed out keeps its thread.
+            threads = ThreadPoolExecutor(THREADS_A_CALL * self.concurrency, thread_name_prefix="rewards")
+            self._loop.set_default_executor(threads)
             # A daemon: a reward that never awaits cannot be cancelled, and must not keep the interpreter alive.
             self._thread = threading.Thread(target=_run, args=(self._loop,), name="rewards", daemon=True)
             self._thread.start()

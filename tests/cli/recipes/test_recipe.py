@@ -134,6 +134,23 @@ def test_a_sweep_gets_the_seeds_the_folder_and_the_overrides_of_its_recipe(tmp_p
     }
 
 
+def test_a_sweep_with_a_key_is_refused_rather_than_written_down(tmp_path: Path) -> None:
+    plan = read_recipe(str(with_sweep(tmp_path)), out=str(tmp_path / "o"), changes=["all.data.api_key=SECRET"])
+    with pytest.raises(UserError, match=r"holds a key.*by the environment"):
+        write_sweep(plan, plan.jobs[-1])
+    assert not (tmp_path / "o").exists()
+
+
+def test_the_folder_notes_what_was_asked_for_without_its_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lit_narrative.cli.commands.run.run_recipe", lambda plan: None)
+    changes = ["all.data.api_key=SECRET", "all.data.n=7"]
+    run(str(write(tmp_path)), out=str(tmp_path / "out"), set=changes)
+    assert json.loads((tmp_path / "out" / "recipe.json").read_text())["set"] == [
+        "all.data.api_key=<redacted>",
+        "all.data.n=7",
+    ]
+
+
 def test_a_sweep_alone_has_the_runs_of_the_recipe_that_ends_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

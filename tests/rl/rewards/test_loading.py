@@ -3,7 +3,7 @@
 import pytest
 
 from lit_narrative.errors import UserError
-from lit_narrative.rl.rewards.loading import import_reward
+from lit_narrative.rl.rewards.loading import import_reward, metric_names
 from lit_narrative.rl.rewards.penalties import Repetition, SoftOverlong, repetition
 
 HERE = "lit_narrative.rl.rewards.penalties"
@@ -15,6 +15,19 @@ def test_an_object_a_class_and_a_call() -> None:
     assert import_reward(f"{HERE}:Repetition(2, max_penalty=-0.5)") == Repetition(2, -0.5)
     found = import_reward(f"{HERE}:SoftOverlong(max_completion_length=512, soft_punish_cache=128, name='long')")
     assert found == SoftOverlong(512, 128, "long")
+
+
+def test_metrics_are_named_by_the_reward_and_never_by_its_arguments() -> None:
+    paths = [
+        "repetition",
+        f"{HERE}:Repetition(3)",
+        f"{HERE}:Repetition(4)",
+        f"{HERE}:SoftOverlong(512, 128, 'a?token=SECRET')",
+    ]
+    made = {path: import_reward(path) if ":" in path else repetition for path in paths}
+    names = metric_names({path: reward for path, reward in made.items() if reward is not None})
+    assert list(names) == paths
+    assert list(names.values()) == ["repetition", "repetition_2", "repetition_3", "a?token=<redacted>"]
 
 
 def test_a_plain_function_is_left_to_the_task() -> None:
@@ -29,9 +42,15 @@ def test_a_plain_function_is_left_to_the_task() -> None:
             f"{HERE}:repetitions",
             r"lit_narrative\.rl\.rewards\.penalties has no 'repetitions'; did you mean 'repetition'",
         ),
-        (f"{HERE}:SoftOverlong", r"missing 2 required positional arguments.*; give its arguments as SoftOverlong\(key"),
-        (f"{HERE}:Repetition(n=3)", r"unexpected keyword argument 'n'; give its arguments as Repetition\(key=value"),
-        (f"{HERE}:Repetition(open('x'))", r"expected package\.module:object, or package\.module:Class\(key=value"),
+        (
+            f"{HERE}:SoftOverlong",
+            r"missing 2 required positional arguments.*; give its arguments as SoftOverlong\(argument",
+        ),
+        (
+            f"{HERE}:Repetition(n=3)",
+            r"unexpected keyword argument 'n'; give its arguments as Repetition\(argument=",
+        ),
+        (f"{HERE}:Repetition(open('x'))", r"expected package\.module:object, or package\.module:Class\(argument="),
         (f"{HERE}:Repetition(", r"expected package\.module:object"),
         (f"{HERE}:", r"expected package\.module:object"),
         (f"{HERE}:Repetition.penalty", r"expected package\.module:object"),
