@@ -1,7 +1,7 @@
 """Checks of a world beyond its shape: names that resolve, ids that are unique, bounds that make sense.
 
 Each check passes or fails as a whole; the component ``schema`` is the share that pass. A fault carries its position in
-the *world*. Positions in the file differ where malformed parts were dropped; ``formats.simple.file_path`` gives those.
+the *world*. Positions in the file differ where malformed parts were dropped; ``formats.simple.FilePaths`` gives those.
 """
 
 from collections.abc import Callable, Iterator

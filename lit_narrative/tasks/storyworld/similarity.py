@@ -13,8 +13,9 @@ from lit_narrative.tasks.storyworld.formats.simple import read_world
 from lit_narrative.tasks.storyworld.simulator.plan import DANGLING, IMPLICIT
 from lit_narrative.tasks.storyworld.world import Option, World
 
-MOST_NAMES = 64
-"""Characters whose names are removed; further ones keep theirs, so that the cost is bounded."""
+MOST_NAMES = 32
+LONGEST_NAME = 64
+"""Characters whose names are removed, and how long these may be; others keep theirs, so that the cost is bounded."""
 _LIMITS = Limits()
 
 
@@ -37,7 +38,8 @@ def names_digest(text: str, limits: Limits = _LIMITS) -> str | None:
     if world is None:
         return None
     # By number and not by one mark for all: who does what to whom is part of the world.
-    names = {name: f"@{i}" for i, name in enumerate(list(world.characters)[:MOST_NAMES]) if name}
+    first = list(world.characters)[:MOST_NAMES]
+    names = {name: f"@{i}" for i, name in enumerate(first) if 0 < len(name) <= LONGEST_NAME}
     if not names:
         return text_digest(text)
     # Longest first: of "Mara" and "Mara_Lou" the whole name is replaced.

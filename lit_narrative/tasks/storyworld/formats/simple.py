@@ -23,6 +23,8 @@ from lit_narrative.tasks.storyworld.world import (
     variable_bounds,
 )
 
+Path = tuple[str | int, ...]
+"""A position: keys, and positions in lists."""
 TOP_KEYS = ("characters", "initial_state", "properties", "encounters")
 _NUMBER = frozenset((int, float))
 
@@ -218,20 +220,33 @@ def is_kept(kind: str, value: Any) -> bool:
             return type(value) is dict
 
 
-def file_path(path: Sequence[str | int], value: Any) -> str:
-    """The JSON path in a file of a position in the world that was read from it.
+class FilePaths:
+    """The JSON paths in a file of positions in the world that was read from it.
 
     Args:
-        path: positions in the world.
         value: the parsed file.
     """
-    parts: list[str | int] = []
-    kind = ""
-    for part in path:
-        if isinstance(part, int):
-            part = [i for i, item in enumerate(value) if is_kept(kind, item)][part]
-        else:
-            kind = part
-        parts.append(part)
-        value = value.get(part) if isinstance(value, dict) else value[part]  # a key may be what is missing
-    return json_path(parts)
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+        # Worked out once a list: with a walk through it for each of many faults, time would grow with their product.
+        self._kept: dict[Path, list[int]] = {}
+
+    def __call__(self, path: Path) -> str:
+        """The path in the file of a position in the world."""
+        parts: list[str | int] = []
+        value, kind = self._value, ""
+        for depth, part in enumerate(path):
+            if isinstance(part, int):
+                part = self._positions(path[:depth], kind, value)[part]
+            else:
+                kind = part
+            parts.append(part)
+            value = value.get(part) if isinstance(value, dict) else value[part]  # a key may be what is missing
+        return json_path(parts)
+
+    def _positions(self, path: Path, kind: str, items: Sequence[Any]) -> list[int]:
+        """Positions in the file of the items that the reader keeps of a list."""
+        if path not in self._kept:
+            self._kept[path] = [i for i, item in enumerate(items) if is_kept(kind, item)]
+        return self._kept[path]

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from lit_narrative.tasks.storyworld.simulator.plan import Choice, Plan, apply, is_open
+from lit_narrative.tasks.storyworld.simulator.plan import Choice, Plan, affordable, apply, is_open
 
 OptionPosition = tuple[int, int]
 """(position of the encounter, position of the option in it)."""
@@ -43,7 +43,8 @@ def live_gates(
         plan: the world.
         candidates: options to look at.
         seed: the plays are a pure function of the world and this.
-        runs: number of plays, each choosing uniformly among open options; fewer where all is settled earlier.
+        runs: number of plays, each choosing uniformly among open options; fewer where all is settled earlier, and of
+            a world with thousands of parts (``plan.affordable``).
         max_steps: bound on the steps of a play.
         budget: bound on the gates tested in all plays together, so that the cost of any world is bounded.
     """
@@ -51,7 +52,7 @@ def live_gates(
         return set()
     coverage = _GateCoverage(plan, candidates)
     draws = iter(_uniform_draws(seed, runs * max_steps))
-    for _ in range(runs):
+    for _ in range(affordable(plan, runs, max_steps)):
         index, state = 0, list(plan.start)
         for _ in range(max_steps):
             scene = plan.scenes[index]

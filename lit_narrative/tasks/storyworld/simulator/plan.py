@@ -11,6 +11,8 @@ END, IMPLICIT, DANGLING = -1, -2, -3
 Code compares a target with 0 and with ``END``, so their order counts."""
 TOLERANCE = 1e-9
 """Slack of gate comparisons, so that 0.3 − 0.1 ≥ 0.2 holds as a reader of the file expects."""
+MOST_PARTS = 2_000_000
+"""Bound on the parts that all plays of a world look at together, so that judging any world has a bounded cost."""
 Test = tuple[int, float, float, bool]
 """(variable index, low, high, negated): holds where (low <= value <= high) differs from negated."""
 Change = tuple[int, float, float, float]
@@ -59,6 +61,23 @@ def make_plan(world: World) -> Plan:
     scenes = tuple([tuple([_choice(o, variables, bounds, targets) for o in e.options]) for e in world.encounters])
     start = (*[v.initial for v in world.variables.values()], 0.0)
     return Plan(world, tuple(variables), start, scenes)
+
+
+def affordable(plan: Plan, runs: int, max_steps: int, most: int = MOST_PARTS) -> int:
+    """How many of ``runs`` plays are made: all of them, but of a world with thousands of parts at one step.
+
+    A step looks at every variable, and at the options, gates and effects of an encounter.
+
+    Args:
+        plan: the world.
+        runs: number of plays asked for, at least 1.
+        max_steps: bound on the steps of a play.
+        most: bound on the parts looked at in all plays; one play is made whatever it costs.
+    """
+    # Lists, not generators: this runs on every text, and of a handful of items they are faster.
+    options = max([sum([1 + len(choice.tests) for choice in scene]) for scene in plan.scenes], default=0)
+    changes = max([len(choice.changes) for scene in plan.scenes for choice in scene], default=0)
+    return max(1, min(runs, most // ((len(plan.start) + options + changes) * max_steps)))
 
 
 def is_open(choice: Choice, state: Sequence[float]) -> bool:

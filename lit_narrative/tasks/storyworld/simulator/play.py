@@ -91,19 +91,23 @@ def play(world: World | Plan, rng: np.random.Generator, choose: Chooser = unifor
     plan = make_plan(world) if isinstance(world, World) else world
     steps: list[Step] = []
     state = list(plan.start)
+    named = _named(plan, state)
     seen: set[int] = set()
     index = 0 if plan.scenes else DANGLING
     while index >= 0 and len(steps) < max_steps:
         seen.add(index)
-        step = _look(plan, index, state, len(steps), len(seen))
+        step = _look(plan, index, state, named, len(steps), len(seen))
         open_options = tuple([i for i, free in enumerate(step.open) if free])
         if not open_options:
             steps.append(step)
             return _ended(plan, steps, state, "stuck" if step.options else "ending")
         choice = choose(rng, plan.world.encounters[index], step.state, open_options)
         steps.append(_chosen(step, choice))
-        apply(plan.scenes[index][choice], state)
-        index = plan.scenes[index][choice].target
+        taken = plan.scenes[index][choice]
+        apply(taken, state)
+        # A copy with what has changed: with all values named anew, a world of many variables would take long.
+        named = {**named, **{plan.names[i]: _shown(state[i]) for i in {change[0] for change in taken.changes}}}
+        index = taken.target
     return _ended(plan, steps, state, _OUTCOMES.get(index, "timeout"))
 
 
@@ -143,7 +147,7 @@ def _paths_from(plan: Plan, limit: int, max_steps: int) -> Iterator[Play]:
             yield _ended(plan, steps, state, _OUTCOMES.get(index, "timeout"))
             continue
         seen = {step.index for step in steps} | {index}
-        step = _look(plan, index, state, len(steps), len(seen))
+        step = _look(plan, index, state, _named(plan, state), len(steps), len(seen))
         if not any(step.open):
             count += 1
             yield _ended(plan, [*steps, step], state, "stuck" if step.options else "ending")
@@ -155,11 +159,11 @@ def _paths_from(plan: Plan, limit: int, max_steps: int) -> Iterator[Play]:
                 pending.append((plan.scenes[index][i].target, after, [*steps, _chosen(step, i)]))
 
 
-def _look(plan: Plan, index: int, state: Sequence[float], turn: int, visited: int) -> Step:
+def _look(plan: Plan, index: int, state: Sequence[float], named: dict[str, float], turn: int, visited: int) -> Step:
     encounter = plan.world.encounters[index]
     free = tuple([is_open(choice, state) for choice in plan.scenes[index]])
     names = tuple([option.id for option in encounter.options])
-    return Step(encounter.id, index, _named(plan, state), names, free, None, turn, visited)
+    return Step(encounter.id, index, named, names, free, None, turn, visited)
 
 
 def _chosen(step: Step, choice: int) -> Step:
@@ -172,5 +176,9 @@ def _ended(plan: Plan, steps: Sequence[Step], state: Sequence[float], outcome: O
 
 
 def _named(plan: Plan, state: Sequence[float]) -> dict[str, float]:
+    return {name: _shown(value) for name, value in zip(plan.names, state, strict=False)}
+
+
+def _shown(value: float) -> float:
     # Nine decimals hide the drift of repeated addition: 0.1 + 0.2 + 0.1 + 0.3 reads 0.7.
-    return {name: round(value, 9) for name, value in zip(plan.names, state, strict=False)}
+    return round(value, 9)

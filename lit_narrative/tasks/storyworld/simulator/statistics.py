@@ -11,12 +11,14 @@ from lit_narrative.report.intervals import share_interval
 from lit_narrative.tasks.storyworld.checks import faults
 from lit_narrative.tasks.storyworld.issues import Issue, json_path
 from lit_narrative.tasks.storyworld.simulator.graph import can_end, lint_warnings
-from lit_narrative.tasks.storyworld.simulator.plan import Plan, is_open, make_plan
+from lit_narrative.tasks.storyworld.simulator.plan import Plan, affordable, is_open, make_plan
 from lit_narrative.tasks.storyworld.simulator.play import MAX_STEPS, Chooser, Outcome, Play, Step, plays, uniform
 from lit_narrative.tasks.storyworld.world import World
 
 DEAD_ENDS: tuple[Outcome, ...] = ("stuck", "dangling", "timeout")
 """Outcomes of a play that the story did not mean."""
+MOST_PARTS = 20_000_000
+"""Bound on the parts that the plays look at; every play is kept, at some 100 bytes a part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class Simulation:
     """What N plays say about a world. Shares are of all plays, 0 to 1.
 
     Attributes:
-        runs: N.
+        runs: N, the number of plays made.
         outcomes: share of each outcome.
         dead_end_rate: share of plays that came to a dead end (stuck, dangling or timeout).
         endings: every encounter at which a play may end well, met or not, in the order of the file.
@@ -118,7 +120,7 @@ def simulate(world: World, runs: int, seed: int, choose: Chooser = uniform, max_
 
     Args:
         world: any world that the reader returns.
-        runs: number of plays, at least 1.
+        runs: number of plays, at least 1; fewer are made of a world with thousands of parts (``plan.affordable``).
         seed: the result is a pure function of the other arguments and this.
         choose: the policy.
         max_steps: bound on the steps of each play.
@@ -129,6 +131,7 @@ def simulate(world: World, runs: int, seed: int, choose: Chooser = uniform, max_
     if runs < 1:
         raise ValueError(f"runs is {runs}; it must be 1 or more")
     plan = make_plan(world)
+    runs = affordable(plan, runs, max_steps, MOST_PARTS)
     played = list(plays(plan, runs, np.random.default_rng(seed), choose, max_steps))
     outcomes = {name: count / runs for name, count in Counter(one.outcome for one in played).items()}
     ended = Counter(one.ending for one in played if one.ending is not None)
@@ -161,7 +164,9 @@ def _ending_rates(plan: Plan, ended: Counter[str], runs: int) -> tuple[EndingRat
     for i, encounter in enumerate(plan.world.encounters):
         first.setdefault(encounter.id, i)
     shares = {name: ended[name] / runs for name, i in first.items() if can_end(plan, i)}
-    return tuple(EndingRate(name, share, *share_interval(share, runs)) for name, share in shares.items())
+    # Once a share: an interval takes a tenth of a millisecond, and a world may have thousands of endings never met.
+    intervals = {share: share_interval(share, runs) for share in set(shares.values())}
+    return tuple(EndingRate(name, share, *intervals[share]) for name, share in shares.items())
 
 
 def _gate_rates(plan: Plan, played: Sequence[Play]) -> tuple[GateRate, ...]:
@@ -197,13 +202,15 @@ def _late_block(played: Sequence[Play]) -> float:
 
 
 def _spreads(world: World, played: Sequence[Play]) -> dict[str, VariableSpread]:
-    spreads = {}
-    for name, variable in world.variables.items():
-        ends = np.array([one.state[name] for one in played])
-        # Never true of an infinite bound: values are finite.
-        at_bound = (ends == variable.minimum) | (ends == variable.maximum)
-        spreads[name] = VariableSpread(float(ends.mean()), float(ends.std()), float(at_bound.mean()))
-    return spreads
+    if not world.variables:
+        return {}
+    # A row a variable: numpy's overhead for each of them would be most of the time of a world with thousands.
+    ends = np.array([list(one.state.values()) for one in played]).T.copy()
+    bounds = np.array([(variable.minimum, variable.maximum) for variable in world.variables.values()])
+    # Never true of an infinite bound: values are finite.
+    at_bound = (ends == bounds[:, :1]) | (ends == bounds[:, 1:])
+    columns = (ends.mean(1).tolist(), ends.std(1).tolist(), at_bound.mean(1).tolist())
+    return {name: VariableSpread(*row) for name, row in zip(world.variables, zip(*columns, strict=True), strict=True)}
 
 
 def _static_issues(plan: Plan) -> tuple[Issue, ...]:

@@ -11,6 +11,7 @@ from lit_narrative.tasks.storyworld.checks import CHECKS
 from lit_narrative.tasks.storyworld.formats.simple import TOP_KEYS
 from lit_narrative.tasks.storyworld.simulator.gates import gated_options, live_gates
 from lit_narrative.tasks.storyworld.simulator.graph import is_terminal, leads_on
+from lit_narrative.tasks.storyworld.simulator.plan import affordable
 from lit_narrative.tasks.storyworld.simulator.play import plays
 from lit_narrative.tasks.storyworld.verifiers.base import Context, component
 from lit_narrative.tasks.storyworld.world import World
@@ -80,8 +81,9 @@ def playability(context: Context) -> float:
     """Optional: share of seeded plays that come to an ending, neither stuck nor lost nor endless."""
     config = context.config
     rng = np.random.default_rng(context.seed)
-    played = plays(context.plan, config.plays, rng, max_steps=config.max_steps)
-    return sum([play.outcome == "ending" for play in played]) / config.plays
+    runs = affordable(context.plan, config.plays, config.max_steps)
+    played = plays(context.plan, runs, rng, max_steps=config.max_steps)
+    return sum([play.outcome == "ending" for play in played]) / runs
 
 
 @component("json_prefix")

@@ -4,7 +4,7 @@ from itertools import islice
 
 from lit_narrative.tasks.storyworld.checks import faults
 from lit_narrative.tasks.storyworld.formats.parse import UNSUPPORTED, detect
-from lit_narrative.tasks.storyworld.formats.simple import file_path
+from lit_narrative.tasks.storyworld.formats.simple import FilePaths
 from lit_narrative.tasks.storyworld.issues import MOST_ISSUES, Issue, schema_issues
 from lit_narrative.tasks.storyworld.simulator.gates import gated_options, live_gates
 from lit_narrative.tasks.storyworld.simulator.graph import is_terminal, lint_warnings
@@ -22,14 +22,15 @@ def explain(context: Context) -> tuple[Issue, ...]:
     issues = list(context.parsed.issues)
     if context.malformed.total():
         issues += schema_issues(context.value)
+    file_path = FilePaths(context.value)
     # Bounded: a policy can write thousands of faults, and a page shows a few.
     for fault in islice(faults(context.story), MOST_ISSUES):
-        issues.append(Issue(file_path(fault.path, context.value), fault.message))
+        issues.append(Issue(file_path(fault.path), fault.message))
     # Warnings about the story would only repeat that it has no encounter.
     if not context.story.encounters:
         return tuple(issues)
     for fault in islice(lint_warnings(context.plan), MOST_ISSUES):
-        issues.append(Issue(file_path(fault.path, context.value), fault.message, "warning"))
+        issues.append(Issue(file_path(fault.path), fault.message, "warning"))
     return (*issues, *_shortfalls(context))
 
 

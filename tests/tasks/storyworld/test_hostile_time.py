@@ -1,0 +1,78 @@
+"""No world within the limit on texts takes more than two microseconds a character, whoever asks about it."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality
+from lit_narrative.tasks.storyworld.formats.parse import Limits
+from lit_narrative.tasks.storyworld.report.world_graph import draw_world
+from lit_narrative.tasks.storyworld.similarity import unique_shares
+from lit_narrative.tasks.storyworld.simulator.statistics import simulate
+from lit_narrative.tasks.storyworld.states import StateLayout, dimension
+from lit_narrative.tasks.storyworld.verifiers.base import DEFAULT_WEIGHTS, VerifierConfig
+from lit_narrative.tasks.storyworld.verifiers.score import score
+from tests.tasks.storyworld.large_worlds import KINDS, large_world
+
+EVERYTHING = VerifierConfig(
+    weights={**DEFAULT_WEIGHTS, "json_prefix": 0.0, "playability": 0.0},
+    limits=Limits(strip_code_fence=True, allow_trailing_text=True, extract_first_object=True),
+)
+PER_CHARACTER, CONSTANT = 2e-6, 0.3
+"""Seconds."""
+
+
+def of_features(text: str) -> None:
+    quality, layout = FeatureQuality(), StateLayout(32, np.zeros(dimension(32)), np.ones(dimension(32)))
+    quality.update_encoder(lambda states: (states[:, :8], states), layout, 0)
+    quality.qualities([text])
+
+
+def simulated(text: str) -> None:
+    if (world := score(text).world) is not None:
+        simulate(world, 20, 0)
+
+
+def drawn(text: str) -> None:
+    if (world := score(text).world) is not None and world.encounters:
+        draw_world(world, "a world")
+
+
+QUESTIONS: tuple[Callable[[str], Any], ...] = (
+    score,
+    lambda text: score(text).issues,
+    lambda text: score(text, mode="original").issues,
+    lambda text: score(text, config=EVERYTHING),
+    lambda text: unique_shares([text]),
+    of_features,
+    simulated,
+    drawn,
+)
+
+
+def check_time(*kinds: str, size: int = 2**20) -> None:
+    for question in QUESTIONS:
+        question(large_world("effects", 2**12))  # what they import is not their time
+    slow = []
+    for kind in kinds:
+        text = large_world(kind, size)
+        for number, question in enumerate(QUESTIONS):
+            start = time.process_time()
+            question(text)
+            took = time.process_time() - start
+            if took > CONSTANT + PER_CHARACTER * len(text):
+                slow.append(f"{kind}, question {number}: {took:.2f} s for {len(text):,} characters")
+    assert slow == []
+
+
+def test_thousands_of_encounters_with_one_id() -> None:
+    check_time("encounters with one id", size=2**18)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_every_kind_of_part() -> None:
+    check_time(*KINDS)
