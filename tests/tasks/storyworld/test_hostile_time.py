@@ -55,7 +55,7 @@ QUESTIONS: tuple[Callable[[str], Any], ...] = (
 
 def check_time(*kinds: str, size: int = 2**20) -> None:
     for question in QUESTIONS:
-        question(large_world("effects", 2**12))  # what they import is not their time
+        question(large_world("encounters", 2**12))  # what they import is not their time
     slow = []
     for kind in kinds:
         text = large_world(kind, size)
