@@ -31,6 +31,7 @@ PRIVATE = [
         "lightning.pytorch.overrides.distributed",
         "UnrepeatedDistributedSampler",
     ),
+    ("modules.base.build_module", "lightning.pytorch.core.saving", "_ALLOWED_INSTANTIATORS"),
     ("progress.batches_begun", "lightning.pytorch.loops.progress", "_ReadyCompletedTracker.ready"),
     ("sae.autoencoder.build_sae", "sae_lens.registry", "get_sae_training_class"),
     ("sae.training.training_pass", "sae_lens.saes.sae", "TrainStepInput"),

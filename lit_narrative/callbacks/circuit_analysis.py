@@ -155,7 +155,7 @@ class CircuitAnalysis(Callback):
                 for analysis in self.analyses:
                     analysis.check(job)
                 if self.reference is not None:
-                    reference_bridge(self.reference, data.tokenizer, bridge)
+                    reference_bridge(self.reference, data.tokenizer, bridge, _trusted(module))
 
     def _collect(self, trainer: Trainer, module: LightningModule, examples: int) -> AnalysisData:
         source: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -190,7 +190,9 @@ class CircuitAnalysis(Callback):
             metrics, errors = self._run_all(job, folder, shown)
             if self.reference is not None:
                 other = AnalysisJob(
-                    reference_bridge(self.reference, data.tokenizer, job.bridge), data, settings.groups()
+                    reference_bridge(self.reference, data.tokenizer, job.bridge, _trusted(module)),
+                    data,
+                    settings.groups(),
                 )
                 before, more = self._run_all(other, folder / "reference", shown)
                 of_reference = {**manifest, "checkpoint": self.reference, "step": None}
@@ -267,13 +269,20 @@ def _bar(bars: Bars, name: str) -> Progress:
     return show
 
 
-def reference_bridge(path: str, tokenizer: PreTrainedTokenizerBase, bridge: "TransformerBridge") -> "TransformerBridge":
+def _trusted(module: LightningModule) -> bool:
+    """Whether the code of model folders may run: the model's own setting says so for all models of the run."""
+    return bool(module.source.trust_remote_code)  # type: ignore[union-attr]
+
+
+def reference_bridge(
+    path: str, tokenizer: PreTrainedTokenizerBase, bridge: "TransformerBridge", trust_remote_code: bool = False
+) -> "TransformerBridge":
     """Bridge the model of a checkpoint, on the device of ``bridge``.
 
     Raises:
         UserError: it cannot be read, or is of another shape or vocabulary.
     """
-    lm, other_tokenizer = read_language_model(path)
+    lm, other_tokenizer = read_language_model(path, trust_remote_code=trust_remote_code)
     if other_tokenizer.get_vocab() != tokenizer.get_vocab():
         raise UserError(f"callback CircuitAnalysis: the tokenizer of reference '{path}' is not that of the model")
     other = build_bridge(lm.to(bridge.cfg.device))  # type: ignore[arg-type]

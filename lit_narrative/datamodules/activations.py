@@ -29,6 +29,7 @@ class ActivationSettings:
         places: names of positions in the examples, or all tokens.
         rows: vectors of each split at most.
         batch_size: examples of one forward pass.
+        trust_remote_code: run the Python code that the model brings along.
     """
 
     model: str | None = None
@@ -36,6 +37,7 @@ class ActivationSettings:
     places: Literal["all"] | Sequence[str] = "all"
     rows: int = 20_000
     batch_size: int = 256
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         check_least("data.activations.rows", self.rows, 1)
@@ -61,7 +63,7 @@ def read_activations(
             "the view 'activations' needs a model to read: set data.activations.model to a checkpoint, a folder or a "
             "hub name"
         )
-    lm, tokenizer = _read_model(settings.model)
+    lm, tokenizer = _read_model(settings.model, settings.trust_remote_code)
     bridge = build_bridge(lm.to(device))  # type: ignore[arg-type]
 
     def vectors() -> Iterator[Activation]:
@@ -75,8 +77,10 @@ def read_activations(
     return list(islice(vectors(), settings.rows))
 
 
-def _read_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    return read_language_model(name) if name.endswith(".ckpt") else (load_lm(name), load_tokenizer(name))
+def _read_model(name: str, trusted: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if name.endswith(".ckpt"):
+        return read_language_model(name, trust_remote_code=trusted)
+    return load_lm(name, trust_remote_code=trusted), load_tokenizer(name, trusted)
 
 
 def _rows(

@@ -5,23 +5,36 @@ Config and tokenizer are stored beside the weights. All content is plain values 
 """
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError, first_line
 from lit_narrative.files import atomic_folder
-from lit_narrative.lm.load import Attention, Dtype, Lora, add_lora, base_lm, build_lm, config_from_dict, load_lm
+from lit_narrative.lm.load import (
+    Attention,
+    Dtype,
+    Lora,
+    add_lora,
+    base_lm,
+    build_lm,
+    check_layers,
+    config_from_dict,
+    config_to_dict,
+    load_lm,
+)
 from lit_narrative.lm.tokenizer import tokenizer_files, tokenizer_from_files
 
 LANGUAGE_MODEL = "language_model"
 PREFIX = "lm."
 REFERENCE = "reference"
 """Name of a reference policy: of a module beside the policy, or of a set of adapters within it."""
+ANOTHER = "give another checkpoint"
 
 
 def store_language_model(
@@ -45,29 +58,68 @@ def store_language_model(
         for name in [name for name in state if name.startswith(PREFIX) and name not in kept]:
             del state[name]
     checkpoint[LANGUAGE_MODEL] = {
-        "config": _plain(base_lm(lm).config.to_dict()),
+        "config": _plain(config_to_dict(base_lm(lm))),
         "tokenizer": tokenizer_files(tokenizer),
         "base": named,
     }
 
 
 def restore_language_model(
-    checkpoint: dict[str, Any], *, dtype: Dtype = "float32", attention: Attention = "sdpa"
+    checkpoint: dict[str, Any],
+    *,
+    dtype: Dtype = "float32",
+    attention: Attention = "sdpa",
+    trust_remote_code: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Build the model (random weights, or the named base of adapters) and the tokenizer of a checkpoint.
 
+    Args:
+        checkpoint: as it was read.
+        dtype: of the weights.
+        attention: the attention implementation.
+        trust_remote_code: run the Python code of the model that the checkpoint was trained from.
+
     Raises:
-        UserError: it holds no language model.
+        UserError: it holds no language model, one of other sizes than its weights, or one that needs code of its own.
     """
-    stored, tokenizer = _stored(checkpoint), stored_tokenizer(checkpoint)
+    stored, tokenizer = _stored(checkpoint), stored_tokenizer(checkpoint, trust_remote_code)
     if stored["base"]:
-        return load_lm(stored["base"], dtype=dtype, attention=attention), tokenizer
-    return build_lm(config_from_dict(stored["config"]), dtype=dtype, attention=attention), tokenizer
+        base = load_lm(stored["base"], dtype=dtype, attention=attention, trust_remote_code=trust_remote_code)
+        return base, tokenizer
+    config = config_from_dict(stored["config"], trust_remote_code)
+    _check_sizes(config, checkpoint["state_dict"], trust_remote_code)
+    return build_lm(config, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code), tokenizer
 
 
-def stored_tokenizer(checkpoint: dict[str, Any]) -> PreTrainedTokenizerBase:
+def _check_sizes(config: PretrainedConfig, state: Mapping[str, torch.Tensor], trust_remote_code: bool) -> None:
+    """Refuse a config that is not of the weights' sizes, before a model of its sizes takes all memory.
+
+    Raises:
+        UserError: naming the first weight that has another shape.
+    """
+    # With adapters, peft has put the model's weights under other names.
+    plain = {
+        name.removeprefix(PREFIX).removeprefix("base_model.model.").replace(".base_layer", ""): value.shape
+        for name, value in state.items()
+        if name.startswith(PREFIX)
+    }
+    try:
+        check_layers(config, plain or None)
+        with torch.device("meta"):  # shapes alone, no memory
+            lm = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise UserError(f"the checkpoint's model config cannot be built ({first_line(error)}); {ANOTHER}") from error
+    for name, value in lm.state_dict().items():
+        if name in plain and plain[name] != value.shape:
+            raise UserError(
+                f"the checkpoint is damaged: its weight '{name}' has shape {tuple(plain[name])}, and by its config "
+                f"{tuple(value.shape)}; {ANOTHER}"
+            )
+
+
+def stored_tokenizer(checkpoint: dict[str, Any], trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint."""
-    return tokenizer_from_files(_stored(checkpoint)["tokenizer"])
+    return tokenizer_from_files(_stored(checkpoint)["tokenizer"], trust_remote_code)
 
 
 def fits(checkpoint: dict[str, Any], lm: nn.Module, base: Any) -> bool:
@@ -79,31 +131,52 @@ def fits(checkpoint: dict[str, Any], lm: nn.Module, base: Any) -> bool:
         base: the source of ``lm``, compared if the file holds adapters only.
     """
     stored = _stored(checkpoint)
-    return stored["base"] in (None, base) and stored["config"] == _plain(base_lm(lm).config.to_dict())
+    return stored["base"] in (None, base) and stored["config"] == _plain(config_to_dict(base_lm(lm)))
 
 
 def read_language_model(
-    path: str | Path, *, dtype: Dtype = "float32", attention: Attention = "sdpa"
+    path: str | Path, *, dtype: Dtype = "float32", attention: Attention = "sdpa", trust_remote_code: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Read model, weights and tokenizer from a checkpoint of this package; adapters are merged into the weights.
 
     Raises:
-        UserError: the file is missing or holds no language model.
+        UserError: the file is missing or holds no language model, or one that needs code of its own.
     """
     checkpoint = load_checkpoint(path)
     if LANGUAGE_MODEL not in checkpoint:
         raise UserError(f"{path} holds no language model; give a checkpoint that SFTModule or GRPOModule wrote")
     drop_reference(checkpoint["state_dict"])
-    lm, tokenizer = restore_language_model(checkpoint, dtype=dtype, attention=attention)
-    weights = {
-        name.removeprefix(PREFIX): value for name, value in checkpoint["state_dict"].items() if name.startswith(PREFIX)
-    }
-    lora = checkpoint.get("hyper_parameters", {}).get("lora")
-    if lora:
-        lm = _merge_adapters(lm, weights, lora)
-    else:
-        lm.load_state_dict(weights)
+    with naming_checkpoint(path):
+        lm, tokenizer = restore_language_model(
+            checkpoint, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code
+        )
+        weights = {
+            name.removeprefix(PREFIX): value
+            for name, value in checkpoint["state_dict"].items()
+            if name.startswith(PREFIX)
+        }
+        lora = checkpoint.get("hyper_parameters", {}).get("lora")
+        if lora:
+            lm = _merge_adapters(lm, weights, lora)
+        else:
+            _load_weights(lm, weights)
     return lm, tokenizer
+
+
+@contextmanager
+def naming_checkpoint(path: str | Path) -> Iterator[None]:
+    """Within it, what is wrong with the content of a checkpoint is said with its path."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"'{path}': {error}") from error
+
+
+def _load_weights(lm: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    try:
+        lm.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"the checkpoint is damaged: {' '.join(str(error).split())[:300]}; {ANOTHER}") from error
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -116,10 +189,18 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"no checkpoint at '{path}'; train one first or give another path")
     try:
         # Mapped and not read: of a file with optimizer states only the weights are touched.
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UserError(f"'{path}' is not a checkpoint that can be read safely: {first_line(error)}") from error
+        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises errors of all kinds on files that are cut off or damaged
+        raise UserError(f"'{path}' is not a checkpoint that can be read safely: {_why(error)}; {ANOTHER}") from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise UserError(f"'{path}' is not a checkpoint of Lightning: it has no 'state_dict'; {ANOTHER}")
     return checkpoint
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError) and "Unsupported" in str(error):
+        return "it holds objects, which could run code"
+    return first_line(error)
 
 
 def drop_reference(state: dict[str, torch.Tensor]) -> None:
@@ -146,20 +227,20 @@ def check_adapters(lm: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
         raise UserError(f"the checkpoint's adapters are not those of this model: '{wrong[0]}' is on one side only")
 
 
-def export_model(checkpoint: str | Path, folder: str | Path) -> Path:
+def export_model(checkpoint: str | Path, folder: str | Path, trust_remote_code: bool = False) -> Path:
     """Write model and tokenizer as a folder that ``transformers`` reads; adapters are merged into the weights.
 
     Raises:
         UserError: the checkpoint is missing or holds no language model.
     """
-    lm, tokenizer = read_language_model(checkpoint)
+    lm, tokenizer = read_language_model(checkpoint, trust_remote_code=trust_remote_code)
     with atomic_folder(folder) as scratch:
         lm.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
     return Path(folder)
 
 
-def export_adapter(checkpoint: str | Path, folder: str | Path) -> Path:
+def export_adapter(checkpoint: str | Path, folder: str | Path, trust_remote_code: bool = False) -> Path:
     """Write the adapters and the tokenizer as a folder that ``peft`` reads.
 
     Raises:
@@ -173,7 +254,8 @@ def export_adapter(checkpoint: str | Path, folder: str | Path) -> Path:
     if not content[LANGUAGE_MODEL]["base"]:
         raise UserError(f"the base of the adapters in {checkpoint} has no hub name or folder; export 'model'")
     drop_reference(content["state_dict"])
-    base, tokenizer = restore_language_model(content)
+    with naming_checkpoint(checkpoint):
+        base, tokenizer = restore_language_model(content, trust_remote_code=trust_remote_code)
     adapted = add_lora(base, Lora(**content["hyper_parameters"]["lora"]))
     weights = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
     check_adapters(adapted, content["state_dict"])

@@ -1,13 +1,17 @@
 """Causal language models: by hub name, from a folder, or from a few numbers with seeded weights."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
+from safetensors import safe_open
 from torch import nn
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     GPT2Config,
@@ -22,6 +26,8 @@ from transformers.pytorch_utils import Conv1D
 from lit_narrative.errors import UserError, first_line
 from lit_narrative.lm.fast_layers import use_faster_modules
 
+_SETTINGS = ("config.json", "tokenizer_config.json", "modules.json")
+"""Files that tell the folder of a model, a tokenizer or an encoder."""
 Dtype = Literal["float32", "bfloat16", "float16"]
 Attention = Literal["sdpa", "eager", "flash_attention_2", "flex_attention"]
 
@@ -117,27 +123,48 @@ def scratch_config(spec: ScratchModel, vocab_size: int, eos_id: int) -> Pretrain
 
 
 def build_lm(
-    config: PretrainedConfig, *, dtype: Dtype = "float32", attention: Attention = "sdpa", seed: int = 0
+    config: PretrainedConfig,
+    *,
+    dtype: Dtype = "float32",
+    attention: Attention = "sdpa",
+    seed: int = 0,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """A causal LM with random weights drawn from ``seed``; the global random state is left as it was."""
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
     # Weights are drawn on the CPU: the same seed gives the same model on every device.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        lm = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), attn_implementation=attention)
+        lm = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code, **options)
     return use_faster_modules(lm)
 
 
-def load_lm(name: str, *, dtype: Dtype = "float32", attention: Attention = "sdpa") -> PreTrainedModel:
-    """Load a causal LM by hub name or folder; no remote code is run.
+def load_lm(
+    name: str, *, dtype: Dtype = "float32", attention: Attention = "sdpa", trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """Load a causal LM by hub name or folder.
+
+    Args:
+        name: of it.
+        dtype: of the weights.
+        attention: the attention implementation, whatever the folder's own config asks for.
+        trust_remote_code: run the Python code that it brings along.
 
     Raises:
-        UserError: there is no such model.
+        UserError: there is no such model, it cannot be read, or it needs code of its own.
     """
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
     try:
-        lm = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype), attn_implementation=attention)
-    except (OSError, ValueError) as error:
+        if not Path(name, "adapter_config.json").is_file():  # of adapters, the base that they name has the config
+            # Given as an object, the config is overruled by `attention`: it could name code of the hub to attend by.
+            options["config"] = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+            check_layers(options["config"], _weight_names(name))
+        lm = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
+    except Exception as error:  # libraries raise errors of all kinds on files that are damaged, or of another format
+        if needs_code(name, error, trust_remote_code):
+            raise UserError(foreign_code(name)) from error
         raise UserError(
-            f"no causal language model at '{name}' ({first_line(error)}); give a hub name, a folder with config.json "
+            f"no causal language model at '{name}' ({reason(error)}); give a hub name, a folder with config.json "
             "and weights, a .ckpt file of this package, or sizes such as `model: {architecture: llama, layers: 2}`"
         ) from error
     if (stops := getattr(lm.generation_config, "eos_token_id", None)) is not None:
@@ -146,9 +173,72 @@ def load_lm(name: str, *, dtype: Dtype = "float32", attention: Attention = "sdpa
     return use_faster_modules(lm)
 
 
-def config_from_dict(values: dict[str, Any]) -> PretrainedConfig:
-    """Rebuild a config from ``config.to_dict()``."""
-    return AutoConfig.for_model(**values)
+def _weight_names(name: str) -> set[str] | None:
+    """The names of the weights in a folder's safetensors files; None where there are none, as for a hub name."""
+    names: set[str] = set()
+    for path in Path(name).glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            names.update(file.keys())
+    return names or None
+
+
+def check_layers(config: PretrainedConfig, names: Collection[str] | None) -> None:
+    """Refuse a config with more layers than there are weights, before a model of that size is built.
+
+    Raises:
+        ValueError: naming both numbers.
+    """
+    layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
+    if names is not None and layers > len(names):
+        raise ValueError(f"the config has {layers} layers, and there are {len(names)} weights")
+
+
+def reason(error: Exception) -> str:
+    """Why files could not be read, in one line."""
+    if isinstance(error, UnpicklingError):  # its own text advises to unpickle all the same
+        return "its weights are a pickle that holds more than tensors, and so could run code; get them as safetensors"
+    return first_line(error)
+
+
+def needs_code(name: str, error: Exception, trusted: bool) -> bool:
+    """Whether a model, a tokenizer or an encoder could not be loaded since its own Python code was not run."""
+    files = {path.name for path in Path(name).glob("*")}
+    beside = any(file.endswith(".py") for file in files) and not files.isdisjoint(_SETTINGS)
+    return not trusted and ("trust_remote_code" in str(error) or beside)
+
+
+def foreign_code(name: str) -> str:
+    """What a person is told of a folder or a repository whose own Python code would have to run."""
+    return (
+        f"'{name}' needs Python code that it brings along, and such code does not run by itself: take a model that "
+        "transformers knows, or read the code and allow it by model.trust_remote_code=true (of `export`: "
+        "--trust_remote_code)"
+    )
+
+
+def config_to_dict(lm: PreTrainedModel) -> dict[str, Any]:
+    """The config of a model, with the place of its code where that is not transformers' own."""
+    config = lm.config
+    foreign = {} if type(config).__module__.startswith("transformers.") else {"_name_or_path": config.name_or_path}
+    return {**config.to_dict(), **foreign}
+
+
+def config_from_dict(values: dict[str, Any], trust_remote_code: bool = False) -> PretrainedConfig:
+    """Rebuild a config from :func:`config_to_dict`.
+
+    Raises:
+        UserError: transformers knows no such config, and its own code may not run.
+    """
+    kind = values.get("model_type")
+    if trust_remote_code and kind not in CONFIG_MAPPING and "_name_or_path" in values:
+        known = AutoConfig.from_pretrained(values["_name_or_path"], trust_remote_code=True)
+        return type(known).from_dict(values)
+    try:
+        return AutoConfig.for_model(**values)
+    except Exception as error:
+        if kind not in CONFIG_MAPPING and "auto_map" in values:
+            raise UserError(foreign_code(values.get("_name_or_path") or str(kind))) from error
+        raise UserError(f"the model's config is not one that transformers takes ({first_line(error)})") from error
 
 
 def add_lora(lm: PreTrainedModel, spec: Lora) -> nn.Module:

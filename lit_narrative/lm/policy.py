@@ -41,6 +41,7 @@ class PolicySource:
     dtype: Dtype
     attention: Attention
     gradient_checkpointing: bool
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         if self._is_checkpoint and self.tokenizer is not None:
@@ -66,18 +67,23 @@ class PolicySource:
     def build(self, tokenizer_folder: Path | None = None) -> Policy:
         """Load or build the policy; ``tokenizer_folder`` is where :meth:`prepare` wrote the tokenizer, if it did."""
         if self._is_checkpoint:
-            return self._with_extras(*read_language_model(str(self.model), dtype=self.dtype, attention=self.attention))
+            return self._with_extras(*read_language_model(str(self.model), **self._options))
         where = tokenizer_folder if self.trains_tokenizer else self.tokenizer or self.model
-        tokenizer = load_tokenizer(str(where))
+        # A tokenizer that was trained is the run's own, and brings no code along.
+        tokenizer = load_tokenizer(str(where), self.trust_remote_code and not self.trains_tokenizer)
         if isinstance(self.model, str):
-            return self._with_extras(load_lm(self.model, dtype=self.dtype, attention=self.attention), tokenizer)
+            return self._with_extras(load_lm(self.model, **self._options), tokenizer)
         config = scratch_config(self.model, len(tokenizer), tokenizer.eos_token_id)
         seed = run_seed() if self.model.seed is None else self.model.seed
         return self._with_extras(build_lm(config, dtype=self.dtype, attention=self.attention, seed=seed), tokenizer)
 
     def restore(self, checkpoint: dict[str, Any]) -> Policy:
         """The policy that a checkpoint's weights belong to; Lightning loads the weights themselves."""
-        return self._with_extras(*restore_language_model(checkpoint, dtype=self.dtype, attention=self.attention))
+        return self._with_extras(*restore_language_model(checkpoint, **self._options))
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"dtype": self.dtype, "attention": self.attention, "trust_remote_code": self.trust_remote_code}
 
     def _with_extras(self, lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Policy:
         """Check that model and tokenizer belong together; add gradient checkpointing and adapters."""

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lit_narrative.errors import UserError, check_least, first_line
+from lit_narrative.errors import UserError, check_least
 from lit_narrative.files import inside, write_bytes
+from lit_narrative.lm.load import foreign_code, needs_code, reason
 from lit_narrative.lm.tokenizer import TrainedTokenizer, train_tokenizer
 
 if TYPE_CHECKING:
@@ -63,19 +64,28 @@ def build_encoder(spec: StaticEncoder, texts: Sequence[str]) -> "SentenceTransfo
     return SentenceTransformer(modules=[StaticEmbedding(tokenizer, vectors.contiguous())], device="cpu")
 
 
-def load_encoder(name: str) -> "SentenceTransformer":
+def load_encoder(name: str, trust_remote_code: bool = False) -> "SentenceTransformer":
     """Load an encoder by hub name or folder; any other transformers model encodes by the mean of its hidden states.
 
+    Args:
+        name: of it.
+        trust_remote_code: run the Python code that it brings along.
+
     Raises:
-        UserError: there is none, or the hub cannot be reached.
+        UserError: there is none, the hub cannot be reached, it cannot be read, or it needs code of its own.
     """
     from sentence_transformers import SentenceTransformer
 
     try:
-        encoder = SentenceTransformer(name, device="cpu")
-    except (OSError, ValueError) as error:
+        # `weights_only` is ours to say: by its own settings file a folder could ask to unpickle anything.
+        encoder = SentenceTransformer(
+            name, device="cpu", trust_remote_code=trust_remote_code, model_kwargs={"weights_only": True}
+        )
+    except Exception as error:  # libraries raise errors of all kinds on files that are damaged
+        if needs_code(name, error, trust_remote_code):
+            raise UserError(foreign_code(name)) from error
         raise UserError(
-            f"model.encoder: no sentence-transformers model at '{name}' ({first_line(error)}); give a folder that is "
+            f"model.encoder: no sentence-transformers model at '{name}' ({reason(error)}); give a folder that is "
             "here, download the model while there is a network, or use the built-in `encoder: {width: 64}`, "
             "which needs none"
         ) from error
@@ -126,18 +136,30 @@ def encoder_files(encoder: "SentenceTransformer") -> dict[str, Tensor]:
         return {path.relative_to(folder).as_posix(): _bytes(path) for path in paths}
 
 
-def encoder_from_files(files: Mapping[str, Tensor]) -> "SentenceTransformer":
+def encoder_from_files(files: Mapping[str, Tensor], trust_remote_code: bool = False) -> "SentenceTransformer":
     """Rebuild an encoder from :func:`encoder_files`; no network, no original folder.
 
     Raises:
         ValueError: a file name leaves its folder.
+        UserError: the files are not an encoder's, or need code of their own.
     """
     from sentence_transformers import SentenceTransformer
 
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
             write_bytes(inside(folder, name), content.cpu().numpy().tobytes())
-        return SentenceTransformer(folder, device="cpu", local_files_only=True)
+        try:
+            return SentenceTransformer(
+                folder,
+                device="cpu",
+                local_files_only=True,
+                trust_remote_code=trust_remote_code,
+                model_kwargs={"weights_only": True},
+            )
+        except Exception as error:
+            if needs_code(folder, error, trust_remote_code):
+                raise UserError(foreign_code("the checkpoint's encoder")) from error
+            raise UserError(f"the checkpoint's encoder is damaged ({reason(error)})") from error
 
 
 def _bytes(path: Path) -> Tensor:

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from lit_narrative.errors import UserError, first_line
+from lit_narrative.errors import UserError
 from lit_narrative.files import inside, write_text
+from lit_narrative.lm.load import foreign_code, needs_code, reason
 
 END = "<|end|>"
 PAD = "<|pad|>"
@@ -91,17 +92,19 @@ def _word_tokenizer(texts: Iterable[str], most: int) -> PreTrainedTokenizerBase:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, unk_token=UNKNOWN)
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Load a tokenizer by hub name or folder.
+def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load a tokenizer by hub name or folder; ``trust_remote_code`` runs the Python code that it brings along.
 
     Raises:
-        UserError: there is no such tokenizer, or it has no end-of-text token.
+        UserError: there is no such tokenizer, it has no end-of-text token, or it needs code of its own.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except Exception as error:  # libraries raise errors of all kinds on files that are damaged
+        if needs_code(name, error, trust_remote_code):
+            raise UserError(foreign_code(name)) from error
         raise UserError(
-            f"no tokenizer at '{name}' ({first_line(error)}); give a hub name, a folder with tokenizer files, "
+            f"no tokenizer at '{name}' ({reason(error)}); give a hub name, a folder with tokenizer files, "
             "or `tokenizer: {vocab_size: 1024}` to train one on the task's corpus"
         ) from error
     if tokenizer.eos_token_id is None:
@@ -119,16 +122,22 @@ def tokenizer_files(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
         return {str(path.relative_to(folder)): path.read_text(encoding="utf-8") for path in paths}
 
 
-def tokenizer_from_files(files: Mapping[str, str]) -> PreTrainedTokenizerBase:
+def tokenizer_from_files(files: Mapping[str, str], trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """Rebuild a tokenizer from :func:`tokenizer_files`, without network or original folder.
 
     Raises:
         ValueError: a file name leads out of its folder.
+        UserError: the files are not a tokenizer's, or need code of their own.
     """
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
             write_text(inside(folder, name), content)
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        try:
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+        except Exception as error:
+            if needs_code(folder, error, trust_remote_code):
+                raise UserError(foreign_code("the checkpoint's tokenizer")) from error
+            raise UserError(f"the checkpoint's tokenizer is damaged ({reason(error)})") from error
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: bool = False) -> list[int]:

@@ -1,10 +1,12 @@
 """The base of all modules: the view that an algorithm learns from, and how rows become batches."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, Self
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.core import saving
 from lightning.pytorch.utilities.parsing import AttributeDict
 from torch.utils.data import DataLoader
 
@@ -19,11 +21,56 @@ class NarrativeModule(LightningModule):
         view: the view that training reads.
         eval_view: the view that validation and test read, where the task offers it; else ``view``.
         counts_batches: the module wraps the training loader, reads whole batches only and keeps count of them itself.
+        given_beside: of a module that a checkpoint has built, the names of the arguments that were given beside it.
     """
 
     view: str
     eval_view: str
     counts_batches = False
+    given_beside: frozenset[str] | None = None
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = True,
+        **kwargs: Any,
+    ) -> Self:
+        """Build a module by a checkpoint; see Lightning. What the file says is read as plain values, none is imported.
+
+        Args:
+            checkpoint_path: of the checkpoint.
+            map_location: where the weights go.
+            hparams_file: arguments, in place of those in the checkpoint.
+            strict: whether the weights' names must be those of the module.
+            weights_only: read plain values alone.
+            **kwargs: arguments, over those in the checkpoint. ``trust_remote_code`` is taken from here only.
+        """
+        # A checkpoint may come from anywhere, and must not be able to say how it is built, or to allow its own code.
+        ours = {"trust_remote_code": False, **kwargs, "_instantiator": f"{__name__}.{build_module.__name__}"}
+        module = super().load_from_checkpoint(checkpoint_path, map_location, hparams_file, strict, weights_only, **ours)
+        module.given_beside = frozenset(kwargs)
+        return module
+
+    def check_paths(self, argument: str, names: Iterable[str]) -> None:
+        """Refuse what a checkpoint alone names as ``package.module:object``: it would be imported, and called.
+
+        Args:
+            argument: of the module that holds the names.
+            names: such paths, or names that the task knows.
+
+        Raises:
+            UserError: the module was built by a checkpoint, and the argument was not given with it.
+        """
+        path = next((name for name in names if ":" in name), None)
+        if path and self.given_beside is not None and argument not in self.given_beside:
+            raise UserError(
+                f"the checkpoint names '{path}', code that is not run because a file names it: say it yourself, by "
+                f"load_from_checkpoint(..., {argument}=...)"
+            )
 
     @property
     def attached(self) -> Trainer | None:
@@ -74,6 +121,22 @@ class NarrativeModule(LightningModule):
     def wrap_train_loader(self, loader: DataLoader[Any]) -> Iterable[Any]:
         """The iterable that the Trainer reads, given the task's loader; an algorithm may wrap it."""
         return loader
+
+
+def build_module(kind: type[NarrativeModule], arguments: dict[str, Any]) -> NarrativeModule:
+    """Build the module of a checkpoint by its arguments, of the class that it names: one that is imported already.
+
+    Lightning's own function reads the arguments as a configuration, and imports every class path in them.
+    """
+    if not arguments.get("trust_remote_code"):  # what a file says of it was overruled, and not all modules take it
+        arguments.pop("trust_remote_code", None)
+    # That it is imported, and a subclass, Lightning has checked.
+    module, _, name = arguments.pop("_class_path", f"{kind.__module__}.{kind.__name__}").rpartition(".")
+    built: NarrativeModule = getattr(sys.modules[module], name)(**arguments)
+    return built
+
+
+saving._ALLOWED_INSTANTIATORS.add(f"{__name__}.{build_module.__name__}")
 
 
 def as_settings(value: Any, kind: type) -> Any:

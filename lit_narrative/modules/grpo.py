@@ -152,6 +152,7 @@ class GRPOModule(LanguageModule):
         """Ask the task for the rewards, so that an unknown name fails before any work."""
         self._learns = stage == "fit"
         if self._learns:
+            self.check_paths("rewards", self.settings.rewards)
             self.reward_functions = self.task.reward_functions(list(self.settings.rewards))
             collector = RolloutCollector(
                 self.settings,

@@ -22,6 +22,7 @@ from lit_narrative.lm.checkpoint import (
     drop_reference,
     fits,
     load_checkpoint,
+    naming_checkpoint,
     store_language_model,
     stored_tokenizer,
 )
@@ -64,6 +65,8 @@ class LanguageModule(NarrativeModule):
             (``truncate_left``).
         max_skipped_steps: stop after so many optimizer steps in a row whose gradients were not finite; fewer are
             skipped and counted.
+        trust_remote_code: run the Python code that model folders and hub repositories bring along, for this run: of
+            every model and tokenizer that it loads. It stays out of checkpoints.
 
     Attributes:
         frozen: the policy keeps its weights: no gradients, always in evaluation mode, no adapters.
@@ -97,6 +100,7 @@ class LanguageModule(NarrativeModule):
         max_prompt_length: int | None = None,
         long_prompts: LongPrompts = "error",
         max_skipped_steps: int = 10,
+        trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
         for name, value in (("lr", lr), ("weight_decay", weight_decay)):
@@ -104,7 +108,7 @@ class LanguageModule(NarrativeModule):
                 raise UserError(f"model.{name}={value} must be a number of 0 or more")
         check_least("model.warmup_steps", warmup_steps, 0)
         check_least("model.max_prompt_length", max_prompt_length, 1)
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=["trust_remote_code"])
         self.hparams.update({name: plain(value) for name, value in self.hparams.items()})
         self.lora: Lora | None = as_settings(lora, Lora)
         if self.frozen and self.lora:
@@ -119,6 +123,7 @@ class LanguageModule(NarrativeModule):
             dtype,
             attention,
             gradient_checkpointing,
+            trust_remote_code,
         )
         self.chat, self.gradient_checkpointing = chat, gradient_checkpointing
         self.lr, self.weight_decay, self.warmup_steps, self.schedule = lr, weight_decay, warmup_steps, schedule
@@ -153,7 +158,9 @@ class LanguageModule(NarrativeModule):
             return
         if not self.ready and self.trainer.ckpt_path:
             # Resumed or tested from the command line: the checkpoint says what to build; Lightning loads it later.
-            self.set_model(*self.source.restore(load_checkpoint(self.trainer.ckpt_path)))
+            path = self.trainer.ckpt_path
+            with naming_checkpoint(path):
+                self.set_model(*self.source.restore(load_checkpoint(path)))
         elif not self.ready:
             self.set_model(*self.source.build(self._tokenizer_folder))
         self.build_auxiliary()
@@ -200,7 +207,7 @@ class LanguageModule(NarrativeModule):
         if checkpoint.get("hyper_parameters", {}).get("lora") and not self.lora:
             raise UserError("this checkpoint holds adapters: give it as --model.model, which merges them")
         if self.ready and fits(checkpoint, self.lm, self.source.model):
-            self.tokenizer = stored_tokenizer(checkpoint)
+            self.tokenizer = stored_tokenizer(checkpoint, self.source.trust_remote_code)
         else:
             self.set_model(*self.source.restore(checkpoint))
             self.build_auxiliary()

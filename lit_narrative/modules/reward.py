@@ -74,6 +74,7 @@ class RewardModule(NarrativeModule):
         weight_decay: on matrices, not on biases.
         cache: folder where the vectors of a named frozen encoder are kept from run to run; None: in memory only.
             Those of the built-in one are computed faster than read.
+        trust_remote_code: run the Python code that an encoder brings along, for this run; it stays out of checkpoints.
     """
 
     view = eval_view = "scored"
@@ -88,18 +89,19 @@ class RewardModule(NarrativeModule):
         encoder_lr: float = 2e-5,
         weight_decay: float = 0.01,
         cache: str | None = "~/.cache/lit-narrative/embeddings",
+        trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
         for name, value in (("lr", lr), ("encoder_lr", encoder_lr), ("weight_decay", weight_decay)):
             if not 0 <= value < math.inf:
                 raise UserError(f"model.{name}={value} must be a number of 0 or more")
         check_head(hidden, dropout)
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=["trust_remote_code"])
         self.hparams.update(encoder=plain(encoder), hidden=list(hidden))
         self.source: str | StaticEncoder = as_settings(encoder, StaticEncoder)
         self.finetune_encoder, self.hidden, self.dropout = finetune_encoder, hidden, dropout
         self.lr, self.encoder_lr, self.weight_decay = lr, encoder_lr, weight_decay
-        self.cache = cache
+        self.cache, self.trust_remote_code = cache, trust_remote_code
         self.mean_loss, self.ratings, self.preferences = MeanMetric(), rating_metrics(), preference_metrics()
         self._sample: list[str] = []
         self._rated: list[Tensor] = []
@@ -136,7 +138,10 @@ class RewardModule(NarrativeModule):
         if stage == "fit" and not self.ready and not self.trainer.ckpt_path:
             source, rows = self.source, self.task.view(self.view, "train")
             check_rows(rows)
-            self.set_model(load_encoder(source) if isinstance(source, str) else build_encoder(source, all_texts(rows)))
+            if isinstance(source, str):
+                self.set_model(load_encoder(source, self.trust_remote_code))
+            else:
+                self.set_model(build_encoder(source, all_texts(rows)))
 
     def set_model(self, encoder: "SentenceTransformer") -> None:
         """Set an encoder, with a new head for it."""
@@ -162,7 +167,7 @@ class RewardModule(NarrativeModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the encoder that the weights belong to."""
-        self.set_model(restore_encoder(checkpoint))
+        self.set_model(restore_encoder(checkpoint, self.trust_remote_code))
         state = checkpoint["state_dict"]
         # In place: Lightning loads this very dict next, and `Trainer.fit(ckpt_path=...)` holds on to it.
         for name in [name for name in state if name.startswith(PARTS)]:

@@ -137,8 +137,9 @@ class SteeringModule(LanguageModule):
 
     def on_test_start(self) -> None:
         """Read the models that judge, and prepare the steering of the prompts of the test split."""
-        self._judge = None if self.judge is None else read_policy(self.judge)
-        self._base = None if self.base is None else read_alike(self.base, base_lm(self.lm))
+        trusted = self.source.trust_remote_code
+        self._judge = None if self.judge is None else read_policy(self.judge, trust_remote_code=trusted)
+        self._base = None if self.base is None else read_alike(self.base, base_lm(self.lm), trusted)
         self._distances = self._weights_moved()
         self._attributes = self.prepare_steering(self.task.rows_for("prompts", "test"))
 
@@ -182,7 +183,9 @@ class SteeringModule(LanguageModule):
         return attributes
 
     def _steered(self, attributes: Attributes, choice: SteeringChoice) -> SteeredSampler:
-        steerer = choice.steerer(base_lm(self.lm), self.tokenizer, attributes, self._by_label)
+        steerer = choice.steerer(
+            base_lm(self.lm), self.tokenizer, attributes, self._by_label, self.source.trust_remote_code
+        )
         return SteeredSampler(steerer, attributes.bags, self.rows)
 
     def _with(self, stepsize: float) -> SteeringChoice:
@@ -210,6 +213,7 @@ class SteeringModule(LanguageModule):
             if not self.given:
                 raise UserError("model.best_of ranks by attribute: give attributes, or the name of a reward as rank")
             return lambda rollouts: attribute_scores(attributes, self.lm, self.tokenizer, rollouts)
+        self.check_paths("best_of", [self.best_of.rank])
         reward = self.task.reward_functions([self.best_of.rank])[self.best_of.rank]
         if not isinstance(reward, Reward):
             raise UserError(f"model.best_of.rank={self.best_of.rank}: a reward that waits for others cannot rank")

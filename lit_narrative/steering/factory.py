@@ -36,6 +36,7 @@ class SteeringChoice:
         tokenizer: PreTrainedTokenizerBase,
         attributes: Attributes,
         by_label: ByLabel,
+        trust_remote_code: bool = False,
     ) -> Steerer:
         """Build the steerer of the method.
 
@@ -44,6 +45,7 @@ class SteeringChoice:
             tokenizer: its tokenizer.
             attributes: what to steer to.
             by_label: texts for activation addition.
+            trust_remote_code: run the Python code that the models of ``experts`` bring along.
 
         Raises:
             UserError: a setting that the method requires is missing, or does not fit the model.
@@ -59,17 +61,17 @@ class SteeringChoice:
                 directions = contrast_directions(lm, tokenizer, texts, chosen.layer, names)
                 return ActivationAddition(directions, chosen.layer, chosen.coefficient, chosen.label, names)
             case "experts":
-                return self._experts(lm, tokenizer)
+                return self._experts(lm, tokenizer, trust_remote_code)
             case "none":
                 return Unsteered()
 
-    def _experts(self, lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Experts:
+    def _experts(self, lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, trust_remote_code: bool) -> Experts:
         if self.experts.expert is None:
             raise UserError("model.method=experts needs a model of the wanted text: set model.experts.expert")
         names = [name for name in (self.experts.expert, self.experts.anti_expert) if name is not None]
         models = []
         for name in names:
-            model, theirs = read_alike(name, lm)
+            model, theirs = read_alike(name, lm, trust_remote_code)
             # Logits are added by id, so that equal sizes are not enough: each id has to mean the same token.
             if theirs.get_vocab() != tokenizer.get_vocab():
                 raise UserError(
@@ -80,12 +82,14 @@ class SteeringChoice:
         return Experts(models[0], models[1] if len(models) > 1 else None, self.experts.alpha)
 
 
-def read_policy(name: str, dtype: Dtype = "float32", attention: Attention = "sdpa") -> Policy:
+def read_policy(
+    name: str, dtype: Dtype = "float32", attention: Attention = "sdpa", trust_remote_code: bool = False
+) -> Policy:
     """A further model with its tokenizer, by hub name, folder or checkpoint."""
-    return PolicySource(name, None, None, dtype, attention, False).build()
+    return PolicySource(name, None, None, dtype, attention, False, trust_remote_code).build()
 
 
-def read_alike(name: str, lm: PreTrainedModel) -> Policy:
+def read_alike(name: str, lm: PreTrainedModel, trust_remote_code: bool = False) -> Policy:
     """A further model with the dtype and attention of ``lm``: only with the same rounding can two models be equal."""
     dtype = cast(Dtype, str(lm.dtype).removeprefix("torch."))
-    return read_policy(name, dtype, cast(Attention, attention_name(lm)))
+    return read_policy(name, dtype, cast(Attention, attention_name(lm)), trust_remote_code)

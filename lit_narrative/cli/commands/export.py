@@ -6,7 +6,12 @@ from typing import Literal
 from lit_narrative.errors import UserError
 
 
-def export(checkpoint: str, folder: str, what: Literal["model", "adapter", "sae", "reward"] = "model") -> None:
+def export(
+    checkpoint: str,
+    folder: str,
+    what: Literal["model", "adapter", "sae", "reward"] = "model",
+    trust_remote_code: bool = False,
+) -> None:
     """Write a checkpoint as a folder that transformers, PEFT, SAELens or sentence-transformers reads.
 
     Args:
@@ -14,18 +19,23 @@ def export(checkpoint: str, folder: str, what: Literal["model", "adapter", "sae"
         folder: the new folder.
         what: ``model`` for transformers, with adapters merged; ``adapter`` for PEFT; ``sae`` for SAELens;
             ``reward`` for sentence-transformers, with the reward head beside the encoder.
+        trust_remote_code: run the Python code of the model folder, or of the encoder, that the checkpoint was trained
+            from.
 
     Raises:
         UserError: the folder is there already, or the checkpoint does not hold what is asked for.
     """
     if Path(folder).exists():
         raise UserError(f"'{folder}' exists already: name a new folder")
-    if what in ("sae", "reward"):
-        print((_export_sae if what == "sae" else _export_reward)(checkpoint, folder))
+    if what == "sae":
+        print(_export_sae(checkpoint, folder))
+        return
+    if what == "reward":
+        print(_export_reward(checkpoint, folder, trust_remote_code))
         return
     from lit_narrative.lm.checkpoint import export_adapter, export_model
 
-    print((export_adapter if what == "adapter" else export_model)(checkpoint, folder))
+    print((export_adapter if what == "adapter" else export_model)(checkpoint, folder, trust_remote_code))
 
 
 def _export_sae(checkpoint: str, folder: str) -> Path:
@@ -37,11 +47,7 @@ def _export_sae(checkpoint: str, folder: str) -> Path:
     return SAEModule.load_from_checkpoint(checkpoint, map_location="cpu").save(folder)
 
 
-def _export_reward(checkpoint: str, folder: str) -> Path:
-    from lit_narrative.lm.checkpoint import load_checkpoint
-    from lit_narrative.modules.reward import RewardModule
-    from lit_narrative.rl.rewards.model import REWARD
+def _export_reward(checkpoint: str, folder: str, trust_remote_code: bool) -> Path:
+    from lit_narrative.rl.rewards.model import RewardModel
 
-    if REWARD not in load_checkpoint(checkpoint):
-        raise UserError(f"{checkpoint} holds no reward model; give a checkpoint of RewardModule")
-    return RewardModule.load_from_checkpoint(checkpoint, map_location="cpu").save(folder)
+    return RewardModel.load(checkpoint, trust_remote_code).save(folder)

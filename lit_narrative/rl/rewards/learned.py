@@ -26,6 +26,7 @@ class LearnedReward:
         prompt: score the prompt and the completion as one text, rather than the completion alone.
         device: where it works; default: the GPU of this process if there is one, else the CPU.
         name: what logs call it.
+        trust_remote_code: run the Python code that the checkpoint's encoder brings along.
 
     Raises:
         UserError: there is no such checkpoint, it holds no reward model, or one that was never trained.
@@ -35,6 +36,7 @@ class LearnedReward:
     prompt: bool = False
     device: str | None = None
     name: str = "reward"
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         # Loads the file, so that a wrong path fails as the run begins and not at the first rewards.
@@ -45,7 +47,8 @@ class LearnedReward:
         """The model in evaluation mode; each process reads a file once, and again when it has changed."""
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         file = Path(self.checkpoint)
-        return _loaded(self.checkpoint, file.stat().st_mtime_ns if file.is_file() else 0, device)
+        changed = file.stat().st_mtime_ns if file.is_file() else 0
+        return _loaded(self.checkpoint, changed, device, self.trust_remote_code)
 
     def __call__(self, rollouts: Sequence[Rollout]) -> list[float]:
         """Scores, in order."""
@@ -89,6 +92,6 @@ def _score(model: RewardModel, texts: Sequence[str]) -> list[tuple[float, float]
 
 
 @lru_cache(maxsize=4)
-def _loaded(checkpoint: str, changed: int, device: str) -> RewardModel:
+def _loaded(checkpoint: str, changed: int, device: str, trust_remote_code: bool) -> RewardModel:
     """A reward model that is in use; ``changed``, the file's modification time, tells a rewritten file apart."""
-    return RewardModel.load(checkpoint).to(device)
+    return RewardModel.load(checkpoint, trust_remote_code).to(device)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lit_narrative.errors import UserError
 from lit_narrative.files import atomic_folder, write_json
-from lit_narrative.lm.checkpoint import load_checkpoint
+from lit_narrative.lm.checkpoint import load_checkpoint, naming_checkpoint
 from lit_narrative.lm.sentence_encoder import (
     PROBE,
     RememberedVectors,
@@ -61,8 +61,12 @@ class RewardModel(nn.Module):
         self.remembered: RememberedVectors | None = None
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path, trust_remote_code: bool = False) -> Self:
         """Read a trained model from a checkpoint of ``RewardModule``: on the CPU, in evaluation mode, frozen.
+
+        Args:
+            path: of the checkpoint.
+            trust_remote_code: run the Python code that its encoder brings along.
 
         Raises:
             UserError: there is no such file, it holds no reward model, or its encoder is missing or another one now.
@@ -71,7 +75,8 @@ class RewardModel(nn.Module):
         if REWARD not in checkpoint:
             raise UserError(f"'{path}' holds no reward model; give a checkpoint that RewardModule wrote")
         given = checkpoint["hyper_parameters"]
-        encoder = restore_encoder(checkpoint)
+        with naming_checkpoint(path):
+            encoder = restore_encoder(checkpoint, trust_remote_code)
         model = cls(encoder, given["hidden"], given["dropout"], given["finetune_encoder"])
         state = checkpoint["state_dict"]
         model.load_state_dict({name: value for name, value in state.items() if name.startswith(PARTS)})
@@ -182,16 +187,20 @@ def store_encoder(
         checkpoint[REWARD] = {"name": name, "probe": encode(encoder, PROBE).cpu().clone()}
 
 
-def restore_encoder(checkpoint: dict[str, Any]) -> "SentenceTransformer":
+def restore_encoder(checkpoint: dict[str, Any], trust_remote_code: bool = False) -> "SentenceTransformer":
     """The encoder of a checkpoint, whose weights go back to where Lightning looks for them.
 
     Raises:
-        UserError: the checkpoint holds no reward model, or the encoder that it names is missing or another one now.
+        UserError: the checkpoint holds no reward model, or the encoder that it names is missing, another one now, or
+            needs code of its own.
     """
     if REWARD not in checkpoint:
         raise UserError("this checkpoint holds no reward model; give one that RewardModule wrote")
     stored = checkpoint[REWARD]
-    encoder = encoder_from_files(stored["files"]) if "files" in stored else load_encoder(stored["name"])
+    if "files" in stored:
+        encoder = encoder_from_files(stored["files"], trust_remote_code)
+    else:
+        encoder = load_encoder(stored["name"], trust_remote_code)
     if "probe" in stored:
         probe = encode(encoder, PROBE).cpu()
         # Loose: other hardware and library versions move a vector by far less, another encoder by far more.
