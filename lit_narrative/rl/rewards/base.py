@@ -24,7 +24,9 @@ class Lost(str):
     def __new__(cls, reason: str) -> "Lost":
         """Make it of a text of any length."""
         # Cut twice: nobody waits for 100 MB to be searched, and what is hidden is hidden before a cut could divide it.
-        line = " ".join(redact_text(reason[: 100 * REASON_LENGTH]).split())
+        hidden = redact_text(reason[: 100 * REASON_LENGTH])
+        # For a terminal: what a model or a server wrote may hold its control sequences.
+        line = " ".join("".join(char if char.isprintable() else " " for char in hidden).split())
         return super().__new__(cls, line if len(line) <= REASON_LENGTH else f"{line[: REASON_LENGTH - 1]}…")
 
 

@@ -37,6 +37,17 @@ def test_so_many_calls_are_under_way(concurrency: int) -> None:
     assert judge.most == concurrency
 
 
+def test_every_call_under_way_has_a_thread_and_its_own_time() -> None:
+    class Threaded(Judge):
+        async def score(self, rollout: Rollout) -> float | None:
+            await asyncio.to_thread(time.sleep, 0.4)
+            return 1.0
+
+    # asyncio's own threads are 32 at most: the other calls would wait for one until their time is up.
+    scores = run([Threaded()], rollouts(*(str(n) for n in range(80))), concurrency=40, timeout=0.7)
+    assert scores.failures == {"judge": 0}
+
+
 def test_many_slow_calls_take_the_time_of_few() -> None:
     judge, began = Judge(seconds=0.2), time.monotonic()
     scores = run([judge], rollouts(*(str(n) for n in range(200))), concurrency=100)

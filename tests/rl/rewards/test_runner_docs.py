@@ -1,17 +1,15 @@
 """The snippets of docs/rewards.md do what the page says."""
 
-import json
 import re
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import fields
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
 
+from lit_narrative.rl.rewards.http import HTTPReward
 from lit_narrative.rl.rewards.loading import import_reward
 from lit_narrative.rl.rewards.runner import RewardRunner, ScoringSettings
 from tests.paths import ROOT
@@ -31,27 +29,6 @@ def my_rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list
     sys.modules.pop("my_rewards", None)
 
 
-@pytest.fixture
-def server() -> Iterator[str]:
-    """A judge that likes short texts."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps({"score": 1 / len(asked["text"])}).encode())
-
-        def log_message(self, *_: object) -> None:
-            """Be silent."""
-
-    judge = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=judge.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{judge.server_port}"
-    judge.shutdown()
-    judge.server_close()
-
-
 def test_the_example_runs(my_rewards: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     (example,) = my_rewards
     exec(compile(example, "docs/rewards.md", "exec"), {})
@@ -60,12 +37,21 @@ def test_the_example_runs(my_rewards: list[str], capsys: pytest.CaptureFixture[s
     assert "{'brevity': 0, 'recall': 0}" in out
 
 
-def test_its_rewards_go_to_workers_and_its_judge_asks(my_rewards: list[str], server: str) -> None:
-    paths = ["my_rewards:Brevity(limit=4)", "my_rewards:Recall", f"my_rewards:Judge(url='{server}')"]
+def test_its_rewards_go_to_workers_and_its_judge_asks(my_rewards: list[str]) -> None:
+    paths = ["my_rewards:Brevity(limit=4)", "my_rewards:Recall", "my_rewards:Judge(command=['wc', '-c'])"]
     rewards = {path: reward for path in paths if (reward := import_reward(path)) is not None}
     with RewardRunner(rewards, ScoringSettings(workers=1, independent=(paths[0],))) as runner:
         scores = runner.score(rollouts("ab", "salt", reference="Salt road"))
-    assert torch.equal(scores.values, torch.tensor([[0.5, 0.0, 0.5], [0.0, 0.5, 0.25]]))
+    assert torch.equal(scores.values, torch.tensor([[0.5, 0.0, 2.0], [0.0, 0.5, 4.0]]))
+
+
+def test_it_names_every_argument_of_a_judge_on_a_server() -> None:
+    table = PAGE.split("## A judge on a server")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| ?([^|]*?) \|", table, re.MULTILINE))
+    defaults = {item.name: item.default for item in fields(HTTPReward)}
+    assert list(rows) == list(defaults)
+    for name in ("batch_size", "timeout", "max_bytes", "retries", "connections"):
+        assert float(rows[name].replace(" ", "")) == defaults[name]
 
 
 def test_it_names_every_setting_with_its_default() -> None:
