@@ -13,7 +13,7 @@ REDACTED = "<redacted>"
 """What stands where something was hidden."""
 
 _SECRET_WORD = re.compile(
-    r"apikey|key|keys|token|secret|secrets|pass|passw(?:or)?ds?|passphrase|pwd|auth|authorization|credentials?|cookies?|jwt"
+    r"keys?|\w*(?:apikey|token|secrets?|passw(?:or)?ds?)|pass|passphrase|pwd|auth|authorization|credentials?|cookies?|jwt"
 )
 # Written together, or of several: `apikey`, `access_tokens`. A plain `tokens` is a number of tokens.
 _SECRET_PAIR = re.compile(r"(?:api|access|auth|bearer|private|refresh|secret|session)(?:key|token)")
@@ -23,7 +23,10 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _NUMBER_LIKE = re.compile(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?|true|false|null|none", re.IGNORECASE)
 
 # Bounded and possessive: messages hold what models and servers wrote, and have to be read in linear time.
-_NAME = re.compile(r"""(?<!\w)(?P<name>[A-Za-z_][\w-]{0,80}+)\\?["']?\s{0,3}+(?:=>?|:)\s{0,3}+""")
+_NAME = re.compile(
+    r"""(?<!\w)(?P<name>[A-Za-z_][\w-]{0,80}+)\\?["']?\s{0,3}+(?:=>?|:)\s{0,3}+"""
+    r"""|\(\s{0,3}+["'](?P<first>[A-Za-z_][\w-]{0,80}+)["']\s{0,3}+,\s{0,3}+"""  # a header as a pair
+)
 _STRINGS = re.compile(r"""(?:[rbuRBU]{0,2}(?:"(?:[^"\\]|\\.)*+(?:"|$)|'(?:[^'\\]|\\.)*+(?:'|$))\s{0,3}+)+""", re.DOTALL)
 _ESCAPED = re.compile(r"""\\(["']).*?(?:\\\1|$)""", re.DOTALL)
 _BARE = re.compile(r"""(?:(?:Bearer|Basic|Token)\s{1,3})?[^\s,;&)\]}"']+""")
@@ -97,7 +100,7 @@ def _hide_named(text: str) -> str:
     parts, done = [], 0
     for match in _NAME.finditer(text):
         start = match.end()
-        if start < done or not is_secret(match["name"]):
+        if start < done or not is_secret(match["name"] or match["first"]):
             continue
         end = _value_end(text, start)
         value = text[start:end]

@@ -22,6 +22,7 @@ KEY = "hunter2-0123456789"
         f"my_rewards:Judge(keys=[['a'], ['{KEY}']])",
         f"my_rewards:Judge(headers={{'X-Api-Key': '{KEY}'}})",
         f"my_rewards:Judge(headers={{'Authorization': 'Bearer {KEY}'}})",
+        f"my_rewards:Judge(headers=[('a', 'b'), ('X-Api-Key', '{KEY}')])",
         f'{{\\"client_secret\\": \\"{KEY}\\"}}',
         f"--model.api-key={KEY}",
         f"401: Authorization: Bearer {KEY}",
@@ -66,7 +67,9 @@ def test_settings_are_gone_through() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["key", "model.api_key", "accessToken", "HF_TOKEN", "access_tokens", "db-password"])
+@pytest.mark.parametrize(
+    "name", ["key", "model.api_key", "accessToken", "HF_TOKEN", "access_tokens", "db-password", "hftoken", "APIKey"]
+)
 def test_names_of_secrets(name: str) -> None:
     assert is_secret(name)
 

@@ -1,6 +1,7 @@
 """``lit-narrative fit | validate | test | predict``: Lightning's command line over the package's classes."""
 
 import logging
+import os
 import sys
 import warnings
 from contextlib import ExitStack
@@ -23,7 +24,7 @@ from lit_narrative.errors import UserError
 from lit_narrative.files import read_yaml
 from lit_narrative.lookup import current_path, find_config
 from lit_narrative.modules.steering import SteeringModule
-from lit_narrative.redaction import REDACTED
+from lit_narrative.redaction import REDACTED, redact
 from lit_narrative.report.run_folder import versions
 
 NAMEABLE = ("modules", "datamodules", "callbacks")
@@ -157,6 +158,8 @@ def run_job(args: list[str], trainer_class: type[Trainer] = Trainer) -> None:
         UserError: a setting, a file or a name is wrong.
     """
     quieten()
+    if redact(args) != args:  # W&B stores the command line of the process with a run's other metadata
+        os.environ.setdefault("WANDB_X_DISABLE_META", "true")
     if str(Path.cwd()) not in sys.path:  # a configuration may name classes and rewards from the folder it is used in
         sys.path.append(str(Path.cwd()))
     # A class that a configuration names without its module is found among the subclasses that are imported.

@@ -127,7 +127,11 @@ def test_no_file_and_no_message_of_a_run_holds_its_key(
     assert "model.init_args.rewards: a key was hidden here" in capfd.readouterr().err
 
 
-def test_errors_do_not_show_keys(config: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_errors_do_not_show_keys_and_trackers_do_not_store_the_command_line(
+    config: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_X_DISABLE_META", "")  # undone at the end, whatever is set in between
+    monkeypatch.delenv("WANDB_X_DISABLE_META")
     wrong = f"{__name__}:Keyd(url='{URL}', api_key='{KEY}')"
     for args in (
         ["--model.init_args.rewards", yaml.safe_dump({wrong: 1.0}, default_flow_style=True, width=10**6)],
@@ -140,4 +144,4 @@ def test_errors_do_not_show_keys(config: Path, capfd: pytest.CaptureFixture[str]
         error = capfd.readouterr().err
         assert error.startswith("error: ")
         assert KEY not in error
-    assert KEY not in "".join(f"{name}={value}" for name, value in os.environ.items())
+    assert os.environ["WANDB_X_DISABLE_META"] == "true"
