@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +62,7 @@ def test_yaml_gives_plain_values_and_runs_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("read", [read_yaml, read_json, read_record])
 def test_values_that_are_nested_too_deeply_are_one_line(tmp_path: Path, read: Callable[[Path], object]) -> None:
     path = tmp_path / "recipe.json"
-    path.write_text("[" * 100_000)
+    path.write_text("[" * 5_000)
     with pytest.raises(UserError, match=r"^\S*recipe\.json cannot be read as (JSON|YAML): .* nested too deeply$"):
         read(path)
 
@@ -75,22 +75,10 @@ def test_damaged_arrays_are_one_line_that_names_the_file(tmp_path: Path) -> None
         read_arrays(path)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
-    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("only root can mount a small file system")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
 def test_a_full_disk_leaves_the_old_file_and_names_it(small_disk: Path) -> None:
     page = write_text(small_disk / "report.html", "old")
     with pytest.raises(OSError, match=r"No space left on device: '.*/report\.html'$") as error:
-        write_text(page, "x" * 500_000)
+        write_text(page, "x" * 5_000_000)
     assert (error.value.errno, page.read_text()) == (errno.ENOSPC, "old")
     assert os.listdir(small_disk) == ["report.html"]
 
@@ -107,11 +95,11 @@ def test_a_full_disk_leaves_the_old_folder_and_names_it(small_disk: Path, librar
         atomic_folder(small_disk / "export") as f,
     ):
         if library == "python":
-            (f / "weights").write_bytes(bytes(500_000))
+            (f / "weights").write_bytes(bytes(5_000_000))
         elif library == "torch":
-            torch.save(torch.zeros(200_000), f / "weights")
+            torch.save(torch.zeros(2_000_000), f / "weights")
         else:
-            save_file({"weight": torch.zeros(200_000)}, f / "weights")
+            save_file({"weight": torch.zeros(2_000_000)}, f / "weights")
     assert [path.name for path in small_disk.rglob("*")] == ["export", "weights"]
     assert (small_disk / "export" / "weights").read_text() == "old"
 

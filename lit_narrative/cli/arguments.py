@@ -8,6 +8,7 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
+from lit_narrative.cli.faults import note_run_folder
 from lit_narrative.cli.messages import actions
 from lit_narrative.errors import UserError, check_choice, did_you_mean
 
@@ -25,8 +26,10 @@ def call(command: Function | Mapping[str, Function], prog: str, args: list[str])
     """
     if isinstance(command, Mapping):
         command, prog, args = _choose(command, prog, args)
-    values = make_parser(command, prog).parse_args(args)
-    command(**values.as_dict())
+    values = make_parser(command, prog).parse_args(args).as_dict()
+    if values.get("out"):
+        note_run_folder(values["out"])
+    command(**values)
 
 
 def make_parser(function: Function, prog: str) -> ArgumentParser:

@@ -4,6 +4,7 @@ Lightning's subcommands go to ``cli/lightning.py``, the other commands to ``cli/
 asked for, so that help, version and the light commands answer at once.
 """
 
+import errno
 import os
 import select
 import sys
@@ -12,7 +13,8 @@ from contextlib import contextmanager
 from importlib import import_module
 
 from lit_narrative import __version__
-from lit_narrative.errors import UserError, check_choice
+from lit_narrative.cli.faults import in_one_line
+from lit_narrative.errors import check_choice
 
 JOBS = {
     "fit": "train a module on a task",
@@ -44,15 +46,13 @@ def main(args: list[str] | None = None) -> None:
         args: the arguments; by default those of the process.
 
     Raises:
-        SystemExit: with code 2 after an error that the person can put right, printed as one line; with code 141 where
-            the reader of the output went away.
+        SystemExit: after an error, printed as one line: with code 2 where the person can put it right, else with code
+            1; with code 141 where the reader of the output went away.
     """
-    with quiet_closed_pipe():
-        try:
-            dispatch(list(sys.argv[1:] if args is None else args))
-        except UserError as error:  # a mistake of the person's, not a fault: one line and no traceback
-            print(f"error: {error}", file=sys.stderr)
-            raise SystemExit(2) from None
+    given = list(sys.argv[1:] if args is None else args)
+    # `--debug` may stand anywhere, and no command has a value of that name.
+    with in_one_line(debug="--debug" in given), quiet_closed_pipe():
+        dispatch([argument for argument in given if argument != "--debug"])
 
 
 @contextmanager
@@ -67,12 +67,23 @@ def quiet_closed_pipe() -> Iterator[None]:
             yield
         finally:
             sys.stdout.flush()  # here, since a failure while the interpreter ends could no longer be caught
-    except BrokenPipeError:
-        if not _reader_is_gone():  # another pipe broke, and that is a fault
+    except OSError as error:
+        if _is_full(error):
+            _drop_output()
+        if not isinstance(error, BrokenPipeError) or not _reader_is_gone():  # another pipe broke, and that is a fault
             raise
-        # The interpreter flushes once more; what is left in the buffer goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         raise SystemExit(141) from None
+
+
+def _drop_output() -> None:
+    """Send what is left in the buffer of standard output nowhere: the interpreter flushes it once more as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _is_full(error: OSError) -> bool:
+    """Whether standard output goes to a file on a disk that is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and error.filename is None
 
 
 def _reader_is_gone() -> bool:
@@ -121,6 +132,8 @@ def usage() -> str:
             "",
             "other commands",
             *(f"  {name:<10}{text}" for name, text in COMMANDS.items()),
+            "",
+            "`--debug`, wherever it stands, shows the traceback of an error.",
             "",
             "examples",
             "  lit-narrative run storyworld",

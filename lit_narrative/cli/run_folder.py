@@ -14,6 +14,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
+from lit_narrative.cli.faults import note_run_folder
 from lit_narrative.errors import UserError
 from lit_narrative.files import csv_text, read_table, write_table, write_text
 from lit_narrative.progress import logged_steps
@@ -37,6 +38,7 @@ def prepare_folder(folder: str | Path) -> None:
     Raises:
         UserError: they cannot.
     """
+    note_run_folder(folder)
     # The process's number keeps ranks, which all check, from removing each other's file.
     probe = Path(folder) / f".probe-{os.getpid()}"
     try:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from lit_narrative.cli.commands.report import find_function, find_report
+from lit_narrative.cli.faults import note_run_folder
 from lit_narrative.cli.recipes.recipe import Recipe, read_recipe
 from lit_narrative.cli.recipes.runner import run_recipe
 from lit_narrative.cli.recipes.sweep import write_sweep
@@ -42,6 +43,7 @@ def run(
         check_least("--seed", number, 0)
     check_least("--workers", workers, 1)
     plan = read_recipe(recipe, out=out, changes=set, seeds=seed)
+    note_run_folder(plan.out)
     noted = _report_of(plan)
     for job in plan.jobs:
         if job.command == "sweep":
