@@ -217,7 +217,7 @@ def quieten() -> None:
     """Hide messages that nobody can act on: advertisements, and warnings of what this package does on purpose."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
     # They log each request with its whole URL, headers too at a lower level.
-    for name in ("httpx", "httpcore"):
+    for name in ("httpx", "httpcore", "httpx2", "httpcore2"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",  # the data sets are small or sampled in this process

@@ -1,6 +1,7 @@
 """Samples, judged and written."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sae import SAEModule
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.tasks.storyworld.verifiers.base import SIX
-from lit_narrative.views import Verdict
+from lit_narrative.views import Rollout, Verdict
 from tests.helpers import TinyTask, fit, sizes, tiny_lm, tokenizer, tokenizer_folder, trainer
 from tests.rewards import LowTokens
 
@@ -134,6 +135,21 @@ def test_a_further_reward_is_a_component_that_does_not_count(tmp_path: Path) -> 
     assert all(0 <= row["components"].pop("low") <= 1 for row in more)
     assert more == plain
     assert set(summary(tmp_path / "more", "test")["components"]) == {"lower", "low"}
+
+
+class Broken(LowTokens):
+    name = "broken"
+
+    def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
+        raise ConnectionError("the judge is away")
+
+
+def test_a_further_reward_that_fails_costs_its_scores_and_not_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer(tmp_path, Verifiers(4, rewards=["broken"])).test(writer(), TinyTask(rewards=[Broken()]), verbose=False)
+    assert summary(tmp_path, "test")["components"]["broken"] == 0
+    assert "'broken': 4 of 4 completions have no score; first cause: ConnectionError: the judge is away" in caplog.text
 
 
 class Lower(LowTokens):

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-import httpx
+import httpx2
 from jsonschema import Draft202012Validator
 
 from lit_narrative.errors import UserError, check_least
@@ -74,8 +74,8 @@ class HTTPReward:
         if not (math.isfinite(self.timeout) and self.timeout > 0):
             raise UserError(f"HTTPReward: timeout is {self.timeout}; it must be a number of seconds above 0")
         try:
-            url = httpx.URL(self.url)
-        except httpx.InvalidURL as error:
+            url = httpx2.URL(self.url)
+        except httpx2.InvalidURL as error:
             raise UserError(f"HTTPReward: url='{self.url}' is not a URL ({error})") from error
         if url.scheme not in ("http", "https") or not url.host:
             raise UserError(f"HTTPReward: url='{self.url}' must begin with http:// or https:// and name a host")
@@ -118,13 +118,13 @@ class HTTPReward:
 
     async def _ask_all(self, questions: Sequence[tuple[bytes, int]]) -> list[Answer]:
         deadline = asyncio.get_running_loop().time() + self.timeout
-        slots, limits = asyncio.Semaphore(self.connections), httpx.Limits(max_connections=self.connections)
-        async with httpx.AsyncClient(headers=self._headers(), limits=limits, timeout=None) as client:
+        slots, limits = asyncio.Semaphore(self.connections), httpx2.Limits(max_connections=self.connections)
+        async with httpx2.AsyncClient(headers=self._headers(), limits=limits, timeout=None) as client:
             asked = (self._ask(client, slots, deadline, body, count) for body, count in questions)
             return [answer for part in await asyncio.gather(*asked) for answer in part]
 
     async def _ask(
-        self, client: httpx.AsyncClient, slots: asyncio.Semaphore, deadline: float, body: bytes, count: int
+        self, client: httpx2.AsyncClient, slots: asyncio.Semaphore, deadline: float, body: bytes, count: int
     ) -> list[Answer]:
         """The answers to one question, whatever happens."""
         cause: object = "it did not begin"
@@ -135,15 +135,15 @@ class HTTPReward:
                     cause = "the server was silent or slow"
                     try:
                         return [*read_scores(await self._post(client, body), count)]
-                    except (httpx.TransportError, _BusyError) as error:
+                    except (httpx2.TransportError, _BusyError) as error:
                         cause = str(error) or type(error).__name__
         except TimeoutError:
             return [TimedOut(f"no answer within {self.timeout:g} s: {cause}")] * count
         except _BadAnswerError as error:
             return [NoAnswer(str(error))] * count
-        return [NoAnswer(f"{self.retries + 1} attempts failed, the last because {cause}")] * count
+        return [NoAnswer(f"{cause} (attempts: {self.retries + 1})")] * count
 
-    async def _post(self, client: httpx.AsyncClient, body: bytes) -> bytes:
+    async def _post(self, client: httpx2.AsyncClient, body: bytes) -> bytes:
         async with client.stream("POST", self.url, content=body) as reply:
             status, answer = reply.status_code, bytearray()
             if 300 <= status < 400:

@@ -151,9 +151,9 @@ def test_scores_come_in_few_requests(judge: Judge) -> None:
     [
         ("hang", "no answer within 0.4 s: the server was silent or slow"),
         ("drip", "no answer within 0.4 s: the server was silent or slow"),
-        ("status/500", "2 attempts failed, the last because the server answered with status 500"),
+        ("status/500", r"the server answered with status 500 \(attempts: 2\)"),
         ("status/404", "the server answered with status 404"),
-        ("cut", "2 attempts failed, the last because peer closed connection"),
+        ("cut", r"peer closed connection.*\(attempts: 2\)"),
         ("huge", "longer than max_bytes=1000000"),
         ("gzip", "not JSON"),
         ("say/<html>", r"not JSON \(Expecting value"),
@@ -213,7 +213,7 @@ def test_a_server_that_was_dead_at_first(caplog: pytest.LogCaptureFixture) -> No
     reward = HTTPReward(f"http://127.0.0.1:{port}/", retries=0)
     with RewardRunner({"http": reward}) as runner:
         assert runner.score(rollouts("abc")).failures == {"http": 1}
-        assert "1 attempts failed, the last because All connection attempts failed" in caplog.text
+        assert "All connection attempts failed (attempts: 1)" in caplog.text
         back = Judge(port)
         same(runner.score(rollouts("abc")).values[0], [3])
         back.shutdown()
