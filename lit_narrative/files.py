@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,12 +26,27 @@ import yaml
 from lit_narrative.errors import UserError
 
 
+def refuse_pipe(path: str | Path) -> None:
+    """Refuse a pipe or a device, which could keep a reader waiting for ever; what is not there passes.
+
+    Raises:
+        UserError: it is one.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UserError(f"cannot read {path}: it is a pipe or a device; write its content to a file, and name that")
+
+
 def read_utf8(path: Path) -> str:
     """The text of a file, its lines closed by line feeds alone.
 
     Raises:
         UserError: it cannot be read, or is not UTF-8.
     """
+    refuse_pipe(path)
     try:
         # The codec drops the byte order mark that some editors write.
         text = path.read_bytes().decode("utf-8-sig")
@@ -51,6 +67,7 @@ def read_yaml(path: str | Path) -> Any:
     Raises:
         UserError: it cannot be read, or is not YAML.
     """
+    refuse_pipe(path)
     try:
         return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
@@ -84,6 +101,7 @@ def decode_json(text: str, where: str) -> Any:
 
 def read_table(path: str | Path) -> list[dict[str, str]]:
     """The rows of a CSV file with a header, as column -> text; a row lacks the columns whose cell is empty."""
+    refuse_pipe(path)
     with open(path, encoding="utf-8", newline="") as file:
         return [{column: cell for column, cell in row.items() if cell} for row in csv.DictReader(file)]
 

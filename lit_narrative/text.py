@@ -1,4 +1,4 @@
-"""Words and n-grams of texts, and measures of variety made from them.
+"""Words and n-grams of texts, measures of variety made from them, and texts that are not Unicode.
 
 Words are compared in small letters and without punctuation. Every share of nothing is 0 unless a caller says otherwise.
 """
@@ -13,6 +13,20 @@ from lit_narrative.errors import UserError
 Item = TypeVar("Item", str, int)
 # Letters of any script: \w without digits and the underscore.
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+
+
+# A lone half of a surrogate pair: a JSON escape or Python can make it, and no encoding of Unicode has a form for it.
+_HALVES = re.compile("[\ud800-\udfff]")
+
+
+def unicode_text(text: str) -> str:
+    """The text with U+FFFD in place of each lone surrogate, as decoders put it for what is not Unicode."""
+    return text if text.isascii() else _HALVES.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether there is no lone surrogate in a text."""
+    return text.isascii() or _HALVES.search(text) is None
 
 
 def words_of(text: str) -> list[str]:

@@ -13,7 +13,16 @@ import pytest
 
 from lit_narrative.circuits.tables import read_arrays, write_arrays
 from lit_narrative.errors import UserError
-from lit_narrative.files import atomic_folder, csv_text, read_json, read_table, read_yaml, write_table, write_text
+from lit_narrative.files import (
+    atomic_folder,
+    csv_text,
+    read_json,
+    read_table,
+    read_utf8,
+    read_yaml,
+    write_table,
+    write_text,
+)
 from lit_narrative.report.records import read_record
 
 
@@ -149,3 +158,12 @@ def test_what_a_process_that_still_runs_is_writing_stays(tmp_path: Path) -> None
     with atomic_folder(tmp_path / "export") as fresh, atomic_folder(tmp_path / "export") as other:
         write_text(target, "")
         assert fresh.is_dir() and other.is_dir()
+
+
+def test_pipes_and_devices_are_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for read in (read_utf8, read_yaml, read_table, read_json):
+        for path in (tmp_path / "pipe", tmp_path / "link", Path("/dev/zero")):
+            with pytest.raises(UserError, match=f"cannot read {path}: it is a pipe or a device"):
+                read(path)

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.circuits.bridge import Hook, run
 from lit_narrative.errors import UserError, did_you_mean
+from lit_narrative.text import unicode_text
 from lit_narrative.views import Example
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def read(row: Example, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], l
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str, special: bool = True) -> Encoded:
     """Token ids and the characters that each came from; a token that is not of the text has an empty span."""
-    encoded: Any = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
+    encoded: Any = tokenizer(unicode_text(text), add_special_tokens=special, return_offsets_mapping=True)
     return list(encoded["input_ids"]), [(start, end) for start, end in encoded["offset_mapping"]]
 
 

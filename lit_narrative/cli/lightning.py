@@ -21,7 +21,7 @@ from lit_narrative.cli.messages import explain, option_names
 from lit_narrative.cli.run_folder import RunLogger, SaveRun, check_unused, prepare_folder, shared_scratch
 from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.errors import UserError
-from lit_narrative.files import read_yaml
+from lit_narrative.files import read_yaml, refuse_pipe
 from lit_narrative.lookup import current_path, find_config
 from lit_narrative.modules.steering import SteeringModule
 from lit_narrative.redaction import REDACTED, redact
@@ -160,6 +160,8 @@ def run_job(args: list[str], trainer_class: type[Trainer] = Trainer) -> None:
     quieten()
     if redact(args) != args:  # W&B stores the command line of the process with a run's other metadata
         os.environ.setdefault("WANDB_X_DISABLE_META", "true")
+    for argument in args:
+        refuse_pipe(argument.rpartition("=")[2])  # here, since libraries that read what a setting names would wait
     if str(Path.cwd()) not in sys.path:  # a configuration may name classes and rewards from the folder it is used in
         sys.path.append(str(Path.cwd()))
     # A class that a configuration names without its module is found among the subclasses that are imported.

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from lit_narrative.errors import UserError
 from lit_narrative.lm.logprobs import CompletionBatch, completion_batch
 from lit_narrative.lm.tokenizer import encode_completion, encode_prompt
+from lit_narrative.text import unicode_text
 from lit_narrative.views import Example, Prompt
 
 LongPrompts = Literal["error", "drop", "truncate_left"]
@@ -111,7 +112,9 @@ class PromptReader:
     def _tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
         if self.chat or not prompts:
             return [encode_prompt(self.tokenizer, prompt, self.chat) for prompt in prompts]
-        rows: list[list[int]] = self.tokenizer(list(prompts))["input_ids"]  # all at once: several times faster
+        rows: list[list[int]] = self.tokenizer([*map(unicode_text, prompts)])[
+            "input_ids"
+        ]  # all at once: several times faster
         return rows
 
     def _check_empty(self, prompts: Sequence[str], rows: Sequence[Sequence[int]], first: int = 0) -> None:

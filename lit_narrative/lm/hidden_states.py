@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import base_lm, blocks, max_positions
 from lit_narrative.lm.tokenizer import pad_right
+from lit_narrative.text import unicode_text
 
 _BATCH = 32  # texts a forward pass
 
@@ -44,7 +45,7 @@ def mean_states(
     Raises:
         UserError: a text has no token.
     """
-    rows: list[list[int]] = tokenizer(list(texts))["input_ids"]
+    rows: list[list[int]] = tokenizer([*map(unicode_text, texts)])["input_ids"]
     if empty := [index for index, row in enumerate(rows) if not row]:
         raise UserError(f"text {empty[0]} (counted from 0) of {len(texts)} is empty; remove it")
     limit = max_positions(lm)

@@ -15,6 +15,7 @@ from lit_narrative.errors import UserError, check_least
 from lit_narrative.files import inside, write_bytes
 from lit_narrative.lm.load import foreign_code, needs_code, reason
 from lit_narrative.lm.tokenizer import TrainedTokenizer, train_tokenizer
+from lit_narrative.text import unicode_text
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -102,7 +103,7 @@ def encode(encoder: "SentenceTransformer", texts: Sequence[str], batch_size: int
     """
     vectors, rows = _zeros(encoder, texts)
     if rows:
-        given, training = [texts[row] for row in rows], encoder.training
+        given, training = [unicode_text(texts[row]) for row in rows], encoder.training
         encoded = encoder.encode(given, batch_size=batch_size, convert_to_tensor=True, show_progress_bar=False)
         encoder.train(training)  # `encode` switches to evaluation mode for good
         vectors[rows] = encoded.float()
@@ -113,7 +114,7 @@ def encode_to_learn(encoder: "SentenceTransformer", texts: Sequence[str]) -> Ten
     """Vectors of texts with a gradient: (n, d) float32; zeros for a blank text."""
     vectors, rows = _zeros(encoder, texts)
     if rows:
-        features = encoder.preprocess([texts[row] for row in rows])
+        features = encoder.preprocess([unicode_text(texts[row]) for row in rows])
         on_device = {name: value.to(encoder.device) for name, value in features.items() if isinstance(value, Tensor)}
         vectors[rows] = encoder({**features, **on_device})["sentence_embedding"].float()
     return vectors

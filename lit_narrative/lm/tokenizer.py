@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from lit_narrative.errors import UserError
 from lit_narrative.files import inside, write_text
 from lit_narrative.lm.load import foreign_code, needs_code, reason
+from lit_narrative.text import unicode_text
 
 END = "<|end|>"
 PAD = "<|pad|>"
@@ -58,8 +59,9 @@ def train_tokenizer(texts: Iterable[str], spec: TrainedTokenizer) -> PreTrainedT
     Raises:
         UserError: the texts have more words than ``vocab_size``.
     """
+    sample = map(unicode_text, islice(texts, spec.sample))
     if spec.kind == "words":
-        return _word_tokenizer(islice(texts, spec.sample), spec.vocab_size)
+        return _word_tokenizer(sample, spec.vocab_size)
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     # Byte-level: every text can be encoded, whatever the corpus lacked.
@@ -72,7 +74,7 @@ def train_tokenizer(texts: Iterable[str], spec: TrainedTokenizer) -> PreTrainedT
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(islice(texts, spec.sample), trainer)
+    tokenizer.train_from_iterator(sample, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
 
 
@@ -143,16 +145,16 @@ def tokenizer_from_files(files: Mapping[str, str], trust_remote_code: bool = Fal
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: bool = False) -> list[int]:
     """Token ids of a prompt, with the leading tokens that the tokenizer adds; ``chat`` wraps it as a user's turn."""
     if chat:
-        turn = [{"role": "user", "content": prompt}]
+        turn = [{"role": "user", "content": unicode_text(prompt)}]
         encoded: Any = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=True)
         return list(encoded["input_ids"])
-    return list(tokenizer(prompt)["input_ids"])
+    return list(tokenizer(unicode_text(prompt))["input_ids"])
 
 
 def encode_completion(tokenizer: PreTrainedTokenizerBase, completion: str) -> list[int]:
     """Token ids of a completion, closed by the end token."""
     # Without special tokens: a BOS token here would stand in the middle of the row.
-    return [*tokenizer(completion, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    return [*tokenizer(unicode_text(completion), add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
 
 def pad_right(rows: Sequence[Sequence[int] | torch.Tensor], value: int = 0) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -122,6 +123,17 @@ def test_fit_fills_the_run_folder_and_its_config_runs_again(config: Path, tmp_pa
     first = rows(run / "metrics.csv")
     main(["fit", "--config", str(run / "config.yaml")])
     assert rows(run / "metrics.csv") == first
+
+
+@pytest.mark.parametrize("setting", ["--ckpt_path", "--data", "--data.path"])
+def test_a_pipe_as_a_setting_is_refused_and_not_waited_for(
+    setting: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for arguments in ([f"{setting}={tmp_path}/pipe"], [setting, f"{tmp_path}/pipe"]):
+        with pytest.raises(SystemExit):
+            main(["fit", *arguments])
+        assert "it is a pipe or a device" in capsys.readouterr().err
 
 
 def test_a_test_leaves_the_files_of_the_fit_alone(config: Path, tmp_path: Path) -> None:

@@ -62,6 +62,13 @@ def test_any_text_survives_the_round_trip(text: str) -> None:
     assert tokenizer().decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) == text
 
 
+def test_half_a_character_is_read_as_the_replacement_character() -> None:
+    for halves, read in (("Rain \ud83d.", "Rain \ufffd."), ("\udc00\ud800", "\ufffd\ufffd")):
+        assert encode_completion(tokenizer(), halves) == encode_completion(tokenizer(), read)
+        assert encode_prompt(tokenizer(), halves) == encode_prompt(tokenizer(), read)
+    train_tokenizer(["Rain \ud83d."], TrainedTokenizer(VOCABULARY))
+
+
 def test_files_bring_the_same_tokenizer_back() -> None:
     again = tokenizer_from_files(tokenizer_files(tokenizer()))
     assert [again(text)["input_ids"] for text in TEXTS] == [tokenizer()(text)["input_ids"] for text in TEXTS]

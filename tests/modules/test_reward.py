@@ -84,6 +84,13 @@ def test_texts_far_from_training_are_far(learned: tuple[RewardModule, dict[str, 
     assert distances[20:22].min() > distances[:20].max()
 
 
+def test_half_a_character_is_read_as_the_replacement_character(
+    learned: tuple[RewardModule, dict[str, float], Path],
+) -> None:
+    module = learned[0]
+    assert module.score(["Rain \ud83d.", "\udc00"]) == module.score(["Rain \ufffd.", "\ufffd"])
+
+
 def test_a_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     whole, _, _ = train(tmp_path / "whole", Ratings(rows=48), epochs=4, **SMALL)
     _, _, path = train(tmp_path / "part", Ratings(rows=48), epochs=2, **SMALL)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from lit_narrative.tasks.storyworld.simulator.play import Play
 from lit_narrative.tasks.storyworld.simulator.play import play as play_once
 from lit_narrative.tasks.storyworld.simulator.statistics import DEAD_ENDS, Simulation, simulate
 from lit_narrative.tasks.storyworld.verifiers.base import SIX
-from lit_narrative.tasks.storyworld.verifiers.score import FormerMode, Mode, Score
+from lit_narrative.tasks.storyworld.verifiers.score import FormerMode, Mode
 from lit_narrative.tasks.storyworld.verifiers.score import score as judge
 from lit_narrative.tasks.storyworld.world import Encounter, Gate, World
 from lit_narrative.tasks.storyworld.world_files import read_world_file
@@ -36,28 +37,42 @@ def score(files: list[str], mode: Mode | FormerMode = "strict", format: Literal[
         format: a table to read, or one JSON list with an object a file: file, components, total, issues.
 
     Raises:
-        UserError: A file cannot be read; nothing has been printed then.
+        SystemExit: with code 1, behind the scores of all files, where one of them could not be read.
     """
-    # All of them before anything is printed: a wrong path then leaves no half table.
-    texts = [read_world_file(file) for file in files]
-    scores = [judge(text, mode=mode) for text in texts]
+    rows = [_judged(file, mode) for file in files]
     if format == "json":
-        rows = [_row(file, result) for file, result in zip(files, scores, strict=True)]
-        print(json.dumps(rows, indent=2))
+        print(json.dumps([_plain(row) for row in rows], indent=2))
     else:
-        _print_table(files, scores)
+        _print_table(rows)
+    if not all(row.readable for row in rows):
+        raise SystemExit(1)
 
 
-def _row(file: str, result: Score) -> dict[str, Any]:
-    return {
-        "file": file,
-        "components": {name: result.components[name] for name in SIX},
-        "total": result.total,
-        "issues": [{"path": i.path, "message": i.message, "severity": i.severity} for i in result.issues],
-    }
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A file with its scores; one that cannot be read has 0 in each, and why as its one issue."""
+
+    file: str
+    components: dict[str, float]
+    total: float
+    issues: tuple[Issue, ...]
+    readable: bool = True
 
 
-def _print_table(files: list[str], scores: list[Score]) -> None:
+def _judged(file: str, mode: Mode | FormerMode) -> _Row:
+    try:
+        result = judge(read_world_file(file), mode=mode)
+    except UserError as error:
+        return _Row(file, dict.fromkeys(SIX, 0.0), 0.0, (Issue("$", str(error)),), readable=False)
+    return _Row(file, {name: result.components[name] for name in SIX}, result.total, result.issues)
+
+
+def _plain(row: _Row) -> dict[str, Any]:
+    issues = [{"path": i.path, "message": i.message, "severity": i.severity} for i in row.issues]
+    return {"file": row.file, "components": row.components, "total": row.total, "issues": issues}
+
+
+def _print_table(rows: list[_Row]) -> None:
     console = plain_console()
     columns = (*SIX, "total")
     # What the numbers leave is for the name of the file, which is cut where it does not fit.
@@ -66,16 +81,16 @@ def _print_table(files: list[str], scores: list[Score]) -> None:
     table.add_column("file", overflow="ellipsis", no_wrap=True, max_width=max(name_width, 12))
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
-    for file, result in zip(files, scores, strict=True):
-        numbers = [f"{result.components[name]:.3f}" for name in SIX]
-        table.add_row(Text(printable(Path(file).name)), *numbers, f"{result.total:.3f}")
+    for row in rows:
+        numbers = [f"{number:.3f}" for number in (*row.components.values(), row.total)]
+        table.add_row(Text(printable(Path(row.file).name)), *numbers)
     console.print(table)
-    for file, result in zip(files, scores, strict=True):
-        console.print(Text(f"\n{printable(file)}: {_count(result.issues)}", "bold"), overflow="fold")
-        for issue in result.issues[:MOST_SHOWN]:
+    for row in rows:
+        console.print(Text(f"\n{printable(row.file)}: {_count(row.issues)}", "bold"), overflow="fold")
+        for issue in row.issues[:MOST_SHOWN]:
             console.print(_line(issue))
-        if len(result.issues) > MOST_SHOWN:
-            console.print(Text(f"  … {len(result.issues) - MOST_SHOWN} more; --format json lists all"))
+        if len(row.issues) > MOST_SHOWN:
+            console.print(Text(f"  … {len(row.issues) - MOST_SHOWN} more; --format json lists all"))
 
 
 def _count(issues: tuple[Issue, ...]) -> str:

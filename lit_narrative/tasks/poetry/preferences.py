@@ -25,6 +25,7 @@ from typing import Any
 from lit_narrative.errors import UserError, check_choice
 from lit_narrative.files import read_utf8
 from lit_narrative.tasks.poetry.corpus import split_keys
+from lit_narrative.text import is_unicode
 from lit_narrative.views import Scored
 
 SILENT = {"generate", "begin", "step", "undo", "prompt", "set"}
@@ -146,6 +147,8 @@ def _texts(value: Any) -> list[str]:
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"a text is asked for, got {value!r}")
+    if not is_unicode(value):
+        raise ValueError(f"a text holds half of a character (a lone surrogate), write the whole one: {value[:80]!r}")
     return value
 
 

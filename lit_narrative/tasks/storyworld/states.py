@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from math import isfinite
 from typing import Any, Self
 
 import numpy as np
@@ -115,8 +114,10 @@ def raw_vectors(world: World, plays: Iterable[Play], slots: int) -> np.ndarray:
     if not steps:
         return raw
     # np.reshape: without variables the rows are empty lists, and the shape must still be (n, 0).
-    now = [[scaled(step.state[name], variable) for name, variable in world.variables.items()] for step in steps]
-    values = np.reshape(now, (len(steps), len(world.variables)))
+    now = np.reshape(
+        [[step.state[name] for name in world.variables] for step in steps], (len(steps), len(world.variables))
+    )
+    values = scaled(now, list(world.variables.values()))
     raw[:, : 2 * slots] = _by_slot(list(world.variables), values, slots)
     rows, first, total = np.arange(len(steps)), 2 * slots, len(world.encounters)
     position = np.array([step.index for step in steps])
@@ -126,7 +127,8 @@ def raw_vectors(world: World, plays: Iterable[Play], slots: int) -> np.ndarray:
     acted = action >= 0
     raw[rows[acted], first + POSITIONS + np.minimum(action[acted], ACTIONS - 1)] = 1
     # The last six: three changes since the start, then relative position, turn and share of encounters visited.
-    raw[:, -6:-3] = _moved(values, [scaled(variable.initial, variable) for variable in world.variables.values()])
+    initial = np.array([[variable.initial for variable in world.variables.values()]], dtype=float)
+    raw[:, -6:-3] = _moved(values, scaled(initial, list(world.variables.values())))
     raw[:, -3] = position / max(total - 1, 1)
     raw[:, -2] = np.minimum([step.turn / TURNS for step in steps], 1)
     raw[:, -1] = np.minimum([step.visited / total for step in steps], 1)
@@ -165,15 +167,17 @@ def slot_of(name: str, slots: int) -> int:
     return int.from_bytes(digest, "big") % slots
 
 
-def scaled(value: float, variable: Variable) -> float:
-    """A value on -1..1: linear between finite bounds, squashed where a bound is missing, 0 if not finite."""
-    if not isfinite(value):
-        return 0.0
-    width = variable.maximum - variable.minimum
-    if isfinite(width) and width > 0:
-        return min(max(2 * (value - variable.minimum) / width - 1, -1.0), 1.0)
-    # Keeps the order of values and stays within -1..1, whatever their size.
-    return value / (1 + abs(value))
+def scaled(values: np.ndarray, variables: Sequence[Variable]) -> np.ndarray:
+    """Values (n, variables) on -1..1: linear between finite bounds, squashed where one is missing, 0 if not finite."""
+    bounds = np.array([(variable.minimum, variable.maximum) for variable in variables]).reshape(-1, 2)
+    # What is worked out for infinite bounds and values is not taken.
+    with np.errstate(all="ignore"):
+        low, width = bounds[:, 0], bounds[:, 1] - bounds[:, 0]
+        linear = np.clip(2 * (values - low) / width - 1, -1.0, 1.0)
+        # Keeps the order of values and stays within -1..1, whatever their size.
+        squashed = values / (1 + np.abs(values))
+    within = np.where(np.isfinite(width) & (width > 0), linear, squashed)
+    return np.where(np.isfinite(values), within, 0.0)
 
 
 def _by_slot(names: Sequence[str], values: np.ndarray, slots: int) -> np.ndarray:
@@ -187,11 +191,11 @@ def _by_slot(names: Sequence[str], values: np.ndarray, slots: int) -> np.ndarray
     return np.hstack([values @ share, presence])
 
 
-def _moved(values: np.ndarray, initial: Sequence[float]) -> np.ndarray:
+def _moved(values: np.ndarray, initial: np.ndarray) -> np.ndarray:
     """The highest, the lowest and the mean change since the start: (n, 3) within -1..1."""
-    if not initial:
+    if not initial.size:
         return np.zeros((len(values), 3))
-    change = (values - np.array(initial)) / 2  # values lie in -1..1, so a change may reach 2
+    change = (values - initial) / 2  # values lie in -1..1, so a change may reach 2
     return np.stack([change.max(1), change.min(1), change.mean(1)], axis=1)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_narrative.errors import UserError
+from lit_narrative.files import refuse_pipe
 from lit_narrative.tasks.storyworld.formats.parse import UNSUPPORTED, Limits, detect, parse
 from lit_narrative.tasks.storyworld.issues import schema_issues
 from lit_narrative.views import Example
@@ -45,15 +46,16 @@ def read_world_file(path: str | os.PathLike[str], max_chars: int = LIMITS.max_ch
     """The text of one file, as it is.
 
     Raises:
-        WorldFileError: The file is missing, unreadable, not UTF-8, or has more bytes than any text within the limit.
+        UserError: The file is missing, a pipe or a device, unreadable, not UTF-8, empty, or larger than the limit.
     """
     path = Path(path)
+    refuse_pipe(path)
     try:
         # UTF-8 has at most four bytes a character: a larger file is refused before it is read.
-        if path.is_file() and path.stat().st_size > 4 * max_chars:
+        if path.stat().st_size > 4 * max_chars:
             raise WorldFileError(f"'{path}' is larger than {max_chars:,} characters; split it, or shorten its texts")
         # "utf-8-sig" drops the byte order mark that some editors of Windows write, which JSON refuses.
-        return path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise WorldFileError(f"there is no file '{path}' (looked in '{path.absolute().parent}')") from None
     except IsADirectoryError:
@@ -62,6 +64,12 @@ def read_world_file(path: str | os.PathLike[str], max_chars: int = LIMITS.max_ch
         raise WorldFileError(f"'{path}' is not UTF-8 (byte {error.start}); save it as UTF-8") from None
     except OSError as error:
         raise WorldFileError(f"'{path}' cannot be read: {error.strerror}") from None
+    if len(text) > max_chars:
+        size = f"{len(text):,} characters; at most {max_chars:,} are read"
+        raise WorldFileError(f"'{path}': {size}; split the world, or shorten its texts")
+    if not text.strip():
+        raise WorldFileError(f"'{path}': not JSON: it is empty; write a world into it, or leave it out")
+    return text
 
 
 def custom_examples(path: str) -> dict[str, list[Example]]:
@@ -99,6 +107,7 @@ def _texts(path: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
+    refuse_pipe(path)
     try:
         with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):

@@ -1,6 +1,7 @@
 """The score command, in its own process where the output stream matters."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,6 @@ import pytest
 
 from lit_narrative.cli.commands.worlds import score
 from lit_narrative.cli.main import main
-from lit_narrative.errors import UserError
 from lit_narrative.tasks.storyworld.generator import corpus
 from lit_narrative.tasks.storyworld.verifiers.base import SIX
 from lit_narrative.tasks.storyworld.verifiers.score import score as judge
@@ -73,23 +73,47 @@ def test_many_issues_are_cut_in_the_table_and_whole_in_json(tmp_path: Path, caps
     assert len(json.loads(capsys.readouterr().out)[0]["issues"]) > 30
 
 
-def test_an_unreadable_file_is_one_error_before_any_output(
+def test_an_unreadable_file_has_a_row_with_its_issue(
     files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "latin.json").write_bytes(b"\xe9")
-    for missing in ("nowhere.json", "latin.json"):
-        with pytest.raises(UserError, match=missing):
-            score([*files, str(tmp_path / missing)])
-        assert capsys.readouterr().out == ""
+    main(["score", *files, "--format", "json"])
+    readable = json.loads(capsys.readouterr().out)
+    bad = {"latin.json": b"\xe9", "blank.json": b" \n", "large.json": b" " * 2**23, "wide.json": b"x" * (2**20 + 1)}
+    for name, content in bad.items():
+        (tmp_path / name).write_bytes(content)
+    os.mkfifo(tmp_path / "pipe.json")
+    names = [str(tmp_path / name) for name in (*bad, "pipe.json", "nowhere.json")]
+    given = [files[0], *names, *files[1:]]
     with pytest.raises(SystemExit) as caught:
-        main(["score", *files, str(tmp_path / "nowhere.json")])
-    assert caught.value.code == 2
-    assert capsys.readouterr().out == ""
+        main(["score", *given, "--format", "json"])
+    assert caught.value.code == 1
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["file"] for row in rows] == given
+    assert [row for row in rows if row["file"] in files] == readable
+    reasons = ("not UTF-8", "is empty", "is larger than", "at most", "a pipe or a device", "there is no file")
+    for row, name, reason in zip(rows[1:], names, reasons, strict=False):
+        [issue] = row["issues"]
+        assert row["total"] == 0 and set(row["components"].values()) == {0}
+        assert name in issue["message"] and reason in issue["message"] and issue["severity"] == "error"
+    with pytest.raises(SystemExit) as caught:
+        main(["score", *given])
+    assert caught.value.code == 1
+    assert capsys.readouterr().out.count("0.000") >= 7 * len(names)
+
+
+def test_half_a_character_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "half.json"
+    path.write_text(WORLD.replace('"text": "', '"text": "\\ud83d ', 1).replace('"text":"', '"text":"\\ud83d ', 1))
+    score([str(path)])
+    assert "not Unicode: \\ud83d is half of a character" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit):
+        main(["play", str(path), "--policy", "random"])
+    assert "half of a character" in capsys.readouterr().err
 
 
 def test_text_that_a_terminal_cannot_show_is_shown_all_the_same(tmp_path: Path) -> None:
     path = tmp_path / "[bold]odd.json"
-    path.write_text(WORLD.replace('"next_encounter":"', '"next_encounter":"\\ud800\\u001b[31m[red]:smile:'))
+    path.write_text(WORLD.replace('"next_encounter":"', '"next_encounter":"\\ufffe\\u001b[31m[red]:smile:'))
     done = subprocess.run(
         [sys.executable, "-c", "from lit_narrative.cli.main import main; main()", "score", str(path)],
         capture_output=True,

@@ -60,6 +60,7 @@ def test_each_kind_of_event(tmp_path: Path) -> None:
         (event("rate", text="a", rating="good"), "got 'good'"),
         (event("rate", text="a", rating=True), "got True"),
         (event("rate", text=" ", rating=1), "a text is asked for, got ' '"),
+        (event("rate", text="Rain \ud83d.", rating=1), "half of a character"),
         (event("pair", chosen="a", rejected=None), "a text is asked for, got None"),
         ({"event_type": "rate", "data": 3}, "events.jsonl, line 2: "),
         (event("select", text="a", others="b"), "a list of texts is asked for, got 'b'"),

@@ -33,7 +33,7 @@ def of_features(text: str) -> None:
 
 def simulated(text: str) -> None:
     if (world := score(text).world) is not None:
-        simulate(world, 20, 0)
+        simulate(world, 2, 0)
 
 
 def drawn(text: str) -> None:

@@ -91,7 +91,7 @@ def test_two_variables_in_one_slot_are_averaged() -> None:
     ],
 )
 def test_values_are_scaled_by_their_bounds(value: float, variable: Variable, expected: float) -> None:
-    assert scaled(value, variable) == pytest.approx(expected)
+    assert scaled(np.array([[value]]), [variable]).item() == pytest.approx(expected)
 
 
 def test_the_corpus_it_was_fitted_on_is_standardised() -> None:

@@ -1,6 +1,7 @@
 """Users' own worlds: what is read, and that every fault names file, place and remedy."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,10 @@ def test_a_folder_a_jsonl_file_and_a_single_file(tmp_path: Path) -> None:
         (TEXT.replace('"oil": 3', '"oil": 3, "oil": 4'), "a key occurs twice in 1 object.*'oil'"),
         (TEXT.replace("storm", "x" * 2**20), "at most 1,048,576 are read; split the world"),
         ('{"IFID":"1","spools":[],"encounters":[]}', "this is a SweepWeave file"),
+        (
+            TEXT.replace('"text": "', '"text": "\\ud83d ', 1),
+            r"not Unicode: \\ud83d is half of a character .*; mend the JSON",
+        ),
         ("", "not JSON"),
     ],
 )
@@ -45,6 +50,13 @@ def test_a_bad_world_is_one_error_that_names_file_place_and_remedy(tmp_path: Pat
         (tmp_path / "w.jsonl").write_text(f"{TEXT}\n{text}\n")
         with pytest.raises(WorldFileError, match=f"w.jsonl', line 2: .*{says}"):
             load_worlds(tmp_path / "w.jsonl")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    for name in ("w.json", "w.jsonl"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(UserError, match=f"{name}: it is a pipe or a device"):
+            load_worlds(tmp_path / name)
 
 
 def test_paths_that_hold_no_worlds(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from lit_narrative.errors import UserError
 from lit_narrative.tasks.storyworld.issues import Issue
 
 _ESCAPE = re.compile(r"\\.", re.DOTALL)
+_ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 _BLANK = " \t\n\r"
 _SPACE = re.compile(f"[{_BLANK}]*")
 _FENCE = "```"
@@ -159,11 +160,26 @@ def _decode(text: str, start: int, allow_trailing_text: bool) -> Parsed:
         return _failed(f"not readable JSON: {str(error)[:120]}")
     if not allow_trailing_text and text[end:].strip(_BLANK):
         return _failed(f"not JSON: text follows the value (character {end})", read=end / len(text))
+    if half := _lone_surrogate(text, value):
+        at = max(text.find(half), text.lower().find(json.dumps(half)[1:-1]), 0)
+        message = f"not Unicode: \\u{ord(half):x} is half of a character (near character {at}); write the whole one"
+        return _failed(message, read=at / len(text))
     read = (end - start) / len(text.strip(_BLANK))
     if not pairs.duplicates:
         return Parsed(value, read=read)
     message = f"a key occurs twice in {pairs.duplicates} object(s), first {pairs.key[:80]!r}; the last one counts"
     return Parsed(value, (Issue("$", message),), pairs.duplicates, read)
+
+
+def _lone_surrogate(text: str, value: Any) -> str | None:
+    """A lone surrogate in a value or its text, None without one; an escape can make one in a text that has none."""
+    if text.isascii() and _ESCAPED_HALF.search(text) is None:
+        return None
+    try:
+        (text + json.dumps(value, ensure_ascii=False)).encode()
+    except UnicodeEncodeError as error:
+        return str(error.object[error.start])
+    return None
 
 
 def _failed(message: str, read: float = 0.0) -> Parsed:
