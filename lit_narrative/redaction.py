@@ -17,8 +17,9 @@ _SECRET_WORD = re.compile(
 )
 # Written together, or of several: `apikey`, `access_tokens`. A plain `tokens` is a number of tokens.
 _SECRET_PAIR = re.compile(r"(?:api|access|auth|bearer|private|refresh|secret|session)(?:key|token)")
-_HARMLESS_END = {"env", "file", "path", "folder", "dir", "name", "id", "ids", "error", "index", "size", "dim"}
-"""Last words of names that say where a key is, or speak of keys of another kind: ``key_env``, ``pad_token_id``."""
+_HARMLESS_END = {"file", "path", "folder", "dir", "name", "id", "ids", "error", "index", "size", "dim"}
+"""Last words of names that say where a key is, or speak of keys of another kind: ``key_file``, ``pad_token_id``."""
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _NUMBER_LIKE = re.compile(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?|true|false|null|none", re.IGNORECASE)
 
@@ -46,7 +47,10 @@ def redact(value: Any) -> Any:
         # Two rewards that differ in their keys alone stay two.
         names = unique(redact_text(key) if isinstance(key, str) else key for key in value)
         pairs = zip(names, value.items(), strict=True)
-        return {name: _hidden(part) if is_secret(key) else redact(part) for name, (key, part) in pairs}
+        return {
+            name: _hidden(part) if is_secret(key) and not _is_variable(key, part) else redact(part)
+            for name, (key, part) in pairs
+        }
     if isinstance(value, list | tuple):
         return type(value)([redact(part) for part in value])
     return value
@@ -90,6 +94,11 @@ def _hidden(value: Any) -> Any:
     return REDACTED if isinstance(value, str) and value else value
 
 
+def _is_variable(name: str | None, value: Any) -> bool:
+    """Whether it is the name of an environment variable, under ``key_env`` or such; a key by mistake is none."""
+    return str(name).lower().endswith("env") and isinstance(value, str) and bool(_VARIABLE.fullmatch(value))
+
+
 def _hide_url(match: re.Match[str]) -> str:
     scheme, user, address, query = match.groups()
     return f"{scheme}{f'{REDACTED}@' if user else ''}{address}{f'?{REDACTED}' if query else ''}"
@@ -104,6 +113,8 @@ def _hide_named(text: str) -> str:
             continue
         end = _value_end(text, start)
         value = text[start:end]
+        if _is_variable(match["name"], value.strip("\"'")):
+            continue
         # A call is a reward's path: ``my_secrets:Judge(…)``.
         if not value or _NUMBER_LIKE.fullmatch(value) or re.match(r"[A-Za-z_]\w*\(", value):
             continue

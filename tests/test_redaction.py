@@ -28,6 +28,7 @@ KEY = "hunter2-0123456789"
         f"401: Authorization: Bearer {KEY}",
         f"rejected Bearer {KEY}",
         f"Incorrect API key provided: sk-{KEY}{KEY}.",
+        f"HTTPReward(key_env='{KEY}')",
         f"credentials='{KEY} that never ends",
     ],
 )
@@ -58,11 +59,13 @@ def test_settings_are_gone_through() -> None:
     settings = {
         "model": {"rewards": {f"m:J(key='{KEY}')": 0.5, f"m:J(key='{KEY}x')": 0.25, "secrets": 0.25}},
         "logger": [{"api_key": KEY, "host": f"https://a:{KEY}@h", "token": None, "auth": {"user": KEY}}],
+        "key_env": "JUDGE_KEY",
         "lr": 1e-3,
     }
     assert redact(settings) == {
         "model": {"rewards": {f"m:J(key='{REDACTED}')": 0.5, f"m:J(key='{REDACTED}')_2": 0.25, "secrets": 0.25}},
         "logger": [{"api_key": REDACTED, "host": f"https://{REDACTED}@h", "token": None, "auth": {"user": REDACTED}}],
+        "key_env": "JUDGE_KEY",
         "lr": 1e-3,
     }
 
@@ -74,7 +77,7 @@ def test_names_of_secrets(name: str) -> None:
     assert is_secret(name)
 
 
-@pytest.mark.parametrize("name", ["tokens", "tokenizer", "key_env", "num_key_value_heads_size", "author", "m.token:K"])
+@pytest.mark.parametrize("name", ["tokens", "tokenizer", "key_file", "num_key_value_heads_size", "author", "m.token:K"])
 def test_names_of_other_things(name: str) -> None:
     assert not is_secret(name)
 
