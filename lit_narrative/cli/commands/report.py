@@ -23,9 +23,10 @@ def report(out: str, report: str | None = None, section: Sequence[str] = ()) -> 
     Args:
         out: the folder, such as ``runs/storyworld`` or ``runs/cards_recipe``, with the jobs' folders in it.
         report: whose report it is, such as ``cards``, or a custom one by its path, ``package.module:function``: a
-            function from the folder to a ``lit_narrative.report.page.Report``. As the recipe says, if left out.
+            function from the folder to a ``lit_narrative.report.page.Report``. If left out, that of a task that the
+            recipe or the files name.
         section: a custom section to stand at the end, by its path: a function from the folder to a
-            ``lit_narrative.report.page.Section``; may be given several times. As the recipe says, if left out.
+            ``lit_narrative.report.page.Section``; may be given several times.
 
     Raises:
         UserError: the folder or a held-out test in it is missing, a file is not what it should be, or there is no such
@@ -35,9 +36,10 @@ def report(out: str, report: str | None = None, section: Sequence[str] = ()) -> 
 
     folder = Path(out)
     noted, noted_sections = noted_report(folder)
+    check_noted(folder, "" if report else noted, () if section else noted_sections)
     name = report or noted or report_of_files(folder)
     # Everything named is found before the files are read: a typing error should not cost a minute.
-    make, makers = find_report(name), [(path, find_function(path, "section")) for path in section or noted_sections]
+    make, makers = find_report(name), [(path, find_function(path, "section")) for path in section]
     content = _returned(make(folder), Report, f"report '{name}'")
     more = [_returned(maker(folder), Section, f"section '{path}'") for path, maker in makers]
     print(f"report: {write_report(folder, content, more)}")
@@ -93,6 +95,21 @@ def noted_report(folder: Path) -> tuple[str, list[str]]:
         return "", []
     note = read_record(path)
     return note.text("report"), [str(section) for section in note.items("sections")]
+
+
+def check_noted(folder: Path, report: str, sections: Sequence[str]) -> None:
+    """Refuse to call what a run folder names by path: a function could run files that came with the folder.
+
+    Raises:
+        UserError: its ``recipe.json`` names a custom report or section; the message has the flags that do so.
+    """
+    custom = [f"--report {report}"] if "." in report or ":" in report else []
+    custom += [f"--section {path}" for path in sections]
+    if custom:
+        raise UserError(
+            f"the recipe.json of '{folder}' names code of yours or of others, which is not run because a file in a run "
+            f"folder names it: if you know it, say so by {' '.join(custom)}"
+        )
 
 
 def report_of_files(folder: Path) -> str:

@@ -41,7 +41,8 @@ def arguments(plan: Recipe, job: Job, checkpoint: Path | None = None) -> list[st
     if job.command == "sweep":
         return ["sweep", str(sweep_path(plan, job)), f"--workers={plan.workers}"]
     if job.command in FOLDER_COMMANDS:
-        return [job.command, str(plan.out)]
+        named = [f"--report={job.report}"] if job.report else []
+        return [job.command, str(plan.out), *named, *(f"--section={path}" for path in job.sections)]
     settings: dict[str, Any] = {"trainer.default_root_dir": str(plan.folder(job))}
     if job.seed is not None:
         settings["seed_everything"] = job.seed

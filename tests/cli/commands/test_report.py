@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,26 @@ def test_an_error_is_one_line_and_nothing_is_written(out: Path, capsys: pytest.C
     message = capsys.readouterr().err
     assert message.startswith("error: ") and message.count("\n") == 1 and "test_final/verifiers/test.json" in message
     assert not (out / "summary.json").exists() and not (out / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("note", "flags"),
+    [
+        ({"report": "runpy:run_path"}, "--report runpy:run_path"),
+        ({"report": "mine"}, None),
+        ({"sections": ["brought:section"]}, "--section brought:section"),
+    ],
+)
+def test_code_that_a_run_folder_names_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, note: dict[str, Any], flags: str | None
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)  # as with `python -m` in the folder
+    for name in ("__main__", "brought"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef section(folder): ...\n")
+    write_json(tmp_path / "recipe.json", note)
+    with pytest.raises(UserError, match=f"say so by {flags}$" if flags else "there is no report 'mine'"):
+        report(str(tmp_path))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_run_of_the_card_game_is_recognised(tmp_path: Path) -> None:
@@ -120,10 +141,12 @@ def test_a_report_from_outside_takes_the_place_of_ours(out: Path) -> None:
 def test_the_folder_says_which_report_its_recipe_asks_for(out: Path) -> None:
     note = {"recipe": "own.yaml", "seeds": [], "set": []}
     write_json(out / "recipe.json", {**note, "report": "custom_report:make_report"})
-    report(str(out))
+    with pytest.raises(UserError, match="say so by --report custom_report:make_report"):
+        report(str(out))
+    report(str(out), report="custom_report:make_report")
     assert "a custom report" in (out / "report.html").read_text("utf-8")
     write_json(out / "recipe.json", {**note, "report": "storyworld", "sections": ["custom_report:rhymes"]})
-    report(str(out))
+    report(str(out), section=["custom_report:rhymes"])
     page = (out / "report.html").read_text("utf-8")
     assert 'id="outcome"' in page and 'id="rhymes"' in page
 

@@ -264,6 +264,8 @@ def test_a_report_may_be_custom_and_have_custom_sections(tmp_path: Path) -> None
     plain = read_recipe(str(write(tmp_path, jobs=[{"name": "page", "command": "report"}])))
     assert (plan.jobs[0].report, plan.jobs[0].sections) == ("my.pkg:verse", ("my.pkg:rhymes",))
     assert job_digest(plan, plan.jobs[0]) != job_digest(plain, plain.jobs[0])
+    assert arguments(plan, plan.jobs[0])[2:] == ["--report=my.pkg:verse", "--section=my.pkg:rhymes"]
+    assert arguments(plain, plain.jobs[0])[2:] == []
 
 
 @pytest.mark.parametrize(
