@@ -13,7 +13,8 @@ from lit_narrative.tasks.storyworld.report.world_graph import draw_world
 from lit_narrative.tasks.storyworld.similarity import unique_shares
 from lit_narrative.tasks.storyworld.simulator.statistics import simulate
 from lit_narrative.tasks.storyworld.states import StateLayout, dimension
-from lit_narrative.tasks.storyworld.verifiers.base import DEFAULT_WEIGHTS, VerifierConfig
+from lit_narrative.tasks.storyworld.verifiers.base import DEFAULT_WEIGHTS, VerifierConfig, read_text
+from lit_narrative.tasks.storyworld.verifiers.explain import explain
 from lit_narrative.tasks.storyworld.verifiers.score import score
 from tests.tasks.storyworld.large_worlds import KINDS, large_world
 
@@ -43,7 +44,7 @@ def drawn(text: str) -> None:
 
 QUESTIONS: tuple[Callable[[str], Any], ...] = (
     score,
-    lambda text: score(text).issues,
+    lambda text: explain(read_text(text, 0, VerifierConfig())),
     lambda text: score(text, mode="original").issues,
     lambda text: score(text, config=EVERYTHING),
     lambda text: unique_shares([text]),

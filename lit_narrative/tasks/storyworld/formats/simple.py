@@ -209,15 +209,22 @@ def is_kept(kind: str, value: Any) -> bool:
     bad: Counter[str] = Counter()
     match kind:
         case "encounters":
-            return _encounter(value, bad) is not None
+            if not _has_id(value) or type(value.get("options")) is not list:
+                return False
+            return not value["options"] or any(map(_has_id, value["options"]))
         case "options":
-            return _option(value, bad) is not None
+            return _has_id(value)
         case "gates":
             return bool(_gates([value], bad))
         case "after_effects":
             return bool(_effects([value], bad))
         case _:
             return type(value) is dict
+
+
+def _has_id(value: Any) -> bool:
+    # What the reader asks for, without reading all that is in the encounter or option.
+    return type(value) is dict and type(value.get("id")) is str and value["id"] != ""
 
 
 class FilePaths:
