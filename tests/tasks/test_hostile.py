@@ -102,7 +102,7 @@ LAYOUT = StateLayout(32, np.zeros(dimension(32)), np.ones(dimension(32)))
 def hostile_text(rng: random.Random) -> str:
     """Pieces that some parser looks for, letters with odd cases, and a run of one of them."""
     pieces = [rng.choice(PIECES) if rng.random() < 0.7 else rng.choice(CASES) for _ in range(rng.randrange(1, 60))]
-    return "".join(pieces) + rng.choice(PIECES) * (rng.randrange(200) if rng.random() < 0.1 else 0)
+    return rng.choice(["", " "]).join(pieces) + rng.choice(PIECES) * (rng.randrange(200) if rng.random() < 0.1 else 0)
 
 
 def hostile_world(rng: random.Random) -> str:

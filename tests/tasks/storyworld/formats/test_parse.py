@@ -16,7 +16,15 @@ from tests.tasks.storyworld.lighthouse import lighthouse
 TEXT = '{"a":[1,{"b":"]}"}]}'
 
 
-@pytest.mark.parametrize("text", [TEXT, f" \n{TEXT}\t", "null", "[]", '"x"', "1e3", '{"a":"\\ud800"}'])
+@pytest.mark.parametrize("text", ['{"a":"\\ud800"}', '{"\\uDC00":1}', '["\ud83d"]', '[{"a":["\\ud83d\\ud83d"]}]'])
+def test_half_a_character_is_not_unicode(text: str) -> None:
+    parsed = parse(text)
+    assert not parsed.ok
+    assert "is half of a character" in parsed.issues[0].message
+    assert 0 < parsed.read < 1
+
+
+@pytest.mark.parametrize("text", [TEXT, f" \n{TEXT}\t", "null", "[]", '"x"', "1e3", '{"a":"\\ud83d\\ude00 \\\\ud800"}'])
 def test_json_is_read(text: str) -> None:
     parsed = parse(text)
     assert parsed.ok
