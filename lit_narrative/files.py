@@ -100,10 +100,17 @@ def decode_json(text: str, where: str) -> Any:
 
 
 def read_table(path: str | Path) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header, as column -> text; a row lacks the columns whose cell is empty."""
+    """The rows of a CSV file with a header, as column -> text; a row lacks the columns whose cell is empty.
+
+    Raises:
+        UserError: it is not UTF-8, or not CSV.
+    """
     refuse_pipe(path)
-    with open(path, encoding="utf-8", newline="") as file:
-        return [{column: cell for column, cell in row.items() if cell} for row in csv.DictReader(file)]
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return [{column: cell for column, cell in row.items() if cell} for row in csv.DictReader(file)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as a table ({error}); it may be damaged") from error
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:

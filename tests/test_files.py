@@ -38,6 +38,13 @@ def test_a_table_comes_back_without_its_empty_cells(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["table.csv"]
 
 
+def test_a_damaged_table_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(b"a,b\n1,\xff\n")
+    with pytest.raises(UserError, match=r"metrics\.csv cannot be read as a table \(.*\); it may be damaged$"):
+        read_table(path)
+
+
 def test_rows_that_are_appended_make_the_same_table(tmp_path: Path) -> None:
     path, rows = tmp_path / "table.csv", [[1, "x"], [2, "y,z"]]
     write_table(path, ["n", "text"], rows[:1])

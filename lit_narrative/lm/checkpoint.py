@@ -170,6 +170,8 @@ def naming_checkpoint(path: str | Path) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(f"'{path}': {error}") from error
+    except KeyError as error:
+        raise UserError(f"'{path}' is damaged: it has no {error}; {ANOTHER}") from error
 
 
 def _load_weights(lm: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:

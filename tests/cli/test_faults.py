@@ -168,7 +168,7 @@ def checkpoint(folder: Path) -> Path:
     return folder / "last.ckpt"
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "objects", "no checkpoint", "tokenizer", "weights"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "objects", "no checkpoint", "tokenizer", "weights", "key"])
 def test_a_damaged_checkpoint_is_one_line_that_names_it(
     damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -187,6 +187,9 @@ def test_a_damaged_checkpoint_is_one_line_that_names_it(
             save_file({"weight": torch.zeros(2)}, path)
         case "tokenizer":
             content["language_model"]["tokenizer"]["tokenizer.json"] = "[" * 10_000
+            torch.save(content, path)
+        case "key":
+            del content["language_model"]["config"]
             torch.save(content, path)
         case "weights":
             content["state_dict"].popitem()

@@ -12,6 +12,7 @@ from lit_narrative.cli.recipes.process import job_digest, read_status
 from lit_narrative.cli.recipes.recipe import Recipe, texts_in
 from lit_narrative.cli.recipes.sweep import OWN_COLUMNS, Run, Sweep
 from lit_narrative.files import csv_text, read_table, read_yaml
+from lit_narrative.report.records import read_records
 
 _SPLITS = {"validate": "val", "test": "test", "predict": "predict"}
 _QUOTED = re.compile(r"""(?<=['"])[^'"]+(?=['"])""")
@@ -146,12 +147,11 @@ def _read_samples(folder: Path, sweep: Sweep) -> list[Sample]:
     path = folder / "samples" / f"{_SPLITS.get(sweep.command, 'val')}.jsonl"
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
+    rows = [record.value for record in read_records(path)]
     return [Sample(row["prompt"], row["text"], _scores(row, sweep)) for row in rows]
 
 
-def _scores(row: dict[str, Any], sweep: Sweep) -> dict[str, float]:
+def _scores(row: Mapping[str, Any], sweep: Sweep) -> dict[str, float]:
     """The verifiers' scores of a sample, under the names of the metrics that are their means."""
     logged = {"reward": row["reward"]} if "reward" in row else {}
     logged |= {f"components/{name}": value for name, value in row.get("components", {}).items()}

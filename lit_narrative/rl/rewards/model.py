@@ -74,10 +74,9 @@ class RewardModel(nn.Module):
         checkpoint = load_checkpoint(path)
         if REWARD not in checkpoint:
             raise UserError(f"'{path}' holds no reward model; give a checkpoint that RewardModule wrote")
-        given = checkpoint["hyper_parameters"]
         with naming_checkpoint(path):
-            encoder = restore_encoder(checkpoint, trust_remote_code)
-        model = cls(encoder, given["hidden"], given["dropout"], given["finetune_encoder"])
+            encoder, given = restore_encoder(checkpoint, trust_remote_code), checkpoint["hyper_parameters"]
+            model = cls(encoder, given["hidden"], given["dropout"], given["finetune_encoder"])
         state = checkpoint["state_dict"]
         model.load_state_dict({name: value for name, value in state.items() if name.startswith(PARTS)})
         return model.eval().requires_grad_(False)
