@@ -131,6 +131,23 @@ def write_text(path: str | Path, text: str) -> Path:
     return write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
+def append_text(path: str | Path, text: str) -> None:
+    """Append ``text`` (UTF-8) to a file; where the disk is full the file stays as it was.
+
+    Raises:
+        OSError: it cannot be written; the error names ``path``.
+    """
+    path = Path(path)
+    with _naming(path), open(path, "ab", buffering=0) as file:
+        before, content = file.seek(0, os.SEEK_END), memoryview(text.encode("utf-8", errors="backslashreplace"))
+        try:
+            while content:
+                content = content[file.write(content) :]
+        except OSError:
+            file.truncate(before)  # half a row would be read as a row
+            raise
+
+
 def write_bytes(path: str | Path, content: bytes) -> Path:
     """Write ``content`` to ``path`` so that a reader sees the old file or the whole new one.
 

@@ -14,6 +14,7 @@ import pytest
 from lit_narrative.circuits.tables import read_arrays, write_arrays
 from lit_narrative.errors import UserError
 from lit_narrative.files import (
+    append_text,
     atomic_folder,
     csv_text,
     read_json,
@@ -99,6 +100,15 @@ def test_a_full_disk_leaves_the_old_file_and_names_it(small_disk: Path) -> None:
     assert os.listdir(small_disk) == ["report.html"]
 
 
+def test_a_full_disk_takes_no_half_row(small_disk: Path) -> None:
+    table = write_table(small_disk / "metrics.csv", ["step", "text"], [[0, "é"]])
+    append_text(table, csv_text([[1, "more"]]))
+    before = table.read_bytes()
+    with pytest.raises(OSError, match=r"No space left on device: '.*/metrics\.csv'$"):
+        append_text(table, csv_text([[2, "x" * 5_000_000]]))
+    assert table.read_bytes() == before == "step,text\n0,é\n1,more\n".encode()
+
+
 @pytest.mark.parametrize("library", ["python", "safetensors", "torch"])
 def test_a_full_disk_leaves_the_old_folder_and_names_it(small_disk: Path, library: str) -> None:
     import torch
@@ -122,7 +132,7 @@ def test_a_full_disk_leaves_the_old_folder_and_names_it(small_disk: Path, librar
 
 KILLED = """
 import os, signal, sys
-from lit_narrative.files import atomic_folder, write_text
+from lit_narrative.files import append_text, atomic_folder, write_text
 target, step = sys.argv[1:]
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
 real = getattr(os, step)

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from lit_narrative.cli.faults import note_run_folder
 from lit_narrative.errors import UserError
-from lit_narrative.files import csv_text, read_table, write_table, write_text
+from lit_narrative.files import append_text, csv_text, read_table, write_table, write_text
 from lit_narrative.progress import logged_steps
 from lit_narrative.redaction import redact
 
@@ -120,8 +120,7 @@ class MetricsTable(ExperimentWriter):
         self.rows += new
         # Appending keeps a long run's cost linear; a new column has to change the header, so all rows are written.
         if set().union(*new) <= set(self.metrics_keys):
-            with open(self.metrics_file_path, "a", encoding="utf-8", newline="") as file:
-                file.write(csv_text(self._cells(new)))
+            append_text(self.metrics_file_path, csv_text(self._cells(new)))
         else:
             self.metrics_keys = sorted(set().union(*self.rows))
             write_table(self.metrics_file_path, self.metrics_keys, self._cells(self.rows))
