@@ -19,8 +19,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from statistics import median
 
+# Each pattern reads a character a bounded number of times: a line may be as long as a file.
 _NOTE = re.compile(
-    r"^[ \t]*\[[^\]\n]*(?:\n[^\]\n]*\S[^\]\n]*){0,3}\][ \t]*\n|(?<=\S)[ \t]+\[[^\]\n]*\][ \t]*$", re.MULTILINE
+    r"^[ \t]*\[[^\]\n]*(?:\n[^\S\n]*[^\s\]][^\]\n]*){0,3}\][ \t]*\n"
+    r"|(?<=\S)[ \t]+\[[^\]\n]{0,500}\][ \t]*$",
+    re.MULTILINE,
 )
 _BREAK = re.compile(r"[ \t]*(?:<\|endoftext\|>|[*_~=#•–—-](?:[ \t]*[*_~=#•–—-]){2,})[ \t]*")
 # The lookahead refuses the empty text, which every later part of the pattern allows.
@@ -28,8 +31,8 @@ _ROMAN = r"(?=[MDCLXVI])M{0,3}(?:CM|CD|D?C{0,4})(?:XC|XL|L?X{0,4})(?:IX|IV|V?I{0
 _NUMBER = re.compile(rf"[\[(]?(?:{_ROMAN}|[0-9]{{1,4}})[\])]?\.?")
 _NUMBERED_TITLE = re.compile(rf"[\[(](?:{_ROMAN}|[0-9]{{1,4}})[\])]\s+\S.*")
 _BY_LINE = re.compile(r"[Bb]y(?: [A-Z][\w.'’]*){2,4}")
-_PAGE = re.compile(r".*?(?:\s{2,}|[. ]{3,})[0-9ivxlc]+|\s*page", re.IGNORECASE)
-_LINE_NUMBER = re.compile(r"\s{3,}[0-9]{1,4}$")
+_PAGE = re.compile(r"(?:\s\s|[. ]{3})[0-9ivxlc]+\Z|\A\s*page\Z", re.IGNORECASE)
+_LINE_NUMBER = re.compile(r"(?<!\s)\s{3,}[0-9]{1,4}$")
 _FIRST_LETTER = re.compile(r"[^\W\d_]")
 _LISTS = {"contents", "table of contents", "index", "index of first lines", "list of illustrations", "illustrations"}
 _NARROW, _WIDE, _TITLE = 50, 55, 60
@@ -181,7 +184,7 @@ def _is_heading(block: Block, current: _Open, layout: _Layout) -> bool:
 
 def _is_verse(block: Block, layout: _Layout) -> bool:
     lines = [line for line in block.lines if _FIRST_LETTER.search(line)]
-    if not lines or sum(_PAGE.fullmatch(line) is not None for line in lines) * 2 >= len(lines):
+    if not lines or sum(_PAGE.search(line) is not None for line in lines) * 2 >= len(lines):
         return False
     if layout.prose and _indent(block) < 1:
         return False

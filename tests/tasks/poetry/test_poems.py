@@ -1,5 +1,9 @@
 """Finding poems in plain text: small texts with one difficulty each."""
 
+import time
+
+import pytest
+
 from lit_narrative.tasks.poetry.poems import Poem, find_poems
 
 STANZA = "The boat is in, the nets are dry,\nThe lamps are lit along the quay,\n"
@@ -129,3 +133,11 @@ def test_nothing_is_found_in_nothing() -> None:
     assert find_poems("") == []
     assert find_poems("\n\n \t\n") == []
     assert find_poems("A line alone") == []
+
+
+@pytest.mark.parametrize("piece", ["a [", "x. . ", "a    ", "[a a\n", "a   1", "_ ", "ivx  "])
+def test_a_line_as_long_as_a_file_takes_no_longer_than_many(piece: str) -> None:
+    text = f"[ {piece * 30_000} b\n{' ' * 50_000}b\n"
+    start = time.process_time()
+    find_poems(text)
+    assert time.process_time() - start < 0.3 + 2e-6 * len(text)
