@@ -60,6 +60,9 @@ KINDS: dict[str, Callable[[int], str]] = {
     "options with an id alone": lambda n: _world([_scene("a", *[{"id": "x"}] * n)]),
     "empty options": lambda n: _world([_scene("a", *[{}] * n)]),
     "reactions": lambda n: _world([_scene("a", {"id": "x", "text": "", "reactions": [{}] * n})]),
+    "reactions and a broken encounter": lambda n: _world(
+        [_scene("a", {"id": "x", "text": "", "reactions": [{}] * n}), 3]
+    ),
     "gates": lambda n: _world([_scene("a", _option("a", [("v0", 1)], [("v0", ">=", 0)] * n))], {"v0": 0}),
     "broken gates": lambda n: _world([_scene("a", {**_option("a"), "gates": [0] * n})]),
     "effects": lambda n: _world([_scene("a", _option("a", [("v0", 1)] * n, [("v0", "!=", 5)]))], {"v0": 0}),

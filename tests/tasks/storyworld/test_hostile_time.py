@@ -73,6 +73,11 @@ def test_thousands_of_encounters_with_one_id() -> None:
     check_time("encounters with one id", size=2**18)
 
 
+def test_faults_of_shape_in_a_long_text_are_counted() -> None:
+    text = large_world("reactions and a broken encounter", 2**17)
+    assert "malformed encounters: 1" in " ".join(issue.message for issue in score(text).issues)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_every_kind_of_part() -> None:
