@@ -18,6 +18,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lit_narrative.callbacks.base import RolloutCallback, RolloutModule, dry_run, task
 from lit_narrative.distributed import gather_lists
 from lit_narrative.errors import UserError
+from lit_narrative.interrupts import may_be_left
 from lit_narrative.modules.sae import SAEModule
 from lit_narrative.rl.rewards.base import AnyReward, UsesEncoder
 from lit_narrative.sae.affordances import analyse
@@ -92,6 +93,7 @@ class SAERefresh(RolloutCallback):
         self.version = -1
         self._rewards: list[float] = []
         self._had_sae = False
+        self._refreshed: dict[str, float] = {}
         self._sum, self._count, self._started, self._spent = 0.0, 0, 0.0, 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -122,7 +124,8 @@ class SAERefresh(RolloutCallback):
         self._sum, self._count, self._started = 0.0, 0, time.perf_counter()
         cycle = trainer.current_epoch
         needed = 2 if dry_run(trainer) else self.min_worlds
-        played = self._play(trainer, module, cycle)
+        with may_be_left(alone=trainer.world_size == 1):
+            played = self._play(trainer, module, cycle)
         metrics: dict[str, float] = {
             "number": cycle,
             "worlds": played.written,
@@ -141,7 +144,8 @@ class SAERefresh(RolloutCallback):
         else:
             metrics |= self._refresh(trainer, module, played, cycle)
         self._spent = time.perf_counter() - self._started
-        module.log_dict({f"cycle/{name}": torch.tensor(float(value)) for name, value in metrics.items()})
+        # Logged with the cycle's end: what Lightning keeps until then is not in a checkpoint.
+        self._refreshed = {name: float(value) for name, value in metrics.items()}
 
     def on_rollouts(self, trainer: Trainer, module: RolloutModule, scored: ScoredRollouts) -> None:
         """Add a rollout batch to the cycle's mean reward."""
@@ -151,6 +155,7 @@ class SAERefresh(RolloutCallback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log how the cycle went: its mean reward, and what has changed since the last one."""
+        pl_module.log_dict(_cycle_metrics(self._refreshed))
         if not self._count:
             return
         reward = self._sum / self._count
@@ -163,7 +168,7 @@ class SAERefresh(RolloutCallback):
         if self.threshold is not None:
             reached = [cycle for cycle, mean in enumerate(self._rewards, 1) if mean >= self.threshold]
             metrics |= {"to_threshold": reached[0]} if reached else {}
-        pl_module.log_dict({f"cycle/{name}": torch.tensor(float(value)) for name, value in metrics.items()})
+        pl_module.log_dict(_cycle_metrics(metrics))
 
     # --- the steps of a refresh -------------------------------------------------------------------------------------
 
@@ -229,17 +234,25 @@ class SAERefresh(RolloutCallback):
             "sae": self.sae.state_dict() if self.version >= 0 else None,
             "version": self.version,
             "rewards": self._rewards,
+            "had_sae": self._had_sae,
+            "refreshed": self._refreshed,
             "progress": [self._sum, float(self._count)],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore them; the reward gets the SAE in `on_train_start`, when there are rewards."""
         self.version, self._rewards = state_dict["version"], state_dict["rewards"]
+        self._had_sae = state_dict.get("had_sae", self.version >= 0)  # older checkpoints lack these two
+        self._refreshed = state_dict.get("refreshed", {})
         self._sum, self._count = state_dict["progress"][0], int(state_dict["progress"][1])
         self._started = time.perf_counter()
         if state_dict["sae"] is not None:
             self.sae.build(state_dict["sae"]["sae.b_dec"].shape[0])  # a state's width, known here alone
             self.sae.load_state_dict(state_dict["sae"])
+
+
+def _cycle_metrics(metrics: Mapping[str, float]) -> dict[str, torch.Tensor]:
+    return {f"cycle/{name}": torch.tensor(value) for name, value in metrics.items()}
 
 
 def _readers(rewards: Mapping[str, AnyReward]) -> list[UsesEncoder]:

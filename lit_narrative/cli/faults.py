@@ -5,6 +5,7 @@ little memory. Anything else is a fault, code 1; its full text goes to a file, w
 """
 
 import errno
+import signal
 import sys
 import tempfile
 import traceback
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from lit_narrative.errors import UserError, first_line
 from lit_narrative.files import write_text
+from lit_narrative.interrupts import Interrupted
 from lit_narrative.redaction import redact_text
 
 REMEDIES = {
@@ -56,12 +58,18 @@ def in_one_line(debug: bool) -> Iterator[None]:
         debug: print the traceback too.
 
     Raises:
-        SystemExit: after an error, with code 2 or 1.
+        SystemExit: after an error, with code 2 or 1; after a signal, with 128 and its number.
     """
     global _run_folder
     _run_folder = None
     try:
         yield
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
+    except Interrupted as stop:
+        saved = f"; what was reached is in '{stop.saved}': resume by --ckpt_path={stop.saved}" if stop.saved else ""
+        print(f"stopped by {stop}{saved}", file=sys.stderr)
+        raise SystemExit(128 + stop.number) from None
     except Exception as error:
         if debug:
             print(_full(error), file=sys.stderr)

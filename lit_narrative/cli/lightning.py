@@ -12,16 +12,19 @@ from typing import Any, NoReturn
 
 from jsonargparse import get_loader, set_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 from yaml import YAMLError
 
+from lit_narrative.cli.folder import check_unused, check_whole, locked, prepare_folder, shared_scratch
 from lit_narrative.cli.messages import explain, option_names
-from lit_narrative.cli.run_folder import RunLogger, SaveRun, check_unused, prepare_folder, shared_scratch
+from lit_narrative.cli.run_folder import RunLogger, SaveRun
 from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.errors import UserError
 from lit_narrative.files import read_yaml, refuse_pipe
+from lit_narrative.interrupts import Interrupted, listening, requested
 from lit_narrative.lookup import current_path, find_config
 from lit_narrative.modules.steering import SteeringModule
 from lit_narrative.redaction import REDACTED, redact
@@ -46,8 +49,8 @@ class NarrativeCLI(LightningCLI):
     """
 
     def __init__(self, args: list[str], trainer_class: type[Trainer] = Trainer) -> None:
-        self.dry_run = ExitStack()
-        with self.dry_run:
+        self.resources = ExitStack()
+        with self.resources:
             super().__init__(
                 LightningModule,
                 TaskDataModule,
@@ -105,8 +108,12 @@ class NarrativeCLI(LightningCLI):
                     "environment (docs/rewards.md)"
                 )
         if config.trainer.fast_dev_run:
-            config.trainer.default_root_dir = self.dry_run.enter_context(shared_scratch())
-        prepare_folder(config.trainer.default_root_dir)
+            config.trainer.default_root_dir = self.resources.enter_context(shared_scratch())
+        folder = config.trainer.default_root_dir
+        prepare_folder(folder)
+        if not _get_rank():  # the other processes of a job work in the same folder
+            self.resources.enter_context(locked(folder, str(self.config.subcommand)))
+        check_whole(folder, checkpoint)
         if self.config.subcommand == "fit" and checkpoint not in KEYWORDS - {None}:
             check_unused(config.trainer.default_root_dir, checkpoint)
         for logger in _as_list(config.trainer.logger):
@@ -156,6 +163,7 @@ def run_job(args: list[str], trainer_class: type[Trainer] = Trainer) -> None:
 
     Raises:
         UserError: a setting, a file or a name is wrong.
+        Interrupted: a signal asked the job to end.
     """
     quieten()
     if redact(args) != args:  # W&B stores the command line of the process with a run's other metadata
@@ -169,7 +177,19 @@ def run_job(args: list[str], trainer_class: type[Trainer] = Trainer) -> None:
         package = import_module(f"lit_narrative.{subpackage}")
         for module in iter_modules(package.__path__):
             import_module(f"{package.__name__}.{module.name}")
-    NarrativeCLI(resolve_configs(with_current_names(args)), trainer_class)
+    if hasattr(trainer_class, "write"):  # a person at a terminal, whose Ctrl-C ends a line and not the session
+        NarrativeCLI(resolve_configs(with_current_names(args)), trainer_class)
+        return
+    with listening():
+        try:
+            NarrativeCLI(resolve_configs(with_current_names(args)), trainer_class)
+            if (number := requested()) is not None:
+                raise Interrupted(number)  # it came too late to stop anything, but whoever sent it is to know
+        except Interrupted:
+            if _get_rank():
+                # Lightning kills all processes, the one that saves too, when another than the first ends with an error.
+                raise SystemExit(0) from None
+            raise
 
 
 def with_current_names(args: list[str]) -> list[str]:
@@ -226,6 +246,7 @@ def quieten() -> None:
         ".*It is recommended to use .* sync_dist=True.*",  # figures are reduced over processes before they are logged
         ".*isinstance.treespec, LeafSpec.*",  # Lightning calls what newer PyTorch renames
         ".*Checkpoint directory .* exists and is not empty.*",  # a run folder is used again when a run resumes
+        ".*configured with multiple `ModelCheckpoint`.*",  # one of them is ours, which has no best checkpoint
     ):
         warnings.filterwarnings("ignore", message)
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.pytorch\.cli")

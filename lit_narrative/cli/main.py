@@ -47,7 +47,8 @@ def main(args: list[str] | None = None) -> None:
 
     Raises:
         SystemExit: after an error, printed as one line: with code 2 where the person can put it right, else with code
-            1; with code 141 where the reader of the output went away.
+            1; with code 141 where the reader of the output went away; with 128 and the number of a signal that asked
+            it to end.
     """
     given = list(sys.argv[1:] if args is None else args)
     # `--debug` may stand anywhere, and no command has a value of that name.

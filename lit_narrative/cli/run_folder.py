@@ -1,10 +1,7 @@
 """What every job leaves in its run folder: the settings it ran with, and the table of its metrics."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -14,74 +11,14 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from lit_narrative.cli.faults import note_run_folder
+from lit_narrative.cli.folder import lock_path, stage_file
 from lit_narrative.errors import UserError
 from lit_narrative.files import append_text, csv_text, read_table, write_table, write_text
 from lit_narrative.progress import logged_steps
 from lit_narrative.redaction import redact
 
-_SCRATCH = "LIT_NARRATIVE_SCRATCH"
-
-
-def stage_file(name: str, subcommand: str) -> str:
-    """Return the name of a job's file: ``config.yaml`` of a fit, ``config_test.yaml`` of a test.
-
-    A test of a trained run, in the folder of that run, then leaves the run's own files alone.
-    """
-    stem, suffix = os.path.splitext(name)
-    return name if subcommand == "fit" else f"{stem}_{subcommand}{suffix}"
-
-
-def prepare_folder(folder: str | Path) -> None:
-    """Make the run folder and see that files can be written there, before any work.
-
-    Raises:
-        UserError: they cannot.
-    """
-    note_run_folder(folder)
-    # The process's number keeps ranks, which all check, from removing each other's file.
-    probe = Path(folder) / f".probe-{os.getpid()}"
-    try:
-        probe.parent.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"the run folder '{folder}' cannot be written ({error.strerror}): "
-            "name another by --trainer.default_root_dir"
-        ) from error
-
-
-def check_unused(folder: str | Path, checkpoint: str | None) -> None:
-    """See that no earlier fit left a ``last.ckpt`` there: Lightning would write ``last-v1.ckpt`` beside the old one.
-
-    Args:
-        folder: the run folder.
-        checkpoint: from which the fit resumes; the folder's own ``last.ckpt`` is then replaced.
-
-    Raises:
-        UserError: there is one, and the fit does not resume from it.
-    """
-    last = Path(folder, "checkpoints", "last.ckpt")
-    if last.exists() and (checkpoint is None or Path(checkpoint).resolve() != last.resolve()):
-        raise UserError(
-            f"an earlier fit left '{last}', which this one would not replace: resume from it by --ckpt_path={last}, "
-            "name another folder by --trainer.default_root_dir, or remove it"
-        )
-
-
-@contextmanager
-def shared_scratch() -> Iterator[str]:
-    """Make a folder that is removed at the end, the same for all processes that Lightning starts for this job."""
-    if _SCRATCH in os.environ:
-        yield os.environ[_SCRATCH]
-        return
-    with TemporaryDirectory(prefix="lit-narrative-") as folder:
-        os.environ[_SCRATCH] = folder  # Lightning starts the other ranks with this environment
-        try:
-            yield folder
-        finally:
-            del os.environ[_SCRATCH]
+ROWS = "metrics_rows"
+"""Key of a checkpoint under which the number of rows in ``metrics.csv`` stands."""
 
 
 class MetricsTable(ExperimentWriter):
@@ -92,7 +29,7 @@ class MetricsTable(ExperimentWriter):
     Args:
         folder: the run folder.
         name: of the file.
-        keep: whether to continue the table that is there; ``rewind`` then drops what the run does again.
+        keep: whether to continue the table that is there; ``truncate`` then drops what the run does again.
     """
 
     def __init__(self, folder: str, name: str, *, keep: bool) -> None:
@@ -107,9 +44,9 @@ class MetricsTable(ExperimentWriter):
     def log_hparams(self, params: dict[str, Any]) -> None:
         """Leave them to the run folder's ``config.yaml``, which holds them and everything else."""
 
-    def rewind(self, step: int) -> None:
-        """Drop the rows of ``step`` and after it: they belong to steps that the resumed run takes again."""
-        self.rows = [row for row in self.rows if int(row["step"]) < step]
+    def truncate(self, rows: int) -> None:
+        """Drop all rows but the first ``rows``: they belong to what the resumed run does again."""
+        del self.rows[rows:]
         self.metrics_keys = []  # so that the next `save` writes the whole table, without the rows that went
 
     def save(self) -> None:
@@ -172,14 +109,47 @@ def _without_keys(text: str) -> str:
 class SaveRun(SaveConfigCallback):
     """Save the settings to the run folder, whole, and set a resumed run's table back to its checkpoint."""
 
+    _rows: int | None = None
+
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write ``config.yaml``; called on the first rank."""
         assert trainer.state.fn is not None
         name = stage_file(self.config_filename, trainer.state.fn.value)
         write_text(Path(trainer.default_root_dir) / name, _without_keys(self.parser.dump(self.config, skip_none=False)))
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note how many rows of metrics the table has."""
+        checkpoint[ROWS] = next((len(table.rows) for table in _tables(trainer)), None)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Read how many rows to keep."""
+        self._rows = checkpoint.get(ROWS)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """End a run whose folder is gone: what it goes on to write would be half a run.
+
+        Raises:
+            UserError: the folder was removed.
+        """
+        folder = trainer.default_root_dir
+        if trainer.is_global_zero and not lock_path(folder, "fit").exists():
+            raise UserError(
+                f"the run folder '{folder}' was removed while the run was going on (step {trainer.global_step})"
+            )
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop the metrics that were logged after the checkpoint."""
-        for logger in trainer.loggers:
-            if trainer.ckpt_path and trainer.is_global_zero and isinstance(logger, RunLogger):
-                logger.experiment.rewind(logged_steps(trainer))
+        for table in _tables(trainer):
+            if trainer.ckpt_path:
+                step = logged_steps(trainer)
+                # A checkpoint from before there was this key has its step alone.
+                before = sum(int(row["step"]) < step for row in table.rows)
+                table.truncate(before if self._rows is None else self._rows)
+
+
+def _tables(trainer: Trainer) -> list[MetricsTable]:
+    """The table of the run, on the process that writes it."""
+    loggers = trainer.loggers if trainer.is_global_zero else []
+    return [logger.experiment for logger in loggers if isinstance(logger, RunLogger)]

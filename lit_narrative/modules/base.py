@@ -5,13 +5,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Self
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.core import saving
 from lightning.pytorch.utilities.parsing import AttributeDict
 from torch.utils.data import DataLoader
 
 from lit_narrative.errors import UserError
 from lit_narrative.redaction import redact
+from lit_narrative.resume import ExactResume
 
 
 class NarrativeModule(LightningModule):
@@ -71,6 +72,10 @@ class NarrativeModule(LightningModule):
                 f"the checkpoint names '{path}', code that is not run because a file names it: say it yourself, by "
                 f"load_from_checkpoint(..., {argument}=...)"
             )
+
+    def configure_callbacks(self) -> list[Callback]:
+        """The callback by which a killed run resumes exactly; every Trainer gets it once, with the module."""
+        return [] if any(isinstance(one, ExactResume) for one in self.trainer.callbacks) else [ExactResume()]  # type: ignore[attr-defined]
 
     @property
     def attached(self) -> Trainer | None:

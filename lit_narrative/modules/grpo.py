@@ -19,12 +19,13 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.distributed import gather, gather_objects
+from lit_narrative.interrupts import may_be_left
 from lit_narrative.lm.checkpoint import drop_reference
 from lit_narrative.lm.load import base_lm, blocks
 from lit_narrative.lm.logprobs import CompletionBatch, TokenScores, score_completions
 from lit_narrative.modules.base import as_settings
 from lit_narrative.modules.language import LanguageModule
-from lit_narrative.progress import batches_begun, restart_step
+from lit_narrative.progress import batches_begun
 from lit_narrative.rl.advantages import Aggregation, Scale
 from lit_narrative.rl.batch import RolloutBatch, split_minibatches, step_loss
 from lit_narrative.rl.collector import RolloutCollector
@@ -226,7 +227,9 @@ class GRPOModule(LanguageModule):
         """Collect a rollout batch; after a kill in its middle, take it from the checkpoint."""
         if not resumed:
             step = CollectStep(self.current_epoch, number, self.trainer.global_step)
-            collected = self.collector.collect(self, prompts, step, self._prompts)
+            # Sampling takes long and changes nothing before its end; several processes leave together, after a step.
+            with may_be_left(alone=self.trainer.world_size == 1):
+                collected = self.collector.collect(self, prompts, step, self._prompts)
             self._rollout_batch, self.scored, self._rollout_metrics = collected
         assert self._rollout_batch is not None
         return self._rollout_batch
@@ -340,8 +343,6 @@ class GRPOModule(LanguageModule):
         self.entropy.load_state_dict(stored["entropy"])
         self.collector.load_state_dict(stored)
         self._rollout_metrics, self._resumed_sizes = stored["metrics"], stored["sizes"]
-        # The gradients of a step that was saved half way are lost, but its rollouts are not: it comes out the same.
-        restart_step(checkpoint, stored["sizes"]["trainer.accumulate_grad_batches"])
         batches = stored["batches"] if "batches" in stored else stored["windows"]  # the key of older checkpoints
         if len(batches) == self.trainer.world_size and batches[self.global_rank] is not None:
             self._rollout_batch = RolloutBatch.from_dict(batches[self.global_rank])

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_narrative.cli.run_folder import MetricsTable, prepare_folder, stage_file
+from lit_narrative.cli.folder import prepare_folder, stage_file
+from lit_narrative.cli.run_folder import MetricsTable
 from lit_narrative.errors import UserError
 
 
@@ -50,7 +51,7 @@ def test_a_new_run_replaces_the_table_and_a_resumed_one_continues_it(tmp_path: P
         first.log_metrics({"loss": float(step)}, step)
     first.save()
     resumed = table(tmp_path, keep=True)
-    resumed.rewind(2)
+    resumed.truncate(2)
     resumed.log_metrics({"loss": 20.0, "a": 1.0}, 2)
     resumed.save()
     rows = read(tmp_path / "metrics.csv")

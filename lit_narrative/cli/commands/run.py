@@ -6,6 +6,7 @@ from typing import Any
 
 from lit_narrative.cli.commands.report import find_function, find_report
 from lit_narrative.cli.faults import note_run_folder
+from lit_narrative.cli.folder import locked
 from lit_narrative.cli.recipes.recipe import Recipe, read_recipe
 from lit_narrative.cli.recipes.runner import run_recipe
 from lit_narrative.cli.recipes.sweep import write_sweep
@@ -45,12 +46,13 @@ def run(
     plan = read_recipe(recipe, out=out, changes=set, seeds=seed)
     note_run_folder(plan.out)
     noted = _report_of(plan)
-    for job in plan.jobs:
-        if job.command == "sweep":
-            write_sweep(plan, job)
-    # Before the jobs, since one of them may be the report, which says how to make the folder again.
-    write_json(plan.out / "recipe.json", {"recipe": recipe, "seeds": plan.seeds, "set": redact(list(set)), **noted})
-    run_recipe(replace(plan, workers=workers or plan.workers))
+    with locked(plan.out, "run"):
+        for job in plan.jobs:
+            if job.command == "sweep":
+                write_sweep(plan, job)
+        # Before the jobs, since one of them may be the report, which says how to make the folder again.
+        write_json(plan.out / "recipe.json", {"recipe": recipe, "seeds": plan.seeds, "set": redact(list(set)), **noted})
+        run_recipe(replace(plan, workers=workers or plan.workers))
     report = plan.out / "report.html"
     print(f"report: {report}" if report.is_file() else f"results: {plan.out}")
 

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import IO, Any
 
 from lit_narrative import __version__
+from lit_narrative.cli.folder import locked, whole_checkpoints
 from lit_narrative.cli.recipes.recipe import FOLDER_COMMANDS, Job, Recipe
 from lit_narrative.errors import UserError
 from lit_narrative.files import write_json
@@ -104,7 +105,8 @@ def clear(plan: Recipe, job: Job) -> None:
         return
     if any(folder.iterdir()) and not status_path(plan, job).is_file():
         raise UserError(f"the folder '{folder}' holds files that are not a recipe's: name another folder by --out")
-    shutil.rmtree(folder)
+    with locked(folder, job.command):  # a run from outside the recipe may be at work there
+        shutil.rmtree(folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +130,9 @@ class Started:
 
 def resumes_from(plan: Recipe, job: Job, digest: str) -> Path | None:
     """Return the checkpoint from which a fit resumes that was interrupted under the same settings."""
-    checkpoint = plan.folder(job) / "checkpoints" / "last.ckpt"
     same = read_status(plan, job).get("digest") == digest
-    return checkpoint if same and job.command == "fit" and checkpoint.is_file() else None
+    # One that a full disk or a broken one cut off would fail again and again.
+    return next(iter(whole_checkpoints(plan.folder(job))), None) if same and job.command == "fit" else None
 
 
 def start_job(plan: Recipe, job: Job, digest: str, *, quiet: bool) -> Started:
@@ -168,6 +170,9 @@ def start_process(args: list[str], threads: int | None, output: IO[bytes] | None
         stdout=output,
         stderr=output,
         preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        # A terminal sends Ctrl-C to the whole group. A job gets it from the recipe alone, which may have it from
+        # elsewhere, and so never twice.
+        process_group=0,
     )
 
 
@@ -196,6 +201,7 @@ def ending(processes: Collection[Process]) -> Iterator[None]:
     try:
         yield
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would leave the jobs while they save
         for process in processes:
             process.terminate()
         for process in processes:

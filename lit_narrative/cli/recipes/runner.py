@@ -1,5 +1,6 @@
 """Jobs of a recipe or a sweep as processes: several at a time, each after those it needs, each one's end recorded."""
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -51,7 +52,7 @@ def execute(
         jobs: in order.
         workers: processes at a time.
         begin: starts a job's process; None: the job is done already.
-        patient: on a first Ctrl-C, wait for a job to end in its own way; the terminal sends the signal to the jobs too.
+        patient: on a first Ctrl-C, hand it to the jobs and wait for one to end in its own way.
 
     Yields:
         Each job when it has ended; the jobs that need it start after the caller has come back for the next one.
@@ -91,6 +92,8 @@ def _first_ended(running: Running, patient: bool) -> list["Future[int]"]:
     except KeyboardInterrupt:
         if not patient:
             raise
+        for one in running.values():
+            one.process.send_signal(signal.SIGINT)
         ended = wait(running, return_when=FIRST_COMPLETED).done
     return [future for future in running if future in ended]
 

@@ -1,0 +1,133 @@
+"""Runs that are killed at a point of their choice, and what a run folder holds, for comparison."""
+
+import csv
+import multiprocessing
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from lit_narrative.files import write_text
+from tests.helpers import TEXTS, TinyTask
+
+HOOKS = (
+    "on_train_epoch_start",
+    "on_train_batch_start",
+    "on_before_optimizer_step",
+    "on_validation_start",
+    "on_validation_epoch_end",
+    "on_validation_end",
+    "on_train_epoch_end",
+    "on_train_end",
+)
+"""Where a run dies: in steps, and between a step and what belongs to it."""
+
+CLOCKS = ("step_time", "cycle/refresh_share", "cycle/seconds", "time/")
+"""Columns of ``metrics.csv`` that say how long something took."""
+
+
+class KillAt(Callback):
+    """Ends its own process in a hook once a number of optimizer steps is done.
+
+    Args:
+        hook: name of the hook.
+        step: optimizer steps.
+        number: of the signal; 9, SIGKILL, leaves no chance to clean up.
+    """
+
+    def __init__(self, hook: str, step: int, number: int = 9) -> None:
+        self.step, self.number = step, number
+        setattr(self, hook, self.kill)
+
+    def kill(self, trainer: Trainer, *_: Any, **__: Any) -> None:
+        """Send the signal."""
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+def in_a_process(run: Callable[[], Any]) -> int:
+    """The exit code of ``run`` in a process of its own."""
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join(300)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """The rows of ``metrics.csv`` without what depends on the clock and without empty cells."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [
+            {name: cell for name, cell in row.items() if cell and not name.startswith(CLOCKS)}
+            for row in csv.DictReader(file)
+        ]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The content of every file but checkpoints, the metrics and the settings."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".ckpt" and path.name not in ("metrics.csv", "config.yaml", "job.json")
+    }
+
+
+def state(folder: Path) -> dict[str, Any]:
+    """Weights and optimizer of the last checkpoint, flat."""
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    moments = checkpoint["optimizer_states"][0]["state"]
+    return checkpoint["state_dict"] | {
+        f"{n}.{name}": value for n, row in moments.items() for name, value in row.items()
+    }
+
+
+def differences(whole: Path, resumed: Path) -> list[str]:
+    """What is not the same in two run folders."""
+    wrong = []
+    ours, theirs = state(whole), state(resumed)
+    if ours.keys() != theirs.keys() or any(not torch.equal(value, theirs[name]) for name, value in ours.items()):
+        wrong.append("weights or optimizer")
+    ours, theirs = rows(whole), rows(resumed)
+    if ours != theirs:
+        odd = next((n for n, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), None)
+        names = [] if odd is None else [k for k in ours[odd] | theirs[odd] if ours[odd].get(k) != theirs[odd].get(k)]
+        wrong.append(f"metrics: {len(ours)} and {len(theirs)} rows, row {odd}: {names[:4]}")
+    ours, theirs = files(whole), files(resumed)
+    wrong += [f"file {name}" for name in sorted(ours.keys() | theirs.keys()) if ours.get(name) != theirs.get(name)]
+    return wrong
+
+
+class Diary(Callback):
+    """A page for each epoch: its start, its validations, its end; each is to stand there once."""
+
+    def __init__(self) -> None:
+        self.entries: list[str] = []
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        self.entries = [f"start of {trainer.current_epoch} at {trainer.global_step}"]
+
+    def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
+        self.entries.append(f"validated at {trainer.global_step}")
+
+    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
+        page = "\n".join([*self.entries, f"end at {trainer.global_step}"])
+        write_text(Path(trainer.default_root_dir, "diary", f"{trainer.current_epoch}.txt"), page)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"entries": self.entries}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.entries = state_dict["entries"]
+
+
+class FewPrompts(TinyTask):
+    """A task as YAML can name it: eight prompts, two rollout batches an epoch."""
+
+    def __init__(self, batch_size: int = 4) -> None:
+        super().__init__(rows=8, batch_size=batch_size)
+
+    def tokenizer_texts(self) -> list[str]:
+        return TEXTS
