@@ -71,7 +71,8 @@ def install() -> None:
 @contextmanager
 def listening() -> Iterator[None]:
     """Within the context signals are heard; before and after they do what they did."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in SIGNALS if here}
     _listener.__init__()  # type: ignore[misc] # as new for each job of a process
     _listener.active = True
     install()

@@ -4,12 +4,14 @@ import csv
 import multiprocessing
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from lit_narrative.cli.main import main
 from lit_narrative.files import write_text
 from tests.helpers import TEXTS, TinyTask
 
@@ -24,6 +26,37 @@ HOOKS = (
     "on_train_end",
 )
 """Where a run dies: in steps, and between a step and what belongs to it."""
+
+SETTINGS = """
+seed_everything: 0
+trainer:
+  accelerator: cpu
+  max_epochs: 2
+  accumulate_grad_batches: 2
+  num_sanity_val_steps: 0
+  log_every_n_steps: 1
+  limit_val_batches: 1
+  gradient_clip_val: 1.0
+  enable_progress_bar: false
+  enable_model_summary: false
+  callbacks:
+    - class_path: tests.kills.Diary
+    - class_path: RolloutWriter
+    - class_path: ModelCheckpoint
+      init_args: {save_last: true, save_top_k: 0, every_n_train_steps: 1}
+model:
+  class_path: GRPOModule
+  init_args:
+    model: {hidden_size: 16, layers: 1, heads: 2, positions: 64}
+    tokenizer: {vocab_size: 300}
+    rewards: {low: 1.0}
+    num_generations: 4
+    micro_batch_size: 4
+    sampling: {max_new_tokens: 8}
+data:
+  class_path: tests.kills.FewPrompts
+"""
+"""Two epochs of four optimizer steps, each on half of a rollout batch; a checkpoint after every step."""
 
 CLOCKS = ("step_time", "cycle/refresh_share", "cycle/seconds", "time/")
 """Columns of ``metrics.csv`` that say how long something took."""
@@ -46,6 +79,27 @@ class KillAt(Callback):
         """Send the signal."""
         if trainer.global_step == self.step:
             os.kill(os.getpid(), self.number)
+
+
+def fit(settings: Path, folder: Path, *changes: str, kill: tuple[str, int] | None = None, number: int = 9) -> int:
+    """The exit code of ``lit-narrative fit`` in a process of its own.
+
+    Args:
+        settings: the configuration.
+        folder: the run folder; the run resumes from its ``last.ckpt`` where there is one.
+        changes: further arguments.
+        kill: hook and optimizer steps at which it dies.
+        number: of the signal.
+    """
+    last = folder / "checkpoints" / "last.ckpt"
+    args = ["fit", f"--config={settings}", f"--trainer.default_root_dir={folder}", *changes]
+    if last.exists():
+        args.append(f"--ckpt_path={last}")
+    if kill is not None:
+        values = {"hook": kill[0], "step": kill[1], "number": number}
+        args.append("--trainer.callbacks+=tests.kills.KillAt")
+        args += [f"--trainer.callbacks.{name}={value}" for name, value in values.items()]
+    return in_a_process(partial(main, args))
 
 
 def in_a_process(run: Callable[[], Any]) -> int:

@@ -1,0 +1,214 @@
+"""A run that dies anywhere, or is told to end, goes on as if nothing had happened; a checkpoint is whole or absent."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lit_narrative.lm.load import ScratchModel
+from lit_narrative.lm.sampler import SamplingParams
+from lit_narrative.modules.sft import SFTModule
+from lit_narrative.resume import RESUME, WholeFiles
+from tests.helpers import TinyTask, grpo, tokenizer_folder, trainer
+from tests.kills import HOOKS, SETTINGS, differences, files, fit, rows
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("settings") / "run.yaml"
+    path.write_text(SETTINGS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(settings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert fit(settings, folder) == 0
+    return folder
+
+
+def test_the_unbroken_run_left_what_the_others_are_compared_by(whole: Path) -> None:
+    assert [row["step"] for row in rows(whole) if "reward" in row] == [str(step) for step in range(8)]
+    pages = [(whole / "diary" / f"{epoch}.txt").read_text().splitlines() for epoch in (0, 1)]
+    assert pages == [
+        ["start of 0 at 0", "validated at 4", "end at 4"],
+        ["start of 1 at 4", "validated at 8", "end at 8"],
+    ]
+    assert {"diary/0.txt", "rollouts/cycle_001.jsonl"} <= files(whole).keys()
+
+
+# An epoch has four steps. Within one; after its last step and before what belongs to its end; at the start of the next;
+# after the last step of all.
+@pytest.mark.parametrize(
+    ("hook", "step"),
+    [
+        ("on_before_optimizer_step", 2),
+        ("on_validation_start", 4),
+        ("on_train_epoch_end", 4),
+        ("on_train_epoch_start", 4),
+        ("on_train_end", 8),
+    ],
+)
+def test_a_killed_run_leaves_nothing_out_and_does_nothing_twice(
+    settings: Path, whole: Path, tmp_path: Path, hook: str, step: int
+) -> None:
+    assert fit(settings, tmp_path, kill=(hook, step)) == -signal.SIGKILL
+    assert fit(settings, tmp_path) == 0
+    assert differences(whole, tmp_path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["max_epochs=2", "val_check_interval=4", "limit_val_batches=0"])
+def test_a_run_may_die_in_every_hook_of_every_step(settings: Path, tmp_path: Path, change: str) -> None:
+    changes = [f"--trainer.{change}"]
+    assert fit(settings, tmp_path / "whole", *changes) == 0
+    killed = 0
+    for step in range(9):
+        for hook in HOOKS:
+            folder = tmp_path / f"{hook}_{step}"
+            if fit(settings, folder, *changes, kill=(hook, step)) == -signal.SIGKILL:
+                killed += 1
+                assert fit(settings, folder, *changes) == 0
+            assert differences(tmp_path / "whole", folder) == [], (hook, step)
+    assert killed > 20
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("hook", "step", "number"),
+    [
+        ("on_before_optimizer_step", 2, signal.SIGTERM),  # in a step, which is finished
+        ("on_train_epoch_start", 0, signal.SIGINT),  # before the first rollouts, which are not begun
+        ("on_validation_start", 4, signal.SIGTERM),  # a validation, which is left
+    ],
+)
+def test_a_signal_saves_the_step_reached_and_says_so_in_the_exit_code(
+    whole: Path, tmp_path: Path, hook: str, step: int, number: int
+) -> None:
+    config = tmp_path / "rare.yaml"
+    config.write_text(SETTINGS.replace(", every_n_train_steps: 1", ""))  # nothing else saves within an epoch
+    assert fit(config, tmp_path / "run", kill=(hook, step), number=number) == 128 + number
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == step + (hook == "on_before_optimizer_step")
+    assert fit(config, tmp_path / "run") == 0
+    assert differences(whole, tmp_path / "run") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_may_come_in_every_hook_of_every_step(
+    settings: Path, whole: Path, tmp_path: Path, number: int
+) -> None:
+    for step in range(9):
+        for hook in HOOKS:
+            folder = tmp_path / f"{hook}_{step}"
+            if fit(settings, folder, kill=(hook, step), number=number):
+                assert fit(settings, folder) == 0
+            assert differences(whole, folder) == [], (hook, step)
+
+
+# --- saving -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_epoch_saves_whether_it_is_validated_or_not(settings: Path, tmp_path: Path) -> None:
+    config = tmp_path / "rare.yaml"
+    config.write_text(SETTINGS.replace(", every_n_train_steps: 1", ""))
+    rarely = "--trainer.check_val_every_n_epoch=10"
+    assert fit(config, tmp_path / "run", rarely, kill=("on_train_batch_start", 5)) == -signal.SIGKILL
+    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
+    assert fit(config, tmp_path / "run", rarely) == 0
+    assert (tmp_path / "run" / "diary" / "1.txt").read_text().splitlines() == ["start of 1 at 4", "end at 8"]
+
+
+@pytest.mark.parametrize(
+    ("savers", "options", "message"),
+    [
+        ([], {}, "saves no checkpoint"),
+        ([{"save_top_k": 0}], {}, "saves no checkpoint"),
+        ([{"save_top_k": 1}], {"check_val_every_n_epoch": 10}, "when validation ends, every 10 epochs"),
+        ([{"save_last": True}], {"check_val_every_n_epoch": 10}, None),
+        ([{"every_n_train_steps": 1}], {"check_val_every_n_epoch": 10}, None),
+    ],
+)
+def test_a_run_that_would_lose_everything_is_told_at_its_start(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    savers: list[dict[str, Any]],
+    options: dict[str, int],
+    message: str | None,
+) -> None:
+    callbacks = [ModelCheckpoint(tmp_path / "checkpoints", **saver) for saver in savers]
+    run = trainer(tmp_path, *callbacks, enable_checkpointing=bool(savers), max_steps=1, **options)
+    run.fit(grpo(tmp_path, num_generations=2, sampling=SamplingParams(4)), TinyTask(rows=4))
+    told = [text for text in caplog.messages if "checkpoint" in text]
+    assert (not told) if message is None else (len(told) == 1 and message in told[0])
+
+
+def test_a_checkpoint_from_before_it_told_where_it_was_saved(settings: Path, whole: Path, tmp_path: Path) -> None:
+    assert fit(settings, tmp_path, kill=("on_validation_start", 4)) == -signal.SIGKILL
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    assert checkpoint.pop(RESUME)["point"] == "step"
+    torch.save(checkpoint, last)
+    assert fit(settings, tmp_path) == 0
+    assert [line for line in differences(whole, tmp_path) if not line.startswith("metrics")] == []
+
+
+def test_dropout_goes_on_where_it_was(tmp_path: Path) -> None:
+    def sft(folder: Path, ckpt_path: Path | None = None) -> None:
+        seed_everything(0, verbose=False)
+        model = ScratchModel("gpt2", hidden_size=16, layers=1, heads=2, positions=64, dropout=0.5)
+        module = SFTModule(model, tokenizer_folder(tmp_path), lr=1e-2)
+        saver = ModelCheckpoint(folder, save_top_k=-1, every_n_train_steps=1, filename="{step}")
+        run = trainer(folder, saver, enable_checkpointing=True, max_steps=4)
+        run.fit(module, TinyTask(rows=8), ckpt_path=ckpt_path)
+
+    sft(tmp_path / "whole")
+    sft(tmp_path / "rest", tmp_path / "whole" / "step=1.ckpt")
+    one, other = (torch.load(tmp_path / name / "step=4.ckpt", weights_only=True) for name in ("whole", "rest"))
+    assert all(torch.equal(value, other["state_dict"][name]) for name, value in one["state_dict"].items())
+
+
+def save_over_and_over(path: Path, elsewhere: Path) -> None:
+    os.environ["TMPDIR"] = str(elsewhere)
+    for number in range(10_000):
+        WholeFiles().save_checkpoint({"number": number, "weights": torch.full((2_000_000,), float(number))}, path)
+
+
+def test_a_kill_while_a_checkpoint_is_saved_leaves_the_one_before(tmp_path: Path) -> None:
+    path, elsewhere = tmp_path / "last.ckpt", Path("/dev/shm")  # another file system, as TMPDIR often is
+    before, numbers, rng = set(elsewhere.iterdir()), [], random.Random(0)
+    for _ in range(5):
+        process = multiprocessing.get_context("fork").Process(target=save_over_and_over, args=(path, elsewhere))
+        process.start()
+        while not path.exists():
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0.0, 0.1))
+        os.kill(process.pid or 0, signal.SIGKILL)
+        process.join()
+        checkpoint = torch.load(path, weights_only=True)
+        assert (checkpoint["weights"] == checkpoint["number"]).all()
+        numbers.append(checkpoint["number"])
+    assert set(elsewhere.iterdir()) == before
+    WholeFiles().save_checkpoint({"number": -1}, path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]  # what the killed ones left is gone
+
+
+def test_a_disk_that_fills_while_a_checkpoint_is_saved_keeps_the_one_before(small_disk: Path) -> None:
+    path = small_disk / "last.ckpt"
+    WholeFiles().save_checkpoint({"number": 1}, path)
+    with pytest.raises(OSError, match="No space left"):
+        WholeFiles().save_checkpoint({"weights": torch.zeros(4_000_000)}, path)
+    assert torch.load(path, weights_only=True) == {"number": 1}
+    assert [entry.name for entry in small_disk.iterdir() if entry.is_file()] == ["last.ckpt"]
