@@ -7,6 +7,7 @@ saved, and ``ExactResume`` runs the rest by Lightning's own functions before the
 """
 
 import logging
+import os
 import signal
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,10 +18,12 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_narrative import interrupts
 from lit_narrative.distributed import gather_objects
+from lit_narrative.errors import UserError
 from lit_narrative.files import whole_file
 
 logger = logging.getLogger(__name__)
@@ -202,8 +205,19 @@ class ExactResume(Checkpoint):
         interrupts.set_training(False)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save what was reached when a signal ended the run, where a resumed run can take it up."""
+        """Save what was reached when a signal ended the run, where a resumed run can take it up.
+
+        Raises:
+            UserError: the run broke off because another of its processes had ended.
+        """
         self._validation.close()
+        if isinstance(exception, RuntimeError) and (dead := _ended_processes(trainer)):
+            last = next((saver.last_model_path for saver in _savers(trainer) if saver.last_model_path), "")
+            remedy = f"resume by --ckpt_path={last}" if last else "there is no checkpoint yet: start over"
+            raise UserError(
+                f"process {' and '.join(map(str, dead))} of 0 to {trainer.world_size - 1} ended (killed, or out of "
+                f"memory?), and this one, {trainer.global_rank}, cannot go on without it; {remedy}"
+            )
         if not (isinstance(exception, interrupts.Interrupted) and exception.resumable and interrupts.training()):
             return
         epochs: Any = trainer.fit_loop.epoch_progress.current
@@ -215,7 +229,19 @@ class ExactResume(Checkpoint):
                 exception.saved = Path(str(saver.dirpath), f"{saver.CHECKPOINT_NAME_LAST}{saver.FILE_EXTENSION}")
                 # By this a resumed run knows that the file is its own to replace.
                 saver.last_model_path = str(exception.saved)
-                trainer.save_checkpoint(exception.saved)
+                trainer.save_checkpoint(exception.saved, weights_only=False)
+
+
+def _ended_processes(trainer: Trainer) -> list[int]:
+    """The ranks of the processes of this run on this machine that have ended, as far as this one can know."""
+    launcher = trainer.strategy.launcher
+    if not isinstance(launcher, _SubprocessScriptLauncher):
+        return []
+    ended = [rank for rank, process in enumerate(launcher.procs, 1) if process.poll() is not None]
+    # Started by the first process, the others are left to init when it dies.
+    first = trainer.local_rank > 0 and os.getppid() == 1
+    offset = trainer.global_rank - trainer.local_rank
+    return [offset + rank for rank in ([0] if first else ended)]
 
 
 def _savers(trainer: Trainer) -> list[ModelCheckpoint]:

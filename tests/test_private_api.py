@@ -50,6 +50,11 @@ PRIVATE = [
     ),
     ("resume._end_interrupted", "lightning.pytorch.loops.training_epoch_loop", "_TrainingEpochLoop.on_advance_end"),
     (
+        "resume._ended_processes",
+        "lightning.pytorch.strategies.launchers.subprocess_script",
+        "_SubprocessScriptLauncher",
+    ),
+    (
         "resume._unlogged_metrics",
         "lightning.pytorch.trainer.connectors.logger_connector.logger_connector",
         "_LoggerConnector.should_update_logs",

@@ -29,6 +29,7 @@ from lit_narrative.lookup import current_path, find_config
 from lit_narrative.modules.steering import SteeringModule
 from lit_narrative.redaction import REDACTED, redact
 from lit_narrative.report.run_folder import versions
+from lit_narrative.resume import ExactResume
 
 NAMEABLE = ("modules", "datamodules", "callbacks")
 """The subpackages whose classes a configuration can name without their module."""
@@ -153,7 +154,9 @@ class NarrativeCLI(LightningCLI):
             resume = bool(self.config[self.config.subcommand].get("ckpt_path"))
             settings.logger = [RunLogger(settings.default_root_dir, str(self.subcommand), resume), *loggers]
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
+            trainer.callbacks.append(ExactResume())  # type: ignore[attr-defined] # modules of other packages bring none
+            return trainer
         except (MisconfigurationException, ValueError) as error:
             raise UserError(f"trainer: {error}") from error
 

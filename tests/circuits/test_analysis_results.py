@@ -37,7 +37,7 @@ def test_a_folder_that_is_none_and_a_broken_table_are_named(circuits: Path, tmp_
         load_results("nowhere")
     folder = Path(shutil.copytree(circuits, tmp_path / "own"))
     (folder / "other" / "circuit.json").write_text("{")
-    with pytest.raises(UserError, match="own/other' cannot be read"):
+    with pytest.raises(UserError, match=r"own/other/circuit\.json is not valid JSON"):
         load_results(folder)
     (array,) = list(folder.glob("probes.safetensors")) or list(folder.glob("**/*.safetensors"))[:1]
     shutil.rmtree(folder / "other")

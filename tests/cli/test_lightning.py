@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,13 @@ class StopAt(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
         if trainer.global_step == self.step:
             raise InterruptedError
+
+
+class Slowly(Callback):
+    """Half a second for each step."""
+
+    def on_train_batch_start(self, *_: object) -> None:
+        time.sleep(0.5)
 
 
 class Holder(Callback):

@@ -108,13 +108,13 @@ def test_a_negative_seed_is_refused_before_any_job(recipe: Path, tmp_path: Path)
 
 
 def test_failed_job_ends_the_recipe_with_its_code_and_a_killed_fit_resumes(recipe: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+    out, content = tmp_path / "out", yaml.safe_load(recipe.read_text())
+    recipe.write_text(yaml.safe_dump({**content, "jobs": content["jobs"][:1]}))
     command = [sys.executable, "-m", "lit_narrative", "run", str(recipe), "--set"]
     stop = f'learn.trainer.callbacks+={{"class_path": "{CLASSES}.StopAt"}}'
     failed = subprocess.run([*command, stop], capture_output=True, text=True)
     assert failed.returncode == 1
     assert "error: job 'learn' ended with code 1; run the same command again to resume" in failed.stderr
-    assert not (out / "exam").exists()
     assert json.loads((out / "learn" / "job.json").read_text())["finished"] is None
 
     (out / "learn" / "kept").touch()
@@ -139,9 +139,36 @@ def test_ending_the_recipe_ends_its_job(recipe: Path, tmp_path: Path) -> None:
         assert checkpoint.exists()
         child = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) != 0
+        assert process.wait(60) == 128 + signal.SIGTERM
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
+    assert json.loads((tmp_path / "out" / "learn" / "job.json").read_text())["finished"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("to", ["the job", "the recipe alone"])
+def test_a_job_that_was_told_to_end_never_counts_as_finished(
+    recipe: Path, tmp_path: Path, to: str, number: int
+) -> None:
+    slowly = f'learn.trainer.callbacks+={{"class_path": "{CLASSES}.Slowly"}}'
+    command = [sys.executable, "-m", "lit_narrative", "run", str(recipe), "--set", slowly]
+    learn = tmp_path / "out" / "learn"
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 60
+        while not (learn / "checkpoints" / "last.ckpt").exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        child = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
+        os.kill(child if to == "the job" else process.pid, number)
+        message = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + number
+    assert json.loads((learn / "job.json").read_text())["finished"] is None
+    assert not (tmp_path / "out" / "exam").exists()
+    assert "stopped by" in message and "Traceback" not in message
+    done = len(rows(learn / "metrics.csv"))
+    assert 0 < done < 8
+    main(["run", str(recipe), "--set", slowly])
+    assert [row["step"] for row in rows(learn / "metrics.csv") if "loss" in row] == [str(step) for step in range(8)]
 
 
 def test_folder_of_somebody_else_is_left_alone(
