@@ -212,3 +212,15 @@ def test_a_disk_that_fills_while_a_checkpoint_is_saved_keeps_the_one_before(smal
         WholeFiles().save_checkpoint({"weights": torch.zeros(4_000_000)}, path)
     assert torch.load(path, weights_only=True) == {"number": 1}
     assert [entry.name for entry in small_disk.iterdir() if entry.is_file()] == ["last.ckpt"]
+
+
+def test_a_fit_whose_disk_fills_ends_with_one_line_and_a_checkpoint_to_resume_from(
+    small_disk: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "wide.yaml"
+    config.write_text(SETTINGS.replace("hidden_size: 16", "hidden_size: 96"))  # two checkpoints are more than the disk
+    assert fit(config, small_disk / "run") == 2
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "checkpoints/last.ckpt" in line and "No space left on device" in line
+    assert 0 < torch.load(small_disk / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] < 8
+    assert [path.name for path in (small_disk / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
