@@ -31,7 +31,7 @@ PRIVATE = [
         "lightning.pytorch.overrides.distributed",
         "UnrepeatedDistributedSampler",
     ),
-    ("modules.base.build_module", "lightning.pytorch.core.saving", "_ALLOWED_INSTANTIATORS"),
+    ("lookup.build_stored", "lightning.pytorch.core.saving", "_ALLOWED_INSTANTIATORS"),
     ("progress.batches_begun", "lightning.pytorch.loops.progress", "_ReadyCompletedTracker.ready"),
     ("resume.ExactResume", "lightning.pytorch.loops.fit_loop", "_FitLoop._should_accumulate"),
     ("resume._end_interrupted", "lightning.pytorch.loops.fit_loop", "_FitLoop.on_advance_end"),

@@ -1,10 +1,11 @@
 """A task as a LightningDataModule: the rows of the view that the module being run needs, and their loaders."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.core import saving
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
@@ -14,8 +15,11 @@ from lit_narrative.datamodules.task import ExamplePrompts as ExamplePrompts
 from lit_narrative.datamodules.task import Split as Split
 from lit_narrative.datamodules.task import Task, numbered
 from lit_narrative.errors import UserError, check_least
+from lit_narrative.lookup import BUILDER
 from lit_narrative.progress import batches_begun
 from lit_narrative.seeds import run_seed
+
+saving._ALLOWED_INSTANTIATORS.add(BUILDER)
 
 
 class TaskDataModule(Task, LightningDataModule):
@@ -49,6 +53,19 @@ class TaskDataModule(Task, LightningDataModule):
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.preferred, self.predict_split = preferred, predict_split
         self._rows: dict[tuple[str, Split], Sequence[Any]] = {}
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        weights_only: bool | None = True,
+        **kwargs: Any,
+    ) -> Self:
+        """Build a task that keeps its arguments by a checkpoint; see Lightning. They are plain values, as in modules."""
+        ours = {**kwargs, "_instantiator": BUILDER}
+        return super().load_from_checkpoint(checkpoint_path, map_location, hparams_file, weights_only, **ours)
 
     # --- rows -------------------------------------------------------------------------------------------------------
 

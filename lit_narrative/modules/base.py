@@ -1,6 +1,5 @@
 """The base of all modules: the view that an algorithm learns from, and how rows become batches."""
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Self
@@ -11,8 +10,11 @@ from lightning.pytorch.utilities.parsing import AttributeDict
 from torch.utils.data import DataLoader
 
 from lit_narrative.errors import UserError
+from lit_narrative.lookup import BUILDER
 from lit_narrative.redaction import redact
 from lit_narrative.resume import ExactResume
+
+saving._ALLOWED_INSTANTIATORS.add(BUILDER)
 
 
 class NarrativeModule(LightningModule):
@@ -51,7 +53,7 @@ class NarrativeModule(LightningModule):
             **kwargs: arguments, over those in the checkpoint. ``trust_remote_code`` is taken from here only.
         """
         # A checkpoint may come from anywhere, and must not be able to say how it is built, or to allow its own code.
-        ours = {"trust_remote_code": False, **kwargs, "_instantiator": f"{__name__}.{build_module.__name__}"}
+        ours = {"trust_remote_code": False, **kwargs, "_instantiator": BUILDER}
         module = super().load_from_checkpoint(checkpoint_path, map_location, hparams_file, strict, weights_only, **ours)
         module.given_beside = frozenset(kwargs)
         return module
@@ -126,22 +128,6 @@ class NarrativeModule(LightningModule):
     def wrap_train_loader(self, loader: DataLoader[Any]) -> Iterable[Any]:
         """The iterable that the Trainer reads, given the task's loader; an algorithm may wrap it."""
         return loader
-
-
-def build_module(kind: type[NarrativeModule], arguments: dict[str, Any]) -> NarrativeModule:
-    """Build the module of a checkpoint by its arguments, of the class that it names: one that is imported already.
-
-    Lightning's own function reads the arguments as a configuration, and imports every class path in them.
-    """
-    if not arguments.get("trust_remote_code"):  # what a file says of it was overruled, and not all modules take it
-        arguments.pop("trust_remote_code", None)
-    # That it is imported, and a subclass, Lightning has checked.
-    module, _, name = arguments.pop("_class_path", f"{kind.__module__}.{kind.__name__}").rpartition(".")
-    built: NarrativeModule = getattr(sys.modules[module], name)(**arguments)
-    return built
-
-
-saving._ALLOWED_INSTANTIATORS.add(f"{__name__}.{build_module.__name__}")
 
 
 def as_settings(value: Any, kind: type) -> Any:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from lit_narrative.cli.main import main
+from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.errors import UserError
 from lit_narrative.lm.checkpoint import load_checkpoint, read_language_model
 from lit_narrative.lm.load import Lora, load_lm
@@ -230,6 +231,15 @@ def test_class_paths_in_a_checkpoint_import_nothing(mark: Path, arguments: dict[
     path = changed(trained(mark, model=sizes()), lambda content: content["hyper_parameters"].update(arguments))
     with suppress(TypeError, ValueError):  # an argument that is none; nothing is imported to find out
         SFTModule.load_from_checkpoint(path)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("builder", ["lightning.pytorch.cli.instantiate_module", "foreign_module.Model"])
+def test_class_paths_of_a_task_in_a_checkpoint_import_nothing(mark: Path, builder: str) -> None:
+    path = mark.parent / "task.ckpt"
+    arguments = {"_instantiator": builder, "skew": {"class_path": "foreign_module.Model"}, "train_size": 3}
+    torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6.6", "datamodule_hyper_parameters": arguments}, path)
+    assert StoryworldData.load_from_checkpoint(path).sizes["train"] == 3
     assert not mark.exists()
 
 
