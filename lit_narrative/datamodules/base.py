@@ -63,7 +63,7 @@ class TaskDataModule(Task, LightningDataModule):
         weights_only: bool | None = True,
         **kwargs: Any,
     ) -> Self:
-        """Build a task that keeps its arguments by a checkpoint; see Lightning. They are plain values, as in modules."""
+        """Build a task by the arguments that it keeps in a checkpoint: plain values, as those of modules."""
         ours = {**kwargs, "_instantiator": BUILDER}
         return super().load_from_checkpoint(checkpoint_path, map_location, hparams_file, weights_only, **ours)
 
