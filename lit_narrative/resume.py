@@ -63,7 +63,7 @@ class ExactResume(Checkpoint):
     def __init__(self) -> None:
         self._interrupted: dict[str, Any] | None = None
         self._saved_step = -1
-        self._validated = self._resuming = False
+        self._validated = False
         self._validation = ExitStack()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
