@@ -19,10 +19,10 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from yaml import YAMLError
 
 from lit_narrative.cli.folder import check_unused, check_whole, locked, prepare_folder, shared_scratch
-from lit_narrative.cli.messages import explain, option_names
+from lit_narrative.cli.messages import explain, innermost, option_names
 from lit_narrative.cli.run_folder import RunLogger, SaveRun
 from lit_narrative.datamodules.base import TaskDataModule
-from lit_narrative.errors import UserError
+from lit_narrative.errors import UserError, first_line
 from lit_narrative.files import read_yaml, refuse_pipe
 from lit_narrative.interrupts import Interrupted, listening, requested
 from lit_narrative.lookup import current_path, find_config
@@ -118,21 +118,23 @@ class NarrativeCLI(LightningCLI):
         if self.config.subcommand == "fit" and checkpoint not in KEYWORDS - {None}:
             check_unused(config.trainer.default_root_dir, checkpoint)
         for logger in _as_list(config.trainer.logger):
-            if "save_dir" in logger.init_args and logger.init_args.save_dir in {None, "", "."}:
+            if "save_dir" in logger.get("init_args", {}) and logger.init_args.save_dir in {None, "", "."}:
                 logger.init_args.save_dir = config.trainer.default_root_dir
 
     def instantiate_classes(self) -> None:
         """Build the data, the model and the trainer.
 
         Raises:
-            UserError: one of them, or a callback, refuses its settings.
+            UserError: one of them, a callback or a logger refuses its settings, or needs a package that is not here.
         """
         try:
             self.config_init = self.parser.instantiate(self.config)
         except ValueError as error:  # jsonargparse wraps what a class in a list of classes has raised
             cause: BaseException | None = error
-            while cause and not isinstance(cause, UserError):
+            while cause and not isinstance(cause, UserError | ImportError):
                 cause = cause.__cause__
+            if isinstance(cause, ImportError):  # a logger or a callback of Lightning's for a package that is not here
+                raise UserError(f"{innermost(str(error)).owner}: {first_line(cause)}") from error
             if cause is None:
                 raise
             raise cause from error

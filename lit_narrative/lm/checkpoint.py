@@ -200,8 +200,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _why(error: Exception) -> str:
-    if isinstance(error, pickle.UnpicklingError) and "Unsupported" in str(error):
-        return "it holds objects, which could run code"
+    if isinstance(error, pickle.UnpicklingError):  # its own text advises to unpickle all the same
+        return "it holds objects, which could run code, or is damaged"
     return first_line(error)
 
 

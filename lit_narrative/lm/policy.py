@@ -45,7 +45,15 @@ class PolicySource:
 
     def __post_init__(self) -> None:
         if self._is_checkpoint and self.tokenizer is not None:
-            raise UserError("model.tokenizer is given, but the checkpoint in model.model brings its own; leave it out")
+            raise UserError(
+                "model.tokenizer is given, but the checkpoint in model.model brings its own; leave it out, or take a "
+                "configuration's back by --model.tokenizer=null"
+            )
+        if isinstance(self.model, str) and isinstance(self.tokenizer, TrainedTokenizer):
+            raise UserError(
+                f"model.tokenizer asks to train a tokenizer, but the embeddings of '{self.model}' belong to its own: "
+                "give --model.tokenizer=null to take that one"
+            )
 
     @property
     def _is_checkpoint(self) -> bool:

@@ -46,8 +46,8 @@ class LanguageModule(NarrativeModule):
 
     Args:
         model: a hub name, a folder with transformers weights, a ``.ckpt`` of this package, or the sizes of a new model.
-        tokenizer: a hub name, a folder, or the settings of one to train on the task's corpus; default: the model's,
-            or a trained one with a new model.
+        tokenizer: a hub name, a folder, or (of a new model alone) settings of one to train on the task's corpus;
+            default: the model's, or a trained one with a new model.
         lora: train low-rank adapters in place of the weights.
         sampling: how completions are sampled, and scored.
         chat: wrap prompts as a user's turn by the tokenizer's chat template.

@@ -65,7 +65,11 @@ def fit(capsys: pytest.CaptureFixture[str], folder: Path, config: str, *args: st
         ("storyworld/nope", (), ["no configuration 'storyworld/nope'", "configs list"]),
         ("storyworld/sft", ("--model.warmup_step=3",), ["'warmup_step'", "warmup_steps"]),
         ("storyworld/sft", ("--data.worlds=nowhere",), ["nowhere"]),
-        ("storyworld/sft", ("--model.model=MODELS/empty",), ["no causal language model", "MODELS/empty"]),
+        (
+            "storyworld/sft",
+            ("--model.model=MODELS/empty", "--model.tokenizer=null"),
+            ["no causal language model", "MODELS/empty"],
+        ),
         (
             "storyworld/sft",
             ("--model.model=MODELS/small", "--model.tokenizer=MODELS/good"),

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -69,6 +70,19 @@ class Slowly(Callback):
 
     def on_train_batch_start(self, *_: object) -> None:
         time.sleep(0.5)
+
+
+class Elsewhere(Callback):
+    """A callback for a package that is not here."""
+
+    def __init__(self) -> None:
+        raise ModuleNotFoundError("Requirement 'nowhere>=1' not met\nTry to install it")
+
+
+class ElsewhereLogger(CSVLogger):
+    """Likewise."""
+
+    __init__ = Elsewhere.__init__  # type: ignore[assignment]
 
 
 class Holder(Callback):
@@ -249,6 +263,8 @@ def test_dry_run_leaves_nothing(config: Path, tmp_path: Path, capsys: pytest.Cap
             ],
             ["a holder has one place"],
         ),
+        (["--trainer.callbacks+", "Elsewhere"], [f"{__name__}.Elsewhere: Requirement 'nowhere>=1' not met"]),
+        (["--trainer.logger", "ElsewhereLogger"], [f"{__name__}.ElsewhereLogger: Requirement 'nowhere>=1' not met"]),
         (["--config", "storyworld/nothing"], ["no configuration 'storyworld/nothing'", str(shipped_folder())]),
     ],
 )

@@ -25,12 +25,17 @@ IDS = torch.tensor([[5, 9, 2]])
         (sizes(), TrainedTokenizer(), True),
         (sizes(), "folder", False),
         ("folder", None, False),
-        ("folder", TrainedTokenizer(), True),
         ("a.ckpt", None, False),
     ],
 )
-def test_a_tokenizer_is_trained_for_a_new_model_or_on_demand(model: object, given: object, trains: bool) -> None:
+def test_a_tokenizer_is_trained_for_a_new_model(model: object, given: object, trains: bool) -> None:
     assert replace(SCRATCH, model=model, tokenizer=given).trains_tokenizer is trains
+
+
+@pytest.mark.parametrize(("model", "why"), [("folder", "embeddings of 'folder' belong"), ("a.ckpt", "brings its own")])
+def test_a_pretrained_model_takes_no_tokenizer_that_is_new_to_it(model: str, why: str) -> None:
+    with pytest.raises(UserError, match=rf"{why}.*--model\.tokenizer=null"):
+        replace(SCRATCH, model=model)
 
 
 def test_a_new_model_with_a_trained_tokenizer(tmp_path: Path) -> None:
