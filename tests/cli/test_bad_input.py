@@ -68,7 +68,7 @@ def fit(capsys: pytest.CaptureFixture[str], folder: Path, config: str, *args: st
         (
             "storyworld/sft",
             ("--model.model=MODELS/empty", "--model.tokenizer=null"),
-            ["no causal language model", "MODELS/empty"],
+            ["no tokenizer at", "MODELS/empty"],
         ),
         (
             "storyworld/sft",
