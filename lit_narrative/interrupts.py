@@ -79,7 +79,7 @@ def listening() -> Iterator[None]:
     try:
         yield
     finally:
-        _listener.active = False
+        _listener.__init__()  # type: ignore[misc] # nor does a run in a notebook find what this one was asked for
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -64,6 +64,7 @@ class ExactResume(Checkpoint):
         self._interrupted: dict[str, Any] | None = None
         self._saved_step = -1
         self._validated = False
+        self._before_validation: dict[str, Any] = {}
         self._validation = ExitStack()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -80,10 +81,15 @@ class ExactResume(Checkpoint):
             return
         self._saved_step = trainer.global_step
         point = self._point(trainer)
-        states = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+        # A validation that is repeated as a whole is to begin as it began; its loader has drawn from the state already.
+        states = self._before_validation if point == "validating" else _random_states()
         checkpoint[RESUME] = {
             "point": point,
             "metrics": _unlogged_metrics(trainer, point),
+            "callback_metrics": {name: value.detach().cpu() for name, value in trainer.callback_metrics.items()},
+            "savers": {
+                saver.state_key: {name: getattr(saver, name) for name in _PENDING} for saver in _savers(trainer)
+            },
             "accumulate_grad_batches": trainer.accumulate_grad_batches,
             "random": gather_objects(trainer, states),
         }
@@ -181,6 +187,7 @@ class ExactResume(Checkpoint):
                 torch.set_rng_state(state["cpu"])
                 if len(state["cuda"]) == torch.cuda.device_count():
                     torch.cuda.set_rng_state_all(state["cuda"])
+            _restore_monitored(trainer, stored)
             _end_interrupted(trainer, stored["point"], stored["metrics"])
         interrupts.set_training(True)
 
@@ -194,6 +201,7 @@ class ExactResume(Checkpoint):
         Raises:
             Interrupted: a signal came.
         """
+        self._before_validation = _random_states()
         if trainer.fit_loop._should_accumulate():
             return
         number = interrupts.requested()
@@ -244,6 +252,26 @@ def _ended_processes(trainer: Trainer) -> list[int]:
     return [offset + rank for rank in ([0] if first else ended)]
 
 
+_PENDING = ("_defer_save_until_validation", "_last_global_step_saved")
+"""What a ModelCheckpoint leaves out of its state: whether a save waits for a validation, and the last one's step."""
+
+
+def _random_states() -> dict[str, Any]:
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+
+
+def _restore_monitored(trainer: Trainer, stored: dict[str, Any]) -> None:
+    """Restore what callbacks monitor, and what is still to be saved, by which the best checkpoints are chosen."""
+    device = trainer.strategy.root_device
+    metrics = {name: value.to(device) for name, value in stored.get("callback_metrics", {}).items()}
+    trainer._logger_connector._callback_metrics.update(metrics)
+    for saver in _savers(trainer):
+        for name, value in stored.get("savers", {}).get(saver.state_key, {}).items():
+            setattr(saver, name, value)
+        # What waited for the validation was this very checkpoint.
+        saver._defer_save_until_validation &= stored["point"] != "validated"
+
+
 def _savers(trainer: Trainer) -> list[ModelCheckpoint]:
     return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
 
@@ -282,6 +310,8 @@ def _end_interrupted(trainer: Trainer, point: Point, metrics: dict[str, Any]) ->
     loop, steps = trainer.fit_loop, trainer.fit_loop.epoch_loop
     fetcher = loop._data_fetcher
     assert fetcher is not None
+    # Where it restarts, Lightning leaves out schedulers. Its setter would say so of every run with `max_steps`.
+    loop._restarting = False
     # Validation begins at its first batch, whatever had been read of it.
     steps.val_loop.restarting = False
     steps.val_loop.batch_progress.reset()
@@ -290,17 +320,20 @@ def _end_interrupted(trainer: Trainer, point: Point, metrics: dict[str, Any]) ->
         steps._batches_that_stepped -= 1  # Lightning logs the end of an epoch under its last step
         trainer._logger_connector.log_metrics(metrics)
         steps._batches_that_stepped += 1
+        steps.update_lr_schedulers("epoch", update_plateau_schedulers=True)
         loop.epoch_progress.increment_completed()
     elif point != "between":
         trainer._logger_connector.log_metrics(metrics)
         steps._skip_next_val = point == "validated"
+        before, steps._restarting = steps.restarting, False
         steps.on_advance_end(fetcher)
         if steps._num_ready_batches_reached() or steps._is_training_done:
             loop.on_advance_end()
+        steps._restarting = before
     epochs: Any = loop.epoch_progress.current
     if epochs.started == epochs.processed:
         # Between two epochs nothing is left to restart: the next one begins as in an unbroken run.
-        loop.restarting = loop._resuming_from_checkpoint = False
+        loop._resuming_from_checkpoint = steps.restarting = False
         loop.reset_restart_stage()
         steps.reset_restart_stage()
     elif steps._should_check_val_fx(fetcher):

@@ -42,6 +42,7 @@ trainer:
   callbacks:
     - class_path: tests.kills.Diary
     - class_path: RolloutWriter
+    - class_path: LearningRateMonitor
     - class_path: ModelCheckpoint
       init_args: {save_last: true, save_top_k: 0, every_n_train_steps: 1}
 model:

@@ -67,6 +67,8 @@ def test_handlers_are_as_before_and_nothing_of_one_job_stays_for_the_next() -> N
         interrupts.set_training(True)
         send(signal.SIGTERM)
     assert [signal.getsignal(number) for number in interrupts.SIGNALS] == before
+    with may_be_left():  # as a run in Python, after one of the command line
+        pass
     with listening():
         assert interrupts.requested() is None
         assert not interrupts.training()

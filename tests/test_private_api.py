@@ -50,6 +50,11 @@ PRIVATE = [
     ),
     ("resume._end_interrupted", "lightning.pytorch.loops.training_epoch_loop", "_TrainingEpochLoop.on_advance_end"),
     (
+        "resume._end_interrupted",
+        "lightning.pytorch.loops.training_epoch_loop",
+        "_TrainingEpochLoop.update_lr_schedulers",
+    ),
+    (
         "resume._ended_processes",
         "lightning.pytorch.strategies.launchers.subprocess_script",
         "_SubprocessScriptLauncher",

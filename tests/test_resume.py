@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lit_narrative.interrupts import Interrupted, listening
 from lit_narrative.lm.load import ScratchModel
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.sft import SFTModule
@@ -66,8 +67,17 @@ def test_a_killed_run_leaves_nothing_out_and_does_nothing_twice(
     assert differences(whole, tmp_path) == []
 
 
+@pytest.mark.parametrize("hook", ["on_train_epoch_end", "on_train_epoch_start"])
+def test_a_run_that_is_measured_in_steps_begins_its_next_epoch(
+    settings: Path, whole: Path, tmp_path: Path, hook: str
+) -> None:
+    assert fit(settings, tmp_path, "--trainer.max_steps=8", kill=(hook, 4)) == -signal.SIGKILL
+    assert fit(settings, tmp_path, "--trainer.max_steps=8") == 0
+    assert differences(whole, tmp_path) == []
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("change", ["max_epochs=2", "val_check_interval=4", "limit_val_batches=0"])
+@pytest.mark.parametrize("change", ["max_epochs=2", "max_steps=8", "val_check_interval=4", "limit_val_batches=0"])
 def test_a_run_may_die_in_every_hook_of_every_step(settings: Path, tmp_path: Path, change: str) -> None:
     changes = [f"--trainer.{change}"]
     assert fit(settings, tmp_path / "whole", *changes) == 0
@@ -165,18 +175,63 @@ def test_a_checkpoint_from_before_it_told_where_it_was_saved(settings: Path, who
     assert [line for line in differences(whole, tmp_path) if not line.startswith("metrics")] == []
 
 
-def test_dropout_goes_on_where_it_was(tmp_path: Path) -> None:
-    def sft(folder: Path, ckpt_path: Path | None = None) -> None:
-        seed_everything(0, verbose=False)
-        model = ScratchModel("gpt2", hidden_size=16, layers=1, heads=2, positions=64, dropout=0.5)
-        module = SFTModule(model, tokenizer_folder(tmp_path), lr=1e-2)
-        saver = ModelCheckpoint(folder, save_top_k=-1, every_n_train_steps=1, filename="{step}")
-        run = trainer(folder, saver, enable_checkpointing=True, max_steps=4)
-        run.fit(module, TinyTask(rows=8), ckpt_path=ckpt_path)
+class Scheduled(SFTModule):
+    """The learning rate falls with every epoch, and again when the loss has not become far better."""
 
-    sft(tmp_path / "whole")
-    sft(tmp_path / "rest", tmp_path / "whole" / "step=1.ckpt")
-    one, other = (torch.load(tmp_path / name / "step=4.ckpt", weights_only=True) for name in ("whole", "rest"))
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.lm.parameters(), 0.1)
+        by_epoch = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+        by_loss = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=0.5)
+        return [optimizer], [by_epoch, {"scheduler": by_loss, "monitor": "val/loss", "strict": False}]
+
+
+class SignalAt(Callback):
+    """Asks its own process to end in a hook, once a number of optimizer steps is done."""
+
+    def __init__(self, hook: str, step: int) -> None:
+        self.step = step
+        setattr(self, hook, self.send)
+
+    def send(self, trainer: Trainer, *_: Any, **__: Any) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def with_dropout(folder: Path, *callbacks: Callback, ckpt_path: Path | None = None) -> None:
+    """Three epochs of two steps; the best of every third step are kept by a loss that is measured twice an epoch."""
+    seed_everything(0, verbose=False)
+    model = ScratchModel("gpt2", hidden_size=16, layers=1, heads=2, positions=64, dropout=0.5)
+    module = Scheduled(model, tokenizer_folder(folder.parent))
+    saver = ModelCheckpoint(
+        folder, monitor="val/loss", save_top_k=2, save_last=True, every_n_train_steps=3, filename="{step}"
+    )
+    options = {"limit_val_batches": 1, "val_check_interval": 0.5, "max_epochs": 3, "accumulate_grad_batches": 2}
+    run = trainer(folder, saver, *callbacks, enable_checkpointing=True, **options)
+    run.fit(module, TinyTask(rows=4, batch_size=1), ckpt_path=ckpt_path)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    with_dropout(folder)
+    return folder
+
+
+# In a step; at the end of an epoch, whose learning rate then falls; in the validation of one.
+@pytest.mark.parametrize(
+    ("hook", "step"),
+    [("on_train_batch_start", 2), ("on_before_optimizer_step", 3), ("on_validation_epoch_end", 2)],
+)
+def test_dropout_schedules_and_the_best_checkpoints_go_on_where_they_were(
+    undisturbed: Path, tmp_path: Path, hook: str, step: int
+) -> None:
+    folder = tmp_path / "run"
+    with listening(), pytest.raises(Interrupted):
+        with_dropout(folder, SignalAt(hook, step))
+    with_dropout(folder, ckpt_path=folder / "last.ckpt")
+    assert {path.name for path in folder.glob("*.ckpt")} == {path.name for path in undisturbed.glob("*.ckpt")}
+    one, other = (torch.load(path / "last.ckpt", weights_only=True) for path in (undisturbed, folder))
+    assert one["lr_schedulers"] == other["lr_schedulers"]
     assert all(torch.equal(value, other["state_dict"][name]) for name, value in one["state_dict"].items())
 
 

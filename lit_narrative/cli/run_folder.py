@@ -118,8 +118,10 @@ class SaveRun(SaveConfigCallback):
         write_text(Path(trainer.default_root_dir) / name, _without_keys(self.parser.dump(self.config, skip_none=False)))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note how many rows of metrics the table has."""
-        checkpoint[ROWS] = next((len(table.rows) for table in _tables(trainer)), None)
+        """Note how many rows of metrics the table has, those that a callback has logged by itself too."""
+        for table in _tables(trainer):
+            table.save()
+            checkpoint[ROWS] = len(table.rows)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Read how many rows to keep."""
