@@ -189,10 +189,10 @@ def inside(folder: str | Path, name: str) -> Path:
     """The file of a name, as another file gives it, in a folder.
 
     Raises:
-        ValueError: the name leads out of the folder.
+        UserError: the name leads out of the folder.
     """
     if os.path.isabs(name) or ".." in Path(name).parts:
-        raise ValueError(f"unsafe file name: {name!r} leads out of its folder")
+        raise UserError(f"unsafe file name: {name!r} leads out of its folder")
     return Path(folder, name)
 
 

@@ -31,6 +31,7 @@ REMEDIES = {
     errno.EEXIST: "a file is in the place of a folder, or the other way round: name another path",
     errno.ENOTDIR: "a file is in the place of a folder: name another path",
     errno.EISDIR: "it is a folder: name a file",
+    errno.ELOOP: "a link is in the place of a file, or leads in a circle: remove it",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "raise the number of files that a process may open (`ulimit -n`)",
     errno.EIO: "the disk may be damaged: name a folder on another one",

@@ -272,7 +272,11 @@ def _stored(checkpoint: dict[str, Any]) -> dict[str, Any]:
     if LANGUAGE_MODEL not in checkpoint:
         raise UserError("this checkpoint holds no language model; was it written by another module or package?")
     stored: dict[str, Any] = checkpoint[LANGUAGE_MODEL]
-    return stored
+    match stored:
+        case {"config": dict(), "tokenizer": dict(files), "base": str() | None}:
+            if all(isinstance(part, str) for file in files.items() for part in file):
+                return stored
+    raise UserError(f"the checkpoint is damaged: its model's config, tokenizer or base is none; {ANOTHER}")
 
 
 def _merge_adapters(lm: PreTrainedModel, weights: dict[str, torch.Tensor], lora: dict[str, Any]) -> PreTrainedModel:

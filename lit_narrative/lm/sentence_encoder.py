@@ -141,8 +141,7 @@ def encoder_from_files(files: Mapping[str, Tensor], trust_remote_code: bool = Fa
     """Rebuild an encoder from :func:`encoder_files`; no network, no original folder.
 
     Raises:
-        ValueError: a file name leaves its folder.
-        UserError: the files are not an encoder's, or need code of their own.
+        UserError: a file name leaves its folder, or the files are not an encoder's, or need code of their own.
     """
     from sentence_transformers import SentenceTransformer
 

@@ -128,8 +128,7 @@ def tokenizer_from_files(files: Mapping[str, str], trust_remote_code: bool = Fal
     """Rebuild a tokenizer from :func:`tokenizer_files`, without network or original folder.
 
     Raises:
-        ValueError: a file name leads out of its folder.
-        UserError: the files are not a tokenizer's, or need code of their own.
+        UserError: a file name leads out of its folder, or the files are not a tokenizer's, or need code of their own.
     """
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():

@@ -13,6 +13,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from lit_narrative.cli.faults import REMEDIES
 from lit_narrative.cli.folder import check_whole, locked, whole_checkpoints
 from lit_narrative.cli.recipes.process import clear, resumes_from, status_path
 from lit_narrative.cli.recipes.recipe import Job, Recipe
@@ -124,3 +125,12 @@ def test_a_recipe_goes_on_from_the_last_whole_checkpoint(checkpoints: Path) -> N
     for path in checkpoints.iterdir():
         path.write_bytes(b"")
     assert resumes_from(plan, job, "same") is None  # it starts over, and not again and again
+
+
+def test_a_link_in_the_place_of_a_lock_is_refused_and_what_it_names_stays(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / ".fit.lock").symlink_to(tmp_path / "mine.txt")
+    with pytest.raises(OSError, match="symbolic links") as error, locked(tmp_path, "fit"):
+        pass
+    assert error.value.errno in REMEDIES
+    assert (tmp_path / "mine.txt").read_text() == "mine"

@@ -275,6 +275,23 @@ def test_a_config_of_other_sizes_than_the_weights_is_refused_before_it_is_built(
             read(path)
 
 
+@pytest.mark.parametrize(
+    "stored",
+    [3, {"config": 3}, {"tokenizer": {"a.json": 3}}, {"base": ["b"]}, {"tokenizer": {"../../a.json": "{}"}}],
+)
+def test_a_checkpoint_of_other_shapes_is_one_line_that_names_it(
+    mark: Path, stored: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["language_model"] = {**content["language_model"], **stored} if isinstance(stored, dict) else stored
+
+    path = changed(trained(mark, model=sizes()), change)
+    with pytest.raises(SystemExit) as end:
+        main(["export", str(path), str(mark.parent / "out")])
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and str(path) in error and ("is damaged" in error or "unsafe file name" in error)
+
+
 @pytest.mark.parametrize("damage", ["header", "cut", "empty", "config", "deep"])
 def test_a_damaged_model_folder_is_one_line(mark: Path, damage: str) -> None:
     made = Path(folder(mark, "plain"))

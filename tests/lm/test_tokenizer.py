@@ -77,7 +77,7 @@ def test_files_bring_the_same_tokenizer_back() -> None:
 
 @pytest.mark.parametrize("name", ["../evil.json", "/tmp/evil.json", "inner/../../evil.json"])
 def test_files_stay_in_their_folder(name: str) -> None:
-    with pytest.raises(ValueError, match="unsafe file name"):
+    with pytest.raises(UserError, match="unsafe file name"):
         tokenizer_from_files({**tokenizer_files(tokenizer()), name: "{}"})
 
 
