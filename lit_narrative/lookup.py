@@ -129,8 +129,16 @@ def find_config(name: str, *, within: str = "") -> Path:
     )
 
 
+def see_working_directory() -> None:
+    """Let modules be found in the folder that the command is used in, behind all others."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+
+
 def import_named(module_name: str, what: str) -> ModuleType:
-    """Import a module that a person named; a fault within it, such as a missing package, is raised as it is.
+    """Import a module that a person named, from the working directory too.
+
+    A fault within it, such as a missing package, is raised as it is.
 
     Args:
         module_name: of the module.
@@ -139,6 +147,7 @@ def import_named(module_name: str, what: str) -> ModuleType:
     Raises:
         UserError: there is no such module.
     """
+    see_working_directory()
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:

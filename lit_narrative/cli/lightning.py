@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 import warnings
 from contextlib import ExitStack
 from importlib import import_module
@@ -25,7 +24,7 @@ from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.errors import UserError, first_line
 from lit_narrative.files import read_yaml, refuse_pipe
 from lit_narrative.interrupts import Interrupted, listening, requested
-from lit_narrative.lookup import current_path, find_config
+from lit_narrative.lookup import current_path, find_config, see_working_directory
 from lit_narrative.modules.steering import SteeringModule
 from lit_narrative.redaction import REDACTED, redact
 from lit_narrative.report.run_folder import versions
@@ -175,8 +174,7 @@ def run_job(args: list[str], trainer_class: type[Trainer] = Trainer) -> None:
         os.environ.setdefault("WANDB_X_DISABLE_META", "true")
     for argument in args:
         refuse_pipe(argument.rpartition("=")[2])  # here, since libraries that read what a setting names would wait
-    if str(Path.cwd()) not in sys.path:  # a configuration may name classes and rewards from the folder it is used in
-        sys.path.append(str(Path.cwd()))
+    see_working_directory()  # a configuration may name classes from there
     # A class that a configuration names without its module is found among the subclasses that are imported.
     for subpackage in NAMEABLE:
         package = import_module(f"lit_narrative.{subpackage}")

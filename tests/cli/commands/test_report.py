@@ -110,7 +110,8 @@ def nothing(folder):
 @pytest.fixture
 def custom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "custom_report.py").write_text(CUSTOM)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)  # where rewards are found too
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
 
 @pytest.mark.usefixtures("custom")
