@@ -65,6 +65,7 @@ class ExactResume(Checkpoint):
         self._saved_step = -1
         self._validated = False
         self._before_validation: dict[str, Any] = {}
+        self._repeated: dict[str, float] = {}
         self._validation = ExitStack()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -86,6 +87,7 @@ class ExactResume(Checkpoint):
         checkpoint[RESUME] = {
             "point": point,
             "metrics": _unlogged_metrics(trainer, point),
+            "logged": convert_tensors_to_scalars(trainer.fit_loop.epoch_loop._results.metrics(on_step=True)["log"]),
             "callback_metrics": {name: value.detach().cpu() for name, value in trainer.callback_metrics.items()},
             "savers": {
                 saver.state_key: {name: getattr(saver, name) for name in _PENDING} for saver in _savers(trainer)
@@ -189,7 +191,15 @@ class ExactResume(Checkpoint):
                     torch.cuda.set_rng_state_all(state["cuda"])
             _restore_monitored(trainer, stored)
             _end_interrupted(trainer, stored["point"], stored["metrics"])
+            epochs: Any = trainer.fit_loop.epoch_progress.current
+            self._repeated = stored.get("logged", {}) if epochs.started > epochs.processed else {}
         interrupts.set_training(True)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Log again what was logged in this epoch: Lightning repeats the last value of what a step does not log."""
+        if self._repeated:  # before the step, whose own values then replace them
+            pl_module.log_dict(self._repeated, batch_size=1)
+            self._repeated = {}
 
     # --- ending early -----------------------------------------------------------------------------------------------
 

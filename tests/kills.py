@@ -42,6 +42,7 @@ trainer:
   callbacks:
     - class_path: tests.kills.Diary
     - class_path: RolloutWriter
+    - class_path: CollapseMonitor
     - class_path: LearningRateMonitor
     - class_path: ModelCheckpoint
       init_args: {save_last: true, save_top_k: 0, every_n_train_steps: 1}
@@ -92,15 +93,19 @@ def fit(settings: Path, folder: Path, *changes: str, kill: tuple[str, int] | Non
         kill: hook and optimizer steps at which it dies.
         number: of the signal.
     """
-    last = folder / "checkpoints" / "last.ckpt"
-    args = ["fit", f"--config={settings}", f"--trainer.default_root_dir={folder}", *changes]
-    if last.exists():
-        args.append(f"--ckpt_path={last}")
+    args = arguments(settings, folder, *changes)
     if kill is not None:
         values = {"hook": kill[0], "step": kill[1], "number": number}
         args.append("--trainer.callbacks+=tests.kills.KillAt")
         args += [f"--trainer.callbacks.{name}={value}" for name, value in values.items()]
     return in_a_process(partial(main, args))
+
+
+def arguments(settings: Path, folder: Path, *changes: str) -> list[str]:
+    """The command line of a fit, which resumes where it can."""
+    last = folder / "checkpoints" / "last.ckpt"
+    args = ["fit", f"--config={settings}", f"--trainer.default_root_dir={folder}", *changes]
+    return [*args, f"--ckpt_path={last}"] if last.exists() else args
 
 
 def in_a_process(run: Callable[[], Any]) -> int:
@@ -126,7 +131,9 @@ def files(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".ckpt" and path.name not in ("metrics.csv", "config.yaml", "job.json")
+        if path.is_file()
+        and path.suffix != ".ckpt"
+        and path.name not in ("metrics.csv", "config.yaml", "job.json", "log.txt")
     }
 
 

@@ -99,6 +99,11 @@ class NarrativeCLI(LightningCLI):
         """
         config = self.config[self.config.subcommand]
         checkpoint = config.get("ckpt_path")
+        if checkpoint == "best":
+            raise UserError(
+                "--ckpt_path=best: which checkpoint was the best is known only within the run that made it; name its "
+                f"file, under '{config.trainer.default_root_dir}/checkpoints', or 'last'"
+            )
         if checkpoint not in KEYWORDS and not Path(checkpoint).exists():
             raise UserError(f"there is no checkpoint '{checkpoint}' (--ckpt_path, from {Path.cwd()})")
         for name, value in config.items():

@@ -327,6 +327,7 @@ class GRPOModule(LanguageModule):
             "batches": gather_objects(self.attached, rollouts),
             "sizes": self._sizes,
             "metrics": self._rollout_metrics,
+            "logged": sorted(self._logged),
             "entropy": self.entropy.state_dict(),
             **self.collector.state_dict(),
         }
@@ -343,6 +344,7 @@ class GRPOModule(LanguageModule):
         self.entropy.load_state_dict(stored["entropy"])
         self.collector.load_state_dict(stored)
         self._rollout_metrics, self._resumed_sizes = stored["metrics"], stored["sizes"]
+        self._logged = set(stored.get("logged", ()))
         batches = stored["batches"] if "batches" in stored else stored["windows"]  # the key of older checkpoints
         if len(batches) == self.trainer.world_size and batches[self.global_rank] is not None:
             self._rollout_batch = RolloutBatch.from_dict(batches[self.global_rank])

@@ -251,6 +251,7 @@ def test_dry_run_leaves_nothing(config: Path, tmp_path: Path, capsys: pytest.Cap
         (["--trainer.callbacks+", "StpAt"], ["trainer.callbacks", "no class 'StpAt'"]),
         (["--model", "TinyModul"], ["model", "no class 'TinyModul'"]),
         (["--ckpt_path", "runs/nowhere.ckpt"], ["no checkpoint 'runs/nowhere.ckpt'"]),
+        (["--ckpt_path", "best"], ["known only within the run that made it"]),
         (["--trainer.accelerator", "abacus"], ["trainer", "abacus"]),
         (["--model.width", "0"], ["model.width must be at least 1, not 0"]),
         (
