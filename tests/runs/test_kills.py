@@ -17,7 +17,7 @@ import pytest
 from lit_narrative.cli.main import main
 from tests.kills import HOOKS, SETTINGS, arguments, differences, files, fit, rows
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 CYCLE = """
 seed_everything: 0
