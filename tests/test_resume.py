@@ -18,7 +18,7 @@ from lit_narrative.lm.load import ScratchModel
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.resume import RESUME, WholeFiles
-from tests.helpers import TinyTask, grpo, tokenizer_folder, trainer
+from tests.helpers import TinyTask, grpo, tokenizer_folder, trainer, weights
 from tests.kills import HOOKS, SETTINGS, differences, files, fit, rows
 
 
@@ -233,6 +233,27 @@ def test_dropout_schedules_and_the_best_checkpoints_go_on_where_they_were(
     one, other = (torch.load(path / "last.ckpt", weights_only=True) for path in (undisturbed, folder))
     assert one["lr_schedulers"] == other["lr_schedulers"]
     assert all(torch.equal(value, other["state_dict"][name]) for name, value in one["state_dict"].items())
+
+
+class SaveAt(Callback):
+    """Saves after a micro-batch."""
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 4 and trainer.ckpt_path is None:
+            trainer.save_checkpoint(Path(trainer.default_root_dir, "within.ckpt"))
+
+
+def test_rollouts_are_counted_once_where_a_checkpoint_was_saved_within_their_first_step(tmp_path: Path) -> None:
+    def learn(ckpt_path: Path | None = None) -> tuple[float, dict[str, torch.Tensor]]:
+        seed_everything(0, verbose=False)
+        module = grpo(tmp_path, num_generations=4, micro_batch_size=4, sampling=SamplingParams(8))
+        run = trainer(tmp_path, SaveAt(), max_epochs=1, accumulate_grad_batches=2)
+        run.fit(module, TinyTask(rows=8), ckpt_path=ckpt_path)  # two rollout batches of four micro-batches
+        return float(run.callback_metrics["num_tokens"]), weights(module)
+
+    (tokens, whole), (again, resumed) = learn(), learn(tmp_path / "within.ckpt")
+    assert tokens == again
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
 def save_over_and_over(path: Path, elsewhere: Path) -> None:

@@ -129,6 +129,7 @@ class GRPOModule(LanguageModule):
         self._mean_entropy = math.inf
         self._clock = self._paused = 0.0
         self._logged: set[str] = set()
+        self._collected: tuple[int, int] | None = None  # epoch and number of the rollout batch
         self._sizes: dict[str, int] = {}
         self._resumed_sizes: dict[str, int] = {}
 
@@ -151,7 +152,7 @@ class GRPOModule(LanguageModule):
 
     def setup(self, stage: str) -> None:
         """Ask the task for the rewards, so that an unknown name fails before any work."""
-        self._learns = stage == "fit"
+        self._learns, self._collected = stage == "fit", None
         if self._learns:
             self.check_paths("rewards", self.settings.rewards)
             self.reward_functions = self.task.reward_functions(list(self.settings.rewards))
@@ -225,12 +226,14 @@ class GRPOModule(LanguageModule):
 
     def rollout_batch(self, prompts: list[Prompt], number: int, resumed: bool) -> RolloutBatch:
         """Collect a rollout batch; after a kill in its middle, take it from the checkpoint."""
-        if not resumed:
+        # A kill within its first optimizer step repeats the step: no batch was learned from, yet this one is there.
+        if not resumed and self._collected != (self.current_epoch, number):
             step = CollectStep(self.current_epoch, number, self.trainer.global_step)
             # Sampling takes long and changes nothing before its end; several processes leave together, after a step.
             with may_be_left(alone=self.trainer.world_size == 1):
                 collected = self.collector.collect(self, prompts, step, self._prompts)
             self._rollout_batch, self.scored, self._rollout_metrics = collected
+            self._collected = (self.current_epoch, number)
         assert self._rollout_batch is not None
         return self._rollout_batch
 
@@ -328,6 +331,7 @@ class GRPOModule(LanguageModule):
             "sizes": self._sizes,
             "metrics": self._rollout_metrics,
             "logged": sorted(self._logged),
+            "collected": self._collected,
             "entropy": self.entropy.state_dict(),
             **self.collector.state_dict(),
         }
@@ -348,3 +352,4 @@ class GRPOModule(LanguageModule):
         batches = stored["batches"] if "batches" in stored else stored["windows"]  # the key of older checkpoints
         if len(batches) == self.trainer.world_size and batches[self.global_rank] is not None:
             self._rollout_batch = RolloutBatch.from_dict(batches[self.global_rank])
+            self._collected = stored.get("collected")

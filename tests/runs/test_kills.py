@@ -171,7 +171,7 @@ def test_a_recipe_may_die_or_be_ended_at_any_time(tmp_path: Path) -> None:
         assert code in (0, -number, 128 + number), code
     assert run_recipe(tmp_path / "killed.yaml") == 0
     for job in ("first", "second"):
-        assert differences(tmp_path / "whole" / job, tmp_path / "killed" / job) == [], job
+        assert differences(tmp_path / "whole" / "seed_0" / job, tmp_path / "killed" / "seed_0" / job) == [], job
 
 
 def run_recipe(recipe: Path, seconds: float = 300, number: int = signal.SIGKILL) -> int:
