@@ -54,7 +54,6 @@ def test_the_unbroken_run_left_what_the_others_are_compared_by(whole: Path) -> N
     [
         ("on_before_optimizer_step", 2),
         ("on_validation_start", 4),
-        ("on_train_epoch_end", 4),
         ("on_train_epoch_start", 4),
         ("on_train_end", 8),
     ],

@@ -42,7 +42,7 @@ def test_a_folder_that_is_none_and_a_broken_table_are_named(circuits: Path, tmp_
     (array,) = list(folder.glob("probes.safetensors")) or list(folder.glob("**/*.safetensors"))[:1]
     shutil.rmtree(folder / "other")
     array.write_bytes(b"no arrays")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is damaged"):
         load_results(folder)
     (folder / "manifest.json").write_text("[]")
     with pytest.raises(UserError, match="names no splits"):

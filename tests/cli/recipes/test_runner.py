@@ -88,6 +88,7 @@ def test_seeds_run_side_by_side_and_one_that_is_done_is_left_out(
     assert states(capfd.readouterr().out) == ["done before,", "done before,"]
 
 
+@pytest.mark.slow
 def test_a_failed_job_ends_those_beside_it(recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     content = yaml.safe_load(recipe.read_text())
     bad = {**content["jobs"][0], "name": "bad", "overrides": {"model.init_args.lr": "none"}}
