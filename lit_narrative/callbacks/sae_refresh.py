@@ -252,7 +252,7 @@ class SAERefresh(RolloutCallback):
 
 
 def _cycle_metrics(metrics: Mapping[str, float]) -> dict[str, torch.Tensor]:
-    return {f"cycle/{name}": torch.tensor(value) for name, value in metrics.items()}
+    return {f"cycle/{name}": torch.tensor(float(value)) for name, value in metrics.items()}
 
 
 def _readers(rewards: Mapping[str, AnyReward]) -> list[UsesEncoder]:
