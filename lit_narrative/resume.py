@@ -9,6 +9,7 @@ saved, and ``ExactResume`` runs the rest by Lightning's own functions before the
 import logging
 import os
 import signal
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,9 @@ from lit_narrative.errors import UserError
 from lit_narrative.files import whole_file
 
 logger = logging.getLogger(__name__)
+
+_SECONDS_TO_DIE = 3.0
+"""For how long a process that was killed may look alive: its connections close before it is gone."""
 
 RESUME = "resume"
 """Key of a checkpoint under which it says where it was saved."""
@@ -229,7 +233,7 @@ class ExactResume(Checkpoint):
             UserError: the run broke off because another of its processes had ended.
         """
         self._validation.close()
-        if isinstance(exception, RuntimeError) and (dead := _ended_processes(trainer)):
+        if _lost_connection(exception) and (dead := _ended_processes(trainer)):
             last = next((saver.last_model_path for saver in _savers(trainer) if saver.last_model_path), "")
             remedy = f"resume by --ckpt_path={last}" if last else "there is no checkpoint yet: start over"
             raise UserError(
@@ -250,16 +254,26 @@ class ExactResume(Checkpoint):
                 trainer.save_checkpoint(exception.saved, weights_only=False)
 
 
+def _lost_connection(exception: BaseException) -> bool:
+    """Whether a collective operation failed; gloo says so by a RuntimeError, and by its text alone."""
+    words = ("gloo", "nccl", "peer", "socket", "connection")
+    return isinstance(exception, RuntimeError) and any(word in str(exception).lower() for word in words)
+
+
 def _ended_processes(trainer: Trainer) -> list[int]:
     """The ranks of the processes of this run on this machine that have ended, as far as this one can know."""
     launcher = trainer.strategy.launcher
     if not isinstance(launcher, _SubprocessScriptLauncher):
         return []
-    ended = [rank for rank, process in enumerate(launcher.procs, 1) if process.poll() is not None]
-    # Started by the first process, the others are left to init when it dies.
-    first = trainer.local_rank > 0 and os.getppid() == 1
-    offset = trainer.global_rank - trainer.local_rank
-    return [offset + rank for rank in ([0] if first else ended)]
+    offset, until = trainer.global_rank - trainer.local_rank, time.monotonic() + _SECONDS_TO_DIE
+    while True:
+        ended = [rank for rank, process in enumerate(launcher.procs, 1) if process.poll() is not None]
+        # Started by the first process, the others are left to init when it dies.
+        if trainer.local_rank > 0 and os.getppid() == 1:
+            ended = [0]
+        if ended or time.monotonic() > until:
+            return [offset + rank for rank in ended]
+        time.sleep(0.05)
 
 
 _PENDING = ("_defer_save_until_validation", "_last_global_step_saved")
