@@ -67,6 +67,7 @@ class ExactResume(Checkpoint):
     def __init__(self) -> None:
         self._interrupted: dict[str, Any] | None = None
         self._saved_step = -1
+        self._lent = 0  # optimizer steps that the loop is not to count until it has started
         self._validated = False
         self._before_validation: dict[str, Any] = {}
         self._repeated: dict[str, float] = {}

@@ -1,6 +1,5 @@
 """Runs that are killed at a point of their choice, and what a run folder holds, for comparison."""
 
-import csv
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from lit_narrative.cli.main import main
-from lit_narrative.files import write_text
+from lit_narrative.files import read_table, write_text
 from tests.helpers import TEXTS, TinyTask
 
 HOOKS = (
@@ -119,11 +118,8 @@ def in_a_process(run: Callable[[], Any]) -> int:
 
 def rows(folder: Path) -> list[dict[str, str]]:
     """The rows of ``metrics.csv`` without what depends on the clock and without empty cells."""
-    with (folder / "metrics.csv").open(newline="") as file:
-        return [
-            {name: cell for name, cell in row.items() if cell and not name.startswith(CLOCKS)}
-            for row in csv.DictReader(file)
-        ]
+    table = read_table(folder / "metrics.csv")
+    return [{name: cell for name, cell in row.items() if not name.startswith(CLOCKS)} for row in table]
 
 
 def files(folder: Path) -> dict[str, bytes]:

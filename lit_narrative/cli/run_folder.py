@@ -143,12 +143,11 @@ class SaveRun(SaveConfigCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop the metrics that were logged after the checkpoint."""
-        for table in _tables(trainer):
-            if trainer.ckpt_path:
-                step = logged_steps(trainer)
-                # A checkpoint from before there was this key has its step alone.
-                before = sum(int(row["step"]) < step for row in table.rows)
-                table.truncate(before if self._rows is None else self._rows)
+        for table in _tables(trainer) if trainer.ckpt_path else []:
+            rows = self._rows
+            if rows is None:  # a checkpoint from before there was this key has its step alone
+                rows = sum(int(row["step"]) < logged_steps(trainer) for row in table.rows)
+            table.truncate(rows)
 
 
 def _tables(trainer: Trainer) -> list[MetricsTable]:
