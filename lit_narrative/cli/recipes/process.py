@@ -24,6 +24,7 @@ from lit_narrative.cli.folder import locked, whole_checkpoints
 from lit_narrative.cli.recipes.recipe import FOLDER_COMMANDS, Job, Recipe
 from lit_narrative.errors import UserError
 from lit_narrative.files import write_json
+from lit_narrative.interrupts import SIGNALS
 from lit_narrative.report.records import read_record
 
 Process = subprocess.Popen[bytes]
@@ -207,6 +208,20 @@ def ending(processes: Collection[Process]) -> Iterator[None]:
         for process in processes:
             process.wait()
         signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
+def not_ended() -> Iterator[None]:
+    """Obey SIGINT and SIGTERM behind the work within: a process that is just started is in no list of those to end."""
+    heard: list[int] = []
+    handlers = {number: signal.signal(number, lambda one, _: heard.append(one)) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number in heard:
+        signal.raise_signal(number)
 
 
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None

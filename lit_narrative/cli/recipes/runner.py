@@ -18,6 +18,7 @@ from lit_narrative.cli.recipes.process import (
     ending,
     exit_code,
     job_digest,
+    not_ended,
     read_status,
     resumes_from,
     source_commit,
@@ -69,11 +70,13 @@ def execute(
             ready = sorted([*ready, *order.get_ready()], key=number.__getitem__)
             if ready and len(running) < workers:
                 # Started from this thread: Linux ends a child with the *thread* that made it (PR_SET_PDEATHSIG).
-                if (one := begin(jobs[number[ready[0]]])) is None:
-                    order.done(ready.pop(0))
+                with not_ended():
+                    if one := begin(jobs[number[ready[0]]]):
+                        processes.append(one.process)
+                name = ready.pop(0)
+                if one is None:
+                    order.done(name)
                     continue
-                ready.pop(0)
-                processes.append(one.process)
                 running[pool.submit(one.process.wait)] = one
                 continue
             for future in _first_ended(running, patient):

@@ -13,6 +13,9 @@ import yaml
 
 from lit_narrative.cli.commands.run import run
 from lit_narrative.cli.main import main
+from lit_narrative.cli.recipes.process import Started
+from lit_narrative.cli.recipes.recipe import Job
+from lit_narrative.cli.recipes.runner import execute
 from lit_narrative.errors import UserError
 from tests.cli.test_lightning import rows
 
@@ -144,6 +147,21 @@ def test_ending_the_recipe_ends_its_job(recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
     assert json.loads((tmp_path / "out" / "learn" / "job.json").read_text())["finished"] is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_job_that_is_just_being_started_is_ended_too(tmp_path: Path, number: int) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin(job: Job) -> Started:
+        started.append(subprocess.Popen(["sleep", "60"], process_group=0))
+        signal.raise_signal(number)
+        return Started(job, "", started[0], None, time.monotonic())
+
+    job = Job("sleeper", "fit", (), {}, (), None)
+    with pytest.raises(SystemExit if number == signal.SIGTERM else KeyboardInterrupt):
+        list(execute([job], 1, begin))
+    assert started[0].returncode == -signal.SIGTERM
 
 
 @pytest.mark.slow
