@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from lit_narrative.adapters import merge_adapters
 from lit_narrative.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,10 +56,12 @@ def build_bridge(lm: nn.Module) -> "TransformerBridge":
     # The public boot_transformers takes a module too, but looks its configuration and tokenizer up on the hub by name.
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
-    plain = plain_copy(lm)
-    kind, tokens = type(plain).__name__, _some_tokens(plain)
-    with torch.no_grad():
-        expected = plain(tokens).logits
+    copied: Any = copy.deepcopy(lm).float().eval()
+    tokens = _some_tokens(copied)
+    with torch.no_grad():  # of the model as it is, before anything in it is merged
+        expected = copied(input_ids=tokens).logits
+    plain = as_transformers(copied)
+    kind = type(plain).__name__
     try:
         bridge = build_bridge_from_module(plain, kind, hf_config=plain.config, model_name="local")
     except ValueError as error:
@@ -68,16 +71,14 @@ def build_bridge(lm: nn.Module) -> "TransformerBridge":
     return bridge
 
 
-def plain_copy(lm: nn.Module) -> PreTrainedModel:
-    """A copy of the model as transformers builds it: frozen, float32, in evaluation mode, adapters merged."""
-    copied: Any = copy.deepcopy(lm)
-    if not isinstance(copied, PreTrainedModel):
-        copied = copied.merge_and_unload()
-    for name, module in copied.named_modules():
+def as_transformers(lm: nn.Module) -> PreTrainedModel:
+    """The model as transformers builds it, changed in place: frozen, adapters merged, without our fast layers."""
+    plain = lm if isinstance(lm, PreTrainedModel) else merge_adapters(lm)
+    for name, module in plain.named_modules():
         # Our fast layers subclass Conv1D; TransformerLens tells GPT-2's transposed weights by the exact class name.
         if isinstance(module, Conv1D) and ".mlp." not in name:
             module.__class__ = Conv1D
-    return copied.float().eval().requires_grad_(False)  # type: ignore[no-any-return]
+    return plain.requires_grad_(False)
 
 
 def check_agreement(expected: Tensor, actual: Tensor, kind: str) -> None:
@@ -100,7 +101,7 @@ def check_agreement(expected: Tensor, actual: Tensor, kind: str) -> None:
         )
 
 
-def _some_tokens(lm: PreTrainedModel) -> Tensor:
+def _some_tokens(lm: Any) -> Tensor:
     """Ids (2, up to 16) from all over the vocabulary; the multiplier is a prime, so they do not repeat early."""
     config: Any = lm.config.get_text_config()
     length = min(16, getattr(config, "max_position_embeddings", 16))

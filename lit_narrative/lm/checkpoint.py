@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from lit_narrative.adapters import merge_adapters
 from lit_narrative.errors import UserError, first_line
 from lit_narrative.files import atomic_folder
 from lit_narrative.lm.load import (
@@ -283,7 +284,7 @@ def _merge_adapters(lm: PreTrainedModel, weights: dict[str, torch.Tensor], lora:
     adapted = add_lora(lm, Lora(**lora))
     check_adapters(adapted, {PREFIX + name: value for name, value in weights.items()})
     adapted.load_state_dict(weights, strict=False)
-    return adapted.merge_and_unload()  # type: ignore[operator,no-any-return]
+    return merge_adapters(adapted)
 
 
 def _plain(value: Any) -> Any:
