@@ -37,7 +37,7 @@ def _untie_adapted(base: PreTrainedModel) -> bool:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     owners = Counter(id(weight) for module in base.modules() for weight in module.parameters(recurse=False))
-    tied = base.get_input_embeddings().weight
+    tied: Any = base.get_input_embeddings().weight
     untied = False
     for name, module in base.named_modules():
         if not isinstance(module, BaseTunerLayer):

@@ -275,7 +275,7 @@ def _stored(checkpoint: dict[str, Any]) -> dict[str, Any]:
     stored: dict[str, Any] = checkpoint[LANGUAGE_MODEL]
     match stored:
         case {"config": dict(), "tokenizer": dict(files), "base": str() | None}:
-            if all(isinstance(part, str) for file in files.items() for part in file):
+            if all(isinstance(name, str) and isinstance(content, str | bytes) for name, content in files.items()):
                 return stored
     raise UserError(f"the checkpoint is damaged: its model's config, tokenizer or base is none; {ANOTHER}")
 

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lit_narrative.errors import UserError
-from lit_narrative.files import inside, write_text
+from lit_narrative.files import inside, write_bytes, write_text
 from lit_narrative.lm.load import foreign_code, needs_code, reason
 from lit_narrative.text import unicode_text
 
@@ -116,15 +116,22 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedToke
     return tokenizer
 
 
-def tokenizer_files(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
-    """The tokenizer as {file name: content}, for a checkpoint."""
+def tokenizer_files(tokenizer: PreTrainedTokenizerBase) -> dict[str, str | bytes]:
+    """The tokenizer as {file name: content}, for a checkpoint; what is not text (sentencepiece models) is bytes."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-        return {str(path.relative_to(folder)): path.read_text(encoding="utf-8") for path in paths}
+        return {str(path.relative_to(folder)): _text_or_bytes(path.read_bytes()) for path in paths}
 
 
-def tokenizer_from_files(files: Mapping[str, str], trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def _text_or_bytes(content: bytes) -> str | bytes:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content
+
+
+def tokenizer_from_files(files: Mapping[str, str | bytes], trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """Rebuild a tokenizer from :func:`tokenizer_files`, without network or original folder.
 
     Raises:
@@ -132,7 +139,8 @@ def tokenizer_from_files(files: Mapping[str, str], trust_remote_code: bool = Fal
     """
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
-            write_text(inside(folder, name), content)
+            path = inside(folder, name)
+            write_bytes(path, content) if isinstance(content, bytes) else write_text(path, content)
         try:
             return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
         except Exception as error:

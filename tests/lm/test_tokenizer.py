@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast
+from transformers import GPTSw3Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lit_narrative.errors import UserError
 from lit_narrative.lm.tokenizer import (
@@ -25,6 +25,18 @@ from lit_narrative.lm.tokenizer import (
 )
 from tests.helpers import TEXTS, tokenizer
 from tests.rewards import VOCABULARY
+
+
+def sentencepiece_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """A tokenizer whose vocabulary is a binary file, ``spiece.model``."""
+    from sentencepiece import SentencePieceTrainer
+
+    model = folder / "words"
+    options = {"vocab_size": 120, "byte_fallback": False, "user_defined_symbols": ["<|endoftext|>"]}
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS), model_prefix=str(model), hard_vocab_limit=False, minloglevel=2, **options
+    )
+    return GPTSw3Tokenizer(f"{model}.model")
 
 
 def test_training_is_deterministic() -> None:
@@ -73,6 +85,17 @@ def test_files_bring_the_same_tokenizer_back() -> None:
     again = tokenizer_from_files(tokenizer_files(tokenizer()))
     assert [again(text)["input_ids"] for text in TEXTS] == [tokenizer()(text)["input_ids"] for text in TEXTS]
     assert (again.pad_token_id, again.eos_token_id) == (tokenizer().pad_token_id, tokenizer().eos_token_id)
+
+
+def test_binary_files_ride_in_a_checkpoint_as_bytes(tmp_path: Path) -> None:
+    """As those of tokenizers that keep a sentencepiece model."""
+    words = sentencepiece_tokenizer(tmp_path)
+    torch.save(tokenizer_files(words), tmp_path / "tokenizer.pt")
+    files = torch.load(tmp_path / "tokenizer.pt", weights_only=True)
+    assert isinstance(files["spiece.model"], bytes)
+    assert isinstance(files["tokenizer_config.json"], str)
+    again = tokenizer_from_files(files)
+    assert [again(text)["input_ids"] for text in TEXTS] == [words(text)["input_ids"] for text in TEXTS]
 
 
 @pytest.mark.parametrize("name", ["../evil.json", "/tmp/evil.json", "inner/../../evil.json"])
