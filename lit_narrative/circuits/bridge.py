@@ -139,12 +139,27 @@ def run(
     Raises:
         UserError: a hook does not exist; the message has the nearest names.
     """
-    for name in {name for name, _ in hooks} - bridge.hook_dict.keys():
-        raise unknown_hook(bridge, name)
     options: dict[str, Any] = {} if columns is None else {"logits_to_keep": columns}
     if mask is not None and not mask.all():
         options["attention_mask"] = mask.long()
-    return bridge.run_with_hooks(tokens, fwd_hooks=list(hooks), use_cache=False, **options)
+    with _hooked(bridge, hooks):
+        return bridge(tokens, use_cache=False, **options)
+
+
+@contextmanager
+def _hooked(bridge: "TransformerBridge", hooks: Sequence[Hook]) -> Iterator[None]:
+    """Attach hooks. The bridge's own ``run_with_hooks`` lists all hook points of the model again for each of them."""
+    points = bridge.hook_dict if hooks else {}
+    for name in {name for name, _ in hooks} - points.keys():
+        raise unknown_hook(bridge, name)
+    try:
+        for name, change in hooks:
+            bridge.check_hooks_to_add(name)
+            points[name].add_hook(change)
+        yield
+    finally:
+        for name, _ in hooks:
+            points[name].remove_hooks("fwd")
 
 
 def unknown_hook(bridge: "TransformerBridge", name: str) -> UserError:

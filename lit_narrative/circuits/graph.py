@@ -42,6 +42,11 @@ class Group(NamedTuple):
     heads: bool
     stage: int
 
+    @property
+    def nodes(self) -> slice:
+        """The indices of its nodes."""
+        return slice(self.start, self.start + self.size)
+
 
 @dataclass(frozen=True, eq=False)
 class Graph:
@@ -101,6 +106,11 @@ class Graph:
             yield f"blocks.{layer}.hook_mlp_in", [f"m{layer}"], False, 2 * layer + 2
         yield f"blocks.{self.layers - 1}.hook_resid_post", ["logits"], False, 2 * self.layers + 1
 
+    def readers_at(self, stage: int) -> slice:
+        """The indices of the destinations that read at a stage."""
+        groups = [group for group in self.readers if group.stage == stage]
+        return slice(groups[0].start, groups[-1].nodes.stop)
+
     @property
     def edges(self) -> list[Edge]:
         """Every edge, by source."""
@@ -144,14 +154,14 @@ LIMIT = 2**26
 
 
 def written(bridge: "TransformerBridge", inputs: AnalysisInputs, graph: Graph) -> tuple[Scores, Tensor]:
-    """Scores of the answers, and what every source writes: (n, T, S, d). To be called within `separate_inputs`."""
+    """Scores of the answers, and what every source writes: (S, n, T, d). To be called within `separate_inputs`."""
     scores, kept = capture(bridge, inputs, [group.hook for group in graph.writers])
-    return scores, torch.cat([by_node(kept[group.hook], group) for group in graph.writers], 2)
+    return scores, torch.cat([by_node(kept[group.hook], group) for group in graph.writers])
 
 
 def by_node(activation: Tensor, group: Group) -> Tensor:
-    """An activation of a group as (n, T, nodes, d)."""
-    return activation if group.heads else activation[:, :, None]
+    """An activation of a group as (nodes, n, T, d)."""
+    return activation.movedim(2, 0) if group.heads else activation[None]
 
 
 @torch.no_grad()
@@ -169,7 +179,7 @@ def run_edges(
     Args:
         bridge: the model.
         inputs: n rows.
-        other: (n, T, S, d), what each source wrote in the other run (`written`).
+        other: (S, n, T, d), what each source wrote in the other run (`written`).
         changed: C arrays (S, D) bool, the edges replaced in each variant.
         graph: of the model.
         batch_size: rows of one forward pass; as many variants as fit, at least one.
@@ -198,33 +208,45 @@ class _Replacement:
 
     def __init__(self, other: Tensor, changed: Tensor, graph: Graph) -> None:
         self.other, self.changed, self.graph = other, changed, graph
+        # Sources first: those that a destination can read lie one behind the other, and its product copies nothing.
         self.difference = other.new_zeros(len(changed), *other.shape)
+        self.shifts: tuple[int, Tensor] | None = None
 
     def hooks(self) -> list[Hook]:
-        """Of all sources, and of the destinations that some variant changes."""
-        writers = [(group.hook, self._note(group)) for group in self.graph.writers]
-        return writers + [(group.hook, self._add(group)) for group in self.graph.readers if self._touched(group)]
-
-    def _touched(self, group: Group) -> bool:
-        return bool(self.changed[:, :, group.start : group.start + group.size].any())
+        """Of the sources and the destinations of edges that some variant changes."""
+        writers = [group for group in self.graph.writers if self.changed[:, group.nodes].any()]
+        readers = [group for group in self.graph.readers if self.changed[:, :, group.nodes].any()]
+        notes = [(group.hook, self._note(group)) for group in writers]
+        return [*notes, *((group.hook, self._add(group)) for group in readers)]
 
     def _note(self, group: Group) -> Callable[[Tensor, Any], None]:
-        nodes = slice(group.start, group.start + group.size)
-
         def note(activation: Tensor, hook: Any) -> None:
-            current = by_node(activation, group).unflatten(0, self.difference.shape[:2])
-            self.difference[..., nodes, :] = self.other[..., nodes, :] - current
+            current = by_node(activation, group).unflatten(1, (len(self.changed), -1)).transpose(0, 1)
+            torch.sub(self.other[group.nodes], current, out=self.difference[:, group.nodes])
 
         return note
 
     def _add(self, group: Group) -> Callable[[Tensor, Any], Tensor]:
-        weights = self.changed[:, :, group.start : group.start + group.size]
+        stage = self.graph.readers_at(group.stage)
+        nodes = slice(group.start - stage.start, group.start - stage.start + group.size)
 
         def add(activation: Tensor, hook: Any) -> Tensor:
-            shift = torch.einsum("cntsd,csg->cntgd", self.difference, weights).flatten(0, 1)
+            # Queries, keys and values of a layer read the same sources: one product serves all three.
+            if self.shifts is None or self.shifts[0] != group.stage:
+                self.shifts = (group.stage, self._product(stage))
+            shift = self.shifts[1][:, nodes].movedim(1, 3).flatten(0, 1)
             return activation + (shift if group.heads else shift[:, :, 0])
 
         return add
+
+    def _product(self, readers: slice) -> Tensor:
+        """What replaced edges add to destinations, (C, readers, n, T, d)."""
+        weights = self.changed[:, :, readers]
+        replaced = weights.any(2).any(0).nonzero()
+        # In an ordinary circuit these are all sources that write before the destinations read, and no later ones.
+        sources = slice(int(replaced[0]), int(replaced[-1]) + 1)
+        product = weights[:, sources].mT @ self.difference[:, sources].flatten(2)
+        return product.unflatten(2, self.other.shape[1:])
 
 
 def edge_mask(graph: Graph, edges: Sequence[tuple[int, int]]) -> np.ndarray:

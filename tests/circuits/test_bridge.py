@@ -155,3 +155,15 @@ def test_a_bridge_that_computes_something_else_is_refused() -> None:
         check_agreement(logits, logits + 2e-4, "M")
     with pytest.raises(UserError, match="gives other logits"):
         check_agreement(logits, logits * float("nan"), "M")
+
+
+def test_a_run_lists_the_hook_points_once_and_leaves_no_hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    bridge, seen = build_bridge(make("llama")), []
+    listed = type(bridge).hook_dict.fget
+    monkeypatch.setattr(type(bridge), "hook_dict", property(lambda self: seen.append(1) or listed(self)))
+    names = [f"blocks.{layer}.{hook}" for layer in (0, 1) for hook in ("hook_resid_pre", "attn.hook_z", "hook_mlp_out")]
+    calls: list[str] = []
+    hooks = [(name, lambda activation, hook, name=name: calls.append(name)) for name in names]
+    run(bridge, torch.tensor([[1, 2, 3]]), hooks=hooks)
+    run(bridge, torch.tensor([[1, 2, 3]]))
+    assert (sorted(calls), len(seen)) == (sorted(names), 1)

@@ -67,3 +67,14 @@ def test_all_that_an_mlp_reads_or_a_head_writes_is_the_same_as_patching_it(kind:
     edit = ("blocks.1.hook_mlp_out", lambda rows: rows.copy_(kept["blocks.1.hook_mlp_out"]))
     whole = batched_interventions(bridge, pairs.inputs("corrupt"), [edit], 100).logit_diff[0]
     assert torch.allclose(result[0], whole, atol=1e-4)
+
+
+def test_a_destination_reads_no_source_that_writes_after_it() -> None:
+    bridge, pairs = build_bridge(make("llama_grouped")), random_contrasts()
+    graph = Graph.of(shape(bridge))
+    with separate_inputs(bridge):
+        _, other = written(bridge, pairs.inputs("corrupt"), graph)
+    first_layer = graph.exists & np.array([name.startswith(("a0", "m0")) for name in graph.destinations])
+    expected = run_edges(bridge, pairs.inputs("clean"), other, [first_layer], graph, 100).logit_diff
+    other[[index for index, name in enumerate(graph.sources) if name[1] == "1"]] = torch.nan
+    assert torch.equal(run_edges(bridge, pairs.inputs("clean"), other, [first_layer], graph, 100).logit_diff, expected)

@@ -106,10 +106,9 @@ def attribute_edges(
     scores = torch.zeros(graph.exists.shape, device=bridge.cfg.device)
     for difference, gradients in _gradients(bridge, pairs, graph, graph.readers, settings, progress):
         for group, gradient in zip(graph.readers, gradients, strict=True):
-            part = torch.einsum("ntsd,ntgd->sg", difference, by_node(gradient, group))
-            scores[:, group.start : group.start + group.size] += part
-    # The sum covers every source with every destination; those that read before the source writes are no edges.
-    scores *= torch.from_numpy(graph.exists).to(scores)
+            # Sources are in the order in which they write: those that the group can read come first.
+            before = int(graph.exists[:, group.start].sum())
+            scores[:before, group.nodes] += difference[:before].flatten(1) @ by_node(gradient, group).flatten(1).T
     return EdgeScores(graph, (scores / len(pairs)).cpu().numpy(), settings.method)
 
 
@@ -133,8 +132,7 @@ def attribute_nodes(
     scores = torch.zeros(len(graph.sources), pairs.clean.shape[1], device=bridge.cfg.device)
     for difference, gradients in _gradients(bridge, pairs, graph, graph.writers, settings, progress):
         for group, gradient in zip(graph.writers, gradients, strict=True):
-            nodes = slice(group.start, group.start + group.size)
-            scores[nodes] += torch.einsum("ntsd,ntsd->st", difference[:, :, nodes], by_node(gradient, group))
+            scores[group.nodes] += (difference[group.nodes] * by_node(gradient, group)).sum((1, 3))
     return NodeScores(graph.sources, (scores / len(pairs)).cpu().numpy(), settings.method)
 
 
@@ -146,7 +144,7 @@ def _gradients(
     settings: AttributionSettings,
     progress: Progress | None,
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """For each batch of pairs and point on the way: (n, T, S, d) differences and the gradients of the groups."""
+    """For each batch of pairs and point on the way: (S, n, T, d) differences and the gradients of the groups."""
     steps = 1 if settings.method == "eap" else settings.steps
     # Midpoints: of K steps their error falls with K², that of left end points with K.
     points = [0.0] if settings.method == "eap" else [(step + 0.5) / steps for step in range(steps)]
@@ -160,7 +158,7 @@ def _gradients(
             _, corrupt = written(bridge, corrupt_inputs, graph)
             difference = (clean - corrupt) / steps  # the mean over steps, taken once and not of every gradient
             for step, point in enumerate(points):
-                embedded = corrupt[:, :, 0] + point * (clean[:, :, 0] - corrupt[:, :, 0])
+                embedded = corrupt[0] + point * (clean[0] - corrupt[0])
                 yield difference, _backward(bridge, corrupt_inputs, embedded, groups)
                 if progress is not None:
                     progress(turn * steps + step + 1, len(starts) * steps)

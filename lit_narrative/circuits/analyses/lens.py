@@ -81,7 +81,7 @@ def direct_attribution(bridge: "TransformerBridge", inputs: AnalysisInputs) -> D
         scores, parts = written(bridge, inputs, graph)
     _, kept = capture(bridge, inputs, [_last(graph.layers), "ln_final.hook_scale"])
     stream, scale = kept[_last(graph.layers)][scored], kept["ln_final.hook_scale"][scored]
-    writes = parts[scored]
+    writes = parts[:, scored].movedim(0, 1)
     # What no part wrote is the attentions' biases, which heads share: the rest of the stream.
     writes = torch.cat([writes, (stream - writes.sum(1))[:, None]], 1)
     direction, constant = _direction(bridge, inputs, scored)
