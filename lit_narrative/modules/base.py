@@ -1,9 +1,13 @@
 """The base of all modules: the view that an algorithm learns from, and how rows become batches."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import fields, is_dataclass
+from abc import ABCMeta
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from inspect import Signature, signature
+from os import PathLike, fspath
 from typing import Any, Self
 
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.core import saving
 from lightning.pytorch.utilities.parsing import AttributeDict
@@ -17,8 +21,27 @@ from lit_narrative.resume import ExactResume
 saving._ALLOWED_INSTANTIATORS.add(BUILDER)
 
 
-class NarrativeModule(LightningModule):
+class NativeArguments(ABCMeta):
+    """The type of classes whose instances get their arguments as Python's own values: see `native`.
+
+    A type, since no `__init__` could do it: each class has its own, and Lightning reads all of their arguments.
+    """
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Make an instance."""
+        return super().__call__(*native(args), **native(kwargs))
+
+    @property
+    def __signature__(cls) -> Signature:
+        """The arguments of a class, which the method above would hide."""
+        given = signature(cls.__init__)  # type: ignore[misc]  # of the class at hand
+        return given.replace(parameters=list(given.parameters.values())[1:])
+
+
+class NarrativeModule(LightningModule, metaclass=NativeArguments):
     """An algorithm: it names the view it learns from and turns rows of a view into batches.
+
+    Its arguments may be values of numpy and paths, in settings too: they come in as Python's numbers and texts.
 
     Attributes:
         view: the view that training reads.
@@ -133,6 +156,33 @@ class NarrativeModule(LightningModule):
 def as_settings(value: Any, kind: type) -> Any:
     """Settings as their dataclass; a checkpoint hands them over as a plain dict."""
     return kind(**value) if isinstance(value, dict) else value
+
+
+def native(value: Any) -> Any:
+    """``value`` with Python's numbers, lists and texts for those of numpy and for paths, in containers and settings.
+
+    Others would go into the checkpoint, by the optimizer too, which could not be read with ``weights_only``.
+    """
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, PathLike):
+        return fspath(value)
+    parts: Mapping[Any, Any] = {}
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {item.name: getattr(value, item.name) for item in fields(value) if item.init}
+    elif type(value) is dict:
+        parts = value
+    elif type(value) in (list, tuple):
+        parts = dict(enumerate(value))
+    made = {native(key): native(part) for key, part in parts.items()}
+    # What holds none of them stays the very same object: it may have a state of its own.
+    if all(
+        old is new for pair in zip(parts.items(), made.items(), strict=True) for old, new in zip(*pair, strict=True)
+    ):
+        return value
+    if isinstance(value, dict):
+        return made
+    return type(value)(made.values()) if isinstance(value, list | tuple) else replace(value, **made)
 
 
 def plain(value: Any) -> Any:
