@@ -1,6 +1,7 @@
 """Causal language models: by hub name, from a folder, or from a few numbers with seeded weights."""
 
-from collections.abc import Collection, Iterator
+import logging
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ from transformers.pytorch_utils import Conv1D
 
 from lit_narrative.errors import UserError, first_line
 from lit_narrative.lm.fast_layers import use_faster_modules
+
+logger = logging.getLogger(__name__)
 
 _SETTINGS = ("config.json", "tokenizer_config.json", "modules.json")
 """Files that tell the folder of a model, a tokenizer or an encoder."""
@@ -131,12 +134,35 @@ def build_lm(
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """A causal LM with random weights drawn from ``seed``; the global random state is left as it was."""
-    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "trust_remote_code": trust_remote_code}
+
+    def build(attention: str) -> PreTrainedModel:
+        torch.manual_seed(seed)
+        built: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation=attention, **options)
+        return built
+
     # Weights are drawn on the CPU: the same seed gives the same model on every device.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        lm = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code, **options)
-    return use_faster_modules(lm)
+        return use_faster_modules(_or_eager(build, attention))
+
+
+def _or_eager(build: Callable[[str], PreTrainedModel], attention: Attention) -> PreTrainedModel:
+    """A model with the attention asked for; ``eager``, with a word on it, where the architecture has no ``sdpa``.
+
+    Raises:
+        UserError: it has no other attention that was asked for, or a package for it is not installed.
+    """
+    try:
+        return build(attention)
+    except (ValueError, ImportError) as error:
+        # Told by its text: transformers has no type for this error, which comes before any weight is read.
+        message = first_line(error)
+        if "attention" not in message.lower():
+            raise
+        if attention != "sdpa":
+            raise UserError(f"model.attention={attention}: {message}; leave it out, or choose eager") from error
+    logger.warning("%s has no attention by sdpa: it attends by eager, which is slower", message.split()[0])
+    return build("eager")
 
 
 def load_lm(
@@ -147,19 +173,25 @@ def load_lm(
     Args:
         name: of it.
         dtype: of the weights.
-        attention: the attention implementation, whatever the folder's own config asks for.
+        attention: the attention implementation, whatever the folder's own config asks for; ``eager`` in place of
+            ``sdpa`` where the architecture has none.
         trust_remote_code: run the Python code that it brings along.
 
     Raises:
         UserError: there is no such model, it cannot be read, or it needs code of its own.
     """
-    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "trust_remote_code": trust_remote_code}
     try:
         if not Path(name, "adapter_config.json").is_file():  # of adapters, the base that they name has the config
             # Given as an object, the config is overruled by `attention`: it could name code of the hub to attend by.
             options["config"] = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
             check_layers(options["config"], _weight_names(name))
-        lm = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
+        lm = _or_eager(
+            lambda attention: AutoModelForCausalLM.from_pretrained(name, attn_implementation=attention, **options),
+            attention,
+        )
+    except UserError:
+        raise
     except Exception as error:  # libraries raise errors of all kinds on files that are damaged, or of another format
         if needs_code(name, error, trust_remote_code):
             raise UserError(foreign_code(name)) from error

@@ -15,7 +15,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
-from lit_narrative.errors import UserError
+from lit_narrative.errors import UserError, first_line
 from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.prefix_forward import completion_states
 from lit_narrative.lm.tokenizer import pad_right
@@ -179,7 +179,13 @@ def check_output_layer(lm: nn.Module) -> None:
     """
     base = base_lm(lm)
     ids = torch.zeros(1, 2, dtype=torch.long, device=base.device)
-    ours = output_logits(base, base.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state).float()
+    try:
+        ours = output_logits(base, base.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state).float()
+    except Exception as error:  # an architecture may keep its parts anywhere
+        raise UserError(
+            f"models of type '{base.config.model_type}' do not tell the hidden states before their output layer "
+            f"({first_line(error)}), which log-probabilities are computed from; choose another model"
+        ) from error
     theirs = base(input_ids=ids, use_cache=False).logits.float()
     if (ours - theirs).abs().max() > 1e-3 * theirs.abs().max():
         raise UserError(

@@ -1,15 +1,18 @@
 """Models from sizes, from folders, with adapters."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import GPTNeoConfig
 
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import (
     Lora,
     ScratchModel,
     add_lora,
+    attention_name,
     base_lm,
     build_lm,
     check_vocabulary,
@@ -58,6 +61,29 @@ def test_dtype_and_attention_reach_the_model() -> None:
     lm = build_lm(scratch_config(sizes(), 50, 1), dtype="bfloat16", attention="eager")
     assert lm.dtype == torch.bfloat16
     assert lm.config._attn_implementation == "eager"
+
+
+def no_sdpa() -> GPTNeoConfig:
+    """The config of an architecture that transformers has no SDPA for."""
+    sizes: dict[str, Any] = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "max_position_embeddings": 64}
+    return GPTNeoConfig(vocab_size=50, attention_types=[[["global", "local"], 1]], **sizes)
+
+
+def test_an_architecture_without_sdpa_attends_by_eager(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lm = build_lm(no_sdpa(), seed=3).eval()
+    lm.save_pretrained(tmp_path)
+    again = load_lm(str(tmp_path)).eval()
+    assert attention_name(lm) == attention_name(again) == "eager"
+    torch.testing.assert_close(again(IDS).logits, lm(IDS).logits, atol=0, rtol=0)
+    line = "GPTNeoForCausalLM has no attention by sdpa: it attends by eager, which is slower"
+    assert [record.message for record in caplog.records if record.name == "lit_narrative.lm.load"] == [line, line]
+
+
+def test_another_attention_that_an_architecture_lacks_is_refused(tmp_path: Path) -> None:
+    build_lm(no_sdpa()).save_pretrained(tmp_path)
+    for attention in ("flex_attention", "flash_attention_2"):
+        with pytest.raises(UserError, match=rf"^model\.attention={attention}: .*leave it out, or choose eager$"):
+            load_lm(str(tmp_path), attention=attention)  # type: ignore[arg-type]
 
 
 def test_heads_must_divide_the_width() -> None:
