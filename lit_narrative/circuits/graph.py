@@ -7,13 +7,13 @@ key and value (``a{l}.h{h}<q>`` …; with grouped queries keys and values are sh
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lit_narrative.circuits.bridge import Hook, Shape, separate_inputs
+from lit_narrative.circuits.bridge import Hook, check_layers, separate_inputs, shape
 from lit_narrative.circuits.hooks import Progress, capture
 from lit_narrative.circuits.inputs import AnalysisInputs, Scores, ask
 
@@ -50,17 +50,20 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """All edges of a model, S sources and D destinations.
+    """The edges of a model, S sources and D destinations.
 
     Args:
         layers: number of blocks.
         heads: of each attention.
         kv_heads: keys and values of each attention.
+        chosen: the blocks whose parts are nodes, beside the input and the logits; None for all. Parts of other blocks
+            have no edges: they compute as ever, and an edge between chosen blocks passes them by.
     """
 
     layers: int
     heads: int
     kv_heads: int
+    chosen: Sequence[int] | None = None
     sources: tuple[str, ...] = field(init=False)
     destinations: tuple[str, ...] = field(init=False)
     writers: tuple[Group, ...] = field(init=False)
@@ -82,24 +85,37 @@ class Graph:
         }
         derived["exists"] = write[:, None] < read[None]
         for name, value in derived.items():
-            object.__setattr__(self, name, value)  # the fields are frozen, and derived from the three sizes
+            object.__setattr__(self, name, value)  # the fields are frozen, and derived from the sizes
 
     @classmethod
-    def of(cls, sizes: Shape) -> "Graph":
-        """The graph of a model."""
-        return cls(sizes.layers, sizes.heads, sizes.kv_heads)
+    def of(cls, bridge: "TransformerBridge", layers: Literal["all"] | Sequence[int] = "all") -> "Graph":
+        """The graph of a model, or of some of its layers.
+
+        Raises:
+            UserError: there is no such layer.
+        """
+        sizes, chosen = shape(bridge), check_layers(bridge, layers)
+        return cls(sizes.layers, sizes.heads, sizes.kv_heads, None if len(chosen) == sizes.layers else chosen)
+
+    def sizes(self) -> dict[str, Any]:
+        """The arguments that make this graph, for JSON."""
+        sizes: dict[str, Any] = {"layers": self.layers, "heads": self.heads, "kv_heads": self.kv_heads}
+        return sizes if self.chosen is None else {**sizes, "chosen": list(self.chosen)}
+
+    def _blocks(self) -> Sequence[int]:
+        return range(self.layers) if self.chosen is None else self.chosen
 
     # Stages: 0 is the embedding; layer l's attention is 2l + 1 and its MLP 2l + 2; the logits read last.
 
     def _writers(self) -> Iterable[tuple[str, list[str], bool, int]]:
         yield "blocks.0.hook_resid_pre", ["input"], False, 0
-        for layer in range(self.layers):
+        for layer in self._blocks():
             heads = [f"a{layer}.h{head}" for head in range(self.heads)]
             yield f"blocks.{layer}.attn.hook_result", heads, True, 2 * layer + 1
             yield f"blocks.{layer}.hook_mlp_out", [f"m{layer}"], False, 2 * layer + 2
 
     def _readers(self) -> Iterable[tuple[str, list[str], bool, int]]:
-        for layer in range(self.layers):
+        for layer in self._blocks():
             for letter, count in (("q", self.heads), ("k", self.kv_heads), ("v", self.kv_heads)):
                 heads = [f"a{layer}.h{head}<{letter}>" for head in range(count)]
                 yield f"blocks.{layer}.hook_{letter}_input", heads, True, 2 * layer + 1

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from lit_narrative.circuits.analyses.ablation import AblationSettings
 from lit_narrative.circuits.analyses.patching import PatchingSettings
 from lit_narrative.circuits.analyses.residual_sae import ResidualSAESettings
 from lit_narrative.circuits.linear_probe import ProbeSettings
-from lit_narrative.circuits.suite import CircuitSettings
+from lit_narrative.circuits.suite import ANALYSES, CircuitSettings
 from lit_narrative.cli.main import main
 from lit_narrative.datamodules.cards import CardsData
 from lit_narrative.datamodules.storyworld import StoryworldData
@@ -195,12 +196,35 @@ def test_one_failing_analysis_stops_the_run_or_is_written_down(tmp_path: Path) -
         assert "ablation.csv" in stored["files"]
 
 
+def layers_of(folder: Path) -> dict[str, set[str]]:
+    """The layers that each file of a folder of analyses speaks of."""
+    named: dict[str, set[str]] = {}
+    for path in (folder / "circuits").rglob("*.*"):
+        name = path.relative_to(folder / "circuits").as_posix()
+        if path.suffix == ".csv" and path.name != "lens.csv":  # which has the end of the stream too
+            with path.open() as file:
+                named[name] = {row["layer"] for row in csv.DictReader(file) if "layer" in row}
+        elif path.suffix == ".json" and path.name != "manifest.json":
+            named[name] = set(re.findall(r"\b[am](\d)(?:\.h\d)?\b", path.read_text()))
+        elif path.parent.parent.name == "sae":
+            named[name] = set(re.findall(r"blocks\.(\d)", path.parent.name))
+    return {name: layers for name, layers in named.items() if layers}
+
+
+def test_layers_bound_every_analysis(tmp_path: Path) -> None:
+    outcome(tmp_path, layers=(0,), analyses=tuple(ANALYSES), splits=("id_test",), examples=4)
+    named = layers_of(tmp_path)
+    assert {layer for layers in named.values() for layer in layers} == {"0"}
+    files = {Path(name).name for name in named}
+    assert {"probes.csv", "ablation.csv", "patching.csv", "circuit.json", "nodes.json", "direct.json"} <= files
+    assert {"attention.csv", "sae_weights.safetensors"} <= files
+
+
 def test_layers_reach_the_analyses_that_name_none(tmp_path: Path) -> None:
     settings = replace(QUICK, ablation=AblationSettings(("heads",), layers=(0,)))
     outcome(tmp_path, layers=(1,), settings=settings)
-    for name, expected in (("ablation.csv", "0"), ("id_test/patching.csv", "1")):
-        with (tmp_path / "circuits" / name).open() as file:
-            assert {row["layer"] for row in csv.DictReader(file)} == {expected}
+    named = layers_of(tmp_path)
+    assert (named["ablation.csv"], named["id_test/patching.csv"]) == ({"0"}, {"1"})
 
 
 @pytest.mark.parametrize(

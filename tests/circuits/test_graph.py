@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lit_narrative.circuits.analyses.patching import PatchingSettings, patch
-from lit_narrative.circuits.bridge import build_bridge, separate_inputs, shape
+from lit_narrative.circuits.bridge import build_bridge, separate_inputs
 from lit_narrative.circuits.graph import Graph, edge_mask, run_edges, to_dot, written
 from lit_narrative.circuits.hooks import batched_interventions, capture
 from tests.circuits.analyses.test_patching import random_contrasts
@@ -38,7 +38,7 @@ KINDS = ("gpt2", "llama", "llama_grouped", "qwen3")
 @pytest.mark.parametrize("kind", KINDS)
 def test_replacing_all_edges_gives_the_other_run_and_none_gives_the_same(kind: str) -> None:
     bridge, pairs = build_bridge(make(kind)), random_contrasts(padded=1)
-    graph = Graph.of(shape(bridge))
+    graph = Graph.of(bridge)
     with separate_inputs(bridge):
         clean_scores, _ = written(bridge, pairs.inputs("clean"), graph)
         corrupt_scores, corrupt = written(bridge, pairs.inputs("corrupt"), graph)
@@ -53,7 +53,7 @@ def test_replacing_all_edges_gives_the_other_run_and_none_gives_the_same(kind: s
 @pytest.mark.parametrize("kind", ["gpt2", "llama_grouped"])
 def test_all_that_an_mlp_reads_or_a_head_writes_is_the_same_as_patching_it(kind: str) -> None:
     bridge, pairs = build_bridge(make(kind)), random_contrasts()
-    graph = Graph.of(shape(bridge))
+    graph = Graph.of(bridge)
     with separate_inputs(bridge):
         _, clean = written(bridge, pairs.inputs("clean"), graph)
     read_by = graph.exists & (np.array(graph.destinations) == "m1")
@@ -71,10 +71,17 @@ def test_all_that_an_mlp_reads_or_a_head_writes_is_the_same_as_patching_it(kind:
 
 def test_a_destination_reads_no_source_that_writes_after_it() -> None:
     bridge, pairs = build_bridge(make("llama_grouped")), random_contrasts()
-    graph = Graph.of(shape(bridge))
+    graph = Graph.of(bridge)
     with separate_inputs(bridge):
         _, other = written(bridge, pairs.inputs("corrupt"), graph)
     first_layer = graph.exists & np.array([name.startswith(("a0", "m0")) for name in graph.destinations])
     expected = run_edges(bridge, pairs.inputs("clean"), other, [first_layer], graph, 100).logit_diff
     other[[index for index, name in enumerate(graph.sources) if name[1] == "1"]] = torch.nan
     assert torch.equal(run_edges(bridge, pairs.inputs("clean"), other, [first_layer], graph, 100).logit_diff, expected)
+
+
+def test_edges_of_some_layers_are_those_of_the_whole_graph() -> None:
+    whole, some = Graph(3, 2, 2), Graph(3, 2, 2, (0, 2))
+    names = {whole.name(edge) for edge in whole.edges}
+    assert {some.name(edge) for edge in some.edges} == {name for name in names if "1" not in name.replace("h1", "")}
+    assert Graph(**some.sizes()).sources == some.sources

@@ -98,7 +98,7 @@ def test_attributed_edges_are_those_that_matter(learned: Learned) -> None:
 
 
 def test_an_autoencoder_can_stand_in_the_stream(learned: Learned) -> None:
-    settings, inputs = ResidualSAESettings(), learned.data.inputs[SPLIT]
+    settings, inputs = ResidualSAESettings().within("all"), learned.data.inputs[SPLIT]
     vectors = residuals(learned.bridge, inputs, settings.hook)
     sae = train_sae(vectors.vectors, settings)
     (fit,) = compare_splits(sae, {SPLIT: vectors}, SPLIT).fits

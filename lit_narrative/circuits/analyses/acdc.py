@@ -22,12 +22,14 @@ from lit_narrative.circuits.analysis import (
     AnalysisJob,
     AnalysisSettings,
     CircuitResults,
+    Layers,
     Metrics,
     Models,
     Sketch,
     Table,
     labelled,
 )
+from lit_narrative.circuits.bridge import check_layers
 from lit_narrative.circuits.contrasts import Contrasts
 from lit_narrative.circuits.figures.edges import draw_pruned
 from lit_narrative.circuits.graph import Edge, Graph, edge_mask
@@ -51,6 +53,7 @@ class PruningSettings(AnalysisSettings):
         batch_size: rows of one forward pass.
         draws: random parts of the circuit by which its incompleteness is measured afterwards.
         seed: of those.
+        layers: those whose parts have edges, or all; the other layers compute as in the whole model.
     """
 
     threshold: float = 0.01
@@ -59,6 +62,7 @@ class PruningSettings(AnalysisSettings):
     batch_size: int = 256
     draws: int = 10
     seed: int = 0
+    layers: Layers = "all"
 
     def __post_init__(self) -> None:
         if self.threshold <= 0:
@@ -90,7 +94,7 @@ def prune(
     """
     settings = settings or PruningSettings()
     pairs = contrasts.first(settings.max_pairs)
-    circuits = Circuits(bridge, pairs, settings.batch_size)
+    circuits = Circuits(bridge, pairs, settings.batch_size, Graph.of(bridge, settings.layers))
     # Later destinations first: an edge is judged when all that reads from it has been pruned already.
     edges = sorted(_candidates(bridge, pairs, circuits.graph, settings), key=lambda edge: (-edge[1], -edge[0]))
     circuit = edge_mask(circuits.graph, edges)
@@ -115,7 +119,9 @@ def _candidates(
 ) -> Sequence[Edge]:
     if len(graph.edges) <= settings.max_edges:
         return graph.edges
-    ranking = AttributionSettings("eap_ig", max_pairs=settings.max_pairs, batch_size=settings.batch_size)
+    ranking = AttributionSettings(
+        "eap_ig", max_pairs=settings.max_pairs, batch_size=settings.batch_size, layers=settings.layers
+    )
     return attribute_edges(bridge, pairs, ranking).ranked()[: settings.max_edges]
 
 
@@ -133,7 +139,7 @@ def _run(job: AnalysisJob, folder: Path, progress: Progress | None) -> Metrics:
         pruned.save(folder / split)
         metrics[f"{split}/edges"] = float(len(pruned.kept))
         if pruned.kept:
-            circuits = Circuits(job.bridge, tested.first(settings.max_pairs), settings.batch_size)
+            circuits = Circuits(job.bridge, tested.first(settings.max_pairs), settings.batch_size, pruned.graph)
             quality = measure_circuit(
                 circuits, pruned.kept, draws=settings.draws, seed=settings.seed, progress=progress
             )
@@ -178,6 +184,7 @@ ANALYSIS = Analysis(
         "*/edges": "edges that are left when those that change least are dropped",
         "*/faithfulness": "share of the effect that those edges keep, on other pairs",
     },
+    check=lambda job: check_layers(job.bridge, job.settings_of(PruningSettings).layers),
     tables=(PRUNED, QUALITY),
     draw=_draw,
     findings=_findings,

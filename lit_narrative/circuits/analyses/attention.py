@@ -1,6 +1,7 @@
 """Attention: where heads look, as the mean weight of every head from one named position to another."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,14 +14,16 @@ from lit_narrative.circuits.analysis import (
     About,
     Analysis,
     AnalysisJob,
+    AnalysisSettings,
     CircuitResults,
+    Layers,
     Metrics,
     Models,
     Sketch,
     Table,
     shared,
 )
-from lit_narrative.circuits.bridge import shape
+from lit_narrative.circuits.bridge import check_layers, shape
 from lit_narrative.circuits.figures.heat_maps import draw_attention
 from lit_narrative.circuits.hooks import Progress, capture
 from lit_narrative.circuits.inputs import AnalysisInputs, Positions
@@ -37,8 +40,23 @@ HELD = 2**26
 """Attention weights held at once (256 MiB): of a large model or long rows, fewer rows are read together."""
 
 
+@dataclass(frozen=True)
+class AttentionSettings(AnalysisSettings):
+    """Which heads are read.
+
+    Args:
+        layers: those whose heads are, or all.
+    """
+
+    layers: Layers = "all"
+
+
 def attend(
-    bridge: "TransformerBridge", inputs: AnalysisInputs, batch_size: int = 64, progress: Progress | None = None
+    bridge: "TransformerBridge",
+    inputs: AnalysisInputs,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+    layers: Layers = "all",
 ) -> Attention:
     """Mean attention between the named positions of rows.
 
@@ -47,31 +65,32 @@ def attend(
         inputs: the rows; of positions that are the same column in every row only the first is kept.
         batch_size: rows of one forward pass at most.
         progress: called with (rows read, of how many).
+        layers: those whose heads are read.
 
     Raises:
-        UserError: the rows have no named positions.
+        UserError: the rows have no named positions, or there is no such layer.
     """
     if inputs.positions is None:
         raise UserError("the rows have no named positions between which heads could look")
-    sizes, positions = shape(bridge), _distinct(inputs.positions)
+    heads, positions, chosen = shape(bridge).heads, _distinct(inputs.positions), check_layers(bridge, layers)
     # Patterns take T² numbers for every head: batches shrink so that those of all layers fit together.
-    hooks = [f"blocks.{layer}.attn.hook_pattern" for layer in range(sizes.layers)]
+    hooks = [f"blocks.{layer}.attn.hook_pattern" for layer in chosen]
     names = positions.names
     # In double precision: sums over all rows must not depend on the size of the batches.
-    total = torch.zeros(sizes.layers, sizes.heads, len(names), len(names), dtype=torch.float64)
+    total = torch.zeros(len(chosen), heads, len(names), len(names), dtype=torch.float64)
     count = torch.zeros(len(names), len(names), dtype=torch.long)
-    batch_size = max(1, min(batch_size, HELD // (sizes.layers * sizes.heads * inputs.tokens.shape[1] ** 2)))
+    batch_size = max(1, min(batch_size, HELD // (len(chosen) * heads * inputs.tokens.shape[1] ** 2)))
     for start in range(0, len(inputs), batch_size):
         rows = slice(start, start + batch_size)
         _, kept = capture(bridge, inputs.rows(rows), hooks, batch_size)
         columns = positions.columns[rows]
         both = _looks(columns)
         count += both.sum(0)
-        for layer, hook in enumerate(hooks):
-            total[layer] += (_between(kept[hook].cpu(), columns) * both[:, None]).sum(0)
+        for index, hook in enumerate(hooks):
+            total[index] += (_between(kept[hook].cpu(), columns) * both[:, None]).sum(0)
         if progress is not None:
             progress(min(start + batch_size, len(inputs)), len(inputs))
-    return Attention(tuple(_rows(total, count, names)))
+    return Attention(tuple(_rows(chosen, total, count, names)))
 
 
 def _distinct(positions: Positions) -> Positions:
@@ -94,11 +113,11 @@ def _between(pattern: Tensor, columns: Tensor) -> Tensor:
     return pattern[rows, :, columns[:, :, None], columns[:, None, :]].movedim(-1, 1).double()
 
 
-def _rows(total: Tensor, count: Tensor, names: Sequence[str]) -> list[Look]:
+def _rows(layers: Sequence[int], total: Tensor, count: Tensor, names: Sequence[str]) -> list[Look]:
     seen = [(q, k, int(count[q, k])) for q in range(len(names)) for k in range(len(names)) if count[q, k]]
     return [
-        Look(layer, head, names[q], names[k], n, float(total[layer, head, q, k]) / n)
-        for layer in range(len(total))
+        Look(layer, head, names[q], names[k], n, float(total[index, head, q, k]) / n)
+        for index, layer in enumerate(layers)
         for head in range(total.shape[1])
         for q, k, n in seen
     ]
@@ -109,8 +128,9 @@ TABLE = Table("attention.csv", Attention.load, SPLITS)
 
 def _run(job: AnalysisJob, folder: Path, progress: Progress | None) -> Metrics:
     """Where each head looks, between the positions that the task names."""
+    layers = job.settings_of(AttentionSettings).layers
     for split, inputs in job.data.inputs.items():
-        attend(job.bridge, inputs, progress=progress).save(folder / split)
+        attend(job.bridge, inputs, progress=progress, layers=layers).save(folder / split)
     return {}
 
 
@@ -139,6 +159,8 @@ ANALYSIS = Analysis(
         "Looking at a position is not yet using it.",
     ),
     _run,
+    settings={"attention": AttentionSettings},
+    check=lambda job: check_layers(job.bridge, job.settings_of(AttentionSettings).layers),
     tables=(TABLE,),
     draw=_draw,
     findings=_findings,

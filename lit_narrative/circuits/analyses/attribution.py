@@ -28,6 +28,7 @@ from lit_narrative.circuits.analysis import (
     AnalysisJob,
     AnalysisSettings,
     CircuitResults,
+    Layers,
     Metrics,
     Models,
     Sketch,
@@ -35,7 +36,7 @@ from lit_narrative.circuits.analysis import (
     labelled,
     shared,
 )
-from lit_narrative.circuits.bridge import Hook, separate_inputs, shape
+from lit_narrative.circuits.bridge import Hook, check_layers, separate_inputs
 from lit_narrative.circuits.contrasts import Contrasts
 from lit_narrative.circuits.figures.edges import draw_edges, draw_faithfulness
 from lit_narrative.circuits.figures.parts import draw_parts
@@ -62,6 +63,7 @@ class AttributionSettings(AnalysisSettings):
         max_pairs: pairs used at most.
         max_edges: ``exact`` refuses models with more.
         batch_size: rows of one forward pass.
+        layers: those whose parts have edges, or all; faithfulness is of circuits of these edges.
     """
 
     method: Method = "eap_ig"
@@ -69,6 +71,7 @@ class AttributionSettings(AnalysisSettings):
     max_pairs: int = 32
     max_edges: int = 2000
     batch_size: int = 256
+    layers: Layers = "all"
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
@@ -100,7 +103,7 @@ def attribute_edges(
         UserError: the model has no hooks of single heads, or too many edges to try one by one.
     """
     settings = settings or AttributionSettings()
-    pairs, graph = contrasts.first(settings.max_pairs), Graph.of(shape(bridge))
+    pairs, graph = contrasts.first(settings.max_pairs), Graph.of(bridge, settings.layers)
     if settings.method == "exact":
         return _exact(bridge, pairs, graph, settings, progress)
     scores = torch.zeros(graph.exists.shape, device=bridge.cfg.device)
@@ -128,7 +131,7 @@ def attribute_nodes(
     settings = settings or AttributionSettings()
     if settings.method == "exact":
         raise UserError("attribution.method: parts are scored by eap or eap_ig; for exact figures patch them")
-    pairs, graph = contrasts.first(settings.max_pairs), Graph.of(shape(bridge))
+    pairs, graph = contrasts.first(settings.max_pairs), Graph.of(bridge, settings.layers)
     scores = torch.zeros(len(graph.sources), pairs.clean.shape[1], device=bridge.cfg.device)
     for difference, gradients in _gradients(bridge, pairs, graph, graph.writers, settings, progress):
         for group, gradient in zip(graph.writers, gradients, strict=True):
@@ -197,7 +200,7 @@ def _exact(
     if len(edges) > settings.max_edges:
         raise UserError(
             f"the model has {len(edges)} edges, more than attribution.max_edges={settings.max_edges} to try one by "
-            "one; raise it, or use `method: eap_ig`"
+            "one; raise it, name fewer `layers`, or use `method: eap_ig`"
         )
     with separate_inputs(bridge):
         _, clean = written(bridge, pairs.inputs("clean"), graph)
@@ -306,6 +309,7 @@ ANALYSIS = Analysis(
     settings={"attribution": AttributionSettings, "faithfulness": CurveSettings},
     paired=True,
     meanings={"*/cpr": "share of the effect that circuits of the best edges keep, averaged over sizes"},
+    check=lambda job: check_layers(job.bridge, job.settings_of(AttributionSettings).layers),
     tables=(EDGES, NODES, CURVES),
     draw=_draw,
     findings=_findings,

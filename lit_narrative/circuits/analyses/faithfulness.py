@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from lit_narrative.circuits.analysis import AnalysisSettings
-from lit_narrative.circuits.bridge import separate_inputs, shape
+from lit_narrative.circuits.bridge import separate_inputs
 from lit_narrative.circuits.contrasts import Contrasts
 from lit_narrative.circuits.graph import Edge, Graph, edge_mask, run_edges, written
 from lit_narrative.circuits.hooks import Progress
@@ -33,7 +33,7 @@ class CurveSettings(AnalysisSettings):
     """Sizes of the circuits that are tried.
 
     Args:
-        fractions: sizes, as shares of all edges; 0 and 1 are added.
+        fractions: sizes, as shares of all edges that were scored; 0 and 1 are added.
         random: random circuits of each size, for comparison.
         max_pairs: pairs used at most.
         batch_size: rows of one forward pass.
@@ -133,19 +133,28 @@ class Circuits:
         bridge: the model.
         contrasts: the pairs.
         batch_size: rows of one forward pass.
+        graph: whose edges are in a circuit or outside it; default: all of the model. Nothing else is ever replaced, so
+            that ∅ is the run in which all these edges carry the corrupt run's activations.
 
     Raises:
-        UserError: the model does not tell clean and corrupt prompts apart, or has no hooks of single heads.
+        UserError: the model does not tell clean and corrupt prompts apart, or not by these edges, or it has no hooks of
+            single heads.
     """
 
-    def __init__(self, bridge: "TransformerBridge", contrasts: Contrasts, batch_size: int = 256) -> None:
-        self.bridge, self.graph, self.batch_size = bridge, Graph.of(shape(bridge)), batch_size
+    def __init__(
+        self, bridge: "TransformerBridge", contrasts: Contrasts, batch_size: int = 256, graph: Graph | None = None
+    ) -> None:
+        self.bridge, self.graph, self.batch_size = bridge, graph or Graph.of(bridge), batch_size
         self.inputs = contrasts.inputs("clean")
         with separate_inputs(bridge):
             _, self.corrupt = written(bridge, contrasts.inputs("corrupt"), self.graph)
         self.full, self.empty = self.differences([self.graph.exists, edge_mask(self.graph, ())])
         if abs(self.full - self.empty) < 1e-6:  # faithfulness divides by it
-            raise UserError("the model answers clean and corrupt prompts alike, so there is no circuit to look for")
+            chosen = self.graph.chosen
+            which = "" if chosen is None else f" in the edges of layers={list(chosen)}; name other layers"
+            raise UserError(
+                f"the model answers clean and corrupt prompts alike, so there is no circuit to look for{which}"
+            )
 
     def differences(self, circuits: Sequence[np.ndarray], progress: Progress | None = None) -> list[float]:
         """m(C) of circuits (S, D) bool."""
@@ -179,7 +188,7 @@ def curve(
         UserError: as `Circuits` raises.
     """
     settings = settings or CurveSettings()
-    circuits = Circuits(bridge, contrasts.first(settings.max_pairs), settings.batch_size)
+    circuits = Circuits(bridge, contrasts.first(settings.max_pairs), settings.batch_size, scores.graph)
     ranked, rng = scores.ranked(), np.random.default_rng(settings.seed)
     sizes = sorted({0, len(ranked), *(max(1, round(share * len(ranked))) for share in settings.fractions if share)})
     orders = [ranked] + [[ranked[index] for index in rng.permutation(len(ranked))] for _ in range(settings.random)]

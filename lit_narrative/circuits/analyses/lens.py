@@ -5,6 +5,7 @@ Direct logit attribution (Elhage et al. 2021) is linear in what the parts write,
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,9 @@ from lit_narrative.circuits.analysis import (
     About,
     Analysis,
     AnalysisJob,
+    AnalysisSettings,
     CircuitResults,
+    Layers,
     Metrics,
     Models,
     Sketch,
@@ -25,10 +28,10 @@ from lit_narrative.circuits.analysis import (
     labelled,
     shared,
 )
-from lit_narrative.circuits.bridge import separate_inputs, shape
+from lit_narrative.circuits.bridge import check_layers, separate_inputs, shape
 from lit_narrative.circuits.figures.parts import draw_parts
 from lit_narrative.circuits.figures.probes import draw_lens
-from lit_narrative.circuits.graph import Graph, written
+from lit_narrative.circuits.graph import LIMIT, Graph, written
 from lit_narrative.circuits.hooks import Progress, capture
 from lit_narrative.circuits.inputs import IGNORED, AnalysisInputs, score
 from lit_narrative.circuits.records.lens import Direct, Lens, LensRow
@@ -40,15 +43,33 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 
+@dataclass(frozen=True)
+class LensSettings(AnalysisSettings):
+    """Which layers are read.
+
+    Args:
+        layers: those before which the stream is read, and whose parts are told apart, or all.
+    """
+
+    layers: Layers = "all"
+
+
 @torch.no_grad()
-def logit_lens(bridge: "TransformerBridge", inputs: AnalysisInputs, batch_size: int = 256) -> Lens:
-    """Read the residual stream before every layer, and at the end, through the last norm and the output embedding."""
+def logit_lens(
+    bridge: "TransformerBridge", inputs: AnalysisInputs, batch_size: int = 256, layers: Layers = "all"
+) -> Lens:
+    """Read the residual stream before layers, and at the end, through the last norm and the output embedding."""
     inputs = inputs.to(bridge.cfg.device)
     count, columns = shape(bridge).layers, inputs.columns
-    hooks = [f"blocks.{layer}.hook_resid_pre" for layer in range(count)] + [_last(count)]
-    _, kept = capture(bridge, inputs, hooks, batch_size)
-    logits = [bridge.unembed(bridge.ln_final(kept[hook][:, columns])) for hook in hooks]
-    return Lens(tuple(_lens_row(layer, early, logits[-1], inputs, columns) for layer, early in enumerate(logits)))
+    hooks = {layer: f"blocks.{layer}.hook_resid_pre" for layer in check_layers(bridge, layers)} | {count: _last(count)}
+    _, kept = capture(bridge, inputs, hooks.values(), batch_size)
+
+    def read(hook: str) -> Tensor:
+        return bridge.unembed(bridge.ln_final(kept[hook][:, columns]))  # type: ignore[no-any-return]
+
+    # Layer by layer: logits of all layers at once would take the memory of a large vocabulary for each of them.
+    final = read(hooks[count])
+    return Lens(tuple(_lens_row(layer, read(hook), final, inputs, columns) for layer, hook in hooks.items()))
 
 
 def _last(layers: int) -> str:
@@ -65,24 +86,34 @@ def _lens_row(layer: int, logits: Tensor, final: Tensor, inputs: AnalysisInputs,
 
 
 @torch.no_grad()
-def direct_attribution(bridge: "TransformerBridge", inputs: AnalysisInputs) -> Direct:
+def direct_attribution(bridge: "TransformerBridge", inputs: AnalysisInputs, layers: Layers = "all") -> Direct:
     """Split the answer's lead over the distractor into what every part writes in that direction.
 
-    What a part does by way of later parts is not counted: patching and edges are for that.
+    What a part does by way of later parts is not counted: patching and edges are for that. The last contribution is of
+    what no listed part wrote: ``bias``, or ``rest`` where parts of some layers are not listed.
 
     Raises:
         UserError: the rows have no distractors, or the model's last norm is of an unknown kind.
     """
     if inputs.distractors is None:
         raise UserError("direct logit attribution compares the answer with a distractor; these rows have none")
-    inputs = inputs.to(bridge.cfg.device)
-    graph, scored = Graph.of(shape(bridge)), inputs.targets != IGNORED
+    graph = Graph.of(bridge, layers)
+    size = max(1, LIMIT // (inputs.tokens.shape[1] * len(graph.sources) * bridge.cfg.d_model))
+    batches = [inputs.rows(slice(start, start + size)) for start in range(0, len(inputs), size)]
+    values, leads = zip(*(_contributions(bridge, batch.to(bridge.cfg.device), graph) for batch in batches), strict=True)
+    rest = "bias" if graph.chosen is None else "rest"
+    return Direct((*graph.sources, rest), *(torch.cat(parts, -1).cpu().numpy() for parts in (values, leads)))
+
+
+def _contributions(bridge: "TransformerBridge", inputs: AnalysisInputs, graph: Graph) -> tuple[Tensor, Tensor]:
+    """Of M scored tokens, what each source and the rest add to the lead, (S + 1, M), and the lead (M,)."""
+    scored = inputs.targets != IGNORED
     with separate_inputs(bridge):
         scores, parts = written(bridge, inputs, graph)
     _, kept = capture(bridge, inputs, [_last(graph.layers), "ln_final.hook_scale"])
     stream, scale = kept[_last(graph.layers)][scored], kept["ln_final.hook_scale"][scored]
     writes = parts[:, scored].movedim(0, 1)
-    # What no part wrote is the attentions' biases, which heads share: the rest of the stream.
+    # The rest of the stream: the attentions' biases, which heads share, and parts of other layers.
     writes = torch.cat([writes, (stream - writes.sum(1))[:, None]], 1)
     direction, constant = _direction(bridge, inputs, scored)
     if _centred(bridge):
@@ -93,8 +124,7 @@ def direct_attribution(bridge: "TransformerBridge", inputs: AnalysisInputs) -> D
     if not torch.allclose(values.sum(0), scores.logit_diff, atol=1e-3 * max(1.0, scores.logit_diff.abs().max().item())):
         kind = type(bridge.ln_final.original_component).__name__
         raise UserError(f"direct logit attribution does not know the model's last norm ({kind}) or output")
-    arrays = (tensor.cpu().numpy() for tensor in (values, scores.logit_diff))
-    return Direct((*graph.sources, "bias"), *arrays)
+    return values, scores.logit_diff
 
 
 def _centred(bridge: "TransformerBridge") -> bool:
@@ -123,11 +153,12 @@ DIRECT = Table("direct.json", Direct.load, SPLITS)
 def _run(job: AnalysisJob, folder: Path, progress: Progress | None) -> Metrics:
     """The lens and direct contributions on the clean prompts of each split's pairs."""
     metrics: Metrics = {}
+    layers = job.settings_of(LensSettings).layers
     for split in job.data.pairs:
         inputs = job.data.contrasts(split).inputs("clean")
-        lens = logit_lens(job.bridge, inputs)
+        lens = logit_lens(job.bridge, inputs, layers=layers)
         lens.save(folder / split)
-        direct_attribution(job.bridge, inputs).save(folder / split)
+        direct_attribution(job.bridge, inputs, layers).save(folder / split)
         metrics[f"{split}/logit_diff"] = lens.rows[-1].logit_diff
     return metrics
 
@@ -145,7 +176,8 @@ def _findings(results: CircuitResults) -> Iterator[str]:
     """For each split, accuracy by layer, and the largest direct contributions."""
     for split, lens in results.each(LENS).items():
         by_layer = ", ".join(number(row.accuracy, 2) for row in lens.rows)
-        yield f"{split}: accuracy read before layer 0, 1 … and at the end: {by_layer}."
+        before = ", ".join(str(row.layer) for row in lens.rows[:-1])
+        yield f"{split}: accuracy read before layer {before} and at the end: {by_layer}."
     for split, direct in results.each(DIRECT).items():
         lead = number(float(direct.logit_diff.mean()), 1)
         yield f"{split}: of a mean lead of {lead}, most comes directly from {name_first(dict(direct.ranked()))}."
@@ -161,8 +193,10 @@ ANALYSIS = Analysis(
         "the model's lead; what a part does by way of later parts is not in them.",
     ),
     _run,
+    settings={"lens": LensSettings},
     paired=True,
     meanings={"*/logit_diff": "lead of the right answer's logit over the other one's at the last layer"},
+    check=lambda job: check_layers(job.bridge, job.settings_of(LensSettings).layers),
     tables=(LENS, DIRECT),
     draw=_draw,
     findings=_findings,

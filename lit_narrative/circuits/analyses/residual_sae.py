@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
-from lit_narrative.circuits.analysis import AnalysisSettings
+from lit_narrative.circuits.analysis import AnalysisSettings, Layers
 from lit_narrative.circuits.bridge import Hook
 from lit_narrative.circuits.hooks import Progress, capture
 from lit_narrative.circuits.inputs import AnalysisInputs, ask_all
@@ -25,7 +25,8 @@ class ResidualSAESettings(AnalysisSettings):
     """How the autoencoder is trained.
 
     Args:
-        hook: name of the activation, (n, T, d).
+        hook: name of the activation, (n, T, d); ``auto`` is the stream before layer 1, or where ``layers`` of the
+            callback leaves that out, before the first of them (of layer 0 alone, after it).
         architecture: standard, topk, batchtopk, jumprelu or gated.
         expansion: latents for each dimension of the stream.
         options: of the architecture: ``k``, ``l1_coefficient`` …; see `lit_narrative.sae.autoencoder.OPTIONS`.
@@ -37,7 +38,7 @@ class ResidualSAESettings(AnalysisSettings):
         seed: of the weights and batches.
     """
 
-    hook: str = "blocks.1.hook_resid_pre"
+    hook: str = "auto"
     architecture: sparse.Architecture = "topk"
     expansion: int = 4
     options: Mapping[str, float | None] = field(default_factory=dict)
@@ -53,6 +54,12 @@ class ResidualSAESettings(AnalysisSettings):
             check_least(f"sae.{name}", getattr(self, name), 1)
         if unknown := set(self.options) - set(sparse.OPTIONS):
             raise UserError(f"sae.options: no {sorted(unknown)[0]!r}; there are: {', '.join(sparse.OPTIONS)}")
+
+    def within(self, layers: Layers) -> Self:
+        """The same with the hook ``auto`` in one of the layers."""
+        chosen = [1] if layers == "all" or 1 in layers else sorted(layer for layer in layers if layer)
+        default = f"blocks.{chosen[0]}.hook_resid_pre" if chosen else "blocks.0.hook_resid_post"
+        return self if self.hook != "auto" else replace(self, hook=default)
 
     def tiny(self) -> Self:
         """Few steps of a small autoencoder."""
@@ -116,7 +123,7 @@ def train_sae(
     )
     sae.fold_activation_norm_scaling_factor(factor)  # into the weights: whoever loads them scales nothing
     frozen = sparse.inference_sae(sae)
-    frozen.cfg.metadata.hook_name = settings.hook
+    frozen.cfg.metadata.hook_name = settings.within("all").hook
     return frozen
 
 

@@ -60,14 +60,14 @@ EFFECTS = Table("effects.csv", load_effects, "sae/*")
 
 
 def _check(job: AnalysisJob) -> None:
-    hook = job.settings_of(ResidualSAESettings).hook
+    hook = job.settings_of(ResidualSAESettings).within("all").hook
     if hook not in job.bridge.hook_dict:
         raise unknown_hook(job.bridge, hook)
 
 
 def _run(job: AnalysisJob, folder: Path, progress: Progress | None) -> Metrics:
     """An SAE of the reference split's activations: its features on every split, and the cost of splicing it in."""
-    settings, data = job.settings_of(ResidualSAESettings), job.data
+    settings, data = job.settings_of(ResidualSAESettings).within("all"), job.data
     hook, reference = settings.hook, data.reference_split
     folder = folder / "sae" / hook
     vectors = {split: residuals(job.bridge, inputs, hook) for split, inputs in data.inputs.items()}

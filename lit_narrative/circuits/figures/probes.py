@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from lit_narrative.circuits.records.lens import Lens
+    from lit_narrative.circuits.records.lens import Lens, LensRow
     from lit_narrative.circuits.records.probes import ProbeRow, Probes
 
 
@@ -76,7 +76,7 @@ def draw_lens(lenses: "Mapping[str, Mapping[str, Lens]]") -> "Figure":
                 label = name_of(model, split)
                 layers, values = ([getattr(row, key) for row in lens.rows] for key in ("layer", name))
                 axes.plot(layers, values, dashes, color=color, marker="o", markersize=3, label=label)
-        _name_layers(axes, max(len(lens.rows) for by_split in lenses.values() for lens in by_split.values()))
+        _name_layers(axes, next(iter(next(iter(lenses.values())).values())).rows)
         axes.set_title(title)
     panels[0][0].axhline(0, color="#999999", linewidth=0.8)
     panels[0][1].set_yscale("symlog", linthresh=1)  # ranks reach from 0 to the size of the vocabulary
@@ -86,7 +86,8 @@ def draw_lens(lenses: "Mapping[str, Mapping[str, Lens]]") -> "Figure":
     return figure
 
 
-def _name_layers(axes: "Axes", count: int) -> None:
-    shown = range(0, count, max(1, count // 8))
-    axes.set_xticks([*shown], ["end" if layer == count - 1 else str(layer) for layer in shown])
+def _name_layers(axes: "Axes", rows: Sequence["LensRow"]) -> None:
+    layers = [row.layer for row in rows]
+    shown = layers[:: max(1, len(layers) // 8)]
+    axes.set_xticks(shown, ["end" if layer == layers[-1] else str(layer) for layer in shown])
     axes.set_xlabel("stream before layer")

@@ -32,10 +32,10 @@ class Pruned:
     def save(self, folder: str | Path) -> Path:
         """Write acdc.json."""
         names = [self.graph.name(edge) for edge in self.kept]
-        sizes = {"layers": self.graph.layers, "heads": self.graph.heads, "kv_heads": self.graph.kv_heads}
         rest = {name: getattr(self, name) for name in ("faithfulness", "threshold", "tried")}
         rest["of_edges"] = len(self.graph.edges)
-        write_json(Path(folder, "acdc.json"), {"graph": sizes, **rest, "edges": names, "places": self.kept})
+        content = {"graph": self.graph.sizes(), **rest, "edges": names, "places": self.kept}
+        write_json(Path(folder, "acdc.json"), content)
         return Path(folder)
 
     @classmethod
@@ -85,10 +85,10 @@ class EdgeScores:
     def save(self, folder: str | Path, top: int = 30) -> Path:
         """Write circuit.json (sizes, method, strongest edges), circuit.dot and circuit.safetensors (all scores)."""
         folder, graph = Path(folder), self.graph
-        sizes = {"layers": graph.layers, "heads": graph.heads, "kv_heads": graph.kv_heads}
         edges = [{"source": a, "destination": b, "score": score} for (a, b), score in self.named(top).items()]
         counts = {"sources": len(graph.sources), "destinations": len(graph.destinations), "edges": len(graph.edges)}
-        write_json(folder / "circuit.json", {"method": self.method, "graph": sizes, **counts, "top_edges": edges})
+        content = {"method": self.method, "graph": graph.sizes(), **counts, "top_edges": edges}
+        write_json(folder / "circuit.json", content)
         write_text(folder / "circuit.dot", to_dot(self.named(top)))
         write_arrays(folder / "circuit.safetensors", {"scores": self.scores})
         return folder

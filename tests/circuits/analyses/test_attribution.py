@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lit_narrative.circuits.analyses.acdc import PruningSettings, prune
 from lit_narrative.circuits.analyses.attribution import AttributionSettings, attribute_edges, attribute_nodes
+from lit_narrative.circuits.analyses.faithfulness import CurveSettings, curve
 from lit_narrative.circuits.analyses.patching import PatchingSettings, patch
-from lit_narrative.circuits.bridge import build_bridge, separate_inputs, shape
+from lit_narrative.circuits.bridge import build_bridge, separate_inputs
 from lit_narrative.circuits.contrasts import Contrasts
 from lit_narrative.circuits.graph import Graph, run_edges, written
-from lit_narrative.circuits.records.edges import EdgeScores, NodeScores
+from lit_narrative.circuits.records.edges import EdgeScores, Method, NodeScores
 from lit_narrative.errors import UserError
 from tests.circuits.analyses.test_patching import random_contrasts
 from tests.circuits.planted import planted_contrasts, planted_lm
@@ -72,7 +74,7 @@ def test_node_gradients_are_derivatives() -> None:
     bridge, pairs = build_bridge(lm), random_contrasts(2)
     made = attribute_nodes(bridge, pairs, AttributionSettings("eap"))
     assert made.scores.shape == (7, 5)
-    graph = Graph.of(shape(bridge))
+    graph = Graph.of(bridge)
     with separate_inputs(bridge):
         base, corrupt = written(bridge, pairs.inputs("corrupt"), graph)
         _, clean = written(bridge, pairs.inputs("clean"), graph)
@@ -109,3 +111,22 @@ def test_bad_settings_are_named() -> None:
         attribute_edges(bridge, pairs, AttributionSettings("exact", max_edges=10))
     with pytest.raises(UserError, match="for exact figures patch them"):
         attribute_nodes(bridge, pairs, AttributionSettings("exact"))
+
+
+@pytest.mark.parametrize("method", ["eap", "eap_ig", "exact"])
+def test_layers_leave_edges_out_and_change_no_score(method: Method) -> None:
+    bridge, pairs = build_bridge(make("llama")), random_contrasts()
+    whole = attribute_edges(bridge, pairs, AttributionSettings(method))
+    some = attribute_edges(bridge, pairs, AttributionSettings(method, layers=(1,)))
+    scores = {whole.graph.name(edge): whole.scores[edge] for edge in whole.graph.edges}
+    assert 0 < len(some.graph.edges) < len(whole.graph.edges)
+    assert not any("a0" in name or "m0" in name for name in some.magnitudes())
+    for edge in some.graph.edges:
+        assert some.scores[edge] == pytest.approx(scores[some.graph.name(edge)], abs=1e-5)
+    curve_of_some = curve(bridge, pairs, some, CurveSettings((0.5,), random=1))
+    ends = curve_of_some.points[0], curve_of_some.points[-1]
+    assert [(point.edges, point.faithfulness) for point in ends] == [
+        (0, pytest.approx(0, abs=1e-3)),
+        (len(some.graph.edges), pytest.approx(1, abs=1e-3)),
+    ]
+    assert {edge for edge in prune(bridge, pairs, PruningSettings(layers=(1,))).kept} <= set(some.graph.edges)

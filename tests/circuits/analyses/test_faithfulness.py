@@ -16,7 +16,7 @@ from lit_narrative.circuits.analyses.faithfulness import (
     curve,
     measure_circuit,
 )
-from lit_narrative.circuits.bridge import build_bridge, shape
+from lit_narrative.circuits.bridge import build_bridge
 from lit_narrative.circuits.contrasts import Contrasts
 from lit_narrative.circuits.graph import Graph
 from lit_narrative.circuits.records.edges import EdgeScores, Pruned
@@ -42,7 +42,7 @@ def test_two_edges_are_the_planted_circuit_and_random_ones_are_not() -> None:
 @pytest.mark.parametrize("kind", ["gpt2", "llama_grouped"])
 def test_all_edges_are_the_model_and_none_the_corrupt_run(kind: str) -> None:
     bridge, pairs = build_bridge(make(kind)), random_contrasts()
-    graph = Graph.of(shape(bridge))
+    graph = Graph.of(bridge)
     rng = np.random.default_rng(0)
     scores = EdgeScores(graph, rng.normal(size=graph.exists.shape).astype(np.float32) * graph.exists, "random")
     result = curve(bridge, pairs, scores, CurveSettings((0.3,), random=0))
