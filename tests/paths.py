@@ -6,5 +6,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(os.environ.get("LIT_GOLDEN", ROOT.parent / "shared" / "golden"))
 DATA = Path(os.environ.get("LIT_DATA", ROOT.parent / "shared" / "data"))
+PRETRAINED = Path(os.environ["LIT_PRETRAINED"]) if "LIT_PRETRAINED" in os.environ else None
+"""Folder of real pretrained models."""
+PRETRAINED_MAKER = ROOT.parent / "shared" / "tools" / "pretrained.py"
+"""Program that makes them in a folder where no hub is reached."""
 EARLIER = ROOT / "tests" / "data" / "old_names"
 """Checkpoints and configurations that the release before wrote."""
