@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.core import saving
 from lightning.pytorch.utilities.parsing import AttributeDict
 from torch.utils.data import DataLoader
+from torchmetrics import Metric, MetricCollection
 
 from lit_narrative.errors import UserError
 from lit_narrative.lookup import BUILDER
@@ -131,6 +132,18 @@ class NarrativeModule(LightningModule, metaclass=NativeArguments):
         for name in (self.CHECKPOINT_HYPER_PARAMS_KEY, "datamodule_hyper_parameters"):
             if name in checkpoint:
                 checkpoint[name] = redact(checkpoint[name])
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin the metrics anew."""
+        # At the start and not at the end: what a test resets it resets in inference mode, to tensors that the
+        # validation of a later fit could not add to.
+        for metric in self.children():
+            if isinstance(metric, Metric | MetricCollection):
+                metric.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """As in validation."""
+        self.on_validation_epoch_start()
 
     def validate_rows(self, rows: Sequence[Any]) -> Sequence[Any]:
         """The rows of a view that this module takes, in order; asked once for each view and split of a run.

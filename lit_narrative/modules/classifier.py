@@ -83,6 +83,7 @@ class ClassifierModule(LanguageModule):
             self.classes = card.classes
             self._set_head(card)
         super().on_load_checkpoint(checkpoint)
+        self._states = {}  # of the weights before
 
     # --- training the head ------------------------------------------------------------------------------------------
 
@@ -131,8 +132,6 @@ class ClassifierModule(LanguageModule):
         """Log accuracy, macro F1, calibration error and loss, over all processes."""
         self.log_dict({f"{stage}/{name}": value for name, value in self.metrics.compute().items()}, prog_bar=True)
         self.log(f"{stage}/loss", self.nll.compute())
-        self.metrics.reset()
-        self.nll.reset()
 
     def on_test_epoch_end(self) -> None:
         """As in validation, under ``test/``."""

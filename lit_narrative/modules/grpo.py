@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.distributed import gather, gather_objects
 from lit_narrative.interrupts import may_be_left
-from lit_narrative.lm.checkpoint import drop_reference
+from lit_narrative.lm.checkpoint import drop_reference, of_reference
 from lit_narrative.lm.load import base_lm, blocks
 from lit_narrative.lm.logprobs import CompletionBatch, TokenScores, score_completions
 from lit_narrative.modules.base import as_settings
@@ -337,11 +337,15 @@ class GRPOModule(LanguageModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the rollout batch in progress; a reference is left out of a run that does not learn."""
+        """Take up the rollout batch in progress; a run that does not learn leaves the reference as it is."""
+        state = checkpoint["state_dict"]
         if not self._learns or self.reference_kind in ("none", "adapter_off"):
-            drop_reference(checkpoint["state_dict"])
+            drop_reference(state)
         super().on_load_checkpoint(checkpoint)
-        check_auxiliary(set(self.state_dict()), set(checkpoint["state_dict"]))
+        if not self._learns:
+            # An earlier fit may have left a reference, and strict loading asks for every weight of the module.
+            state.update({name: value for name, value in self.state_dict().items() if of_reference(name)})
+        check_auxiliary(set(self.state_dict()), set(state))
         stored = checkpoint.get(ROLLOUTS)
         if not stored or self.attached is None:
             return

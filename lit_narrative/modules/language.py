@@ -344,7 +344,6 @@ class LanguageModule(NarrativeModule):
         if self.nll.update_called:
             nll = self.nll.compute()
             self.log_dict({f"{stage}/loss": nll, f"{stage}/perplexity": nll.exp()}, prog_bar=True)
-        self.nll.reset()
 
 
 def keep_policy(state: dict[str, torch.Tensor], *beside: str) -> None:

@@ -282,8 +282,6 @@ class RewardModule(NarrativeModule):
             # Each pair is shown both ways round: else there would be one answer only, and no curve.
             self.log_dict(_named(stage, self.preferences(torch.cat([chances, 1 - chances]), torch.cat([yes, 1 - yes]))))
         self._rated, self._chances = [], []
-        for metric in (self.mean_loss, self.ratings, self.preferences):
-            metric.reset()
 
     def on_test_epoch_end(self) -> None:
         """As in validation, under ``test/``."""

@@ -215,9 +215,8 @@ class SAEModule(NarrativeModule):
 
     def on_validation_epoch_start(self) -> None:
         """Freeze the SAE as it is now; see `lit_narrative.sae.autoencoder.inference_sae`."""
+        super().on_validation_epoch_start()
         self._frozen = (inference_sae(self.sae),)
-        self.errors.reset()
-        self.firing.reset()
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Add a batch to the metrics."""
@@ -229,10 +228,6 @@ class SAEModule(NarrativeModule):
         """Log mse, explained variance, l0 and the share of dead latents."""
         metrics = {**self.errors.compute(), **self.firing.compute()}
         self.log_dict({f"{stage}/{name}": value for name, value in metrics.items() if name != "density"})
-
-    def on_test_epoch_start(self) -> None:
-        """As in validation."""
-        self.on_validation_epoch_start()
 
     def test_step(self, batch: Tensor, batch_idx: int) -> None:
         """As in validation."""
