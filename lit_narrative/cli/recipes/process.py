@@ -220,8 +220,8 @@ def not_ended() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    for number in heard:
-        signal.raise_signal(number)
+    for late in heard:
+        signal.raise_signal(late)
 
 
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None

@@ -5,7 +5,7 @@ Digests are stable between processes and machines.
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lit_narrative.tasks.storyworld.formats.parse import Limits, detect, parse
@@ -35,8 +35,10 @@ def names_digest(text: str, limits: Limits = _LIMITS) -> str | None:
         The digest; ``None`` where the text is not a world.
     """
     world = _read(text, limits)
-    if world is None:
-        return None
+    return None if world is None else _names_digest(text, world)
+
+
+def _names_digest(text: str, world: World) -> str:
     # By number and not by one mark for all: who does what to whom is part of the world.
     first = list(world.characters)[:MOST_NAMES]
     names = {name: f"@{i}" for i, name in enumerate(first) if 0 < len(name) <= LONGEST_NAME}
@@ -62,7 +64,11 @@ def skeleton_digest(text: str, limits: Limits = _LIMITS) -> str | None:
         The digest; ``None`` where the text is not a world.
     """
     world = _read(text, limits)
-    return None if world is None else text_digest(repr(skeleton(world)))
+    return None if world is None else _skeleton_digest(world)
+
+
+def _skeleton_digest(world: World) -> str:
+    return text_digest(repr(skeleton(world)))
 
 
 def skeleton(world: World) -> tuple[Any, ...]:
@@ -86,15 +92,19 @@ def unique_shares(texts: Sequence[str], limits: Limits = _LIMITS) -> dict[str, f
         ``unique``: distinct texts / texts. ``unique_names`` and ``unique_skeleton``: distinct worlds / worlds, among
         the texts that are worlds. Each 0 where there is nothing to count.
     """
+    names, skeletons = [], []
+    for text in texts:
+        if (world := _read(text, limits)) is not None:  # once for both: reading is most of the work
+            names.append(_names_digest(text, world))
+            skeletons.append(_skeleton_digest(world))
     return {
-        "unique": _share(texts, text_digest),
-        "unique_names": _share(texts, lambda text: names_digest(text, limits)),
-        "unique_skeleton": _share(texts, lambda text: skeleton_digest(text, limits)),
+        "unique": _unique(list(map(text_digest, texts))),
+        "unique_names": _unique(names),
+        "unique_skeleton": _unique(skeletons),
     }
 
 
-def _share(texts: Sequence[str], digest: Callable[[str], str | None]) -> float:
-    digests = [value for value in map(digest, texts) if value is not None]
+def _unique(digests: Sequence[str]) -> float:
     return len(set(digests)) / len(digests) if digests else 0.0
 
 
