@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import numpy as np
 
 from lit_narrative.errors import UserError
-from lit_narrative.files import read_table, write_bytes, write_table
+from lit_narrative.files import read_table, refuse_pipe, write_bytes, write_table
 
 Row = TypeVar("Row")
 
@@ -49,11 +49,12 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     """Read what `write_arrays` wrote.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged, or a pipe.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
+    refuse_pipe(path)
     try:
         return dict(load(Path(path).read_bytes()))
     except SafetensorError as error:
