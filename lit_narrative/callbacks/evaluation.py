@@ -1,6 +1,6 @@
 """Evaluation by sampling: the model writes, and the task's verifiers judge what it wrote."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,7 @@ from lit_narrative.distributed import gather_lists
 from lit_narrative.errors import UserError
 from lit_narrative.files import write_json, write_jsonl
 from lit_narrative.modules.language import LanguageModule
-from lit_narrative.rl.rewards.base import AnyReward, Reward, ask_once
+from lit_narrative.rl.rewards.base import Reward, ask_once
 from lit_narrative.views import Prompt, Rollout, Verdict
 
 
@@ -40,7 +40,7 @@ class Verifiers(Callback):
         if samples < 1:
             raise UserError(f"callback Verifiers: samples={samples} must be at least 1")
         self.samples, self.seed, self.rewards = samples, seed, tuple(rewards)
-        self._scorers: Mapping[str, AnyReward] = {}
+        self._scorers: dict[str, Reward] = {}
         self._predicted: list[Rollout] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -48,7 +48,10 @@ class Verifiers(Callback):
         if not isinstance(pl_module, LanguageModule):
             raise UserError(f"callback Verifiers needs a module that writes text; {type(pl_module).__name__} does not")
         if self.rewards:
-            self._scorers = task(trainer).reward_functions(self.rewards)
+            for key, reward in task(trainer).reward_functions(self.rewards).items():
+                if not isinstance(reward, Reward):
+                    raise UserError(f"callback Verifiers: rewards: '{key}' waits for others, and cannot judge samples")
+                self._scorers[key] = reward
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the prompts that will be completed, so that one that is too long fails before training."""
@@ -103,8 +106,6 @@ class Verifiers(Callback):
         """What the verifiers say, with the scores of further rewards among the components."""
         verdicts = task(trainer).verify(rollouts)
         for key, reward in self._scorers.items():
-            if not isinstance(reward, Reward):
-                raise UserError(f"callback Verifiers: rewards: '{key}' waits for others, and cannot judge samples")
             if verdicts and reward.name in {"reward", *verdicts[0].components}:
                 raise UserError(
                     f"callback Verifiers: there is a score '{reward.name}' already; give '{key}' another name"

@@ -19,11 +19,11 @@ from lit_narrative.lm.policy import Policy
 from lit_narrative.modules.base import as_settings
 from lit_narrative.modules.classifier import ClassifierModule
 from lit_narrative.modules.language import LanguageModule, keep_policy
+from lit_narrative.rl.best_of import BestOf, Rank
 from lit_narrative.rl.rewards.base import Reward, ask_once
 from lit_narrative.seeds import run_seed
 from lit_narrative.steering.attributes import Attributes, attribute_losses, attribute_scores, read_attributes
 from lit_narrative.steering.baselines import ActivationAddition
-from lit_narrative.steering.best_of import BestOf, Rank
 from lit_narrative.steering.calibration import find_strength
 from lit_narrative.steering.factory import SteeringChoice, read_alike, read_policy
 from lit_narrative.steering.pplm.settings import PPLMSettings

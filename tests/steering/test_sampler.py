@@ -13,6 +13,7 @@ from lit_narrative.lm.hidden_states import mean_states
 from lit_narrative.lm.logprobs import completion_batch, score_completions
 from lit_narrative.lm.perplexity import external_nll
 from lit_narrative.lm.sampler import LoopSampler, SamplingParams
+from lit_narrative.rl.best_of import BestOf, mean_distinct
 from lit_narrative.steering.bags import BagOfWords, BagsOfRows
 from lit_narrative.steering.baselines import (
     ActivationAddition,
@@ -22,7 +23,6 @@ from lit_narrative.steering.baselines import (
     Unsteered,
     contrast_directions,
 )
-from lit_narrative.steering.best_of import BestOf, mean_distinct
 from lit_narrative.steering.calibration import find_strength
 from lit_narrative.steering.pplm.settings import PPLMSettings
 from lit_narrative.steering.pplm.steerer import PPLM

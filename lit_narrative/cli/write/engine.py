@@ -1,6 +1,5 @@
 """Candidates for the next segment of a text, from a model under the settings of a session."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -10,9 +9,10 @@ from lit_narrative.cli.write.session import Candidate, ChosenTopic, Position, Wr
 from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.errors import UserError
 from lit_narrative.modules.steering import SteeringModule
+from lit_narrative.rl.best_of import order_keys
+from lit_narrative.rl.rewards.base import known_scores, read_score
 from lit_narrative.steering.attributes import Attributes
 from lit_narrative.steering.bags import find_words, weigh
-from lit_narrative.steering.best_of import order_keys
 from lit_narrative.steering.factory import SteeringChoice
 from lit_narrative.steering.settings import Attribute, Method
 from lit_narrative.views import Prompt, Rollout
@@ -107,8 +107,7 @@ class WriteEngine:
     def _scores(self, rollouts: Sequence[Rollout]) -> Sequence[float | None]:
         if self.best_of.rank == "attribute" and not self.module.given:
             return [None] * len(rollouts)
-        scores = self.module.rank_by(self._attributes)(rollouts)
-        return [None if score is None or not math.isfinite(score) else float(score) for score in scores]
+        return known_scores([read_score(score) for score in self.module.rank_by(self._attributes)(rollouts)])
 
     # --- steering ---------------------------------------------------------------------------------------------------
 

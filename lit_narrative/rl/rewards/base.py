@@ -2,9 +2,10 @@
 
 import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Awaitable, Mapping, Sequence, Set
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 
 from lit_narrative.errors import UserError
@@ -95,11 +96,18 @@ def ask(name: str, reward: Reward, rollouts: Sequence[Rollout]) -> list[Answer]:
     """Call a reward and read what it returns; if it raises, all of these rollouts are `Lost`.
 
     Raises:
-        UserError: it returned another number of scores, or raised such an error itself.
+        UserError: it returned another number of scores, or what has no order; or it raised such an error itself.
     """
+    needed = "one number or None for each completion, in a list in their order"
     try:
+        returned: Any = reward(rollouts)
+        # What can be iterated over and is no list of scores: the keys of a dict would be read, or a text's characters.
+        if isinstance(returned, Mapping | Set | str | bytes):
+            raise UserError(f"reward '{name}' returned a {type(returned).__name__}; it must return {needed}")
+        if isinstance(returned, Awaitable):
+            raise UserError(f"reward '{name}' is called asynchronously; it needs `async def score(self, rollout)`")
         # `list` within the `try`: a generator raises only while it is read.
-        scores = list(reward(rollouts))
+        scores = list(returned)
     except UserError:  # the reward is set up wrong: the run cannot go well
         raise
     # SystemExit too: code that a reward imports may call sys.exit, which would end the training.
@@ -107,8 +115,7 @@ def ask(name: str, reward: Reward, rollouts: Sequence[Rollout]) -> list[Answer]:
         return [describe(error)] * len(rollouts)
     if len(scores) != len(rollouts):
         raise UserError(
-            f"reward '{name}' returned {len(scores)} scores for {len(rollouts)} completions; it must return one number "
-            "or None for each, in their order"
+            f"reward '{name}' returned {len(scores)} scores for {len(rollouts)} completions; it must return {needed}"
         )
     return [read_score(score) for score in scores]
 
@@ -121,6 +128,11 @@ def ask_once(name: str, reward: Reward, rollouts: Sequence[Rollout]) -> list[flo
     """
     answers = ask(name, reward, rollouts)
     log_lost(reward.name, answers)
+    return known_scores(answers)
+
+
+def known_scores(answers: Sequence[Answer]) -> list[float | None]:
+    """The scores among answers; None for those that were lost."""
     return [answer if isinstance(answer, float) else None for answer in answers]
 
 
@@ -134,10 +146,16 @@ def log_lost(label: str, answers: Sequence[Answer]) -> list[Lost]:
 
 
 def read_score(score: Any) -> Answer:
-    """A number that float32 can hold, or None; anything else is lost."""
+    """A number that float32 can hold, or None; anything else is lost.
+
+    Numbers of numpy and torch are numbers, an array or a tensor of one number of any shape is that number, and so is a
+    text that holds a number.
+    """
     if isinstance(score, Lost):
         return score
     try:
+        if isinstance(score, torch.Tensor | np.ndarray):
+            score = score.item()
         value = None if score is None else float(score)
     except Exception as error:  # a tensor of two numbers, say, is a RuntimeError
         return Lost(f"it returned {type(score).__name__}, which is not a number ({error})")

@@ -10,10 +10,10 @@ import torch
 from lit_narrative.errors import UserError
 from lit_narrative.lm.sampler import LoopSampler, SamplingParams
 from lit_narrative.modules.reward import RewardModule
+from lit_narrative.rl.best_of import BestOf
 from lit_narrative.rl.rewards.base import Reward
 from lit_narrative.rl.rewards.learned import LearnedReward, _last
 from lit_narrative.rl.rewards.loading import import_reward
-from lit_narrative.steering.best_of import BestOf
 from lit_narrative.views import Rollout
 from tests.helpers import requests, tiny_lm, tokenizer
 from tests.modules.ratings import learned, texts

@@ -3,18 +3,20 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import fmean
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.lm.sampler import Request, Sampler, SamplingParams
+from lit_narrative.rl.rewards.base import Answer, Reward, ask_once, known_scores, read_score
 from lit_narrative.seeds import stream_seed
 from lit_narrative.text import distinct_share, ngrams
 from lit_narrative.views import Rollout
 
-Rank = Callable[[Sequence[Rollout]], Sequence[float | None]]
-"""Scores of completions, the higher the better; None: the completion cannot be scored and ranks last."""
+Rank = Callable[[Sequence[Rollout]], Sequence[Answer]]
+"""Scores of completions, the higher the better; one that has none, or NaN, ranks last."""
 
 
 class BestOf:
@@ -26,12 +28,13 @@ class BestOf:
     Args:
         sampler: the wrapped sampler.
         samples: n, 1 or more.
-        rank: scores completions.
+        rank: scores completions: a reward, or a function.
         min_distinct: smallest mean of the three shares, 0 (off) to 1.
     """
 
-    def __init__(self, sampler: Sampler, samples: int, rank: Rank, min_distinct: float = 0.0) -> None:
-        self.sampler, self.samples, self.rank, self.min_distinct = sampler, samples, rank, min_distinct
+    def __init__(self, sampler: Sampler, samples: int, rank: Reward | Rank, min_distinct: float = 0.0) -> None:
+        self.sampler, self.samples, self.min_distinct = sampler, samples, min_distinct
+        self.rank: Rank = partial(ask_once, rank.name, rank) if isinstance(rank, Reward) else rank
 
     def sample(
         self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request], params: SamplingParams
@@ -52,14 +55,14 @@ class BestOf:
         return [seed, *(stream_seed(seed, number) for number in range(1, self.samples))]
 
 
-def order_keys(
-    rollouts: Sequence[Rollout], scores: Sequence[float | None], min_distinct: float
-) -> list[tuple[bool, float]]:
-    """Sort keys of completions, the higher the better: first whether varied enough, then the score, None lowest."""
+def order_keys(rollouts: Sequence[Rollout], scores: Sequence[Answer], min_distinct: float) -> list[tuple[bool, float]]:
+    """Sort keys of completions, the higher the better: first whether varied enough, then the score, no score lowest."""
+    # NaN compares false with everything, so that the first sample would stay the best.
+    known = known_scores([read_score(score) for score in scores])
     # Tuples compare element by element: any varied text ranks above any repetitive one, whatever their scores.
     return [
         (mean_distinct(rollout) >= min_distinct, -math.inf if score is None else score)
-        for rollout, score in zip(rollouts, scores, strict=True)
+        for rollout, score in zip(rollouts, known, strict=True)
     ]
 
 
