@@ -1,14 +1,23 @@
 """Circuit analysis as a part of a run: which parts of the model carry its answers, at test or while it trains."""
 
 import logging
+import random
+import shutil
+import sys
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from rich.console import Console
 from rich.progress import Progress as Bars
 from transformers import PreTrainedTokenizerBase
@@ -17,9 +26,11 @@ from lit_narrative.callbacks.base import dry_run, first_process_works, isolated
 from lit_narrative.circuits.analysis import AnalysisJob, Layers, Metrics
 from lit_narrative.circuits.bridge import build_bridge, check_layers, shape
 from lit_narrative.circuits.data import AnalysisData, collect
+from lit_narrative.circuits.estimate import duration, estimate
 from lit_narrative.circuits.hooks import Progress
 from lit_narrative.circuits.report.comparison import write_comparison
 from lit_narrative.circuits.report.page import write_circuits_page
+from lit_narrative.circuits.store import Done, Store, key_of, model_digest
 from lit_narrative.circuits.suite import ANALYSES, CircuitSettings, SettingsGroups, join_settings, load_extra
 from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.files import atomic_folder, write_json
@@ -33,6 +44,8 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+EVERY = 30.0
+"""Seconds between two lines of progress where there is no bar."""
 
 
 class CircuitAnalysis(Callback):
@@ -44,6 +57,10 @@ class CircuitAnalysis(Callback):
     of each analysis, ``circuits.html`` and ``figures/``, and ``manifest.json`` (settings, versions, metrics, files and
     errors); with a ``reference``, the same of that model in ``reference/``, and ``comparison.html``. The list of files
     is in docs/circuits.md.
+
+    An estimate of the work stands before it, and lines of progress where there is no bar. Each analysis is on disk when
+    it is done, in ``<folder>.unfinished`` until all are. One that is there, or in the folder of an earlier run, is not
+    done again if its settings, the model, the rows, the seed and the packages' versions are the same.
 
     Args:
         analyses: names of analyses (`suite.ANALYSES`: the modules of ``circuits/analyses``); default: all.
@@ -185,39 +202,55 @@ class CircuitAnalysis(Callback):
         job = AnalysisJob(build_bridge(module.lm), data, settings.groups())  # type: ignore[arg-type]
         manifest = self._manifest(trainer, job)
         target = (Path(self.folder) if self.folder else Path(trainer.default_root_dir, "circuits")) / name
-        with TemporaryDirectory() if dry else atomic_folder(target) as filled:
-            folder = Path(filled)
-            metrics, errors = self._run_all(job, folder, shown)
+        # Whole analyses wait here until all are done: what was killed resumes with the one that it was at.
+        waiting = target.with_name(f"{target.name}.unfinished")
+        with TemporaryDirectory() if dry else nullcontext(waiting) as scratch:
+            store = Store(Path(scratch, "model"), target)
+            done, errors = self._run_all(job, store, shown)
+            parts = {"": (store, manifest, done, errors)}
             if self.reference is not None:
-                other = AnalysisJob(
-                    reference_bridge(self.reference, data.tokenizer, job.bridge, _trusted(module)),
-                    data,
-                    settings.groups(),
-                )
-                before, more = self._run_all(other, folder / "reference", shown)
+                bridge = reference_bridge(self.reference, data.tokenizer, job.bridge, _trusted(module))
+                store = Store(Path(scratch, "reference"), target / "reference")
+                before, more = self._run_all(AnalysisJob(bridge, data, settings.groups()), store, shown)
                 of_reference = {**manifest, "checkpoint": self.reference, "step": None}
-                _write_manifest(folder / "reference", of_reference, before, more)
+                parts = {"reference": (store, of_reference, before, more), **parts}
                 errors |= {f"reference/{analysis}": error for analysis, error in more.items()}
-            _write_manifest(folder, manifest, metrics, errors)
+            if not dry:
+                with atomic_folder(target) as folder:
+                    for part, (store, about, results, failed) in parts.items():
+                        store.copy_to(folder / part, results)
+                        _write_manifest(folder / part, about, results, failed)
+                shutil.rmtree(waiting, ignore_errors=True)  # what is left there is found and removed the next time
         if self.pages and not dry:  # after the folder is in place: a figure that fails costs no table
             errors |= self._draw(target)
-            _write_manifest(target, manifest, metrics, errors)
-        return metrics, errors
+            _write_manifest(target, manifest, done, errors)
+        return _metrics(done), errors
 
-    def _run_all(self, job: AnalysisJob, folder: Path, shown: bool) -> tuple[Metrics, dict[str, UserError]]:
-        metrics: Metrics = {}
+    def _run_all(self, job: AnalysisJob, store: Store, shown: bool) -> tuple[dict[str, Done], dict[str, UserError]]:
+        """Do the analyses that are not done yet."""
+        model = model_digest(job.bridge)
+        sources = {analysis.name: Path(str(sys.modules[path].__file__)) for path, analysis in self.extra.items()}
+        keys = {analysis.name: key_of(analysis, job, model, sources.get(analysis.name)) for analysis in self.analyses}
+        found = {name: done for name, key in keys.items() if (done := store.find(name, key))}
+        if found:
+            rank_zero_info(f"CircuitAnalysis: done before, of the same model, rows and settings: {', '.join(found)}")
+        left = [analysis for analysis in self.analyses if analysis.name not in found]
+        if left:
+            rank_zero_info(f"CircuitAnalysis: {', '.join(analysis.name for analysis in left)}: {estimate(left, job)}")
         errors: dict[str, UserError] = {}
         with Bars(console=Console(stderr=True), disable=not shown, transient=True) as bars:
-            for analysis in self.analyses:
-                name = analysis.name
+            for analysis in left:
+                name, begun = analysis.name, time.monotonic()
+                _seed(run_seed())  # so that an analysis does not depend on those that were done before it
                 try:
-                    numbers = analysis.run(job, folder, _bar(bars, name))
+                    work = partial(analysis.run, job, progress=_report(bars, name, shown))
+                    found[name] = store.add(name, keys[name], lambda folder, work=work: work(folder))
                 except UserError as error:
                     errors[name] = UserError(f"callback CircuitAnalysis: {name}: {error}")
                     logger.warning("%s", errors[name])
                 else:
-                    metrics |= {f"{name}/{key}": value for key, value in numbers.items()}
-        return metrics, errors
+                    rank_zero_info(f"CircuitAnalysis: {name}: done in {duration(time.monotonic() - begun)}")
+        return {analysis.name: found[analysis.name] for analysis in self.analyses if analysis.name in found}, errors
 
     def _manifest(self, trainer: Trainer, job: AnalysisJob) -> dict[str, Any]:
         """What was analysed. The keys stay as older folders have them, whatever the code calls their values."""
@@ -249,22 +282,38 @@ class CircuitAnalysis(Callback):
         return {}
 
 
+def _metrics(done: Mapping[str, Done]) -> Metrics:
+    return {f"{name}/{key}": value for name, record in done.items() for key, value in record.metrics.items()}
+
+
 def _write_manifest(
-    folder: Path, manifest: Mapping[str, Any], metrics: Metrics, errors: Mapping[str, UserError]
+    folder: Path, manifest: Mapping[str, Any], done: Mapping[str, Done], errors: Mapping[str, UserError]
 ) -> None:
     """Write manifest.json, with the files that there are by now."""
     files = sorted({path.relative_to(folder).as_posix() for path in folder.rglob("*.*")} | {"manifest.json"})
     reasons = {name: str(error) for name, error in errors.items()}
-    finite = {name: value for name, value in metrics.items() if isfinite(value)}  # JSON has no NaN
-    write_json(folder / "manifest.json", {**manifest, "figures": finite, "errors": reasons, "files": files})
+    finite = {name: value for name, value in _metrics(done).items() if isfinite(value)}  # JSON has no NaN
+    records = {name: record.as_json() for name, record in done.items()}
+    content = {**manifest, "figures": finite, "errors": reasons, "files": files, "done": records}
+    write_json(folder / "manifest.json", content)
 
 
-def _bar(bars: Bars, name: str) -> Progress:
-    """A bar of an analysis; it starts again with each of its parts."""
-    task = bars.add_task(name, total=None)
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _report(bars: Bars, name: str, shown: bool) -> Progress:
+    """The progress of an analysis, which starts again with each of its parts: a bar, or a line now and then."""
+    task, last = bars.add_task(name, total=None), time.monotonic()
 
     def show(done: int, total: int) -> None:
+        nonlocal last
         bars.update(task, completed=done, total=total)
+        if not shown and time.monotonic() - last >= EVERY:
+            last = time.monotonic()
+            rank_zero_info(f"CircuitAnalysis: {name}: {done} of {total}")
 
     return show
 

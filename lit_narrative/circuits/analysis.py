@@ -215,9 +215,9 @@ class Analysis:
         name: a Python identifier: the analysis in ``analyses`` of the callback and in manifest.json, the prefix of its
             metrics, the anchor of its section.
         about: the section's heading, question and reading.
-        run: (job, folder, progress) -> metrics. Does the work and writes the tables and arrays into the folder. Called
-            with gradients allowed and a random state of its own. A `UserError` fails this analysis alone; NaN and
-            infinite metrics are logged, and left out of the manifest.
+        run: (job, folder, progress) -> metrics. Does the work and writes the tables and arrays into an empty folder.
+            Called with gradients allowed, and every random state as the run's seed sets it. A `UserError` fails this
+            analysis alone; NaN and infinite metrics are logged, and left out of the manifest.
         settings: settings classes by YAML key under ``settings``: one class under the analysis' own name, or none.
         paired: whether it needs contrast pairs (``data.pairs``, ``data.contrasts(split)``).
         meanings: what each metric says, for reports that show metrics alone: by its name, a split's replaced by a star
@@ -226,6 +226,8 @@ class Analysis:
 
     Raises:
                 UserError: something is lacking.
+        work: (job) -> rows that the model reads, about, for the estimate that stands before the work: a row that is
+            read backwards too counts as three, one with a hook on every edge as two.
         tables: what ``run`` leaves on disk, to be read again for pages and comparisons. An analysis has a section in a
             page only where one of its tables is there.
         draw: (models) -> figures. One model has the name "" and is alone in its panels; two, by name, are drawn side by
@@ -247,6 +249,7 @@ class Analysis:
     paired: bool = False
     meanings: Mapping[str, str] = field(default_factory=dict)
     check: Callable[[AnalysisJob], object] = lambda job: None
+    work: Callable[[AnalysisJob], int] = lambda job: 0
     tables: Sequence[Table[Any]] = ()
     draw: Callable[[Models], Iterable[Sketch]] = lambda models: ()
     findings: Callable[[CircuitResults], Iterable[str]] = lambda results: ()

@@ -1,8 +1,9 @@
 """Data of circuit analyses: the rows and contrast pairs that a task offers, as text and as tokens."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Protocol
 
@@ -64,6 +65,26 @@ class AnalysisData:
         pairs, middle = self.pairs[split], len(self.pairs[split]) // 2
         first, second = (pairs[:middle], pairs[middle:]) if middle else (pairs, pairs)
         return encode_contrasts(first, self.tokenizer), encode_contrasts(second, self.tokenizer)
+
+    def half_sizes(self, split: str) -> tuple[int, int]:
+        """The numbers of pairs in `halves`."""
+        count = len(self.pairs[split])
+        return max(1, count // 2), count - count // 2
+
+    def digest(self, paired: bool) -> str:
+        """A checksum of the rows of all splits, as text and as tokens, and of the pairs where they are used."""
+        digest = hashlib.sha256()
+        for split, rows in self.rows.items():
+            texts = [
+                split,
+                [asdict(row) for row in rows],
+                [asdict(pair) for pair in self.pairs[split]] if paired else [],
+            ]
+            digest.update(json.dumps(texts, sort_keys=True, default=str).encode())
+            tensors = [self.inputs[split].tokens, *([self.contrasts(split).clean] if paired else [])]
+            for tensor in tensors:
+                digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
 
     def counts(self) -> dict[str, dict[str, int | str]]:
         """Of each split: rows, pairs, pairs left out, and a checksum by which two folders have the same rows."""

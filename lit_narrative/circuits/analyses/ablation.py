@@ -184,6 +184,11 @@ def _run(job: AnalysisJob, folder: Path, progress: Progress | None) -> Metrics:
     return metrics | {f"{both.second}/jaccard": both.jaccard for both in with_reference}
 
 
+def _work(job: AnalysisJob) -> int:
+    units = list_units(job.bridge, job.settings_of(AblationSettings))
+    return sum(len(units) * len(inputs) for inputs in job.data.inputs.values())
+
+
 def _draw(models: Models) -> Iterator[Sketch]:
     for ablations in shared(models, TABLE).values():
         yield Sketch("ablation", "What taking each part out costs", partial(draw_ablation, ablations))
@@ -266,6 +271,7 @@ ANALYSIS = Analysis(
         "*/jaccard": "overlap of the most important parts with those of the reference split",
     },
     check=lambda job: list_units(job.bridge, job.settings_of(AblationSettings)),
+    work=_work,
     tables=(TABLE,),
     draw=_draw,
     findings=_findings,

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from lit_narrative.circuits.analyses.attribution import AttributionSettings, attribute_edges
+from lit_narrative.circuits.analyses.attribution import AttributionSettings, attribute_edges, gradient_rows
 from lit_narrative.circuits.analyses.faithfulness import CircuitQuality, Circuits, measure_circuit
 from lit_narrative.circuits.analysis import (
     SPLITS,
@@ -119,10 +119,13 @@ def _candidates(
 ) -> Sequence[Edge]:
     if len(graph.edges) <= settings.max_edges:
         return graph.edges
-    ranking = AttributionSettings(
+    return attribute_edges(bridge, pairs, _ranking(settings)).ranked()[: settings.max_edges]
+
+
+def _ranking(settings: PruningSettings) -> AttributionSettings:
+    return AttributionSettings(
         "eap_ig", max_pairs=settings.max_pairs, batch_size=settings.batch_size, layers=settings.layers
     )
-    return attribute_edges(bridge, pairs, ranking).ranked()[: settings.max_edges]
 
 
 PRUNED = Table("acdc.json", Pruned.load, SPLITS)
@@ -146,6 +149,19 @@ def _run(job: AnalysisJob, folder: Path, progress: Progress | None) -> Metrics:
             quality.save(folder / split)
             metrics[f"{split}/faithfulness"] = quality.faithfulness
     return metrics
+
+
+def _work(job: AnalysisJob) -> int:
+    """At most: where every edge that is tried stays."""
+    settings, rows = job.settings_of(PruningSettings), 0
+    edges = len(Graph.of(job.bridge, settings.layers).edges)
+    tried = min(edges, settings.max_edges)
+    ranking = gradient_rows(_ranking(settings)) if edges > tried else 0
+    for split in job.data.pairs:
+        scored, tested = job.data.half_sizes(split)
+        rows += (ranking + 2 * (tried + 3)) * min(scored, settings.max_pairs)
+        rows += 2 * (tried + 2 * settings.draws + 5) * min(tested, settings.max_pairs)
+    return rows
 
 
 def _draw(models: Models) -> Iterator[Sketch]:
@@ -185,6 +201,7 @@ ANALYSIS = Analysis(
         "*/faithfulness": "share of the effect that those edges keep, on other pairs",
     },
     check=lambda job: check_layers(job.bridge, job.settings_of(PruningSettings).layers),
+    work=_work,
     tables=(PRUNED, QUALITY),
     draw=_draw,
     findings=_findings,

@@ -161,6 +161,7 @@ ANALYSIS = Analysis(
     _run,
     settings={"attention": AttentionSettings},
     check=lambda job: check_layers(job.bridge, job.settings_of(AttentionSettings).layers),
+    work=lambda job: sum(map(len, job.data.inputs.values())),
     tables=(TABLE,),
     draw=_draw,
     findings=_findings,

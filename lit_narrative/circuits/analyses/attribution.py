@@ -238,6 +238,23 @@ def _run(job: AnalysisJob, folder: Path, progress: Progress | None) -> Metrics:
     return metrics
 
 
+def _work(job: AnalysisJob) -> int:
+    settings, curves, rows = job.settings_of(AttributionSettings), job.settings_of(CurveSettings), 0
+    edges = len(Graph.of(job.bridge, settings.layers).edges)
+    each = 2 * (edges + 2) if settings.method == "exact" else 2 * gradient_rows(settings)
+    for split in job.data.pairs:
+        scored, tested = job.data.half_sizes(split)
+        # Strongest, random and complementary circuits of each size, and the two ends.
+        circuits = (len(curves.fractions) + 2) * (curves.random + 2) + 2
+        rows += each * min(scored, settings.max_pairs) + 2 * circuits * min(tested, curves.max_pairs)
+    return rows
+
+
+def gradient_rows(settings: AttributionSettings) -> int:
+    """Rows that the model reads for one pair to score edges, or parts, by gradients."""
+    return 2 + 3 * (1 if settings.method == "eap" else settings.steps)
+
+
 def _draw(models: Models) -> Iterator[Sketch]:
     for split, by_model in shared(models, EDGES).items():
         yield Sketch(f"edges_{split}", f"Strongest edges on {split}", partial(draw_edges, by_model))
@@ -310,6 +327,7 @@ ANALYSIS = Analysis(
     paired=True,
     meanings={"*/cpr": "share of the effect that circuits of the best edges keep, averaged over sizes"},
     check=lambda job: check_layers(job.bridge, job.settings_of(AttributionSettings).layers),
+    work=_work,
     tables=(EDGES, NODES, CURVES),
     draw=_draw,
     findings=_findings,

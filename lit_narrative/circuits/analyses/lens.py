@@ -197,6 +197,7 @@ ANALYSIS = Analysis(
     paired=True,
     meanings={"*/logit_diff": "lead of the right answer's logit over the other one's at the last layer"},
     check=lambda job: check_layers(job.bridge, job.settings_of(LensSettings).layers),
+    work=lambda job: 3 * sum(map(len, job.data.pairs.values())),
     tables=(LENS, DIRECT),
     draw=_draw,
     findings=_findings,

@@ -136,8 +136,7 @@ def patch(
     """
     settings = settings or PatchingSettings()
     pairs = contrasts.first(settings.max_pairs)
-    positions = pairs.columns() if settings.places == "columns" else pairs.positions
-    positions = positions if isinstance(settings.places, str) else positions.pick(settings.places)
+    positions = _positions(pairs, settings)
     chosen = cells(settings, check_layers(bridge, settings.layers), shape(bridge), len(positions.names))
     hooks = list(dict.fromkeys(cell.hook for cell in chosen))
     sides: tuple[Side, Side] = ("clean", "corrupt")
@@ -154,6 +153,12 @@ def patch(
         for cell, row in zip(chosen, patched, strict=True):
             patches.append(_patch(direction, cell, positions, row, base[into], base[source]))
     return Patching(tuple(patches), *(x.cpu().numpy() for x in (torch.cat(values), base["clean"], base["corrupt"])))
+
+
+def _positions(pairs: Contrasts, settings: PatchingSettings) -> Positions:
+    if settings.places == "columns":
+        return pairs.columns()
+    return pairs.positions if isinstance(settings.places, str) else pairs.positions.pick(settings.places)
 
 
 def cells(settings: PatchingSettings, layers: Sequence[int], sizes: Shape, positions: int) -> list[Cell]:
@@ -209,6 +214,16 @@ def _check(job: AnalysisJob) -> None:
     check_layers(job.bridge, settings.layers)
     for split in job.data.pairs if not isinstance(settings.places, str) else ():
         job.data.contrasts(split).positions.pick(settings.places)
+
+
+def _work(job: AnalysisJob) -> int:
+    settings, rows = job.settings_of(PatchingSettings), 0
+    layers, sizes = check_layers(job.bridge, settings.layers), shape(job.bridge)
+    for split in job.data.pairs:
+        pairs = job.data.contrasts(split).first(settings.max_pairs)
+        chosen = cells(settings, layers, sizes, len(_positions(pairs, settings).names))
+        rows += (2 + len(settings.directions) * len(chosen)) * len(pairs)
+    return rows
 
 
 def _draw(models: Models) -> Iterator[Sketch]:
@@ -319,6 +334,7 @@ ANALYSIS = Analysis(
     paired=True,
     meanings={"*/recovery": "share of the answer's lead that one patched part of a block brings back, at best"},
     check=_check,
+    work=_work,
     tables=(TABLE,),
     draw=_draw,
     findings=_findings,

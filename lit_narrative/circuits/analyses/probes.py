@@ -237,6 +237,7 @@ ANALYSIS = Analysis(
     settings={"probes": ProbeSettings},
     meanings={"selectivity": "how much better the best linear probes do than with shuffled labels"},
     check=_check,
+    work=lambda job: sum(map(len, job.data.inputs.values())),
     tables=(TABLE,),
     draw=_draw,
     findings=_findings,

@@ -232,6 +232,8 @@ ANALYSIS = Analysis(
         "l0": "features active at once",
     },
     check=_check,
+    # Activations, the three runs of `splice`, and gradients.
+    work=lambda job: 7 * sum(map(len, job.data.inputs.values())),
     tables=(FEATURES, PATTERNS, EFFECTS),
     draw=_draw,
     findings=_findings,

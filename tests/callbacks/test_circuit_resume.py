@@ -1,0 +1,153 @@
+"""Circuit analyses that are done are kept: a kill loses only the one in progress, and a next run does what is left."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lit_narrative.callbacks import circuit_analysis
+from lit_narrative.circuits.analyses.ablation import AblationSettings
+from lit_narrative.circuits.analysis import AnalysisJob
+from lit_narrative.circuits.bridge import build_bridge
+from lit_narrative.circuits.data import collect
+from lit_narrative.circuits.estimate import duration
+from lit_narrative.circuits.store import key_of, model_digest
+from lit_narrative.circuits.suite import ANALYSES
+from lit_narrative.datamodules.cards import CardsData
+from lit_narrative.modules.sft import SFTModule
+from tests.callbacks.test_circuit_analysis import FIRST, QUICK, data, manifest, outcome, policy
+from tests.helpers import trainer
+
+CODE = """
+from lit_narrative.circuits.analysis import About, Analysis
+
+def run(job, folder, progress):
+    {work}
+    (folder / "seen.json").write_text("{{}}")
+    return {{"nothing": float("nan")}}
+
+ANALYSIS = Analysis("{name}", About("A", "What?", "So."), run)
+"""
+
+
+@pytest.fixture
+def outlet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An analysis during which the power fails until the file ``power`` is there."""
+    name = f"outlet_{tmp_path.name}"
+    work = f"if not __import__('pathlib').Path({str(tmp_path / 'power')!r}).exists(): raise RuntimeError('power cut')"
+    (tmp_path / f"{name}.py").write_text(CODE.format(name=name, work=work))
+    monkeypatch.syspath_prepend(tmp_path)
+    return name
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    found = (path for path in folder.rglob("*.*") if path.name != "manifest.json")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def test_a_kill_loses_only_the_analysis_in_progress(outlet: str, tmp_path: Path) -> None:
+    module, given = policy(), {"extra": {outlet: {}}, "reference": None}
+    with pytest.raises(RuntimeError, match="power cut"):
+        outcome(tmp_path / "cut", module, **given)
+    assert not (tmp_path / "cut" / "circuits").exists()
+    kept = tmp_path / "cut" / "circuits.unfinished" / "model"
+    assert {path.name for path in kept.iterdir() if not path.name.startswith(".")} == set(FIRST)
+    (tmp_path / "power").touch()
+    whole = outcome(tmp_path / "whole", module, **given)
+    # What was kept is taken as it is, and not done again.
+    (kept / "ablation" / "ablation_base.csv").write_text("kept")
+    metrics = outcome(tmp_path / "cut", module, **given)
+    after = files(tmp_path / "cut" / "circuits")
+    assert after.pop("ablation_base.csv") == b"kept"
+    assert after.items() <= files(tmp_path / "whole" / "circuits").items()
+    assert {name: value for name, value in metrics.items() if value == value} == {
+        name: value for name, value in whole.items() if value == value
+    }
+    assert not kept.parent.exists()
+    assert set(manifest(tmp_path / "cut")["done"]) == {*FIRST, outlet}
+
+
+def test_only_what_changed_is_done_again(tmp_path: Path) -> None:
+    module, folder = policy(), tmp_path / "circuits"
+
+    def again(**settings: Any) -> set[str]:
+        """The analyses that a next run does; those that it takes over keep what stands in their files."""
+        tables = {"ablation": folder / "ablation_base.csv", "patching": folder / "id_test" / "patching.json"}
+        for path in tables.values():
+            path.write_text("kept")
+        outcome(tmp_path, **{"module": module, **settings})
+        return {name for name, path in tables.items() if path.read_text() != "kept"}
+
+    outcome(tmp_path, module)
+    assert again() == set()
+    fewer = replace(QUICK, ablation=AblationSettings(("mlp",)))
+    assert again(settings=fewer) == {"ablation"}
+    (folder / "manifest.json").write_text("[")  # a damaged folder is replaced
+    assert again(settings=fewer) == set(FIRST)
+
+
+def test_the_key_tells_model_rows_settings_and_source(tmp_path: Path) -> None:
+    module, task = built()
+    bridge, rows = build_bridge(module.lm), collect(task, module.tokenizer, ("id_test",), 4, True)
+    groups, patching, attention = QUICK.within("all").groups(), ANALYSES["patching"], ANALYSES["attention"]
+    job, model = AnalysisJob(bridge, rows, groups), model_digest(bridge)
+    key = key_of(patching, job, model)
+    assert key == key_of(patching, AnalysisJob(bridge, rows, QUICK.within("all").groups()), model)
+    (tmp_path / "own.py").write_text("ANALYSIS = 1")
+    fewer_pairs = replace(rows, pairs={"id_test": rows.pairs["id_test"][:3]})
+    fewer_rows = replace(rows, rows={"id_test": rows.rows["id_test"][:3]})
+    others = [
+        key_of(patching, AnalysisJob(bridge, rows, QUICK.within((1,)).groups()), model),
+        key_of(patching, AnalysisJob(bridge, fewer_pairs, groups), model),
+        key_of(patching, AnalysisJob(bridge, fewer_rows, groups), model),
+        key_of(patching, job, model, tmp_path / "own.py"),
+    ]
+    (tmp_path / "own.py").write_text("ANALYSIS = 2")
+    others.append(key_of(patching, job, model, tmp_path / "own.py"))
+    with torch.no_grad():
+        module.lm.lm_head.weight[0, 0] += 1
+    others.append(key_of(patching, job, model_digest(build_bridge(module.lm))))
+    assert len({key, *others}) == 7
+    # Pairs count only where they are used.
+    without = key_of(attention, job, model)
+    assert without == key_of(attention, AnalysisJob(bridge, fewer_pairs, groups), model)
+
+
+def built() -> tuple[SFTModule, CardsData]:
+    """A module with its model, and its task, outside a run."""
+    module, task = policy(), data()
+    runner = trainer(Path(), limit_test_batches=0)
+    runner.test(module, task, verbose=False)
+    return module, task
+
+
+def test_an_estimate_stands_before_the_work_and_lines_tell_how_far_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(circuit_analysis, "EVERY", 0.0)
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    logger.addHandler(caplog.handler)
+    try:
+        outcome(tmp_path, analyses=("ablation",))
+    finally:
+        logger.removeHandler(caplog.handler)
+    lines = [message for message in caplog.messages if message.startswith("CircuitAnalysis: ")]
+    assert "ablation: the model reads about 64 rows, in " in lines[0]  # 4 heads, 2 splits of 8 rows
+    assert "CircuitAnalysis: ablation: 8 of 8" in lines
+    assert lines[-1].startswith("CircuitAnalysis: ablation: done in ")
+    assert [duration(seconds) for seconds in (8.2, 600, 7200)] == ["8 s", "10 min", "2.0 h"]
+
+
+@pytest.mark.slow
+def test_the_estimate_is_near_the_rows_that_are_read(tmp_path: Path) -> None:
+    module, task = built()
+    bridge, seen = build_bridge(module.lm), []
+    bridge.blocks[0].register_forward_pre_hook(lambda block, args: seen.append(len(args[0])))
+    job = AnalysisJob(bridge, collect(task, module.tokenizer, ("id_test",), 6, True), QUICK.within("all").groups())
+    for name, analysis in ANALYSES.items():
+        seen.clear()
+        analysis.run(job, tmp_path, None)
+        assert analysis.work(job) / 4 <= sum(seen) <= 1.5 * analysis.work(job), name
