@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from lit_narrative.adapters import merge_adapters
 from lit_narrative.errors import UserError, first_line
 from lit_narrative.files import atomic_folder
+from lit_narrative.lm.base_model import BaseModel, find_base
 from lit_narrative.lm.load import (
     Attention,
     Dtype,
@@ -39,7 +40,7 @@ ANOTHER = "give another checkpoint"
 
 
 def store_language_model(
-    checkpoint: dict[str, Any], lm: nn.Module, tokenizer: PreTrainedTokenizerBase, base: Any = None
+    checkpoint: dict[str, Any], lm: nn.Module, tokenizer: PreTrainedTokenizerBase, base: BaseModel | None = None
 ) -> None:
     """Add config and tokenizer to ``checkpoint``.
 
@@ -47,11 +48,9 @@ def store_language_model(
         checkpoint: what Lightning is about to write; its ``state_dict`` names the model ``lm``.
         lm: the model, with or without adapters.
         tokenizer: its tokenizer.
-        base: with adapters, the source of their base. A base with a hub name or a folder is stored by name, any other
-            whole.
+        base: with adapters, their base where it has a hub name or a folder: it is left out. Any other is stored whole.
     """
-    named = base if isinstance(base, str) and not base.endswith(".ckpt") else None
-    if named:
+    if base:
         trained = {PREFIX + name for name, parameter in lm.named_parameters() if parameter.requires_grad}
         state = checkpoint["state_dict"]
         kept = {name for name in state if name in trained or of_reference(name)}
@@ -61,7 +60,8 @@ def store_language_model(
     checkpoint[LANGUAGE_MODEL] = {
         "config": _plain(config_to_dict(base_lm(lm))),
         "tokenizer": tokenizer_files(tokenizer),
-        "base": named,
+        "base": base.name if base else None,
+        "base_files": [base.size, base.sha256] if base else None,
     }
 
 
@@ -71,6 +71,7 @@ def restore_language_model(
     dtype: Dtype = "float32",
     attention: Attention = "sdpa",
     trust_remote_code: bool = False,
+    base: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Build the model (random weights, or the named base of adapters) and the tokenizer of a checkpoint.
 
@@ -79,14 +80,21 @@ def restore_language_model(
         dtype: of the weights.
         attention: the attention implementation.
         trust_remote_code: run the Python code of the model that the checkpoint was trained from.
+        base: where the base of adapters may be, if it is no longer where it was; ``checkpoint`` then says so.
 
     Raises:
-        UserError: it holds no language model, one of other sizes than its weights, or one that needs code of its own.
+        UserError: it holds no language model, one of other sizes than its weights, or one that needs code of its own;
+            or the base of adapters is not there, or has changed.
     """
     stored, tokenizer = _stored(checkpoint), stored_tokenizer(checkpoint, trust_remote_code)
-    if stored["base"]:
-        base = load_lm(stored["base"], dtype=dtype, attention=attention, trust_remote_code=trust_remote_code)
-        return base, tokenizer
+    if known := stored_base(checkpoint):
+        found = find_base(known, base)
+        stored["base"] = found.name
+        try:
+            lm = load_lm(found.name, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code)
+        except UserError as error:
+            raise UserError(f"the base of its adapters: {error}") from error
+        return lm, tokenizer
     config = config_from_dict(stored["config"], trust_remote_code)
     _check_sizes(config, checkpoint["state_dict"], trust_remote_code)
     return build_lm(config, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code), tokenizer
@@ -123,20 +131,31 @@ def stored_tokenizer(checkpoint: dict[str, Any], trust_remote_code: bool = False
     return tokenizer_from_files(_stored(checkpoint)["tokenizer"], trust_remote_code)
 
 
-def fits(checkpoint: dict[str, Any], lm: nn.Module, base: Any) -> bool:
+def stored_base(checkpoint: dict[str, Any]) -> BaseModel | None:
+    """The base of a checkpoint's adapters; None where the checkpoint holds all weights."""
+    stored = _stored(checkpoint)
+    return BaseModel(stored["base"], *(stored.get("base_files") or ())) if stored["base"] else None
+
+
+def fits(checkpoint: dict[str, Any], lm: nn.Module, base: BaseModel | None) -> bool:
     """Whether ``lm`` is the model that :func:`restore_language_model` would build, apart from its weights.
 
     Args:
         checkpoint: as Lightning has read it.
         lm: a model, with or without adapters.
-        base: the source of ``lm``, compared if the file holds adapters only.
+        base: of the adapters of ``lm``, compared if the file holds adapters only.
     """
-    stored = _stored(checkpoint)
-    return stored["base"] in (None, base) and stored["config"] == _plain(config_to_dict(base_lm(lm)))
+    known = stored_base(checkpoint)
+    return (not known or known.same(base)) and _stored(checkpoint)["config"] == _plain(config_to_dict(base_lm(lm)))
 
 
 def read_language_model(
-    path: str | Path, *, dtype: Dtype = "float32", attention: Attention = "sdpa", trust_remote_code: bool = False
+    path: str | Path,
+    *,
+    dtype: Dtype = "float32",
+    attention: Attention = "sdpa",
+    trust_remote_code: bool = False,
+    base: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Read model, weights and tokenizer from a checkpoint of this package; adapters are merged into the weights.
 
@@ -149,7 +168,7 @@ def read_language_model(
     drop_reference(checkpoint["state_dict"])
     with naming_checkpoint(path):
         lm, tokenizer = restore_language_model(
-            checkpoint, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code
+            checkpoint, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code, base=base
         )
         weights = {
             name.removeprefix(PREFIX): value
@@ -230,24 +249,30 @@ def check_adapters(lm: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
         raise UserError(f"the checkpoint's adapters are not those of this model: '{wrong[0]}' is on one side only")
 
 
-def export_model(checkpoint: str | Path, folder: str | Path, trust_remote_code: bool = False) -> Path:
+def export_model(
+    checkpoint: str | Path, folder: str | Path, trust_remote_code: bool = False, base: str | None = None
+) -> Path:
     """Write model and tokenizer as a folder that ``transformers`` reads; adapters are merged into the weights.
 
     Raises:
-        UserError: the checkpoint is missing or holds no language model.
+        UserError: the checkpoint is missing or holds no language model, or the base of its adapters is missing or
+            another than it was, at its place and at ``base``.
     """
-    lm, tokenizer = read_language_model(checkpoint, trust_remote_code=trust_remote_code)
+    lm, tokenizer = read_language_model(checkpoint, trust_remote_code=trust_remote_code, base=base)
     with atomic_folder(folder) as scratch:
         lm.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
     return Path(folder)
 
 
-def export_adapter(checkpoint: str | Path, folder: str | Path, trust_remote_code: bool = False) -> Path:
+def export_adapter(
+    checkpoint: str | Path, folder: str | Path, trust_remote_code: bool = False, base: str | None = None
+) -> Path:
     """Write the adapters and the tokenizer as a folder that ``peft`` reads.
 
     Raises:
-        UserError: the checkpoint is missing, holds no adapters, or their base is nowhere but in it.
+        UserError: the checkpoint is missing, holds no adapters, or their base is nowhere but in it, or is missing or
+            another than it was, at its place and at ``base``.
     """
     content = load_checkpoint(checkpoint)
     if LANGUAGE_MODEL not in content or not content["hyper_parameters"].get("lora"):
@@ -258,8 +283,8 @@ def export_adapter(checkpoint: str | Path, folder: str | Path, trust_remote_code
         raise UserError(f"the base of the adapters in {checkpoint} has no hub name or folder; export 'model'")
     drop_reference(content["state_dict"])
     with naming_checkpoint(checkpoint):
-        base, tokenizer = restore_language_model(content, trust_remote_code=trust_remote_code)
-    adapted = add_lora(base, Lora(**content["hyper_parameters"]["lora"]))
+        lm, tokenizer = restore_language_model(content, trust_remote_code=trust_remote_code, base=base)
+    adapted = add_lora(lm, Lora(**content["hyper_parameters"]["lora"]))
     weights = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
     check_adapters(adapted, content["state_dict"])
     adapted.load_state_dict(weights, strict=False)
@@ -274,10 +299,18 @@ def _stored(checkpoint: dict[str, Any]) -> dict[str, Any]:
         raise UserError("this checkpoint holds no language model; was it written by another module or package?")
     stored: dict[str, Any] = checkpoint[LANGUAGE_MODEL]
     match stored:
-        case {"config": dict(), "tokenizer": dict(files), "base": str() | None}:
-            if all(isinstance(name, str) and isinstance(content, str | bytes) for name, content in files.items()):
-                return stored
+        case {"config": dict(), "tokenizer": dict(files), "base": str() | None} if all(
+            isinstance(name, str) and isinstance(content, str | bytes) for name, content in files.items()
+        ) and _is_base_files(stored.get("base_files")):
+            return stored
     raise UserError(f"the checkpoint is damaged: its model's config, tokenizer or base is none; {ANOTHER}")
+
+
+def _is_base_files(value: Any) -> bool:
+    match value:
+        case None | [int() | None, str() | None]:
+            return True
+    return False
 
 
 def _merge_adapters(lm: PreTrainedModel, weights: dict[str, torch.Tensor], lora: dict[str, Any]) -> PreTrainedModel:

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError
 from lit_narrative.files import atomic_folder
+from lit_narrative.lm.base_model import BaseModel, identify
 from lit_narrative.lm.checkpoint import read_language_model, restore_language_model
 from lit_narrative.lm.load import (
     Attention,
@@ -87,7 +88,14 @@ class PolicySource:
 
     def restore(self, checkpoint: dict[str, Any]) -> Policy:
         """The policy that a checkpoint's weights belong to; Lightning loads the weights themselves."""
-        return self._with_extras(*restore_language_model(checkpoint, **self._options))
+        other = self.model if isinstance(self.model, str) and not self._is_checkpoint else None
+        return self._with_extras(*restore_language_model(checkpoint, **self._options, base=other))
+
+    def base(self) -> BaseModel | None:
+        """The base of the policy's adapters, where it has a hub name or a folder; None without adapters."""
+        return (
+            identify(str(self.model)) if self.lora and not self._is_checkpoint and isinstance(self.model, str) else None
+        )
 
     @property
     def _options(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torchmetrics import MeanMetric
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError, check_least
+from lit_narrative.lm.base_model import BaseModel
 from lit_narrative.lm.checkpoint import (
     PREFIX,
     check_adapters,
@@ -24,6 +25,7 @@ from lit_narrative.lm.checkpoint import (
     load_checkpoint,
     naming_checkpoint,
     store_language_model,
+    stored_base,
     stored_tokenizer,
 )
 from lit_narrative.lm.encoding import LongExamples, LongPrompts, PromptReader, example_batch
@@ -72,6 +74,7 @@ class LanguageModule(NarrativeModule):
         frozen: the policy keeps its weights: no gradients, always in evaluation mode, no adapters.
         lm: the policy; there once the model is built.
         tokenizer: its tokenizer.
+        base_model: of its adapters, where checkpoints leave it out; else None.
         sampler: draws completions from it.
         written: completions of the test so far, by this process; None where the test writes nothing.
     """
@@ -80,6 +83,7 @@ class LanguageModule(NarrativeModule):
     frozen = False
     lm: nn.Module
     tokenizer: PreTrainedTokenizerBase
+    base_model: BaseModel | None = None
     written: list[Rollout] | None = None
 
     def __init__(
@@ -160,9 +164,12 @@ class LanguageModule(NarrativeModule):
             # Resumed or tested from the command line: the checkpoint says what to build; Lightning loads it later.
             path = self.trainer.ckpt_path
             with naming_checkpoint(path):
-                self.set_model(*self.source.restore(load_checkpoint(path)))
+                checkpoint = load_checkpoint(path)
+                self.set_model(*self.source.restore(checkpoint))
+                self.base_model = stored_base(checkpoint)
         elif not self.ready:
             self.set_model(*self.source.build(self._tokenizer_folder))
+            self.base_model = self.source.base()
         self.build_auxiliary()
         self.apply_sharding()
 
@@ -195,7 +202,7 @@ class LanguageModule(NarrativeModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put config and tokenizer beside the weights; with adapters leave the base's weights out."""
         super().on_save_checkpoint(checkpoint)
-        store_language_model(checkpoint, self.lm, self.tokenizer, base=self.source.model if self.lora else None)
+        store_language_model(checkpoint, self.lm, self.tokenizer, base=self.base_model)
         checkpoint["gradients"] = self.guard.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -206,10 +213,11 @@ class LanguageModule(NarrativeModule):
         """
         if checkpoint.get("hyper_parameters", {}).get("lora") and not self.lora:
             raise UserError("this checkpoint holds adapters: give it as --model.model, which merges them")
-        if self.ready and fits(checkpoint, self.lm, self.source.model):
+        if self.ready and fits(checkpoint, self.lm, self.base_model):
             self.tokenizer = stored_tokenizer(checkpoint, self.source.trust_remote_code)
         else:
             self.set_model(*self.source.restore(checkpoint))
+            self.base_model = stored_base(checkpoint)
             self.build_auxiliary()
             self.apply_sharding()
         if self.lora:

@@ -1,5 +1,6 @@
 """Checkpoints stand on their own: another folder, no network, the original files gone."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -178,3 +179,111 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(UserError, match="read safely: it holds objects, which could run code, or is damaged; give"):
         read_language_model(tmp_path / "evil.ckpt")
     assert not (tmp_path / "owned").exists()
+
+
+# --- the base of adapters ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def adapted_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.Tensor]:
+    """Adapters trained on a base with a relative path: the run's folder, and what the adapted model says."""
+    folder = tmp_path_factory.mktemp("adapted")
+    tiny_lm(scale=3).save_pretrained(folder / "base")
+    tokenizer().save_pretrained(folder / "base")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        module = train(folder, "base", **LORA)
+    return folder, logits(module.lm)
+
+
+@pytest.fixture
+def adapted(adapted_run: tuple[Path, torch.Tensor], tmp_path: Path) -> tuple[Path, torch.Tensor]:
+    """The run whose base a test may change."""
+    folder, expected = adapted_run
+    stored = torch.load(folder / "last.ckpt", weights_only=True)
+    shutil.copytree(folder / "base", tmp_path / "base")
+    stored[LANGUAGE_MODEL]["base"] = str(tmp_path / "base")
+    torch.save(stored, tmp_path / "last.ckpt")
+    return tmp_path, expected
+
+
+def test_the_base_of_adapters_is_found_from_any_folder(
+    adapted_run: tuple[Path, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, expected = adapted_run
+    monkeypatch.chdir(tmp_path)
+    again = SFTModule.load_from_checkpoint(folder / "last.ckpt")
+    torch.testing.assert_close(logits(again.lm), expected, atol=0, rtol=0)
+    torch.testing.assert_close(logits(read_language_model(folder / "last.ckpt")[0]), expected, atol=1e-5, rtol=0)
+
+
+def load_as_module(path: Path, base: Path | None = None) -> Any:
+    return SFTModule.load_from_checkpoint(path, **({} if base is None else {"model": str(base)})).lm
+
+
+def load_merged(path: Path, base: Path | None = None) -> Any:
+    return read_language_model(path, base=None if base is None else str(base))[0]
+
+
+@pytest.mark.parametrize("load", [load_as_module, load_merged])
+def test_a_base_that_moved_is_asked_for_and_can_be_given(load: Any, adapted: tuple[Path, torch.Tensor]) -> None:
+    folder, expected = adapted
+    (folder / "base").rename(folder / "moved")
+    with pytest.raises(UserError, match=r"base of its adapters is no longer at '/.*/base': put it back, or say where"):
+        load(folder / "last.ckpt")
+    torch.testing.assert_close(logits(load(folder / "last.ckpt", folder / "moved")), expected, atol=1e-5, rtol=0)
+    tiny_lm(scale=2).save_pretrained(folder / "other")
+    with pytest.raises(UserError, match=r"no longer at '/.*/base', and '.*/other' is another model: put it back"):
+        load(folder / "last.ckpt", folder / "other")
+
+
+@pytest.mark.parametrize("load", [load_as_module, load_merged])
+def test_a_base_that_changed_in_place_is_refused(load: Any, adapted: tuple[Path, torch.Tensor]) -> None:
+    folder, expected = adapted
+    (folder / "base").rename(folder / "moved")
+    changed = tiny_lm(scale=3)
+    with torch.no_grad():
+        changed.model.norm.weight[0] += 1e-3  # the same sizes, one number
+    changed.save_pretrained(folder / "base")
+    with pytest.raises(UserError, match=r"base of its adapters has changed at '/.*/base' since .* bytes and sha256"):
+        load(folder / "last.ckpt")
+    torch.testing.assert_close(logits(load(folder / "last.ckpt", folder / "moved")), expected, atol=1e-5, rtol=0)
+
+
+def test_a_base_whose_config_changed_is_refused(adapted: tuple[Path, torch.Tensor]) -> None:
+    folder, _ = adapted
+    config = folder / "base" / "config.json"
+    text = config.read_text()
+    release = re.sub(r'"transformers_version": ".*"', '"transformers_version": "99"', text)
+    assert release != text
+    config.write_text(release)
+    load_merged(folder / "last.ckpt")
+    config.write_text(text.replace('"rope_theta": 10000.0', '"rope_theta": 500.0'))
+    with pytest.raises(UserError, match="has changed at"):
+        load_merged(folder / "last.ckpt")
+
+
+def test_a_run_over_a_base_that_moved_resumes_and_remembers_the_new_place(
+    adapted: tuple[Path, torch.Tensor],
+) -> None:
+    folder, _ = adapted
+    (folder / "base").rename(folder / "moved")
+    (folder / "resumed").mkdir()
+    module = SFTModule(str(folder / "moved"), sampling=SamplingParams(8), **LORA)
+    saver = ModelCheckpoint(folder / "resumed", save_last=True, save_top_k=0)
+    runner = trainer(folder, saver, max_steps=3, enable_checkpointing=True)
+    runner.fit(module, TinyTask(), ckpt_path=str(folder / "last.ckpt"), weights_only=True)
+    assert load_checkpoint(folder / "resumed" / "last.ckpt")[LANGUAGE_MODEL]["base"] == str(folder / "moved")
+    load_merged(folder / "resumed" / "last.ckpt")
+
+
+def test_adapters_of_older_checkpoints_have_a_base_without_a_digest(adapted: tuple[Path, torch.Tensor]) -> None:
+    folder, expected = adapted
+    stored = torch.load(folder / "last.ckpt", weights_only=True)
+    del stored[LANGUAGE_MODEL]["base_files"]
+    torch.save(stored, folder / "last.ckpt")
+    torch.testing.assert_close(logits(load_as_module(folder / "last.ckpt")), expected, atol=0, rtol=0)
+    stored[LANGUAGE_MODEL]["base"] = "base"
+    torch.save(stored, folder / "last.ckpt")
+    with pytest.raises(UserError, match="the base of its adapters: no causal language model at 'base'"):
+        load_as_module(folder / "last.ckpt")

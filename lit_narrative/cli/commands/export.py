@@ -11,6 +11,7 @@ def export(
     folder: str,
     what: Literal["model", "adapter", "sae", "reward"] = "model",
     trust_remote_code: bool = False,
+    base: str | None = None,
 ) -> None:
     """Write a checkpoint as a folder that transformers, PEFT, SAELens or sentence-transformers reads.
 
@@ -21,10 +22,13 @@ def export(
             ``reward`` for sentence-transformers, with the reward head beside the encoder.
         trust_remote_code: run the Python code of the model folder, or of the encoder, that the checkpoint was trained
             from.
+        base: where the model is that adapters were trained on, if it is no longer where it was.
 
     Raises:
         UserError: the folder is there already, or the checkpoint does not hold what is asked for.
     """
+    if base is not None and what not in ("model", "adapter"):
+        raise UserError(f"--base is of adapters, and '{what}' has none; leave it out")
     if Path(folder).exists():
         raise UserError(f"'{folder}' exists already: name a new folder")
     if what == "sae":
@@ -35,7 +39,7 @@ def export(
         return
     from lit_narrative.lm.checkpoint import export_adapter, export_model
 
-    print((export_adapter if what == "adapter" else export_model)(checkpoint, folder, trust_remote_code))
+    print((export_adapter if what == "adapter" else export_model)(checkpoint, folder, trust_remote_code, base))
 
 
 def _export_sae(checkpoint: str, folder: str) -> Path:
