@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
@@ -19,6 +20,9 @@ from lit_narrative.errors import UserError, first_line
 from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.prefix_forward import completion_states
 from lit_narrative.lm.tokenizer import pad_right
+
+WORKSPACE = 2**24
+"""Logits in memory at once by default: 64 MiB in float32, and a few times that with temporaries and gradients."""
 
 
 class CompletionBatch(NamedTuple):
@@ -49,13 +53,13 @@ class TokenScores(NamedTuple):
     """Scores of each completion token, row by row in order.
 
     Attributes:
-        logprobs: (N,) float32, nats.
-        entropy: (N,) float32, nats, of the distribution of the token; without gradient unless asked for.
+        logprobs: (N,) float32 (float64 of a model in float64, and so the others), nats.
+        entropy: (N,) float32, nats, of the distribution of the token; None unless asked for.
         values: (N,) float32, the value head's estimate at the position before the token; None without a head.
     """
 
     logprobs: torch.Tensor
-    entropy: torch.Tensor
+    entropy: torch.Tensor | None = None
     values: torch.Tensor | None = None
 
 
@@ -87,9 +91,9 @@ def score_completions(
     batch: CompletionBatch,
     *,
     temperature: float = 1.0,
-    chunk: int = 4096,
+    entropy: bool = False,
     value_head: nn.Module | None = None,
-    entropy_gradient: bool = False,
+    workspace: int = WORKSPACE,
 ) -> TokenScores:
     """Score every completion token of ``batch``.
 
@@ -97,20 +101,14 @@ def score_completions(
         lm: a transformers causal LM, with or without adapters.
         batch: B rows.
         temperature: logits are divided by it, as in sampling.
-        chunk: positions per application of the output layer.
+        entropy: compute the entropies too, with their gradient.
         value_head: turns the hidden states (N, d) that predict the tokens into their values, (N,) or (N, 1).
-        entropy_gradient: let the gradient through the entropy.
+        workspace: logits that are in memory at once; one position's V are the least.
     """
     base = base_lm(lm)
     # FSDP2 gathers weights around registered forward methods only: `shard` makes scoring one of them.
     score: Any = base.score_tokens if isinstance(base, FSDPModule) else partial(score_tokens, base)
-    return score(
-        batch,
-        temperature=temperature,
-        chunk=chunk,
-        value_head=value_head,
-        entropy_gradient=entropy_gradient,
-    )
+    return score(batch, temperature=temperature, entropy=entropy, value_head=value_head, workspace=workspace)
 
 
 def score_tokens(
@@ -118,40 +116,82 @@ def score_tokens(
     batch: CompletionBatch,
     *,
     temperature: float,
-    chunk: int,
+    entropy: bool,
     value_head: nn.Module | None,
-    entropy_gradient: bool,
+    workspace: int,
 ) -> TokenScores:
     """As :func:`score_completions`, of the transformers model itself.
 
     Hidden states are computed once, and those of a prompt that rows share once for all of them; the output layer then
-    runs only on positions that predict a completion token, ``chunk`` of them at a time, and is recomputed in the
-    backward pass, so that at most (chunk, V) logits are in memory.
+    runs only on positions that predict a completion token. Where their logits are more than ``workspace``, it runs on
+    as many positions at a time as fit, and again in the backward pass: neither the logits of the whole batch nor their
+    gradient are ever in memory at once.
     """
     hidden, labels = completion_states(base, *batch), batch.ids[batch.targets]
-    values = None if value_head is None else value_head(hidden).reshape(-1).float()
-    score = partial(_score_chunk, base, temperature=temperature, entropy_gradient=entropy_gradient)
-    if len(labels) <= chunk:
+    values = None if value_head is None else at_least_float32(value_head(hidden).reshape(-1))
+    score = partial(_score_positions, base, temperature=temperature, entropy=entropy)
+    positions = max(workspace // base.config.get_text_config().vocab_size, 1)  # type: ignore[operator,union-attr]
+    if len(labels) <= positions:
         return TokenScores(*score(hidden, labels), values)
-    parts = [
-        checkpoint(score, h, y, use_reentrant=False)
-        for h, y in zip(hidden.split(chunk), labels.split(chunk), strict=True)
-    ]
-    logprobs, entropy = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
-    return TokenScores(logprobs, entropy, values)
+    if torch.is_grad_enabled():
+        score = partial(checkpoint, score, use_reentrant=False)
+    parts = [score(h, y) for h, y in zip(hidden.split(positions), labels.split(positions), strict=True)]
+    logprobs, entropies = zip(*parts, strict=True)
+    return TokenScores(torch.cat(logprobs), torch.cat(entropies) if entropy else None, values)
 
 
-def _score_chunk(
-    base: nn.Module, hidden: torch.Tensor, labels: torch.Tensor, temperature: float, entropy_gradient: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of each label and entropy, both (n,)."""
+def _score_positions(
+    base: nn.Module, hidden: torch.Tensor, labels: torch.Tensor, temperature: float, entropy: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Log-probability of each label, and entropy, both (n,)."""
     # float32 from here on: in bfloat16 log-probabilities would differ from the sampler's by more than a ratio may.
-    logits = output_logits(base, hidden).float()
-    logprobs = torch.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)  # (n, V)
-    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+    logits = at_least_float32(output_logits(base, hidden))
+    if temperature != 1:
+        logits /= temperature
+    return _Scores.apply(logits, labels, entropy)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class _Scores(torch.autograd.Function):
+    """Log-probability of a label, and entropy, given logits z (n, V).
+
+    d log p_y / dz = 1_y - p and dH / dz = -p (log p + H), here in one tensor of the size of the logits beside the one
+    kept; PyTorch's own operations make five.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: torch.Tensor, labels: torch.Tensor, wants_entropy: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        logprobs = torch.log_softmax(logits, dim=-1)
         # p log p is 0 where a logit is -inf, and so is its gradient
-        entropy = -torch.linalg.vecdot(logprobs.exp(), logprobs.clamp(min=torch.finfo(logprobs.dtype).min))
-    return logprobs.gather(-1, labels[:, None]).squeeze(-1), entropy
+        entropy = -torch.linalg.vecdot(logprobs.exp(), _finite(logprobs)) if wants_entropy else None
+        ctx.save_for_backward(logprobs, labels, entropy)
+        ctx.set_materialize_grads(False)
+        return logprobs.gather(-1, labels[:, None]).squeeze(-1), entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, of_logprobs: torch.Tensor | None, of_entropy: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, None, None]:
+        logprobs, labels, entropy = ctx.saved_tensors
+        grad = logprobs.exp()
+        if of_logprobs is None:
+            of_logprobs = torch.zeros_like(grad[:, 0])
+        if of_entropy is None:
+            grad *= -of_logprobs[:, None]
+        else:
+            grad *= (_finite(logprobs) + entropy[:, None]).mul_(-of_entropy[:, None]).sub_(of_logprobs[:, None])
+        return grad.scatter_add_(-1, labels[:, None], of_logprobs[:, None]), None, None
+
+
+def _finite(values: torch.Tensor) -> torch.Tensor:
+    return values.clamp(min=torch.finfo(values.dtype).min)
+
+
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """The values in float32, or in float64 where they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def output_logits(base: nn.Module, hidden: torch.Tensor) -> torch.Tensor:

@@ -45,8 +45,8 @@ def shard(module: nn.Module, mesh: DeviceMesh, dtype: torch.dtype | None = None)
 
 def _score_tokens(base: nn.Module, *args: Any, **kwargs: Any) -> TokenScores:
     """As ``score_tokens``, with copies: an in-place operation on a view would drop the hooks that FSDP2 puts on it."""
-    logprobs, entropy, values = score_tokens(base, *args, **kwargs)
-    return TokenScores(logprobs.clone(), entropy.clone(), None if values is None else values.clone())
+    logprobs, *others = score_tokens(base, *args, **kwargs)
+    return TokenScores(logprobs.clone(), *(None if values is None else values.clone() for values in others))
 
 
 def _settle(base: nn.Module) -> None:

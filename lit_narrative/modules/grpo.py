@@ -252,15 +252,15 @@ class GRPOModule(LanguageModule):
         )
 
     def score(
-        self, lm: nn.Module, batch: CompletionBatch, value_head: nn.Module | None = None, entropy_gradient: bool = False
+        self, lm: nn.Module, batch: CompletionBatch, value_head: nn.Module | None = None, entropy: bool = False
     ) -> TokenScores:
         """Score completions at the temperature they were sampled with."""
         return score_completions(
             lm,
             batch.to(self.device),
             temperature=self.sampling.temperature,
+            entropy=entropy,
             value_head=value_head,
-            entropy_gradient=entropy_gradient,
         )
 
     # --- learning ---------------------------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ class GRPOModule(LanguageModule):
     def training_step(self, batch: RolloutBatch, batch_idx: int) -> torch.Tensor:
         """This micro-batch's part of the optimizer step's loss."""
         loss, value = self.settings.loss, self.settings.value
-        scores = self.score(self.lm, batch.batch, self.value_head, entropy_gradient=loss.wants_entropy_gradient)
+        scores = self.score(self.lm, batch.batch, self.value_head, entropy=True)  # logged also where it is no bonus
         step = step_loss(batch, scores, loss, value, entropy_coef=self.entropy.coefficient)
         self._step.add(step.sums, step.min_max)
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.fast_dev_run:  # type: ignore[attr-defined]

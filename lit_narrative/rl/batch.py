@@ -93,7 +93,7 @@ class RolloutBatch(NamedTuple):
             **tokenwise,
         )
 
-    def loss_inputs(self, logprobs: torch.Tensor, entropy: torch.Tensor) -> LossInputs:
+    def loss_inputs(self, logprobs: torch.Tensor, entropy: torch.Tensor | None = None) -> LossInputs:
         """Inputs of the policy loss, given (R, T) log-probabilities and entropies of the policy now."""
         return LossInputs(
             logprobs=logprobs,
@@ -195,7 +195,8 @@ def step_loss(
         value: of the value head's.
         entropy_coef: weight of the entropy bonus in this step.
     """
-    logprobs, entropy = to_rows(scores.logprobs, batch.mask), to_rows(scores.entropy, batch.mask)
+    logprobs = to_rows(scores.logprobs, batch.mask)
+    entropy = None if scores.entropy is None else to_rows(scores.entropy, batch.mask)
     output = policy_loss(batch.loss_inputs(logprobs, entropy), batch.totals, settings, entropy_coef=entropy_coef)
     loss, sums, min_max = output.loss, dict(output.sums), dict(output.min_max)
     if scores.values is not None:

@@ -32,10 +32,10 @@ SHUFFLE = 1
 
 
 class PolicyScores(NamedTuple):
-    """Completions under a model as it is now: (R, T) each, zeros off the completions; no values without a head."""
+    """Completions under a model as it is now: (R, T) each, zeros off the completions; None what was not asked for."""
 
     logprobs: torch.Tensor
-    entropy: torch.Tensor
+    entropy: torch.Tensor | None
     values: torch.Tensor | None
 
 
@@ -148,7 +148,7 @@ class RolloutCollector:
         filtered = loss.top_entropy_quantile < 1
         if not (filtered or loss.importance_sampling_mode or policy.value_head):
             return batch, metrics
-        scores = self._score_under(policy.lm, policy, batch, policy.value_head)
+        scores = self._score_under(policy.lm, policy, batch, policy.value_head, entropy=filtered)
         batch = batch._replace(values=scores.values)
         if loss.importance_sampling_mode:
             ratio, drift = importance_ratio(
@@ -163,7 +163,7 @@ class RolloutCollector:
             # `is_ratio` alone.
             batch = batch._replace(sampler=batch.old, old=scores.logprobs, is_ratio=ratio)
             metrics = self._reduce_metrics(drift)
-        if filtered:
+        if scores.entropy is not None:
             # One threshold for the tokens of all processes: it may not depend on how the rows are spread. They have
             # different numbers of tokens, hence the ragged gather.
             entropies = gather_ragged(self.gather, scores.entropy[batch.loss_mask])
@@ -172,21 +172,27 @@ class RolloutCollector:
         return batch, metrics
 
     def _score_under(
-        self, lm: nn.Module, policy: Policy, batch: RolloutBatch, value_head: nn.Module | None = None
+        self,
+        lm: nn.Module,
+        policy: Policy,
+        batch: RolloutBatch,
+        value_head: nn.Module | None = None,
+        entropy: bool = False,
     ) -> PolicyScores:
         """Score all completions under ``lm``, a micro-batch at a time."""
-        scores = [torch.zeros_like(batch.old) for _ in range(3)]
+        asked = (True, entropy, value_head is not None)
+        scores = PolicyScores(*(torch.zeros_like(batch.old) if wanted else None for wanted in asked))  # type: ignore[arg-type]
         # The Trainer opens its autocast around training steps alone, and rollouts are made outside of them;
         # log-probabilities then and now must share a precision.
         with policy.precision():
             for rows in batch.by_length(self.settings.plan.micro_batch_rows(len(batch.mask))):
                 part = batch.select(rows)
-                for whole, values in zip(scores, policy.score(lm, part.batch, value_head), strict=True):
-                    if values is not None:
+                for whole, values in zip(scores, policy.score(lm, part.batch, value_head, entropy), strict=True):
+                    if whole is not None and values is not None:
                         # A part is as wide as its own longest row; the columns behind stay 0. Results wait on the CPU,
                         # in float32.
                         whole[rows, : part.mask.shape[1]] = to_rows(values.float().cpu(), part.mask)
-        return PolicyScores(scores[0], scores[1], scores[2] if value_head is not None else None)
+        return scores
 
     # --- advantages -------------------------------------------------------------------------------------------------
 

@@ -129,11 +129,6 @@ class LossSettings:
             return CISPO_CAP if self.epsilon_high is None else self.epsilon_high
         return 1 + (self.epsilon if self.epsilon_high is None else self.epsilon_high)
 
-    @property
-    def wants_entropy_gradient(self) -> bool:
-        """Whether the entropy is part of the loss, so that its gradient is needed."""
-        return self.use_adaptive_entropy or self.entropy_coef != 0
-
 
 def _default(name: str) -> Any:
     (field,) = (field for field in fields(LossSettings) if field.name == name)

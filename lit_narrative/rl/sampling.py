@@ -43,7 +43,9 @@ class Policy(Protocol):
     ) -> list[Rollout]:
         """``samples`` completions of each prompt in order; ``streams`` numbers the prompts' random streams."""
 
-    def score(self, lm: nn.Module, batch: CompletionBatch, value_head: nn.Module | None = None) -> TokenScores:
+    def score(
+        self, lm: nn.Module, batch: CompletionBatch, value_head: nn.Module | None = None, entropy: bool = False
+    ) -> TokenScores:
         """Scores of completion tokens under ``lm``, at the temperature that they were sampled with."""
 
     def precision(self) -> AbstractContextManager[None]:

@@ -1,14 +1,18 @@
 """Log-probabilities of completions, against the model's own logits."""
 
+from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import CONFIG_MAPPING, PreTrainedModel
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.load import Lora, add_lora, build_lm
+from lit_narrative.lm.load import Lora, add_lora, base_lm, build_lm
 from lit_narrative.lm.logprobs import (
     CompletionBatch,
     TokenScores,
@@ -18,6 +22,7 @@ from lit_narrative.lm.logprobs import (
     to_rows,
 )
 from tests.helpers import ARCHITECTURES, tiny_lm
+from tests.rewards import VOCABULARY
 
 PROMPTS = [[5, 6, 7, 8, 9], [3], [11, 12]]
 COMPLETIONS = [[20, 21, 1], [30, 31, 32, 33, 34, 35, 1], [40]]
@@ -78,10 +83,9 @@ def test_layout() -> None:
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_equals_the_full_logits(architecture: str, temperature: float) -> None:
     lm = tiny_lm(architecture, scale=4)
-    found, expected = score_completions(lm, batch(), temperature=temperature), reference(lm, temperature)
-    torch.testing.assert_close(found.logprobs, expected.logprobs, atol=1e-5, rtol=0)
-    torch.testing.assert_close(found.entropy, expected.entropy, atol=1e-5, rtol=0)
-    assert not found.entropy.requires_grad
+    found = score_completions(lm, batch(), temperature=temperature, entropy=True)
+    torch.testing.assert_close(found, reference(lm, temperature), atol=1e-5, rtol=0)
+    assert score_completions(lm, batch()).entropy is None
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -96,21 +100,8 @@ def test_gradient_equals_that_of_the_full_logits(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("chunk", [3, 100])
-def test_entropy_has_a_gradient_on_demand(architecture: str, chunk: int) -> None:
-    lm = tiny_lm(architecture, scale=4)
-    weights = torch.linspace(-1, 2, sum(map(len, COMPLETIONS)))
-    expected = gradients(lm, (reference(lm, 0.7).entropy * weights).sum())
-    scores = score_completions(lm, batch(), temperature=0.7, chunk=chunk, entropy_gradient=True)
-    torch.testing.assert_close(scores.entropy, reference(lm, 0.7).entropy, atol=1e-5, rtol=0)
-    found = gradients(lm, (scores.entropy * weights).sum())
-    for name, value in found.items():
-        torch.testing.assert_close(value, expected[name], atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("chunk", [3, 100])
-def test_values_are_those_of_the_state_before_the_token(architecture: str, chunk: int) -> None:
+@pytest.mark.parametrize("workspace", [3 * VOCABULARY, 100 * VOCABULARY])
+def test_values_are_those_of_the_state_before_the_token(architecture: str, workspace: int) -> None:
     lm = tiny_lm(architecture, scale=4)
     torch.manual_seed(0)
     head = nn.Linear(16, 1)
@@ -121,7 +112,7 @@ def test_values_are_those_of_the_state_before_the_token(architecture: str, chunk
     ]
     expected = torch.cat(rows).squeeze(-1)
     assert score_completions(lm, batch()).values is None
-    found = score_completions(lm, batch(), chunk=chunk, value_head=head).values
+    found = score_completions(lm, batch(), workspace=workspace, value_head=head).values
     assert found is not None
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     want, have = gradients(lm, expected.square().sum()), gradients(lm, found.square().sum())
@@ -130,15 +121,104 @@ def test_values_are_those_of_the_state_before_the_token(architecture: str, chunk
         torch.testing.assert_close(value, want[name], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 10])
-def test_chunks_change_neither_values_nor_gradients(chunk: int) -> None:
+def with_bias() -> nn.Module:
+    lm = unusual("phi")
+    nn.init.normal_(lm.lm_head.bias)
+    return lm
+
+
+def with_adapters(*layers: str) -> nn.Module:
+    lm = add_lora(tiny_lm(scale=4, tie_embeddings=False), Lora(r=2, target_modules=list(layers))).eval()
+    for name, parameter in lm.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter)
+    return lm
+
+
+HEADS = {
+    "tied": lambda: tiny_lm(scale=4),
+    "untied": lambda: tiny_lm("gpt2", scale=4, tie_embeddings=False),
+    "frozen": lambda: with_adapters("q_proj"),
+    "adapters on it": lambda: with_adapters("lm_head"),
+    "bias": with_bias,
+    "cap": lambda: unusual("gemma2", **UNUSUAL["gemma2"]),
+    "scale": lambda: unusual("cohere", **UNUSUAL["cohere"]),
+}
+
+
+LOSSES: dict[str, Callable[[TokenScores, torch.Tensor], Any]] = {
+    "logprobs": lambda scores, weights: (scores.logprobs * weights[0]).sum(),
+    "entropy": lambda scores, weights: (scores.entropy * weights[1]).sum(),  # type: ignore[operator]
+    "both": lambda scores, weights: LOSSES["logprobs"](scores, weights) + LOSSES["entropy"](scores, weights),
+}
+
+
+@pytest.mark.parametrize(
+    ("head", "positions", "loss"),
+    [*((head, 3, "both") for head in HEADS), *product(["tied"], [1, 3, 10, 100], ["logprobs", "entropy"])],
+)
+def test_gradients_are_those_of_the_full_logits_whatever_is_in_memory_at_once(
+    head: str, positions: int, loss: str
+) -> None:
+    torch.manual_seed(0)
+    lm = HEADS[head]().double()
+    ids, targets, _ = batch()
+    distributions = torch.log_softmax(lm(ids).logits[:, :-1][targets[:, 1:]] / 0.7, -1)
+    entropy = -(distributions.exp() * distributions).sum(-1)
+    expected = TokenScores(distributions.gather(-1, ids[targets][:, None]).squeeze(-1), entropy)
+    workspace = positions * base_lm(lm).config.vocab_size + 5
+    found = score_completions(lm, batch(), temperature=0.7, entropy=True, workspace=workspace)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
+    weights = torch.randn(2, len(entropy), dtype=torch.float64)
+    want, have = (gradients(lm, LOSSES[loss](scores, weights)) for scores in (expected, found))
+    assert have.keys() == want.keys()
+    for name, value in have.items():
+        torch.testing.assert_close(value, want[name], atol=1e-11, rtol=1e-9)
+
+
+class LargestLogits(TorchDispatchMode):
+    """The most elements of any tensor that has a vocabulary's entries for each of some positions."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.vocabulary, self.elements = vocabulary, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and tensor.shape[-1:] == (self.vocabulary,):
+                self.elements = max(self.elements, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("vocabulary", [1000, 5000])
+@pytest.mark.parametrize("entropy", [False, True])
+def test_neither_logits_nor_their_gradients_exceed_the_workspace(vocabulary: int, entropy: bool) -> None:
+    lm, workspace = tiny_lm(vocabulary=vocabulary), 90_000
+    rows = completion_batch([[5, 6]] * 8, [range(20, 40)] * 8)
+    with LargestLogits(vocabulary) as seen:
+        scores = score_completions(lm, rows, workspace=workspace, entropy=entropy)
+        (scores.logprobs.sum() + (scores.entropy.sum() if scores.entropy is not None else 0)).backward()
+    assert workspace / 2 < seen.elements <= workspace
+    with LargestLogits(vocabulary) as seen, torch.no_grad():
+        score_completions(lm, rows, workspace=workspace, entropy=entropy)
+    assert workspace / 2 < seen.elements <= workspace
+
+
+def test_a_position_is_scored_even_if_its_logits_exceed_the_workspace() -> None:
     lm = tiny_lm(scale=4)
-    whole, parts = score_completions(lm, batch()), score_completions(lm, batch(), chunk=chunk)
-    torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
-    expected = gradients(lm, whole.logprobs.square().sum())
-    found = gradients(lm, parts.logprobs.square().sum())
-    for name, value in found.items():
-        torch.testing.assert_close(value, expected[name], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(score_completions(lm, batch(), workspace=1), score_completions(lm, batch()))
+
+
+def test_impossible_tokens_have_neither_entropy_nor_gradients_that_are_no_numbers() -> None:
+    lm = with_bias()
+    with torch.no_grad():
+        lm.lm_head.bias[50:] = -torch.inf
+    scores = score_completions(lm, batch(), entropy=True)
+    assert scores.entropy is not None
+    found = gradients(lm, scores.logprobs.sum() + scores.entropy.sum())
+    assert all(gradient.isfinite().all() for gradient in found.values())
+    torch.testing.assert_close(found["lm_head.bias"][50:], torch.zeros(10))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

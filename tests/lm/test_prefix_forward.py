@@ -237,7 +237,7 @@ def test_adapters_learn_the_same() -> None:
 def test_scores_of_groups_are_those_of_rows_alone(architecture: str) -> None:
     lm = tiny_lm(architecture, scale=4)
     prompts, completions = group(UNEVEN)
-    found = score_completions(lm, completion_batch(prompts, completions), temperature=0.7, chunk=5).logprobs
+    found = score_completions(lm, completion_batch(prompts, completions), temperature=0.7, workspace=1500).logprobs
     alone = [
         score_completions(lm, completion_batch([prompt], [completion]), temperature=0.7).logprobs
         for prompt, completion in zip(prompts, completions, strict=True)

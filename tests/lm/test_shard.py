@@ -45,18 +45,20 @@ def all_shares(module: nn.Module) -> bool:
     return all(isinstance(parameter, DTensor) for parameter in module.parameters())
 
 
-def gradients(lm: nn.Module, head: nn.Module, chunk: int) -> dict[str, torch.Tensor]:
+def gradients(lm: nn.Module, head: nn.Module, workspace: int) -> dict[str, torch.Tensor]:
     """After two backward passes over a loss of all that scoring gives."""
     for _ in range(2):
-        scores = score_completions(lm, BATCH, temperature=0.7, chunk=chunk, value_head=head, entropy_gradient=True)
-        assert scores.values is not None
+        scores = score_completions(lm, BATCH, temperature=0.7, entropy=True, value_head=head, workspace=workspace)
+        assert scores.values is not None and scores.entropy is not None
         (scores.logprobs.mean() + scores.values.square().mean() + scores.entropy.mean()).backward()
     named = [*lm.named_parameters(), *head.named_parameters(prefix="head")]
     return {name: parameter.grad for name, parameter in named if parameter.grad is not None}
 
 
 def same_gradients(mesh: Any) -> None:
-    for architecture, lora, chunk, checkpointing in product(ARCHITECTURES, (False, True), (2, 4096), (False, True)):
+    for architecture, lora, workspace, checkpointing in product(
+        ARCHITECTURES, (False, True), (600, 2**24), (False, True)
+    ):
         whole, sharded = whole_and_sharded(architecture, lora)
         heads = [nn.Linear(16, 1), nn.Linear(16, 1)]
         heads[1].load_state_dict(heads[0].state_dict())
@@ -67,7 +69,7 @@ def same_gradients(mesh: Any) -> None:
             for lm in (whole, sharded):
                 lm.gradient_checkpointing_enable()
                 lm.train()
-        expected, found = gradients(whole, heads[0], chunk), gradients(sharded, heads[1], chunk)
+        expected, found = gradients(whole, heads[0], workspace), gradients(sharded, heads[1], workspace)
         assert expected.keys() == found.keys()
         for name, gradient in found.items():
             assert isinstance(gradient, DTensor), name

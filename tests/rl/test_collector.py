@@ -167,7 +167,9 @@ def test_the_top_share_of_tokens_by_entropy_is_kept(tmp_path: Path) -> None:
     kept = sum(int(batch.keep.sum()) for batch in seen.batches)
     tokens = sum(int(batch.mask.sum()) for batch in seen.batches)
     assert kept == pytest.approx(0.2 * tokens, abs=2)
-    entropies = [to_rows(score_completions(module.lm, batch.batch).entropy, batch.mask) for batch in seen.batches]
+    entropies = [
+        to_rows(score_completions(module.lm, batch.batch, entropy=True).entropy, batch.mask) for batch in seen.batches
+    ]
     least = min(float(e[b.keep].min()) for e, b in zip(entropies, seen.batches, strict=True))
     most = max(float(e[b.mask & ~b.keep].max()) for e, b in zip(entropies, seen.batches, strict=True))
     assert least >= most - 1e-5

@@ -211,7 +211,7 @@ def ours(lm: Any, rows: torch.Tensor, temperature: float) -> tuple[torch.Tensor,
     mask = given["completion_mask"][rows].bool()
     prompts = [ids[on.bool()] for ids, on in zip(given["prompt_ids"][rows], given["prompt_mask"][rows], strict=True)]
     completions = [ids[on] for ids, on in zip(given["completion_ids"][rows], mask, strict=True)]
-    scores = score_completions(lm, completion_batch(prompts, completions), temperature=temperature)
+    scores = score_completions(lm, completion_batch(prompts, completions), temperature=temperature, entropy=True)
     return to_rows(scores.logprobs, mask), to_rows(scores.entropy, mask)
 
 

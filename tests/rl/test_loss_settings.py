@@ -124,9 +124,3 @@ def test_upper_bound() -> None:
         assert LossSettings(kind, epsilon_high=0.28).upper == 1.28
     assert LossSettings("cispo").upper == 5.0
     assert LossSettings("cispo", epsilon_high=2.0).upper == 2.0
-
-
-def test_when_the_entropy_needs_a_gradient() -> None:
-    assert not LossSettings().wants_entropy_gradient
-    assert LossSettings(entropy_coef=0.01).wants_entropy_gradient
-    assert LossSettings(use_adaptive_entropy=True).wants_entropy_gradient
