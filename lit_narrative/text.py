@@ -1,4 +1,4 @@
-"""Words and n-grams of texts, measures of variety made from them, and texts that are not Unicode.
+"""Words and n-grams of texts, measures of variety made of them, texts that are not Unicode, and what tokenizers append.
 
 Words are compared in small letters and without punctuation. Every share of nothing is 0 unless a caller says otherwise.
 """
@@ -6,9 +6,12 @@ Words are compared in small letters and without punctuation. Every share of noth
 import re
 from collections.abc import Hashable, Iterable, Sequence
 from statistics import fmean
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from lit_narrative.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase  # slow to import; tools that read worlds do without it
 
 Item = TypeVar("Item", str, int)
 # Letters of any script: \w without digits and the underscore.
@@ -27,6 +30,13 @@ def unicode_text(text: str) -> str:
 def is_unicode(text: str) -> bool:
     """Whether there is no lone surrogate in a text."""
     return text.isascii() or _HALVES.search(text) is None
+
+
+def appended_tokens(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """How many tokens a tokenizer puts behind every text (``<s> $A </s>``: 1); a prompt to continue is without them."""
+    ids, plain = tokenizer("a")["input_ids"], tokenizer("a", add_special_tokens=False)["input_ids"]
+    ends = range(len(ids), len(plain) - 1, -1) if plain else ()
+    return next((len(ids) - end for end in ends if ids[end - len(plain) : end] == plain), 0)
 
 
 def words_of(text: str) -> list[str]:

@@ -9,15 +9,39 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from lit_narrative.errors import UserError
+
 if TYPE_CHECKING:
     import torch  # the rows of a rollout; tools that read worlds do without it
+
+
+Message = Mapping[str, str]
+"""A turn of a conversation: its ``role`` (``system``, ``user``, ``assistant``) and its ``content``."""
+Conversation = str | Sequence[Message]
+"""A prompt: a text, or where a module reads prompts by a chat template (``chat``) the messages to answer."""
+
+
+def prompt_text(prompt: Conversation) -> str:
+    """A prompt as one text: of messages their contents, with a blank line between turns."""
+    return prompt if isinstance(prompt, str) else "\n\n".join(message["content"] for message in prompt)
+
+
+def plain_prompt(prompt: Conversation) -> str:
+    """A prompt that is to be read as it stands.
+
+    Raises:
+        UserError: it is a list of messages.
+    """
+    if not isinstance(prompt, str):
+        raise UserError("a prompt is a list of messages, which only a module with model.chat=true reads; give a text")
+    return prompt
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """A prompt and the completion to imitate (SFT, perplexity)."""
 
-    prompt: str
+    prompt: Conversation
     completion: str
     meta: Mapping[str, Any] = field(default_factory=dict)
 
@@ -26,7 +50,7 @@ class Example:
 class Prompt:
     """A prompt to continue; ``columns`` reach the rewards unchanged (GRPO, predict, steering)."""
 
-    text: str
+    text: Conversation
     columns: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -158,6 +182,7 @@ class Rollout:
         columns: what the prompt carries for the rewards.
         group: index of the prompt within its batch; rollouts of one group share a prompt.
         injection: number of what was injected into the prompt; None: nothing.
+        messages: the prompt's messages, if it was given as such.
     """
 
     prompt_ids: "torch.Tensor"
@@ -169,6 +194,13 @@ class Rollout:
     columns: Mapping[str, Any] = field(default_factory=dict)
     group: int = 0
     injection: int | None = None
+    messages: Sequence[Message] = ()
+
+    @property
+    def prompt_columns(self) -> dict[str, Any]:
+        """The prompt as plain values: its text, and its messages where it has any."""
+        messages = {"messages": [dict(message) for message in self.messages]} if self.messages else {}
+        return {"prompt": self.prompt, **messages}
 
     def to(self, device: "torch.device") -> "Rollout":
         """The same rollout with its tensors on ``device``; Lightning asks for it when it collects predictions."""

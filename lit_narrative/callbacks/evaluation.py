@@ -151,7 +151,7 @@ def summarise(verdicts: Sequence[Verdict]) -> dict[str, Any]:
 def sample_row(rollout: Rollout, verdict: Verdict) -> dict[str, Any]:
     """A judged sample as one JSON value."""
     return {
-        "prompt": rollout.prompt,
+        **rollout.prompt_columns,
         "text": rollout.text,
         "reward": verdict.total,
         "components": dict(verdict.components),

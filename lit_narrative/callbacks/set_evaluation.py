@@ -13,14 +13,14 @@ from lit_narrative.datamodules.task import Answered, Task, numbered
 from lit_narrative.distributed import gather_lists
 from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.files import write_json, write_jsonl
+from lit_narrative.lm.encoding import example_ids
 from lit_narrative.lm.logprobs import completion_batch, score_completions
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.lm.shard import gathered
-from lit_narrative.lm.tokenizer import encode_completion
 from lit_narrative.modules.language import LanguageModule
 from lit_narrative.report.run_folder import versions
 from lit_narrative.seeds import run_seed
-from lit_narrative.views import Rollout
+from lit_narrative.views import Example, Rollout
 
 _BATCH = 256
 
@@ -118,7 +118,8 @@ def set_record(data: Task, tag: str, step: int, scores: Mapping[str, Mapping[str
 def _gold(module: LanguageModule, rollouts: Sequence[Rollout]) -> list[float | None]:
     """Log-probability, in nats, of the reference answer to each prompt; None where the task gives no reference."""
     known = [rollout for rollout in rollouts if "reference" in rollout.columns]
-    ids = [encode_completion(module.tokenizer, str(rollout.columns["reference"])) for rollout in known]
+    rows = [Example(rollout.messages or rollout.prompt, str(rollout.columns["reference"])) for rollout in known]
+    _, ids = example_ids(rows, module.tokenizer, module.chat)
     values = iter(log_probabilities(module, known, [torch.tensor(row) for row in ids]).tolist())
     return [next(values) if "reference" in rollout.columns else None for rollout in rollouts]
 

@@ -127,7 +127,7 @@ class PredictionWriter(BasePredictionWriter):
         if trainer.is_global_zero and not dry_run(trainer):
             rows = (
                 {
-                    "prompt": rollout.prompt,
+                    **rollout.prompt_columns,
                     "text": rollout.text,
                     "finished": rollout.finished,
                     "logprob": float(rollout.logprobs.sum()),

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from lit_narrative.circuits.contrasts import Contrasts, encode_contrasts
 from lit_narrative.circuits.inputs import AnalysisInputs, encode_inputs
 from lit_narrative.errors import UserError
-from lit_narrative.views import ContrastPair, Example
+from lit_narrative.views import ContrastPair, Example, prompt_text
 
 TRIED = 50
 """Pairs tried for each one wanted: a tokenizer that splits numbers can use only some."""
@@ -92,7 +92,7 @@ class AnalysisData:
         for split, rows in self.rows.items():
             pairs = self.pairs.get(split, ())
             # A NUL between texts, so that the same words cut otherwise give another checksum.
-            texts = [text for row in rows for text in (row.prompt, row.completion)]
+            texts = [text for row in rows for text in (prompt_text(row.prompt), row.completion)]
             texts += [text for pair in pairs for text in (pair.clean, pair.corrupt)]
             numbers = {"examples": len(rows), "pairs": len(pairs), "pairs_dropped": self.dropped.get(split, 0)}
             counted[split] = {**numbers, "sha256": hashlib.sha256("\0".join(texts).encode()).hexdigest()}

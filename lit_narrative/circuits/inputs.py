@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.circuits.bridge import Hook, run
 from lit_narrative.errors import UserError, did_you_mean
-from lit_narrative.text import unicode_text
-from lit_narrative.views import Example
+from lit_narrative.text import appended_tokens, unicode_text
+from lit_narrative.views import Example, plain_prompt, prompt_text
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -191,7 +191,9 @@ def encode_inputs(
     for row in rows:
         prompt, answer, characters = read(row, tokenizer)
         if not answer:
-            raise UserError(f"the completion of {row.prompt[-40:]!r} has no tokens; an analysis needs an answer")
+            raise UserError(
+                f"the completion of {prompt_text(row.prompt)[-40:]!r} has no tokens; an analysis needs an answer"
+            )
         ids = prompt + answer
         kept = len(answer) if scored is None else min(scored, len(answer))
         # The last token is never read, only predicted: inputs and targets are shifted by one.
@@ -210,16 +212,21 @@ def encode_inputs(
 def read(row: Example, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int], list[Span]]:
     """Ids of the prompt, ids of the completion, and the characters of both together that each came from."""
     # Each by itself, as in training and sampling: a token never spans the border of prompt and completion.
-    prompt, before = encode(tokenizer, row.prompt)
+    text = plain_prompt(row.prompt)
+    prompt, before = encode(tokenizer, text)
     answer, after = encode(tokenizer, row.completion, special=False)
-    shift = len(row.prompt)
+    shift = len(text)
     return prompt, answer, before + [(start + shift, end + shift) for start, end in after]
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str, special: bool = True) -> Encoded:
-    """Token ids and the characters that each came from; a token that is not of the text has an empty span."""
+    """Token ids and the characters that each came from; a token that is not of the text has an empty span.
+
+    With ``special`` they are those of a prompt: the tokens that the tokenizer puts in front, and none behind.
+    """
     encoded: Any = tokenizer(unicode_text(text), add_special_tokens=special, return_offsets_mapping=True)
-    return list(encoded["input_ids"]), [(start, end) for start, end in encoded["offset_mapping"]]
+    kept = len(encoded["input_ids"]) - (appended_tokens(tokenizer) if special else 0)
+    return list(encoded["input_ids"][:kept]), [(start, end) for start, end in encoded["offset_mapping"][:kept]]
 
 
 def pad_left(rows: Sequence[Sequence[int]], value: int = 0) -> tuple[Tensor, Tensor]:

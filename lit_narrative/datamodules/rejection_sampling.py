@@ -83,7 +83,7 @@ def _read(line: str, by: str, where: str) -> Example | None:
     if by not in scores:
         known = ", ".join(scores)
         raise UserError(f"data.preferred.by: {where} has no score '{by}'{did_you_mean(by, scores)} ({known})")
-    return Example(prompt, text, {"score": scores[by]}) if finished else None
+    return Example(row.get("messages") or prompt, text, {"score": scores[by]}) if finished else None
 
 
 def _scores(row: Mapping[str, Any]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 from lit_narrative.errors import UserError, check_choice
 from lit_narrative.rl.rewards.base import AnyReward
 from lit_narrative.rl.rewards.loading import import_reward
-from lit_narrative.views import ContrastPair, Example, Layout, Prompt, Rollout, State, Verdict, WordList
+from lit_narrative.views import ContrastPair, Example, Layout, Prompt, Rollout, State, Verdict, WordList, prompt_text
 
 Split = Literal["train", "val", "test"]
 VIEWS = ("examples", "prompts", "scored", "labelled", "states", "activations")
@@ -79,7 +79,7 @@ class Task:
 
     def tokenizer_texts(self) -> Iterable[str]:
         """Texts to train a tokenizer on: the task's training examples."""
-        return (row.prompt + row.completion for row in self.view("examples", "train"))
+        return (prompt_text(row.prompt) + row.completion for row in self.view("examples", "train"))
 
     # --- rewards and verifiers --------------------------------------------------------------------------------------
 

@@ -7,12 +7,19 @@ Config and tokenizer are stored beside the weights. All content is plain values 
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from lit_narrative.adapters import merge_adapters
 from lit_narrative.errors import UserError, first_line
@@ -59,6 +66,7 @@ def store_language_model(
             del state[name]
     checkpoint[LANGUAGE_MODEL] = {
         "config": _plain(config_to_dict(base_lm(lm))),
+        "generation": _plain(base_lm(lm).generation_config.to_diff_dict()),  # type: ignore[union-attr]
         "tokenizer": tokenizer_files(tokenizer),
         "base": base.name if base else None,
         "base_files": [base.size, base.sha256] if base else None,
@@ -94,10 +102,13 @@ def restore_language_model(
             lm = load_lm(found.name, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code)
         except UserError as error:
             raise UserError(f"the base of its adapters: {error}") from error
-        return lm, tokenizer
-    config = config_from_dict(stored["config"], trust_remote_code)
-    _check_sizes(config, checkpoint["state_dict"], trust_remote_code)
-    return build_lm(config, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code), tokenizer
+    else:
+        config = config_from_dict(stored["config"], trust_remote_code)
+        _check_sizes(config, checkpoint["state_dict"], trust_remote_code)
+        lm = build_lm(config, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code)
+    if "generation" in stored:  # earlier versions kept the end tokens alone, in the config
+        lm.generation_config = GenerationConfig.from_dict(stored["generation"])
+    return lm, tokenizer
 
 
 def _check_sizes(config: PretrainedConfig, state: Mapping[str, torch.Tensor], trust_remote_code: bool) -> None:
@@ -259,10 +270,24 @@ def export_model(
             another than it was, at its place and at ``base``.
     """
     lm, tokenizer = read_language_model(checkpoint, trust_remote_code=trust_remote_code, base=base)
+    # Adapters are merged in float32 and rounded once.
+    lm.to(_run_dtype(load_checkpoint(checkpoint)))  # type: ignore[arg-type]
+    # As they are: `save_pretrained` refuses what published models have, such as a temperature without sampling.
+    generation, lm.generation_config = lm.generation_config, GenerationConfig()
     with atomic_folder(folder) as scratch:
         lm.save_pretrained(scratch)
+        generation.to_json_file(scratch / "generation_config.json")  # type: ignore[union-attr]
         tokenizer.save_pretrained(scratch)
     return Path(folder)
+
+
+def _run_dtype(checkpoint: dict[str, Any]) -> torch.dtype:
+    """The floating-point type of the weights that a checkpoint was trained in."""
+    given = checkpoint.get("hyper_parameters", {})
+    if given.get("lora") and given.get("dtype", "float32") != "float32":
+        return getattr(torch, given["dtype"])  # type: ignore[no-any-return]  # peft keeps the adapters in float32
+    policy = (value.dtype for name, value in checkpoint["state_dict"].items() if name.startswith(PREFIX))
+    return reduce(torch.promote_types, (dtype for dtype in policy if dtype.is_floating_point))
 
 
 def export_adapter(
@@ -299,10 +324,10 @@ def _stored(checkpoint: dict[str, Any]) -> dict[str, Any]:
         raise UserError("this checkpoint holds no language model; was it written by another module or package?")
     stored: dict[str, Any] = checkpoint[LANGUAGE_MODEL]
     match stored:
-        case {"config": dict(), "tokenizer": dict(files), "base": str() | None} if all(
-            isinstance(name, str) and isinstance(content, str | bytes) for name, content in files.items()
-        ) and _is_base_files(stored.get("base_files")):
-            return stored
+        case {"config": dict(), "tokenizer": dict(files), "base": str() | None}:
+            plain = all(isinstance(name, str) and isinstance(content, str | bytes) for name, content in files.items())
+            if plain and isinstance(stored.get("generation", {}), dict) and _is_base_files(stored.get("base_files")):
+                return stored
     raise UserError(f"the checkpoint is damaged: its model's config, tokenizer or base is none; {ANOTHER}")
 
 

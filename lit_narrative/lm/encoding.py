@@ -13,10 +13,10 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError
+from lit_narrative.lm.chat import chat_example, chat_prompt, cut_chat_prompt, turn_end
 from lit_narrative.lm.logprobs import CompletionBatch, completion_batch
-from lit_narrative.lm.tokenizer import encode_completion, encode_prompt
-from lit_narrative.text import unicode_text
-from lit_narrative.views import Example, Prompt
+from lit_narrative.lm.tokenizer import encode_completion, encode_prompts
+from lit_narrative.views import Conversation, Example, Prompt, plain_prompt, prompt_text
 
 LongPrompts = Literal["error", "drop", "truncate_left"]
 _BLOCK = 1024  # prompts that are tokenised together
@@ -33,8 +33,8 @@ class PromptReader:
         max_new_tokens: longest completion.
         max_length: longest prompt in tokens; None: what the positions leave beside the completion.
         long_prompts: treatment of a longer one. ``truncate_left`` keeps its last tokens, and its first one if that is
-            the tokenizer's BOS token.
-        chat: wrap prompts as a user's turn.
+            the tokenizer's BOS token; with ``chat`` all that the template writes around them, too.
+        chat: write prompts by the tokenizer's chat template; only then may they be messages.
 
     Raises:
         UserError: completions, or prompts and completions, do not fit the positions.
@@ -69,7 +69,7 @@ class PromptReader:
             return self.max_length
         return self.positions - self.max_new_tokens
 
-    def encode(self, prompts: Sequence[str]) -> list[list[int]]:
+    def encode(self, prompts: Sequence[Conversation]) -> list[list[int]]:
         """Token ids of prompts.
 
         Raises:
@@ -109,17 +109,14 @@ class PromptReader:
             )
         return kept if len(kept) < total else prompts
 
-    def _tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
-        if self.chat or not prompts:
-            return [encode_prompt(self.tokenizer, prompt, self.chat) for prompt in prompts]
-        rows: list[list[int]] = self.tokenizer([*map(unicode_text, prompts)])[
-            "input_ids"
-        ]  # all at once: several times faster
-        return rows
+    def _tokenize(self, prompts: Sequence[Conversation]) -> list[list[int]]:
+        if self.chat:
+            return [chat_prompt(self.tokenizer, prompt) for prompt in prompts]
+        return encode_prompts(self.tokenizer, [*map(plain_prompt, prompts)])
 
-    def _check_empty(self, prompts: Sequence[str], rows: Sequence[Sequence[int]], first: int = 0) -> None:
+    def _check_empty(self, prompts: Sequence[Conversation], rows: Sequence[Sequence[int]], first: int = 0) -> None:
         # A prompt without text may still have a token: some tokenizers add BOS.
-        empty = [index for index, row in enumerate(rows, first) if not row or not prompts[index - first]]
+        empty = [index for index, row in enumerate(rows, first) if not row or not prompt_text(prompts[index - first])]
         if empty:
             numbers = ", ".join(map(str, empty[:_NAMED])) + (", …" if len(empty) > _NAMED else "")
             raise UserError(
@@ -127,14 +124,16 @@ class PromptReader:
                 "them, or give them a text: a line break will do to write from nothing"
             )
 
-    def _cut(self, index: int, prompt: str, row: list[int], limit: int) -> list[int]:
+    def _cut(self, index: int, prompt: Conversation, row: list[int], limit: int) -> list[int]:
         if self.long_prompts != "truncate_left":
             raise self._too_long(index, prompt, len(row))
+        if self.chat:
+            return cut_chat_prompt(self.tokenizer, prompt, limit)
         first = row[:1] if row[0] == self.tokenizer.bos_token_id else []
         return first + row[len(row) - limit + len(first) :]
 
-    def _too_long(self, index: int, prompt: str, length: int) -> UserError:
-        beginning = " ".join(prompt[:60].split())
+    def _too_long(self, index: int, prompt: Conversation, length: int) -> UserError:
+        beginning = " ".join(prompt_text(prompt)[:60].split())
         return UserError(
             f"prompt {index} ('{beginning}…') has {length} tokens, and only {self.limit} {self._reason}; {self._remedy}"
         )
@@ -176,13 +175,12 @@ def example_batch(
         tokenizer: the model's.
         limit: the model's positions; None if it has no limit.
         long_examples: whether a longer example is an error or is cut on the right.
-        chat: wrap prompts as a user's turn.
+        chat: write prompt and completion by the tokenizer's chat template.
 
     Raises:
         UserError: an example is too long, and may not or cannot be cut.
     """
-    prompts = [encode_prompt(tokenizer, row.prompt, chat) for row in rows]
-    completions = [encode_completion(tokenizer, row.completion) for row in rows]
+    prompts, completions = example_ids(rows, tokenizer, chat)
     for number, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
         length = len(prompt) + len(completion)
         if limit is None or length <= limit:
@@ -194,3 +192,19 @@ def example_batch(
             )
         completions[number] = completion[: limit - len(prompt)]
     return completion_batch(prompts, completions)
+
+
+def example_ids(
+    rows: Sequence[Example], tokenizer: PreTrainedTokenizerBase, chat: bool
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Token ids of the prompts of examples, and of their completions with what ends these.
+
+    Raises:
+        UserError: a prompt is one of messages without ``chat``, or one that the chat template refuses.
+    """
+    if chat:
+        end = turn_end(tokenizer)
+        pairs = [chat_example(tokenizer, row.prompt, row.completion, end) for row in rows]
+        return [prompt for prompt, _ in pairs], [completion for _, completion in pairs]
+    prompts = encode_prompts(tokenizer, [plain_prompt(row.prompt) for row in rows])
+    return prompts, [encode_completion(tokenizer, row.completion) for row in rows]

@@ -199,9 +199,6 @@ def load_lm(
             f"no causal language model at '{name}' ({reason(error)}); give a hub name, a folder with config.json "
             "and weights, a .ckpt file of this package, or sizes such as `model: {architecture: llama, layers: 2}`"
         ) from error
-    if (stops := getattr(lm.generation_config, "eos_token_id", None)) is not None:
-        # Our checkpoints store the config alone, and some models name their end tokens only in the generation config.
-        lm.config.eos_token_id = stops
     return use_faster_modules(lm)
 
 
@@ -338,6 +335,13 @@ def end_ids(lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     stops = getattr(base_lm(lm).generation_config, "eos_token_id", None)
     others = stops if isinstance(stops, list) else [stops]
     return list(dict.fromkeys(stop for stop in (tokenizer.eos_token_id, *others) if stop is not None))
+
+
+def add_end_id(lm: nn.Module, token: int) -> None:
+    """Let ``token`` end completions too: here, from the model's checkpoints, and where it is exported to."""
+    settings: Any = base_lm(lm).generation_config
+    stops = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
+    settings.eos_token_id = list(dict.fromkeys(stop for stop in (*stops, token) if stop is not None))
 
 
 def max_positions(lm: nn.Module) -> int | None:

@@ -27,7 +27,7 @@ from lit_narrative.lm.load import base_lm, end_ids
 from lit_narrative.lm.prefix_decoding import Groups, can_share_prefix, prefix_decoding
 from lit_narrative.lm.self_check import NEW_TOKENS, PROMPTS, ROWS, allclose, cached_check, too_short
 from lit_narrative.lm.tokenizer import pad_left
-from lit_narrative.views import Prompt, Rollout
+from lit_narrative.views import Prompt, Rollout, prompt_text
 
 # Finished rows leave the batch when at most this share is unfinished: each time the whole cache is copied.
 COMPACT_BELOW = 0.75
@@ -178,10 +178,11 @@ def as_rollouts(
             logprobs=logprobs[: len(ids)].clone(),
             finished=int(ids[-1]) in ends,
             text=text,
-            prompt=request.prompt.text,
+            prompt=prompt_text(request.prompt.text),
             columns=request.prompt.columns,
             group=group,
             injection=request.injection,
+            messages=() if isinstance(request.prompt.text, str) else request.prompt.text,
         )
         for (group, request), ids, logprobs, text in zip(owners, completions, decoded.logprobs, texts, strict=True)
     ]

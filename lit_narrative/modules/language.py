@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.lm.base_model import BaseModel
+from lit_narrative.lm.chat import turn_end
 from lit_narrative.lm.checkpoint import (
     PREFIX,
     check_adapters,
@@ -29,7 +30,7 @@ from lit_narrative.lm.checkpoint import (
     stored_tokenizer,
 )
 from lit_narrative.lm.encoding import LongExamples, LongPrompts, PromptReader, example_batch
-from lit_narrative.lm.load import Attention, Dtype, Lora, ScratchModel, max_positions
+from lit_narrative.lm.load import Attention, Dtype, Lora, ScratchModel, add_end_id, max_positions
 from lit_narrative.lm.logprobs import CompletionBatch, score_completions
 from lit_narrative.lm.optim import GradientGuard, Schedule, adamw, schedule_by_step
 from lit_narrative.lm.policy import PolicySource
@@ -52,7 +53,8 @@ class LanguageModule(NarrativeModule):
             default: the model's, or a trained one with a new model.
         lora: train low-rank adapters in place of the weights.
         sampling: how completions are sampled, and scored.
-        chat: wrap prompts as a user's turn by the tokenizer's chat template.
+        chat: write prompts and completions by the tokenizer's chat template. A prompt that is a text becomes the
+            user's turn; one of messages may have a system turn and several others.
         dtype: of the weights; mixed precision is the Trainer's business.
         attention: the attention implementation of transformers.
         gradient_checkpointing: recompute activations in the backward pass.
@@ -64,7 +66,7 @@ class LanguageModule(NarrativeModule):
         max_prompt_length: of prompts to complete, in tokens; default: what the model's positions leave beside
             ``sampling.max_new_tokens``.
         long_prompts: what to do with a longer one: ``error``, ``drop`` its row before training, or keep its last tokens
-            (``truncate_left``).
+            (``truncate_left``; with ``chat`` the template around them stays).
         max_skipped_steps: stop after so many optimizer steps in a row whose gradients were not finite; fewer are
             skipped and counted.
         trust_remote_code: run the Python code that model folders and hub repositories bring along, for this run: of
@@ -186,8 +188,14 @@ class LanguageModule(NarrativeModule):
                 shard(part, self.device_mesh["data_parallel"], dtype)
 
     def set_model(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Take a model and its tokenizer as the policy."""
+        """Take a model and its tokenizer as the policy; with ``chat`` the end of a turn ends completions.
+
+        Raises:
+            UserError: with ``chat``, if the tokenizer has no chat template.
+        """
         self.lm, self.tokenizer = lm.requires_grad_(False) if self.frozen else lm, tokenizer
+        if self.chat and (end := turn_end(tokenizer)) is not None:
+            add_end_id(lm, end)
         self.train()  # a model that was loaded comes in evaluation mode
 
     def train(self, mode: bool = True) -> Self:
@@ -225,12 +233,18 @@ class LanguageModule(NarrativeModule):
         if "gradients" in checkpoint:
             self.guard.load_state_dict(checkpoint["gradients"])
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights as torch does; those of the base that adapters' checkpoints leave out are not missed."""
+        found = super().load_state_dict(state_dict, strict=strict, assign=assign)
+        # Lightning would name them all in a warning. `check_adapters` has seen that the adapters' own are there.
+        return found._replace(missing_keys=[]) if self.lora else found
+
     # --- rows -------------------------------------------------------------------------------------------------------
 
     def validate_rows(self, rows: Sequence[Any]) -> Sequence[Any]:
         """The rows that the model can read: all of them, or with ``long_prompts: drop`` those whose prompt fits."""
-        if len(rows) and isinstance(rows[0], Example) and self.long_examples == "error":
-            for row in rows:  # one that is too long fails here, before the first step
+        if len(rows) and isinstance(rows[0], Example) and (self.chat or self.long_examples == "error"):
+            for row in rows:  # one that is too long, or refused by the template, fails here, before the first step
                 self.collate([row])
         if not len(rows) or not isinstance(rows[0], Prompt):
             return rows

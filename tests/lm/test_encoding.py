@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from lit_narrative.circuits import inputs
 from lit_narrative.errors import UserError
 from lit_narrative.lm.encoding import PromptReader, example_batch
 from lit_narrative.lm.logprobs import CompletionBatch
 from lit_narrative.lm.tokenizer import encode_prompt, tokenizer_files, tokenizer_from_files
+from lit_narrative.text import appended_tokens
 from lit_narrative.views import Example, Prompt
 from tests.helpers import PROMPTS, TEXTS, tokenizer
 
@@ -122,6 +124,34 @@ def with_bos() -> PreTrainedTokenizerFast:
     return made
 
 
+def with_ends(bos: bool) -> PreTrainedTokenizerFast:
+    """The tokenizer with a token that closes every text, and perhaps one that opens it."""
+    from tokenizers.processors import TemplateProcessing
+
+    made, tokens = with_bos(), [("<|pad|>", 0), ("<|end|>", 1)]
+    made.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|pad|> $A <|end|>" if bos else "$A <|end|>", special_tokens=tokens
+    )
+    return made
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_a_prompt_never_ends_with_an_end_token_that_the_tokenizer_appends(bos: bool) -> None:
+    made = with_ends(bos)
+    assert made("A")["input_ids"][-1] == made.eos_token_id
+    front = [made.bos_token_id] if bos else []
+    plain = [[*front, *tokenizer()(text)["input_ids"]] for text in PROMPTS]
+    assert reader(tokenizer=made).encode(PROMPTS) == plain
+    assert [inputs.encode(made, text)[0] for text in PROMPTS] == plain
+    assert reader(tokenizer=made, max_length=len(plain[3]) - 1, long_prompts="truncate_left").encode(PROMPTS[3:]) == [
+        [*front, *plain[3][len(front) + 1 :]]
+    ]
+    found = example_batch(ROWS, made, limit=None, long_examples="error", chat=False)
+    assert token_rows(found, False) == [[*front, *tokenizer()(row.prompt)["input_ids"]] for row in ROWS]
+    assert token_rows(found, True) == token_rows(batch(), True)
+    assert appended_tokens(made) == 1 and appended_tokens(with_bos()) == appended_tokens(tokenizer()) == 0
+
+
 @pytest.mark.parametrize("limit", [1, 2, 4])
 def test_a_cut_prompt_keeps_its_opening_token(limit: int) -> None:
     opened = with_bos()
@@ -166,7 +196,9 @@ def test_the_completion_and_its_end_are_the_targets() -> None:
 
 def test_a_chat_template_wraps_the_prompt_only() -> None:
     chatty = tokenizer_from_files(tokenizer_files(tokenizer()))
-    chatty.chat_template = "<{{ messages[0]['content'] }}>"
+    chatty.chat_template = (
+        "{% for m in messages %}{{ ('<%s>' if m['role'] == 'user' else '%s') % m['content'] }}{% endfor %}"
+    )
     found = example_batch(ROWS, chatty, limit=None, long_examples="error", chat=True)
     assert [chatty.decode(ids) for ids in token_rows(found, False)] == [f"<{row.prompt}>" for row in ROWS]
     assert token_rows(found, True) == token_rows(batch(), True)

@@ -116,19 +116,10 @@ def test_a_tokenizer_needs_an_end_token(tmp_path: Path) -> None:
         load_tokenizer(str(tmp_path))
 
 
-def test_the_end_token_pads_where_there_is_no_padding_token(tmp_path: Path) -> None:
+def test_no_padding_token_is_made_up(tmp_path: Path) -> None:
     inner = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
     PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="b").save_pretrained(tmp_path)
-    assert load_tokenizer(str(tmp_path)).pad_token_id == 1
-
-
-def test_chat_wraps_the_prompt_as_a_turn() -> None:
-    chatty = tokenizer_from_files(tokenizer_files(tokenizer()))
-    turns = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
-    chatty.chat_template = turns + "{% if add_generation_prompt %}<me>{% endif %}"
-    ids = encode_prompt(chatty, "Write.", chat=True)
-    assert chatty.decode(ids) == "<user>Write.<me>"
-    assert encode_prompt(chatty, "Write.") == tokenizer()("Write.")["input_ids"]
+    assert load_tokenizer(str(tmp_path)).pad_token_id is None
 
 
 def test_rows_are_padded_on_either_side() -> None:

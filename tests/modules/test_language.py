@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from lit_narrative.datamodules.base import Split, TaskDataModule
 from lit_narrative.errors import UserError
@@ -116,9 +117,10 @@ def test_left_out_prompts_are_counted_in_one_line(caplog: pytest.LogCaptureFixtu
 
 
 def test_chat_wraps_prompts() -> None:
-    made = module(chat=True)
-    made.tokenizer = type(made.tokenizer)(tokenizer_object=tokenizer().backend_tokenizer, eos_token="<|end|>")
-    made.tokenizer.chat_template = "<{{ messages[0]['content'] }}>"
+    made, words = SFTModule(sizes(), sampling=SamplingParams(8), chat=True), tokenizer().backend_tokenizer
+    chatty = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<|end|>")
+    chatty.chat_template = "<{{ messages[0]['content'] }}>"
+    made.set_model(tiny_lm(scale=4), chatty)
     (rollout,) = made.generate([Prompt("Write.")])
     assert made.tokenizer.decode(rollout.prompt_ids) == "<Write.>"
     assert rollout.prompt == "Write."

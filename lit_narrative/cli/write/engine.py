@@ -15,7 +15,7 @@ from lit_narrative.steering.attributes import Attributes
 from lit_narrative.steering.bags import find_words, weigh
 from lit_narrative.steering.factory import SteeringChoice
 from lit_narrative.steering.settings import Attribute, Method
-from lit_narrative.views import Prompt, Rollout
+from lit_narrative.views import Prompt, Rollout, prompt_text
 
 STRENGTHS: Mapping[Method, str] = {
     "pplm": "stepsize",
@@ -65,7 +65,7 @@ class WriteEngine:
     def beginning(self, number: int, text: str | None = None) -> Position:
         """The beginning of a text: a prompt of the task, by number (it wraps around), or a custom text in its place."""
         number %= len(self.prompts)
-        return Position(self.prompts[number].text if text is None else text, number)
+        return Position(prompt_text(self.prompts[number].text) if text is None else text, number)
 
     def topic(self, name: str) -> ChosenTopic:
         """A topic of the task's prompts, a word list of the task, or a file of words.

@@ -106,7 +106,7 @@ class HTTPReward:
 
     def _question(self, rollouts: Sequence[Rollout]) -> bytes:
         rows = [
-            {"prompt": r.prompt, "text": r.text, "finished": r.finished}
+            {**r.prompt_columns, "text": r.text, "finished": r.finished}
             | {name: r.columns.get(name) for name in self.columns}
             for r in rollouts
         ]

@@ -15,7 +15,7 @@ from lit_narrative.tasks.cards.game import KINDS, CardGame
 from lit_narrative.tasks.cards.labels import evaluate
 from lit_narrative.tasks.cards.prompts import completion_text, example, prompt_text
 from lit_narrative.tasks.cards.rules import COLORS, Card, Rule
-from lit_narrative.views import ContrastPair, Example
+from lit_narrative.views import ContrastPair, Example, plain_prompt
 
 Span = tuple[int, int]
 Change = tuple[str, Rule, str, tuple[Card, ...], int | None]
@@ -69,7 +69,7 @@ def question(deal: Deal, game: CardGame) -> Example:
         ("card", f"{card.color} {card.value}", (named[f"card{position}_color"][0], named[f"card{position}_value"][1]))
         for position, card in enumerate(deal.cards, 1)
     ]
-    named |= _written(row.prompt, evaluation.running_totals) if game.scratchpad == "running_total" else {}
+    named |= _written(plain_prompt(row.prompt), evaluation.running_totals) if game.scratchpad == "running_total" else {}
     return Example(row.prompt, row.completion, {**row.meta, "spans": named, "targets": targets, "patterns": patterns})
 
 

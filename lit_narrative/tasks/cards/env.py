@@ -13,6 +13,7 @@ from lit_narrative.tasks.cards.families import find_rule, sentences_of
 from lit_narrative.tasks.cards.game import SETS, CardGame, check_mixture, check_names
 from lit_narrative.tasks.cards.prompts import MISSING, WRONG, example
 from lit_narrative.tasks.cards.rules import COLORS, Card
+from lit_narrative.views import plain_prompt
 
 WEIGHTS = {"correct": 1.0, "format": 0.1, "process": 0.0, "length": 0.0}
 """Of the parts of the reward, where none are given."""
@@ -72,8 +73,8 @@ class CardGameEnv:
         if seed is not None:
             self._source = _Source(self.game, self.mix, self.held_out, seed)
         row = example(self._source.deal(options or {}), self.game.scratchpad, self._source.game.seed)
-        self._columns, self._text, self._answers = row.meta, row.prompt, 0
-        return row.prompt, {**row.meta, "expected": row.meta["answer"]}
+        self._columns, self._text, self._answers = row.meta, plain_prompt(row.prompt), 0
+        return self._text, {**row.meta, "expected": row.meta["answer"]}
 
     def step(self, text: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Judge an answer.
