@@ -45,7 +45,27 @@ class WholeFiles(TorchCheckpointIO):
 
     The original writes to the system's folder for temporary files, and where that lies on another file system it
     copies over the older checkpoint.
+
+    Attributes:
+        resumes: whether a fit is to resume from what is read, and so needs more than weights.
     """
+
+    resumes = False
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read the file.
+
+        Raises:
+            UserError: a fit is to resume from it, and it holds weights alone.
+        """
+        checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
+        if self.resumes and "optimizer_states" not in checkpoint:
+            raise UserError(
+                f"the checkpoint '{path}' holds weights alone (`save_weights_only`), and a fit cannot resume from it; "
+                "start a new one from its weights, which a language model takes as --model.model, or resume from a "
+                "checkpoint with the optimizer's state"
+            )
+        return checkpoint
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write the file; a path with a protocol, such as ``s3://``, is left to the original."""
@@ -78,6 +98,8 @@ class ExactResume(Checkpoint):
         self._interrupted, self._saved_step = None, -1
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeFiles()
+        if isinstance(trainer.strategy.checkpoint_io, WholeFiles):
+            trainer.strategy.checkpoint_io.resumes = stage == "fit"
 
     # --- saving -----------------------------------------------------------------------------------------------------
 

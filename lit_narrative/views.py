@@ -5,6 +5,7 @@ A view is a map-style dataset of one of these rows: plain text and numbers, noth
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -52,6 +53,21 @@ class Prompt:
 
     text: Conversation
     columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+def prompt_number(prompt: Prompt, default: int = 0) -> int:
+    """The number of a prompt, on which its random streams depend: its column ``index``, ``default`` without one.
+
+    Raises:
+        UserError: the column holds something else than a whole number from 0 on.
+    """
+    number = prompt.columns.get("index", default)
+    if isinstance(number, bool) or not isinstance(number, Integral) or number < 0:
+        raise UserError(
+            f"the prompt {prompt_text(prompt.text)[:40]!r} has index={number!r} among its columns, the name for its "
+            "number, a whole one from 0 on, which chooses its random stream; give the column another name"
+        )
+    return int(number)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lit_narrative.adapters import merge_adapters
-from lit_narrative.errors import UserError
+from lit_narrative.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -64,10 +64,11 @@ def build_bridge(lm: nn.Module) -> "TransformerBridge":
     kind = type(plain).__name__
     try:
         bridge = build_bridge_from_module(plain, kind, hf_config=plain.config, model_name="local")
-    except ValueError as error:
-        raise UserError(f"no circuit analysis of a {kind} ({error}); it is tested on {TESTED}") from error
-    bridge.requires_grad_(False)  # it splits query, key and value into new parameters, which are not frozen yet
-    check_agreement(expected, run(bridge, tokens), kind)
+        bridge.requires_grad_(False)  # it splits query, key and value into new parameters, which are not frozen yet
+        actual = run(bridge, tokens)
+    except Exception as error:  # of all kinds, on models that TransformerLens was not written for
+        raise UserError(f"no circuit analysis of a {kind} ({first_line(error)}); it is tested on {TESTED}") from error
+    check_agreement(expected, actual, kind)
     return bridge
 
 
@@ -137,7 +138,8 @@ def run(
         (n, T, V), or (n, C, V).
 
     Raises:
-        UserError: a hook does not exist; the message has the nearest names.
+        UserError: a hook does not exist; the message has the nearest names. Or the model passes it by, so that nothing
+            would be read or changed.
     """
     options: dict[str, Any] = {} if columns is None else {"logits_to_keep": columns}
     if mask is not None and not mask.all():
@@ -152,14 +154,30 @@ def _hooked(bridge: "TransformerBridge", hooks: Sequence[Hook]) -> Iterator[None
     points = bridge.hook_dict if hooks else {}
     for name in {name for name, _ in hooks} - points.keys():
         raise unknown_hook(bridge, name)
+    reached: set[str] = set()
+
+    def noted(name: str, change: Callable[[Tensor, Any], Tensor | None]) -> Callable[[Tensor, Any], Tensor | None]:
+        def apply(activation: Tensor, hook: Any) -> Tensor | None:
+            reached.add(name)
+            return change(activation, hook)
+
+        return apply
+
     try:
         for name, change in hooks:
             bridge.check_hooks_to_add(name)
-            points[name].add_hook(change)
+            points[name].add_hook(noted(name, change))
         yield
     finally:
         for name, _ in hooks:
             points[name].remove_hooks("fwd")
+    # TransformerLens gives some kinds of models hooks that their layers never call.
+    for name, _ in hooks:
+        if name not in reached:
+            raise UserError(
+                f"a {bridge.cfg.architecture} never reaches its hook {name!r}, so that nothing can be read or changed "
+                f"there; leave this analysis out (circuit analysis is tested on {TESTED})"
+            )
 
 
 def unknown_hook(bridge: "TransformerBridge", name: str) -> UserError:

@@ -85,7 +85,7 @@ def line_of(error: BaseException) -> str | None:
     while cause is not None:
         if isinstance(cause, UserError):
             return str(cause)
-        if line := _of_settings(cause) or _of_memory(cause) or _of_system(cause):
+        if line := _of_memory(cause) or _of_system(cause) or _of_settings(cause):
             return _short(line)
         cause = cause.__cause__
     return None
@@ -93,7 +93,19 @@ def line_of(error: BaseException) -> str | None:
 
 def _of_settings(error: BaseException) -> str | None:
     # By name: Lightning is not imported for the light commands.
-    return f"trainer: {error}" if type(error).__name__ == "MisconfigurationException" else None
+    if type(error).__name__ == "MisconfigurationException" or _lightning_refuses(error):
+        return f"trainer: {error.args[0] if error.args else error}"  # the text of a KeyError is in quotes
+    return None
+
+
+def _lightning_refuses(error: BaseException) -> bool:
+    """Whether Lightning's own code says what is wrong: a metric that is absent, an interval that is too long."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or not isinstance(error, ValueError | RuntimeError | KeyError):
+        return False
+    # A fault within Lightning, of its own or of ours, has no `raise` there.
+    folders = Path(frames[-1].filename).parts
+    return "lightning" in folders and "site-packages" in folders and (frames[-1].line or "").startswith("raise ")
 
 
 def _of_memory(error: BaseException) -> str | None:

@@ -17,7 +17,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import CSVLogger, Logger
 from yaml import YAMLError
 
-from lit_narrative.cli.folder import check_unused, check_whole, locked, prepare_folder, shared_scratch
+from lit_narrative.cli.folder import LAST, check_unused, check_whole, locked, prepare_folder, shared_scratch
 from lit_narrative.cli.messages import explain, innermost, option_names
 from lit_narrative.cli.run_folder import RunLogger, SaveRun
 from lit_narrative.datamodules.base import TaskDataModule
@@ -79,6 +79,9 @@ class NarrativeCLI(LightningCLI):
         """Parse ``args``; unlike the original without a warning when the process has arguments of its own."""
         assert args is None or isinstance(args, list)
         self.config = parser.parse_args(args)
+        seed = self.config[self.config.subcommand].get("seed_everything")
+        if not isinstance(seed, bool) and seed is not None and not 0 <= seed < 2**32:
+            raise UserError(f"seed_everything is {seed}; it must lie in 0..{2**32 - 1}, as numpy's seeds do")
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Tell the trainer of the checkpoint before it starts: a model is built by what its checkpoint says."""
@@ -104,6 +107,9 @@ class NarrativeCLI(LightningCLI):
                 "--ckpt_path=best: which checkpoint was the best is known only within the run that made it; name its "
                 f"file, under '{config.trainer.default_root_dir}/checkpoints', or 'last'"
             )
+        last = Path(config.trainer.default_root_dir, "checkpoints", LAST)
+        if checkpoint == "last" and self.config.subcommand != "fit" and not last.exists():
+            raise UserError(f"--ckpt_path=last: there is no '{last}'; name the checkpoint's file, or the run's folder")
         if checkpoint not in KEYWORDS and not Path(checkpoint).exists():
             raise UserError(f"there is no checkpoint '{checkpoint}' (--ckpt_path, from {Path.cwd()})")
         for name, value in config.items():

@@ -12,7 +12,18 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 from lit_narrative.errors import UserError, check_choice
 from lit_narrative.rl.rewards.base import AnyReward
 from lit_narrative.rl.rewards.loading import import_reward
-from lit_narrative.views import ContrastPair, Example, Layout, Prompt, Rollout, State, Verdict, WordList, prompt_text
+from lit_narrative.views import (
+    ContrastPair,
+    Example,
+    Layout,
+    Prompt,
+    Rollout,
+    State,
+    Verdict,
+    WordList,
+    prompt_number,
+    prompt_text,
+)
 
 Split = Literal["train", "val", "test"]
 VIEWS = ("examples", "prompts", "scored", "labelled", "states", "activations")
@@ -253,7 +264,17 @@ class ExamplePrompts(Sequence[Prompt]):
 
 
 def numbered(rows: Sequence[Any]) -> Sequence[Any]:
-    """Prompts with their number in the view as ``index``, unless the task numbers them: random streams depend on it."""
-    if not len(rows) or not isinstance(rows[0], Prompt) or "index" in rows[0].columns:
+    """Prompts with their number in the view as ``index``, unless the task numbers them: random streams depend on it.
+
+    Raises:
+        UserError: a column ``index`` holds something else than whole numbers from 0 on.
+    """
+    if not len(rows) or not isinstance(rows[0], Prompt) or isinstance(rows, ExamplePrompts):
+        return rows
+    given = [row.columns["index"] for row in rows if "index" in row.columns]
+    if given:
+        for number, row in enumerate(rows):
+            prompt_number(row, number)
+    if len(given) == len(rows):
         return rows
     return [replace(row, columns={**row.columns, "index": number}) for number, row in enumerate(rows)]

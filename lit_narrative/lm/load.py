@@ -9,7 +9,7 @@ from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import (
     CONFIG_MAPPING,
@@ -195,6 +195,9 @@ def load_lm(
     except Exception as error:  # libraries raise errors of all kinds on files that are damaged, or of another format
         if needs_code(name, error, trust_remote_code):
             raise UserError(foreign_code(name)) from error
+        if "ignore_mismatched_sizes" in str(error):  # the text advises to draw those weights at random
+            shapes = _other_shape(name, options["config"])
+            raise UserError(f"weights and config of '{name}' do not belong together: {shapes}") from error
         raise UserError(
             f"no causal language model at '{name}' ({reason(error)}); give a hub name, a folder with config.json "
             "and weights, a .ckpt file of this package, or sizes such as `model: {architecture: llama, layers: 2}`"
@@ -206,9 +209,27 @@ def _weight_names(name: str) -> set[str] | None:
     """The names of the weights in a folder's safetensors files; None where there are none, as for a hub name."""
     names: set[str] = set()
     for path in Path(name).glob("*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            names.update(file.keys())
+        try:
+            with safe_open(path, framework="pt") as file:
+                names.update(file.keys())
+        except SafetensorError as error:
+            raise UserError(f"'{path}' is damaged ({error}); copy or download it again") from error
     return names or None
+
+
+def _other_shape(name: str, config: PretrainedConfig) -> str:
+    """The first weight of a folder whose shape is not that of its config, in words."""
+    with torch.device("meta"):  # shapes alone, no memory
+        expected = {
+            key: list(value.shape) for key, value in AutoModelForCausalLM.from_config(config).state_dict().items()
+        }
+    for path in Path(name).glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 (it is no dict)
+                shape = file.get_slice(key).get_shape()
+                if expected.get(key, shape) != shape:
+                    return f"'{key}' has the shape {shape} in '{path}', and {expected[key]} by config.json"
+    return "some weights have other shapes than by config.json"
 
 
 def check_layers(config: PretrainedConfig, names: Collection[str] | None) -> None:

@@ -39,7 +39,7 @@ from lit_narrative.lm.shard import gathered, shard
 from lit_narrative.lm.tokenizer import TrainedTokenizer
 from lit_narrative.modules.base import NarrativeModule, as_settings, plain
 from lit_narrative.seeds import run_seed, stream_seed
-from lit_narrative.views import Example, Prompt, Rollout
+from lit_narrative.views import Example, Prompt, Rollout, prompt_number
 
 logger = logging.getLogger(__name__)
 
@@ -297,7 +297,7 @@ class LanguageModule(NarrativeModule):
         (default: its ``index`` column, its position in ``prompts`` without one), so that it is the same on any number
         of processes.
         """
-        numbers = [int(prompt.columns.get("index", position)) for position, prompt in enumerate(prompts)]
+        numbers = [prompt_number(prompt, position) for position, prompt in enumerate(prompts)]
         ids = self.prompt_reader(params).encode([prompt.text for prompt in prompts])
         requests = [
             Request(prompt, row, [stream_seed(seed, number, n) for n in range(samples)])

@@ -17,7 +17,7 @@ from lit_narrative.rl.advantages import nanstd, weighted_sum
 from lit_narrative.rl.rewards.runner import RewardRunner
 from lit_narrative.rl.settings import GRPOSettings
 from lit_narrative.seeds import run_seed, stream_seed
-from lit_narrative.views import Prompt, Rollout
+from lit_narrative.views import Prompt, Rollout, prompt_number
 
 Gather = Callable[[torch.Tensor], torch.Tensor]
 """Puts the (n, ...) rows of all processes together in order of rank, (W n, ...), on the CPU."""
@@ -129,7 +129,7 @@ class GroupSampler:
         seed = stream_seed(run_seed(), step.epoch, step.number)
         # The first round keeps the plain seed: where no group is replaced, completions are the same without the option.
         seed = stream_seed(seed, REPLACE + again) if again else seed
-        streams = [int(prompt.columns["index"]) for prompt in keys]
+        streams = [prompt_number(prompt) for prompt in keys]
         rollouts = policy.generate(prompts, self.settings.num_generations, seed, streams=streams)
         # Replacements belong to the same rollout batch, so they bring a failing reward no closer to its limit.
         scores = self.scorer.score(rollouts, again=again > 0)

@@ -7,11 +7,16 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
-from transformers import LlamaConfig, PreTrainedModel, Qwen2Config, Qwen3Config
+from transformers import LlamaConfig, OPTConfig, OPTForCausalLM, PreTrainedModel, Qwen2Config, Qwen3Config
 
+from lit_narrative.circuits.analyses.attention import attend
+from lit_narrative.circuits.analyses.attribution import attribute_edges
+from lit_narrative.circuits.analyses.lens import logit_lens
+from lit_narrative.circuits.analyses.patching import patch
 from lit_narrative.circuits.bridge import build_bridge, check_agreement, check_layers, run, separate_inputs, shape
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import build_lm
+from tests.circuits.analyses.test_patching import random_contrasts
 from tests.helpers import tiny_lm
 
 SIZES = {
@@ -167,3 +172,24 @@ def test_a_run_lists_the_hook_points_once_and_leaves_no_hook(monkeypatch: pytest
     run(bridge, torch.tensor([[1, 2, 3]]), hooks=hooks)
     run(bridge, torch.tensor([[1, 2, 3]]))
     assert (sorted(calls), len(seen)) == (sorted(names), 1)
+
+
+@pytest.mark.parametrize(("norm_before", "width"), [(True, 16), (True, 8), (False, 16), (False, 8)])
+def test_what_transformer_lens_does_not_know_of_an_opt_is_said(norm_before: bool, width: int) -> None:
+    """Every analysis of an OPT is done, or ends with one line that says what is lacking."""
+    sizes = {"hidden_size": 16, "ffn_dim": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 300}
+    config = OPTConfig(**sizes, word_embed_proj_dim=width, do_layer_norm_before=norm_before)
+    lm, pairs = OPTForCausalLM(config).eval(), random_contrasts()
+    if (norm_before, width) == (False, 16):
+        with pytest.raises(UserError, match=r"no circuit analysis of a OPTForCausalLM \(Original component"):
+            build_bridge(lm)
+        return
+    bridge = build_bridge(lm)
+    patch(bridge, pairs)
+    with pytest.raises(UserError, match="has no inputs of single heads to patch"):
+        attribute_edges(bridge, pairs)
+    with pytest.raises(UserError, match=r"never reaches its hook 'blocks\.0\.attn\.hook_pattern'.*leave this"):
+        attend(bridge, pairs.inputs("clean"))
+    if width == 8:
+        with pytest.raises(UserError, match="the lens reads through the last norm"):
+            logit_lens(bridge, pairs.inputs("clean"))

@@ -1,6 +1,8 @@
 """Bad input ends with one line that names it and the remedy, before any training, and leaves nothing half-written."""
 
+import json
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_lm(scratch_config(ScratchModel(hidden_size=16, heads=2, layers=1), 260, 1)).save_pretrained(root / "foreign")
     train_tokenizer(["Storyworld. "], TrainedTokenizer(vocab_size=260)).save_pretrained(root / "foreign")
     (root / "empty").mkdir()
+    for name in ("cut", "mixed"):
+        shutil.copytree(root / "good", root / name)
+    weights = root / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    config = json.loads((root / "mixed" / "config.json").read_text())
+    (root / "mixed" / "config.json").write_text(json.dumps({**config, "intermediate_size": 8}))
     return root
 
 
@@ -74,6 +82,14 @@ def fit(capsys: pytest.CaptureFixture[str], folder: Path, config: str, *args: st
             "storyworld/sft",
             ("--model.model=MODELS/small", "--model.tokenizer=MODELS/good"),
             ["tokenizer has", "embeds 100"],
+        ),
+        ("storyworld/grpo", ("--seed_everything=-1",), ["seed_everything is -1", "in 0..4294967295"]),
+        ("storyworld/grpo", ("--seed_everything=4294967296",), ["seed_everything is 4294967296"]),
+        ("storyworld/grpo", ("--model.model=MODELS/cut",), ["'MODELS/cut/model.safetensors' is damaged", "again"]),
+        (
+            "storyworld/grpo",
+            ("--model.model=MODELS/mixed",),
+            ["'MODELS/mixed' do not belong together", "mlp", "has the shape [", "by config.json"],
         ),
         ("storyworld/grpo", ("--model.model=nowhere.ckpt",), ["no checkpoint at 'nowhere.ckpt'"]),
         (
@@ -152,6 +168,12 @@ def test_malformed_and_oversize_worlds(
     (tmp_path / "worlds" / "one.json").write_text(text)
     line = fit(capsys, tmp_path / "run", "storyworld/sft", f"--data.worlds={tmp_path / 'worlds'}")
     assert "one.json" in line and expected in line
+
+
+def test_the_last_checkpoint_of_a_run_that_has_none(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = f"--trainer.default_root_dir={tmp_path}"
+    line = refusal(capsys, "test", "--config", "storyworld/sft", folder, "--ckpt_path=last")
+    assert f"there is no '{tmp_path}/checkpoints/last.ckpt'" in line
 
 
 def test_an_unwritable_run_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -8,16 +8,21 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from safetensors.torch import save_file
 
 from lit_narrative.cli.faults import in_one_line, note_run_folder
 from lit_narrative.cli.main import main
 from lit_narrative.errors import UserError
 from lit_narrative.files import write_text
+from lit_narrative.modules.sft import SFTModule
+from tests.helpers import TinyTask, fit, sizes, tokenizer_folder, trainer
 from tests.tasks.storyworld.report.make_run import make_run
 
 
@@ -27,6 +32,10 @@ def ended(action: Callable[[], object], debug: bool = False) -> int:
         action()
     assert isinstance(end.value.code, int)
     return end.value.code
+
+
+def tiny(folder: Path) -> SFTModule:
+    return SFTModule(sizes(), tokenizer_folder(folder))
 
 
 def raised(error: Exception, cause: Exception | None = None) -> Callable[[], object]:
@@ -62,6 +71,41 @@ def test_what_a_person_can_put_right_is_one_line_and_code_2(
     assert ended(action) == 2
     assert re.match(rf"error: {line}", printed := capsys.readouterr().err)
     assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("callback", "settings", "line"),
+    [
+        (
+            EarlyStopping("nope"),
+            {},
+            "trainer: Early stopping .* metric `nope` .* any of the following: `loss`",
+        ),
+        (
+            ModelCheckpoint(monitor="nope"),
+            {"enable_checkpointing": True},
+            "trainer: .* could not find the monitored",
+        ),
+        (Callback(), {"val_check_interval": 500}, "trainer: `val_check_interval` .500. must be less than or equal"),
+    ],
+)
+def test_what_lightning_refuses_is_one_line(
+    callback: Callback, settings: dict[str, Any], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = {"limit_val_batches": 1, "max_epochs": 1, **settings}
+    assert ended(lambda: fit(tiny(tmp_path), TinyTask(), tmp_path, callback, **shown)) == 2
+    assert re.search(rf"error: {line}", capsys.readouterr().err)
+
+
+def test_a_fit_does_not_resume_from_weights_alone(tmp_path: Path) -> None:
+    def run(**settings: Any) -> None:
+        given = settings.pop("callbacks", ())
+        runner = trainer(tmp_path, *given, max_steps=2, enable_checkpointing=bool(given))
+        runner.fit(tiny(tmp_path), TinyTask(), **settings)
+
+    run(callbacks=[ModelCheckpoint(tmp_path, "weights", save_weights_only=True, every_n_train_steps=2)])
+    with pytest.raises(UserError, match=r"weights\.ckpt' holds weights alone .* start a new one from its weights"):
+        run(ckpt_path=tmp_path / "weights.ckpt")
 
 
 def test_a_fault_is_one_line_that_says_where_its_text_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.rl.loss_settings import LossSettings
 from lit_narrative.rl.reference import ReferenceSettings
 from lit_narrative.rl.rewards.runner import ScoringSettings
-from lit_narrative.views import Rollout
+from lit_narrative.views import Prompt, Rollout
 from tests.helpers import Recorder, TinyTask, fit, grpo, trainer, weights
 from tests.rewards import LowTokens
 from tests.runs.jobs import difference
@@ -208,6 +208,19 @@ def test_prompts_without_a_number_get_one(tmp_path: Path) -> None:
         assert module.scored is not None
         found.append([rollout.text for rollout in module.scored.rollouts])
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("number", ["first", -1, 1.5, True, None])
+def test_a_column_of_another_meaning_that_is_called_index_is_refused(number: Any, tmp_path: Path) -> None:
+    class Named(TinyTask):
+        def prompts(self, split: Any) -> list[Any]:
+            return [type(row)(row.text, {"index": number}) for row in super().prompts(split)]
+
+    with pytest.raises(UserError, match=f"has index={number!r} among its columns.*give the column another name"):
+        fit(policy(tmp_path), Named(rows=8), tmp_path, max_steps=1)
+    prompt = Prompt("The mill", {"index": number})
+    with pytest.raises(UserError, match="give the column another name"):
+        policy(tmp_path).generate([prompt])
 
 
 def test_loaders_in_place_of_a_task_are_refused(tmp_path: Path) -> None:

@@ -58,7 +58,15 @@ class LensSettings(AnalysisSettings):
 def logit_lens(
     bridge: "TransformerBridge", inputs: AnalysisInputs, batch_size: int = 256, layers: Layers = "all"
 ) -> Lens:
-    """Read the residual stream before layers, and at the end, through the last norm and the output embedding."""
+    """Read the residual stream before layers, and at the end, through the last norm and the output embedding.
+
+    Raises:
+        UserError: the model has no last norm, or no such layer.
+    """
+    if "ln_final.hook_scale" not in bridge.hook_dict:
+        raise UserError(
+            f"the lens reads through the last norm, and TransformerLens finds none in a {bridge.cfg.architecture}"
+        )
     inputs = inputs.to(bridge.cfg.device)
     count, columns = shape(bridge).layers, inputs.columns
     hooks = {layer: f"blocks.{layer}.hook_resid_pre" for layer in check_layers(bridge, layers)} | {count: _last(count)}
