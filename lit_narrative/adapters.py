@@ -12,6 +12,8 @@ from lit_narrative.errors import UserError
 def merge_adapters(adapted: Any) -> PreTrainedModel:
     """The model inside ``adapted``, its active adapters merged into its weights in place; it computes the same.
 
+    All of its weights can be trained.
+
     Where the input and the output embedding are one weight and adapters stand on one of them, they are two weights
     afterwards, and the config says so: merged into the shared weight, they would change both.
 
@@ -27,9 +29,10 @@ def merge_adapters(adapted: Any) -> PreTrainedModel:
         for config in (base.config, base.config.get_text_config()):
             config.tie_word_embeddings = False
     try:
-        return adapted.merge_and_unload()  # type: ignore[no-any-return]
+        merged: PreTrainedModel = adapted.merge_and_unload()
     except (AttributeError, ValueError) as error:
         raise UserError(f"adapters of kind {type(adapted.base_model).__name__} cannot be merged ({error})") from error
+    return merged.requires_grad_(True)  # PEFT had frozen it
 
 
 def _untie_adapted(base: PreTrainedModel) -> bool:

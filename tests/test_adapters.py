@@ -48,6 +48,7 @@ def test_merged_is_what_was_adapted(architecture: str, targets: list[str], tied:
     expected = logits(lm)
     merged = merge_adapters(lm)
     torch.testing.assert_close(logits(merged), expected, atol=1e-4, rtol=1e-4)
+    assert all(parameter.requires_grad for parameter in merged.parameters())
     assert merged.config.tie_word_embeddings == (tied and targets == ["queries"])
     merged.save_pretrained(tmp_path)
     again = AutoModelForCausalLM.from_pretrained(tmp_path).eval()

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from huggingface_hub import try_to_load_from_cache
 
 from lit_narrative.errors import UserError
+from lit_narrative.lm.adapter_folder import adapter_base, is_adapter_folder
 
 
 class BaseModel(NamedTuple):
@@ -41,6 +42,8 @@ def identify(name: str) -> BaseModel:
     for path in (folder / "config.json", folder / "adapter_config.json"):
         # A folder that another release saves again is still the same model.
         digest.update(re.sub(rb'"transformers_version": "[^"]*"', b"", path.read_bytes() if path.is_file() else b""))
+    if is_adapter_folder(str(folder)):
+        digest.update((identify(adapter_base(str(folder))).sha256 or "").encode())
     for path in weights:
         with open(path, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

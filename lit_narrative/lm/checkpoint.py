@@ -24,6 +24,7 @@ from transformers import (
 from lit_narrative.adapters import merge_adapters
 from lit_narrative.errors import UserError, first_line
 from lit_narrative.files import atomic_folder
+from lit_narrative.lm.adapter_folder import is_adapter_folder
 from lit_narrative.lm.base_model import BaseModel, find_base
 from lit_narrative.lm.load import (
     Attention,
@@ -307,6 +308,8 @@ def export_adapter(
     if not content[LANGUAGE_MODEL]["base"]:
         raise UserError(f"the base of the adapters in {checkpoint} has no hub name or folder; export 'model'")
     drop_reference(content["state_dict"])
+    if is_adapter_folder(content[LANGUAGE_MODEL]["base"]):
+        raise UserError(f"the base of the adapters in {checkpoint} has adapters merged into it; export 'model'")
     with naming_checkpoint(checkpoint):
         lm, tokenizer = restore_language_model(content, trust_remote_code=trust_remote_code, base=base)
     adapted = add_lora(lm, Lora(**content["hyper_parameters"]["lora"]))

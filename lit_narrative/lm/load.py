@@ -24,7 +24,9 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
+from lit_narrative.adapters import merge_adapters
 from lit_narrative.errors import UserError, first_line
+from lit_narrative.lm.adapter_folder import adapter_base, is_adapter_folder, load_adapters
 from lit_narrative.lm.fast_layers import use_faster_modules
 
 logger = logging.getLogger(__name__)
@@ -168,7 +170,7 @@ def _or_eager(build: Callable[[str], PreTrainedModel], attention: Attention) -> 
 def load_lm(
     name: str, *, dtype: Dtype = "float32", attention: Attention = "sdpa", trust_remote_code: bool = False
 ) -> PreTrainedModel:
-    """Load a causal LM by hub name or folder.
+    """Load a causal LM by hub name or folder; of a folder of PEFT adapters, their base with them merged into it.
 
     Args:
         name: of it.
@@ -180,12 +182,18 @@ def load_lm(
     Raises:
         UserError: there is no such model, it cannot be read, or it needs code of its own.
     """
+    if is_adapter_folder(name):
+        where = adapter_base(name)
+        try:
+            base = load_lm(where, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code)
+        except UserError as error:
+            raise UserError(f"the base of the adapters in '{name}': {error}") from error
+        return merge_adapters(load_adapters(base, name))
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "trust_remote_code": trust_remote_code}
     try:
-        if not Path(name, "adapter_config.json").is_file():  # of adapters, the base that they name has the config
-            # Given as an object, the config is overruled by `attention`: it could name code of the hub to attend by.
-            options["config"] = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-            check_layers(options["config"], _weight_names(name))
+        # Given as an object, the config is overruled by `attention`: it could name code of the hub to attend by.
+        options["config"] = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+        check_layers(options["config"], _weight_names(name))
         lm = _or_eager(
             lambda attention: AutoModelForCausalLM.from_pretrained(name, attn_implementation=attention, **options),
             attention,

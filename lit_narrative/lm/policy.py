@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError
 from lit_narrative.files import atomic_folder
+from lit_narrative.lm.adapter_folder import load_adapters
 from lit_narrative.lm.base_model import BaseModel, identify
 from lit_narrative.lm.checkpoint import read_language_model, restore_language_model
 from lit_narrative.lm.load import (
@@ -43,6 +44,8 @@ class PolicySource:
     attention: Attention
     gradient_checkpointing: bool
     trust_remote_code: bool = False
+    adapter: str | None = None
+    """A folder of PEFT adapters over ``model``, of the settings ``lora``, to go on training."""
 
     def __post_init__(self) -> None:
         if self._is_checkpoint and self.tokenizer is not None:
@@ -77,11 +80,11 @@ class PolicySource:
         """Load or build the policy; ``tokenizer_folder`` is where :meth:`prepare` wrote the tokenizer, if it did."""
         if self._is_checkpoint:
             return self._with_extras(*read_language_model(str(self.model), **self._options))
-        where = tokenizer_folder if self.trains_tokenizer else self.tokenizer or self.model
+        where = tokenizer_folder if self.trains_tokenizer else self.tokenizer or self.adapter or self.model
         # A tokenizer that was trained is the run's own, and brings no code along.
         tokenizer = load_tokenizer(str(where), self.trust_remote_code and not self.trains_tokenizer)
         if isinstance(self.model, str):
-            return self._with_extras(load_lm(self.model, **self._options), tokenizer)
+            return self._with_extras(load_lm(self.model, **self._options), tokenizer, self.adapter)
         config = scratch_config(self.model, len(tokenizer), tokenizer.eos_token_id)
         seed = run_seed() if self.model.seed is None else self.model.seed
         return self._with_extras(build_lm(config, dtype=self.dtype, attention=self.attention, seed=seed), tokenizer)
@@ -101,8 +104,10 @@ class PolicySource:
     def _options(self) -> dict[str, Any]:
         return {"dtype": self.dtype, "attention": self.attention, "trust_remote_code": self.trust_remote_code}
 
-    def _with_extras(self, lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Policy:
-        """Check that model and tokenizer belong together; add gradient checkpointing and adapters."""
+    def _with_extras(
+        self, lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, adapter: str | None = None
+    ) -> Policy:
+        """Check that model and tokenizer belong together; add gradient checkpointing, and new or given adapters."""
         # Adapters last: the checks read the transformers model, which peft would wrap.
         check_vocabulary(lm, len(tokenizer))
         check_output_layer(lm.eval())
@@ -111,4 +116,6 @@ class PolicySource:
         supports_shared_prompts(lm)
         if self.gradient_checkpointing:
             lm.gradient_checkpointing_enable()
+        if adapter:
+            return load_adapters(lm, adapter), tokenizer
         return (add_lora(lm, self.lora) if self.lora else lm), tokenizer

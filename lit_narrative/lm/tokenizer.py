@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from lit_narrative.errors import UserError
 from lit_narrative.files import inside, write_bytes, write_text
+from lit_narrative.lm.adapter_folder import adapter_base, is_adapter_folder
 from lit_narrative.lm.load import foreign_code, needs_code, reason
 from lit_narrative.text import appended_tokens, unicode_text
 
@@ -100,6 +101,8 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedToke
     Raises:
         UserError: there is no such tokenizer, it has no end-of-text token, or it needs code of its own.
     """
+    if is_adapter_folder(name) and not any(Path(name).glob("tokenizer*")):  # PEFT itself writes none
+        name = adapter_base(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as error:  # libraries raise errors of all kinds on files that are damaged

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
@@ -16,6 +16,7 @@ from torchmetrics import MeanMetric
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError, check_least
+from lit_narrative.lm.adapter_folder import adapter_base, lora_settings
 from lit_narrative.lm.base_model import BaseModel
 from lit_narrative.lm.chat import turn_end
 from lit_narrative.lm.checkpoint import (
@@ -48,10 +49,13 @@ class LanguageModule(NarrativeModule):
     """A policy language model with its tokenizer, its sampling and its self-contained checkpoints.
 
     Args:
-        model: a hub name, a folder with transformers weights, a ``.ckpt`` of this package, or the sizes of a new model.
+        model: a hub name, a folder with transformers weights or with PEFT's adapters, a ``.ckpt`` of this package, or
+            the sizes of a new model.
         tokenizer: a hub name, a folder, or (of a new model alone) settings of one to train on the task's corpus;
             default: the model's, or a trained one with a new model.
         lora: train low-rank adapters in place of the weights.
+        adapters: of a folder of adapters as ``model``: merge them into their base, or train them; their rank, scale and
+            layers then stand in place of ``lora``.
         sampling: how completions are sampled, and scored.
         chat: write prompts and completions by the tokenizer's chat template. A prompt that is a text becomes the
             user's turn; one of messages may have a system turn and several others.
@@ -93,6 +97,7 @@ class LanguageModule(NarrativeModule):
         model: str | ScratchModel = ScratchModel(),  # noqa: B008 (the command line shows the default's fields)
         tokenizer: str | TrainedTokenizer | None = None,
         lora: Lora | None = None,
+        adapters: Literal["merge", "train"] = "merge",
         sampling: SamplingParams = SamplingParams(),  # noqa: B008
         chat: bool = False,
         dtype: Dtype = "float32",
@@ -117,6 +122,14 @@ class LanguageModule(NarrativeModule):
         self.save_hyperparameters(ignore=["trust_remote_code"])
         self.hparams.update({name: plain(value) for name, value in self.hparams.items()})
         self.lora: Lora | None = as_settings(lora, Lora)
+        folder = None
+        if adapters == "train":
+            if self.lora:
+                raise UserError("model.lora is given, but with model.adapters=train the adapters' own settings hold")
+            # What a checkpoint says: adapters of these settings over their base, wherever they came from.
+            folder, self.lora = str(model), Lora(**lora_settings(str(model)))
+            model = adapter_base(folder)
+            self.hparams.update(model=model, lora=plain(self.lora), adapters="merge")
         if self.frozen and self.lora:
             raise UserError(
                 "a frozen model takes no adapters; leave model.lora out, or train them with SFTModule first"
@@ -130,6 +143,7 @@ class LanguageModule(NarrativeModule):
             attention,
             gradient_checkpointing,
             trust_remote_code,
+            folder,
         )
         self.chat, self.gradient_checkpointing = chat, gradient_checkpointing
         self.lr, self.weight_decay, self.warmup_steps, self.schedule = lr, weight_decay, warmup_steps, schedule
