@@ -1,9 +1,9 @@
-"""Progress of a Trainer within its epoch, read off Lightning's loops, which have no public interface for it.
+"""Progress of a Trainer within its epoch, in Lightning's loops, which have no public interface for it.
 
 Lightning is imported for types only, so that every layer may import this module.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -12,6 +12,31 @@ if TYPE_CHECKING:
 def batches_begun(trainer: "Trainer") -> int:
     """Training batches of this epoch that the loop has fetched; after a resume those before it count too."""
     return trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+
+def batches_learned(trainer: "Trainer") -> int:
+    """Training batches of the epoch under way, without those of an optimizer step that is not made yet."""
+    # Lightning declares the counts by a base class that lacks some of them.
+    epochs: Any = trainer.fit_loop.epoch_progress.current
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress
+    if epochs.completed == epochs.started:  # the counts of the epoch before stand until the next one's first batch
+        return 0
+    done: int = batches.current.processed
+    return done if batches.is_last_batch else done - done % trainer.accumulate_grad_batches
+
+
+def epoch_length(trainer: "Trainer", batches: int) -> int:
+    """Training batches of an epoch, of a loader that has so many: ``limit_train_batches`` is their number or share."""
+    limit = trainer.limit_train_batches
+    return min(limit, batches) if isinstance(limit, int) else int(batches * limit)
+
+
+def begin_at(trainer: "Trainer", batches: int, length: int) -> None:
+    """Let the epoch that is resumed begin behind so many batches of its ``length``."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    counts: Any = progress.current
+    counts.ready = counts.started = counts.processed = counts.completed = batches
+    progress.is_last_batch = batches == length
 
 
 def logged_steps(trainer: "Trainer") -> int:

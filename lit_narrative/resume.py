@@ -373,7 +373,9 @@ def _end_interrupted(trainer: Trainer, point: Point, metrics: dict[str, Any]) ->
         trainer._logger_connector.log_metrics(metrics)
         steps._skip_next_val = point == "validated"
         before, steps._restarting = steps.restarting, False
+        stepped = steps._batches_that_stepped + 1
         steps.on_advance_end(fetcher)
+        steps._batches_that_stepped = stepped  # also where the batches of this run end with another row
         if steps._num_ready_batches_reached() or steps._is_training_done:
             loop.on_advance_end()
         steps._restarting = before

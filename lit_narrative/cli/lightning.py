@@ -260,7 +260,6 @@ def quieten() -> None:
         ".*It is recommended to use .* sync_dist=True.*",  # figures are reduced over processes before they are logged
         ".*isinstance.treespec, LeafSpec.*",  # Lightning calls what newer PyTorch renames
         ".*Checkpoint directory .* exists and is not empty.*",  # a run folder is used again when a run resumes
-        ".*your dataloader is not resumable.*",  # ours are: their order depends on seed and epoch, and they skip rows
         ".*configured with multiple `ModelCheckpoint`.*",  # one of them is ours, which has no best checkpoint
     ):
         warnings.filterwarnings("ignore", message)

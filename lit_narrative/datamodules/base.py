@@ -1,10 +1,12 @@
 """A task as a LightningDataModule: the rows of the view that the module being run needs, and their loaders."""
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle, islice
 from typing import Any, Self
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.core import saving
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -16,7 +18,7 @@ from lit_narrative.datamodules.task import Split as Split
 from lit_narrative.datamodules.task import Task, numbered
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.lookup import BUILDER
-from lit_narrative.progress import batches_begun
+from lit_narrative.progress import batches_begun, batches_learned, begin_at, epoch_length
 from lit_narrative.seeds import run_seed
 
 saving._ALLOWED_INSTANTIATORS.add(BUILDER)
@@ -112,14 +114,14 @@ class TaskDataModule(Task, LightningDataModule):
         batch_size = module.train_batch_size(self.batch_size, trainer.world_size)
         sampler = EpochSampler(
             _Rows(rows),
-            shuffle=True,
+            trainer,
+            # A module that counts batches skips those that are done by itself.
+            0 if module.counts_batches else batch_size,
+            shuffle=not trainer.overfit_batches,  # type: ignore[attr-defined]
             seed=run_seed(),
-            # A function, as each epoch asks: only the one that was interrupted has batches done. A module that wraps
-            # the loader makes the Trainer count its micro-batches, and skips those that are done by itself.
-            done=lambda: 0 if module.counts_batches else batches_begun(trainer) * batch_size,
             **self._replica(rows),
         )
-        return module.wrap_train_loader(self._loader(rows, batch_size, sampler, drop_last=module.counts_batches))
+        return module.wrap_train_loader(self._loader(rows, batch_size, sampler, TrainLoader, module.counts_batches))
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Batches of the view that the module is validated on."""
@@ -154,9 +156,14 @@ class TaskDataModule(Task, LightningDataModule):
         return self._loader(rows, self.eval_batch_size or self.batch_size, sampler)
 
     def _loader(
-        self, rows: Sequence[Any], batch_size: int, sampler: DistributedSampler[Any], drop_last: bool = False
+        self,
+        rows: Sequence[Any],
+        batch_size: int,
+        sampler: DistributedSampler[Any],
+        kind: type[DataLoader[Any]] = DataLoader,
+        drop_last: bool = False,
     ) -> DataLoader[Any]:
-        return DataLoader(
+        return kind(
             _Rows(rows),
             batch_size=batch_size,
             sampler=sampler,
@@ -182,21 +189,66 @@ class TaskDataModule(Task, LightningDataModule):
 class EpochSampler(DistributedSampler[Any]):
     """The rows of this process in an order that depends on seed and epoch only.
 
-    After a kill in mid-epoch it resumes where the epoch stopped: the Trainer knows how many batches are done.
+    A run that resumes within an epoch goes on behind the rows that were learned. They are counted over all processes:
+    whatever its batch size and the number of its processes, every row comes once.
 
     Args:
-        *args: of `DistributedSampler`.
-        done: number of rows of this epoch that this process has been given already.
+        rows: those of all processes.
+        trainer: whose batches they become.
+        batch_size: rows a batch and process; 0: the epoch always begins at its first row.
         **kwargs: of `DistributedSampler`.
     """
 
-    def __init__(self, *args: Any, done: Callable[[], int], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.done = done
+    def __init__(self, rows: Any, trainer: Trainer, batch_size: int, **kwargs: Any) -> None:
+        super().__init__(rows, **kwargs)
+        self.rows, self.trainer, self.batch_rows = rows, trainer, batch_size * self.num_replicas
+        self._resumed = {"epoch": -1, "batches": 0, "rows": 0}
 
     def __iter__(self) -> Iterator[Any]:
-        rows = list(super().__iter__())
-        yield from rows[self.done() :]
+        order = list(range(len(self.rows)))
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self.seed + self.epoch)
+            order = torch.randperm(len(order), generator=generator).tolist()
+        left = order[self._rows_in(batches_begun(self.trainer)) :]
+        # Every process gets as many rows, as they take their steps together.
+        left += islice(cycle(order), -len(left) % self.num_replicas)
+        return iter(left[self.rank :: self.num_replicas])
+
+    def _rows_in(self, batches: int) -> int:
+        """Rows in the first batches of this epoch."""
+        first, rows = 0, 0
+        if self._resumed["epoch"] == self.epoch:
+            first, rows = self._resumed["batches"], self._resumed["rows"]
+        return min(rows + (batches - first) * self.batch_rows, len(self.rows))
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and the rows of it that were learned."""
+        return {"epoch": self.epoch, "rows": self._rows_in(batches_learned(self.trainer))}
+
+    def load_state_dict(self, state: Mapping[str, int], batches: int) -> None:
+        """Go on behind the rows that were learned.
+
+        Args:
+            state: see `state_dict`.
+            batches: of an epoch now.
+        """
+        left = min(len(self.rows), batches * self.batch_rows) - state["rows"]
+        first = batches - math.ceil(max(left, 0) / self.batch_rows)
+        self._resumed = {**state, "batches": first}
+        begin_at(self.trainer, first, batches)
+
+
+class TrainLoader(DataLoader[Any]):
+    """Batches to learn from; Lightning keeps its place in checkpoints, and takes it up from there."""
+
+    def state_dict(self) -> dict[str, int]:
+        """The place; without one where Lightning has put in another sampler, for ``overfit_batches``."""
+        return self.sampler.state_dict() if isinstance(self.sampler, EpochSampler) else {}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on at a place."""
+        if isinstance(self.sampler, EpochSampler) and state:
+            self.sampler.load_state_dict(state, epoch_length(self.sampler.trainer, len(self)))
 
 
 class _Rows(Dataset[Any]):

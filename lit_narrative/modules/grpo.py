@@ -38,7 +38,7 @@ from lit_narrative.rl.reference import ReferenceKind, ReferenceSettings, add_ref
 from lit_narrative.rl.rewards.base import AnyReward
 from lit_narrative.rl.rewards.runner import RewardRunner, ScoringSettings
 from lit_narrative.rl.sampling import CollectStep
-from lit_narrative.rl.settings import Advantage, BatchPlan, GRPOSettings, check_auxiliary, check_sizes
+from lit_narrative.rl.settings import Advantage, BatchPlan, GRPOSettings, check_auxiliary
 from lit_narrative.seeds import run_seed, stream_seed
 from lit_narrative.views import Prompt, ScoredRollouts
 
@@ -130,8 +130,6 @@ class GRPOModule(LanguageModule):
         self._clock = self._paused = 0.0
         self._logged: set[str] = set()
         self._collected: tuple[int, int] | None = None  # epoch and number of the rollout batch
-        self._sizes: dict[str, int] = {}
-        self._resumed_sizes: dict[str, int] = {}
 
     @property
     def plan(self) -> BatchPlan:
@@ -209,9 +207,7 @@ class GRPOModule(LanguageModule):
 
     def wrap_train_loader(self, loader: DataLoader[Any]) -> Iterable[RolloutBatch]:
         """Rollouts in place of prompts."""
-        begun = partial(batches_begun, self.trainer)
-        rollouts = RolloutLoader(loader, self, begun)
-        self._sizes = self.plan.check(
+        sizes = self.plan.check(
             int(loader.batch_size or 1),
             len(loader),
             accumulate=self.trainer.accumulate_grad_batches,
@@ -219,10 +215,8 @@ class GRPOModule(LanguageModule):
             world_size=self.trainer.world_size,
             dry_run=bool(self.trainer.fast_dev_run),  # type: ignore[attr-defined]
         )
-        if 0 < begun() < len(rollouts):
-            check_sizes(self._resumed_sizes, self._sizes)
         self._prompts = loader.dataset  # type: ignore[assignment]
-        return rollouts
+        return RolloutLoader(loader, self, sizes, partial(batches_begun, self.trainer))
 
     def rollout_batch(self, prompts: list[Prompt], number: int, resumed: bool) -> RolloutBatch:
         """Collect a rollout batch; after a kill in its middle, take it from the checkpoint."""
@@ -298,7 +292,7 @@ class GRPOModule(LanguageModule):
 
     def on_train_start(self) -> None:
         """The first step's time begins here."""
-        self._clock = time.perf_counter()
+        self._clock, self._step = time.perf_counter(), StepMetrics()
 
     def on_validation_start(self) -> None:
         """A step's time leaves validation out."""
@@ -328,7 +322,6 @@ class GRPOModule(LanguageModule):
         rollouts = None if self._rollout_batch is None else self._rollout_batch.as_dict()
         checkpoint[ROLLOUTS] = {
             "batches": gather_objects(self.attached, rollouts),
-            "sizes": self._sizes,
             "metrics": self._rollout_metrics,
             "logged": sorted(self._logged),
             "collected": self._collected,
@@ -351,7 +344,7 @@ class GRPOModule(LanguageModule):
             return
         self.entropy.load_state_dict(stored["entropy"])
         self.collector.load_state_dict(stored)
-        self._rollout_metrics, self._resumed_sizes = stored["metrics"], stored["sizes"]
+        self._rollout_metrics = stored["metrics"]
         self._logged = set(stored.get("logged", ()))
         batches = stored["batches"] if "batches" in stored else stored["windows"]  # the key of older checkpoints
         if len(batches) == self.trainer.world_size and batches[self.global_rank] is not None:

@@ -4,14 +4,14 @@ An epoch is a cycle. For each batch of prompts the loader asks its source for a 
 of it, ``num_iterations`` times over.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Protocol
 
 from torch.utils.data import DataLoader
 
 from lit_narrative.rl.batch import RolloutBatch
-from lit_narrative.rl.settings import BatchPlan
+from lit_narrative.rl.settings import BatchPlan, check_sizes
 from lit_narrative.views import Prompt
 
 
@@ -35,12 +35,19 @@ class RolloutLoader:
     Args:
         prompts: the task's loader; a batch of it is the prompts of one rollout batch.
         source: the algorithm.
+        sizes: by which rollouts are split into batches, by name.
         batches_begun: micro-batches of this epoch that were learned from already, as the epoch begins; not 0 in a run
             that was resumed in the middle of one.
     """
 
-    def __init__(self, prompts: DataLoader[Prompt], source: RolloutSource, batches_begun: Callable[[], int]) -> None:
-        self.prompts, self.source, self.batches_begun = prompts, source, batches_begun
+    def __init__(
+        self,
+        prompts: DataLoader[Prompt],
+        source: RolloutSource,
+        sizes: Mapping[str, int],
+        batches_begun: Callable[[], int],
+    ) -> None:
+        self.prompts, self.source, self.sizes, self.batches_begun = prompts, source, sizes, batches_begun
         self.sampler = prompts.sampler  # Lightning looks for this name, to set the epoch on it
 
     @property
@@ -52,6 +59,19 @@ class RolloutLoader:
         # With a length the Trainer knows which batch is the last. From a loader without one it fetches a batch ahead to
         # find out, and each rollout batch would be sampled by the policy of before the last update.
         return len(self.prompts) * self.batches_per_rollout
+
+    def state_dict(self) -> dict[str, dict[str, int]]:
+        """The sizes: Lightning keeps them in checkpoints. Its own counts tell the place in the epoch."""
+        return {"sizes": dict(self.sizes)}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, int]]) -> None:
+        """Go on at the place of a checkpoint.
+
+        Raises:
+            UserError: it is within an epoch, and the sizes are others.
+        """
+        if 0 < self.batches_begun() < len(self):
+            check_sizes(state["sizes"], self.sizes)
 
     def __iter__(self) -> Iterator[RolloutBatch]:
         first, offset = divmod(self.batches_begun(), self.batches_per_rollout)

@@ -22,8 +22,6 @@ from lit_narrative.rl.reference import ReferenceKind, ReferenceSettings
 
 Advantage = Literal["group", "rloo", "gae"]
 MICRO_BATCH = 32
-OLD_SIZES = {"micro-batches of a window": "micro-batches of a rollout batch"}
-"""Names of sizes in older checkpoints, and their names today."""
 RESUME_HINT = "resume with the settings that it was saved with, or begin a new run from it by model.model=<checkpoint>"
 
 
@@ -241,8 +239,7 @@ def check_sizes(stored: Mapping[str, int], now: Mapping[str, int]) -> None:
         UserError: naming what changed.
     """
     # Between cycles sizes may change: the loader counts micro-batches of this cycle, and only those.
-    before = {OLD_SIZES.get(name, name): size for name, size in stored.items()}
-    changed = [f"{name} {was} -> {now[name]}" for name, was in before.items() if was != now[name]]
+    changed = [f"{name} {was} -> {now[name]}" for name, was in stored.items() if was != now[name]]
     if changed:
         raise UserError(
             f"resumed in the middle of a cycle with other sizes ({', '.join(changed)}), some completions would be "
