@@ -12,6 +12,7 @@ from lit_narrative.errors import UserError
 from lit_narrative.files import atomic_folder
 from lit_narrative.lm.adapter_folder import load_adapters
 from lit_narrative.lm.base_model import BaseModel, identify
+from lit_narrative.lm.chat import check_template
 from lit_narrative.lm.checkpoint import read_language_model, restore_language_model
 from lit_narrative.lm.load import (
     Attention,
@@ -46,6 +47,7 @@ class PolicySource:
     trust_remote_code: bool = False
     adapter: str | None = None
     """A folder of PEFT adapters over ``model``, of the settings ``lora``, to go on training."""
+    chat: bool = False
 
     def __post_init__(self) -> None:
         if self._is_checkpoint and self.tokenizer is not None:
@@ -83,6 +85,8 @@ class PolicySource:
         where = tokenizer_folder if self.trains_tokenizer else self.tokenizer or self.adapter or self.model
         # A tokenizer that was trained is the run's own, and brings no code along.
         tokenizer = load_tokenizer(str(where), self.trust_remote_code and not self.trains_tokenizer)
+        if self.chat:
+            check_template(tokenizer)  # before the model is read
         if isinstance(self.model, str):
             return self._with_extras(load_lm(self.model, **self._options), tokenizer, self.adapter)
         config = scratch_config(self.model, len(tokenizer), tokenizer.eos_token_id)

@@ -144,6 +144,7 @@ class LanguageModule(NarrativeModule):
             gradient_checkpointing,
             trust_remote_code,
             folder,
+            chat,
         )
         self.chat, self.gradient_checkpointing = chat, gradient_checkpointing
         self.lr, self.weight_decay, self.warmup_steps, self.schedule = lr, weight_decay, warmup_steps, schedule

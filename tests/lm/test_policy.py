@@ -87,6 +87,12 @@ def test_what_comes_on_top(tmp_path: Path) -> None:
     assert lm.is_gradient_checkpointing
 
 
+def test_chat_without_a_template_is_said_before_the_model_is_read(tmp_path: Path) -> None:
+    source = replace(SCRATCH, model=str(tmp_path / "nowhere"), tokenizer=tokenizer_folder(tmp_path), chat=True)
+    with pytest.raises(UserError, match=r"model\.chat=true, but the tokenizer has no chat template"):
+        source.build()
+
+
 def test_every_end_of_a_loaded_model_outlives_a_checkpoint(tmp_path: Path) -> None:
     lm = tiny_lm()
     lm.generation_config.eos_token_id = [1, 7]
