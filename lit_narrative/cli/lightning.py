@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import warnings
 from contextlib import ExitStack
 from importlib import import_module
@@ -34,6 +35,8 @@ NAMEABLE = ("modules", "datamodules", "callbacks")
 """The subpackages whose classes a configuration can name without their module."""
 KEYWORDS = {None, "best", "last", "hpc"}
 """The values of ``--ckpt_path`` that are not paths."""
+LIST = re.compile(r"\s*\[\s*\{")
+"""The start of a list of settings, as YAML writes it in one line."""
 
 
 class NarrativeCLI(LightningCLI):
@@ -191,12 +194,13 @@ def run_job(args: list[str], trainer_class: type[Trainer] = Trainer) -> None:
         package = import_module(f"lit_narrative.{subpackage}")
         for module in iter_modules(package.__path__):
             import_module(f"{package.__name__}.{module.name}")
+    args = with_whole_lists(with_current_names(args))
     if hasattr(trainer_class, "write"):  # a person at a terminal, whose Ctrl-C ends a line and not the session
-        NarrativeCLI(resolve_configs(with_current_names(args)), trainer_class)
+        NarrativeCLI(resolve_configs(args), trainer_class)
         return
     with listening():
         try:
-            NarrativeCLI(resolve_configs(with_current_names(args)), trainer_class)
+            NarrativeCLI(resolve_configs(args), trainer_class)
             if (number := requested()) is not None:
                 raise Interrupted(number)  # it came too late to stop anything, but whoever sent it is to know
         except Interrupted:
@@ -210,6 +214,21 @@ def with_current_names(args: list[str]) -> list[str]:
     """Replace the names of renamed classes that stand as values on a command line (``--model.class_path=Old``)."""
     split = (argument.rpartition("=") for argument in args)
     return [f"{flag}{equals}{current_path(value)}" for flag, equals, value in split]
+
+
+def with_whole_lists(args: list[str]) -> list[str]:
+    """Let a list of settings on a command line replace the one of a configuration.
+
+    The parser would merge lists of one length entry by entry: ``--model.attributes=[{head: x}]`` over an entry with a
+    ``bag`` gave an entry with both.
+    """
+    whole: list[str] = []
+    for argument, following in zip(args, [*args[1:], ""], strict=True):
+        flag, equals, value = argument.partition("=")
+        if flag.startswith("--") and not flag.endswith("+") and LIST.match(value if equals else following):
+            whole.append(f"{flag}=[]")
+        whole.append(argument)
+    return whole
 
 
 def with_current_paths(value: Any) -> Any:

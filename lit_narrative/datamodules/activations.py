@@ -66,15 +66,18 @@ def read_activations(
     lm, tokenizer = _read_model(settings.model, settings.trust_remote_code)
     bridge = build_bridge(lm.to(device))  # type: ignore[arg-type]
 
-    def vectors() -> Iterator[Activation]:
-        for start in range(0, len(examples), settings.batch_size):
-            chosen = range(start, min(start + settings.batch_size, len(examples)))
-            inputs = encode_inputs([examples[index] for index in chosen], tokenizer)
-            activations = residuals(bridge, inputs, settings.hook, settings.batch_size)
-            # Yielded batch by batch: `islice` ends the forward passes as soon as there are as many rows as asked for.
-            yield from _rows(activations, inputs, settings.places, start)
-
-    return list(islice(vectors(), settings.rows))
+    found: list[Activation] = []
+    for start in range(0, len(examples), settings.batch_size):
+        if (missing := settings.rows - len(found)) <= 0:
+            break
+        chosen = range(start, min(start + settings.batch_size, len(examples)))
+        inputs = encode_inputs([examples[index] for index in chosen], tokenizer)
+        wanted = inputs.mask if settings.places == "all" else _at(inputs, settings.places)
+        # The model reads only as many examples as have the vectors that are still missing.
+        enough = int((wanted.sum(1).cumsum(0) < missing).sum()) + 1
+        activations = residuals(bridge, inputs.rows(slice(0, enough)), settings.hook, settings.batch_size)
+        found += islice(_rows(activations, inputs, wanted, start), missing)
+    return found
 
 
 def _read_model(name: str, trusted: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -83,21 +86,17 @@ def _read_model(name: str, trusted: bool) -> tuple[PreTrainedModel, PreTrainedTo
     return load_lm(name, trust_remote_code=trusted), load_tokenizer(name, trusted)
 
 
-def _rows(
-    activations: Residuals, inputs: AnalysisInputs, places: Literal["all"] | Sequence[str], first: int
-) -> Iterator[Activation]:
-    """The vectors of a batch whose first example has the number ``first``."""
+def _rows(activations: Residuals, inputs: AnalysisInputs, wanted: Tensor, first: int) -> Iterator[Activation]:
+    """The wanted vectors (n, T) of a batch whose first example has the number ``first``."""
     # Prompts are padded on the left: a token's number in its text leaves the padding of its row out.
     vectors, padding = activations.vectors.cpu().numpy(), (~inputs.mask).sum(1).tolist()
-    every = torch.ones_like(activations.rows, dtype=torch.bool)
-    kept = every if places == "all" else _at(activations, inputs, places)
-    for index in kept.nonzero().flatten().tolist():
+    for index in wanted[activations.rows.cpu(), activations.columns.cpu()].nonzero().flatten().tolist():
         row, column = int(activations.rows[index]), int(activations.columns[index])
         yield Activation(vectors[index], first + row, column - padding[row])
 
 
-def _at(activations: Residuals, inputs: AnalysisInputs, places: Sequence[str]) -> Tensor:
-    """(N,) bool, which vectors are at one of the named positions."""
+def _at(inputs: AnalysisInputs, places: Sequence[str]) -> Tensor:
+    """(n, T) bool, which tokens are at one of the named positions."""
     assert inputs.positions is not None
-    columns = inputs.positions.pick(places).columns.to(activations.rows.device)
-    return (columns[activations.rows] == activations.columns[:, None]).any(1)
+    columns = inputs.positions.pick(places).columns
+    return (columns[:, :, None] == torch.arange(inputs.tokens.shape[1])).any(1)

@@ -66,13 +66,13 @@ def find_base(stored: BaseModel, other: str | None = None) -> BaseModel:
     problem = f"is no longer at '{stored.name}'"
     if first.sha256:
         problem = (
-            f"has changed at '{stored.name}' since they were trained ({stored.size} bytes and sha256 "
+            f"has changed at '{stored.name}' since the training ({stored.size} bytes and sha256 "
             f"{stored.sha256:.12} then, {first.size} and {first.sha256:.12} now)"
         )
     if found.sha256 and found.name != first.name:
         problem += f", and '{other}' is another model"
     raise UserError(
-        f"the base of its adapters {problem}: put it back, or say where it is: --base of `export`, "
+        f"its base model {problem}: put it back, or say where it is: --base of `export`, "
         "model.model of a run that resumes, load_from_checkpoint(..., model=...)"
     )
 

@@ -56,7 +56,8 @@ def store_language_model(
         checkpoint: what Lightning is about to write; its ``state_dict`` names the model ``lm``.
         lm: the model, with or without adapters.
         tokenizer: its tokenizer.
-        base: with adapters, their base where it has a hub name or a folder: it is left out. Any other is stored whole.
+        base: of adapters or of a head on a frozen model, where it has a hub name or a folder: it is left out. Any other
+            is stored whole.
     """
     if base:
         trained = {PREFIX + name for name, parameter in lm.named_parameters() if parameter.requires_grad}
@@ -102,7 +103,7 @@ def restore_language_model(
         try:
             lm = load_lm(found.name, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code)
         except UserError as error:
-            raise UserError(f"the base of its adapters: {error}") from error
+            raise UserError(f"its base model: {error}") from error
     else:
         config = config_from_dict(stored["config"], trust_remote_code)
         _check_sizes(config, checkpoint["state_dict"], trust_remote_code)
@@ -190,7 +191,7 @@ def read_language_model(
         lora = checkpoint.get("hyper_parameters", {}).get("lora")
         if lora:
             lm = _merge_adapters(lm, weights, lora)
-        else:
+        elif not stored_base(checkpoint):
             _load_weights(lm, weights)
     return lm, tokenizer
 

@@ -99,10 +99,8 @@ class PolicySource:
         return self._with_extras(*restore_language_model(checkpoint, **self._options, base=other))
 
     def base(self) -> BaseModel | None:
-        """The base of the policy's adapters, where it has a hub name or a folder; None without adapters."""
-        return (
-            identify(str(self.model)) if self.lora and not self._is_checkpoint and isinstance(self.model, str) else None
-        )
+        """The model that is loaded, where it has a hub name or a folder: the base of what is trained upon it."""
+        return identify(self.model) if isinstance(self.model, str) and not self._is_checkpoint else None
 
     @property
     def _options(self) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class LanguageModule(NarrativeModule):
         frozen: the policy keeps its weights: no gradients, always in evaluation mode, no adapters.
         lm: the policy; there once the model is built.
         tokenizer: its tokenizer.
-        base_model: of its adapters, where checkpoints leave it out; else None.
+        base_model: of its adapters, or under its head, where checkpoints leave it out; else None.
         sampler: draws completions from it.
         written: completions of the test so far, by this process; None where the test writes nothing.
     """
@@ -186,7 +186,7 @@ class LanguageModule(NarrativeModule):
                 self.base_model = stored_base(checkpoint)
         elif not self.ready:
             self.set_model(*self.source.build(self._tokenizer_folder))
-            self.base_model = self.source.base()
+            self.base_model = self.source.base() if self.lora or self.frozen else None
         self.build_auxiliary()
         self.apply_sharding()
 
@@ -223,7 +223,7 @@ class LanguageModule(NarrativeModule):
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put config and tokenizer beside the weights; with adapters leave the base's weights out."""
+        """Put config and tokenizer beside the weights; leave out those of a base that has a hub name or a folder."""
         super().on_save_checkpoint(checkpoint)
         store_language_model(checkpoint, self.lm, self.tokenizer, base=self.base_model)
         checkpoint["gradients"] = self.guard.state_dict()
@@ -249,7 +249,9 @@ class LanguageModule(NarrativeModule):
             self.guard.load_state_dict(checkpoint["gradients"])
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load weights as torch does; those of the base that adapters' checkpoints leave out are not missed."""
+        """Load weights as torch does; those of the base that checkpoints leave out are not missed."""
+        if self.frozen and self.base_model:
+            state_dict = {**{PREFIX + name: value for name, value in self.lm.state_dict().items()}, **state_dict}
         found = super().load_state_dict(state_dict, strict=strict, assign=assign)
         # Lightning would name them all in a warning. `check_adapters` has seen that the adapters' own are there.
         return found._replace(missing_keys=[]) if self.lora else found

@@ -370,3 +370,16 @@ def test_what_is_wrong_with_a_class_of_another_package_is_said_as_of_ours(
     settings["trainer"]["callbacks"] = [{"class_path": "outside.parts.Stop"}]
     config.write_text(yaml.safe_dump(settings))
     assert message in fails(["fit", "--config", str(config), option], capsys)
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_list_on_the_command_line_replaces_that_of_the_configuration(
+    joined: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Entries of lists of one length do not merge: one with a bag and one with a head are not one with both."""
+    given = ["--model.attributes", "[{head: x.ckpt, label: topic}]"]
+    with pytest.raises(SystemExit):
+        configs = ["--config", "poetry/steer", "--model.attributes=[{bag: ocean, column: null}]"]
+        main(["test", *configs, *(["=".join(given)] if joined else given), "--print_config"])
+    (attribute,) = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["attributes"]
+    assert (attribute["bag"], attribute["column"], attribute["head"]) == (None, None, "x.ckpt")

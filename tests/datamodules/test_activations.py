@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from transformers import PreTrainedModel
+from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
 from lit_narrative.cli.commands.export import export
 from lit_narrative.datamodules.activations import ActivationSettings, read_activations
@@ -22,11 +23,9 @@ from tests.helpers import fit, tiny_lm, trainer
 HOOK = "blocks.1.hook_resid_pre"
 
 
-def data(**activations: Any) -> CardsData:
+def data(**settings: Any) -> CardsData:
     small = {"train_size": 40, "prompt_size": 8, "val_size": 12, "test_size": 12, "batch_size": 16}
-    return CardsData(
-        CardGame(lengths=(2, 3), long_lengths=(5, 6)), activations=ActivationSettings(**activations), **small
-    )
+    return CardsData(CardGame(lengths=(2, 3), long_lengths=(5, 6)), activations=ActivationSettings(**settings), **small)
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +114,20 @@ def test_bad_settings_are_named(folder: str) -> None:
     for name in ("rows", "batch_size"):
         with pytest.raises(UserError, match=rf"data\.activations\.{name} is 0"):
             ActivationSettings(**{name: 0})
+
+
+@pytest.mark.parametrize("places", ["all", ["answer"], ["answer", "card1_value"]])
+def test_the_model_reads_no_more_examples_than_the_rows_need(places: Any, folder: str) -> None:
+    every = data(model=folder, places=places).activations("train")
+    seen: list[int] = []
+
+    def count(module: torch.nn.Module, given: Any) -> None:
+        if isinstance(module, GPT2Block):
+            seen.append(len(given[0]))
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(count)
+    few = data(model=folder, places=places, rows=10).activations("train")
+    hook.remove()
+    assert [(row.text, row.position) for row in few] == [(row.text, row.position) for row in every[:10]]
+    assert np.allclose(np.stack([row.vector for row in few]), np.stack([row.vector for row in every[:10]]), atol=1e-5)
+    assert seen[-1] == few[-1].text + 1

@@ -229,7 +229,7 @@ def load_merged(path: Path, base: Path | None = None) -> Any:
 def test_a_base_that_moved_is_asked_for_and_can_be_given(load: Any, adapted: tuple[Path, torch.Tensor]) -> None:
     folder, expected = adapted
     (folder / "base").rename(folder / "moved")
-    with pytest.raises(UserError, match=r"base of its adapters is no longer at '/.*/base': put it back, or say where"):
+    with pytest.raises(UserError, match=r"its base model is no longer at '/.*/base': put it back, or say where"):
         load(folder / "last.ckpt")
     torch.testing.assert_close(logits(load(folder / "last.ckpt", folder / "moved")), expected, atol=1e-5, rtol=0)
     tiny_lm(scale=2).save_pretrained(folder / "other")
@@ -245,7 +245,7 @@ def test_a_base_that_changed_in_place_is_refused(load: Any, adapted: tuple[Path,
     with torch.no_grad():
         changed.model.norm.weight[0] += 1e-3  # the same sizes, one number
     changed.save_pretrained(folder / "base")
-    with pytest.raises(UserError, match=r"base of its adapters has changed at '/.*/base' since .* bytes and sha256"):
+    with pytest.raises(UserError, match=r"its base model has changed at '/.*/base' since .* bytes and sha256"):
         load(folder / "last.ckpt")
     torch.testing.assert_close(logits(load(folder / "last.ckpt", folder / "moved")), expected, atol=1e-5, rtol=0)
 
@@ -285,5 +285,5 @@ def test_adapters_of_older_checkpoints_have_a_base_without_a_digest(adapted: tup
     torch.testing.assert_close(logits(load_as_module(folder / "last.ckpt")), expected, atol=0, rtol=0)
     stored[LANGUAGE_MODEL]["base"] = "base"
     torch.save(stored, folder / "last.ckpt")
-    with pytest.raises(UserError, match="the base of its adapters: no causal language model at 'base'"):
+    with pytest.raises(UserError, match="its base model: no causal language model at 'base'"):
         load_as_module(folder / "last.ckpt")

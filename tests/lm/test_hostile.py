@@ -200,7 +200,7 @@ def test_a_checkpoint_over_such_a_folder_is_refused_wherever_it_is_read(
         with pytest.raises(SystemExit) as end:
             main(["export", str(based), str(mark.parent / "out"), "--what", what])
         assert end.value.code == 2
-        problem = f"the base of its adapters: '{mark.parent / 'config'}' needs Python code"
+        problem = f"its base model: '{mark.parent / 'config'}' needs Python code"
         assert capsys.readouterr().err.startswith(f"error: '{based}': {problem}")
     for module in (SFTModule(str(based)), SFTModule(sizes(), lora=Lora(r=2, target_modules=["q_proj"]))):
         resumed = None if isinstance(module.source.model, str) else str(based)

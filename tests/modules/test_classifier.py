@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_narrative.cli.main import main
 from lit_narrative.errors import UserError
+from lit_narrative.lm.checkpoint import export_model, load_checkpoint, read_language_model
 from lit_narrative.lm.hidden_states import mean_states
 from lit_narrative.modules.classifier import ClassifierModule
 from lit_narrative.modules.sft import SFTModule
@@ -52,6 +53,29 @@ def test_a_checkpoint_says_for_which_model_its_head_is(head: Path, folder: Path)
     right = (again.head(states).argmax(1) == torch.tensor([row.label for row in held_out])).float()
     assert right.mean() > 0.8
     assert torch.equal(found.weight, again.head.weight)
+
+
+def test_over_a_base_with_a_folder_the_head_alone_is_saved(folder: Path, tmp_path: Path) -> None:
+    base, file = export_model(folder / "lm0.ckpt", tmp_path / "base"), tmp_path / "head.ckpt"
+    module = ClassifierModule(model=str(base), lr=0.1)
+    run = trainer(tmp_path, max_epochs=2)
+    run.fit(module, datamodule=LabelledTask(batch_size=30))
+    run.save_checkpoint(file)
+    assert set(load_checkpoint(file)["state_dict"]) == {"head.weight", "head.bias"}
+    again = ClassifierModule.load_from_checkpoint(file, map_location="cpu")
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in module.state_dict().items())
+    assert torch.equal(load_head(file, again.lm).weight, module.head.weight)
+    # As the model of another module, and where a run resumes.
+    read, _ = read_language_model(file)
+    assert all(torch.equal(value, read.state_dict()[name]) for name, value in module.lm.state_dict().items())
+    resumed = ClassifierModule(model=str(base), lr=0.1)
+    trainer(tmp_path, max_epochs=3).fit(resumed, datamodule=LabelledTask(batch_size=30), ckpt_path=file)
+    assert not torch.equal(resumed.head.weight, module.head.weight)
+    base.rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"its base model is no longer at '/.*/base': put it back, or say where it is"):
+        ClassifierModule.load_from_checkpoint(file, map_location="cpu")
+    moved = ClassifierModule.load_from_checkpoint(file, map_location="cpu", model=str(tmp_path / "elsewhere"))
+    assert torch.equal(moved.head.weight, module.head.weight)
 
 
 def test_a_label_beyond_the_classes_is_refused(folder: Path) -> None:
