@@ -180,6 +180,20 @@ def _hooked(bridge: "TransformerBridge", hooks: Sequence[Hook]) -> Iterator[None
             )
 
 
+@contextmanager
+def skipped(bridge: "TransformerBridge", layers: int) -> Iterator[None]:
+    """Within, the first blocks hand on what they are given: for runs that set the stream behind them by a hook."""
+    below = list(bridge.blocks)[:layers]
+    for block in below:
+        # Of this instance, before its class's own; a bridge's own `__setattr__` would reach the model within.
+        object.__setattr__(block, "forward", lambda hidden_states, *args, **kwargs: hidden_states)
+    try:
+        yield
+    finally:
+        for block in below:
+            object.__delattr__(block, "forward")
+
+
 def unknown_hook(bridge: "TransformerBridge", name: str) -> UserError:
     """The error for a hook that the model does not have, with the nearest names."""
     near = difflib.get_close_matches(name, list(bridge.hook_dict), n=4, cutoff=0.5)

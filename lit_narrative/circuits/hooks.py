@@ -1,5 +1,6 @@
 """Hooks on a model: the activations of a run, and many interventions as the rows of one batch."""
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from lit_narrative.circuits.bridge import Hook
+from lit_narrative.circuits.bridge import Hook, skipped
 from lit_narrative.circuits.inputs import AnalysisInputs, Scores, ask
 
 if TYPE_CHECKING:
@@ -64,18 +65,65 @@ def batched_interventions(
     Returns:
         Scores of shape (E, M).
     """
-    parts, done = [], 0
-    for chunk in _chunks(edits, max(1, batch_size // len(inputs))):
-        hooks = _hooks(chunk, len(inputs))
-        parts.append(ask(bridge, inputs.repeat(len(chunk)), hooks))
-        done += len(chunk)
+    parts: list[Scores] = []
+    done, below = 0, _Below(bridge, inputs)
+    # By layer, so that as many layers as can be lie below all edits of a pass.
+    order = sorted(range(len(edits)), key=lambda index: _layer(edits[index]))
+    for chunk in _chunks(order, max(1, batch_size // len(inputs))):
+        chosen = [edits[index] for index in chunk]
+        below.rise(_layer(chosen[0]))
+        parts.append(below.ask(len(chosen), _hooks(chosen, len(inputs))))
+        done += len(chosen)
         if progress is not None:
             progress(done, len(edits))
-    return Scores.join(parts).view(len(edits))
+    return Scores.join(parts).view(len(edits)).rows(torch.tensor(order).argsort())
 
 
-def _chunks(edits: Sequence[Edit], size: int) -> Iterator[Sequence[Edit]]:
-    return (edits[start : start + size] for start in range(0, len(edits), size))
+def _chunks(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    return (order[start : start + size] for start in range(0, len(order), size))
+
+
+def _layer(edit: Edit) -> int:
+    """The layer of an edit's hook; 0 where it is outside the blocks."""
+    found = re.match(r"blocks\.(\d+)\.", edit[0])
+    return int(found[1]) if found else 0
+
+
+class _Below:
+    """The layers below all edits of a pass: their residual stream is that of the unedited run, and is read once."""
+
+    def __init__(self, bridge: "TransformerBridge", inputs: AnalysisInputs) -> None:
+        self.bridge, self.inputs = bridge, inputs
+        self.layer, self.stream = 0, torch.empty(0)
+        self.usable = True
+
+    def ask(self, copies: int, hooks: Sequence[Hook]) -> Scores:
+        """Scores of copies of the inputs, under hooks that change nothing before the layer."""
+        inputs = self.inputs.repeat(copies)
+        if not self.layer:
+            return ask(self.bridge, inputs, hooks)
+        stream = self.stream.repeat(copies, 1, 1)
+        start: Hook = (f"blocks.{self.layer}.hook_resid_pre", lambda activation, hook: stream)
+        with skipped(self.bridge, self.layer):
+            return ask(self.bridge, inputs, [start, *hooks])
+
+    def rise(self, layer: int) -> None:
+        """Take the stream before a later layer, read from the one before; of a model that allows it."""
+        if layer <= self.layer or not self.usable:
+            return
+        kept: list[Tensor] = []
+        plain: list[bool] = []
+        handle = self.bridge.blocks[-1].register_forward_hook(lambda *call: plain.append(isinstance(call[-1], Tensor)))
+        whole = self.ask(1, [(f"blocks.{layer}.hook_resid_pre", _keeper(kept))]).logit_diff
+        handle.remove()
+        # A block that gives a tuple cannot be left out so.
+        self.usable = all(plain)
+        if self.usable:
+            self.layer, self.stream = layer, kept[0]
+            # Tried, since layers of some models read more than the stream, such as the keys of earlier layers.
+            self.usable = torch.allclose(self.ask(1, ()).logit_diff, whole, rtol=1e-4, atol=1e-4)
+        if not self.usable:
+            self.layer = 0
 
 
 def _hooks(edits: Sequence[Edit], rows: int) -> list[Hook]:

@@ -50,6 +50,10 @@ class Scores:
         """Concatenate the scores of batches."""
         return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
+    def rows(self, chosen: Tensor) -> Self:
+        """Some of the rows, in an order."""
+        return type(self)(*(getattr(self, field.name)[chosen.to(self.correct.device)] for field in fields(self)))
+
     def view(self, rows: int) -> Self:
         """The same as (rows, M / rows)."""
         return type(self)(*(getattr(self, field.name).view(rows, -1) for field in fields(self)))

@@ -8,6 +8,7 @@ from lit_narrative.circuits.analyses.patching import PatchingSettings, patch
 from lit_narrative.circuits.bridge import build_bridge, separate_inputs
 from lit_narrative.circuits.graph import Graph, edge_mask, run_edges, to_dot, written
 from lit_narrative.circuits.hooks import batched_interventions, capture
+from lit_narrative.circuits.inputs import ask
 from tests.circuits.analyses.test_patching import random_contrasts
 from tests.circuits.test_bridge import make
 
@@ -85,3 +86,20 @@ def test_edges_of_some_layers_are_those_of_the_whole_graph() -> None:
     names = {whole.name(edge) for edge in whole.edges}
     assert {some.name(edge) for edge in some.edges} == {name for name in names if "1" not in name.replace("h1", "")}
     assert Graph(**some.sizes()).sources == some.sources
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen3"])
+def test_layers_below_an_edit_are_read_once(kind: str) -> None:
+    """Edits in any order score as each does in a whole run by itself, though the layers below them are left out."""
+    bridge, inputs = build_bridge(make(kind)), random_contrasts(padded=1).inputs("clean")
+    read: list[int] = []
+    for layer, block in enumerate(bridge.blocks):
+        block.original_component.register_forward_pre_hook(lambda *call, layer=layer: read.append(layer))
+    hooks = ["blocks.1.hook_mlp_out", "blocks.0.attn.hook_z", "blocks.1.hook_resid_pre", "blocks.1.attn.hook_z"]
+    edits = [(hook, lambda rows, at=at: rows.mul_(2 + at)) for at, hook in enumerate(hooks)]
+    together = batched_interventions(bridge, inputs, edits, batch_size=1)
+    assert read.count(1) == len(edits) + 2  # the stream before it, and whether a run may begin there
+    assert read.count(0) == 2  # the edit in it, and the stream behind it
+    for index, (hook, change) in enumerate(edits):
+        alone = ask(bridge, inputs, [(hook, lambda activation, hook, change=change: change(activation.clone()))])
+        assert torch.allclose(together.logprob[index], alone.logprob, atol=1e-5), hook
