@@ -105,7 +105,7 @@ def reference_model(
         # Without gradients: the optimizer takes what asks for one, and DDP would wait for them in each backward pass.
         return copy.deepcopy(lm).requires_grad_(False).eval()
     # Neither adapters nor gradient checkpointing: this model only scores.
-    other = replace(source, model=settings.model, tokenizer=None, lora=None, gradient_checkpointing=False)
+    other = replace(source, model=settings.model, tokenizer=None, lora=None, adapter=None, gradient_checkpointing=False)
     reference, vocabulary = other.build()
     if vocabulary.get_vocab() != tokenizer.get_vocab():
         raise UserError(

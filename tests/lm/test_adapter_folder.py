@@ -18,6 +18,7 @@ from lit_narrative.lm.load import Lora, load_lm
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sft import SFTModule
+from lit_narrative.rl.reference import ReferenceSettings, reference_model
 from tests.helpers import TEXTS, TinyTask, fit, tiny_lm, tokenizer
 
 IDS = torch.tensor([[5, 9, 2, 40, 17]])
@@ -91,6 +92,13 @@ def test_they_are_trained_on_when_asked_for(kind: type, adapters: str, tmp_path:
     assert again.lora == Lora(r=3, alpha=12, target_modules=["down_proj", "q_proj"])
     torch.testing.assert_close(logits(again.lm), logits(module.lm), atol=0, rtol=0)
     torch.testing.assert_close(says(str(export_adapter(path, tmp_path / "out"))), logits(module.lm))
+
+
+def test_a_reference_of_another_name_has_none_of_them(adapters: str, tmp_path: Path) -> None:
+    module = SFTModule(adapters, adapters="train")
+    lm, words = module.source.build()
+    reference = reference_model(ReferenceSettings(model=str(tmp_path / "base")), lm, words, module.source)
+    torch.testing.assert_close(logits(reference), logits(tiny_lm(scale=3)), atol=0, rtol=0)
 
 
 def test_new_adapters_stand_on_the_merged_ones(adapters: str, tmp_path: Path) -> None:
