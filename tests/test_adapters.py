@@ -17,7 +17,8 @@ from tests.helpers import ARCHITECTURES, tiny_lm
 IDS = torch.tensor([[5, 9, 2, 40, 17]])
 EMBEDDING = {"gpt2": "wte", "llama": "embed_tokens"}
 QUERIES = {"gpt2": "c_attn", "llama": "q_proj"}
-TARGETS = (["lm_head"], ["embedding"], ["lm_head", "embedding"], ["embedding", "queries"], ["queries"])
+TIED = (["lm_head"], ["embedding"], ["lm_head", "embedding"], ["embedding", "queries"], ["queries"])
+CASES = [*((targets, True) for targets in TIED), (["lm_head", "embedding"], False)]
 
 
 def adapted(architecture: str, targets: list[str], tied: bool = True) -> nn.Module:
@@ -41,8 +42,7 @@ def logits(lm: nn.Module) -> torch.Tensor:
 
 @pytest.mark.filterwarnings("ignore:Model with `tie_word_embeddings")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("targets", TARGETS, ids="+".join)
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("targets", "tied"), CASES)
 def test_merged_is_what_was_adapted(architecture: str, targets: list[str], tied: bool, tmp_path: Path) -> None:
     lm = adapted(architecture, targets, tied)
     expected = logits(lm)
@@ -56,7 +56,7 @@ def test_merged_is_what_was_adapted(architecture: str, targets: list[str], tied:
 
 
 @pytest.mark.filterwarnings("ignore:Model with `tie_word_embeddings")
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ["llama", pytest.param("gpt2", marks=pytest.mark.slow)])
 def test_circuits_are_those_of_the_adapted_model(architecture: str) -> None:
     lm = adapted(architecture, ["lm_head", "embedding"])
     expected = logits(lm)

@@ -76,7 +76,7 @@ def test_they_are_merged_into_their_base(adapters: str, tmp_path: Path) -> None:
     torch.testing.assert_close(logits(again.lm), logits(module.lm), atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("kind", [SFTModule, GRPOModule])
+@pytest.mark.parametrize("kind", [SFTModule, pytest.param(GRPOModule, marks=pytest.mark.slow)])
 def test_they_are_trained_on_when_asked_for(kind: type, adapters: str, tmp_path: Path) -> None:
     given = {"rewards": {"low": 1.0}} if kind is GRPOModule else {}
     module = kind(model=adapters, adapters="train", sampling=SamplingParams(4), lr=0.0, **given)
