@@ -91,6 +91,15 @@ class TaskDataModule(Task, LightningDataModule):
             self._rows[name, split] = self._module.validate_rows(numbered(self.view(name, split)))
         return self._rows[name, split]
 
+    def eval_rows(self, split: Split) -> Sequence[Any]:
+        """The rows that the module being run is validated or tested on.
+
+        Raises:
+            UserError: as for `rows_for`.
+        """
+        module = self._module
+        return self.rows_for(module.eval_view if module.eval_view in self.views else module.view, split)
+
     # --- hooks of Lightning -----------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
@@ -138,9 +147,7 @@ class TaskDataModule(Task, LightningDataModule):
     # --- loaders ----------------------------------------------------------------------------------------------------
 
     def _eval_loader(self, split: Split) -> DataLoader[Any]:
-        module = self._module
-        name = module.eval_view if module.eval_view in self.views else module.view
-        return self._each_once(self.rows_for(name, split))
+        return self._each_once(self.eval_rows(split))
 
     def _each_once(self, rows: Sequence[Any]) -> DataLoader[Any]:
         """Rows in order; no process repeats one to have as many as the others, so that means count each row once."""

@@ -1,14 +1,14 @@
 """Prompts, and examples of prompt and completion, as token ids that fit the model.
 
 A prompt is *long* if it has more tokens than :attr:`PromptReader.limit`. By the user's setting a long prompt is an
-error, is left out of the data before training begins, or loses its beginning. An example longer than the model's
-positions is an error or is cut on the right. Nothing is cut without being asked for.
+error, is left out of the data before training begins, or loses its beginning. An example that is longer than
+:attr:`ExampleReader.limit` is an error, is left out, or is cut on the right. Nothing is cut without being asked for.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from typing import Literal, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
@@ -18,8 +18,9 @@ from lit_narrative.lm.logprobs import CompletionBatch, completion_batch
 from lit_narrative.lm.tokenizer import encode_completion, encode_prompts
 from lit_narrative.views import Conversation, Example, Prompt, plain_prompt, prompt_text
 
+Row = TypeVar("Row")
 LongPrompts = Literal["error", "drop", "truncate_left"]
-_BLOCK = 1024  # prompts that are tokenised together
+_BLOCK = 1024  # rows that are tokenised together
 _NAMED = 5  # prompts that an error lists
 
 
@@ -151,47 +152,111 @@ class PromptReader:
         return f"shorten the prompt, {change}, or set model.long_prompts={other}"
 
 
-def _blocks(prompts: Iterable[Prompt]) -> Iterable[list[Prompt]]:
-    rows = iter(prompts)
+def _blocks(rows: Iterable[Row]) -> Iterable[list[Row]]:
+    rows = iter(rows)
     while block := list(islice(rows, _BLOCK)):
         yield block
 
 
-LongExamples = Literal["error", "truncate"]
+LongExamples = Literal["error", "drop", "truncate"]
 
 
-def example_batch(
-    rows: Sequence[Example],
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    limit: int | None,
-    long_examples: LongExamples,
-    chat: bool,
-) -> CompletionBatch:
-    """Tokenise examples into one right-padded batch.
+@dataclass(frozen=True)
+class ExampleReader:
+    """Converts examples to token ids for one model.
 
     Args:
-        rows: the examples.
         tokenizer: the model's.
-        limit: the model's positions; None if it has no limit.
-        long_examples: whether a longer example is an error or is cut on the right.
+        positions: the model's; None if it has no limit.
+        max_length: longest example in tokens, prompt and completion together; None: the positions.
+        long_examples: treatment of a longer one. ``truncate`` cuts the end of its completion.
         chat: write prompt and completion by the tokenizer's chat template.
 
     Raises:
-        UserError: an example is too long, and may not or cannot be cut.
+        UserError: ``max_length`` exceeds the positions.
     """
-    prompts, completions = example_ids(rows, tokenizer, chat)
-    for number, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
-        length = len(prompt) + len(completion)
-        if limit is None or length <= limit:
-            continue
-        if long_examples == "error" or len(prompt) >= limit:
+
+    tokenizer: PreTrainedTokenizerBase
+    positions: int | None = None
+    max_length: int | None = None
+    long_examples: LongExamples = "error"
+    chat: bool = False
+
+    def __post_init__(self) -> None:
+        if self.positions is not None and (self.max_length or 0) > self.positions:
             raise UserError(
-                f"an example of {length} tokens (prompt {len(prompt)}) exceeds the model's {limit} positions; shorten "
-                "it, use a model with more positions, or set model.long_examples=truncate"
+                f"model.max_length={self.max_length} exceeds the model's {self.positions} positions; lower it, or "
+                "leave it out"
             )
-        completions[number] = completion[: limit - len(prompt)]
-    return completion_batch(prompts, completions)
+
+    @property
+    def limit(self) -> int | None:
+        """Longest example in tokens; None if nothing limits it."""
+        return self.positions if self.max_length is None else self.max_length
+
+    def batch(self, rows: Sequence[Example]) -> CompletionBatch:
+        """One right-padded batch of examples.
+
+        Raises:
+            UserError: an example has no token before its completion, or is too long and may not or cannot be cut.
+        """
+        prompts, completions = example_ids(rows, self.tokenizer, self.chat)
+        for number, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+            if self._too_long(number, prompt, completion):
+                if self.long_examples == "drop":  # it should not have come here
+                    raise self._refusal(number, prompt, completion)
+                completions[number] = completion[: self.limit - len(prompt)]  # type: ignore[operator]
+        return completion_batch(prompts, completions)
+
+    def validate_rows(self, rows: Sequence[Example]) -> tuple[Sequence[Example], int]:
+        """The examples that can be used, in order, and how many are too long: cut, or not among them.
+
+        Raises:
+            UserError: as for :meth:`batch`, or all are too long and are to be dropped.
+        """
+        kept: list[Example] = []
+        total = too_long = 0
+        for block in _blocks(rows):
+            pairs = zip(*example_ids(block, self.tokenizer, self.chat), strict=True)
+            for number, (row, (prompt, completion)) in enumerate(zip(block, pairs, strict=True), total):
+                long = self._too_long(number, prompt, completion)
+                too_long += long
+                if not long or self.long_examples == "truncate":
+                    kept.append(row)
+            total += len(block)
+        if total and not kept:
+            raise UserError(
+                f"all {total} examples are longer than {self.limit} tokens, and model.long_examples=drop leaves none; "
+                f"{self._remedy}"
+            )
+        return kept if len(kept) < total else rows, too_long
+
+    def _too_long(self, number: int, prompt: Sequence[int], completion: Sequence[int]) -> bool:
+        """Whether an example is to be cut or dropped."""
+        if not prompt:
+            raise UserError(
+                f"example {number} has an empty prompt, and the tokenizer begins texts with no token of its own, from "
+                "which its completion could be predicted; give it a prompt (a line break will do), or leave it out"
+            )
+        if self.limit is None or len(prompt) + len(completion) <= self.limit:
+            return False
+        cannot = self.long_examples == "truncate" and len(prompt) >= self.limit
+        if cannot or self.long_examples == "error":
+            raise self._refusal(number, prompt, completion)
+        return True
+
+    def _refusal(self, number: int, prompt: Sequence[int], completion: Sequence[int]) -> UserError:
+        most = f"model.max_length={self.max_length}" if self.max_length else f"the model's {self.positions} positions"
+        return UserError(
+            f"example {number} ({len(prompt) + len(completion)} tokens, prompt {len(prompt)}) exceeds {most}; "
+            f"{self._remedy}"
+        )
+
+    @property
+    def _remedy(self) -> str:
+        change = "raise it" if self.max_length is not None else "use a model with more positions"
+        other = {"error": "truncate or drop", "drop": "truncate", "truncate": "drop"}[self.long_examples]
+        return f"shorten it, {change}, or set model.long_examples={other}"
 
 
 def example_ids(

@@ -30,7 +30,7 @@ from lit_narrative.lm.checkpoint import (
     stored_base,
     stored_tokenizer,
 )
-from lit_narrative.lm.encoding import LongExamples, LongPrompts, PromptReader, example_batch
+from lit_narrative.lm.encoding import ExampleReader, LongExamples, LongPrompts, PromptReader
 from lit_narrative.lm.load import Attention, Dtype, Lora, ScratchModel, add_end_id, max_positions
 from lit_narrative.lm.logprobs import CompletionBatch, score_completions
 from lit_narrative.lm.optim import GradientGuard, Schedule, adamw, schedule_by_step
@@ -66,7 +66,9 @@ class LanguageModule(NarrativeModule):
         weight_decay: on matrices, not on biases and norms.
         warmup_steps: linear warm-up in optimizer steps.
         schedule: of the learning rate after the warm-up, by optimizer steps.
-        long_examples: what to do with an example longer than the model's positions.
+        max_length: of examples, prompt and completion together, in tokens; default: the model's positions.
+        long_examples: what to do with a longer one: ``error``, ``drop`` its row before training, or cut the end of its
+            completion (``truncate``).
         max_prompt_length: of prompts to complete, in tokens; default: what the model's positions leave beside
             ``sampling.max_new_tokens``.
         long_prompts: what to do with a longer one: ``error``, ``drop`` its row before training, or keep its last tokens
@@ -107,6 +109,7 @@ class LanguageModule(NarrativeModule):
         weight_decay: float = 0.01,
         warmup_steps: int = 0,
         schedule: Schedule = "constant",
+        max_length: int | None = None,
         long_examples: LongExamples = "error",
         max_prompt_length: int | None = None,
         long_prompts: LongPrompts = "error",
@@ -118,6 +121,7 @@ class LanguageModule(NarrativeModule):
             if not 0 <= value < math.inf:
                 raise UserError(f"model.{name}={value} must be a number of 0 or more")
         check_least("model.warmup_steps", warmup_steps, 0)
+        check_least("model.max_length", max_length, 2)
         check_least("model.max_prompt_length", max_prompt_length, 1)
         self.save_hyperparameters(ignore=["trust_remote_code"])
         self.hparams.update({name: plain(value) for name, value in self.hparams.items()})
@@ -148,7 +152,8 @@ class LanguageModule(NarrativeModule):
         )
         self.chat, self.gradient_checkpointing = chat, gradient_checkpointing
         self.lr, self.weight_decay, self.warmup_steps, self.schedule = lr, weight_decay, warmup_steps, schedule
-        self.long_examples, self.max_prompt_length, self.long_prompts = long_examples, max_prompt_length, long_prompts
+        self.max_length, self.long_examples = max_length, long_examples
+        self.max_prompt_length, self.long_prompts = max_prompt_length, long_prompts
         self.guard = GradientGuard(max_skipped_steps)
         self.sampler: Sampler = LoopSampler()
         self.nll = MeanMetric()
@@ -259,33 +264,37 @@ class LanguageModule(NarrativeModule):
     # --- rows -------------------------------------------------------------------------------------------------------
 
     def validate_rows(self, rows: Sequence[Any]) -> Sequence[Any]:
-        """The rows that the model can read: all of them, or with ``long_prompts: drop`` those whose prompt fits."""
-        if len(rows) and isinstance(rows[0], Example) and (self.chat or self.long_examples == "error"):
-            for row in rows:  # one that is too long, or refused by the template, fails here, before the first step
-                self.collate([row])
+        """The rows that the model can read: all, or without those that are too long and are to be dropped."""
+        if len(rows) and isinstance(rows[0], Example):
+            examples = self.example_reader()
+            usable, too_long = examples.validate_rows(rows)
+            self._say_long(too_long, len(rows), "examples", examples.limit, self.long_examples == "drop")
+            return usable
         if not len(rows) or not isinstance(rows[0], Prompt):
             return rows
-        reader = self.prompt_reader()
-        kept = reader.validate_rows(rows)
-        if (dropped := len(rows) - len(kept)) and self.global_rank == 0:
-            logger.warning("left out %d of %d prompts that exceed %s tokens", dropped, len(rows), reader.limit)
+        prompts = self.prompt_reader()
+        kept = prompts.validate_rows(rows)
+        self._say_long(len(rows) - len(kept), len(rows), "prompts", prompts.limit, True)
         return kept
 
+    def _say_long(self, too_long: int, total: int, kind: str, limit: int | None, dropped: bool) -> None:
+        if too_long and self.global_rank == 0:
+            done = "left out" if dropped else "cut"
+            logger.warning("%s %d of %d %s that exceed %s tokens", done, too_long, total, kind, limit)
+
     def on_fit_start(self) -> None:
-        """Read all training rows once, so that one that cannot be used fails now and not in the middle of the run."""
+        """Read all rows once, so that one that cannot be used fails now and not in the middle of the run."""
         self.task.rows_for(self.view, "train")
+        if self.trainer.enable_validation:
+            self.task.eval_rows("val")
 
     def collate(self, rows: Sequence[Any]) -> Any:
         """Examples become one tokenised, right-padded batch; prompts stay as they are."""
-        if not isinstance(rows[0], Example):
-            return list(rows)
-        return example_batch(
-            rows,
-            self.tokenizer,
-            limit=max_positions(self.lm),
-            long_examples=self.long_examples,
-            chat=self.chat,
-        )
+        return self.example_reader().batch(rows) if isinstance(rows[0], Example) else list(rows)
+
+    def example_reader(self) -> ExampleReader:
+        """The reader of examples as token ids."""
+        return ExampleReader(self.tokenizer, max_positions(self.lm), self.max_length, self.long_examples, self.chat)
 
     def prompt_reader(self, params: SamplingParams | None = None) -> PromptReader:
         """The reader of prompts as token ids, for completions as long as ``params`` (default: the module's) allow."""

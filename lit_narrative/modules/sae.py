@@ -146,7 +146,8 @@ class SAEModule(NarrativeModule):
         """Build the SAE by the checkpoint's shapes, where ``d_in`` was not given."""
         self.build(checkpoint["state_dict"]["sae.b_dec"].shape[0])
 
-    def collate(self, rows: Sequence[State | Activation | np.ndarray]) -> Tensor:
+    @staticmethod  # a worker of a loader gets no copy of the SAE, which cannot be pickled
+    def collate(rows: Sequence[State | Activation | np.ndarray]) -> Tensor:
         """The vectors of the rows: (batch, d_in) float32."""
         vectors = [row if isinstance(row, np.ndarray) else row.vector for row in rows]
         return torch.from_numpy(np.stack(vectors).astype(np.float32, copy=False))

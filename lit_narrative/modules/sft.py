@@ -57,7 +57,12 @@ class StepLoader:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[StepBatch]:
-        begun, batches = batches_begun(self.trainer), iter(self.loader)
+        # Now and not with the first batch: it draws a random number, which a resumed run has drawn before it restores
+        # the random state.
+        return self._batches(iter(self.loader))
+
+    def _batches(self, batches: Iterator[CompletionBatch]) -> Iterator[StepBatch]:
+        begun = batches_begun(self.trainer)
         while True:
             # Lightning makes a step with every so many batches, counted from the start of the epoch, and with the last.
             size = self.trainer.accumulate_grad_batches - begun % self.trainer.accumulate_grad_batches

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError
 from lit_narrative.lm.chat import chat_prompt, turn_end
-from lit_narrative.lm.encoding import PromptReader, example_batch
+from lit_narrative.lm.encoding import ExampleReader, PromptReader
 from lit_narrative.views import Conversation, Example, Message
 from tests.helpers import TEXTS
 from tests.lm.chat_templates import CASES, EARLIER, QUESTION, SYSTEM, TEMPLATES, chatty
@@ -24,7 +24,7 @@ Row = tuple[list[int], list[bool]]
 def ours(tokenizer: PreTrainedTokenizerBase, prompt: Conversation, answer: str = ANSWER) -> Row:
     """Ids of an example, and which of them are learned."""
     rows = [Example(prompt, answer)]
-    batch = example_batch(rows, tokenizer, limit=None, long_examples="error", chat=True)
+    batch = ExampleReader(tokenizer, chat=True).batch(rows)
     return batch.ids[0].tolist(), batch.targets[0].tolist()
 
 
@@ -140,7 +140,7 @@ def test_messages_that_are_not_a_prompt(prompt: Any, says: str) -> None:
 def test_messages_need_chat() -> None:
     tokenizer = chatty(TEMPLATES["ChatML"])
     with pytest.raises(UserError, match=r"list of messages, which only a module with model\.chat=true reads"):
-        example_batch([Example([QUESTION], "a")], tokenizer, limit=None, long_examples="error", chat=False)
+        ExampleReader(tokenizer).batch([Example([QUESTION], "a")])
     with pytest.raises(UserError, match=r"list of messages, which only a module with model\.chat=true reads"):
         PromptReader(tokenizer, None, 8).encode([[QUESTION]])
 

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lit_narrative.circuits import inputs
 from lit_narrative.errors import UserError
-from lit_narrative.lm.encoding import PromptReader, example_batch
+from lit_narrative.lm.encoding import ExampleReader, PromptReader
 from lit_narrative.lm.logprobs import CompletionBatch
 from lit_narrative.lm.tokenizer import encode_prompt, tokenizer_files, tokenizer_from_files
 from lit_narrative.text import appended_tokens
@@ -146,7 +146,7 @@ def test_a_prompt_never_ends_with_an_end_token_that_the_tokenizer_appends(bos: b
     assert reader(tokenizer=made, max_length=len(plain[3]) - 1, long_prompts="truncate_left").encode(PROMPTS[3:]) == [
         [*front, *plain[3][len(front) + 1 :]]
     ]
-    found = example_batch(ROWS, made, limit=None, long_examples="error", chat=False)
+    found = ExampleReader(made).batch(ROWS)
     assert token_rows(found, False) == [[*front, *tokenizer()(row.prompt)["input_ids"]] for row in ROWS]
     assert token_rows(found, True) == token_rows(batch(), True)
     assert appended_tokens(made) == 1 and appended_tokens(with_bos()) == appended_tokens(tokenizer()) == 0
@@ -178,7 +178,7 @@ ROWS = [Example("Write of the salt road:", TEXTS[0]), Example("A", TEXTS[2])]
 
 
 def batch(**settings: Any) -> CompletionBatch:
-    return example_batch(ROWS, tokenizer(), **{"limit": None, "long_examples": "error", "chat": False, **settings})
+    return ExampleReader(tokenizer(), **settings).batch(ROWS)
 
 
 def token_rows(found: CompletionBatch, wanted: bool) -> list[list[int]]:
@@ -199,17 +199,17 @@ def test_a_chat_template_wraps_the_prompt_only() -> None:
     chatty.chat_template = (
         "{% for m in messages %}{{ ('<%s>' if m['role'] == 'user' else '%s') % m['content'] }}{% endfor %}"
     )
-    found = example_batch(ROWS, chatty, limit=None, long_examples="error", chat=True)
+    found = ExampleReader(chatty, chat=True).batch(ROWS)
     assert [chatty.decode(ids) for ids in token_rows(found, False)] == [f"<{row.prompt}>" for row in ROWS]
     assert token_rows(found, True) == token_rows(batch(), True)
 
 
 def test_a_longer_example_is_an_error_or_is_cut() -> None:
     longest = batch().ids.shape[1]
-    assert batch(limit=longest).ids.tolist() == batch().ids.tolist()
-    with pytest.raises(UserError, match=rf"an example of {longest} tokens .* the model's {longest - 1} positions"):
-        batch(limit=longest - 1)
-    cut = batch(limit=longest - 1, long_examples="truncate")
+    assert batch(positions=longest).ids.tolist() == batch().ids.tolist()
+    with pytest.raises(UserError, match=rf"example \d \({longest} tokens, .* the model's {longest - 1} positions"):
+        batch(positions=longest - 1)
+    cut = batch(positions=longest - 1, long_examples="truncate")
     assert cut.ids.shape[1] == longest - 1
     assert token_rows(cut, False) == token_rows(batch(), False)
     assert token_rows(cut, True) == [
@@ -221,4 +221,4 @@ def test_a_longer_example_is_an_error_or_is_cut() -> None:
 def test_a_prompt_that_leaves_no_room_cannot_be_cut() -> None:
     prompt = len(tokenizer()(ROWS[0].prompt)["input_ids"])
     with pytest.raises(UserError, match="exceeds the model's"):
-        batch(limit=prompt, long_examples="truncate")
+        batch(positions=prompt, long_examples="truncate")

@@ -104,7 +104,7 @@ def test_rows_of_other_views_are_all_rows(policy: str, left: int) -> None:
     assert module().validate_rows([]) == []
     narrow = module(long_examples="error")
     narrow.set_model(tiny_lm(positions=16), tokenizer())
-    with pytest.raises(UserError, match=r"an example of .* exceeds the model's 16 positions"):
+    with pytest.raises(UserError, match=r"example 1 \(24 tokens, prompt 21\) exceeds the model's 16 positions"):
         narrow.validate_rows(rows)
 
 

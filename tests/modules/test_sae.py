@@ -1,5 +1,6 @@
 """SAEModule: training, checkpoints, metrics, and what a refresh needs."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +210,17 @@ def test_a_saved_folder_encodes_like_the_module(tmp_path: Path) -> None:
     module.save(tmp_path / "sae")
     loaded = SAE.load_from_disk(tmp_path / "sae")
     assert np.allclose(loaded.encode(torch.from_numpy(x)).detach().numpy(), module.encoder()(x)[0], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_loader_reads_for_it_in_processes_that_are_spawned() -> None:
+    rows = [State(row, "0", (), {}) for row in vectors(4, 0)]
+    module = SAEModule(d_in=D_IN, d_sae=16)
+    loader = DataLoader(rows, batch_size=4, collate_fn=module.collate, num_workers=1, multiprocessing_context="spawn")  # type: ignore[arg-type]
+    (batch,) = loader
+    assert torch.equal(batch, module.collate(rows))
+
+
+def test_what_a_loader_needs_of_it_can_be_sent_to_another_process() -> None:
+    collate = pickle.loads(pickle.dumps(SAEModule(d_in=D_IN, d_sae=16).collate))
+    assert collate([State(np.ones(D_IN), "0", (), {})]).shape == (1, D_IN)

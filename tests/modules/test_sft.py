@@ -1,18 +1,34 @@
 """Supervised fine-tuning."""
 
+import logging
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from torch import nn
 
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import Lora
 from lit_narrative.lm.logprobs import CompletionBatch
 from lit_narrative.lm.sampler import SamplingParams
+from lit_narrative.lm.tokenizer import tokenizer_files, tokenizer_from_files
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.views import Example, Prompt
-from tests.helpers import ARCHITECTURES, TEXTS, Recorder, TinyTask, fit, sizes, tokenizer_folder, trainer, weights
+from tests.helpers import (
+    ARCHITECTURES,
+    TEXTS,
+    Recorder,
+    TinyTask,
+    fit,
+    sizes,
+    tokenizer,
+    tokenizer_folder,
+    trainer,
+    weights,
+)
 
 
 def cross_entropy(lm: nn.Module, batch: CompletionBatch) -> torch.Tensor:
@@ -104,6 +120,76 @@ def test_an_example_beyond_the_positions_stops_before_any_step(tmp_path: Path) -
     cut, seen = SFTModule(sizes(positions=37), tokenizer_folder(tmp_path), long_examples="truncate"), Recorder()
     fit(cut, TinyTask(), tmp_path, seen, max_epochs=1)
     assert max(batch.ids.shape[1] for batch in seen.batches) == 37
+
+
+class Given(TinyTask):
+    """Examples as they are given, of training and of validation."""
+
+    def __init__(self, train: list[Example], val: list[Example]) -> None:
+        super().__init__(batch_size=2)
+        self.given = {"train": train, "val": val}
+
+    def examples(self, split: Any) -> list[Example]:
+        return self.given[split]
+
+
+@pytest.mark.parametrize("treatment", ["error", "drop", "truncate"])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_examples_that_are_too_long_are_refused_dropped_or_cut_and_counted(
+    treatment: Any, split: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = {"train": [Example("A", "a")] * 4, "val": [Example("A", "a")] * 4}
+    rows[split] = [Example("A", "a b c d e f g"), *rows[split]]
+    module = SFTModule(sizes(), tokenizer_folder(tmp_path), max_length=6, long_examples=treatment)
+    options: dict[str, Any] = {"max_epochs": 1, "limit_val_batches": 1.0, "check_val_every_n_epoch": 5}
+    seen = Recorder()
+    if treatment == "error":
+        with pytest.raises(UserError, match=r"example 0 .* exceeds model\.max_length=6; shorten it, raise it, or set"):
+            fit(module, Given(**rows), tmp_path, seen, **options)
+        assert not seen.batches
+        return
+    with caplog.at_level(logging.WARNING, "lit_narrative.modules"):
+        fit(module, Given(**rows), tmp_path, seen, **options)
+    done = {"drop": "left out", "truncate": "cut"}[treatment]
+    assert f"{done} 1 of 5 examples that exceed 6 tokens" in caplog.messages
+    learned = 4 if (split, treatment) != ("train", "truncate") else 5
+    assert sum(len(batch.ids) for batch in seen.batches) == learned
+    assert max(batch.ids.shape[1] for batch in seen.batches) == (6 if learned == 5 else 3)
+
+
+def test_a_length_beyond_the_positions_is_refused(tmp_path: Path) -> None:
+    module = SFTModule(sizes(positions=64), tokenizer_folder(tmp_path), max_length=65)
+    with pytest.raises(UserError, match=r"model\.max_length=65 exceeds the model's 64 positions"):
+        fit(module, TinyTask(), tmp_path, max_steps=1)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_empty_prompt_is_refused_before_any_step_where_nothing_begins_a_text(split: str, tmp_path: Path) -> None:
+    rows = {"train": [Example("A", "a")] * 4, "val": [Example("A", "a")] * 4}
+    rows[split] = [Example("A", ""), Example("", "a"), *rows[split]]
+    seen = Recorder()
+    with pytest.raises(UserError, match="example 1 has an empty prompt"):
+        fit(
+            SFTModule(sizes(), tokenizer_folder(tmp_path), long_examples="truncate"),
+            Given(**rows),
+            tmp_path,
+            seen,
+            max_epochs=1,
+            limit_val_batches=1.0,
+            check_val_every_n_epoch=5,
+        )
+    assert not seen.batches
+
+
+def test_empty_texts_are_learned_where_a_token_begins_the_text(tmp_path: Path) -> None:
+    """Of an empty completion its end is learned, whatever begins the text."""
+    begins = tokenizer_from_files(tokenizer_files(tokenizer()))
+    begins.backend_tokenizer.post_processor = TemplateProcessing(single="<|pad|> $A", special_tokens=[("<|pad|>", 0)])
+    begins.save_pretrained(tmp_path / "begins")
+    rows, seen = [Example("", "a"), Example("", ""), Example("A", "")], Recorder()
+    fit(SFTModule(sizes(), str(tmp_path / "begins")), Given(rows, rows), tmp_path, seen, max_epochs=1)
+    assert sum(int(batch.targets.sum()) for batch in seen.batches) == 2 + 1 + 1
+    assert all(math.isfinite(loss) for loss in seen.losses)
 
 
 def test_a_run_with_a_seed_repeats_itself(tmp_path: Path) -> None:
