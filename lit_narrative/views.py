@@ -3,10 +3,10 @@
 A view is a map-style dataset of one of these rows: plain text and numbers, nothing of a tokenizer's making.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,31 @@ def plain_prompt(prompt: Conversation) -> str:
     if not isinstance(prompt, str):
         raise UserError("a prompt is a list of messages, which only a module with model.chat=true reads; give a text")
     return prompt
+
+
+Row = TypeVar("Row")
+
+
+class Rows(Generic[Row]):
+    """A batch of rows as they are, with no tensors to move or to convert.
+
+    Not a list, into which Lightning looks for tensors: it stops at the fields of rows, which cannot be set.
+
+    Args:
+        rows: of one view.
+    """
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._rows = tuple(rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Row:
+        return self._rows[index]
 
 
 @dataclass(frozen=True, slots=True)

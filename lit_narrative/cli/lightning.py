@@ -26,6 +26,7 @@ from lit_narrative.errors import UserError, first_line
 from lit_narrative.files import read_yaml, refuse_pipe
 from lit_narrative.interrupts import Interrupted, listening, requested
 from lit_narrative.lookup import current_path, find_config, see_working_directory
+from lit_narrative.modules.base import check_precision
 from lit_narrative.modules.steering import SteeringModule
 from lit_narrative.redaction import REDACTED, redact
 from lit_narrative.report.run_folder import versions
@@ -98,7 +99,7 @@ class NarrativeCLI(LightningCLI):
         """Leave the settings as they were given: the original lets those in the checkpoint win."""
 
     def before_instantiate_classes(self) -> None:
-        """Check that the checkpoint is there, no key is missing, and the run folder can be written and is unused.
+        """Check the checkpoint, the keys, the precision, and that the run folder can be written and is unused.
 
         Raises:
             UserError: one of them is not so.
@@ -123,6 +124,7 @@ class NarrativeCLI(LightningCLI):
                 )
         if config.trainer.fast_dev_run:
             config.trainer.default_root_dir = self.resources.enter_context(shared_scratch())
+        check_precision(config.trainer.precision, self.config.subcommand == "fit")
         folder = config.trainer.default_root_dir
         prepare_folder(folder)
         if not _get_rank():  # the other processes of a job work in the same folder

@@ -1,7 +1,9 @@
 """A task as a LightningDataModule: the rows of the view that the module being run needs, and their loaders."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
+from functools import partial
 from itertools import cycle, islice
 from typing import Any, Self
 
@@ -20,6 +22,7 @@ from lit_narrative.errors import UserError, check_least
 from lit_narrative.lookup import BUILDER
 from lit_narrative.progress import batches_begun, batches_learned, begin_at, epoch_length
 from lit_narrative.seeds import run_seed
+from lit_narrative.views import Rows
 
 saving._ALLOWED_INSTANTIATORS.add(BUILDER)
 
@@ -106,10 +109,6 @@ class TaskDataModule(Task, LightningDataModule):
         """Forget the rows that the module of an earlier run took: the next one may leave out others."""
         self._rows = {}
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Tensors go to the device; a list of rows has none, and Lightning would stop at their frozen fields."""
-        return batch if isinstance(batch, list) else super().transfer_batch_to_device(batch, device, dataloader_idx)
-
     def on_exception(self, exception: BaseException) -> None:
         """Let the module end what it started: Lightning tells the data of a fault, not the module."""
         if self.trainer is not None:
@@ -175,7 +174,7 @@ class TaskDataModule(Task, LightningDataModule):
             batch_size=batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
-            collate_fn=self._module.collate,
+            collate_fn=partial(_collated, self._module.collate),
             drop_last=drop_last,
         )
 
@@ -191,6 +190,12 @@ class TaskDataModule(Task, LightningDataModule):
     def _module(self) -> Any:
         assert self.trainer is not None
         return self.trainer.lightning_module
+
+
+def _collated(collate: Callable[[Sequence[Any]], Any], rows: Sequence[Any]) -> Any:
+    """The batch that a module makes of rows; `Rows` where it is a list of them."""
+    batch = collate(rows)
+    return Rows(batch) if isinstance(batch, list) and batch and is_dataclass(batch[0]) else batch
 
 
 class EpochSampler(DistributedSampler[Any]):

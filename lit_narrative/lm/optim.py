@@ -15,8 +15,18 @@ Schedule = Literal["constant", "linear", "cosine"]
 
 
 def adamw(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters, with decay on matrices but not on biases and norms."""
+    """AdamW over the trainable parameters, with decay on matrices but not on biases and norms.
+
+    Raises:
+        UserError: they are of float16.
+    """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    # The mean of squared gradients becomes 0 in float16, and so does epsilon: 0 / 0.
+    if any(parameter.dtype == torch.float16 for parameter in trained):
+        raise UserError(
+            "weights of float16 cannot be trained: AdamW would make them NaN; set model.dtype to float32 or bfloat16 "
+            "(trainer.precision=16-mixed computes in float16 all the same)"
+        )
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},

@@ -122,7 +122,9 @@ def encode_to_learn(encoder: "SentenceTransformer", texts: Sequence[str]) -> Ten
 
 def _zeros(encoder: "SentenceTransformer", texts: Sequence[str]) -> tuple[Tensor, list[int]]:
     """Zeros (n, d), and the indices of texts that are not blank: many encoders fail on a text without a token."""
-    vectors = torch.zeros(len(texts), encoder.get_embedding_dimension() or 0, device=encoder.device)
+    width = encoder.get_embedding_dimension() or 0
+    # In float32 whatever the default, which a Trainer of another precision changes while a step runs.
+    vectors = torch.zeros(len(texts), width, device=encoder.device, dtype=torch.float32)
     return vectors, [row for row, text in enumerate(texts) if text.strip()]
 
 

@@ -10,6 +10,8 @@ from typing import Any, Self
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.core import saving
+from lightning.pytorch.plugins.precision import BitsandbytesPrecision
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.parsing import AttributeDict
 from torch.utils.data import DataLoader
 from torchmetrics import Metric, MetricCollection
@@ -100,7 +102,13 @@ class NarrativeModule(LightningModule, metaclass=NativeArguments):
             )
 
     def configure_callbacks(self) -> list[Callback]:
-        """The callback by which a killed run resumes exactly; every Trainer gets it once, with the module."""
+        """The callback by which a killed run resumes exactly; every Trainer gets it once, with the module.
+
+        Raises:
+            UserError: the Trainer's precision cannot be used; this is the first hook that it calls.
+        """
+        plugin, fits = self.trainer.precision_plugin, self.trainer.state.fn == TrainerFn.FITTING
+        check_precision("bitsandbytes" if isinstance(plugin, BitsandbytesPrecision) else plugin.precision, fits)
         return [] if any(isinstance(one, ExactResume) for one in self.trainer.callbacks) else [ExactResume()]  # type: ignore[attr-defined]
 
     @property
@@ -164,6 +172,29 @@ class NarrativeModule(LightningModule, metaclass=NativeArguments):
     def wrap_train_loader(self, loader: DataLoader[Any]) -> Iterable[Any]:
         """The iterable that the Trainer reads, given the task's loader; an algorithm may wrap it."""
         return loader
+
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true")
+"""The precisions of Lightning that every module trains in; in 16-true it can be tested, and write."""
+
+
+def check_precision(precision: str | int | None, fits: bool) -> None:
+    """Refuse a precision that cannot be used.
+
+    Args:
+        precision: as the Trainer takes it, or ``bitsandbytes``.
+        fits: whether the run trains.
+
+    Raises:
+        UserError: in it nothing is learned, or the model's layers are replaced.
+    """
+    if str(precision).startswith(("transformer-engine", "bitsandbytes")):
+        why = "puts layers of its own in place of the model's, which no checkpoint or export of this package holds"
+    elif precision == "16-true" and fits:
+        why = "keeps weights in float16, where the squares of gradients that AdamW divides by become 0, and weights NaN"
+    else:
+        return
+    raise UserError(f"trainer.precision={precision} {why}; choose from {', '.join(PRECISIONS)}")
 
 
 def as_settings(value: Any, kind: type) -> Any:

@@ -118,7 +118,8 @@ class ClassifierModule(LanguageModule):
     def _predict(self, batch: Sequence[Labelled]) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (n, classes) and labels (n,)."""
         labels = torch.tensor([row.label for row in batch], device=self.device)
-        return self.head(self.states([row.text for row in batch])), labels
+        # States come in float32, whatever the run's precision has made of the head.
+        return self.head(self.states([row.text for row in batch]).to(self.head.weight.dtype)), labels
 
     # --- evaluation -------------------------------------------------------------------------------------------------
 

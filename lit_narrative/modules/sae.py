@@ -155,8 +155,8 @@ class SAEModule(NarrativeModule):
     # -- training
 
     def on_fit_start(self) -> None:
-        """Move the SAE by its own `to`: sae-lens keeps a record of the device, which Lightning's move leaves stale."""
-        self.sae.to(self.device)
+        """Move the SAE by its own `to`: sae-lens keeps a record of device and dtype, which Lightning leaves stale."""
+        self.sae.to(self.device, self.sae.W_dec.dtype)
 
     def step(self, x: Tensor) -> SAEStep:
         """One training step on (batch, d_in): the loss to minimise, and what it measured.
@@ -255,7 +255,7 @@ class SAEModule(NarrativeModule):
 
     def decoder(self) -> np.ndarray:
         """A copy of the decoder's directions: (d_sae, d_in), rows of unit norm."""
-        return torch.nn.functional.normalize(self.sae.W_dec.detach(), dim=1).cpu().numpy()
+        return torch.nn.functional.normalize(self.sae.W_dec.detach(), dim=1).float().cpu().numpy()
 
     def align(self, decoder: np.ndarray) -> Matching:
         """Reorder the latents so that each keeps the index of the feature it continues.

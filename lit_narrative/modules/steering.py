@@ -168,6 +168,11 @@ class SteeringModule(LanguageModule):
         """
         if self.device_mesh is not None:
             raise UserError("a model that is spread over processes (fsdp2) cannot be steered; use strategy ddp or auto")
+        if self.choice.method == "pplm" and base_lm(self.lm).dtype == torch.float16:
+            raise UserError(
+                "PPLM divides by norms of gradients, which become 0 in float16; take trainer.precision=bf16-true or "
+                "32-true, and model.dtype=bfloat16 or float32"
+            )
         attributes = read_attributes(self.given, self.task.word_lists, self.lm, self.tokenizer)
         attributes.check(prompts)
         self.in_use = self.choice

@@ -162,7 +162,7 @@ class Encoder:
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Latents and reconstruction of vectors."""
         latents = self.frozen.encode(torch.from_numpy(x).to(self.frozen.W_dec))
-        return latents.cpu().numpy(), self.frozen.decode(latents).cpu().numpy()
+        return latents.float().cpu().numpy(), self.frozen.decode(latents).float().cpu().numpy()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A worker process may have no GPU to put the weights on.

@@ -49,6 +49,8 @@ def training_pass(sae: "TrainingSAE[Any]", x: Tensor, since_fired: Tensor, dead_
 
     # Rescales the weights in place, so it must come before the forward pass: backward needs the weights it used.
     sae.fold_W_dec_norm()
+    if sae.W_dec.dtype == torch.float64:
+        sae.to(torch.float64)  # a JumpReLU threshold, always float32 in sae-lens, has been widened by the line above
     dead = since_fired > dead_window
     out = sae.training_forward_pass(TrainStepInput(x, coefficients(sae, done), dead, done, is_logging_step=False))
     fires = out.feature_acts.detach() != 0

@@ -73,6 +73,7 @@ def fit(capsys: pytest.CaptureFixture[str], folder: Path, config: str, *args: st
         ("storyworld/nope", (), ["no configuration 'storyworld/nope'", "configs list"]),
         ("storyworld/sft", ("--model.warmup_step=3",), ["'warmup_step'", "warmup_steps"]),
         ("storyworld/sft", ("--data.worlds=nowhere",), ["nowhere"]),
+        ("storyworld/sft", ("--trainer.precision=transformer-engine",), ["puts layers of its own", "bf16-mixed"]),
         (
             "storyworld/sft",
             ("--model.model=MODELS/empty", "--model.tokenizer=null"),

@@ -67,7 +67,8 @@ class RewardHead(nn.Module):
         standard = self.standard(vectors)
         if self.limit is not None:
             standard = standard.clamp(-self.limit, self.limit)
-        return self.network(standard).squeeze(-1)
+        # Vectors come in float32, whatever the run's precision has made of the weights.
+        return self.network(standard.to(next(self.network.parameters()).dtype)).squeeze(-1)
 
     def standard(self, vectors: Tensor) -> Tensor:
         """Vectors (n, d) with the training set's mean 0 and deviation 1 in each component."""
@@ -94,7 +95,7 @@ class RewardHead(nn.Module):
             self.score_deviation.copy_(_deviation(scores))
 
     def losses(self, logits: Tensor, others: Tensor, paired: Tensor, scores: Tensor) -> Tensor:
-        """The loss of each of n rows: (n,).
+        """The loss of each of n rows: (n,), in the precision of the ratings.
 
         A rated row: the squared error in standard units. A preference: -log σ(logit - logit of the other text).
 
@@ -106,6 +107,7 @@ class RewardHead(nn.Module):
         """
         # Filled: the score of a preference is not read and may be NaN, which would pass through the gradient's mask.
         target = (scores.masked_fill(paired, 0.0) - self.score_mean) / self.score_deviation
+        logits, others = logits.to(target.dtype), others.to(target.dtype)  # of half precision under mixed precision
         losses = (logits - target).square()
         return losses.masked_scatter(paired, -logsigmoid(logits[paired] - others))
 

@@ -183,7 +183,8 @@ def store_encoder(
         checkpoint[REWARD] = {"files": files}
     else:
         name = str(Path(str(source)).resolve()) if local else source
-        checkpoint[REWARD] = {"name": name, "probe": encode(encoder, PROBE).cpu().clone()}
+        dtype = next(encoder.parameters()).dtype  # the run's precision may have changed it
+        checkpoint[REWARD] = {"name": name, "probe": encode(encoder, PROBE).cpu().clone(), "dtype": dtype}
 
 
 def restore_encoder(checkpoint: dict[str, Any], trust_remote_code: bool = False) -> "SentenceTransformer":
@@ -199,7 +200,7 @@ def restore_encoder(checkpoint: dict[str, Any], trust_remote_code: bool = False)
     if "files" in stored:
         encoder = encoder_from_files(stored["files"], trust_remote_code)
     else:
-        encoder = load_encoder(stored["name"], trust_remote_code)
+        encoder = load_encoder(stored["name"], trust_remote_code).to(dtype=stored.get("dtype"))
     if "probe" in stored:
         probe = encode(encoder, PROBE).cpu()
         # Loose: other hardware and library versions move a vector by far less, another encoder by far more.

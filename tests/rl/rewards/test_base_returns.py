@@ -35,7 +35,7 @@ from tests.rl.rewards.reward_returns import OTHER, REWARDS, Returned
 from tests.rl.rewards.reward_zoo import rollouts
 
 PAGE = (ROOT / "docs" / "rewards.md").read_text(encoding="utf-8")
-SHORT = SamplingParams(8)
+SHORT = SamplingParams(4)
 STOPS, LOST, ALL_LOST = "stops", "no score", "no scores"
 Callers = dict[str, Callable[[Sequence[Returned], Path], dict[str, str]]]
 
