@@ -218,7 +218,7 @@ class GRPOModule(LanguageModule):
         self._prompts = loader.dataset  # type: ignore[assignment]
         return RolloutLoader(loader, self, sizes, partial(batches_begun, self.trainer))
 
-    def rollout_batch(self, prompts: list[Prompt], number: int, resumed: bool) -> RolloutBatch:
+    def rollout_batch(self, prompts: Sequence[Prompt], number: int, resumed: bool) -> RolloutBatch:
         """Collect a rollout batch; after a kill in its middle, take it from the checkpoint."""
         # A kill within its first optimizer step repeats the step: no batch was learned from, yet this one is there.
         if not resumed and self._collected != (self.current_epoch, number):

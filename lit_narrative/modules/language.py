@@ -340,7 +340,7 @@ class LanguageModule(NarrativeModule):
         """The Trainer's precision, for model calls outside of its steps."""
         return self.attached.precision_plugin.forward_context() if self.attached else nullcontext()
 
-    def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[Rollout]:
+    def predict_step(self, batch: Sequence[Prompt], batch_idx: int) -> list[Rollout]:
         """Complete every prompt of the batch."""
         return self.generate(batch, seed=run_seed())
 

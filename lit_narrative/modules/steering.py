@@ -234,7 +234,7 @@ class SteeringModule(LanguageModule):
 
     # --- sampling ---------------------------------------------------------------------------------------------------
 
-    def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[Rollout]:
+    def predict_step(self, batch: Sequence[Prompt], batch_idx: int) -> list[Rollout]:
         """Complete every prompt of the batch."""
         return self.generate(batch, self.samples, seed=run_seed())
 

@@ -4,7 +4,7 @@ An epoch is a cycle. For each batch of prompts the loader asks its source for a 
 of it, ``num_iterations`` times over.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Protocol
 
@@ -22,7 +22,7 @@ class RolloutSource(Protocol):
     def plan(self) -> BatchPlan:
         """Sizes of a rollout batch."""
 
-    def rollout_batch(self, prompts: list[Prompt], number: int, resumed: bool) -> RolloutBatch:
+    def rollout_batch(self, prompts: Sequence[Prompt], number: int, resumed: bool) -> RolloutBatch:
         """Rollout batch ``number`` of this epoch; if ``resumed``, the one that was interrupted."""
 
     def split_minibatches(self, rollouts: RolloutBatch, number: int, iteration: int) -> list[RolloutBatch]:
