@@ -189,6 +189,15 @@ def _finite(values: torch.Tensor) -> torch.Tensor:
     return values.clamp(min=torch.finfo(values.dtype).min)
 
 
+def reduced_precision(lm: nn.Module) -> bool:
+    """Whether ``lm`` computes in less than float32 here, by its weights or by autocast.
+
+    Log-probabilities of the same ids then differ between sampling, token by token, and scoring.
+    """
+    base = base_lm(lm)
+    return base.dtype.itemsize < 4 or torch.is_autocast_enabled(base.device.type)
+
+
 def at_least_float32(values: torch.Tensor) -> torch.Tensor:
     """The values in float32, or in float64 where they are."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from lit_narrative.distributed import gather_ragged
-from lit_narrative.lm.logprobs import to_rows
+from lit_narrative.lm.logprobs import reduced_precision, to_rows
 from lit_narrative.lm.sentences import sentence_ids
 from lit_narrative.rl.advantages import score_advantages, weighted_sum
 from lit_narrative.rl.batch import RolloutBatch
@@ -146,16 +146,18 @@ class RolloutCollector:
         """Score the completions under the policy, for what the sampler does not keep: values, entropy, drift."""
         loss, metrics = self.settings.loss, dict[str, float]()
         filtered = loss.top_entropy_quantile < 1
-        if not (filtered or loss.importance_sampling_mode or policy.value_head):
+        with policy.precision():
+            mode = loss.importance_mode(reduced_precision(policy.lm))
+        if not (filtered or mode or policy.value_head):
             return batch, metrics
         scores = self._score_under(policy.lm, policy, batch, policy.value_head, entropy=filtered)
         batch = batch._replace(values=scores.values)
-        if loss.importance_sampling_mode:
+        if mode:
             ratio, drift = importance_ratio(
                 scores.logprobs,
                 batch.old,
                 batch.mask,
-                loss.importance_sampling_mode,
+                mode,
                 loss.importance_sampling_clip_min,
                 loss.importance_sampling_clip_max,
             )

@@ -70,7 +70,8 @@ class LossSettings:
         vespo_k_neg: exponent k where it is negative.
         vespo_lambda_neg: decay lambda where it is negative.
         importance_sampling_mode: correction for a sampler that is not quite the policy, see
-            :func:`lit_narrative.rl.ratios.importance_ratio`; None: no correction.
+            :func:`lit_narrative.rl.ratios.importance_ratio`; ``auto``: ``token_truncate`` where the policy computes in
+            less than float32, whose rounding differs between sampler and trainer, else none; None: no correction.
         importance_sampling_clip_min: lower bound of that ratio.
         importance_sampling_clip_max: upper bound of that ratio.
 
@@ -102,7 +103,7 @@ class LossSettings:
     vespo_lambda_pos: float = 3.0
     vespo_k_neg: float = 3.0
     vespo_lambda_neg: float = 2.0
-    importance_sampling_mode: ImportanceMode | None = None
+    importance_sampling_mode: ImportanceMode | Literal["auto"] | None = "auto"
     importance_sampling_clip_min: float | None = None
     importance_sampling_clip_max: float | None = 3.0
 
@@ -129,6 +130,16 @@ class LossSettings:
             return CISPO_CAP if self.epsilon_high is None else self.epsilon_high
         return 1 + (self.epsilon if self.epsilon_high is None else self.epsilon_high)
 
+    def importance_mode(self, reduced_precision: bool) -> ImportanceMode | None:
+        """The correction for the sampler, never ``auto``.
+
+        Args:
+            reduced_precision: the policy computes in less than float32.
+        """
+        if self.importance_sampling_mode == "auto":
+            return "token_truncate" if reduced_precision else None
+        return self.importance_sampling_mode
+
 
 def _default(name: str) -> Any:
     (field,) = (field for field in fields(LossSettings) if field.name == name)
@@ -146,7 +157,7 @@ def _check_choices(s: LossSettings) -> None:
         "loss_type": get_args(LossType),
         "importance_sampling_level": get_args(Level),
         "kl_estimator": get_args(KLEstimator),
-        "importance_sampling_mode": get_args(ImportanceMode),
+        "importance_sampling_mode": ("auto", *get_args(ImportanceMode)),
     }
     for name, known in choices.items():
         value = getattr(s, name)
@@ -188,7 +199,7 @@ def _check_ignored(s: LossSettings) -> None:
         rule = "does not reach loss_type=vespo, which weighs whole completions by itself; leave it at token"
         _require(level == "token", "importance_sampling_level", level, rule)
         rule = "does not fit loss_type=vespo, which sums token ratios itself; choose token_truncate or token_mask"
-        _require(mode is None or mode.startswith("token"), "importance_sampling_mode", mode, rule)
+        _require(mode in (None, "auto") or str(mode).startswith("token"), "importance_sampling_mode", mode, rule)
 
 
 def _check_meaning(s: LossSettings) -> None:

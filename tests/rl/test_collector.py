@@ -203,6 +203,24 @@ def test_a_sampler_that_is_not_the_policy_is_corrected_for(tmp_path: Path) -> No
     assert seen.metrics[0]["sampling/sampling_logp_difference/mean"] == pytest.approx(0.1, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("32-true", "float32"), ("bf16-mixed", "float32"), ("32-true", "bfloat16")]
+)
+def test_rounding_below_float32_is_corrected_for(precision: str, dtype: str, tmp_path: Path) -> None:
+    """The sampler rounds otherwise than the trainer; old log-probabilities are the trainer's, so no ratio moves."""
+    module, seen = policy(tmp_path, lr=0.0, loss=LossSettings(epsilon=1e-6), dtype=dtype), Recorder()
+    fit(module, TinyTask(rows=4), tmp_path, seen, max_steps=1, precision=precision)
+    batch, metrics = seen.batches[0], seen.metrics[0]
+    if precision == "32-true" and dtype == "float32":
+        assert batch.is_ratio is None
+        return
+    ratio = (batch.old - batch.sampler).exp().where(batch.mask, 1.0)
+    torch.testing.assert_close(batch.is_ratio, ratio)
+    assert metrics["sampling/sampling_logp_difference/max"] > 1e-5
+    assert metrics["clip_ratio/region_mean"] == 0
+    assert ((ratio.log() * batch.advantages.sign()[:, None]) > 1e-6).any()  # uncorrected, these would be clipped
+
+
 def test_the_samplers_own_drift_is_logged_and_next_to_nothing(tmp_path: Path) -> None:
     _, seen = run(tmp_path)
     assert 0 <= seen.metrics[0]["sampling/sampling_logp_difference/mean"] < 1e-5

@@ -19,7 +19,10 @@ NAN = float("nan")
             r"importance_sampling_level=word is not one of token, sequence, sent",
         ),
         ({"kl_estimator": "k4"}, r"kl_estimator=k4 is not one of k1, k2, k3, abs$"),
-        ({"importance_sampling_mode": "token"}, r"importance_sampling_mode=token is not one of token_truncate, token_"),
+        (
+            {"importance_sampling_mode": "token"},
+            r"importance_sampling_mode=token is not one of auto, token_truncate, token_",
+        ),
         ({"epsilon": 0.0}, r"epsilon=0\.0 must be above 0 and not above 1"),
         ({"epsilon": 1.5}, r"epsilon=1\.5 must be above 0 and not above 1"),
         ({"epsilon": NAN}, r"epsilon=nan must be above 0"),
@@ -49,8 +52,14 @@ NAN = float("nan")
         ),
         ({"vespo_k_pos": 1.0}, r"vespo_k_pos=1\.0 is not read by loss_type=dr_grpo \(it is by vespo\)"),
         ({"entropy_target": 0.5}, r"entropy_target=0\.5 needs use_adaptive_entropy=true"),
-        ({"importance_sampling_clip_min": 0.5}, r"importance_sampling_clip_min=0\.5 needs importance_sampling_mode"),
-        ({"importance_sampling_clip_max": None}, r"importance_sampling_clip_max=None needs importance_sampling_mode"),
+        (
+            {"importance_sampling_mode": None, "importance_sampling_clip_min": 0.5},
+            r"importance_sampling_clip_min=0\.5 needs importance_sampling_mode",
+        ),
+        (
+            {"importance_sampling_mode": None, "importance_sampling_clip_max": None},
+            r"importance_sampling_clip_max=None needs importance_sampling_mode",
+        ),
         (
             {"loss_type": "vespo", "importance_sampling_level": "sequence"},
             r"importance_sampling_level=sequence does not reach loss_type=vespo, which weighs whole completions by its",
