@@ -247,6 +247,7 @@ class EpochSampler(DistributedSampler[Any]):
         left = min(len(self.rows), batches * self.batch_rows) - state["rows"]
         first = batches - math.ceil(max(left, 0) / self.batch_rows)
         self._resumed = {**state, "batches": first}
+        self.set_epoch(state["epoch"])  # Lightning sets it later, when loader workers have asked for their first rows
         begin_at(self.trainer, first, batches)
 
 

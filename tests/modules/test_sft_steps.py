@@ -25,11 +25,11 @@ class Uneven(TinyTask):
 
 def learn(folder: Path, batch_size: int, accumulate: int, *callbacks: Callback, **options: Any) -> SFTModule:
     """An epoch of 20 rows and no more than that."""
-    ckpt_path = options.pop("ckpt_path", None)
+    ckpt_path, workers = options.pop("ckpt_path", None), options.pop("num_workers", 0)
     seed_everything(0, verbose=False)
     module = SFTModule(sizes(), tokenizer_folder(folder.parent), lr=1e-2)
     run = trainer(folder, *callbacks, **{"max_epochs": 1, "accumulate_grad_batches": accumulate, **options})
-    run.fit(module, Uneven(rows=20, batch_size=batch_size), ckpt_path=ckpt_path)
+    run.fit(module, Uneven(rows=20, batch_size=batch_size, num_workers=workers), ckpt_path=ckpt_path)
     return module
 
 
@@ -85,13 +85,13 @@ def test_the_loss_that_is_logged_is_the_step_s(tmp_path: Path) -> None:
 
 
 class SaveAt(Callback):
-    """Saves after a micro-batch."""
+    """Saves after a micro-batch of an epoch."""
 
-    def __init__(self, batch_idx: int) -> None:
-        self.batch_idx = batch_idx
+    def __init__(self, batch_idx: int, epoch: int = 0) -> None:
+        self.batch_idx, self.epoch = batch_idx, epoch
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if batch_idx == self.batch_idx and trainer.current_epoch == 0:
+        if batch_idx == self.batch_idx and trainer.current_epoch == self.epoch:
             trainer.save_checkpoint(Path(trainer.default_root_dir, "within.ckpt"))
 
 
@@ -119,6 +119,13 @@ def test_a_run_that_resumed_with_another_batch_size_is_saved_and_resumes_again(t
     resumed = weights(learn(tmp_path / "third", 1, 4, **options))
     for name, value in whole.items():
         torch.testing.assert_close(resumed[name], value, atol=1e-5, rtol=0)
+
+
+def test_workers_of_a_resumed_run_read_the_rest_of_a_later_epoch(tmp_path: Path) -> None:
+    whole = weights(learn(tmp_path / "run", 2, 2, SaveAt(6, epoch=1), max_epochs=2))
+    options = {"ckpt_path": tmp_path / "run" / "within.ckpt", "max_epochs": 2, "num_workers": 1}
+    resumed = weights(learn(tmp_path / "resumed", 2, 2, **options))
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
 def on_each_of_two(folder: Path, expected: dict[str, torch.Tensor], gradient: list[dict[str, torch.Tensor]]) -> None:
