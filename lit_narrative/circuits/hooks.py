@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -59,7 +60,7 @@ def batched_interventions(
         bridge: the model.
         inputs: n rows.
         edits: E of them.
-        batch_size: rows of one forward pass; as many edits as fit, at least one.
+        batch_size: rows of one forward pass; as many edits of one layer as fit, at least one.
         progress: called with the edits done.
 
     Returns:
@@ -67,11 +68,11 @@ def batched_interventions(
     """
     parts: list[Scores] = []
     done, below = 0, _Below(bridge, inputs)
-    # By layer, so that as many layers as can be lie below all edits of a pass.
+    # Layer by layer: what lies below the edits of a pass is not computed for each of them.
     order = sorted(range(len(edits)), key=lambda index: _layer(edits[index]))
-    for chunk in _chunks(order, max(1, batch_size // len(inputs))):
+    for layer, chunk in _chunks(order, edits, max(1, batch_size // len(inputs))):
         chosen = [edits[index] for index in chunk]
-        below.rise(_layer(chosen[0]))
+        below.rise(layer)
         parts.append(below.ask(len(chosen), _hooks(chosen, len(inputs))))
         done += len(chosen)
         if progress is not None:
@@ -79,8 +80,11 @@ def batched_interventions(
     return Scores.join(parts).view(len(edits)).rows(torch.tensor(order).argsort())
 
 
-def _chunks(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    return (order[start : start + size] for start in range(0, len(order), size))
+def _chunks(order: Sequence[int], edits: Sequence[Edit], size: int) -> Iterator[tuple[int, Sequence[int]]]:
+    """The edits of each pass, with their layer."""
+    for layer, group in groupby(order, key=lambda index: _layer(edits[index])):
+        indices = list(group)
+        yield from ((layer, indices[start : start + size]) for start in range(0, len(indices), size))
 
 
 def _layer(edit: Edit) -> int:

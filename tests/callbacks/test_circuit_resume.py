@@ -135,7 +135,7 @@ def test_an_estimate_stands_before_the_work_and_lines_tell_how_far_it_is(
     finally:
         logger.removeHandler(caplog.handler)
     lines = [message for message in caplog.messages if message.startswith("CircuitAnalysis: ")]
-    assert "ablation: the model reads about 64 rows, in " in lines[0]  # 4 heads, 2 splits of 8 rows
+    assert "ablation: the model reads about 112 rows, in " in lines[0]  # 4 unchanged, 2 heads, 2 by half; 2 splits of 8
     assert "CircuitAnalysis: ablation: 8 of 8" in lines
     assert lines[-1].startswith("CircuitAnalysis: ablation: done in ")
     assert [duration(seconds) for seconds in (8.2, 600, 7200)] == ["8 s", "10 min", "2.0 h"]
@@ -145,7 +145,8 @@ def test_an_estimate_stands_before_the_work_and_lines_tell_how_far_it_is(
 def test_the_estimate_is_near_the_rows_that_are_read(tmp_path: Path) -> None:
     module, task = built()
     bridge, seen = build_bridge(module.lm), []
-    bridge.blocks[0].register_forward_pre_hook(lambda block, args: seen.append(len(args[0])))
+    for block in bridge.blocks:
+        block.original_component.register_forward_pre_hook(lambda block, args: seen.append(len(args[0]) / 2))
     job = AnalysisJob(bridge, collect(task, module.tokenizer, ("id_test",), 6, True), QUICK.within("all").groups())
     for name, analysis in ANALYSES.items():
         seen.clear()

@@ -185,8 +185,9 @@ def _run(job: AnalysisJob, folder: Path, progress: Progress | None) -> Metrics:
 
 
 def _work(job: AnalysisJob) -> int:
-    units = list_units(job.bridge, job.settings_of(AblationSettings))
-    return sum(len(units) * len(inputs) for inputs in job.data.inputs.values())
+    """The unchanged runs, and for each part the layers from its own on."""
+    units, layers = list_units(job.bridge, job.settings_of(AblationSettings)), shape(job.bridge).layers
+    return round((4 + sum(1 - unit.layer / layers for unit in units)) * sum(map(len, job.data.inputs.values())))
 
 
 def _draw(models: Models) -> Iterator[Sketch]:

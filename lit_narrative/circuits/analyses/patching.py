@@ -217,13 +217,15 @@ def _check(job: AnalysisJob) -> None:
 
 
 def _work(job: AnalysisJob) -> int:
-    settings, rows = job.settings_of(PatchingSettings), 0
+    """The unchanged runs, and for each patch the layers from its own on."""
+    settings, rows = job.settings_of(PatchingSettings), 0.0
     layers, sizes = check_layers(job.bridge, settings.layers), shape(job.bridge)
     for split in job.data.pairs:
         pairs = job.data.contrasts(split).first(settings.max_pairs)
         chosen = cells(settings, layers, sizes, len(_positions(pairs, settings).names))
-        rows += (2 + len(settings.directions) * len(chosen)) * len(pairs)
-    return rows
+        whole = sum(1 - cell.layer / sizes.layers for cell in chosen)
+        rows += (2 + len(settings.directions) * (2 + whole)) * len(pairs)
+    return round(rows)
 
 
 def _draw(models: Models) -> Iterator[Sketch]:
