@@ -23,7 +23,7 @@ from rich.progress import Progress as Bars
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.callbacks.base import dry_run, first_process_works, isolated
-from lit_narrative.circuits.analysis import AnalysisJob, Layers, Metrics
+from lit_narrative.circuits.analysis import Analysis, AnalysisJob, Layers, Metrics
 from lit_narrative.circuits.bridge import build_bridge, check_layers, shape
 from lit_narrative.circuits.data import AnalysisData, collect
 from lit_narrative.circuits.estimate import duration, estimate
@@ -243,8 +243,8 @@ class CircuitAnalysis(Callback):
                 name, begun = analysis.name, time.monotonic()
                 _seed(run_seed())  # so that an analysis does not depend on those that were done before it
                 try:
-                    work = partial(analysis.run, job, progress=_report(bars, name, shown))
-                    found[name] = store.add(name, keys[name], lambda folder, work=work: work(folder))
+                    work = partial(_run, analysis, job, _report(bars, name, shown))
+                    found[name] = store.add(name, keys[name], work)
                 except UserError as error:
                     errors[name] = UserError(f"callback CircuitAnalysis: {name}: {error}")
                     logger.warning("%s", errors[name])
@@ -280,6 +280,10 @@ class CircuitAnalysis(Callback):
         except UserError as error:
             return {"comparison": error}
         return {}
+
+
+def _run(analysis: Analysis, job: AnalysisJob, report: Progress, folder: Path) -> Metrics:
+    return analysis.run(job, folder, report)
 
 
 def _metrics(done: Mapping[str, Done]) -> Metrics:
