@@ -9,7 +9,9 @@ saved loads anywhere.
   oneDNN, which PyTorch ships too, does (measured on an AMD EPYC: 2.2 times as fast, equal to rounding).
 """
 
+import ctypes
 import os
+import sys
 from typing import Any
 
 import torch
@@ -24,6 +26,11 @@ from transformers.pytorch_utils import Conv1D
 FEW_ROWS, FEW_ROWS_OPERATIONS, OPERATIONS = 256, 4e6, 3e8
 # Kernels that oneDNN keeps. Batches of texts have ever new shapes: with the default of 1,024 a run grew by a GiB.
 KERNELS = "64"
+# From so many parameters on, large tensors get pages of their own. Below, the time to map them would show.
+LARGE_MODEL = 50_000_000
+OWN_PAGES = 2**20
+"""Bytes of such a tensor."""
+_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 
 def use_faster_modules(lm: PreTrainedModel) -> PreTrainedModel:
@@ -31,6 +38,8 @@ def use_faster_modules(lm: PreTrainedModel) -> PreTrainedModel:
     if _AVAILABLE:
         # oneDNN reads the variable at its first use in the process; a value that the user has set is kept.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS)
+    if sum(parameter.numel() for parameter in lm.parameters()) >= LARGE_MODEL:
+        give_pages_back()
     for module in lm.modules():
         # The class is changed in place of the module, so that tied weights, hooks and names of parameters survive.
         # Subclasses (quantised layers, adapters) have a forward method that is not ours to replace.
@@ -42,6 +51,18 @@ def use_faster_modules(lm: PreTrainedModel) -> PreTrainedModel:
             if isinstance(child, NewGELUActivation | FastGELUActivation):
                 setattr(module, name, nn.GELU(approximate="tanh"))
     return lm
+
+
+def give_pages_back() -> None:
+    """Let glibc return the memory of every large tensor that is freed, unless the user has set its threshold.
+
+    By default it keeps those of up to 32 MiB, and the gaps between what is still in use go to waste: adapters of
+    SmolLM2-135M on 4 x 600 tokens take 5.3 GiB that way, and 3.2 GiB this way.
+    """
+    if sys.platform == "linux" and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):  # musl has none
+            libc.mallopt(_M_MMAP_THRESHOLD, OWN_PAGES)
 
 
 class FastLinear(nn.Linear):
