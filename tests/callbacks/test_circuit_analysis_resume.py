@@ -90,7 +90,7 @@ def test_only_what_changed_is_done_again(tmp_path: Path) -> None:
 
 
 def test_the_key_tells_model_rows_settings_and_source(tmp_path: Path) -> None:
-    module, task = built()
+    module, task = built(tmp_path)
     bridge, rows = build_bridge(module.lm), collect(task, module.tokenizer, ("id_test",), 4, True)
     groups, patching, attention = QUICK.within("all").groups(), ANALYSES["patching"], ANALYSES["attention"]
     job, model = AnalysisJob(bridge, rows, groups), model_digest(bridge)
@@ -116,10 +116,10 @@ def test_the_key_tells_model_rows_settings_and_source(tmp_path: Path) -> None:
     assert without == key_of(attention, AnalysisJob(bridge, fewer_pairs, groups), model)
 
 
-def built() -> tuple[SFTModule, CardsData]:
+def built(folder: Path) -> tuple[SFTModule, CardsData]:
     """A module with its model, and its task, outside a run."""
     module, task = policy(), data()
-    runner = trainer(Path(), limit_test_batches=0)
+    runner = trainer(folder, limit_test_batches=0)
     runner.test(module, task, verbose=False)
     return module, task
 
@@ -143,7 +143,7 @@ def test_an_estimate_stands_before_the_work_and_lines_tell_how_far_it_is(
 
 @pytest.mark.slow
 def test_the_estimate_is_near_the_rows_that_are_read(tmp_path: Path) -> None:
-    module, task = built()
+    module, task = built(tmp_path)
     bridge, seen = build_bridge(module.lm), []
     for block in bridge.blocks:
         block.original_component.register_forward_pre_hook(lambda block, args: seen.append(len(args[0]) / 2))
