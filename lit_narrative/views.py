@@ -27,12 +27,29 @@ def prompt_text(prompt: Conversation) -> str:
     return prompt if isinstance(prompt, str) else "\n\n".join(message["content"] for message in prompt)
 
 
+def check_prompt(prompt: Conversation) -> None:
+    """Refuse what is neither a text nor a list of messages.
+
+    Raises:
+        UserError: showing what was given.
+    """
+    if isinstance(prompt, str):
+        return
+    if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
+        raise UserError(f"a prompt is a text or a list of messages, and not {prompt!r:.200}")
+    for message in prompt:
+        parts = [message.get("role"), message.get("content")] if isinstance(message, Mapping) else []
+        if not parts or not all(isinstance(part, str) for part in parts):
+            raise UserError(f"a message of a prompt needs a role and a content, both texts: {message!r:.200}")
+
+
 def plain_prompt(prompt: Conversation) -> str:
     """A prompt that is to be read as it stands.
 
     Raises:
         UserError: it is a list of messages.
     """
+    check_prompt(prompt)
     if not isinstance(prompt, str):
         raise UserError("a prompt is a list of messages, which only a module with model.chat=true reads; give a text")
     return prompt

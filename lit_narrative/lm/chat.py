@@ -1,24 +1,28 @@
 """Chat templates: the token ids of prompts and answers, as a tokenizer's own template writes them.
 
-A prompt is a text, which is a user's turn, or a list of messages: a system turn, several turns, the user's last.
+A prompt is a text, which is a user's turn, or a list of messages: a system turn, several turns, the user's last. One to
+complete may end with an answer that is begun.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import takewhile
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError, first_line
 from lit_narrative.text import unicode_text
-from lit_narrative.views import Conversation
+from lit_narrative.views import Conversation, check_prompt
 
 _PROBE = "0f7c2e"  # an answer that no template writes by itself
 _SYSTEM = {"role": "system", "content": "system"}
 _QUESTION = {"role": "user", "content": "question"}
+_LEFT_OUT = (
+    "the chat template leaves out a part of an answer, such as the thoughts before it: training learns only what the "
+    "template writes"
+)
 _APART = (
     "the chat template opens an answer that is given otherwise than one to be generated, or the first token of an "
     "answer runs into the prompt's last: training learns from the token at which the two part"
@@ -26,25 +30,31 @@ _APART = (
 
 
 def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer without a chat template.
+    """Refuse a tokenizer without a chat template, or with several and no default.
 
     Raises:
-        UserError: it has none.
+        UserError: naming what it lacks.
     """
     if not tokenizer.chat_template:
         raise UserError(
             "model.chat=true, but the tokenizer has no chat template; set model.chat=false, or take a model that was "
             "tuned to chat, whose tokenizer brings its template"
         )
+    if isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
+        names = ", ".join(map(str, tokenizer.chat_template))
+        raise UserError(
+            f"model.chat=true takes the chat template 'default', and the tokenizer has: {names}; rename one"
+        )
 
 
 def chat_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Conversation) -> list[int]:
-    """Token ids of a prompt, up to where the answer begins.
+    """Token ids of a prompt, up to where the answer begins, or goes on where its beginning is the last message.
 
     Raises:
         UserError: the messages are not a prompt, or the template refuses them.
     """
-    return _ids(tokenizer, _messages(prompt), generate=True)
+    messages, begun = _to_complete(prompt)
+    return _ids(tokenizer, _text(tokenizer, messages, generate=True)) + _ids(tokenizer, begun)
 
 
 def chat_example(
@@ -65,12 +75,15 @@ def chat_example(
         UserError: the messages are not a prompt, or the template refuses them, writes them otherwise where an answer
             follows, or leaves the answer out.
     """
-    messages = _messages(prompt)
-    alone = _ids(tokenizer, messages, generate=True)
-    both = _ids(tokenizer, [*messages, {"role": "assistant", "content": unicode_text(answer)}], generate=False)
+    messages, answer = _messages(prompt), unicode_text(answer)
+    alone = _ids(tokenizer, _text(tokenizer, messages, generate=True))
+    text = _text(tokenizer, [*messages, {"role": "assistant", "content": answer}], generate=False)
+    both = _ids(tokenizer, text)
     start = _shared(alone, both)
     if answer and start == len(both):
         raise UserError("the tokenizer's chat template leaves out an assistant's answer; take another tokenizer")
+    if "".join(answer.split()) not in "".join(text.split()):  # templates trim spaces, and may add some
+        warnings.warn(_LEFT_OUT, stacklevel=2)
     if start < len(alone):
         if start < len(alone) - _around(tokenizer, messages, alone)[1]:
             raise UserError(
@@ -91,30 +104,32 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
     check_template(tokenizer)
     known = {*tokenizer.added_tokens_decoder, *tokenizer.all_special_ids}
     for beginning in ([], [_SYSTEM]):
-        with suppress(TemplateError):  # some templates demand a system turn: the rows will show whether this one does
+        with suppress(UserError):  # some templates demand a system turn: the rows will show whether this one does
             answered = [*beginning, _QUESTION, {"role": "assistant", "content": _PROBE}]
-            behind = str(tokenizer.apply_chat_template(answered, tokenize=False)).rpartition(_PROBE)[2]
-            ids: list[int] = tokenizer(behind, add_special_tokens=False)["input_ids"]
-            return next((token for token in ids if token in known), None)
+            behind = _text(tokenizer, answered, generate=False).rpartition(_PROBE)[2]
+            return next((token for token in _ids(tokenizer, behind) if token in known), None)
     return None
 
 
 def cut_chat_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Conversation, limit: int) -> list[int]:
     """Token ids of a prompt's end, ``limit`` at most, in the template's form.
 
-    The oldest turns go first, then the beginning of the last message. A system turn and what the template writes
-    around the messages stay.
+    The oldest turns go first, then the beginning of the last message, or of the answer that is begun. A system turn and
+    what the template writes around the messages stay.
 
     Raises:
         UserError: what has to stay is longer.
     """
-    messages = _messages(prompt)
-    kept = [message for message in messages[:1] if message["role"] == "system"]
-    while len(ids := _ids(tokenizer, messages, generate=True)) > limit and (later := _later(messages, len(kept))):
+    messages, begun = _to_complete(prompt)
+    kept, answer = [message for message in messages[:1] if message["role"] == "system"], _ids(tokenizer, begun)
+    while True:
+        ids = _ids(tokenizer, _text(tokenizer, messages, generate=True)) + answer
+        if len(ids) <= limit:
+            return ids
+        if not (later := _later(messages, len(kept))):
+            break
         messages = [*kept, *later]
-    if len(ids) <= limit:
-        return ids
-    head, tail = _around(tokenizer, messages, ids)
+    head, tail = (len(ids) - len(answer), 0) if answer else _around(tokenizer, messages, ids)
     if head + tail >= limit:
         raise UserError(
             f"a prompt may have {limit} tokens, and the chat template writes {head + tail} around its text, of which "
@@ -131,7 +146,7 @@ def _later(messages: Sequence[dict[str, str]], first: int) -> Sequence[dict[str,
 
 def _around(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], ids: Sequence[int]) -> tuple[int, int]:
     """Of a prompt's token ids, how many stand before the text of its last message, and how many behind it."""
-    bare = _ids(tokenizer, [*messages[:-1], {**messages[-1], "content": ""}], generate=True)
+    bare = _ids(tokenizer, _text(tokenizer, [*messages[:-1], {**messages[-1], "content": ""}], generate=True))
     head = _shared(ids, bare)
     return head, _shared(ids[head:][::-1], bare[head:][::-1])
 
@@ -141,25 +156,41 @@ def _shared(left: Sequence[int], right: Sequence[int]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))
 
 
+def _to_complete(prompt: Conversation) -> tuple[list[dict[str, str]], str]:
+    """The messages of a prompt, and the beginning of the answer to them: the assistant's last message, or nothing."""
+    messages = _known(prompt)
+    begun = messages.pop()["content"] if len(messages) > 1 and messages[-1]["role"] == "assistant" else ""
+    return _messages(messages), begun
+
+
 def _messages(prompt: Conversation) -> list[dict[str, str]]:
+    messages = _known(prompt)
+    if not messages or messages[-1]["role"] == "assistant":
+        raise UserError("a prompt of messages ends with the turn that is to be answered, not with an assistant's")
+    return messages
+
+
+def _known(prompt: Conversation) -> list[dict[str, str]]:
+    check_prompt(prompt)
     if isinstance(prompt, str):
         return [{"role": "user", "content": unicode_text(prompt)}]
-    for message in prompt:
-        if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
-            raise UserError(f"a message of a prompt needs a role and a content, both texts: {dict(message)!r:.200}")
-    if not prompt or prompt[-1]["role"] == "assistant":
-        raise UserError("a prompt of messages ends with the turn that is to be answered, not with an assistant's")
     return [{**message, "content": unicode_text(message["content"])} for message in prompt]
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], generate: bool) -> list[int]:
+def _text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], generate: bool) -> str:
+    """What the template writes; ``generate``: up to where an answer begins."""
     check_template(tokenizer)
+    conversation: Any = messages
     try:
-        encoded: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=generate, return_dict=True)
-    except TemplateError as error:
+        return str(tokenizer.apply_chat_template(conversation, add_generation_prompt=generate, tokenize=False))
+    except Exception as error:  # a template is a program, which may raise anything
         roles = ", ".join(message["role"] for message in messages)
         raise UserError(
             f"the tokenizer's chat template refuses a conversation of the roles {roles} ({first_line(error)}); let the "
             "task's prompts be lists of messages that it takes, or set model.chat=false"
         ) from error
-    return list(encoded["input_ids"])
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    # The template writes all special tokens itself.
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -265,8 +265,13 @@ def example_ids(
     """Token ids of the prompts of examples, and of their completions with what ends these.
 
     Raises:
-        UserError: a prompt is one of messages without ``chat``, or one that the chat template refuses.
+        UserError: a prompt is one of messages without ``chat``, or one that the chat template refuses; or a completion
+            is no text.
     """
+    if others := [row.completion for row in rows if not isinstance(row.completion, str)]:
+        raise UserError(
+            f"the completion of an example is a text, in a chat the assistant's, and not {others[0]!r:.200}"
+        )
     if chat:
         end = turn_end(tokenizer)
         pairs = [chat_example(tokenizer, row.prompt, row.completion, end) for row in rows]

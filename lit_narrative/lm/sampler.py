@@ -169,7 +169,10 @@ def as_rollouts(
 ) -> list[Rollout]:
     """The decoded completions of ``requests`` as rollouts; groups are numbered from ``first_group``."""
     completions = [ids[:n] for ids, n in zip(decoded.ids, decoded.lengths.tolist(), strict=True)]
-    texts = tokenizer.batch_decode(completions, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    # A mark that was added as an ordinary token (ChatML's, often) is no special one, and would stay in the text.
+    marks = set(ends).intersection(tokenizer.added_tokens_decoder)
+    written = [ids[:-1] if int(ids[-1]) in marks else ids for ids in completions]
+    texts = tokenizer.batch_decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     owners = [(group, request) for group, request in enumerate(requests, first_group) for _ in request.seeds]
     return [
         Rollout(

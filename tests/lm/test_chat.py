@@ -130,11 +130,32 @@ def test_no_prompt_ends_with_an_end_token_that_the_tokenizer_appends() -> None:
         (list(EARLIER), "ends with the turn that is to be answered"),
         ([{"role": "user"}], "needs a role and a content"),
         ([{"role": "user", "content": ["a", "b"]}], "needs a role and a content"),
+        (["Write."], "needs a role and a content"),
+        ([[QUESTION]], "needs a role and a content"),
+        (QUESTION, "a prompt is a text or a list of messages"),
+        (None, "a prompt is a text or a list of messages"),
     ],
 )
 def test_messages_that_are_not_a_prompt(prompt: Any, says: str) -> None:
     with pytest.raises(UserError, match=says):
         ours(chatty(TEMPLATES["ChatML"]), prompt)
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_completion_is_a_text(chat: bool) -> None:
+    completion: Any = [{"role": "assistant", "content": ANSWER}]
+    with pytest.raises(UserError, match="the completion of an example is a text, in a chat the assistant's"):
+        ExampleReader(chatty(TEMPLATES["ChatML"]), chat=chat).batch([Example("Write.", completion)])
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_an_answer_that_is_begun_goes_on(name: str) -> None:
+    tokenizer = chatty(TEMPLATES[name])
+    begun: list[Message] = [QUESTION, {"role": "assistant", "content": "Seven, and"}]
+    asked, found = chat_prompt(tokenizer, [QUESTION]), chat_prompt(tokenizer, begun)
+    assert found[: len(asked)] == asked and tokenizer.decode(found[len(asked) :]) == "Seven, and"
+    reader = PromptReader(tokenizer, None, 8, len(found) - 2, "truncate_left", chat=True)
+    assert reader.encode([[*EARLIER, *begun]])[0] == [*asked, *found[len(asked) + 2 :]]
 
 
 def test_messages_need_chat() -> None:
@@ -192,6 +213,30 @@ def test_an_answer_that_the_template_does_not_end_is_closed_by_the_end_token() -
 def test_a_template_that_leaves_answers_out() -> None:
     with pytest.raises(UserError, match="chat template leaves out an assistant's answer"):
         ours(chatty("<{{ messages[0]['content'] }}>"), "Write.")
+
+
+def test_a_template_that_leaves_out_a_part_of_the_answers_is_said() -> None:
+    thoughts = "m['content'].split('</think>')[-1]"
+    tokenizer = chatty(TEMPLATES["ChatML"].text.replace("m['content']", thoughts))
+    with pytest.warns(UserWarning, match="leaves out a part of an answer, such as the thoughts"):
+        ours(tokenizer, "Write.", f"<think>Of what?</think>{ANSWER}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in TEMPLATES:  # spaces that a template trims or adds are none of it
+            ours(chatty(TEMPLATES[name]), "Write.", "\n Seven, and a tide. \n")
+
+
+@pytest.mark.parametrize("wrong", ["{{ 1 / 0 }}", "{{ 'a' + 1 }}", "{% for m in"])
+def test_a_template_that_fails_is_one_error(wrong: str) -> None:
+    with pytest.raises(UserError, match="chat template refuses a conversation of the roles user"):
+        chat_prompt(chatty(wrong), "Write.")
+
+
+def test_templates_without_a_default() -> None:
+    tokenizer = chatty("")
+    tokenizer.chat_template = {"rag": "", "tool_use": ""}
+    with pytest.raises(UserError, match=r"takes the chat template 'default', and the tokenizer has: rag, tool_use"):
+        turn_end(tokenizer)
 
 
 def test_a_template_that_writes_prompts_otherwise_with_an_answer_is_said() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
 from lit_narrative.callbacks.evaluation import sample_row
 from lit_narrative.datamodules.base import Split
@@ -17,7 +17,7 @@ from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.views import Example, Prompt, Rollout, Verdict
-from tests.helpers import TEXTS, Recorder, TinyTask, fit, tiny_lm, trainer
+from tests.helpers import TEXTS, Recorder, TinyTask, fit, tiny_lm, tokenizer, trainer
 from tests.lm.chat_templates import EARLIER, QUESTION, SYSTEM, TEMPLATES, Template, chatty
 from tests.lm.test_chat import NEEDS_SYSTEM
 
@@ -75,6 +75,18 @@ def test_a_completion_ends_with_its_turn(name: str, tmp_path: Path) -> None:
     rows = [rollout.completion_ids.tolist() for rollout in module.generate([Prompt("Write.")], samples=24)]
     assert any(end in row for row in rows)
     assert all(end not in row[:-1] for row in rows)
+
+
+def test_the_mark_that_ends_a_turn_is_none_of_the_text_where_it_is_an_ordinary_token(tmp_path: Path) -> None:
+    """As ChatML's often is in fine-tuned models: the tokenizer decodes it, and rewards would read it."""
+    words = PreTrainedTokenizerFast(tokenizer_object=tokenizer().backend_tokenizer, eos_token="<|end|>")
+    words.add_tokens(["<|im_start|>", "<|im_end|>"])
+    words.chat_template = TEMPLATES["ChatML"].text
+    module = SFTModule(chat=True, sampling=SamplingParams(100))
+    module.set_model(tiny_lm(vocabulary=len(words), positions=256, scale=4), words)
+    (end,) = words.convert_tokens_to_ids(["<|im_end|>"])
+    ended = [row for row in module.generate([Prompt("Write.")], samples=24) if row.completion_ids[-1] == end]
+    assert ended and all(row.finished and "<|im_end|>" not in row.text for row in ended)
 
 
 @pytest.mark.parametrize("lora", [None, Lora(r=2)])

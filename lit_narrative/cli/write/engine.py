@@ -15,7 +15,7 @@ from lit_narrative.steering.attributes import Attributes
 from lit_narrative.steering.bags import find_words, weigh
 from lit_narrative.steering.factory import SteeringChoice
 from lit_narrative.steering.settings import Attribute, Method
-from lit_narrative.views import Prompt, Rollout, prompt_text
+from lit_narrative.views import Conversation, Prompt, Rollout, prompt_text
 
 STRENGTHS: Mapping[Method, str] = {
     "pplm": "stepsize",
@@ -24,6 +24,9 @@ STRENGTHS: Mapping[Method, str] = {
     "experts": "alpha",
 }
 """The setting that says how strongly a method steers."""
+
+_TURN = "\n\n"
+"""Between the question and the answer of a chat, as a person sees them."""
 
 
 class WriteEngine:
@@ -65,7 +68,8 @@ class WriteEngine:
     def beginning(self, number: int, text: str | None = None) -> Position:
         """The beginning of a text: a prompt of the task, by number (it wraps around), or a custom text in its place."""
         number %= len(self.prompts)
-        return Position(prompt_text(self.prompts[number].text) if text is None else text, number)
+        begun = prompt_text(self.prompts[number].text) if text is None else text
+        return Position(begun + _TURN if self.module.chat else begun, number)
 
     def topic(self, name: str) -> ChosenTopic:
         """A topic of the task's prompts, a word list of the task, or a file of words.
@@ -96,13 +100,26 @@ class WriteEngine:
         """
         settings = self._prepare(settings)
         params = replace(self.module.sampling, max_new_tokens=settings.length, temperature=settings.temperature)
-        prompt = Prompt(position.text, self._columns(self.prompts[position.number], settings))
+        prompt = Prompt(self._read(position), self._columns(self.prompts[position.number], settings))
         rollouts = self.module.generate([prompt], settings.drawn, seed, params, streams=[0])
         scores = self._scores(rollouts)
         keys = order_keys(rollouts, scores, self.best_of.min_distinct)
         order = sorted(range(len(rollouts)), key=keys.__getitem__, reverse=True)
         candidates = [Candidate(_whole(rollouts[n]), rollouts[n].finished, scores[n]) for n in order]
         return settings, candidates[: settings.shown]
+
+    def _read(self, position: Position) -> Conversation:
+        """The prompt that the model reads: the text, or in a chat the conversation with the answer that is begun."""
+        if not self.module.chat:
+            return position.text
+        asked, given = position.prompt.removesuffix(_TURN), self.prompts[position.number].text
+        messages = [{"role": "user", "content": asked}]
+        if not isinstance(given, str) and asked == prompt_text(given):
+            messages = [dict(message) for message in given]
+        if not position.written:
+            return messages
+        begun = messages.pop()["content"] if messages[-1]["role"] == "assistant" else ""
+        return [*messages, {"role": "assistant", "content": begun + position.written}]
 
     def _scores(self, rollouts: Sequence[Rollout]) -> Sequence[float | None]:
         if self.best_of.rank == "attribute" and not self.module.given:

@@ -80,10 +80,22 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Position:
-    """Where the text stands: the text, and the task's prompt whose columns go with it."""
+    """Where the text stands.
 
-    text: str
+    Attributes:
+        prompt: its beginning.
+        number: of the task's prompt whose columns go with it.
+        written: what was written behind the beginning.
+    """
+
+    prompt: str
     number: int
+    written: str = ""
+
+    @property
+    def text(self) -> str:
+        """The whole text."""
+        return self.prompt + self.written
 
 
 class WriteSession:
@@ -166,7 +178,7 @@ class WriteSession:
                 self.settings = read_settings(data)
             case "step":
                 added = _text(data["candidates"][data["choice"] - 1]["text"])
-                self._move(Position(self.position.text + added, self.position.number))
+                self._move(replace(self.position, written=self.position.written + added))
             case "prompt":
                 self._move(Position(_text(data["text"]), int(data["number"])))
             case "undo":
