@@ -27,7 +27,7 @@ def prompt_text(prompt: Conversation) -> str:
     return prompt if isinstance(prompt, str) else "\n\n".join(message["content"] for message in prompt)
 
 
-def check_prompt(prompt: Conversation) -> None:
+def check_prompt(prompt: object) -> None:
     """Refuse what is neither a text nor a list of messages.
 
     Raises:
@@ -41,6 +41,18 @@ def check_prompt(prompt: Conversation) -> None:
         parts = [message.get("role"), message.get("content")] if isinstance(message, Mapping) else []
         if not parts or not all(isinstance(part, str) for part in parts):
             raise UserError(f"a message of a prompt needs a role and a content, both texts: {message!r:.200}")
+
+
+def check_completion(completion: object) -> None:
+    """Refuse what is no text.
+
+    Raises:
+        UserError: showing what was given.
+    """
+    if not isinstance(completion, str):
+        raise UserError(
+            f"the completion of an example is a text, in a chat the assistant's, and not {completion!r:.200}"
+        )
 
 
 def plain_prompt(prompt: Conversation) -> str:

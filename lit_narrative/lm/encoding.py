@@ -16,7 +16,7 @@ from lit_narrative.errors import UserError
 from lit_narrative.lm.chat import chat_example, chat_prompt, cut_chat_prompt, turn_end
 from lit_narrative.lm.logprobs import CompletionBatch, completion_batch
 from lit_narrative.lm.tokenizer import encode_completion, encode_prompts
-from lit_narrative.views import Conversation, Example, Prompt, plain_prompt, prompt_text
+from lit_narrative.views import Conversation, Example, Prompt, check_completion, plain_prompt, prompt_text
 
 Row = TypeVar("Row")
 LongPrompts = Literal["error", "drop", "truncate_left"]
@@ -268,10 +268,8 @@ def example_ids(
         UserError: a prompt is one of messages without ``chat``, or one that the chat template refuses; or a completion
             is no text.
     """
-    if others := [row.completion for row in rows if not isinstance(row.completion, str)]:
-        raise UserError(
-            f"the completion of an example is a text, in a chat the assistant's, and not {others[0]!r:.200}"
-        )
+    for row in rows:
+        check_completion(row.completion)
     if chat:
         end = turn_end(tokenizer)
         pairs = [chat_example(tokenizer, row.prompt, row.completion, end) for row in rows]
