@@ -117,9 +117,14 @@ class CircuitAnalysis(Callback):
     # --- when -------------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a module without a language model, and one that is spread over processes."""
+        """Refuse a module without a language model, one with a chat template, and one that is spread over processes."""
         if not isinstance(pl_module, LanguageModule):
             raise UserError(f"callback CircuitAnalysis needs a language model; {type(pl_module).__name__} has none")
+        if pl_module.chat:  # its positions are characters of the task's text, and a template writes others around them
+            raise UserError(
+                "callback CircuitAnalysis reads prompts as they stand, and model.chat=true asks for a chat template "
+                "around them; set model.chat=false, with prompts that are texts"
+            )
         if pl_module.device_mesh is not None:
             raise UserError(
                 "callback CircuitAnalysis needs the whole model on one device, but the strategy shards it; analyse "

@@ -164,5 +164,5 @@ def sample_row(rollout: Rollout, verdict: Verdict) -> dict[str, Any]:
 def _reference(rollout: Rollout) -> Rollout:
     """The corpus' completion of the same prompt, as if it had been sampled."""
     empty = torch.zeros(0, dtype=torch.long)
-    text, columns = str(rollout.columns["reference"]), rollout.columns
-    return Rollout(rollout.prompt_ids, empty, torch.zeros(0), True, text, rollout.prompt, columns)
+    text = str(rollout.columns["reference"])
+    return replace(rollout, completion_ids=empty, logprobs=torch.zeros(0), finished=True, text=text)

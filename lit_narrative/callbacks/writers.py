@@ -65,7 +65,7 @@ class SampleTable(RolloutCallback):
 
 
 class RolloutWriter(RolloutCallback):
-    """Writes every rollout of a cycle to ``rollouts/cycle_<n>.jsonl``: prompt, text, rewards, advantage."""
+    """Writes every rollout of a cycle to ``rollouts/cycle_<n>.jsonl``: prompt, messages, text, rewards, advantage."""
 
     def __init__(self) -> None:
         self._rows: list[dict[str, Any]] = []
@@ -77,7 +77,9 @@ class RolloutWriter(RolloutCallback):
 
     def on_rollouts(self, trainer: Trainer, module: RolloutModule, scored: ScoredRollouts) -> None:
         """Keep the rows of a rollout batch, those of all processes."""
-        self._rows += gather_lists(trainer, [{"window": scored.number, **row} for row in rollout_rows(scored)])
+        rows = zip(rollout_rows(scored), scored.rollouts, strict=True)
+        own = [{"window": scored.number, **row, **rollout.prompt_columns} for row, rollout in rows]
+        self._rows += gather_lists(trainer, own)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the cycle's file."""

@@ -184,7 +184,7 @@ class Task:
     def answer_row(self, answer: Answered) -> dict[str, Any]:
         """An answer as a row of a file."""
         return {
-            "prompt": answer.rollout.prompt,
+            **answer.rollout.prompt_columns,
             "text": answer.rollout.text,
             "confidence": answer.confidence,
             "gold_logprob": answer.gold,

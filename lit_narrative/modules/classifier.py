@@ -27,6 +27,9 @@ class ClassifierModule(LanguageModule):
         lr: of the head.
         weight_decay: of the head.
         **kwargs: of :class:`LanguageModule`.
+
+    Raises:
+        UserError: ``chat`` is asked for, though there are no turns.
     """
 
     view = eval_view = "labelled"
@@ -34,6 +37,8 @@ class ClassifierModule(LanguageModule):
 
     def __init__(self, classes: Sequence[str] = (), lr: float = 1e-3, weight_decay: float = 0.0, **kwargs: Any) -> None:
         super().__init__(lr=lr, weight_decay=weight_decay, **kwargs)
+        if self.chat:
+            raise UserError("a classifier reads whole texts as they stand; leave model.chat=true out")
         self.classes = tuple(classes)
         self.card: HeadCard | None = None
         self.metrics = MetricCollection({})

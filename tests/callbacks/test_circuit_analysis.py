@@ -312,6 +312,12 @@ def test_a_module_without_a_language_model_is_refused(tmp_path: Path) -> None:
         outcome(tmp_path, SAEModule())
 
 
+def test_a_module_with_a_chat_template_is_refused(tmp_path: Path) -> None:
+    """Its prompts would be analysed as they are never read."""
+    with pytest.raises(UserError, match=r"CircuitAnalysis reads prompts as they stand, .* set model\.chat=false"):
+        outcome(tmp_path, SFTModule(chat=True))
+
+
 def test_a_checkpoint_of_reinforcement_is_analysed_by_its_policy(tmp_path: Path) -> None:
     """It holds a reference as well, which is of no use here."""
     fit(policy(), data(), tmp_path, max_steps=1, enable_checkpointing=True)

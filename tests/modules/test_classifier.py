@@ -32,6 +32,11 @@ def test_a_head_learns_and_the_model_does_not(folder: Path) -> None:
         assert torch.equal(weight, before), name
 
 
+def test_there_are_no_turns_in_texts_to_classify() -> None:
+    with pytest.raises(UserError, match=r"reads whole texts as they stand; leave model\.chat=true out"):
+        ClassifierModule(chat=True)
+
+
 def test_each_text_is_read_once(folder: Path) -> None:
     module = ClassifierModule(model=str(folder / "lm0.ckpt"))
     calls: list[int] = []

@@ -1,13 +1,15 @@
 """Runs with a chat template: what is refused before the first step, where completions end, and what is kept of it."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
-from lit_narrative.callbacks.evaluation import sample_row
+from lit_narrative.callbacks.evaluation import Verifiers, sample_row
+from lit_narrative.callbacks.writers import RolloutWriter
 from lit_narrative.datamodules.base import Split
 from lit_narrative.datamodules.rejection_sampling import RejectionSampling, best_texts
 from lit_narrative.errors import UserError
@@ -122,6 +124,14 @@ def test_conversations_are_trained_sampled_and_exported(lora: Lora | None, tmp_p
     assert example.prompt == [SYSTEM, QUESTION] and example.completion == rollouts[0].text
 
 
+class Judged(Talks):
+    """Judges answers to conversations only."""
+
+    def verify(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
+        assert all(rollout.messages for rollout in rollouts)
+        return super().verify(rollouts)
+
+
 def test_grpo_learns_from_conversations(tmp_path: Path) -> None:
     module = GRPOModule(
         model=folder_of(tmp_path / "model", TEMPLATES["Llama-3"]),
@@ -131,5 +141,7 @@ def test_grpo_learns_from_conversations(tmp_path: Path) -> None:
         num_generations=2,
     )
     seen = Recorder()
-    fit(module, Talks(), tmp_path, seen, max_steps=1)
+    fit(module, Judged(), tmp_path, seen, Verifiers(samples=2), RolloutWriter(), max_epochs=1, limit_train_batches=1)
+    rows = [json.loads(line) for line in (tmp_path / "rollouts" / "cycle_000.jsonl").read_text().splitlines()]
+    assert {len(row["messages"]) for row in rows} == {2, 3}
     assert seen.losses and seen.metrics[-1]["completions/mean_length"] > 0
