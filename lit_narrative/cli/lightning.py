@@ -13,11 +13,14 @@ from typing import Any, NoReturn
 from jsonargparse import get_loader, set_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import _get_rank
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 from yaml import YAMLError
 
+from lit_narrative.callbacks.evaluation import Verifiers
+from lit_narrative.callbacks.writers import PredictionWriter
 from lit_narrative.cli.folder import LAST, check_unused, check_whole, locked, prepare_folder, shared_scratch
 from lit_narrative.cli.messages import explain, innermost, option_names
 from lit_narrative.cli.run_folder import RunLogger, SaveRun
@@ -27,6 +30,7 @@ from lit_narrative.files import read_yaml, refuse_pipe
 from lit_narrative.interrupts import Interrupted, listening, requested
 from lit_narrative.lookup import current_path, find_config, see_working_directory
 from lit_narrative.modules.base import check_precision
+from lit_narrative.modules.language import LanguageModule
 from lit_narrative.modules.steering import SteeringModule
 from lit_narrative.redaction import REDACTED, redact
 from lit_narrative.report.run_folder import versions
@@ -162,6 +166,8 @@ class NarrativeCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer, with the run folder's table of metrics before the other loggers.
 
+        Samples of ``predict`` are written even where no callback does so.
+
         Raises:
             UserError: the trainer refuses its settings.
         """
@@ -172,7 +178,11 @@ class NarrativeCLI(LightningCLI):
             settings.logger = [RunLogger(settings.default_root_dir, str(self.subcommand), resume), *loggers]
         try:
             trainer = super().instantiate_trainer(**kwargs)
-            trainer.callbacks.append(ExactResume())  # type: ignore[attr-defined] # modules of other packages bring none
+            callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+            callbacks.append(ExactResume())  # modules of other packages bring none
+            written = any(isinstance(callback, BasePredictionWriter | Verifiers) for callback in callbacks)
+            if self.subcommand == "predict" and isinstance(self.model, LanguageModule) and not written:
+                callbacks.append(PredictionWriter())  # what was sampled would be lost
             return trainer
         except (MisconfigurationException, ValueError) as error:
             raise UserError(f"trainer: {error}") from error

@@ -20,6 +20,7 @@ from lit_narrative.cli.main import main
 from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.errors import UserError
 from lit_narrative.lookup import shipped_folder
+from tests.helpers import tiny_lm, tokenizer
 
 
 class TinyModule(LightningModule):
@@ -166,6 +167,16 @@ def test_a_test_leaves_the_files_of_the_fit_alone(config: Path, tmp_path: Path) 
     assert before == {name: (run / name).read_bytes() for name in before}
     assert rows(run / "metrics_test.csv")[0]["test/lr"]
     assert yaml.safe_load((run / "config_test.yaml").read_text())["data"]
+
+
+def test_predict_writes_its_samples_where_no_callback_does(tmp_path: Path) -> None:
+    tiny_lm().save_pretrained(tmp_path / "model")
+    tokenizer().save_pretrained(tmp_path / "model")
+    model = ["--model=SFTModule", f"--model.model={tmp_path / 'model'}", "--model.sampling.max_new_tokens=2"]
+    run = [f"--trainer.default_root_dir={tmp_path / 'run'}", "--trainer.accelerator=cpu"]
+    main(["predict", *model, "--data=PoetryData", "--data.test_size=8", *run])
+    written = (tmp_path / "run" / "samples" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(written) == 8 and {"prompt", "text", "finished"} <= json.loads(written[0]).keys()
 
 
 def test_command_line_wins_over_the_checkpoint(config: Path, tmp_path: Path) -> None:
