@@ -97,11 +97,11 @@ class PromptReader:
             rows = self._tokenize(texts)
             self._check_empty(texts, rows, first=total)
             for index, (prompt, row) in enumerate(zip(block, rows, strict=True), total):
-                fits = self.limit is None or len(row) <= self.limit
-                if not fits and self.long_prompts == "error":
-                    raise self._too_long(index, prompt.text, len(row))
-                if fits or self.long_prompts == "truncate_left":
-                    kept.append(prompt)
+                if self.limit is not None and len(row) > self.limit:
+                    if self.long_prompts == "drop":
+                        continue
+                    self._cut(index, prompt.text, row, self.limit)  # fails where it may not, or cannot be
+                kept.append(prompt)
             total += len(block)
         if total and not kept:
             raise UserError(

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from lit_narrative.errors import UserError
 from lit_narrative.lm.chat import chat_prompt, turn_end
 from lit_narrative.lm.encoding import ExampleReader, PromptReader
-from lit_narrative.views import Conversation, Example, Message
+from lit_narrative.views import Conversation, Example, Message, Prompt
 from tests.helpers import TEXTS
 from tests.lm.chat_templates import CASES, EARLIER, QUESTION, SYSTEM, TEMPLATES, chatty
 from tests.paths import ROOT
@@ -176,6 +176,8 @@ def test_a_template_longer_than_the_limit_cannot_be_cut() -> None:
     reader = PromptReader(chatty(TEMPLATES["ChatML"]), None, 8, 4, "truncate_left", chat=True)
     with pytest.raises(UserError, match=r"may have 4 tokens, and the chat template writes \d+ around its text"):
         reader.encode([[SYSTEM, QUESTION]])
+    with pytest.raises(UserError, match="may have 4 tokens"):  # before training
+        reader.validate_rows([Prompt([SYSTEM, QUESTION])])
 
 
 # --- templates that are missing, or ask for something -----------------------------------------------------------------
