@@ -194,8 +194,8 @@ def reduced_precision(lm: nn.Module) -> bool:
 
     Log-probabilities of the same ids then differ between sampling, token by token, and scoring.
     """
-    base = base_lm(lm)
-    return base.dtype.itemsize < 4 or torch.is_autocast_enabled(base.device.type)
+    floats = [weight for weight in lm.parameters() if weight.is_floating_point()]
+    return any(w.dtype.itemsize < 4 or torch.is_autocast_enabled(w.device.type) for w in floats)
 
 
 def at_least_float32(values: torch.Tensor) -> torch.Tensor:
