@@ -217,11 +217,16 @@ def test_a_template_that_leaves_answers_out() -> None:
         ours(chatty("<{{ messages[0]['content'] }}>"), "Write.")
 
 
-def test_a_template_that_leaves_out_a_part_of_the_answers_is_said() -> None:
+def test_a_template_that_leaves_out_a_part_of_a_conversation_is_said() -> None:
     thoughts = "m['content'].split('</think>')[-1]"
     tokenizer = chatty(TEMPLATES["ChatML"].text.replace("m['content']", thoughts))
-    with pytest.warns(UserWarning, match="leaves out a part of an answer, such as the thoughts"):
+    with pytest.warns(UserWarning, match="leaves out a part of a conversation, .* the thoughts before an answer"):
         ours(tokenizer, "Write.", f"<think>Of what?</think>{ANSWER}")
+    body = TEMPLATES["Phi-3"].text
+    deaf = chatty(body.replace("{{", "{% if m['role'] != 'system' %}{{", 1).replace("}}", "}}{% endif %}", 1))
+    assert chat_prompt(deaf, [QUESTION])  # of which nothing is said
+    with pytest.warns(UserWarning, match="leaves out a part of a conversation, such as a system turn"):
+        assert chat_prompt(deaf, [SYSTEM, QUESTION]) == chat_prompt(deaf, [QUESTION])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for name in TEMPLATES:  # spaces that a template trims or adds are none of it
