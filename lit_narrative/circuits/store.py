@@ -18,7 +18,7 @@ import torch
 
 from lit_narrative.circuits.analysis import Analysis, AnalysisJob, Metrics
 from lit_narrative.errors import UserError
-from lit_narrative.files import atomic_folder, inside, read_json, write_json
+from lit_narrative.files import atomic_folder, inside, write_json
 from lit_narrative.report.records import read_record
 from lit_narrative.report.run_folder import versions
 from lit_narrative.seeds import run_seed
@@ -73,23 +73,35 @@ class Done:
     Attributes:
         key: of what it was made from (`key_of`).
         metrics: its numbers.
-        files: what it wrote, relative to the folder.
+        files: what it wrote, relative to the folder, each with its SHA-256.
     """
 
     key: str
     metrics: Metrics
-    files: tuple[str, ...]
+    files: Mapping[str, str]
 
     def as_json(self) -> dict[str, Any]:
         """The record for JSON, which has no NaN: such metrics are null."""
         finite = {name: value if isfinite(value) else None for name, value in self.metrics.items()}
-        return {"key": self.key, "metrics": finite, "files": list(self.files)}
+        return {"key": self.key, "metrics": finite, "files": dict(self.files)}
 
     @classmethod
-    def from_json(cls, stored: Any) -> "Done":
-        """The inverse of `as_json`."""
-        metrics = {name: nan if value is None else float(value) for name, value in stored["metrics"].items()}
-        return cls(stored["key"], metrics, tuple(stored["files"]))
+    def from_json(cls, stored: Any) -> "Done | None":
+        """The inverse of `as_json`; None of anything else."""
+        match stored:
+            case {"key": str(key), "metrics": dict(numbers), "files": dict(files)}:
+                if all(value is None or isinstance(value, int | float) for value in numbers.values()):
+                    return cls(key, {name: nan if n is None else float(n) for name, n in numbers.items()}, files)
+        return None
+
+    def is_whole(self, folder: Path) -> bool:
+        """Whether its files lie in a folder as they were written.
+
+        Raises:
+            UserError: a file's name leads out of the folder.
+        """
+        paths = {inside(folder, name): digest for name, digest in self.files.items()}
+        return all(path.is_file() and _digest(path) == digest for path, digest in paths.items())
 
 
 class Store:
@@ -103,37 +115,26 @@ class Store:
 
     def __init__(self, folder: Path, before: Path) -> None:
         self.folder, self.before = folder, before
-        self.earlier = self._earlier(before / "manifest.json")
-
-    @staticmethod
-    def _earlier(manifest: Path) -> Mapping[str, Any]:
-        try:
-            return read_record(manifest).child("done").value if manifest.is_file() else {}
-        except UserError as error:  # a damaged folder, which this run is about to replace
-            logger.warning("%s; the analyses of this folder are done again", error)
-            return {}
+        self.earlier = _read(before / "manifest.json").get("done")
 
     def find(self, name: str, key: str) -> Done | None:
-        """The record of an analysis with this key; None if there is none."""
-        record = self.folder / name / RECORD
-        if record.is_file() and (done := Done.from_json(read_json(record))).key == key:
+        """The record of an analysis with this key; None if there is none, or if it or its files are damaged."""
+        kept = self.folder / name
+        if done := _same(_read(kept / RECORD), key, kept):
             return done
-        if self.earlier.get(name, {}).get("key") != key:
-            return None
-        done = Done.from_json(self.earlier[name])
-        if not all(inside(self.before, file).is_file() for file in done.files):
-            return None
-        with atomic_folder(self.folder / name) as folder:
-            _copy(self.before, folder, done)
-            write_json(folder / RECORD, done.as_json())
+        stored = self.earlier.get(name) if isinstance(self.earlier, dict) else None
+        if done := _same(stored, key, self.before):
+            with atomic_folder(kept) as folder:
+                _copy(self.before, folder, done)
+                write_json(folder / RECORD, done.as_json())
         return done
 
     def add(self, name: str, key: str, work: Callable[[Path], Metrics]) -> Done:
         """Do an analysis in a folder of its own, which is there only if all went well."""
         with atomic_folder(self.folder / name) as folder:
             metrics = work(folder)
-            files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-            done = Done(key, metrics, tuple(files))
+            paths = sorted(path for path in folder.rglob("*") if path.is_file())
+            done = Done(key, metrics, {path.relative_to(folder).as_posix(): _digest(path) for path in paths})
             write_json(folder / RECORD, done.as_json())
         return done
 
@@ -141,6 +142,31 @@ class Store:
         """Copy the files of analyses into one folder."""
         for name, record in done.items():
             _copy(self.folder / name, target, record)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """The object in a file; an empty one where there is none, or a damaged one."""
+    try:
+        return read_record(path).value if path.is_file() else {}
+    except UserError as error:
+        logger.warning("%s; what it tells of is done again", error)
+        return {}
+
+
+def _same(stored: Any, key: str, folder: Path) -> Done | None:
+    """A record with this key whose files are as they were; None of any other."""
+    done = Done.from_json(stored)
+    if done is None or done.key != key:
+        return None
+    if not done.is_whole(folder):
+        logger.warning("%s: files of an analysis are gone or changed; it is done again", folder)
+        return None
+    return done
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _copy(source: Path, target: Path, done: Done) -> None:

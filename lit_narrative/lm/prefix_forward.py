@@ -99,6 +99,8 @@ def shared_prompts(
     """
     columns = torch.arange(ids.shape[1], device=ids.device)
     starts = targets.int().argmax(1)  # the first target
+    if not bool(starts.all()):
+        return None
     ends = (targets * (columns + 1)).amax(1)
     width = int(starts.max())
     source = columns[:width] - (width - starts[:, None])  # the column of `ids` for each column of left-padded prompts
@@ -109,7 +111,7 @@ def shared_prompts(
     prompts = prompts[:, -width:]
     longest = int((ends - starts).max())
     computed = prompts.numel() + len(ids) * (longest - 1)
-    if len(prompts) == len(ids) or computed > (1 - MIN_SAVED) * ids.numel() or not bool(starts.all()):
+    if len(prompts) == len(ids) or computed > (1 - MIN_SAVED) * ids.numel():
         return None
     source = starts[:, None] + columns[:longest]
     inside = source < ids.shape[1]

@@ -1,6 +1,8 @@
 """Circuit analyses that are done are kept: a kill loses only the one in progress, and a next run does what is left."""
 
+import json
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from lit_narrative.circuits.analysis import AnalysisJob
 from lit_narrative.circuits.bridge import build_bridge
 from lit_narrative.circuits.data import collect
 from lit_narrative.circuits.estimate import duration
-from lit_narrative.circuits.store import key_of, model_digest
+from lit_narrative.circuits.store import Done, Store, key_of, model_digest
 from lit_narrative.circuits.suite import ANALYSES
 from lit_narrative.datamodules.cards import CardsData
 from lit_narrative.modules.sft import SFTModule
@@ -43,12 +45,30 @@ def outlet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """The lines of progress are among the captured messages."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    logger.addHandler(caplog.handler)
+    yield
+    logger.removeHandler(caplog.handler)
+
+
+def took_over(messages: list[str]) -> set[str]:
+    """The analyses that the last run did not do again."""
+    before = "CircuitAnalysis: done before, of the same model, rows and settings: "
+    found = [message.removeprefix(before) for message in messages if message.startswith(before)]
+    return set(found[-1].split(", ")) if found else set()
+
+
 def files(folder: Path) -> dict[str, bytes]:
     found = (path for path in folder.rglob("*.*") if path.name != "manifest.json")
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
-def test_a_kill_loses_only_the_analysis_in_progress(outlet: str, tmp_path: Path) -> None:
+def test_a_kill_loses_only_the_analysis_in_progress(
+    outlet: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, lines: None
+) -> None:
     module, given = policy(), {"extra": {outlet: {}}, "reference": None}
     with pytest.raises(RuntimeError, match="power cut"):
         outcome(tmp_path / "cut", module, **given)
@@ -57,12 +77,9 @@ def test_a_kill_loses_only_the_analysis_in_progress(outlet: str, tmp_path: Path)
     assert {path.name for path in kept.iterdir() if not path.name.startswith(".")} == set(FIRST)
     (tmp_path / "power").touch()
     whole = outcome(tmp_path / "whole", module, **given)
-    # What was kept is taken as it is, and not done again.
-    (kept / "ablation" / "ablation_base.csv").write_text("kept")
     metrics = outcome(tmp_path / "cut", module, **given)
-    after = files(tmp_path / "cut" / "circuits")
-    assert after.pop("ablation_base.csv") == b"kept"
-    assert after.items() <= files(tmp_path / "whole" / "circuits").items()
+    assert took_over(caplog.messages) == set(FIRST)
+    assert files(tmp_path / "cut" / "circuits") == files(tmp_path / "whole" / "circuits")
     assert {name: value for name, value in metrics.items() if value == value} == {
         name: value for name, value in whole.items() if value == value
     }
@@ -70,23 +87,53 @@ def test_a_kill_loses_only_the_analysis_in_progress(outlet: str, tmp_path: Path)
     assert set(manifest(tmp_path / "cut")["done"]) == {*FIRST, outlet}
 
 
-def test_only_what_changed_is_done_again(tmp_path: Path) -> None:
+def test_only_what_changed_is_done_again(tmp_path: Path, caplog: pytest.LogCaptureFixture, lines: None) -> None:
     module, folder = policy(), tmp_path / "circuits"
 
     def again(**settings: Any) -> set[str]:
-        """The analyses that a next run does; those that it takes over keep what stands in their files."""
-        tables = {"ablation": folder / "ablation_base.csv", "patching": folder / "id_test" / "patching.json"}
-        for path in tables.values():
-            path.write_text("kept")
+        """The analyses that a next run does."""
+        caplog.clear()
         outcome(tmp_path, **{"module": module, **settings})
-        return {name for name, path in tables.items() if path.read_text() != "kept"}
+        return set(FIRST) - took_over(caplog.messages)
 
     outcome(tmp_path, module)
     assert again() == set()
     fewer = replace(QUICK, ablation=AblationSettings(("mlp",)))
     assert again(settings=fewer) == {"ablation"}
+    (folder / "ablation.csv").write_text("")  # a damaged file
+    assert again(settings=fewer) == {"ablation"}
+    assert (folder / "ablation.csv").read_text()
     (folder / "manifest.json").write_text("[")  # a damaged folder is replaced
     assert again(settings=fewer) == set(FIRST)
+
+
+def test_a_damaged_record_or_file_is_done_again(tmp_path: Path) -> None:
+    store = Store(tmp_path / "new", tmp_path / "none")
+
+    def work(folder: Path) -> dict[str, float]:
+        (folder / "table.csv").write_text("a,b")
+        return {"seen": 1.0, "nothing": float("nan")}
+
+    def damaged(name: str, content: str | None) -> Done | None:
+        path = tmp_path / "new" / "ablation" / name
+        store.add("ablation", "key", work)
+        path.unlink() if content is None else path.write_text(content)
+        return store.find("ablation", "key")
+
+    done = store.add("ablation", "key", work)
+    assert str(store.find("ablation", "key")) == str(done)
+    assert store.find("ablation", "another key") is None
+    for content in (None, "", "a,", "a,c"):
+        assert damaged("table.csv", content) is None
+    stored = {"key": "key", "metrics": {}, "files": {}}
+    others: list[Any] = [{}, {**stored, "metrics": None}, {**stored, "metrics": {"a": "b"}}, {**stored, "files": ["a"]}]
+    for content in (None, "", "{", "[]", *map(json.dumps, others)):
+        assert damaged("done.json", content) is None
+    (tmp_path / "old").mkdir()
+    kept: list[Any] = [[], "text", {"ablation": []}, {"ablation": {"key": "key"}}]
+    for records in kept:
+        (tmp_path / "old" / "manifest.json").write_text(json.dumps({"done": records}))
+        assert Store(tmp_path / "another", tmp_path / "old").find("ablation", "key") is None
 
 
 def test_the_key_tells_model_rows_settings_and_source(tmp_path: Path) -> None:
@@ -125,19 +172,14 @@ def built(folder: Path) -> tuple[SFTModule, CardsData]:
 
 
 def test_an_estimate_stands_before_the_work_and_lines_tell_how_far_it_is(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, lines: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(circuit_analysis, "EVERY", 0.0)
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    logger.addHandler(caplog.handler)
-    try:
-        outcome(tmp_path, analyses=("ablation",))
-    finally:
-        logger.removeHandler(caplog.handler)
-    lines = [message for message in caplog.messages if message.startswith("CircuitAnalysis: ")]
-    assert "ablation: the model reads about 112 rows, in " in lines[0]  # 4 unchanged, 2 heads, 2 by half; 2 splits of 8
-    assert "CircuitAnalysis: ablation: 8 of 8" in lines
-    assert lines[-1].startswith("CircuitAnalysis: ablation: done in ")
+    outcome(tmp_path, analyses=("ablation",))
+    told = [message for message in caplog.messages if message.startswith("CircuitAnalysis: ")]
+    assert "ablation: the model reads about 112 rows, in " in told[0]  # 4 unchanged, 2 heads, 2 by half; 2 splits of 8
+    assert "CircuitAnalysis: ablation: 8 of 8" in told
+    assert told[-1].startswith("CircuitAnalysis: ablation: done in ")
     assert [duration(seconds) for seconds in (8.2, 600, 7200)] == ["8 s", "10 min", "2.0 h"]
 
 

@@ -251,10 +251,18 @@ def test_architectures_that_treat_their_logits_in_their_own_way(name: str) -> No
     check_output_layer(lm)
 
 
-def test_an_architecture_that_scales_logits_in_an_unknown_way_is_refused() -> None:
-    lm = unusual("recurrent_gemma", num_hidden_layers=3, lru_width=16, logits_soft_cap=0.1)
+@pytest.mark.parametrize("cap", [0.1, 30.0])  # the second is far above the logits of a model that is not trained
+def test_an_architecture_that_scales_logits_in_an_unknown_way_is_refused(cap: float) -> None:
+    lm = unusual("recurrent_gemma", num_hidden_layers=3, lru_width=16, logits_soft_cap=cap)
+    lm.lm_head.weight.data.div_(10)
     with pytest.raises(UserError, match="recurrent_gemma"):
         check_output_layer(lm)
+
+
+@pytest.mark.parametrize("completions", [[[], []], [[], [7]]])
+def test_completions_may_be_empty(completions: list[list[int]]) -> None:
+    scores = score_completions(tiny_lm(), completion_batch([[3, 4], [3, 4]], completions), entropy=True)
+    assert len(scores.logprobs) == len(scores.entropy) == sum(map(len, completions))  # type: ignore[arg-type]
 
 
 def test_adapters_are_scored_too() -> None:
