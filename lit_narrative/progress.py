@@ -42,3 +42,11 @@ def begin_at(trainer: "Trainer", batches: int, length: int) -> None:
 def logged_steps(trainer: "Trainer") -> int:
     """The step under which Lightning logs next: batches that an optimizer stepped on, over the whole fit."""
     return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def make_loader_later(trainer: "Trainer") -> None:
+    """Let a fit make its training loader when it starts, though a schedule by steps has had one made to count them.
+
+    Lightning gives a loader its place in the epoch when it makes it, and reads the place after the schedules are made.
+    """
+    trainer.fit_loop._combined_loader = None

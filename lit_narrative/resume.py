@@ -26,6 +26,7 @@ from lit_narrative import interrupts
 from lit_narrative.distributed import gather_objects
 from lit_narrative.errors import UserError
 from lit_narrative.files import whole_file
+from lit_narrative.progress import make_loader_later
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +97,8 @@ class ExactResume(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take over the writing of checkpoints, unless the user has chosen another way."""
         self._interrupted, self._saved_step = None, -1
+        # A number of numpy would stand in checkpoints, which could then not be read with `weights_only`.
+        trainer.accumulate_grad_batches = int(trainer.accumulate_grad_batches)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeFiles()
         if isinstance(trainer.strategy.checkpoint_io, WholeFiles):
@@ -146,7 +149,9 @@ class ExactResume(Checkpoint):
         self._validated = True
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say at once that a run would lose all that it learns when it is killed."""
+        """Have the loader take up its place; say at once that a run would lose all that it learns when it is killed."""
+        if trainer.ckpt_path:
+            make_loader_later(trainer)
         savers = _savers(trainer)
         dry = trainer.fast_dev_run  # type: ignore[attr-defined]
         if not dry and not any(saver.save_last or saver.save_top_k for saver in savers):

@@ -102,6 +102,7 @@ OF_INSTANCES = [
     ("strategies.FSDP2Strategy.setup", lambda: quiet_trainer().validate_loop, "inference_mode"),
     ("strategies.FSDP2Strategy.setup", lambda: quiet_trainer().predict_loop, "inference_mode"),
     ("steering.pplm.buffered_past.hooked", nn.Module, "_forward_hooks"),
+    ("progress.make_loader_later", lambda: quiet_trainer().fit_loop, "_combined_loader"),
     ("steering.pplm.buffered_past.hooked", nn.Module, "_forward_pre_hooks"),
 ]
 

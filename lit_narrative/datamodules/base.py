@@ -13,6 +13,7 @@ from lightning.pytorch.core import saving
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from lit_narrative.arguments import NativeArguments
 from lit_narrative.datamodules.rejection_sampling import RejectionSampling, best_texts
 from lit_narrative.datamodules.task import Answered as Answered  # a custom task imports all it needs from here
 from lit_narrative.datamodules.task import ExamplePrompts as ExamplePrompts
@@ -27,10 +28,11 @@ from lit_narrative.views import Rows
 saving._ALLOWED_INSTANTIATORS.add(BUILDER)
 
 
-class TaskDataModule(Task, LightningDataModule):
+class TaskDataModule(Task, LightningDataModule, metaclass=NativeArguments):
     """Base of all tasks: a subclass overrides the views that it offers, and whatever else of `Task` it has.
 
     The module being run says which view it needs and how rows become a batch; nothing is linked at construction.
+    Arguments may be values of numpy and paths, as those of modules.
 
     Args:
         batch_size: rows a batch and process in training, 1 or more.

@@ -26,8 +26,9 @@ class Uneven(TinyTask):
 def learn(folder: Path, batch_size: int, accumulate: int, *callbacks: Callback, **options: Any) -> SFTModule:
     """An epoch of 20 rows and no more than that."""
     ckpt_path, workers = options.pop("ckpt_path", None), options.pop("num_workers", 0)
+    schedule = options.pop("schedule", "constant")
     seed_everything(0, verbose=False)
-    module = SFTModule(sizes(), tokenizer_folder(folder.parent), lr=1e-2)
+    module = SFTModule(sizes(), tokenizer_folder(folder.parent), lr=1e-2, schedule=schedule)
     run = trainer(folder, *callbacks, **{"max_epochs": 1, "accumulate_grad_batches": accumulate, **options})
     run.fit(module, Uneven(rows=20, batch_size=batch_size, num_workers=workers), ckpt_path=ckpt_path)
     return module
@@ -95,15 +96,16 @@ class SaveAt(Callback):
             trainer.save_checkpoint(Path(trainer.default_root_dir, "within.ckpt"))
 
 
-# Steps of four rows. Saved after three and a half steps, or after three; by batches of two rows, resumed by others.
-@pytest.mark.parametrize("saved", [6, 5])
+# Steps of four rows. Saved after three and a half steps, or after three; by batches of two rows, resumed by others. For
+# a schedule that ends, the steps are counted before the checkpoint is read.
+@pytest.mark.parametrize(("saved", "schedule"), [(6, "constant"), (5, "cosine")])
 @pytest.mark.parametrize(("batch_size", "accumulate"), [(2, 2), (4, 1), (1, 4)])
 def test_a_run_resumes_exactly_with_another_batch_size(
-    saved: int, batch_size: int, accumulate: int, tmp_path: Path
+    saved: int, schedule: str, batch_size: int, accumulate: int, tmp_path: Path
 ) -> None:
-    whole = weights(learn(tmp_path / "run", 2, 2, SaveAt(saved)))
+    whole = weights(learn(tmp_path / "run", 2, 2, SaveAt(saved), schedule=schedule))
     seen = Recorder()
-    options = {"ckpt_path": tmp_path / "run" / "within.ckpt"}
+    options = {"ckpt_path": tmp_path / "run" / "within.ckpt", "schedule": schedule}
     with warnings.catch_warnings():
         warnings.filterwarnings("error", ".*not resumable.*")
         resumed = weights(learn(tmp_path / "resumed", batch_size, accumulate, seen, **options))
