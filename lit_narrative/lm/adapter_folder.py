@@ -17,11 +17,12 @@ _INDIFFERENT = {
     "base_model_name_or_path",
     "fan_in_fan_out",
     "inference_mode",
-    "init_lora_weights",
     "peft_version",
     "task_type",
 }
 """PEFT's settings that say nothing of what adapters compute, or follow from the model."""
+_KEEPS_BASE = (True, False, "gaussian", "eva", "orthogonal", "mica")
+"""Values of ``init_lora_weights`` that leave the base's weights as they are; PiSSA and others take a part out."""
 
 
 def is_adapter_folder(name: str) -> bool:
@@ -36,6 +37,8 @@ def adapter_base(folder: str) -> str:
         UserError: the folder names none, or one that is not there.
     """
     name = _read_config(folder).base_model_name_or_path
+    if name and os.path.realpath(name) == os.path.realpath(folder):
+        raise UserError(f"{Path(folder, _CONFIG)} names its own folder as base_model_name_or_path: write the model's")
     if not name or (os.path.isabs(name) and not Path(name).is_dir()):
         raise UserError(
             f"the base of the adapters in '{folder}' is not at {name!r}: write where it is into "
@@ -59,7 +62,10 @@ def load_adapters(lm: PreTrainedModel, folder: str) -> Any:
         result = set_peft_model_state_dict(adapted, load_peft_weights(folder, device="cpu"))
     except Exception as error:  # peft and safetensors raise errors of all kinds on files that do not fit
         raise UserError(f"the adapters in '{folder}' do not fit their base ({first_line(error)})") from error
-    if wrong := sorted([*result.unexpected_keys, *(key for key in result.missing_keys if ".default" in key)]):
+    # What two layers share has a name in each of them, and stands in the files under one.
+    owned = {name for name, _ in adapted.named_parameters()}
+    missing = [key for key in result.missing_keys if ".default" in key and key in owned]
+    if wrong := sorted([*result.unexpected_keys, *missing]):
         raise UserError(f"the adapters in '{folder}' do not fit their base: '{wrong[0]}' is on one side only")
     return adapted
 
@@ -80,6 +86,8 @@ def lora_settings(folder: str) -> dict[str, Any]:
     theirs = _read_config(folder).to_dict()
     ours = LoraConfig(**{key: theirs.get(key) for key in _SETTINGS.values()}).to_dict()
     other = [key for key in theirs if key not in _INDIFFERENT and theirs[key] != ours.get(key)]
+    if theirs.get("init_lora_weights") in _KEEPS_BASE:
+        other = [key for key in other if key != "init_lora_weights"]
     if isinstance(theirs.get("target_modules"), str):
         other.append("target_modules")
     if other:

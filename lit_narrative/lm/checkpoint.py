@@ -253,13 +253,19 @@ def check_adapters(lm: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     """Refuse weights that lack an adapter's; those of the base may be missing.
 
     Raises:
-        UserError: naming the first weight that is missing or unknown.
+        UserError: naming the first weight that is missing, unknown, or of another shape.
     """
-    known = {PREFIX + name for name in lm.state_dict()}
+    known = {PREFIX + name: value.shape for name, value in lm.state_dict().items()}
     trained = {PREFIX + name for name, parameter in lm.named_parameters() if parameter.requires_grad}
     stored = {name for name in state if name.startswith(PREFIX)}
-    if wrong := sorted((trained - stored) | (stored - known)):
+    if wrong := sorted((trained - stored) | (stored - known.keys())):
         raise UserError(f"the checkpoint's adapters are not those of this model: '{wrong[0]}' is on one side only")
+    if other := sorted(name for name in stored if state[name].shape != known[name]):
+        shapes = f"{tuple(state[other[0]].shape)} there and {tuple(known[other[0]])} here"
+        raise UserError(
+            f"the checkpoint's adapters are not those of this model: '{other[0]}' has shape {shapes}; give the "
+            "model.lora of its run"
+        )
 
 
 def export_model(

@@ -8,6 +8,7 @@ optimizer step over all processes, so its gradient does not depend on the micro-
 import math
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ from lit_narrative.interrupts import may_be_left
 from lit_narrative.lm.checkpoint import drop_reference, of_reference
 from lit_narrative.lm.load import base_lm, blocks
 from lit_narrative.lm.logprobs import CompletionBatch, TokenScores, score_completions
-from lit_narrative.modules.base import as_settings
+from lit_narrative.modules.base import as_settings, plain
 from lit_narrative.modules.language import LanguageModule
 from lit_narrative.progress import batches_begun
 from lit_narrative.rl.advantages import Aggregation, Scale
@@ -99,6 +100,11 @@ class GRPOModule(LanguageModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        loss, reference = as_settings(loss, LossSettings), as_settings(reference, ReferenceSettings)
+        if self.source.adapter and loss.beta and (reference.kind, reference.model) == ("auto", None):
+            # The run starts from the adapters that were given, not from their base.
+            reference = replace(reference, kind="adapter_copy")
+            self.hparams.update(reference=plain(reference))
         self.settings = GRPOSettings(
             rewards=rewards,
             plan=BatchPlan(
@@ -106,12 +112,12 @@ class GRPOModule(LanguageModule):
             ),
             sampling=self.sampling,
             lora=self.lora,
-            loss=as_settings(loss, LossSettings),
+            loss=loss,
             advantage=advantage,
             scale_rewards=scale_rewards,
             multi_objective_aggregation=multi_objective_aggregation,
             value=as_settings(value, ValueSettings),
-            reference=as_settings(reference, ReferenceSettings),
+            reference=reference,
             dynamic_sampling=dynamic_sampling,
             shuffle_rewards=shuffle_rewards,
         )

@@ -24,7 +24,7 @@ class ReferenceSettings:
     Args:
         kind: ``copy`` is a frozen second model; ``adapter_off`` is the policy without its adapters, which costs no
             memory; ``adapter_copy`` is a frozen second set of adapters. ``auto``: none without ``loss.beta``, adapters
-            off with LoRA (a copy of them if they are to be followed), else a copy.
+            off with LoRA (a copy of them if they are to be followed, or are those of a folder), else a copy.
         model: a hub name, folder or checkpoint of another reference than the policy that the run starts from.
         sync_ref_model: let the reference follow the policy (TR-DPO, Gorbatovski et al. 2024).
         ref_model_sync_steps: optimizer steps from one move to the next.

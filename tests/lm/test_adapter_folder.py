@@ -18,6 +18,7 @@ from lit_narrative.lm.load import Lora, load_lm
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sft import SFTModule
+from lit_narrative.rl.loss_settings import LossSettings
 from lit_narrative.rl.reference import ReferenceSettings, reference_model
 from tests.helpers import TEXTS, TinyTask, fit, tiny_lm, tokenizer
 
@@ -122,6 +123,31 @@ def test_other_kinds_are_merged_and_not_trained_on(tmp_path: Path) -> None:
         SFTModule(folder, adapters="train")
 
 
+def test_trained_tokens_of_tied_embeddings_are_refused(tmp_path: Path) -> None:
+    folder = write_adapters(tmp_path, trainable_token_indices=[5, 9])
+    with pytest.raises(UserError, match="cannot be merged: other layers share its weight"):
+        load_lm(folder)
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_adapters_that_took_a_part_of_their_base_are_merged_and_not_trained_on(start: Any, tmp_path: Path) -> None:
+    folder = write_adapters(tmp_path, init_lora_weights=start)
+    torch.testing.assert_close(logits(load_lm(folder)), says(folder), atol=1e-4, rtol=1e-4)
+    with pytest.raises(UserError, match="cannot be trained on here, for their init_lora_weights: merge them"):
+        SFTModule(folder, adapters="train")
+
+
+def test_a_policy_of_given_adapters_stays_near_to_them(adapters: str) -> None:
+    """And not to their base."""
+    given: dict[str, Any] = {"rewards": {"low": 1.0}, "adapters": "train"}
+    module = GRPOModule(model=adapters, loss=LossSettings(beta=0.1), **given)
+    assert module.reference_kind == "adapter_copy"
+    assert GRPOModule(**module.hparams).reference_kind == "adapter_copy"
+    assert GRPOModule(model=adapters, loss=LossSettings(beta=0.0), **given).reference_kind == "none"
+    off = ReferenceSettings("adapter_off")
+    assert GRPOModule(model=adapters, loss=LossSettings(beta=0.1), reference=off, **given).reference_kind == off.kind
+
+
 def test_what_cannot_be_trained_on_is_said(adapters: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model\.adapters=train, but '.*base' has no adapter_config\.json"):
         SFTModule(str(tmp_path / "base"), adapters="train")
@@ -162,6 +188,9 @@ def test_damaged_files_are_said(adapters: str) -> None:
     weights = Path(adapters, "adapter_model.safetensors")
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(UserError, match="do not fit their base"):
+        load_lm(adapters)
+    edit(adapters, base_model_name_or_path=adapters)
+    with pytest.raises(UserError, match="names its own folder"):
         load_lm(adapters)
     Path(adapters, "adapter_config.json").write_text("{")
     with pytest.raises(UserError, match=r"adapter_config\.json cannot be read"):

@@ -130,6 +130,17 @@ def test_adapters_are_not_tested_as_if_they_were_weights(tmp_path: Path) -> None
         )
 
 
+def test_adapters_of_another_rank_are_refused(tmp_path: Path) -> None:
+    train(tmp_path, sizes(), **LORA)
+    other = SFTModule(sizes(), lora=Lora(r=5))
+    with pytest.raises(
+        UserError, match=r"lora_A.* has shape \(\d+, 16\) there and \(5, 16\) here; give the model\.lora"
+    ):
+        trainer(tmp_path).test(
+            other, TinyTask(), ckpt_path=str(tmp_path / "last.ckpt"), weights_only=True, verbose=False
+        )
+
+
 def test_adapters_over_a_checkpoint_bring_their_base_along(tmp_path: Path) -> None:
     train(tmp_path, sizes())
     (tmp_path / "adapted").mkdir()
