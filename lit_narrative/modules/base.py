@@ -1,6 +1,6 @@
 """The base of all modules: the view that an algorithm learns from, and how rows become batches."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Self
 
@@ -120,6 +120,12 @@ class NarrativeModule(LightningModule, metaclass=NativeArguments):
         for name in (self.CHECKPOINT_HYPER_PARAMS_KEY, "datamodule_hyper_parameters"):
             if name in checkpoint:
                 checkpoint[name] = redact(checkpoint[name])
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights, in the Trainer's precision: Lightning converts the module only after it has resumed."""
+        if self.attached:
+            self.trainer.precision_plugin.convert_module(self)  # float64 would be rounded to float32
+        return super().load_state_dict(state_dict, strict, assign)
 
     def on_validation_epoch_start(self) -> None:
         """Begin the metrics anew."""

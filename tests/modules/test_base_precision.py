@@ -30,7 +30,7 @@ from lit_narrative.rl.rewards.learned import LearnedReward
 from lit_narrative.sae.autoencoder import ARCHITECTURES, Architecture
 from lit_narrative.steering.pplm.settings import PPLMSettings
 from lit_narrative.steering.settings import ActivationSettings, Attribute, BestOfSettings
-from tests.helpers import Recorder, TinyTask, sizes, tokenizer_folder, trainer, weights
+from tests.helpers import Recorder, TinyTask, fit, sizes, tokenizer_folder, trainer, weights
 from tests.modules.labelled import LabelledTask
 from tests.modules.ratings import Ratings, texts
 from tests.modules.test_sae import Data
@@ -230,3 +230,14 @@ def test_an_autoencoder_resumes(precision: str, tmp_path: Path) -> None:
     second = trainer(tmp_path, max_epochs=2, limit_train_batches=2, precision=precision)
     second.fit(made[1], Data(), ckpt_path=tmp_path / "sae.ckpt", weights_only=True)
     assert second.global_step == 4
+
+
+def test_a_run_in_double_precision_resumes_exactly(tmp_path: Path) -> None:
+    made = [language(SFTModule).make(tmp_path) for _ in range(3)]
+    data = lambda: TinyTask(rows=4, batch_size=2)  # noqa: E731
+    fit(made[0], data(), tmp_path, max_epochs=2, precision="64-true")
+    fit(made[1], data(), tmp_path, max_epochs=1, precision="64-true").save_checkpoint(tmp_path / "half.ckpt")
+    second = trainer(tmp_path, max_epochs=2, precision="64-true")
+    second.fit(made[2], data(), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    whole = weights(made[0])
+    assert all(torch.equal(value, whole[name]) for name, value in weights(made[2]).items())

@@ -101,8 +101,9 @@ def ask(name: str, reward: Reward, rollouts: Sequence[Rollout]) -> list[Answer]:
     needed = "one number or None for each completion, in a list in their order"
     try:
         returned: Any = reward(rollouts)
-        # What can be iterated over and is no list of scores: the keys of a dict would be read, or a text's characters.
-        if isinstance(returned, Mapping | Set | str | bytes):
+        # What can be iterated over and is no list of scores: the keys of a dict would be read, a text's characters, or
+        # the names of a DataFrame's columns.
+        if isinstance(returned, Mapping | Set | str | bytes | bytearray) or hasattr(returned, "columns"):
             raise UserError(f"reward '{name}' returned a {type(returned).__name__}; it must return {needed}")
         if isinstance(returned, Awaitable):
             raise UserError(f"reward '{name}' is called asynchronously; it needs `async def score(self, rollout)`")
@@ -154,10 +155,12 @@ def read_score(score: Any) -> Answer:
     if isinstance(score, Lost):
         return score
     try:
+        if score is np.ma.masked:  # 0 as an item
+            return Lost("it returned a masked number")
         if isinstance(score, torch.Tensor | np.ndarray):
             score = score.item()
         value = None if score is None else float(score)
-    except Exception as error:  # a tensor of two numbers, say, is a RuntimeError
+    except (Exception, SystemExit) as error:  # a tensor of two numbers, say, is a RuntimeError
         return Lost(f"it returned {type(score).__name__}, which is not a number ({error})")
     # float32: a larger number would be infinite in the table of scores, and then in every advantage of its group.
     return value if value is None or abs(value) <= LARGEST else Lost(f"it returned {value}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
+import pandas as pd
 import torch
 
 from lit_narrative.errors import UserError
@@ -46,6 +47,7 @@ RETURNS: dict[str, Callable[[list[float]], Any]] = {
     "a generator": lambda scores: (score for score in scores),
     "`None` in the list": in_place(lambda: None),
     "NaN in the list": in_place(lambda: float("nan")),
+    "a masked number in an array": lambda scores: np.ma.masked_equal(np.array(scores), FIRST),
     "infinity in the list": in_place(lambda: float("inf")),
     "a text that is not a number in the list": in_place(lambda: "good"),
     "a list or a dict in the list": in_place(lambda: {"score": 0.5}),
@@ -57,6 +59,7 @@ RETURNS: dict[str, Callable[[list[float]], Any]] = {
     "another number of scores": lambda scores: scores[:-1],
     "a dict": lambda scores: dict(enumerate(scores)),
     "a set": set,
+    "a DataFrame": lambda scores: pd.DataFrame({number: [score] for number, score in enumerate(scores)}),
     "a text": lambda scores: "7" * len(scores),
     "a coroutine (`async def __call__`)": waiting,
 }
