@@ -1,13 +1,13 @@
 """Data of circuit analyses: the rows and contrast pairs that a task offers, as text and as tokens."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.circuits.contrasts import Contrasts, encode_contrasts
@@ -80,7 +80,7 @@ class AnalysisData:
                 [asdict(row) for row in rows],
                 [asdict(pair) for pair in self.pairs[split]] if paired else [],
             ]
-            digest.update(json.dumps(texts, sort_keys=True, default=str).encode())
+            digest.update(repr(_whole(texts)).encode())
             tensors = [self.inputs[split].tokens, *([self.contrasts(split).clean] if paired else [])]
             for tensor in tensors:
                 digest.update(tensor.numpy().tobytes())
@@ -97,6 +97,19 @@ class AnalysisData:
             numbers = {"examples": len(rows), "pairs": len(pairs), "pairs_dropped": self.dropped.get(split, 0)}
             counted[split] = {**numbers, "sha256": hashlib.sha256("\0".join(texts).encode()).hexdigest()}
         return counted
+
+
+def _whole(value: Any) -> Any:
+    """A value of a row whose `repr` tells all of it: that of a long array leaves most of it out."""
+    if isinstance(value, Mapping):
+        return sorted((repr(key), _whole(item)) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return [_whole(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(repr, value))
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
+        return _whole(value.tolist())
+    return value
 
 
 def collect(

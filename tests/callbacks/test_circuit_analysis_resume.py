@@ -14,14 +14,16 @@ from lit_narrative.callbacks import circuit_analysis
 from lit_narrative.circuits.analyses.ablation import AblationSettings
 from lit_narrative.circuits.analysis import AnalysisJob
 from lit_narrative.circuits.bridge import build_bridge
-from lit_narrative.circuits.data import collect
+from lit_narrative.circuits.data import AnalysisData, collect
 from lit_narrative.circuits.estimate import duration
+from lit_narrative.circuits.inputs import encode_inputs
 from lit_narrative.circuits.store import Done, Store, key_of, model_digest
 from lit_narrative.circuits.suite import ANALYSES
 from lit_narrative.datamodules.cards import CardsData
 from lit_narrative.modules.sft import SFTModule
+from lit_narrative.views import Example
 from tests.callbacks.test_circuit_analysis import FIRST, QUICK, data, manifest, outcome, policy
-from tests.helpers import trainer
+from tests.helpers import tokenizer, trainer
 
 CODE = """
 from lit_narrative.circuits.analysis import About, Analysis
@@ -161,6 +163,24 @@ def test_the_key_tells_model_rows_settings_and_source(tmp_path: Path) -> None:
     # Pairs count only where they are used.
     without = key_of(attention, job, model)
     assert without == key_of(attention, AnalysisJob(bridge, fewer_pairs, groups), model)
+
+
+def test_the_key_tells_all_that_a_row_holds() -> None:
+    long = torch.zeros(5000)
+    metas: list[Any] = [
+        {"v": long},
+        {"v": long.numpy()},
+        {("a", 1): 1, "b": 2},
+        {("a", 1): 2, "b": 2},
+        {"s": {"a", "b"}},
+    ]
+    metas.append({"v": long.index_fill(0, torch.tensor([2500]), 1)})
+
+    def digest(meta: Any) -> str:
+        rows = {"test": [Example("Write.", "salt", meta)]}
+        return AnalysisData(rows, {"test": encode_inputs(rows["test"], tokenizer())}, {}, {}, tokenizer()).digest(False)
+
+    assert len({digest(meta) for meta in metas}) == len(metas) - 1  # a tensor and an array of the same numbers
 
 
 def built(folder: Path) -> tuple[SFTModule, CardsData]:
