@@ -90,7 +90,8 @@ def test_a_checkpoint_loads_without_trainer_data_or_the_original_files(tmp_path:
 
 
 def test_resuming_with_another_module_says_so(tmp_path: Path) -> None:
-    torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6.6"}, tmp_path / "other.ckpt")
+    content = {"state_dict": {}, "optimizer_states": [], "pytorch-lightning_version": "2.6.6"}
+    torch.save(content, tmp_path / "other.ckpt")
     fit = trainer(tmp_path, max_steps=1)
     with pytest.raises(UserError, match="holds no language model"):
         fit.fit(SFTModule(), StoryworldData(train_size=4, val_size=4), ckpt_path=tmp_path / "other.ckpt")
