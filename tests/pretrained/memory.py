@@ -27,7 +27,7 @@ class LongRows(TinyTask):
     """Examples and prompts of a word a token."""
 
     def examples(self, split: Split) -> list[Example]:
-        return [Example("The", " sea" * (TOKENS - 2)) for _ in range(2 * ROWS)]
+        return [Example("The", " sea" * (TOKENS - 2)) for _ in range(ROWS)]
 
     def prompts(self, split: Split) -> list[Prompt]:
         prompt = "The" + " sea" * (TOKENS - NEW_TOKENS - 1)
@@ -35,7 +35,7 @@ class LongRows(TinyTask):
 
 
 def main(algorithm: str, model: str) -> None:
-    """Two steps of SFT, or a step of GRPO: two prompts, two completions each."""
+    """A step of SFT, or of GRPO: two prompts, two completions each."""
     torch.set_num_threads(1)
     given: dict[str, Any] = {"model": model, "lora": Lora()}
     module: LanguageModule = SFTModule(**given)
@@ -43,9 +43,7 @@ def main(algorithm: str, model: str) -> None:
         module = GRPOModule({"low": 1.0}, 2, sampling=SamplingParams(NEW_TOKENS), **given)
     with tempfile.TemporaryDirectory() as folder:
         quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
-        trainer = Trainer(
-            accelerator="cpu", default_root_dir=folder, max_steps=2, max_epochs=1, limit_val_batches=0, **quiet
-        )
+        trainer = Trainer(accelerator="cpu", default_root_dir=folder, max_steps=1, limit_val_batches=0, **quiet)
         trainer.fit(module, LongRows(batch_size=ROWS if algorithm == "sft" else 2))
     sys.stdout.write(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}\n")
 

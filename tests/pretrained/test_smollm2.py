@@ -38,7 +38,7 @@ def test_adapters_learn(warm_start: Path) -> None:
 
 def test_rewards_train_them_on(warm_start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    few = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=0"]
+    few = ["--trainer.max_epochs=1", "--trainer.max_steps=1", "--trainer.limit_val_batches=0"]
     size = ["--model.num_generations=4", "--data.batch_size=2", "--model.micro_batch_size=8"]
     start = [f"--model.model={warm_start / 'runs/cards/sft/checkpoints/last.ckpt'}", "--model.chat=true"]
     main(["fit", "--config", "cards/grpo", *QUIET, *few, *size, *start, *LORA])

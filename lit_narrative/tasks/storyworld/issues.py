@@ -1,7 +1,6 @@
 """Issues of a text or a world: what is wrong, in words, and the JSON path where."""
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,8 +16,6 @@ Severity = Literal["error", "warning"]
 
 MOST_ISSUES = 50
 """Bound on the schema errors looked at, so that the cost does not grow with the damage."""
-
-_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ def json_path(parts: Iterable[str | int]) -> str:
     for part in parts:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif _PLAIN_NAME.fullmatch(part):
+        elif part.isidentifier() and part.isascii():
             path += f".{part}"
         else:
             # As a JSON string: a name may hold quotes, line ends or lone surrogates.
