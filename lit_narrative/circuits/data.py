@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any, Protocol
 
@@ -57,19 +58,27 @@ class AnalysisData:
 
     def contrasts(self, split: str) -> Contrasts:
         """The pairs of a split as tokens."""
-        return encode_contrasts(self.pairs[split], self.tokenizer)
+        return self._contrasts[split]
+
+    @cached_property
+    def _contrasts(self) -> dict[str, Contrasts]:
+        # Once: most analyses ask for them, and so do the estimate and the checksum of each.
+        return {split: encode_contrasts(pairs, self.tokenizer) for split, pairs in self.pairs.items()}
 
     def halves(self, split: str) -> tuple[Contrasts, Contrasts]:
         """The first and the second half of a split's pairs; a single pair is both."""
-        # A circuit is found on one half and tested on the other: on its own pairs it looks better than it is.
-        pairs, middle = self.pairs[split], len(self.pairs[split]) // 2
-        first, second = (pairs[:middle], pairs[middle:]) if middle else (pairs, pairs)
+        first, second = self._half_pairs(split)
         return encode_contrasts(first, self.tokenizer), encode_contrasts(second, self.tokenizer)
 
     def half_sizes(self, split: str) -> tuple[int, int]:
         """The numbers of pairs in `halves`."""
-        count = len(self.pairs[split])
-        return max(1, count // 2), count - count // 2
+        first, second = self._half_pairs(split)
+        return len(first), len(second)
+
+    def _half_pairs(self, split: str) -> tuple[Sequence[ContrastPair], Sequence[ContrastPair]]:
+        # A circuit is found on one half and tested on the other: on its own pairs it looks better than it is.
+        pairs, middle = self.pairs[split], len(self.pairs[split]) // 2
+        return (pairs[:middle], pairs[middle:]) if middle else (pairs, pairs)
 
     def digest(self, paired: bool) -> str:
         """A checksum of the rows of all splits, as text and as tokens, and of the pairs where they are used."""

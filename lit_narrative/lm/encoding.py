@@ -5,7 +5,7 @@ error, is left out of the data before training begins, or loses its beginning. A
 :attr:`ExampleReader.limit` is an error, is left out, or is cut on the right. Nothing is cut without being asked for.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, TypeVar
@@ -91,24 +91,19 @@ class PromptReader:
         Raises:
             UserError: a prompt is empty, too long and may neither be cut nor left out, or all are too long.
         """
-        kept, total = [], 0
-        for block in _blocks(prompts):
-            texts = [prompt.text for prompt in block]
-            rows = self._tokenize(texts)
-            self._check_empty(texts, rows, first=total)
-            for index, (prompt, row) in enumerate(zip(block, rows, strict=True), total):
-                if self.limit is not None and len(row) > self.limit:
-                    if self.long_prompts == "drop":
-                        continue
-                    self._cut(index, prompt.text, row, self.limit)  # fails where it may not, or cannot be
-                kept.append(prompt)
-            total += len(block)
-        if total and not kept:
-            raise UserError(
-                f"all {total} prompts are longer than {self.limit} tokens, and model.long_prompts=drop leaves none; "
-                f"{self._remedy}"
-            )
-        return kept if len(kept) < total else prompts
+        none = f"longer than {self.limit} tokens, and model.long_prompts=drop leaves none; {self._remedy}"
+        return _kept(prompts, self._usable, f"prompts are {none}")
+
+    def _usable(self, block: Sequence[Prompt], first: int) -> Iterator[Prompt]:
+        texts = [prompt.text for prompt in block]
+        rows = self._tokenize(texts)
+        self._check_empty(texts, rows, first)
+        for index, (prompt, row) in enumerate(zip(block, rows, strict=True), first):
+            if self.limit is not None and len(row) > self.limit:
+                if self.long_prompts == "drop":
+                    continue
+                self._cut(index, prompt.text, row, self.limit)  # fails where it may not, or cannot be
+            yield prompt
 
     def _tokenize(self, prompts: Sequence[Conversation]) -> list[list[int]]:
         if self.chat:
@@ -152,10 +147,25 @@ class PromptReader:
         return f"shorten the prompt, {change}, or set model.long_prompts={other}"
 
 
-def _blocks(rows: Iterable[Row]) -> Iterable[list[Row]]:
-    rows = iter(rows)
-    while block := list(islice(rows, _BLOCK)):
-        yield block
+def _kept(rows: Sequence[Row], usable: Callable[[Sequence[Row], int], Iterable[Row]], none_left: str) -> Sequence[Row]:
+    """The rows that can be used, in order; the very same sequence where all can.
+
+    Args:
+        rows: of any number.
+        usable: (a block of rows, the number of its first one) -> those of it that can be used.
+        none_left: what is said of all of them if none can.
+
+    Raises:
+        UserError: there are rows, and none can be used.
+    """
+    kept: list[Row] = []
+    total, left = 0, iter(rows)
+    while block := list(islice(left, _BLOCK)):
+        kept += usable(block, total)
+        total += len(block)
+    if total and not kept:
+        raise UserError(f"all {total} {none_left}")
+    return kept if len(kept) < total else rows
 
 
 LongExamples = Literal["error", "drop", "truncate"]
@@ -214,22 +224,16 @@ class ExampleReader:
         Raises:
             UserError: as for :meth:`batch`, or all are too long and are to be dropped.
         """
-        kept: list[Example] = []
-        total = too_long = 0
-        for block in _blocks(rows):
+        long: list[bool] = []
+
+        def usable(block: Sequence[Example], first: int) -> list[Example]:
             pairs = zip(*example_ids(block, self.tokenizer, self.chat), strict=True)
-            for number, (row, (prompt, completion)) in enumerate(zip(block, pairs, strict=True), total):
-                long = self._too_long(number, prompt, completion)
-                too_long += long
-                if not long or self.long_examples == "truncate":
-                    kept.append(row)
-            total += len(block)
-        if total and not kept:
-            raise UserError(
-                f"all {total} examples are longer than {self.limit} tokens, and model.long_examples=drop leaves none; "
-                f"{self._remedy}"
-            )
-        return kept if len(kept) < total else rows, too_long
+            found = [self._too_long(number, *pair) for number, pair in enumerate(pairs, first)]
+            long.extend(found)
+            return [row for row, one in zip(block, found, strict=True) if not one or self.long_examples == "truncate"]
+
+        none = f"longer than {self.limit} tokens, and model.long_examples=drop leaves none; {self._remedy}"
+        return _kept(rows, usable, f"examples are {none}"), sum(long)
 
     def _too_long(self, number: int, prompt: Sequence[int], completion: Sequence[int]) -> bool:
         """Whether an example is to be cut or dropped."""

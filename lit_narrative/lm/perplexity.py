@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import base_lm, max_positions
 from lit_narrative.lm.logprobs import completion_batch, score_completions
-from lit_narrative.lm.tokenizer import encode_prompt
+from lit_narrative.lm.tokenizer import encode_prompts
 from lit_narrative.text import unicode_text
 from lit_narrative.views import Rollout
 
@@ -31,9 +31,9 @@ def external_nll(lm: nn.Module, tokenizer: PreTrainedTokenizerBase, rollouts: Se
     limit = max_positions(lm)
     prompts: list[list[int]] = []
     completions: list[list[int]] = []
-    for rollout in rollouts:
+    rows = encode_prompts(tokenizer, [rollout.prompt for rollout in rollouts])
+    for rollout, prompt in zip(rollouts, rows, strict=True):
         completion = tokenizer(unicode_text(rollout.text), add_special_tokens=False)["input_ids"][: limit and limit - 1]
-        prompt = encode_prompt(tokenizer, rollout.prompt)
         if completion and prompt:
             prompts.append(prompt[max(len(prompt) + len(completion) - limit, 0) :] if limit else prompt)
             completions.append(completion)
