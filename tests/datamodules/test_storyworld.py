@@ -158,7 +158,7 @@ def test_own_worlds_that_are_not_there(tmp_path: Path) -> None:
 
 
 def test_rewards_come_in_the_order_asked_for() -> None:
-    names = ["novelty", "endings", "feature_quality", "valid_json"]
+    names = ["novelty", "endings", "rarity", "feature_quality", "valid_json", "sound"]
     found = data().reward_functions(names)
     assert list(found) == names
     assert [reward.name for reward in found.values()] == names
@@ -168,6 +168,17 @@ def test_rewards_come_in_the_order_asked_for() -> None:
     assert found["valid_json"]([world, junk]) == [1, 0]
     assert found["feature_quality"]([world, junk]) == [None, None]
     assert found["endings"]([junk]) == [0]
+
+
+def test_rarity_is_worth_less_the_commoner_a_shape_is_among_playable_worlds() -> None:
+    rows = StoryworldData(train_size=300, skew=Skew(second_ending=1.0, dangling=0.3)).examples("train")
+    asked = data().reward_functions(["rarity", "playable"])
+    rollouts = [rollout(row.completion) for row in rows]
+    playable = asked["playable"](rollouts)
+    one, other, *_ = [r for r, works in zip(rollouts, playable, strict=True) if works]
+    broken = rollouts[list(playable).index(0.0)]
+    renamed = rollout(one.text.replace("Bram", "Bert").replace("Ines", "Inga"))
+    assert asked["rarity"]([one, renamed, other, broken, rollout("{")]) == [2**-0.5, 2**-0.5, 1, 0, 0]
 
 
 def test_limits_hold_for_every_reward_and_for_uniqueness() -> None:
@@ -268,4 +279,4 @@ def test_three_levels_of_uniqueness() -> None:
     shares = data().unique_shares([text, text, renamed])
     assert shares["unique"] == pytest.approx(2 / 3)
     assert shares["unique_skeleton"] == pytest.approx(1 / 3)
-    assert set(shares) == {"unique", "unique_names", "unique_skeleton"}
+    assert shares["effective_shapes"] == pytest.approx(1)

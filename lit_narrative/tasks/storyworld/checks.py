@@ -4,12 +4,13 @@ Each check passes or fails as a whole; the component ``schema`` is the share tha
 the *world*. Positions in the file differ where malformed parts were dropped; ``formats.simple.FilePaths`` gives those.
 """
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple, TypeVar
 
-from lit_narrative.tasks.storyworld.world import World, owners
+from lit_narrative.tasks.storyworld.world import Option, World, owners
 
 Path = tuple[str | int, ...]
+Node = TypeVar("Node")
 
 
 class Fault(NamedTuple):
@@ -64,6 +65,57 @@ def leading_options(world: World) -> Iterator[Fault]:
                 yield Fault(path, "dead end: no reaction says which encounter follows (null ends the story)")
 
 
+def ways_out(world: World) -> Iterator[Fault]:
+    """No encounter is a trap, with options from which every play goes round for ever.
+
+    An option that is a dead end or a dangling reference leads out: that is a fault of its own.
+    """
+    follows: dict[str, list[str | None]] = {}
+    for encounter in world.encounters:
+        if encounter.id not in follows:  # of two encounters with one id the first is played
+            follows[encounter.id] = [_following(option) for option in encounter.options]
+    free: set[str | None] = set()
+    # Most stories lead forward, so that one look from the last encounter to the first settles all of them.
+    for name, targets in reversed(follows.items()):
+        if not targets or any([target in free or target not in follows for target in targets]):
+            free.add(name)
+    if len(free) < len(follows):
+        sources: dict[str | None, list[str | None]] = {name: [] for name in follows}
+        for name, targets in follows.items():
+            for target in [target for target in targets if target in follows]:
+                sources[target].append(name)
+        free = reaching(free, sources)
+    for i, encounter in enumerate(world.encounters if len(free) < len(follows) else ()):
+        if encounter.id not in free:
+            free.add(encounter.id)  # a second encounter with this id is a fault of its own
+            yield Fault(("encounters", i), f"trap: from encounter {encounter.id[:80]!r} no ending can be reached")
+
+
+def reaching(ends: Iterable[Node], sources: Mapping[Node, Iterable[Node]]) -> set[Node]:
+    """The nodes of a graph from which one of ``ends`` can be reached, those among them.
+
+    Args:
+        ends: any nodes.
+        sources: for each node, those with an edge to it.
+    """
+    found = set(ends)
+    pending = list(found)
+    while pending:
+        for source in sources[pending.pop()]:
+            if source not in found:
+                found.add(source)
+                pending.append(source)
+    return found
+
+
+def _following(option: Option) -> str | None:
+    """Where an option leads: what its first reaction that leads says; None also where none does."""
+    for reaction in option.reactions:
+        if reaction.leads:
+            return reaction.next_encounter
+    return None
+
+
 def declared_gates(world: World) -> Iterator[Fault]:
     """Gates read variables of the initial state."""
     for i, encounter in enumerate(world.encounters):
@@ -113,6 +165,7 @@ CHECKS: tuple[tuple[Check, str], ...] = (
     (unique_options, "options"),
     (resolved_references, "reactions"),
     (leading_options, "options"),
+    (ways_out, "options"),
     (declared_gates, "gates"),
     (declared_effects, "effects"),
     (characters_in_play, "characters"),

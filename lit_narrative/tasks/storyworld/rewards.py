@@ -1,4 +1,4 @@
-"""The rewards of the storyworld task: verifier components, novelty, and feature quality."""
+"""The rewards of the storyworld task: verifier components, novelty, rarity, and feature quality."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,7 +7,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality, FeatureQualitySettings
-from lit_narrative.tasks.storyworld.similarity import skeleton_digest
+from lit_narrative.tasks.storyworld.similarity import shape, skeleton_digest
 from lit_narrative.tasks.storyworld.verifiers.base import COMPONENTS, VerifierConfig
 from lit_narrative.tasks.storyworld.verifiers.score import Mode, Score, score
 from lit_narrative.views import Rollout
@@ -65,6 +65,24 @@ class NoveltyReward:
 
 
 @dataclass(frozen=True)
+class RarityReward:
+    """1 / the root of how many playable worlds of the batch share the shape (where each option leads), across prompts.
+
+    A sound share alone would be won by one world told again and again.
+    """
+
+    scorer: Scorer
+    name: str = "rarity"
+
+    def __call__(self, rollouts: Sequence[Rollout]) -> list[float]:
+        """Completions that are no playable world earn 0."""
+        scores = [self.scorer(rollout.text) for rollout in rollouts]
+        shapes = [shape(s.world) if s.world is not None and s.components["playable"] else None for s in scores]
+        counts = Counter(shapes)
+        return [0.0 if one is None else counts[one] ** -0.5 for one in shapes]
+
+
+@dataclass(frozen=True)
 class RewardSettings:
     """What the rewards of one run are made from.
 
@@ -83,12 +101,15 @@ class RewardSettings:
         """One scorer for all rewards of the run, so that each text is judged once."""
         # Weight 0: a custom component is measured beside the six, and has no share in the total.
         components = {name: 0.0 for name in self.names if name not in _MODEL_REWARDS}
+        if "rarity" in self.names:
+            components["playable"] = 0.0
         return Scorer(replace(self.verifiers, weights={**components, **self.verifiers.weights}))
 
 
-RewardFactory = Callable[[RewardSettings], ComponentReward | NoveltyReward | FeatureQuality]
+RewardFactory = Callable[[RewardSettings], ComponentReward | NoveltyReward | RarityReward | FeatureQuality]
 _MODEL_REWARDS: Mapping[str, RewardFactory] = {
     "novelty": lambda settings: NoveltyReward(settings.scorer),
+    "rarity": lambda settings: RarityReward(settings.scorer),
     "feature_quality": lambda settings: FeatureQuality(settings.feature_quality, verifiers=settings.verifiers),
 }
 """Rewards that are not a component of the score."""

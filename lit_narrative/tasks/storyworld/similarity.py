@@ -4,7 +4,9 @@ Digests are stable between processes and machines.
 """
 
 import hashlib
+import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,8 +83,42 @@ def skeleton(world: World) -> tuple[Any, ...]:
     return len(world.characters), len(variables), scenes
 
 
+def shape(world: World) -> tuple[tuple[int | None, ...], ...]:
+    """Where each option leads, encounter by encounter, as positions of encounters; None: the story ends there.
+
+    Coarser than the skeleton: who takes part, and what gates and effects do, is left out.
+    """
+    positions: dict[str | None, int] = {}
+    for i, encounter in enumerate(world.encounters):
+        positions.setdefault(encounter.id, i)
+    return tuple([tuple([_leads_to(option, positions) for option in e.options]) for e in world.encounters])
+
+
+def _leads_to(option: Option, positions: dict[str | None, int]) -> int | None:
+    for reaction in option.reactions:
+        if reaction.leads:
+            return _target(reaction.next_encounter, positions)
+    return IMPLICIT
+
+
+def shape_measures(worlds: Sequence[World]) -> dict[str, float]:
+    """How various worlds are in shape; each 0 where there is none.
+
+    Returns:
+        ``effective_shapes``: the effective number of shapes, exp of their entropy in nats (1 to the number of worlds).
+        ``commonest_shape``: share of the worlds that have the commonest. ``encounters``: mean number a world.
+    """
+    counts = Counter([shape(world) for world in worlds]).values()
+    n = len(worlds)
+    if not n:
+        return {"effective_shapes": 0.0, "commonest_shape": 0.0, "encounters": 0.0}
+    entropy = -sum([count / n * math.log(count / n) for count in counts])
+    encounters = sum([len(world.encounters) for world in worlds]) / n
+    return {"effective_shapes": math.exp(entropy), "commonest_shape": max(counts) / n, "encounters": encounters}
+
+
 def unique_shares(texts: Sequence[str], limits: Limits = _LIMITS) -> dict[str, float]:
-    """How many of the texts differ.
+    """How many of the texts differ, and how.
 
     Args:
         texts: any texts.
@@ -90,17 +126,19 @@ def unique_shares(texts: Sequence[str], limits: Limits = _LIMITS) -> dict[str, f
 
     Returns:
         ``unique``: distinct texts / texts. ``unique_names`` and ``unique_skeleton``: distinct worlds / worlds, among
-        the texts that are worlds. Each 0 where there is nothing to count.
+        the texts that are worlds. Each 0 where there is nothing to count. Then :func:`shape_measures` of the worlds.
     """
-    names, skeletons = [], []
+    names, skeletons, worlds = [], [], []
     for text in texts:
         if (world := _read(text, limits)) is not None:  # once for both: reading is most of the work
             names.append(_names_digest(text, world))
             skeletons.append(_skeleton_digest(world))
+            worlds.append(world)
     return {
         "unique": _unique(list(map(text_digest, texts))),
         "unique_names": _unique(names),
         "unique_skeleton": _unique(skeletons),
+        **shape_measures([world for world in worlds if world.encounters]),
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lit_narrative.tasks.storyworld.checks import faults
+from lit_narrative.tasks.storyworld.checks import CHECKS, faults
 from lit_narrative.tasks.storyworld.formats.simple import read_counting
 from lit_narrative.tasks.storyworld.issues import Issue, json_path, schema_issues
 from lit_narrative.tasks.storyworld.simulator.graph import lint_warnings
@@ -30,7 +30,7 @@ def test_a_sound_world_has_no_fault_and_no_lint_warning() -> None:
     world = read(lighthouse())
     assert list(faults(world)) == []
     assert list(lint_warnings(make_plan(world))) == []
-    assert schema_share(world, read_counting(lighthouse())[1], duplicates=0) == 1.0
+    assert schema_share(world, read_counting(lighthouse())[1], 0, [[] for _ in CHECKS]) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_paths_quote_names_that_are_not_plain() -> None:
     assert json_path([]) == "$"
 
 
-def test_lint_warnings_are_warnings() -> None:
+def test_lint_warnings_are_warnings_and_traps_are_errors() -> None:
     world = make(
         encounter("a", option("x", "b", {"logs": 0})),
         encounter("b", option("x", "b")),
@@ -114,13 +114,16 @@ def test_lint_warnings_are_warnings() -> None:
     result = score(json.dumps(world))
     warnings = {(i.path, i.message) for i in result.issues if i.severity == "warning"}
     assert {
-        ("$.encounters[1]", "every option of encounter 'b' leads back to it"),
         ("$.encounters[2]", "no option leads to encounter 'attic'"),
         ("$.encounters", "no ending can be reached"),
         ("$.initial_state.logs", "variable 'logs' is neither read by a gate nor changed"),
         ("$", "reachable endings: 0; 2 or more earn full marks"),
     } <= warnings
-    assert result.components["schema"] == 1.0
+    traps = [(i.path, i.message) for i in result.issues if i.severity == "error"]
+    assert traps == [
+        (f"$.encounters[{i}]", f"trap: from encounter '{n}' no ending can be reached") for i, n in enumerate("ab")
+    ]
+    assert result.components["schema"] < 1.0
 
 
 def test_the_schema_share_counts_checks_not_faults() -> None:

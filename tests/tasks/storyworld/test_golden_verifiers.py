@@ -311,7 +311,7 @@ def test_every_complete_path(name: str) -> None:
     assert sorted(paths, key=lambda path: path["choices"]) == sorted(expected, key=lambda path: path["choices"])
 
 
-@pytest.mark.parametrize("name", ["lighthouse_simple", "lighthouse_optionless_endings"])
+@pytest.mark.parametrize(("name", "secrets"), [("lighthouse_simple", 1.0), ("lighthouse_optionless_endings", 5 / 6)])
 @pytest.mark.skipif(not VERIFIERS.exists(), reason=ABSENT)
-def test_both_fixtures_earn_full_marks(name: str) -> None:
-    assert score(fixture(name)).total == pytest.approx(1.0)
+def test_both_fixtures_earn_full_marks_but_for_gates_that_are_always_open(name: str, secrets: float) -> None:
+    assert score(fixture(name)).components == {**dict.fromkeys(SIX, 1.0), "secrets": pytest.approx(secrets)}

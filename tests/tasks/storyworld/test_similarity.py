@@ -5,6 +5,8 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
 from lit_narrative.tasks.storyworld.formats.parse import Limits
 from lit_narrative.tasks.storyworld.similarity import names_digest, skeleton_digest, text_digest, unique_shares
 from tests.tasks.storyworld.lighthouse import lighthouse
@@ -55,12 +57,17 @@ def test_shares_count_distinct_texts_and_distinct_worlds() -> None:
         "unique": 4 / 5,
         "unique_names": 2 / 4,
         "unique_skeleton": 2 / 4,
+        "effective_shapes": pytest.approx(4 / 3**0.75),  # three worlds of one shape, and one of another
+        "commonest_shape": 3 / 4,
+        "encounters": 5.0,
     }
     fenced = [f"```json\n{text()}\n```", text()]
     assert unique_shares(fenced)["unique_skeleton"] == 1  # the fenced one is no world
     assert unique_shares(fenced, Limits(strip_code_fence=True))["unique_skeleton"] == 1 / 2
-    assert unique_shares([]) == {"unique": 0.0, "unique_names": 0.0, "unique_skeleton": 0.0}
-    assert unique_shares(["a", "b"]) == {"unique": 1.0, "unique_names": 0.0, "unique_skeleton": 0.0}
+    assert set(unique_shares([]).values()) == {0.0}
+    assert {name: share for name, share in unique_shares(["a", "b", "{}"]).items() if share} == {
+        "unique": 1.0, "unique_names": 1.0, "unique_skeleton": 1.0
+    }  # fmt: skip
 
 
 def test_digests_are_the_same_in_another_process() -> None:

@@ -6,7 +6,7 @@ Gates are left out: an encounter behind a gate that never opens is reachable her
 
 from collections.abc import Iterator
 
-from lit_narrative.tasks.storyworld.checks import Fault
+from lit_narrative.tasks.storyworld.checks import Fault, reaching
 from lit_narrative.tasks.storyworld.simulator.plan import END, Plan
 
 
@@ -20,6 +20,24 @@ def reachable(plan: Plan) -> frozenset[int]:
                 positions.add(choice.target)
                 pending.append(choice.target)
     return frozenset(positions)
+
+
+def viable(plan: Plan, positions: frozenset[int]) -> frozenset[int]:
+    """Those of the reachable ``positions`` from which an ending can be reached."""
+    found: set[int] = set()
+    # Most stories lead forward, so that one look from the last encounter to the first settles all of them.
+    for i in sorted(positions, reverse=True):
+        scene = plan.scenes[i]
+        if not scene or any([choice.target == END or choice.target in found for choice in scene]):
+            found.add(i)
+    if len(found) == len(positions):
+        return positions
+    sources: dict[int, list[int]] = {i: [] for i in positions}
+    for i in positions:
+        for choice in plan.scenes[i]:
+            if choice.target >= 0:
+                sources[choice.target].append(i)
+    return frozenset(reaching(found, sources))
 
 
 def is_terminal(plan: Plan, index: int) -> bool:
@@ -38,27 +56,12 @@ def can_end(plan: Plan, index: int) -> bool:
     return not scene or any([choice.target == END for choice in scene])
 
 
-def leads_on(plan: Plan, index: int) -> bool:
-    """Whether an encounter has an option that leads to an existing encounter or ends the story."""
-    # END is -1 and encounters count from 0; IMPLICIT and DANGLING lie below.
-    return any([choice.target >= END for choice in plan.scenes[index]])
-
-
-def only_loops(plan: Plan, index: int) -> bool:
-    """Whether every option of an encounter leads back to itself."""
-    scene = plan.scenes[index]
-    return bool(scene) and all([choice.target == index for choice in scene])
-
-
 def lint_warnings(plan: Plan) -> Iterator[Fault]:
-    """Encounters that nothing leads to, loops without a way out, a story without an end, variables without a use."""
+    """Encounters that nothing leads to, a story without an end, variables without a use."""
     positions = reachable(plan)
     for i, encounter in enumerate(plan.world.encounters):
         if i not in positions:
             yield Fault(("encounters", i), f"no option leads to encounter {encounter.id[:80]!r}")
-        # Only where it is reachable; elsewhere the first warning says it all.
-        elif only_loops(plan, i):
-            yield Fault(("encounters", i), f"every option of encounter {encounter.id[:80]!r} leads back to it")
     if plan.scenes and not any([can_end(plan, i) for i in positions]):
         yield Fault(("encounters",), "no ending can be reached")
     used = _used(plan)

@@ -16,7 +16,7 @@ from lit_narrative.tasks.storyworld.world import Encounter, World
 Outcome = Literal["ending", "implicit", "stuck", "dangling", "timeout"]
 MAX_STEPS = 20
 """Bound on the steps of a play, unless another is given."""
-_OUTCOMES: dict[int, Outcome] = {END: "ending", IMPLICIT: "implicit", DANGLING: "dangling"}
+OUTCOMES: dict[int, Outcome] = {END: "ending", IMPLICIT: "implicit", DANGLING: "dangling"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def play(world: World | Plan, rng: np.random.Generator, choose: Chooser = unifor
         # A copy with what has changed: with all values named anew, a world of many variables would take long.
         named = {**named, **{plan.names[i]: _shown(state[i]) for i in {change[0] for change in taken.changes}}}
         index = taken.target
-    return _ended(plan, steps, state, _OUTCOMES.get(index, "timeout"))
+    return _ended(plan, steps, state, OUTCOMES.get(index, "timeout"))
 
 
 def plays(
@@ -144,7 +144,7 @@ def _paths_from(plan: Plan, limit: int, max_steps: int) -> Iterator[Play]:
         index, state, steps = pending.pop()
         if index < 0 or len(steps) >= max_steps:
             count += 1
-            yield _ended(plan, steps, state, _OUTCOMES.get(index, "timeout"))
+            yield _ended(plan, steps, state, OUTCOMES.get(index, "timeout"))
             continue
         seen = {step.index for step in steps} | {index}
         step = _look(plan, index, state, _named(plan, state), len(steps), len(seen))

@@ -6,14 +6,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from lit_narrative.errors import UserError, check_choice
 from lit_narrative.lookup import import_named
+from lit_narrative.tasks.storyworld.checks import CHECKS, Fault
 from lit_narrative.tasks.storyworld.formats.parse import Limits, Parsed, detect, parse
 from lit_narrative.tasks.storyworld.formats.simple import read_counting
-from lit_narrative.tasks.storyworld.simulator.graph import reachable
+from lit_narrative.tasks.storyworld.issues import MOST_ISSUES
+from lit_narrative.tasks.storyworld.simulator.graph import reachable, viable
 from lit_narrative.tasks.storyworld.simulator.plan import Plan, make_plan
+from lit_narrative.tasks.storyworld.simulator.quick_plays import QuickPlays, quick_plays
 from lit_narrative.tasks.storyworld.world import World
 
 logger = logging.getLogger(__name__)
@@ -43,7 +47,7 @@ class VerifierConfig:
         min_characters: characters.
         min_endings: reachable endings.
         min_effect_types: distinct variables that effects change.
-        plays: seeded plays of each world, 1 or more; they decide which gates are live.
+        plays: seeded plays of each world, 1 or more; they decide which gates are live, and whether a world is sound.
         max_steps: bound on the steps of each play, 1 or more.
         limits: bounds on the text, and what is forgiven in it.
         rehearsals: former name of ``plays``, accepted for one release.
@@ -105,7 +109,7 @@ class Context:
     world: World | None = None
     malformed: Counter[str] = field(default_factory=Counter)
 
-    # Several components read these three; each is worked out once a text, and only if a component asks.
+    # Several components read these; each is worked out once a text, and only if a component asks.
 
     @cached_property
     def story(self) -> World:
@@ -121,6 +125,21 @@ class Context:
     def reachable(self) -> frozenset[int]:
         """Positions of the encounters that can follow from the first."""
         return reachable(self.plan)
+
+    @cached_property
+    def viable(self) -> frozenset[int]:
+        """Positions of the reachable encounters from which an ending can be reached."""
+        return viable(self.plan, self.reachable)
+
+    @cached_property
+    def faults(self) -> tuple[tuple[Fault, ...], ...]:
+        """What each of the ``CHECKS`` finds, in their order; ``MOST_ISSUES`` of each, whatever the damage."""
+        return tuple([tuple(islice(check(self.story), MOST_ISSUES)) for check, _ in CHECKS])
+
+    @cached_property
+    def played(self) -> QuickPlays:
+        """What seeded plays show."""
+        return quick_plays(self.plan, self.seed, self.config.plays, self.config.max_steps)
 
     @property
     def value(self) -> Any:

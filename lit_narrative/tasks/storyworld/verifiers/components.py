@@ -3,16 +3,12 @@
 Each is a number in 0..1, and a pure function of (text, seed).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from lit_narrative.tasks.storyworld.checks import CHECKS
+from lit_narrative.tasks.storyworld.checks import CHECKS, Fault
 from lit_narrative.tasks.storyworld.formats.simple import TOP_KEYS
-from lit_narrative.tasks.storyworld.simulator.gates import gated_options, live_gates
-from lit_narrative.tasks.storyworld.simulator.graph import is_terminal, leads_on
-from lit_narrative.tasks.storyworld.simulator.plan import affordable
-from lit_narrative.tasks.storyworld.simulator.play import plays
+from lit_narrative.tasks.storyworld.simulator.graph import is_terminal
+from lit_narrative.tasks.storyworld.simulator.quick_plays import has_gates, live_gates
 from lit_narrative.tasks.storyworld.verifiers.base import Context, component
 from lit_narrative.tasks.storyworld.world import World
 
@@ -26,22 +22,25 @@ def valid_json(context: Context) -> float:
 @component("schema")
 def schema(context: Context) -> float:
     """Share of the checks of shape and reference that pass (`schema_share`)."""
-    return schema_share(context.story, context.malformed, context.parsed.duplicates)
+    return schema_share(context.story, context.malformed, context.parsed.duplicates, context.faults)
 
 
 @component("structure")
 def structure(context: Context) -> float:
     """Mean of three terms: enough characters, enough encounters, and encounters that lead on.
 
-    The third is the share, over encounters that are not endings, of those with an option that leads to an existing
-    encounter or ends the story; 0 where every encounter is an ending.
+    The second counts encounters that the story can meet and still end well after. The third is the share of those,
+    over the reachable encounters that are not endings; 0 where every one is an ending. A story that cannot end has no
+    structure.
     """
     config, plan = context.config, context.plan
+    if not context.viable:
+        return 0.0
     cast = min(len(context.story.characters) / config.min_characters, 1.0)
-    scenes = min(len({e.id for e in context.story.encounters}) / config.min_encounters, 1.0)
+    scenes = min(len(context.viable) / config.min_encounters, 1.0)
     # Endings are left out: most have no option that could lead on, and would lower the share.
-    inner = [i for i in range(len(plan.scenes)) if not is_terminal(plan, i)]
-    leading = sum([leads_on(plan, i) for i in inner]) / len(inner) if inner else 0.0
+    inner = [i for i in context.reachable if not is_terminal(plan, i)]
+    leading = sum([i in context.viable for i in inner]) / len(inner) if inner else 0.0
     return (cast + scenes + leading) / 3
 
 
@@ -56,17 +55,18 @@ def effects(context: Context) -> float:
 
 @component("secrets")
 def secrets(context: Context) -> float:
-    """:func:`gate_curve` of the share of options with live gates (``gates.live_gates``).
+    """:func:`gate_curve` of the share of options with live gates (``quick_plays.live_gates``).
 
-    A gate is live where it reads declared variables only and is neither always true nor never true over the states
-    that seeded plays meet.
+    A gate is live where it reads declared variables only and was met both open and closed by seeded plays, at the
+    times that its option was offered.
     """
-    plan, config = context.plan, context.config
-    total = sum([len(scene) for scene in plan.scenes])
-    candidates = gated_options(plan, context.reachable)
+    plan = context.plan
     # The share is of all options: those of encounters that cannot be reached count, but never as live.
-    live = live_gates(plan, candidates, context.seed, config.plays, config.max_steps)
-    return gate_curve(len(live) / total) if total else 0.0
+    total = sum([len(scene) for scene in plan.scenes])
+    # Without gates there is nothing to play for.
+    if not total or not has_gates(plan):
+        return 0.0
+    return gate_curve(len(live_gates(plan, context.played)) / total)
 
 
 @component("endings")
@@ -79,11 +79,7 @@ def endings(context: Context) -> float:
 @component("playability")
 def playability(context: Context) -> float:
     """Optional: share of seeded plays that come to an ending, neither stuck nor lost nor endless."""
-    config = context.config
-    rng = np.random.default_rng(context.seed)
-    runs = affordable(context.plan, config.plays, config.max_steps)
-    played = plays(context.plan, runs, rng, max_steps=config.max_steps)
-    return sum([play.outcome == "ending" for play in played]) / runs
+    return context.played.outcomes["ending"] / context.played.runs
 
 
 @component("json_prefix")
@@ -102,7 +98,9 @@ def gate_curve(share: float) -> float:
     return 1.0 if share <= 0.5 else max(0.0, 1.0 - 2.0 * (share - 0.5))
 
 
-def schema_share(world: World, malformed: Mapping[str, int], duplicates: int) -> float:
+def schema_share(
+    world: World, malformed: Mapping[str, int], duplicates: int, faults: Sequence[Sequence[Fault]]
+) -> float:
     """Share of the checks that pass: four top-level keys, the kinds of parts, the references; 0 to 1.
 
     Kinds and references of which the world has none do not count, except encounters and options: without those
@@ -112,6 +110,7 @@ def schema_share(world: World, malformed: Mapping[str, int], duplicates: int) ->
         world: what could be read.
         malformed: number of malformed parts by kind (see ``formats.simple.read_counting``).
         duplicates: number of objects with a key that occurs twice.
+        faults: what each of the ``CHECKS`` finds, in their order.
     """
     if not world.encounters:
         return 0.0
@@ -122,11 +121,10 @@ def schema_share(world: World, malformed: Mapping[str, int], duplicates: int) ->
         if malformed[kind] or present or kind == "options":
             total += 1
             passed += present and not malformed[kind]
-    for check, kind in CHECKS:
+    for (_, kind), found in zip(CHECKS, faults, strict=True):
         if kinds[kind]:
             total += 1
-            # The first fault decides, so a check stops there: the cost does not grow with the damage.
-            passed += next(check(world), None) is None
+            passed += not found
     return passed / total
 
 

@@ -1,14 +1,13 @@
 """From a judged text to the list of its issues: slow and full, for people."""
 
 from collections.abc import Mapping
-from itertools import islice
+from itertools import chain, islice
 
-from lit_narrative.tasks.storyworld.checks import faults
 from lit_narrative.tasks.storyworld.formats.parse import UNSUPPORTED, detect
 from lit_narrative.tasks.storyworld.formats.simple import FilePaths
 from lit_narrative.tasks.storyworld.issues import MOST_ISSUES, Issue, schema_issues
-from lit_narrative.tasks.storyworld.simulator.gates import gated_options, live_gates
 from lit_narrative.tasks.storyworld.simulator.graph import is_terminal, lint_warnings
+from lit_narrative.tasks.storyworld.simulator.quick_plays import live_gates
 from lit_narrative.tasks.storyworld.verifiers.base import Context
 
 LONGEST_CHECKED = 2**16
@@ -30,7 +29,7 @@ def explain(context: Context) -> tuple[Issue, ...]:
         issues += schema_issues(context.value) if short else _counted(context.malformed)
     file_path = FilePaths(context.value)
     # Bounded: a policy can write thousands of faults, and a page shows a few.
-    for fault in islice(faults(context.story), MOST_ISSUES):
+    for fault in islice(chain(*context.faults), MOST_ISSUES):
         issues.append(Issue(file_path(fault.path), fault.message))
     # Warnings about the story would only repeat that it has no encounter.
     if not context.story.encounters:
@@ -50,19 +49,17 @@ def _shortfalls(context: Context) -> list[Issue]:
     changed = {c[0] for i in context.reachable for choice in plan.scenes[i] for c in choice.changes if c[1]}
     counts = (
         ("characters", len(world.characters), config.min_characters),
-        ("encounters", len({encounter.id for encounter in world.encounters}), config.min_encounters),
+        ("encounters from which an ending can be reached", len(context.viable), config.min_encounters),
         ("reachable endings", sum([is_terminal(plan, i) for i in context.reachable]), config.min_endings),
         ("variables that effects change", len(changed), config.min_effect_types),
     )
     issues = [f"{what}: {count}; {least} or more earn full marks" for what, count, least in counts if count < least]
     total = sum([len(scene) for scene in plan.scenes])
-    candidates = gated_options(plan, context.reachable)
-    live = live_gates(plan, candidates, context.seed, config.plays, config.max_steps)
+    live = live_gates(plan, context.played)
     # Multiplied out rather than divided, so that exactly one fifth and one half are within, where `gate_curve` is 1.
     if total and not total <= 5 * len(live) <= 2.5 * total:
         issues.append(
-            f"options with a gate that is now true, now false: {len(live)} of {total}; "
-            "one fifth to one half earn full marks"
+            f"options met both open and closed: {len(live)} of {total}; one fifth to one half earn full marks"
         )
     return [Issue("$", message, "warning") for message in issues]
 
