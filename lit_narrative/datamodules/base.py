@@ -1,19 +1,17 @@
 """A task as a LightningDataModule: the rows of the view that the module being run needs, and their loaders."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
 from functools import partial
-from itertools import cycle, islice
 from typing import Any, Self
 
-import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.core import saving
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from lit_narrative.arguments import NativeArguments
+from lit_narrative.datamodules.order import EpochSampler, TrainLoader
 from lit_narrative.datamodules.rejection_sampling import RejectionSampling, best_texts
 from lit_narrative.datamodules.task import Answered as Answered  # a custom task imports all it needs from here
 from lit_narrative.datamodules.task import ExamplePrompts as ExamplePrompts
@@ -21,7 +19,6 @@ from lit_narrative.datamodules.task import Split as Split
 from lit_narrative.datamodules.task import Task, numbered
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.lookup import BUILDER
-from lit_narrative.progress import batches_begun, batches_learned, begin_at, epoch_length
 from lit_narrative.seeds import run_seed
 from lit_narrative.views import Rows
 
@@ -127,6 +124,7 @@ class TaskDataModule(Task, LightningDataModule, metaclass=NativeArguments):
             trainer,
             # A module that counts batches skips those that are done by itself.
             0 if module.counts_batches else batch_size,
+            module.row_lengths(rows),
             shuffle=not trainer.overfit_batches,  # type: ignore[attr-defined]
             seed=run_seed(),
             **self._replica(rows),
@@ -148,7 +146,15 @@ class TaskDataModule(Task, LightningDataModule, metaclass=NativeArguments):
     # --- loaders ----------------------------------------------------------------------------------------------------
 
     def _eval_loader(self, split: Split) -> DataLoader[Any]:
-        return self._each_once(self.eval_rows(split))
+        """Rows to evaluate: by length, so that batches hold little padding, unless only the first ones are read."""
+        trainer, rows = self.trainer, self.eval_rows(split)
+        assert trainer is not None
+        limit = trainer.limit_test_batches if split == "test" else trainer.limit_val_batches
+        # All batches are 1.0; 1 is a single one.
+        lengths = self._module.row_lengths(rows) if isinstance(limit, float) and limit == 1 else None
+        if lengths is not None:
+            rows = Subset(rows, sorted(range(len(rows)), key=lengths.__getitem__, reverse=True))  # type: ignore[arg-type,assignment]
+        return self._each_once(rows)
 
     def _each_once(self, rows: Sequence[Any]) -> DataLoader[Any]:
         """Rows in order; no process repeats one to have as many as the others, so that means count each row once."""
@@ -198,72 +204,6 @@ def _collated(collate: Callable[[Sequence[Any]], Any], rows: Sequence[Any]) -> A
     """The batch that a module makes of rows; `Rows` where it is a list of them."""
     batch = collate(rows)
     return Rows(batch) if isinstance(batch, list) and batch and is_dataclass(batch[0]) else batch
-
-
-class EpochSampler(DistributedSampler[Any]):
-    """The rows of this process in an order that depends on seed and epoch only.
-
-    A run that resumes within an epoch goes on behind the rows that were learned. They are counted over all processes:
-    whatever its batch size and the number of its processes, every row comes once.
-
-    Args:
-        rows: those of all processes.
-        trainer: whose batches they become.
-        batch_size: rows a batch and process; 0: the epoch always begins at its first row.
-        **kwargs: of `DistributedSampler`.
-    """
-
-    def __init__(self, rows: Any, trainer: Trainer, batch_size: int, **kwargs: Any) -> None:
-        super().__init__(rows, **kwargs)
-        self.rows, self.trainer, self.batch_rows = rows, trainer, batch_size * self.num_replicas
-        self._resumed = {"epoch": -1, "batches": 0, "rows": 0}
-
-    def __iter__(self) -> Iterator[Any]:
-        order = list(range(len(self.rows)))
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(self.seed + self.epoch)
-            order = torch.randperm(len(order), generator=generator).tolist()
-        left = order[self._rows_in(batches_begun(self.trainer)) :]
-        # Every process gets as many rows, as they take their steps together.
-        left += islice(cycle(order), -len(left) % self.num_replicas)
-        return iter(left[self.rank :: self.num_replicas])
-
-    def _rows_in(self, batches: int) -> int:
-        """Rows in the first batches of this epoch."""
-        first, rows = 0, 0
-        if self._resumed["epoch"] == self.epoch:
-            first, rows = self._resumed["batches"], self._resumed["rows"]
-        return min(rows + (batches - first) * self.batch_rows, len(self.rows))
-
-    def state_dict(self) -> dict[str, int]:
-        """The epoch, and the rows of it that were learned."""
-        return {"epoch": self.epoch, "rows": self._rows_in(batches_learned(self.trainer))}
-
-    def load_state_dict(self, state: Mapping[str, int], batches: int) -> None:
-        """Go on behind the rows that were learned.
-
-        Args:
-            state: see `state_dict`.
-            batches: of an epoch now.
-        """
-        left = min(len(self.rows), batches * self.batch_rows) - state["rows"]
-        first = batches - math.ceil(max(left, 0) / self.batch_rows)
-        self._resumed = {**state, "batches": first}
-        self.set_epoch(state["epoch"])  # Lightning sets it later, when loader workers have asked for their first rows
-        begin_at(self.trainer, first, batches)
-
-
-class TrainLoader(DataLoader[Any]):
-    """Batches to learn from; Lightning keeps its place in checkpoints, and takes it up from there."""
-
-    def state_dict(self) -> dict[str, int]:
-        """The place; without one where Lightning has put in another sampler, for ``overfit_batches``."""
-        return self.sampler.state_dict() if isinstance(self.sampler, EpochSampler) else {}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on at a place."""
-        if isinstance(self.sampler, EpochSampler) and state:
-            self.sampler.load_state_dict(state, epoch_length(self.sampler.trainer, len(self)))
 
 
 class _Rows(Dataset[Any]):

@@ -146,11 +146,16 @@ def _verdict(strict: Scorer, original: Scorer, text: str) -> Verdict:
     return Verdict(score.total, dict(score.components), valid, issues, {"original_total": original(text).total})
 
 
+_KEPT = 2**16
+"""Corpus worlds in memory, about 2 KiB each; those beyond are made again whenever they are read."""
+
+
 class _Generated(Sequence[Example]):
     """Corpus worlds, made when asked for: row n depends on (seed, split, n) alone."""
 
     def __init__(self, size: int, seed: int, skew: Skew, split: Split) -> None:
         self.size, self.seed, self.skew, self.split = size, seed, skew, split
+        self._made: dict[int, Example] = {}
 
     def __len__(self) -> int:
         return self.size
@@ -158,4 +163,9 @@ class _Generated(Sequence[Example]):
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
         if not 0 <= index < self.size:
             raise IndexError(index)
-        return example(index, self.seed, self.skew, self.split)
+        if index in self._made:
+            return self._made[index]
+        row = example(index, self.seed, self.skew, self.split)
+        if len(self._made) < _KEPT:
+            self._made[index] = row
+        return row

@@ -6,17 +6,19 @@ error, is left out of the data before training begins, or loses its beginning. A
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import islice
 from typing import Literal, TypeVar
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError
 from lit_narrative.lm.chat import chat_example, chat_prompt, cut_chat_prompt, turn_end
 from lit_narrative.lm.logprobs import CompletionBatch, completion_batch
-from lit_narrative.lm.tokenizer import encode_completion, encode_prompts
-from lit_narrative.views import Conversation, Example, Prompt, check_completion, plain_prompt, prompt_text
+from lit_narrative.lm.tokenizer import encode_completions, encode_prompts
+from lit_narrative.views import Conversation, Example, Prompt, check_completion, check_prompt, plain_prompt, prompt_text
 
 Row = TypeVar("Row")
 LongPrompts = Literal["error", "drop", "truncate_left"]
@@ -159,8 +161,8 @@ def _kept(rows: Sequence[Row], usable: Callable[[Sequence[Row], int], Iterable[R
         UserError: there are rows, and none can be used.
     """
     kept: list[Row] = []
-    total, left = 0, iter(rows)
-    while block := list(islice(left, _BLOCK)):
+    total = 0
+    for block in _blocks(rows):
         kept += usable(block, total)
         total += len(block)
     if total and not kept:
@@ -168,12 +170,18 @@ def _kept(rows: Sequence[Row], usable: Callable[[Sequence[Row], int], Iterable[R
     return kept if len(kept) < total else rows
 
 
+def _blocks(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    left = iter(rows)
+    while block := list(islice(left, _BLOCK)):
+        yield block
+
+
 LongExamples = Literal["error", "drop", "truncate"]
 
 
 @dataclass(frozen=True)
 class ExampleReader:
-    """Converts examples to token ids for one model.
+    """Converts examples to token ids for one model; each is tokenised once (:class:`ExampleIds`).
 
     Args:
         tokenizer: the model's.
@@ -191,8 +199,10 @@ class ExampleReader:
     max_length: int | None = None
     long_examples: LongExamples = "error"
     chat: bool = False
+    _known: "ExampleIds" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_known", ExampleIds(self.tokenizer, self.chat))
         if self.positions is not None and (self.max_length or 0) > self.positions:
             raise UserError(
                 f"model.max_length={self.max_length} exceeds the model's {self.positions} positions; lower it, or "
@@ -210,13 +220,22 @@ class ExampleReader:
         Raises:
             UserError: an example has no token before its completion, or is too long and may not or cannot be cut.
         """
-        prompts, completions = example_ids(rows, self.tokenizer, self.chat)
+        prompts, completions = map(list, zip(*self._known(rows), strict=True))
         for number, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
             if self._too_long(number, prompt, completion):
                 if self.long_examples == "drop":  # it should not have come here
                     raise self._refusal(number, prompt, completion)
                 completions[number] = completion[: self.limit - len(prompt)]  # type: ignore[operator]
         return completion_batch(prompts, completions)
+
+    def lengths(self, rows: Sequence[Example]) -> list[int]:
+        """Tokens of each example in a batch.
+
+        Raises:
+            UserError: an example cannot be written as tokens.
+        """
+        totals = [len(prompt) + len(completion) for block in _blocks(rows) for prompt, completion in self._known(block)]
+        return totals if self.limit is None else [min(total, self.limit) for total in totals]
 
     def validate_rows(self, rows: Sequence[Example]) -> tuple[Sequence[Example], int]:
         """The examples that can be used, in order, and how many are too long: cut, or not among them.
@@ -227,17 +246,16 @@ class ExampleReader:
         long: list[bool] = []
 
         def usable(block: Sequence[Example], first: int) -> list[Example]:
-            pairs = zip(*example_ids(block, self.tokenizer, self.chat), strict=True)
-            found = [self._too_long(number, *pair) for number, pair in enumerate(pairs, first)]
+            found = [self._too_long(number, *pair) for number, pair in enumerate(self._known(block), first)]
             long.extend(found)
             return [row for row, one in zip(block, found, strict=True) if not one or self.long_examples == "truncate"]
 
         none = f"longer than {self.limit} tokens, and model.long_examples=drop leaves none; {self._remedy}"
         return _kept(rows, usable, f"examples are {none}"), sum(long)
 
-    def _too_long(self, number: int, prompt: Sequence[int], completion: Sequence[int]) -> bool:
+    def _too_long(self, number: int, prompt: torch.Tensor, completion: torch.Tensor) -> bool:
         """Whether an example is to be cut or dropped."""
-        if not prompt:
+        if not len(prompt):
             raise UserError(
                 f"example {number} has an empty prompt, and the tokenizer begins texts with no token of its own, from "
                 "which its completion could be predicted; give it a prompt (a line break will do), or leave it out"
@@ -249,7 +267,7 @@ class ExampleReader:
             raise self._refusal(number, prompt, completion)
         return True
 
-    def _refusal(self, number: int, prompt: Sequence[int], completion: Sequence[int]) -> UserError:
+    def _refusal(self, number: int, prompt: torch.Tensor, completion: torch.Tensor) -> UserError:
         most = f"model.max_length={self.max_length}" if self.max_length else f"the model's {self.positions} positions"
         return UserError(
             f"example {number} ({len(prompt) + len(completion)} tokens, prompt {len(prompt)}) exceeds {most}; "
@@ -261,6 +279,50 @@ class ExampleReader:
         change = "raise it" if self.max_length is not None else "use a model with more positions"
         other = {"error": "truncate or drop", "drop": "truncate", "truncate": "drop"}[self.long_examples]
         return f"shorten it, {change}, or set model.long_examples={other}"
+
+
+class ExampleIds:
+    """Token ids of examples by their content, so that an example is tokenised once however often it is read.
+
+    Args:
+        tokenizer: of the ids.
+        chat: see :func:`example_ids`.
+        most: tokens that are kept, 4 bytes each; examples beyond are tokenised whenever they are read.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, chat: bool, most: int = 2**25) -> None:
+        self.tokenizer, self.chat, self.left = tokenizer, chat, most
+        self._known: dict[bytes, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def __call__(self, rows: Sequence[Example]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Token ids of each example's prompt and completion, int32.
+
+        Raises:
+            UserError: see :func:`example_ids`.
+        """
+        keys = [_digest(row) for row in rows]
+        new = {key: row for key, row in zip(keys, rows, strict=True) if key not in self._known}
+        pairs = zip(*example_ids([*new.values()], self.tokenizer, self.chat), strict=True)
+        read = {key: (_int32(prompt), _int32(completion)) for key, (prompt, completion) in zip(new, pairs, strict=True)}
+        found = [read[key] if key in read else self._known[key] for key in keys]
+        for key, pair in read.items():
+            self.left -= sum(map(len, pair))
+            if self.left < 0:
+                break
+            self._known[key] = pair
+        return found
+
+
+def _digest(row: Example) -> bytes:
+    """A key of an example's content; not the texts themselves, which would stay in memory."""
+    check_prompt(row.prompt)
+    check_completion(row.completion)
+    prompt = row.prompt if isinstance(row.prompt, str) else [dict(message) for message in row.prompt]
+    return blake2b(repr((prompt, row.completion)).encode(), digest_size=16).digest()
+
+
+def _int32(ids: Sequence[int]) -> torch.Tensor:
+    return torch.tensor(ids, dtype=torch.int32)
 
 
 def example_ids(
@@ -279,4 +341,4 @@ def example_ids(
         pairs = [chat_example(tokenizer, row.prompt, row.completion, end) for row in rows]
         return [prompt for prompt, _ in pairs], [completion for _, completion in pairs]
     prompts = encode_prompts(tokenizer, [plain_prompt(row.prompt) for row in rows])
-    return prompts, [encode_completion(tokenizer, row.completion) for row in rows]
+    return prompts, encode_completions(tokenizer, [row.completion for row in rows])

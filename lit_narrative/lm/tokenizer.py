@@ -165,10 +165,18 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     return encode_prompts(tokenizer, [prompt])[0]
 
 
-def encode_completion(tokenizer: PreTrainedTokenizerBase, completion: str) -> list[int]:
-    """Token ids of a completion, closed by the end token."""
+def encode_completions(tokenizer: PreTrainedTokenizerBase, completions: Sequence[str]) -> list[list[int]]:
+    """Token ids of completions, each closed by the end token."""
+    if not completions:
+        return []
     # Without special tokens: a BOS token here would stand in the middle of the row.
-    return [*tokenizer(unicode_text(completion), add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    rows = tokenizer([*map(unicode_text, completions)], add_special_tokens=False)["input_ids"]
+    return [[*row, tokenizer.eos_token_id] for row in rows]
+
+
+def encode_completion(tokenizer: PreTrainedTokenizerBase, completion: str) -> list[int]:
+    """As :func:`encode_completions`, of one."""
+    return encode_completions(tokenizer, [completion])[0]
 
 
 def pad_right(rows: Sequence[Sequence[int] | torch.Tensor], value: int = 0) -> torch.Tensor:

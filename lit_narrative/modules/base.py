@@ -147,6 +147,10 @@ class NarrativeModule(LightningModule, metaclass=NativeArguments):
         """
         return rows
 
+    def row_lengths(self, rows: Sequence[Any]) -> Sequence[int] | None:
+        """Tokens of each row, where a batch is padded to its longest one; None where nothing is padded."""
+        return None
+
     def train_batch_size(self, batch_size: int, world_size: int) -> int:
         """Rows a training batch and process, given what the task asks for and the number of processes."""
         return batch_size

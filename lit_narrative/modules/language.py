@@ -93,6 +93,7 @@ class LanguageModule(NarrativeModule):
     tokenizer: PreTrainedTokenizerBase
     base_model: BaseModel | None = None
     written: list[Rollout] | None = None
+    _examples: ExampleReader | None = None
 
     def __init__(
         self,
@@ -292,9 +293,17 @@ class LanguageModule(NarrativeModule):
         """Examples become one tokenised, right-padded batch; prompts stay as they are."""
         return self.example_reader().batch(rows) if isinstance(rows[0], Example) else list(rows)
 
+    def row_lengths(self, rows: Sequence[Any]) -> Sequence[int] | None:
+        """Tokens of each example; prompts are not put into batches here."""
+        return self.example_reader().lengths(rows) if len(rows) and isinstance(rows[0], Example) else None
+
     def example_reader(self) -> ExampleReader:
-        """The reader of examples as token ids."""
-        return ExampleReader(self.tokenizer, max_positions(self.lm), self.max_length, self.long_examples, self.chat)
+        """The reader of examples as token ids; the same one as before, with what it knows, while nothing changed."""
+        limits = max_positions(self.lm), self.max_length, self.long_examples
+        reader = ExampleReader(self.tokenizer, *limits, self.chat)
+        if reader != self._examples:
+            self._examples = reader
+        return self._examples
 
     def prompt_reader(self, params: SamplingParams | None = None) -> PromptReader:
         """The reader of prompts as token ids, for completions as long as ``params`` (default: the module's) allow."""

@@ -1,22 +1,19 @@
 """A task as data: views, loaders, and the order of rows."""
 
 import logging
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from torch.multiprocessing import ProcessRaisedException
 
-from lit_narrative.datamodules.base import EpochSampler, Split, TaskDataModule
+from lit_narrative.datamodules.base import Split, TaskDataModule
 from lit_narrative.errors import UserError
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sft import SFTModule
-from lit_narrative.progress import begin_at
 from lit_narrative.views import Labelled, Prompt
 from tests.helpers import Recorder, TinyTask, fit, sizes, tiny_lm, tokenizer, tokenizer_folder, trainer
 from tests.rewards import LowTokens
@@ -30,55 +27,6 @@ class Moods(TaskDataModule):
 
     def prompts(self, split: Split) -> list[Prompt]:
         return []
-
-
-def order(done: int = 0, state: dict[str, int] | None = None, **settings: Any) -> list[int]:
-    """The rows of a process, of which ``done`` batches are done, or as many as ``state`` says."""
-    given: dict[str, Any] = {"num_replicas": 1, "rank": 0, "shuffle": True, "seed": 3, "batch_size": 1, **settings}
-    epoch, batches = given.pop("epoch", 0), given.pop("batches", 0)
-    run = Trainer(accelerator="cpu", logger=False, barebones=True)
-    begin_at(run, done, 10)
-    sampler = EpochSampler(range(10), run, **given)
-    sampler.set_epoch(epoch)
-    if state:
-        sampler.load_state_dict(state, batches)
-    return list(sampler)
-
-
-def test_order_depends_on_seed_and_epoch_only() -> None:
-    torch.manual_seed(1)
-    first = order()
-    torch.manual_seed(2)
-    assert order() == first
-    assert sorted(first) == list(range(10))
-    assert order(epoch=1) != first
-    assert order(seed=4) != first
-    assert order(shuffle=False) == list(range(10))
-
-
-@pytest.mark.parametrize("done", [0, 1, 4, 10])
-def test_after_a_kill_the_epoch_goes_on_where_it_stopped(done: int) -> None:
-    assert order(done) == order()[done:]
-
-
-def test_processes_share_the_rows() -> None:
-    ranks = [order(num_replicas=2, rank=rank) for rank in (0, 1)]
-    assert sorted(ranks[0] + ranks[1]) == list(range(10))
-    assert order(2, num_replicas=2, rank=1) == ranks[1][2:]
-
-
-@pytest.mark.parametrize(("processes", "batch_size"), [(1, 1), (1, 4), (2, 3), (4, 1), (3, 2)])
-def test_a_run_may_resume_with_other_sizes_and_sees_every_row_once(processes: int, batch_size: int) -> None:
-    """Six rows are done: three batches of one row on each of two processes."""
-    done = [row for pair in zip(*(order(num_replicas=2, rank=rank) for rank in (0, 1)), strict=True) for row in pair][
-        :6
-    ]
-    batches = math.ceil(10 / (processes * batch_size))
-    settings = {"num_replicas": processes, "batch_size": batch_size, "batches": batches}
-    rest = [order(state={"epoch": 0, "rows": 6}, rank=rank, **settings) for rank in range(processes)]
-    assert len({len(rows) for rows in rest}) == 1
-    seen = [row for rows in zip(*rest, strict=True) for row in rows]
-    assert sorted(done + seen[:4]) == list(range(10))
 
 
 def test_a_task_names_the_views_that_it_has() -> None:

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lit_narrative.circuits import inputs
 from lit_narrative.errors import UserError
-from lit_narrative.lm.encoding import ExampleReader, PromptReader
+from lit_narrative.lm.encoding import ExampleIds, ExampleReader, PromptReader
 from lit_narrative.lm.logprobs import CompletionBatch
 from lit_narrative.lm.tokenizer import encode_prompt, tokenizer_files, tokenizer_from_files
 from lit_narrative.text import appended_tokens
@@ -222,3 +222,29 @@ def test_a_prompt_that_leaves_no_room_cannot_be_cut() -> None:
     prompt = len(tokenizer()(ROWS[0].prompt)["input_ids"])
     with pytest.raises(UserError, match="exceeds the model's"):
         batch(positions=prompt, long_examples="truncate")
+
+
+def test_an_example_is_tokenised_once_by_its_content() -> None:
+    ids = ExampleIds(tokenizer(), chat=False)
+    first = ids(ROWS)
+    ids.tokenizer = None  # type: ignore[assignment]
+    again = ids([Example(row.prompt, row.completion, {"other": 1}) for row in reversed(ROWS)])
+    assert all(
+        a.equal(b) for old, new in zip(first, reversed(again), strict=True) for a, b in zip(old, new, strict=True)
+    )
+    with pytest.raises(TypeError):
+        ids([Example(ROWS[0].prompt, ROWS[0].completion + ".")])
+
+
+def test_what_exceeds_the_memory_for_ids_is_read_all_the_same() -> None:
+    whole, none = ExampleIds(tokenizer(), chat=False)(ROWS), ExampleIds(tokenizer(), chat=False, most=0)
+    for _ in range(2):
+        assert [[part.tolist() for part in pair] for pair in none(ROWS)] == [[p.tolist() for p in w] for w in whole]
+
+
+def test_lengths_are_those_of_the_rows_in_a_batch() -> None:
+    for limit in (None, 23):
+        made = ExampleReader(tokenizer(), max_length=limit, long_examples="truncate")
+        batch = made.batch(ROWS)
+        found = [int(row.nonzero().max()) + 1 for row in batch.targets]
+        assert made.lengths(ROWS) == found
