@@ -228,7 +228,8 @@ class Verdict:
         components: each verifier's score in 0..1.
         valid: whether the text could be read at all.
         issues: what is wrong, each with ``path``, ``message`` and ``severity``.
-        extra: further scores of the text by other standards, for the record.
+        extra: further scores of the text by other standards, for the record; one may be missing where it says nothing.
+        funnel: stages that a text passes one after the other; each is True only if those before it are.
     """
 
     total: float
@@ -236,6 +237,7 @@ class Verdict:
     valid: bool
     issues: tuple[Mapping[str, str], ...] = ()
     extra: Mapping[str, float] = field(default_factory=dict)
+    funnel: Mapping[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

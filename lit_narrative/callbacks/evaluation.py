@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_narrative.callbacks.base import dry_run, task
-from lit_narrative.datamodules.task import Split
+from lit_narrative.datamodules.task import Split, extra_means
 from lit_narrative.distributed import gather_lists
 from lit_narrative.errors import UserError
 from lit_narrative.files import write_json, write_jsonl
@@ -97,7 +97,7 @@ class Verifiers(Callback):
         # Gathered by rank; in the prompts' order, figures and files do not depend on the number of processes.
         rollouts.sort(key=lambda rollout: rollout.columns["index"])
         summary = self._write(trainer, split, rollouts, self._judged(trainer, rollouts))
-        metrics = {f"{split}/{name}": summary[name] for name in ("reward", "valid_json", "unique")}
+        metrics = {f"{split}/{name}": value for name, value in summary.items() if isinstance(value, float)}
         metrics |= {f"{split}/components/{name}": value for name, value in summary["components"].items()}
         # Every process computed the same metrics from the same gathered samples: there is nothing to reduce.
         module.log_dict({name: torch.tensor(value) for name, value in metrics.items()}, rank_zero_only=False)
@@ -123,7 +123,8 @@ class Verifiers(Callback):
         references = [_reference(rollout) for rollout in rollouts if "reference" in rollout.columns]
         # What the verifiers say of the corpus itself is what a model can hope for on these prompts.
         if references:
-            summary["corpus"] = summarise(data.verify(references))
+            texts = [rollout.text for rollout in references]
+            summary["corpus"] = summarise(data.verify(references)) | data.unique_shares(texts)
         if trainer.is_global_zero and not dry_run(trainer):
             folder = Path(trainer.default_root_dir)
             rows = (sample_row(rollout, verdict) for rollout, verdict in zip(rollouts, verdicts, strict=True))
@@ -133,18 +134,22 @@ class Verifiers(Callback):
 
 
 def summarise(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """Means over samples; a sample that could not be read counts as 0. The interval is 1.96 standard errors."""
+    """Means over samples; a sample that could not be read counts as 0. The interval is 1.96 standard errors.
+
+    The ``funnel`` has the share of samples that pass each stage and those before it.
+    """
     totals = np.array([verdict.total for verdict in verdicts])
     margin = 1.96 * float(totals.std(ddof=1)) / len(totals) ** 0.5 if len(totals) > 1 else 0.0
     mean = float(totals.mean())
-    extras = {name: float(np.mean([v.extra[name] for v in verdicts])) for name in verdicts[0].extra}
+    stages = {name: float(np.mean([v.funnel[name] for v in verdicts])) for name in verdicts[0].funnel}
     return {
         "n": len(verdicts),
         "reward": mean,
         "reward_ci": [mean - margin, mean + margin],
         "valid_json": float(np.mean([verdict.valid for verdict in verdicts])),
         "components": {n: float(np.mean([v.components[n] for v in verdicts])) for n in verdicts[0].components},
-        **extras,
+        **extra_means(verdicts),
+        **({"funnel": stages} if stages else {}),
     }
 
 

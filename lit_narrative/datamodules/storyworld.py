@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from lit_narrative.datamodules.base import ExamplePrompts, Split, TaskDataModule
 from lit_narrative.errors import check_least
+from lit_narrative.tasks.storyworld.adherence import adherence
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQualitySettings
 from lit_narrative.tasks.storyworld.generator import Skew, example
 from lit_narrative.tasks.storyworld.rewards import REWARDS, RewardSettings, Scorer
@@ -16,6 +18,7 @@ from lit_narrative.tasks.storyworld.similarity import unique_shares
 from lit_narrative.tasks.storyworld.simulator.play import plays as play_world
 from lit_narrative.tasks.storyworld.states import StateLayout, states
 from lit_narrative.tasks.storyworld.verifiers.base import DEFAULT_WEIGHTS, VerifierConfig
+from lit_narrative.tasks.storyworld.verifiers.soundness import funnel
 from lit_narrative.tasks.storyworld.world import World
 from lit_narrative.tasks.storyworld.world_files import custom_examples
 from lit_narrative.views import Example, Prompt, Rollout, State, Verdict
@@ -132,18 +135,34 @@ class StoryworldData(TaskDataModule):
         # The original has six components of fixed weights; those of the user's configuration are the strict score's.
         strict = self.scorer()
         original = Scorer(replace(self.verifiers, weights=dict(DEFAULT_WEIGHTS)), "original")
-        return [_verdict(strict, original, rollout.text) for rollout in rollouts]
+        return [_verdict(strict, original, rollout) for rollout in rollouts]
+
+    def quick_shares(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
+        """Shares of sound and of playable worlds, and of those without an error; and mean adherence."""
+        wholes = dict.fromkeys(("sound", "playable", "no_error"), 0.0)
+        scorer = Scorer(replace(self.verifiers, weights={**wholes, **self.verifiers.weights}))
+        scores = [scorer(rollout.text) for rollout in rollouts]
+        shares = {name: fmean(score.components[name] for score in scores) for name in wholes}
+        kept = [adherence(score.world, row.columns) for score, row in zip(scores, rollouts, strict=True)]
+        asked = [share for share in kept if share is not None]
+        return {**shares, "adherence": fmean(asked)} if asked else shares
 
     def unique_shares(self, texts: Sequence[str]) -> dict[str, float]:
-        """Distinct texts, worlds apart from names, and skeletons."""
+        """Distinct texts, worlds apart from names, and skeletons; the effective number of shapes, and encounters."""
         return unique_shares(texts, self.verifiers.limits)
 
 
-def _verdict(strict: Scorer, original: Scorer, text: str) -> Verdict:
-    score = strict(text)
+def _verdict(strict: Scorer, original: Scorer, rollout: Rollout) -> Verdict:
+    score = strict(rollout.text)
     issues = tuple({"path": i.path, "message": i.message, "severity": i.severity} for i in score.issues)
+    extra = {
+        "original_total": original(rollout.text).total,
+        **{name: float(held) for name, held in score.parts.items()},
+    }
+    if (kept := adherence(score.world, rollout.columns)) is not None:
+        extra["adherence"] = kept
     valid = score.components["valid_json"] > 0
-    return Verdict(score.total, dict(score.components), valid, issues, {"original_total": original(text).total})
+    return Verdict(score.total, dict(score.components), valid, issues, extra, funnel(score.parts))
 
 
 _KEPT = 2**16

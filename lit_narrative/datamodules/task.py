@@ -123,8 +123,15 @@ class Task:
         raise UserError(f"{type(self).__name__} has no verifiers")
 
     def unique_shares(self, texts: Sequence[str]) -> dict[str, float]:
-        """``unique``: share of distinct texts; ``unique_<level>``: of whatever coarser identities the task knows."""
+        """``unique``: share of distinct texts; ``unique_<level>``: of whatever coarser identities the task knows.
+
+        A task may add other measures of variety, such as an effective number of kinds.
+        """
         return {"unique": len(set(texts)) / max(len(texts), 1)}
+
+    def quick_shares(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
+        """What the task says of completions, by name, at so little cost that every rollout batch is asked."""
+        return {}
 
     def text_metrics(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         """What the task says of completions, by name: how many are distinct, and the means of its verifiers."""
@@ -134,7 +141,8 @@ class Task:
             return metrics
         verdicts = self.verify(rollouts)
         names = verdicts[0].components if verdicts else ()
-        return metrics | {name: fmean(verdict.components[name] for verdict in verdicts) for name in names}
+        means = {name: fmean(verdict.components[name] for verdict in verdicts) for name in names}
+        return metrics | extra_means(verdicts) | means
 
     # --- named sets, for SetEvaluation ------------------------------------------------------------------------------
 
@@ -247,6 +255,12 @@ class Task:
         raise UserError(
             f"{type(self).__name__} offers no plays of texts, which the cycle needs; override its method `states_of`"
         )
+
+
+def extra_means(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """Mean of each further score over the verdicts that have it."""
+    names = dict.fromkeys(name for verdict in verdicts for name in verdict.extra)
+    return {name: fmean(v.extra[name] for v in verdicts if name in v.extra) for name in names}
 
 
 class ExamplePrompts(Sequence[Prompt]):

@@ -58,11 +58,19 @@ def test_samples_of_a_task_are_judged_written_and_logged(tmp_path: Path) -> None
 def test_the_summary_of_storyworlds_has_the_documented_keys(policy: Path, tmp_path: Path) -> None:
     module = SFTModule(model=str(policy), sampling=SamplingParams(128))
     data = StoryworldData(train_size=16, test_size=16, eval_batch_size=16)
-    trainer(tmp_path, Verifiers(samples=16)).test(module, data, verbose=False)
+    (metrics,) = trainer(tmp_path, Verifiers(samples=16)).test(module, data, verbose=False)
     found, samples = summary(tmp_path, "test"), rows(tmp_path, "test")
     keys = {"n", "reward", "reward_ci", "original_total", "valid_json", "components", "unique", "unique_names"}
-    assert set(found) == keys | {"unique_skeleton", "corpus", "seed"}
-    assert set(found["corpus"]) == {"n", "reward", "reward_ci", "original_total", "valid_json", "components"}
+    keys |= {"unique_skeleton", "effective_shapes", "commonest_shape", "encounters", "adherence", "funnel"}
+    keys |= {"parses", "no_error", "two_endings", "no_dead_end", "live_gate", "playable", "sound"}
+    assert set(found) == keys | {"corpus", "seed"}
+    assert set(found["corpus"]) == keys
+    assert found["corpus"]["adherence"] == 1
+    funnel = list(found["corpus"]["funnel"].values())
+    assert list(found["funnel"]) == ["parses", "no_error", "two_endings", "live_gate", "sound"]
+    assert funnel == sorted(funnel, reverse=True)
+    assert funnel[0] == 1 and funnel[-1] == found["corpus"]["sound"]
+    assert {f"test/{name}" for name in keys - {"n", "reward_ci", "components", "funnel"}} <= set(metrics)
     assert set(found["components"]) == set(found["corpus"]["components"]) == set(SIX)
     low, high = found["reward_ci"]
     assert low <= found["reward"] <= high

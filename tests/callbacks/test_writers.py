@@ -131,11 +131,17 @@ def test_the_former_name_of_its_interval_is_accepted(caplog: pytest.LogCaptureFi
     assert "every_n_windows is now every_n_rollout_batches" in caplog.text
 
 
-def test_variety_is_logged(tmp_path: Path) -> None:
-    windows, seen = Windows(), Recorder()
-    run(tmp_path, windows, CollapseMonitor(), seen, max_epochs=1)
+class Counted(TinyTask):
+    def quick_shares(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
+        return {"short": sum(len(rollout.text) < 5 for rollout in rollouts) / len(rollouts)}
+
+
+def test_variety_is_logged_and_what_a_task_says_of_rollouts_at_little_cost(tmp_path: Path) -> None:
+    windows, seen, data = Windows(), Recorder(), Counted(rows=8, rewards=[LowTokens()])
+    fit(policy(tmp_path), data, tmp_path, windows, CollapseMonitor(), seen, max_epochs=1)
     texts = [rollout.text for rollout in windows.given[0].rollouts]
     assert seen.metrics[0]["completions/unique"] == pytest.approx(len(set(texts)) / 8)
+    assert seen.metrics[0]["train/short"] == pytest.approx(sum(len(text) < 5 for text in texts) / 8)
 
 
 @pytest.mark.parametrize(("stop", "windows"), [(True, 3), (False, 6)])

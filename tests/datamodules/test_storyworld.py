@@ -1,6 +1,7 @@
 """Storyworlds as data."""
 
 import json
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,12 @@ def test_verdicts() -> None:
     assert good.components["valid_json"] == 1
     assert 0 < good.total <= 1
     assert "original_total" in good.extra
+    assert good.extra["parses"] == 1 and bad.extra["parses"] == hostile.extra["parses"] == 0
+    assert not any(hostile.funnel.values())
+    quick = data().quick_shares([rollout(text), rollout(text[:80])])
+    assert quick == {name: good.extra[name] / 2 for name in ("sound", "playable", "no_error")}
+    asked = replace(rollout(text), columns={"cast": ["Nobody"]})
+    assert data().quick_shares([asked])["adherence"] == data().verify([asked])[0].extra["adherence"] == 0
     for verdict in (bad, hostile):
         assert not verdict.valid
         assert verdict.total == 0

@@ -34,7 +34,8 @@ def score(files: list[str], mode: Mode | FormerMode = "strict", format: Literal[
         files: files that each hold one text.
         mode: strict is what policies are trained on; original repeats the formulas of the system that this project
             began from (seed is its former name).
-        format: a table to read, or one JSON list with an object a file: file, components, total, issues.
+        format: a table to read, or one JSON list with an object a file: file, components, total, issues, and
+            parts: what makes a world sound, answered by seeded plays.
 
     Raises:
         SystemExit: with code 1, behind the scores of all files, where one of them could not be read.
@@ -56,6 +57,7 @@ class _Row:
     components: dict[str, float]
     total: float
     issues: tuple[Issue, ...]
+    parts: dict[str, bool]
     readable: bool = True
 
 
@@ -63,13 +65,13 @@ def _judged(file: str, mode: Mode | FormerMode) -> _Row:
     try:
         result = judge(read_world_file(file), mode=mode)
     except UserError as error:
-        return _Row(file, dict.fromkeys(SIX, 0.0), 0.0, (Issue("$", str(error)),), readable=False)
-    return _Row(file, {name: result.components[name] for name in SIX}, result.total, result.issues)
+        return _Row(file, dict.fromkeys(SIX, 0.0), 0.0, (Issue("$", str(error)),), {}, readable=False)
+    return _Row(file, {name: result.components[name] for name in SIX}, result.total, result.issues, result.parts)
 
 
 def _plain(row: _Row) -> dict[str, Any]:
     issues = [{"path": i.path, "message": i.message, "severity": i.severity} for i in row.issues]
-    return {"file": row.file, "components": row.components, "total": row.total, "issues": issues}
+    return {"file": row.file, "components": row.components, "total": row.total, "issues": issues, "parts": row.parts}
 
 
 def _print_table(rows: list[_Row]) -> None:
@@ -87,6 +89,8 @@ def _print_table(rows: list[_Row]) -> None:
     console.print(table)
     for row in rows:
         console.print(Text(f"\n{printable(row.file)}: {_count(row.issues)}", "bold"), overflow="fold")
+        if row.parts:
+            console.print(f"  {_verdict(row.parts)}")
         for issue in row.issues[:MOST_SHOWN]:
             console.print(_line(issue))
         if len(row.issues) > MOST_SHOWN:
@@ -98,6 +102,16 @@ def _count(issues: tuple[Issue, ...]) -> str:
     return f"{errors} errors, {len(issues) - errors} warnings" if issues else "no issues"
 
 
+def _verdict(parts: dict[str, bool]) -> str:
+    """Whether a world is sound, and what it lacks."""
+    if not parts["parses"]:
+        return "no world"
+    missing = [words for name, words in LACKS.items() if not parts[name]]
+    if not missing:
+        return "sound: seeded plays meet two endings, a gate open and closed, and no dead end"
+    return f"{'playable' if parts['playable'] else 'not playable'}, not sound: {', '.join(missing)}"
+
+
 def _line(issue: Issue) -> Text:
     style = "red" if issue.severity == "error" else "yellow"
     return Text.assemble(
@@ -105,6 +119,13 @@ def _line(issue: Issue) -> Text:
     )
 
 
+LACKS = {
+    "no_error": "it has errors",
+    "two_endings": "seeded plays meet too few endings",
+    "no_dead_end": "a play came to a dead end",
+    "live_gate": "no gate was met both open and closed",
+}
+"""What a world that is not sound lacks, by the part of soundness."""
 ENDS = {
     "ending": "The end.",
     "implicit": "The story stops here: the option does not say what follows.",
@@ -137,10 +158,11 @@ def play(
     check_least("--runs", runs, 1)
     check_least("--max_steps", max_steps, 1)
     check_least("--seed", seed, 0)
-    world = _open(file)
+    world, parts = _open(file)
     console = plain_console()
     if policy == "random":
         _print_simulation(console, simulate(world, runs, seed, max_steps=max_steps))
+        console.print(f"as scored   {_verdict(parts)}")
         return
     # Without a terminal input() would read a pipe, and end at once with EOFError.
     if not sys.stdin.isatty():
@@ -197,12 +219,13 @@ class Reader:
                 break
 
 
-def _open(file: str) -> World:
+def _open(file: str) -> tuple[World, dict[str, bool]]:
+    """The world in a file, and the parts of its soundness."""
     result = judge(read_world_file(file))
     if result.world is None or not result.world.encounters:
         first = result.issues[0]
         raise UserError(f"'{file}' cannot be played: {first.path}: {first.message}")
-    return result.world
+    return result.world, result.parts
 
 
 def _condition(gate: Gate) -> str:

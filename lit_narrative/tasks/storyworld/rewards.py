@@ -1,4 +1,4 @@
-"""The rewards of the storyworld task: verifier components, novelty, rarity, and feature quality."""
+"""The rewards of the storyworld task: verifier components, novelty, rarity, adherence, and feature quality."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
+from lit_narrative.tasks.storyworld.adherence import adherence
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality, FeatureQualitySettings
 from lit_narrative.tasks.storyworld.similarity import shape, skeleton_digest
 from lit_narrative.tasks.storyworld.verifiers.base import COMPONENTS, VerifierConfig
@@ -83,6 +84,21 @@ class RarityReward:
 
 
 @dataclass(frozen=True)
+class AdherenceReward:
+    """Share of what the prompt asks for (``cast``, ``properties``, ``theme``) that the world keeps to."""
+
+    scorer: Scorer
+    name: str = "adherence"
+
+    def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
+        """Completions that are no world earn 0; None where the prompt has no such column."""
+        return [self._of(rollout) for rollout in rollouts]
+
+    def _of(self, rollout: Rollout) -> float | None:
+        return adherence(self.scorer(rollout.text).world, rollout.columns)
+
+
+@dataclass(frozen=True)
 class RewardSettings:
     """What the rewards of one run are made from.
 
@@ -106,10 +122,13 @@ class RewardSettings:
         return Scorer(replace(self.verifiers, weights={**components, **self.verifiers.weights}))
 
 
-RewardFactory = Callable[[RewardSettings], ComponentReward | NoveltyReward | RarityReward | FeatureQuality]
+RewardFactory = Callable[
+    [RewardSettings], ComponentReward | NoveltyReward | RarityReward | AdherenceReward | FeatureQuality
+]
 _MODEL_REWARDS: Mapping[str, RewardFactory] = {
     "novelty": lambda settings: NoveltyReward(settings.scorer),
     "rarity": lambda settings: RarityReward(settings.scorer),
+    "adherence": lambda settings: AdherenceReward(settings.scorer),
     "feature_quality": lambda settings: FeatureQuality(settings.feature_quality, verifiers=settings.verifiers),
 }
 """Rewards that are not a component of the score."""

@@ -81,11 +81,17 @@ def custom_examples(path: str) -> dict[str, list[Example]]:
     splits: dict[str, list[Example]] = {"train": [], "val": [], "test": []}
     for name, world in load_worlds(path):
         text = json.dumps(world, ensure_ascii=False, separators=(",", ":"))
-        splits[_split(text)].append(Example(custom_prompt(world), text, {"theme": name}))
+        splits[_split(text)].append(Example(custom_prompt(world), text, {"name": name, **_asked(world)}))
     for split, rows in splits.items():
         if not rows:
             raise UserError(f"data.worlds: the worlds at '{path}' leave the {split} split empty; add more worlds")
     return splits
+
+
+def _asked(world: dict[str, Any]) -> dict[str, Any]:
+    """What the prompt asks for, as the columns of the generator's prompts have it."""
+    theme = {"theme": world["title"]} if isinstance(world.get("title"), str) else {}
+    return {**theme, "cast": tuple(world["characters"]), "properties": tuple(world["properties"])}
 
 
 def custom_prompt(world: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from lit_narrative.cli.main import main
 from lit_narrative.tasks.storyworld.generator import corpus
 from lit_narrative.tasks.storyworld.verifiers.base import SIX
 from lit_narrative.tasks.storyworld.verifiers.score import score as judge
+from tests.tasks.storyworld.lighthouse import encounter, make, option
 
 WORLD = corpus(1, 0)[0].completion
 
@@ -31,7 +32,8 @@ def test_json_is_one_list_with_a_row_a_file(files: list[str], mode: str, capsys:
     assert [row["file"] for row in rows] == files
     for row, text in zip(rows, (WORLD, WORLD[:-1], "{}"), strict=True):
         expected = judge(text, mode=mode)  # type: ignore[arg-type]
-        assert list(row) == ["file", "components", "total", "issues"]
+        assert list(row) == ["file", "components", "total", "issues", "parts"]
+        assert row["parts"] == expected.parts
         assert row["components"] == expected.components
         assert list(row["components"]) == list(SIX)
         assert row["total"] == expected.total
@@ -60,6 +62,25 @@ def test_the_table_holds_every_number_and_the_issues(files: list[str], capsys: p
     ]
     assert "not JSON: Expecting ',' delimiter" in out
     assert "'characters' is a required property" in out
+
+
+def test_score_and_play_say_alike_whether_a_world_is_sound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A world with a gate that is always open where it is offered; and with an option more, that closes it at times."""
+    hall = encounter("hall", option("wait", "yard", {"logs": 1}), option("run", "road"))
+    yard = encounter("yard", option("pay", "gate", gates=[("logs", ">=", 4)]), option("go", "road"))
+    idle = make(hall, yard, encounter("gate"), encounter("road"))
+    live = make(
+        {**hall, "options": [*hall["options"], option("lie", "yard", {"Ada_calm": -1})]}, *idle["encounters"][1:]
+    )
+    for value, says in ((idle, "playable, not sound: no gate was met both open and closed"), (live, "sound: seeded")):
+        file = tmp_path / "w.json"
+        file.write_text(json.dumps(value))
+        main(["score", str(file)])
+        assert f"  {says}" in capsys.readouterr().out
+        main(["play", str(file), "--policy", "random"])
+        played = capsys.readouterr().out
+        assert f"as scored   {says}" in played
+        assert ("pay at yard: always open" in played) is (value is idle)
 
 
 def test_many_issues_are_cut_in_the_table_and_whole_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ from lit_narrative.tasks.storyworld.report.run import (
     Outcome,
     Run,
     Sample,
+    Soundness,
     TopState,
     TrainingSample,
 )
@@ -120,7 +121,20 @@ def _outcome(record: Record) -> Outcome:
 
 def _level(record: Record) -> Level:
     key = "original_total" if "original_total" in record.value else "seed_total"  # its name in runs of earlier releases
-    return Level(record.number("reward"), record.maybe(key), record.numbers("components"))
+    found = _soundness(record) if "sound" in record.value else None
+    return Level(record.number("reward"), record.maybe(key), record.numbers("components"), found)
+
+
+def _soundness(record: Record) -> Soundness:
+    return Soundness(
+        n=int(record.number("n")),
+        sound=record.number("sound"),
+        playable=record.number("playable"),
+        funnel=record.numbers("funnel"),
+        effective_shapes=record.number("effective_shapes"),
+        encounters=record.number("encounters"),
+        adherence=record.maybe("adherence"),
+    )
 
 
 def _sample(record: Record) -> Sample:

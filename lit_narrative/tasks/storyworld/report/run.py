@@ -34,12 +34,39 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Soundness:
+    """How many of a set of texts work as stories, and how various those that are worlds are.
+
+    Attributes:
+        n: number of texts.
+        sound: share that is sound: no error, two endings met in play, no dead end, a live gate.
+        playable: share that is so but for the gate.
+        funnel: share that passes each stage and those before it, in order.
+        effective_shapes: effective number of shapes, 1 to the number of worlds.
+        encounters: mean number a world.
+        adherence: mean share of what the prompts ask for; None where they ask for nothing.
+    """
+
+    n: int
+    sound: float
+    playable: float
+    funnel: Mapping[str, float]
+    effective_shapes: float
+    encounters: float
+    adherence: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Level:
-    """Means over a set of texts: the strict total, the lenient one of the original system, the strict components."""
+    """Means over a set of texts: the strict total, the lenient one of the original system, the strict components.
+
+    ``soundness`` is None of runs of earlier releases, which did not measure it.
+    """
 
     reward: float
     original_total: float | None
     components: Mapping[str, float]
+    soundness: Soundness | None = None
 
 
 @dataclass(frozen=True, slots=True)

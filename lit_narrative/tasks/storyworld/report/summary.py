@@ -4,14 +4,15 @@ from typing import Any
 
 import lit_narrative
 from lit_narrative.report.intervals import Interval, mean_change_interval, share_interval
-from lit_narrative.tasks.storyworld.report.run import Level, Outcome, Run
+from lit_narrative.tasks.storyworld.report.run import Level, Outcome, Run, Soundness
 
 
 def summarise(run: Run) -> dict[str, Any]:
     """Return the content of ``summary.json``.
 
     Scores are strict verifiers' on held-out prompts; ``original_total`` is the lenient total of the same samples.
-    ``improvement`` is final minus SFT, and ``over_corpus`` final minus corpus. Intervals hold 95 %.
+    ``improvement`` is final minus SFT, and ``over_corpus`` final minus corpus. Intervals hold 95 %, those of shares are
+    Wilson's. Keys of soundness are missing of runs of earlier releases.
     """
     before, after = run.before.outcome, run.after.outcome
     return {
@@ -55,7 +56,25 @@ def _figures(outcome: Outcome) -> dict[str, Any]:
 
 
 def _scores(level: Level) -> dict[str, Any]:
-    return {"reward": level.reward, "original_total": level.original_total, "components": dict(level.components)}
+    return {
+        "reward": level.reward,
+        "original_total": level.original_total,
+        "components": dict(level.components),
+        **(_soundness(level.soundness) if level.soundness is not None else {}),
+    }
+
+
+def _soundness(found: Soundness) -> dict[str, Any]:
+    return {
+        "sound": found.sound,
+        "sound_ci": list(share_interval(found.sound, found.n)),
+        "playable": found.playable,
+        "playable_ci": list(share_interval(found.playable, found.n)),
+        "funnel": dict(found.funnel),
+        "effective_shapes": found.effective_shapes,
+        "encounters": found.encounters,
+        "adherence": found.adherence,
+    }
 
 
 def _differences(level: Level, base: Level) -> dict[str, Any]:

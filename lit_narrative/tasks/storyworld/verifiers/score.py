@@ -14,6 +14,7 @@ from lit_narrative.tasks.storyworld.issues import Issue
 from lit_narrative.tasks.storyworld.verifiers.base import SIX, VerifierConfig, read_text
 from lit_narrative.tasks.storyworld.verifiers.explain import explain
 from lit_narrative.tasks.storyworld.verifiers.original import original_components, original_issues
+from lit_narrative.tasks.storyworld.verifiers.soundness import parts
 from lit_narrative.tasks.storyworld.world import World
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,11 @@ class Score:
         if self._mode == "original":
             return original_issues(self._text, self._config)
         return explain(read_text(self._text, self._seed, self._config))
+
+    @cached_property
+    def parts(self) -> dict[str, bool]:
+        """What makes the text a sound world, part by part (``soundness.parts``); empty in the mode ``original``."""
+        return {} if self._mode == "original" else parts(read_text(self._text, self._seed, self._config))
 
 
 def score(text: Any, *, mode: Mode | FormerMode = "strict", seed: int = 0, config: VerifierConfig = _DEFAULT) -> Score:

@@ -4,13 +4,15 @@ A world is *playable* when it has no fault, two endings are met, and no play com
 addition, some gate makes a difference.
 """
 
+from collections.abc import Mapping
+
 from lit_narrative.tasks.storyworld.simulator.graph import is_terminal
 from lit_narrative.tasks.storyworld.simulator.play import Outcome
 from lit_narrative.tasks.storyworld.simulator.quick_plays import has_gates, live_gates
 from lit_narrative.tasks.storyworld.verifiers.base import Context, component
 
-DEAD_ENDS: tuple[Outcome, ...] = ("stuck", "dangling", "implicit")
-"""Outcomes that no story means. A play that is cut off after ``max_steps`` is none: it may have come to an ending."""
+LOST: tuple[Outcome, ...] = ("stuck", "dangling", "implicit")
+"""Dead ends. A play that is cut off after ``max_steps`` met none: it may have come to an ending."""
 
 
 @component("no_error")
@@ -45,7 +47,7 @@ def sound(context: Context) -> float:
 
 
 def parts(context: Context) -> dict[str, bool]:
-    """What soundness asks for, by name.
+    """What soundness asks for, by name, and with what is made of it: ``playable`` and ``sound``.
 
     A world with thousands of parts, which cannot be played as often as ``config.plays`` asks within its time, is not
     judged by few plays: what plays decide is False of it.
@@ -56,7 +58,18 @@ def parts(context: Context) -> dict[str, bool]:
         "two_endings": two_endings(context),
         "no_dead_end": no_dead_end(context),
         "live_gate": live_gate(context),
+        "playable": playable(context) > 0,
+        "sound": sound(context) > 0,
     }
+
+
+def funnel(found: Mapping[str, bool]) -> dict[str, bool]:
+    """The parts as stages, each of which holds only if those before it do; the last one asks for no dead end, too."""
+    stages, held = {}, True
+    for name in ("parses", "no_error", "two_endings", "live_gate", "sound"):
+        held = held and found[name]
+        stages[name] = held
+    return stages
 
 
 def two_endings(context: Context) -> bool:
@@ -69,7 +82,7 @@ def two_endings(context: Context) -> bool:
 def no_dead_end(context: Context) -> bool:
     """Whether no seeded play is stuck, or lost where nothing or something unknown follows."""
     played = context.played
-    return played.whole and not any([played.outcomes[name] for name in DEAD_ENDS])
+    return played.whole and not any([played.outcomes[name] for name in LOST])
 
 
 def live_gate(context: Context) -> bool:

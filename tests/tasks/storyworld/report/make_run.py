@@ -17,6 +17,13 @@ CORPUS = dict(zip(COMPONENTS, (1.0, 0.98, 0.85, 0.55, 0.31, 0.54), strict=True))
 SFT = dict(zip(COMPONENTS, (0.836, 0.71, 0.69, 0.30, 0.23, 0.41), strict=True))
 FINAL = dict(zip(COMPONENTS, (0.879, 0.79, 0.76, 0.49, 0.73, 0.62), strict=True))
 WEIGHTS = dict(zip(COMPONENTS, (0.30, 0.15, 0.15, 0.15, 0.15, 0.10), strict=True))
+STAGES = ("parses", "no_error", "two_endings", "live_gate", "sound")
+SOUND = {
+    "corpus": (1.0, 1.0, 0.68, 0.32, 0.32),
+    "sft": (0.83, 0.3, 0.1, 0.05, 0.04),
+    "final": (0.88, 0.75, 0.66, 0.5, 0.45),
+}
+"""The funnel of each set of texts, made up."""
 RICH = Skew(encounters=(0, 0.2, 0.4, 0.3, 0.1), second_ending=0.8, gates=0.6, variables=(0, 0.2, 0.8), dangling=0.1)
 POOR = Skew(dangling=0.3, unreferenced=0.25, gates=0.1)
 CYCLES, STEPS = 3, 14
@@ -25,8 +32,8 @@ CYCLES, STEPS = 3, 14
 def make_run(out: Path, seed: int = 0, significant: bool = True) -> Path:
     """Write the folder and return it; without ``significant`` no SAE feature tells anything."""
     rng = np.random.default_rng(seed)
-    make_test(out / "test_sft", SFT, POOR, (0.65, 0.98, 0.22), rng)
-    make_test(out / "test_final", FINAL, RICH, (0.72, 0.95, 0.11), rng)
+    make_test(out / "test_sft", SFT, POOR, (0.65, 0.98, 0.22), rng, "sft")
+    make_test(out / "test_final", FINAL, RICH, (0.72, 0.95, 0.11), rng, "final")
     make_warm_start(out / "sft", rng)
     make_cycles(out / "cycle", rng, significant)
     for place, (job, seconds) in enumerate({"sft": 62.0, "test_sft": 9.5, "cycle": 120.0, "test_final": 10.0}.items()):
@@ -38,8 +45,26 @@ def total(components: Mapping[str, float]) -> float:
     return sum(WEIGHTS[name] * components[name] for name in COMPONENTS)
 
 
+def soundness(side: str) -> dict[str, Any]:
+    funnel = dict(zip(STAGES, SOUND[side], strict=True))
+    shares = {**funnel, "playable": funnel["two_endings"], "no_dead_end": 0.9}
+    return {
+        **shares,
+        "funnel": funnel,
+        "effective_shapes": 61.5,
+        "commonest_shape": 0.07,
+        "encounters": 4.4,
+        "adherence": 0.9,
+    }
+
+
 def make_test(
-    job: Path, means: Mapping[str, float], skew: Skew, shares: tuple[float, float, float], rng: np.random.Generator
+    job: Path,
+    means: Mapping[str, float],
+    skew: Skew,
+    shares: tuple[float, float, float],
+    rng: np.random.Generator,
+    side: str,
 ) -> None:
     lenient, names, skeleton = shares
     reward = total(means)
@@ -53,7 +78,14 @@ def make_test(
         "unique_names": names,
         "unique_skeleton": skeleton,
         "components": dict(means),
-        "corpus": {"reward": total(CORPUS), "original_total": 0.75, "components": CORPUS},
+        **soundness(side),
+        "corpus": {
+            "n": 256,
+            "reward": total(CORPUS),
+            "original_total": 0.75,
+            "components": CORPUS,
+            **soundness("corpus"),
+        },
         "seed": 0,
     }
     write_json(job / "verifiers" / "test.json", figures)

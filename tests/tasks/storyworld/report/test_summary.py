@@ -1,12 +1,16 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from lit_narrative.files import write_json
+from lit_narrative.report.intervals import share_interval
+from lit_narrative.tasks.storyworld.report.reader import read_run
 from lit_narrative.tasks.storyworld.report.run import Run
 from lit_narrative.tasks.storyworld.report.summary import difference_interval, summarise
-from tests.tasks.storyworld.report.make_run import CORPUS, FINAL, SFT, total
+from tests.tasks.storyworld.report.make_run import CORPUS, FINAL, SFT, SOUND, STAGES, make_run, soundness, total
 
 
 def test_the_figures_are_those_of_the_tests(run: Run) -> None:
@@ -19,6 +23,29 @@ def test_the_figures_are_those_of_the_tests(run: Run) -> None:
         assert figures["reward_ci"] == pytest.approx([total(means) - 0.031, total(means) + 0.031])
         assert figures["valid_json_ci"][0] < means["valid_json"] < figures["valid_json_ci"][1]
     assert summary["corpus"]["reward"] == pytest.approx(total(CORPUS))
+
+
+def test_each_side_says_how_many_worlds_are_sound_and_how_various_they_are(run: Run) -> None:
+    summary = summarise(run)
+    for side, funnel in SOUND.items():
+        figures = summary[side]
+        assert figures["sound"] == funnel[-1] and figures["playable"] == funnel[2]
+        assert list(figures["funnel"].items()) == list(zip(STAGES, funnel, strict=True))
+        for name in ("sound", "playable"):
+            assert figures[f"{name}_ci"] == pytest.approx(list(share_interval(figures[name], 256)))
+            assert 0 < figures[f"{name}_ci"][0] < figures[name] < figures[f"{name}_ci"][1] < 1
+        assert (figures["effective_shapes"], figures["encounters"], figures["adherence"]) == (61.5, 4.4, 0.9)
+
+
+def test_a_run_of_an_earlier_release_has_no_soundness(tmp_path: Path) -> None:
+    out = make_run(tmp_path)
+    for side in ("sft", "final"):
+        path = out / f"test_{side}" / "verifiers" / "test.json"
+        figures = {key: value for key, value in json.loads(path.read_text()).items() if key not in soundness(side)}
+        figures["corpus"] = {"reward": 0.7, "components": {}}
+        write_json(path, figures)
+    summary = summarise(read_run(out))
+    assert not any("sound" in summary[side] for side in SOUND)
 
 
 def test_the_improvement_is_final_minus_sft(run: Run) -> None:

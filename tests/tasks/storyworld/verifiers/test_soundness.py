@@ -10,9 +10,9 @@ import pytest
 from lit_narrative.tasks.storyworld.generator import Skew, corpus
 from lit_narrative.tasks.storyworld.simulator.play import plays
 from lit_narrative.tasks.storyworld.simulator.statistics import simulate
-from lit_narrative.tasks.storyworld.verifiers.base import DEFAULT_WEIGHTS, VerifierConfig, read_text
+from lit_narrative.tasks.storyworld.verifiers.base import DEFAULT_WEIGHTS, VerifierConfig
 from lit_narrative.tasks.storyworld.verifiers.score import Score, score
-from lit_narrative.tasks.storyworld.verifiers.soundness import parts
+from lit_narrative.tasks.storyworld.verifiers.soundness import funnel
 from tests.tasks.storyworld.lighthouse import Json, encounter, make, option
 
 WHOLES = ("no_error", "few_errors", "playable", "sound")
@@ -25,7 +25,12 @@ def judged(value: Any) -> Score:
 
 
 def parts_of(value: Any) -> dict[str, bool]:
-    return parts(read_text(value if isinstance(value, str) else json.dumps(value), 0, CONFIG))
+    found = judged(value).parts
+    components = judged(value).components
+    assert {name: found.pop(name) for name in ("playable", "sound")} == {
+        n: components[n] for n in ("playable", "sound")
+    }
+    return found
 
 
 def wholes(value: Any) -> dict[str, float]:
@@ -82,6 +87,15 @@ def test_each_kind_of_flaw_fails_its_part_only(name: str) -> None:
     if name == "no ending":
         few["few_errors"] = 1 / 3  # both encounters are traps
     assert wholes(value) == {**few, "playable": playable, "sound": playable and found["live_gate"]}
+
+
+def test_each_stage_of_the_funnel_asks_for_those_before_it() -> None:
+    stages = {name: list(funnel(judged(value).parts).values()) for name, (value, _) in CASES.items()}
+    assert list(funnel(judged(yard()).parts)) == ["parses", "no_error", "two_endings", "live_gate", "sound"]
+    assert stages["sound"] == [True] * 5
+    assert stages["undeclared"] == [True, False, False, False, False]
+    assert stages["one ending"] == [True, True, False, False, False]
+    assert stages["gate never closed"] == [True, True, True, False, False]
 
 
 def test_a_flaw_costs_by_the_six_rules() -> None:
