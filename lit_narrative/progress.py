@@ -3,6 +3,7 @@
 Lightning is imported for types only, so that every layer may import this module.
 """
 
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,3 +51,17 @@ def make_loader_later(trainer: "Trainer") -> None:
     Lightning gives a loader its place in the epoch when it makes it, and reads the place after the schedules are made.
     """
     trainer.fit_loop._combined_loader = None
+
+
+def fit_steps(trainer: "Trainer") -> tuple[int, int | None]:
+    """Optimizer steps that a fit has made, and after how many it ends; None where that is not known.
+
+    It may end before, by a callback or by its time limit.
+    """
+    if not trainer.lightning_module.automatic_optimization:  # then the Trainer counts the steps of each optimizer
+        return trainer.global_step, None
+    batches, epochs = trainer.num_training_batches, trainer.max_epochs
+    ends = [trainer.max_steps] if trainer.max_steps >= 0 else []
+    if epochs is not None and epochs >= 0 and math.isfinite(batches):
+        ends.append(math.ceil(batches / trainer.accumulate_grad_batches) * epochs)
+    return trainer.global_step, min(ends, default=None)

@@ -22,7 +22,9 @@ from yaml import YAMLError
 from lit_narrative.callbacks.evaluation import Verifiers
 from lit_narrative.callbacks.writers import PredictionWriter
 from lit_narrative.cli.folder import LAST, check_unused, check_whole, locked, prepare_folder, shared_scratch
+from lit_narrative.cli.job_progress import tell_recipe
 from lit_narrative.cli.messages import explain, innermost, option_names
+from lit_narrative.cli.recipes.meter import pipe_of_recipe
 from lit_narrative.cli.run_folder import RunLogger, SaveRun
 from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.errors import UserError, first_line
@@ -58,6 +60,9 @@ class NarrativeCLI(LightningCLI):
 
     def __init__(self, args: list[str], trainer_class: type[Trainer] = Trainer) -> None:
         self.resources = ExitStack()
+        self.recipe = pipe_of_recipe()
+        if self.recipe:  # which knows the seed that it gave
+            logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
         with self.resources:
             super().__init__(
                 LightningModule,
@@ -97,6 +102,8 @@ class NarrativeCLI(LightningCLI):
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         if kwargs.get("ckpt_path") not in KEYWORDS:
             self.trainer.ckpt_path = kwargs.pop("ckpt_path")
+        if self.recipe and "verbose" in kwargs:
+            kwargs["verbose"] = False  # the recipe says the figures that matter, and all are in the run folder
         return kwargs
 
     def _parse_ckpt_path(self) -> None:
@@ -183,6 +190,8 @@ class NarrativeCLI(LightningCLI):
             written = any(isinstance(callback, BasePredictionWriter | Verifiers) for callback in callbacks)
             if self.subcommand == "predict" and isinstance(self.model, LanguageModule) and not written:
                 callbacks.append(PredictionWriter())  # what was sampled would be lost
+            if self.recipe:
+                tell_recipe(trainer, self.recipe)
             return trainer
         except (MisconfigurationException, ValueError) as error:
             raise UserError(f"trainer: {error}") from error
@@ -282,7 +291,7 @@ def _readable(name: str) -> Path:
 
 def quieten() -> None:
     """Hide messages that nobody can act on: advertisements, and warnings of what this package does on purpose."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_can_be_acted_on)
     # They log each request with its whole URL, headers too at a lower level.
     for name in ("httpx", "httpcore", "httpx2", "httpcore2"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -291,15 +300,21 @@ def quieten() -> None:
         ".*It is recommended to use .* sync_dist=True.*",  # figures are reduced over processes before they are logged
         ".*isinstance.treespec, LeafSpec.*",  # Lightning calls what newer PyTorch renames
         ".*Checkpoint directory .* exists and is not empty.*",  # a run folder is used again when a run resumes
+        "The dirpath has changed from .*",  # a test of a checkpoint from the folder of its fit keeps none of its own
         ".*configured with multiple `ModelCheckpoint`.*",  # one of them is ours, which has no best checkpoint
     ):
         warnings.filterwarnings("ignore", message)
+    # A policy is in evaluation mode while it learns, so that dropout is off in sampling and training alike.
+    warnings.filterwarnings(
+        "ignore", r"Found \d+ module\(s\) in eval mode", module=r"lightning\.pytorch\.loops\.fit_loop"
+    )
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.pytorch\.cli")
 
 
-def _is_no_tip(record: logging.LogRecord) -> bool:
-    """Whether a log record is not an advertisement; Lightning begins those with "Tip:"."""
-    return "Tip:" not in record.getMessage()
+def _can_be_acted_on(record: logging.LogRecord) -> bool:
+    """Whether a log record is neither one of Lightning's advertisements ("Tip:") nor about chips that are not there."""
+    message = record.getMessage()
+    return "Tip:" not in message and not message.startswith(("GPU available: False", "TPU available: False"))
 
 
 def _as_list(loggers: Any) -> list[Any]:

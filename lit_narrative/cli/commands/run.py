@@ -1,12 +1,15 @@
 """``lit-narrative run``: the jobs of a recipe, in order; a job that is done already is left out."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from lit_narrative.cli.arguments import printable
 from lit_narrative.cli.commands.report import find_function, find_report
 from lit_narrative.cli.faults import note_run_folder
 from lit_narrative.cli.folder import locked
+from lit_narrative.cli.recipes.meter import clock
 from lit_narrative.cli.recipes.recipe import Recipe, read_recipe
 from lit_narrative.cli.recipes.runner import run_recipe
 from lit_narrative.cli.recipes.sweep import write_sweep
@@ -34,7 +37,7 @@ def run(
         set: ``JOB.SETTING=VALUE``, over the settings of a job, or of every job as ``all.SETTING=VALUE``, for every
             seed; may be given several times.
         workers: jobs at a time, in place of the recipe's; a job waits for those that it refers to. With several, what
-            a job prints goes to ``log.txt`` in its folder.
+            a job prints goes to ``log.txt`` in its folder; in a terminal it does so with one too, and is shown.
 
     Raises:
         UserError: the recipe, or what it names, is wrong.
@@ -52,9 +55,26 @@ def run(
                 write_sweep(plan, job)
         # Before the jobs, since one of them may be the report, which says how to make the folder again.
         write_json(plan.out / "recipe.json", {"recipe": recipe, "seeds": plan.seeds, "set": redact(list(set)), **noted})
-        run_recipe(replace(plan, workers=workers or plan.workers))
-    report = plan.out / "report.html"
-    print(f"report: {report}" if report.is_file() else f"results: {plan.out}")
+        seconds = run_recipe(replace(plan, workers=workers or plan.workers))
+    for line in _closing(plan, recipe, seconds, noted.get("report")):
+        print(printable(line))
+
+
+def _closing(plan: Recipe, recipe: str, seconds: Mapping[str, float], report: str | None) -> list[str]:
+    """What was learned, how long each job took, where the page is, and what to do next."""
+    took = ", ".join(f"{name} {clock(taken)}" for name, taken in seconds.items())
+    page = plan.out / "report.html"
+    again = "the same command with a change by --set runs again only what depends on it"
+    lines = [f"took: {clock(sum(seconds.values()))} ({took})"]
+    if not page.is_file():
+        return [*lines, f"results: {plan.out}", f"next: {again}"]
+    lines.append(f"report: {page}")
+    if report != "storyworld":
+        return [*lines, f"next: {again}"]
+    from lit_narrative.tasks.storyworld.report.closing import learned
+
+    other = f"lit-narrative run {shlex.quote(recipe)} --seed 1 --out {shlex.quote(f'{plan.out}_1')}"
+    return [*learned(plan.out), *lines, f"next: play two of its worlds on that page; another seed: {other}"]
 
 
 def _report_of(plan: Recipe) -> dict[str, Any]:

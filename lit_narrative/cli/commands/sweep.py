@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 import yaml
 
 from lit_narrative.cli.folder import locked
+from lit_narrative.cli.recipes.meter import pipe_of_recipe
 from lit_narrative.cli.recipes.results import DONE, FAILED, Row, master_table, metric_names, read_row
 from lit_narrative.cli.recipes.runner import run_sweep
 from lit_narrative.cli.recipes.sweep import Run, Sweep, read_sweep
@@ -74,12 +75,16 @@ def _run(whole: Sweep, runs: Sequence[Run], workers: int) -> None:
     if runs:
         print(f"{len(whole.runs)} runs{same}: {len(runs) - len(waiting)} done before, {len(waiting)} to do", flush=True)
     threads = max((os.cpu_count() or 1) // workers, 1)
+    if recipe := pipe_of_recipe():
+        recipe.begin()
     with ExitStack() as locks, closing(run_sweep(whole, waiting, workers, threads)) as ended:
         for run in waiting:  # and not the folder: agents on other machines run other combinations there
             locks.enter_context(locked(whole.out, f"sweep-{run.job.name.replace('/', '-')}"))
         for number, row in enumerate(ended, 1):
             message = f"done in {row.seconds:.0f} s" if row.seconds is not None else f"{row.status}: {row.error}"
             print(f"[{number}/{len(waiting)}] {row.key}: {message}", flush=True)
+            if recipe:
+                recipe.tell("", number, len(waiting), "run")
             rows[row.key] = row
             _write_master(whole, list(rows.values()))
 

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from lit_narrative import __version__
 from lit_narrative.cli.folder import locked, whole_checkpoints
+from lit_narrative.cli.recipes.meter import VARIABLE, Meter, Reading
 from lit_narrative.cli.recipes.recipe import FOLDER_COMMANDS, Job, Recipe
 from lit_narrative.errors import UserError
 from lit_narrative.files import write_json
@@ -120,6 +121,8 @@ class Started:
         process: in which it runs.
         log: file of what it prints; None: the terminal.
         since: when it was started, by the monotonic clock.
+        log_start: size of that file before.
+        meter: of how far it is; None where it does not say.
     """
 
     job: Job
@@ -127,6 +130,12 @@ class Started:
     process: Process
     log: Path | None
     since: float
+    log_start: int = 0
+    meter: Meter | None = None
+
+    def reading(self) -> Reading:
+        """How far it is."""
+        return self.meter.read() if self.meter else Reading("")
 
 
 def resumes_from(plan: Recipe, job: Job, digest: str) -> Path | None:
@@ -136,38 +145,51 @@ def resumes_from(plan: Recipe, job: Job, digest: str) -> Path | None:
     return next(iter(whole_checkpoints(plan.folder(job))), None) if same and job.command == "fit" else None
 
 
-def start_job(plan: Recipe, job: Job, digest: str, *, quiet: bool) -> Started:
+def start_job(plan: Recipe, job: Job, digest: str, *, quiet: bool, watched: bool = False) -> Started:
     """Start a job in a folder that holds nothing of an earlier one, or resume a fit.
 
     Args:
         plan: the recipe.
         job: of it.
         digest: of its settings.
-        quiet: write what it prints to a file in its folder.
+        quiet: write what it prints to a file.
+        watched: ask it to say how far it is.
     """
     checkpoint = resumes_from(plan, job, digest)
     if checkpoint is None:
         clear(plan, job)
     # Before the process: a kill from here on leaves a folder that is known as a recipe's, and an unfinished job.
     write_json(status_path(plan, job), {"digest": digest, "finished": None})
-    log = plan.folder(job) / LOG if quiet and job.command not in FOLDER_COMMANDS else None
+    log = log_path(plan, job) if quiet else None
+    start = log.stat().st_size if log and log.exists() else 0
+    meter = Meter() if watched else None
     with nullcontext() if log is None else log.open("ab") as output:
-        process = start_process(arguments(plan, job, checkpoint), plan.threads, output)
-    return Started(job, digest, process, log, time.monotonic())
+        process = start_process(arguments(plan, job, checkpoint), plan.threads, output, meter)
+    return Started(job, digest, process, log, time.monotonic(), start, meter)
 
 
-def start_process(args: list[str], threads: int | None, output: IO[bytes] | None = None) -> Process:
+def log_path(plan: Recipe, job: Job) -> Path:
+    """Return the file of what a job prints, where that does not go to the terminal."""
+    return plan.out / f"{job.name}.{LOG}" if job.command in FOLDER_COMMANDS else plan.folder(job) / LOG
+
+
+def start_process(
+    args: list[str], threads: int | None, output: IO[bytes] | None = None, meter: Meter | None = None
+) -> Process:
     """Start ``lit-narrative``; on Linux it ends with this process, even when that is killed.
 
     Args:
         args: its command line.
         threads: of PyTorch in it; None: PyTorch's own choice.
         output: a file for what it prints; None: where this process prints.
+        meter: to which it is to say how far it is.
     """
     defaults = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    return subprocess.Popen(
+    way = {} if meter is None else {VARIABLE: str(meter.given)}
+    process = subprocess.Popen(
         [sys.executable, "-m", "lit_narrative", *args],
-        env=defaults | os.environ,  # in this order: what the person has set for threads wins
+        env=defaults | os.environ | way,  # in this order: what the person has set for threads wins
+        pass_fds=() if meter is None else (meter.given,),
         stdout=output,
         stderr=output,
         preexec_fn=_end_with_parent if sys.platform == "linux" else None,
@@ -175,6 +197,9 @@ def start_process(args: list[str], threads: int | None, output: IO[bytes] | None
         # elsewhere, and so never twice.
         process_group=0,
     )
+    if meter is not None:
+        os.close(meter.given)  # the job alone holds it from here on
+    return process
 
 
 def source_commit() -> str:

@@ -34,6 +34,7 @@ class Job:
         report: of a ``report``, the task whose page it is, or a custom one, ``package.module:function``; None: the task
             that the folder's files show.
         sections: of a ``report``, custom sections of its page, each ``package.module:function``.
+        share: of the recipe's time, in a unit of the recipe's own; None: not known.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Job:
     seed: int | None = None
     report: str | None = None
     sections: tuple[str, ...] = ()
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,8 @@ def read_recipe(name: str, *, out: str | None = None, changes: Sequence[str] = (
     content = read_checked(path, "recipe")
     for change in changes:
         _change(content["jobs"], change)
+    for entry in content["jobs"] if changes else ():  # the shares were measured without them
+        entry.pop("share", None)
     jobs: list[Job] = []
     for entry in content["jobs"]:
         if entry["name"] in {job.name for job in jobs}:
@@ -176,7 +180,14 @@ def _job(path: Path, entry: Mapping[str, Any], earlier: Sequence[Job]) -> Job:
     needed = tuple(dict.fromkeys(needs))
     sections = tuple(entry.get("sections", ()))
     return Job(
-        entry["name"], entry["command"], configs, overrides, needed, report=entry.get("report"), sections=sections
+        entry["name"],
+        entry["command"],
+        configs,
+        overrides,
+        needed,
+        report=entry.get("report"),
+        sections=sections,
+        share=entry.get("share"),
     )
 
 

@@ -3,7 +3,7 @@
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from graphlib import TopologicalSorter
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_narrative import __version__
+from lit_narrative.cli.recipes.meter import describe_figures
 from lit_narrative.cli.recipes.process import (
     LOG,
     Process,
@@ -25,14 +26,17 @@ from lit_narrative.cli.recipes.process import (
     start_job,
     status_path,
 )
-from lit_narrative.cli.recipes.recipe import Job, Recipe, references
+from lit_narrative.cli.recipes.recipe import FOLDER_COMMANDS, Job, Recipe, references
 from lit_narrative.cli.recipes.results import Row, read_row, run_digest
 from lit_narrative.cli.recipes.sweep import Run, Sweep
+from lit_narrative.cli.recipes.watch import watch_of
 from lit_narrative.errors import UserError
 from lit_narrative.files import write_json
 from lit_narrative.redaction import redact_text
 from lit_narrative.report.format import clip
 
+_TICK = 0.25
+"""Seconds between two looks at the jobs that run."""
 _ERROR_LINES, _ERROR_LENGTH = 4, 500
 """How much of a failed run's last output its row of the table keeps: lines, and characters in all."""
 
@@ -43,7 +47,12 @@ Running = Mapping["Future[int]", Started]
 
 
 def execute(
-    jobs: Sequence[Job], workers: int, begin: Callable[[Job], Started | None], *, patient: bool = False
+    jobs: Sequence[Job],
+    workers: int,
+    begin: Callable[[Job], Started | None],
+    *,
+    watch: Callable[[Collection[Started]], None] | None = None,
+    patient: bool = False,
 ) -> Generator[Started]:
     """Run jobs, each after those that it needs; of those that are ready the first of ``jobs`` starts first.
 
@@ -53,6 +62,7 @@ def execute(
         jobs: in order.
         workers: processes at a time.
         begin: starts a job's process; None: the job is done already.
+        watch: called several times a second with the jobs that run.
         patient: on a first Ctrl-C, hand it to the jobs and wait for one to end in its own way.
 
     Yields:
@@ -79,85 +89,114 @@ def execute(
                     continue
                 running[pool.submit(one.process.wait)] = one
                 continue
-            for future in _first_ended(running, patient):
+            for future in _first_ended(running, watch, patient):
                 yield (one := running.pop(future))
                 order.done(one.job.name)
 
 
-def _first_ended(running: Running, patient: bool) -> list["Future[int]"]:
+def _first_ended(
+    running: Running, watch: Callable[[Collection[Started]], None] | None, patient: bool
+) -> list["Future[int]"]:
     """Wait for one or more to end; in the order of their start.
 
     Raises:
         KeyboardInterrupt: the user interrupts, with ``patient`` a second time.
     """
     try:
-        ended = wait(running, return_when=FIRST_COMPLETED).done
+        ended = _wait(running, watch)
     except KeyboardInterrupt:
         if not patient:
             raise
         for one in running.values():
             one.process.send_signal(signal.SIGINT)
-        ended = wait(running, return_when=FIRST_COMPLETED).done
+        ended = _wait(running, watch)
     return [future for future in running if future in ended]
+
+
+def _wait(running: Running, watch: Callable[[Collection[Started]], None] | None) -> set["Future[int]"]:
+    while not (ended := wait(running, None if watch is None else _TICK, FIRST_COMPLETED).done):
+        assert watch is not None
+        watch(running.values())
+    return ended
 
 
 # --- recipes ----------------------------------------------------------------------------------------------------------
 
 
-def run_recipe(plan: Recipe) -> None:
-    """Run all jobs of a recipe, ``workers`` at a time.
+def run_recipe(plan: Recipe) -> dict[str, float]:
+    """Run all jobs of a recipe, ``workers`` at a time, and show how far they are.
+
+    Returns:
+        what each took, in seconds, in the order of their ends.
 
     Raises:
         SystemExit: one failed; those that still run are ended.
     """
+    seconds: dict[str, float] = {}
 
     def begin(job: Job) -> Started | None:
-        return begin_job(plan, job, quiet=plan.workers > 1)
+        # The report and a sweep stand alone, so that what they print never runs into what other jobs do.
+        quiet = view.live or (plan.workers > 1 and job.command not in FOLDER_COMMANDS)
+        return begin_job(plan, job, seconds, quiet=quiet)
 
-    with closing(execute(plan.jobs, plan.workers, begin, patient=True)) as ended:
+    # The view is left last: jobs that are told to end say where they have saved what they had reached.
+    with (
+        watch_of(plan, seconds) as view,
+        closing(execute(plan.jobs, plan.workers, begin, watch=view.tick, patient=True)) as ended,
+    ):
         for one in ended:
-            finish_job(plan, one)
+            view.ended(one)
+            finish_job(plan, one, seconds)
+    return seconds
 
 
-def begin_job(plan: Recipe, job: Job, quiet: bool) -> Started | None:
+def begin_job(plan: Recipe, job: Job, seconds: dict[str, float], *, quiet: bool) -> Started | None:
     """Start a job unless it has finished with the same settings.
 
     Args:
         plan: the recipe.
         job: of it.
+        seconds: gets what the job took, if it is done.
         quiet: write what it prints to a file in its folder.
     """
     digest, status = job_digest(plan, job), read_status(plan, job)
     if status.get("digest") == digest and status.get("finished") and all(path.exists() for path in leaves(plan, job)):
+        seconds[job.name] = status["seconds"]
         print(f"{_label(plan, job)}: done before, in {status['seconds']:.0f} s", flush=True)
         return None
     how = "resumes from its last checkpoint " if resumes_from(plan, job, digest) else ""
     print(f"{_label(plan, job)}: {job.command} {how}...", flush=True)
-    return start_job(plan, job, digest, quiet=quiet)
+    return start_job(plan, job, digest, quiet=quiet, watched=True)
 
 
 def _label(plan: Recipe, job: Job) -> str:
     return f"[{plan.jobs.index(job) + 1}/{len(plan.jobs)}] {job.name}"
 
 
-def finish_job(plan: Recipe, one: Started) -> None:
+def finish_job(plan: Recipe, one: Started, seconds: dict[str, float]) -> None:
     """Record that a job is done.
+
+    Args:
+        plan: the recipe.
+        one: a job of it that has ended.
+        seconds: gets what it took.
 
     Raises:
         SystemExit: it failed.
         UserError: it left no checkpoint, and others ask for one.
     """
     if code := exit_code(one.process.returncode):
-        reason = f"'{one.log}' says why; " if one.log else ""
+        reason = f"'{one.log}' says why; " if one.log and plan.workers > 1 else ""  # else it stands above
         message = f"error: job '{one.job.name}' ended with code {code}; {reason}run the same command again to resume"
         print(message, file=sys.stderr)
         raise SystemExit(code)
-    seconds = time.monotonic() - one.since
+    took = seconds[one.job.name] = time.monotonic() - one.since
     for path in leaves(plan, one.job):
         if not path.exists():
             raise UserError(f"job '{one.job.name}' left no '{path}': give its ModelCheckpoint `save_last: true`")
-    write_json(status_path(plan, one.job), {"digest": one.digest, "finished": time.time(), "seconds": seconds})
-    print(f"{_label(plan, one.job)}: done in {seconds:.0f} s", flush=True)
+    write_json(status_path(plan, one.job), {"digest": one.digest, "finished": time.time(), "seconds": took})
+    figures = ", ".join(describe_figures(one.reading().figures))
+    print(f"{_label(plan, one.job)}: done in {took:.0f} s{f' ({figures})' if figures else ''}", flush=True)
 
 
 def leaves(plan: Recipe, job: Job) -> list[Path]:

@@ -82,7 +82,7 @@ def test_seeds_run_side_by_side_and_one_that_is_done_is_left_out(
     assert {line.split(": ")[0] for line in output[:2]} == {"[1/4] seed_0/learn", "[3/4] seed_1/learn"}
     assert not any("Trainer.fit" in line for line in output)
     for seed in (0, 1):
-        lines = [line for line in output if f"seed_{seed}/" in line]
+        lines = [line for line in output if line.startswith("[") and f"seed_{seed}/" in line]
         assert [line.split(": ")[1].split()[0] for line in lines] == ["fit", "done", "test", "done"]
         assert "Trainer.fit" in (out / f"seed_{seed}" / "learn" / "log.txt").read_text()
         assert yaml.safe_load((out / f"seed_{seed}" / "learn" / "config.yaml").read_text())["seed_everything"] == seed
