@@ -1,5 +1,6 @@
 """Interactive storyworlds as data: from the generator, or read from files."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -22,6 +23,11 @@ from lit_narrative.tasks.storyworld.verifiers.soundness import funnel
 from lit_narrative.tasks.storyworld.world import World
 from lit_narrative.tasks.storyworld.world_files import custom_examples
 from lit_narrative.views import Example, Prompt, Rollout, State, Verdict
+
+logger = logging.getLogger(__name__)
+
+MOST_LOOKED_AT = 256
+"""Training worlds that are looked at before it is said that none of them is sound."""
 
 
 class StoryworldData(TaskDataModule):
@@ -127,8 +133,26 @@ class StoryworldData(TaskDataModule):
         return Scorer(self.verifiers, mode)
 
     def reward_settings(self, names: Sequence[str]) -> RewardSettings:
-        """The verifiers, with components by their path beside the six, and how feature quality is measured."""
+        """The verifiers, with components by their path beside the six, and how feature quality is measured.
+
+        Warns where a reward asks for whole worlds of a kind of which the training examples hold none.
+        """
+        wanted = {"rarity": "playable"}
+        for kind in dict.fromkeys(wanted.get(name, name) for name in names if name in (*wanted, "playable", "sound")):
+            self._warn_of_none(kind)
         return RewardSettings(self.verifiers, self.feature_quality, names)
+
+    def _warn_of_none(self, kind: str) -> None:
+        """Say so if no training example has the component ``kind``, of as many as are looked at."""
+        scorer = Scorer(replace(self.verifiers, weights={kind: 0.0}))
+        texts = [row.completion for row in islice(self.view("examples", "train"), MOST_LOOKED_AT)]
+        if any(scorer(text).components[kind] for text in texts):
+            return
+        more = "raise data.skew.second_ending and data.skew.gates" if self.worlds is None else "add some to data.worlds"
+        logger.warning(
+            "none of the first %d training worlds is %s, which a reward asks for: a policy that imitates them will not "
+            "write one to learn from; %s (lit-narrative score says what a world lacks)", len(texts), kind, more
+        )  # fmt: skip
 
     def verify(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """Strict scores with their issues, and the total by the formulas of the original system beside them."""

@@ -182,6 +182,26 @@ def test_rarity_is_worth_less_the_commoner_a_shape_is_among_playable_worlds() ->
     assert asked["rarity"]([one, renamed, other, broken, rollout("{")]) == [2**-0.5, 2**-0.5, 1, 0, 0]
 
 
+@pytest.mark.parametrize(("reward", "kind"), [("sound", "sound"), ("rarity", "playable")])
+def test_a_corpus_without_a_world_of_the_kind_that_a_reward_asks_for_is_told(
+    reward: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    StoryworldData(skew=Skew(second_ending=0.5)).reward_functions([reward])
+    poor = StoryworldData(skew=Skew(second_ending=0.0))
+    poor.reward_functions(["endings", "few_errors"])
+    assert not caplog.records
+    poor.reward_functions([reward])
+    (record,) = caplog.records
+    assert f"none of the first 256 training worlds is {kind}" in record.message
+    assert "raise data.skew.second_ending and data.skew.gates" in record.message
+
+
+def test_own_worlds_without_a_sound_one_are_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    own = StoryworldData(worlds=str(folder), verifiers=VerifierConfig(min_endings=9))
+    own.reward_functions(["sound"])
+    assert "add some to data.worlds" in caplog.text
+
+
 def test_limits_hold_for_every_reward_and_for_uniqueness() -> None:
     text = data().examples("train")[0].completion
     fenced = [rollout(f"```json\n{text}\n```"), rollout(text)]
