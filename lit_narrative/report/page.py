@@ -1,6 +1,8 @@
-"""The report as one HTML file that needs nothing else: no network, no script."""
+"""The report as one HTML file that needs nothing else: no network, and no script but those of its sections."""
 
+import hashlib
 import shlex
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,11 +23,19 @@ _CONFIG, _COMMAND = 30_000, 2_000  # characters of a configuration, and of a com
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part of the page: an anchor, a heading, and its HTML."""
+    """A part of the page: an anchor, a heading, and its HTML.
+
+    Attributes:
+        anchor: where links to it lead.
+        title: its heading.
+        body: its HTML.
+        script: JavaScript that runs when the page is there; it stands unescaped, and holds no text of a model.
+    """
 
     anchor: str
     title: str
     body: Markup
+    script: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,9 @@ def fill_page(name: str, lead: str, sections: Sequence[Section], kind: str = "re
         sections: from top to bottom.
         kind: of page.
     """
+    # Each once: sections of several kinds may need the same.
+    script = printable("\n".join(dict.fromkeys(section.script for section in sections if section.script)))
+    digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
     style = files("lit_narrative.report").joinpath("templates/style.css").read_text(encoding="utf-8")
     page = render(
         __name__,
@@ -74,6 +87,9 @@ def fill_page(name: str, lead: str, sections: Sequence[Section], kind: str = "re
         kind=kind,
         # Not escaped: it is a file of this package, and quotes in CSS have to stay quotes.
         style=Markup(style),
+        script=Markup(script),
+        # The browser runs this script alone, whatever a text brings into the page.
+        script_source=f"'sha256-{digest}'" if script else "'none'",
         version=lit_narrative.__version__,
     )
     return printable(page)

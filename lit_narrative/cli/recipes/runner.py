@@ -196,6 +196,8 @@ def finish_job(plan: Recipe, one: Started, seconds: dict[str, float]) -> None:
             raise UserError(f"job '{one.job.name}' left no '{path}': give its ModelCheckpoint `save_last: true`")
     write_json(status_path(plan, one.job), {"digest": one.digest, "finished": time.time(), "seconds": took})
     figures = ", ".join(describe_figures(one.reading().figures))
+    if one.meter:
+        one.meter.close()
     print(f"{_label(plan, one.job)}: done in {took:.0f} s{f' ({figures})' if figures else ''}", flush=True)
 
 

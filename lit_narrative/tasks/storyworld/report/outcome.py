@@ -7,7 +7,7 @@ from lit_narrative.report.format import number, percent, signed
 from lit_narrative.report.intervals import share_change_interval, share_interval
 from lit_narrative.report.page import Figure, Key, Section, render
 from lit_narrative.report.svg import padded
-from lit_narrative.tasks.storyworld.report.run import Level, Outcome, Run
+from lit_narrative.tasks.storyworld.report.run import Level, Outcome, Run, Soundness
 from lit_narrative.tasks.storyworld.report.summary import difference_interval
 
 MEANING = {
@@ -27,10 +27,11 @@ def headline(run: Run) -> Section:
     before, after = run.before.outcome, run.after.outcome
     gain = (after.level.reward - before.level.reward, difference_interval(before, after))
     tiles = [
+        *_sound_tile(before.level.soundness, after.level.soundness),
         ("Strict score", "mean over all samples, 0 to 1", number(before.level.reward), number(after.level.reward),
          f"{signed(gain[0])}, interval {signed_interval(gain[1])}"),
         ("Valid JSON", "share of texts that parse", percent(before.valid_json), percent(after.valid_json),
-         f"interval now {_percent_interval(share_interval(after.valid_json, after.n))}"),
+         f"interval now {percent_interval(share_interval(after.valid_json, after.n))}"),
         ("Distinct worlds", "share of texts that differ", percent(before.unique), percent(after.unique),
          "no two alike" if after.unique == 1 else "as text; see below for structure"),
     ]  # fmt: skip
@@ -44,6 +45,15 @@ def headline(run: Run) -> Section:
     )
     body = render(__name__, "headline.html", sentences=verdict(run), tiles=tiles, chart=figure, n=after.n)
     return Section("outcome", "What changed", body)
+
+
+def _sound_tile(before: Soundness | None, after: Soundness | None) -> list[tuple[str, str, str, str, str]]:
+    if before is None or after is None:
+        return []
+    now = percent_interval(share_interval(after.sound, after.n))
+    variety = f"now {number(after.effective_shapes, 0)} shapes, {number(after.encounters, 1)} encounters a world"
+    return [("Sound worlds", "share that can be played as stories", percent(before.sound), percent(after.sound),
+             f"interval now {now}; {variety}")]  # fmt: skip
 
 
 def verdict(run: Run) -> list[str]:
@@ -198,5 +208,6 @@ def signed_interval(bounds: tuple[float, float]) -> str:
     return f"{signed(bounds[0])} to {signed(bounds[1])}"
 
 
-def _percent_interval(bounds: tuple[float, float]) -> str:
+def percent_interval(bounds: tuple[float, float]) -> str:
+    """Write the interval of a share."""
     return f"{percent(bounds[0])} to {percent(bounds[1])}"

@@ -8,10 +8,12 @@ from lit_narrative.report.page import Report, Section, render, write_report
 from lit_narrative.report.run_folder import read_run_folder
 from lit_narrative.tasks.storyworld.report.features import sae
 from lit_narrative.tasks.storyworld.report.outcome import components, headline, honesty, variety
+from lit_narrative.tasks.storyworld.report.player import player
 from lit_narrative.tasks.storyworld.report.reader import TESTS, read_run
 from lit_narrative.tasks.storyworld.report.run import Run
 from lit_narrative.tasks.storyworld.report.samples import worlds
 from lit_narrative.tasks.storyworld.report.seeds import over_seeds, seed_table, summarise_seeds
+from lit_narrative.tasks.storyworld.report.soundness import soundness
 from lit_narrative.tasks.storyworld.report.summary import summarise
 from lit_narrative.tasks.storyworld.report.training import training, warm_start
 
@@ -34,10 +36,12 @@ def sampling_seeds(run: Run) -> set[str]:
 
 SECTIONS: Sequence[Callable[[Run], Section]] = (
     headline,
+    soundness,
     honesty,
     components,
     training,
     variety,
+    player,
     worlds,
     sae,
     warm_start,

@@ -50,7 +50,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A prompt with what either policy made of it."""
+    """A prompt with what either policy made of it; the prompt is empty where it is that of the pair before."""
 
     title: str
     prompt: str
@@ -60,7 +60,9 @@ class Pair:
 def worlds(run: Run) -> Section:
     """Draw the first prompts' worlds, then the final policy's best and its worst that parses."""
     pairs = choose(run.before.samples, run.after.samples)
-    shown = [_pair(title, before, after) for title, before, after in pairs]
+    prompts = ["", *(before.prompt for _, before, _ in pairs)]
+    # A prompt that was completed several times is shown once.
+    shown = [_pair(title, before, after, prompts[i]) for i, (title, before, after) in enumerate(pairs)]
     missing = [test.name for test in (run.before, run.after) if not test.samples]
     return Section("worlds", "Worlds before and after", render(__name__, "worlds.html", pairs=shown, missing=missing))
 
@@ -95,8 +97,9 @@ def _keys(samples: Sequence[Sample]) -> list[tuple[str, int]]:
     return keys
 
 
-def _pair(title: str, before: Sample, after: Sample) -> Pair:
-    return Pair(title, clip(before.prompt, 600), (_card("SFT", "sft", before), _card("final", "final", after)))
+def _pair(title: str, before: Sample, after: Sample, last: str) -> Pair:
+    prompt = "" if before.prompt == last else clip(before.prompt, 600)
+    return Pair(title, prompt, (_card("SFT", "sft", before), _card("final", "final", after)))
 
 
 def _card(who: str, tone: str, sample: Sample) -> Card:

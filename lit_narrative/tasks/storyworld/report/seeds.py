@@ -19,6 +19,11 @@ from lit_narrative.tasks.storyworld.report.run import Outcome, Run
 from lit_narrative.tasks.storyworld.report.summary import summarise
 
 TITLES = {
+    "sound": "Sound worlds",
+    "playable": "Playable worlds",
+    "effective_shapes": "Effective number of shapes",
+    "encounters": "Encounters a world",
+    "adherence": "Adherence to the prompt",
     "reward": "Strict score",
     "original_total": "Lenient total",
     "valid_json": "Valid JSON",
@@ -78,8 +83,13 @@ def measures(runs: Mapping[str, Run]) -> dict[str, Measure]:
 
 
 def _values(outcome: Outcome) -> dict[str, float]:
-    level = outcome.level
+    level, found = outcome.level, outcome.level.soundness
+    sound: dict[str, float | None] = {}
+    if found is not None:
+        sound = {"sound": found.sound, "playable": found.playable, "effective_shapes": found.effective_shapes}
+        sound |= {"encounters": found.encounters, "adherence": found.adherence}
     named = {
+        **sound,
         "reward": level.reward,
         "original_total": level.original_total,
         "valid_json": outcome.valid_json,

@@ -1,7 +1,7 @@
 """Curves of the training jobs: reward and components by step, and the signs of health."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from lit_narrative.report.charts import Frame, Level, Line, line_chart
 from lit_narrative.report.page import Figure, Key, Section, render
@@ -39,7 +39,8 @@ def training(run: Run) -> Section:
             "components": _components(job, run),
             "cycles": _cycle_rows(job.curves),
             "health": figures(job.curves, HEALTH, _cycle_marks(job)),
-            "rollouts": job.rollouts,
+            # The completions of a prompt stand together in the table.
+            "rollouts": [(prompt, list(group)) for prompt, group in groupby(job.rollouts, lambda one: one.prompt)],
             "reward_names": list(dict.fromkeys(name for sample in job.rollouts for name in sample.rewards)),
         }
         for job in run.jobs.values()

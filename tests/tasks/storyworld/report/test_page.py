@@ -1,5 +1,7 @@
 import json
 import re
+from base64 import b64encode
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from lit_narrative.files import write_jsonl
 from lit_narrative.report.page import build_page
 from lit_narrative.tasks.storyworld.report.page import SECTIONS, report_on
+from lit_narrative.tasks.storyworld.report.player import script
 from lit_narrative.tasks.storyworld.report.reader import read_run
 from lit_narrative.tasks.storyworld.report.run import Run
 from tests.report.check_page import ATTACK, check
@@ -23,17 +26,21 @@ def test_the_page_is_whole_and_its_links_lead_somewhere(run: Run) -> None:
     assert {anchor.removeprefix("#") for anchor in checker.anchors} == set(checker.ids)
 
 
-def test_the_page_needs_no_network_and_no_script(run: Run) -> None:
+def test_the_page_needs_no_network_and_runs_one_script_of_ours(run: Run) -> None:
     page = page_of(run)
     checker = check(page)
-    assert not checker.tags.keys() & {"script", "link", "img", "iframe", "object", "base", "form", "image", "use"}
+    assert page.count("<script>") == 1 and f"<script>{script()}</script>" in page and "</script" not in script()
+    assert checker.tags["script"] == 1 + page.count('<script type="application/json">') == 3
+    digest = b64encode(sha256(script().encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in page
+    assert not checker.tags.keys() & {"link", "img", "iframe", "object", "base", "form", "image", "use"}
     assert not {name for name in checker.attributes if name.startswith("on") or name in {"src", "srcset"}}
     assert not re.search(r"https?://|url\(|@import", page)
     assert "default-src 'none'" in page and len(page.encode()) < 2_000_000
 
 
 def test_no_value_is_nan_or_none(run: Run) -> None:
-    page = re.sub(r"<(style|pre)[^>]*>.*?</\1>", " ", page_of(run), flags=re.DOTALL)
+    page = re.sub(r"<(style|pre|script)[^>]*>.*?</\1>", " ", page_of(run), flags=re.DOTALL)
     assert not re.search(r"\b(nan|inf|None|null)\b", page)
 
 

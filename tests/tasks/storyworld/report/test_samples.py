@@ -23,6 +23,12 @@ def test_prompts_are_matched_whatever_their_order_and_repeated_ones_one_by_one()
     assert [(early.reward, late.reward) for _, early, late in choose(before, after)] == [(0.1, 0.4), (0.3, 0.5)]
 
 
+def test_a_prompt_that_comes_again_is_shown_once(run: Run) -> None:
+    same = tuple(replace(one, prompt="over again") for one in run.after.samples)
+    body = worlds(replace(run, before=replace(run.before, samples=same), after=replace(run.after, samples=same))).body
+    assert body.count("over again") == 1 and body.count("The same prompt again") == FIRST + 1
+
+
 def test_worlds_are_drawn_beside_each_other(run: Run) -> None:
     body = worlds(run).body
     assert body.count('class="card') == 2 * (FIRST + 2)

@@ -52,15 +52,24 @@ def test_a_reward_logged_once_can_be_drawn(run: Run) -> None:
 
 
 def test_the_latest_rollouts_are_shown_with_rewards_and_advantage(run: Run) -> None:
-    table = str(training(run).body).split("What it learned from, at step 42")[1].split("</table>")[0]
-    assert table.count("<tr>") == 1 + 3
-    head, first, second, third = table.split("<tr>")[1:]
-    assert [name in head for name in ("prompt", "text", "reward", "valid_json", "feature_quality", "advantage")] == [
-        True
-    ] * 6
+    _, first, second, third = rollouts_of(run).split('<div class="rollout">')
+    for name in ("reward", "advantage", "valid_json", "feature_quality"):
+        assert name in first
     assert "+0.870" in first and "0.718" in first and "0.410" in first and "Storyworld" in first
     assert "−0.870" in second and "cut off" in second and "cut off" not in first
-    assert third.count(">–</td>") == 2
+    assert third.count("–") == 2
+
+
+def test_a_prompt_is_shown_once_for_its_group(run: Run) -> None:
+    job = run.jobs["cycle"]
+    first, second, third = job.rollouts
+    rollouts = (first, replace(second, prompt=first.prompt), third)
+    shown = rollouts_of(replace(run, jobs={"cycle": replace(job, rollouts=rollouts)}))
+    assert shown.count(first.prompt.strip()) == 1 and shown.count('class="prompt"') == 2
+
+
+def rollouts_of(run: Run) -> str:
+    return str(training(run).body).split("What it learned from, at step 42")[1]
 
 
 def test_without_such_a_table_nothing_is_said(run: Run) -> None:
