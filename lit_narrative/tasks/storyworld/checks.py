@@ -7,7 +7,7 @@ the *world*. Positions in the file differ where malformed parts were dropped; ``
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, TypeVar
 
-from lit_narrative.tasks.storyworld.world import Option, World, owners
+from lit_narrative.tasks.storyworld.world import LONGEST_NAME, Option, World
 
 Path = tuple[str | int, ...]
 Node = TypeVar("Node")
@@ -138,8 +138,11 @@ def declared_effects(world: World) -> Iterator[Fault]:
 
 def characters_in_play(world: World) -> Iterator[Fault]:
     """Every character has a variable, named ``<character>_<property>``."""
-    # Every way to split a name counts: `Mara_Lou_trust` may be of `Mara_Lou` or of `Mara`.
-    named = {who for variable in world.variables for who, _ in owners(variable)}
+    # Every way to split a name counts: `Mara_Lou_trust` may be of `Mara_Lou` or of `Mara`. Looked for by the lengths of
+    # characters' names, which are few, and not at every underscore of a variable, which may be hundreds.
+    lengths = {len(name) for name in world.characters if 0 < len(name) < LONGEST_NAME}
+    short = [variable for variable in world.variables if len(variable) <= LONGEST_NAME]
+    named = {variable[:n] for variable in short for n in lengths if variable[n : n + 1] == "_"}
     for name in world.characters:
         if name not in named:
             yield Fault(("characters", name), f"no variable {name[:80]}_<property> in initial_state")

@@ -183,12 +183,13 @@ def scaled(values: np.ndarray, variables: Sequence[Variable]) -> np.ndarray:
 def _by_slot(names: Sequence[str], values: np.ndarray, slots: int) -> np.ndarray:
     """Values (n, variables) and presences by slot: (n, 2 slots)."""
     # By the digest of the name and not by its order: the same name has the same slot in every world.
-    where = np.zeros((len(names), slots))
-    where[np.arange(len(names)), [slot_of(name, slots) for name in names]] = 1
+    where = np.array([slot_of(name, slots) for name in names], dtype=int)
+    counts = np.bincount(where, minlength=slots)
+    sums = np.zeros((slots, len(values)))
+    np.add.at(sums, where, values.T)
     # Two variables in one slot are averaged, so that components stay within -1..1.
-    share = where / np.maximum(where.sum(0), 1)
-    presence = np.broadcast_to(where.max(0, initial=0), (len(values), slots))
-    return np.hstack([values @ share, presence])
+    means = sums.T / np.maximum(counts, 1)
+    return np.hstack([means, np.broadcast_to(counts > 0, means.shape)])
 
 
 def _moved(values: np.ndarray, initial: np.ndarray) -> np.ndarray:

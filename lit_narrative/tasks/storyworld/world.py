@@ -151,9 +151,12 @@ def variable_bounds(
         (minimum, maximum); infinite where nothing is declared, or where the minimum exceeds the maximum.
     """
     bounds = properties.get(name)
-    if bounds is None:
-        matches = (properties[prop] for who, prop in owners(name) if prop in properties and who in characters)
-        bounds = next(matches, None)
+    at = name.rfind("_") if bounds is None and len(name) <= LONGEST_NAME else -1
+    # As `owners`, in a loop of its own: a name may have hundreds of underscores, and thousands of variables such names.
+    while at > 0 and bounds is None:
+        if name[at + 1 :] in properties and name[:at] in characters:
+            bounds = properties[name[at + 1 :]]
+        at = name.rfind("_", 0, at)
     if bounds is None or bounds[0] > bounds[1]:
         return UNBOUNDED
     return bounds

@@ -7,19 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lit_narrative.tasks.storyworld.adherence import adherence
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality
 from lit_narrative.tasks.storyworld.formats.parse import Limits
 from lit_narrative.tasks.storyworld.report.world_graph import draw_world
 from lit_narrative.tasks.storyworld.similarity import unique_shares
 from lit_narrative.tasks.storyworld.simulator.statistics import simulate
 from lit_narrative.tasks.storyworld.states import StateLayout, dimension
-from lit_narrative.tasks.storyworld.verifiers.base import DEFAULT_WEIGHTS, VerifierConfig, read_text
+from lit_narrative.tasks.storyworld.verifiers.base import COMPONENTS, DEFAULT_WEIGHTS, VerifierConfig, read_text
 from lit_narrative.tasks.storyworld.verifiers.explain import explain
 from lit_narrative.tasks.storyworld.verifiers.score import score
 from tests.tasks.storyworld.large_worlds import KINDS, large_world
 
 EVERYTHING = VerifierConfig(
-    weights={**DEFAULT_WEIGHTS, "json_prefix": 0.0, "playability": 0.0},
+    weights={**dict.fromkeys(COMPONENTS, 0.0), **DEFAULT_WEIGHTS},
     limits=Limits(strip_code_fence=True, allow_trailing_text=True, extract_first_object=True),
 )
 PER_CHARACTER, CONSTANT = 2e-6, 0.3
@@ -42,11 +43,19 @@ def drawn(text: str) -> None:
         draw_world(world, "a world")
 
 
+def kept(text: str) -> None:
+    world = score(text).world
+    for theme in ("a mine at war", "a lonely moon"):
+        adherence(world, {"cast": ["a"], "properties": ["trust"], "theme": theme})
+
+
 QUESTIONS: tuple[Callable[[str], Any], ...] = (
     score,
     lambda text: explain(read_text(text, 0, VerifierConfig())),
     lambda text: score(text, mode="original").issues,
     lambda text: score(text, config=EVERYTHING),
+    lambda text: score(text).parts,
+    kept,
     lambda text: unique_shares([text]),
     of_features,
     simulated,

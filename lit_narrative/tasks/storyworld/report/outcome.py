@@ -13,9 +13,9 @@ from lit_narrative.tasks.storyworld.report.summary import difference_interval
 MEANING = {
     "valid_json": "the text parses as JSON",
     "schema": "the required parts are there and every reference leads somewhere",
-    "structure": "enough characters and encounters, and every encounter that is not an ending offers options",
+    "structure": "enough characters, and enough encounters that can be reached and from which an ending can be",
     "effects": "options change enough different declared variables",
-    "secrets": "some options, not too many, are locked behind conditions that matter",
+    "secrets": "some options, not too many, are now open and now closed when plays come to them",
     "endings": "enough different endings can be reached",
     "feature_quality": "the SAE explains the world's states, sparsely, and its features know which options are open",
 }
@@ -105,6 +105,27 @@ def honesty(run: Run) -> Section:
 
 
 def honesty_verdict(run: Run) -> str:
+    """Say what the two totals together tell, and what plays of the same worlds say to that."""
+    found = run.before.outcome.level.soundness, run.after.outcome.level.soundness
+    return " ".join([_by_totals(run), *([] if None in found else [_by_play(*found)])])  # type: ignore[arg-type]
+
+
+def _by_play(before: Soundness, after: Soundness) -> str:
+    shares = (before.playable, after.playable)
+    old, new = share_interval(before.playable, before.n), share_interval(after.playable, after.n)
+    low, high = share_change_interval(old, new, shares)
+    change = f"from {percent(before.playable)} to {percent(after.playable)}"
+    answer = direction(
+        low,
+        high,
+        f"worlds that work became more, {change}: that much of the score was earned.",
+        f"worlds that work became fewer, {change}: a gain of the totals was not earned.",
+        f"worlds that work did not become measurably more ({change}): a gain of the totals is partial credit.",
+    )
+    return f"By seeded plays, which meet two endings and no dead end of a world without errors, {answer}"
+
+
+def _by_totals(run: Run) -> str:
     """Say what the two totals together tell.
 
     The lenient total's interval is not known; the strict one's, over the same samples, stands in for it.

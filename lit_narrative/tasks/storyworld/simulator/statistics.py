@@ -4,12 +4,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
 from lit_narrative.report.intervals import share_interval
 from lit_narrative.tasks.storyworld.checks import faults
-from lit_narrative.tasks.storyworld.issues import Issue, json_path
+from lit_narrative.tasks.storyworld.issues import MOST_ISSUES, Issue, json_path
 from lit_narrative.tasks.storyworld.simulator.graph import can_end, lint_warnings
 from lit_narrative.tasks.storyworld.simulator.plan import Plan, affordable, is_open, make_plan
 from lit_narrative.tasks.storyworld.simulator.play import MAX_STEPS, Chooser, Outcome, Play, Step, plays, uniform
@@ -95,7 +96,7 @@ class Simulation:
         path_diversity: distinct sequences of choices / N.
         path_entropy: entropy of the sequences of choices, in bits.
         variables: the state at the ends.
-        issues: static faults and lint warnings, with positions in ``world.to_json()``.
+        issues: static faults and lint warnings, ``MOST_ISSUES`` of each, with positions in ``world.to_json()``.
     """
 
     runs: int
@@ -214,8 +215,10 @@ def _spreads(world: World, played: Sequence[Play]) -> dict[str, VariableSpread]:
 
 
 def _static_issues(plan: Plan) -> tuple[Issue, ...]:
-    errors = [Issue(json_path(fault.path), fault.message) for fault in faults(plan.world)]
-    return (*errors, *[Issue(json_path(fault.path), fault.message, "warning") for fault in lint_warnings(plan)])
+    # Bounded: a policy can write thousands of faults, and nobody reads them.
+    errors = [Issue(json_path(fault.path), fault.message) for fault in islice(faults(plan.world), MOST_ISSUES)]
+    warnings = islice(lint_warnings(plan), MOST_ISSUES)
+    return (*errors, *[Issue(json_path(fault.path), fault.message, "warning") for fault in warnings])
 
 
 def _entropy(counts: Iterable[int]) -> float:

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from lit_narrative.errors import UserError, check_choice
 from lit_narrative.tasks.storyworld.issues import Issue
-from lit_narrative.tasks.storyworld.verifiers.base import SIX, VerifierConfig, read_text
+from lit_narrative.tasks.storyworld.verifiers.base import SIX, Context, VerifierConfig, read_text
 from lit_narrative.tasks.storyworld.verifiers.explain import explain
 from lit_narrative.tasks.storyworld.verifiers.original import original_components, original_issues
 from lit_narrative.tasks.storyworld.verifiers.soundness import parts
@@ -50,12 +50,17 @@ class Score:
         """What is wrong, with JSON paths; worked out when first asked for, as training never asks."""
         if self._mode == "original":
             return original_issues(self._text, self._config)
-        return explain(read_text(self._text, self._seed, self._config))
+        return explain(self._context)
 
     @cached_property
     def parts(self) -> dict[str, bool]:
         """What makes the text a sound world, part by part (``soundness.parts``); empty in the mode ``original``."""
-        return {} if self._mode == "original" else parts(read_text(self._text, self._seed, self._config))
+        return {} if self._mode == "original" else parts(self._context)
+
+    @cached_property
+    def _context(self) -> Context:
+        # Read again: kept from the scoring, it would be held for every text that a run remembers the score of.
+        return read_text(self._text, self._seed, self._config)
 
 
 def score(text: Any, *, mode: Mode | FormerMode = "strict", seed: int = 0, config: VerifierConfig = _DEFAULT) -> Score:

@@ -59,6 +59,18 @@ def test_rising_by_cheating_is_called_so(run: Run, after: float, lenient: float 
     assert words in honesty_verdict(outcome_of(run, 0.6, after, original_total=lenient))
 
 
+@pytest.mark.parametrize(
+    ("playable", "words"), [(0.66, "was earned"), (0.12, "is partial credit"), (0.01, "was not earned")]
+)
+def test_whether_the_score_was_earned_is_answered_by_play(run: Run, playable: float, words: str) -> None:
+    level = run.after.outcome.level
+    assert level.soundness is not None
+    played = replace(level, reward=0.9, soundness=replace(level.soundness, playable=playable))
+    after = replace(run.after, outcome=replace(run.after.outcome, level=played))
+    answer = honesty_verdict(replace(run, after=after))
+    assert words in answer and f"from 10% to {playable:.0%}" in answer
+
+
 def test_an_unmeasured_lenient_total_leaves_its_dots_out(run: Run) -> None:
     assert honesty(run).body.count("hollow") == 3
     assert "hollow" not in honesty(replace(run, before=changed(run.before, 0.6, None, corpus=None),
