@@ -66,7 +66,18 @@ def verdict(run: Run) -> list[str]:
         f"From the SFT model to the final one, the strict score {word}: from {number(before.level.reward)} to "
         f"{number(after.level.reward)} ({signed(gain)}; 95% interval of the change {signed_interval((low, high))})."
     )
-    return [first, _beside_corpus(run.corpus, after), _validity(before, after)]
+    found = before.level.soundness, after.level.soundness
+    headline = [sound_sentence(*found)] if found[0] is not None and found[1] is not None else []
+    return [*headline, first, _beside_corpus(run.corpus, after), _validity(before, after)]
+
+
+def sound_sentence(before: Soundness, after: Soundness) -> str:
+    """Return what became of the share of sound worlds."""
+    old, new = share_interval(before.sound, before.n), share_interval(after.sound, after.n)
+    change = share_change_interval(old, new, (before.sound, after.sound))
+    word = direction(*change, "rose", "fell", "kept its level, within chance,")
+    shares = f"from {percent(before.sound)} to {percent(after.sound)}"
+    return f"The share of sound worlds {word} {shares} (95% interval {percent_interval(new)})."
 
 
 def _beside_corpus(corpus: Level | None, after: Outcome) -> str:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from lit_narrative.report.charts import Dot, dot_chart
 from lit_narrative.report.format import number, percent
-from lit_narrative.report.intervals import share_change_interval, share_interval
+from lit_narrative.report.intervals import share_interval
 from lit_narrative.report.page import Figure, Key, Section, render
-from lit_narrative.tasks.storyworld.report.outcome import direction, percent_interval
+from lit_narrative.tasks.storyworld.report.outcome import sound_sentence
 from lit_narrative.tasks.storyworld.report.run import Run, Soundness
 
 STAGES = {
@@ -36,9 +36,12 @@ class Column:
         return percent(self.found.funnel.get(stage))
 
     def interval(self, stage: str) -> str:
-        """Its 95 % Wilson interval."""
+        """Its 95 % Wilson interval, short enough for three of them to stand side by side on a phone."""
         share = self.found.funnel.get(stage)
-        return "" if share is None else percent_interval(share_interval(share, self.found.n))
+        if share is None:
+            return ""
+        low, high = share_interval(share, self.found.n)
+        return f"{percent(low).removesuffix('%')}–{percent(high)}"
 
 
 def soundness(run: Run) -> Section:
@@ -70,15 +73,11 @@ def verdict(run: Run) -> list[str]:
     before, after = run.before.outcome.level.soundness, run.after.outcome.level.soundness
     if before is None or after is None:
         return ["This run was made by an earlier release, which did not measure whether its worlds are sound."]
-    old, new = share_interval(before.sound, before.n), share_interval(after.sound, after.n)
-    change = share_change_interval(old, new, (before.sound, after.sound))
-    word = direction(*change, "rose", "fell", "kept its level, within chance,")
-    shares = f"from {percent(before.sound)} to {percent(after.sound)} (95% interval {percent_interval(new)})"
     named = {"before": before, "after": after} | ({"in the corpus": run.corpus.soundness} if run.corpus else {})
     known = {name: found for name, found in named.items() if found is not None}
     shapes = ", ".join(f"{number(found.effective_shapes, 0)} {name}" for name, found in known.items())
     sizes = ", ".join(f"{number(found.encounters, 1)} {name}" for name, found in known.items())
     return [
-        f"The share of sound worlds {word} {shares}.",
+        sound_sentence(before, after),
         f"Effective number of shapes: {shapes}. Encounters a world: {sizes}.",
     ]

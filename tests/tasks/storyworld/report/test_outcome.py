@@ -31,13 +31,18 @@ def test_the_second_sentence_compares_with_the_corpus(run: Run, corpus: float, w
     assert f"That is {word} the corpus" in second and f"{corpus:.3f}" in second
 
 
+def test_the_share_of_sound_worlds_comes_first_where_it_was_measured(run: Run) -> None:
+    assert verdict(run)[0] == "The share of sound worlds rose from 4% to 45% (95% interval 39% to 51%)."
+    assert "strict score" in verdict(run)[1]
+
+
 def test_an_unmeasured_corpus_is_said(run: Run) -> None:
     bare = replace(
         run,
         before=replace(run.before, outcome=replace(run.before.outcome, corpus=None)),
         after=replace(run.after, outcome=replace(run.after.outcome, corpus=None)),
     )
-    assert "was not measured" in verdict(bare)[1]
+    assert "was not measured" in " ".join(verdict(bare))
 
 
 @pytest.mark.parametrize(("share", "word"), [(0.95, "rose"), (0.6, "fell"), (0.85, "within chance")])

@@ -16,7 +16,7 @@ def without(test: HeldOutTest) -> HeldOutTest:
 def test_each_stage_stands_with_its_interval_and_the_variety_beside(run: Run) -> None:
     body = soundness(run).body
     # 45 % of 256: Wilson's interval.
-    assert "45%" in body and "39% to 51%" in body and body.count(" to ") >= 15
+    assert "45%" in body and "39–51%" in body and body.count("–") == 15
     assert "62" in body and "4.4" in body and "90%" in body
     assert verdict(run)[0] == "The share of sound worlds rose from 4% to 45% (95% interval 39% to 51%)."
     assert "62 shapes, 4.4 encounters a world" in headline(run).body

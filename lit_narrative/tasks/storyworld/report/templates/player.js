@@ -72,7 +72,7 @@ function showState(box, plan, before, state) {
     element(pair, "dt", "", name);
     const value = element(pair, "dd", "", shown(state[index]));
     const change = state[index] - before[index];
-    if (change) element(value, "small", "", " (" + (change > 0 ? "+" : "") + shown(change) + ")");
+    if (change) element(value, "small", "", " (" + (change > 0 ? "+" : "") + shown(change).replace("-", "\u2212") + ")");
   });
 }
 
