@@ -1,17 +1,21 @@
 """Optimizer, learning rate schedule and gradient clipping of language models."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
-from transformers import get_scheduler
+from transformers import PreTrainedModel, get_scheduler
 
 from lit_narrative.errors import UserError, check_least
+from lit_narrative.lm.load import blocks
 
 Schedule = Literal["constant", "linear", "cosine"]
+MUON_LR = 0.02
+"""Muon's usual learning rate, in units of an orthogonal matrix."""
+OptimizerName = Literal["adamw", "muon"]
 
 
 def adamw(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
@@ -20,18 +24,130 @@ def adamw(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Adam
     Raises:
         UserError: they are of float16.
     """
+    return _adamw(trained_parameters(module), lr, weight_decay)
+
+
+def _adamw(trained: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.AdamW:
+    matrices, others = _by(trained, lambda parameter: parameter.ndim >= 2)
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr)
+
+
+def trained_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters of a module that an optimizer may change.
+
+    Raises:
+        UserError: they are of float16.
+    """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     # The mean of squared gradients becomes 0 in float16, and so does epsilon: 0 / 0.
     if any(parameter.dtype == torch.float16 for parameter in trained):
         raise UserError(
-            "weights of float16 cannot be trained: AdamW would make them NaN; set model.dtype to float32 or bfloat16 "
-            "(trainer.precision=16-mixed computes in float16 all the same)"
+            "weights of float16 cannot be trained: the optimizer would make them NaN; set model.dtype to float32 or "
+            "bfloat16 (trainer.precision=16-mixed computes in float16 all the same)"
         )
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr)
+    return trained
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose step is made orthogonal, for matrices (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon).
+
+    All directions of a matrix learn at one pace. As `torch.optim.Muon`, which computes in bfloat16 everywhere: on a
+    processor that has to emulate it a step takes 20 times as long.
+
+    Args:
+        params: matrices, or groups of them.
+        lr: in units of the orthogonal matrix; a taller matrix takes longer steps, by the root of rows / columns.
+        weight_decay: a step takes ``lr * weight_decay`` of the weights.
+        momentum: share of the last steps' mean that is kept, 0 to 1.
+    """
+
+    def __init__(self, params: Iterable[Any], lr: float, weight_decay: float, momentum: float = 0.95) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        """Turn and scale the momentum of each matrix, and step along it."""
+        loss = None if closure is None else closure()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                mean = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+                mean.lerp_(weight.grad, 1 - group["momentum"])
+                # Nesterov's look ahead: the step is taken along the mean as the next gradient will find it.
+                turned = orthogonal(weight.grad.lerp(mean, group["momentum"]))
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                rows, columns = weight.shape
+                weight.sub_(turned, alpha=group["lr"] * max(1.0, rows / columns) ** 0.5)
+        return loss
+
+
+def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
+    """The matrix with all its singular values between about 0.7 and 1.2, by five Newton-Schulz steps; any shape (m, n).
+
+    In bfloat16 on accelerators, where its products are fast, and in float32 on processors.
+    """
+    x = matrix.to(torch.float32 if matrix.device.type == "cpu" else torch.bfloat16)
+    x = x.T if matrix.shape[0] > matrix.shape[1] else x  # the products below have the shorter side
+    x = x / (x.norm() + 1e-7)
+    a, b, c = 3.4445, -4.775, 2.0315  # chosen for the steepest slope at 0, not to converge on 1
+    for _ in range(5):
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    return (x.T if matrix.shape[0] > matrix.shape[1] else x).to(matrix.dtype)
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Muon on the matrices of a language model's blocks, AdamW on everything else, as one optimizer.
+
+    A new model of two layers learns to copy names in half of AdamW's steps (docs/storyworlds.md).
+
+    Args:
+        module: whose trainable parameters; it is or holds a transformers model.
+        lr: of AdamW: on embeddings, output layer, heads, biases and norms.
+        weight_decay: on matrices.
+        muon_lr: of Muon.
+
+    Raises:
+        UserError: the parameters are of float16, or none of them is a matrix of a block.
+    """
+
+    def __init__(self, module: nn.Module, lr: float, weight_decay: float, muon_lr: float) -> None:
+        # Not embedding and output layer: a row there is a token, and orthogonal rows would move rare ones as much as
+        # common ones.
+        root = next(part for part in module.modules() if isinstance(part, PreTrainedModel))
+        inner = {id(parameter) for block in blocks(root) for parameter in block.parameters()}
+        matrices, others = _by(trained_parameters(module), lambda one: one.ndim == 2 and id(one) in inner)
+        if not matrices:
+            raise UserError("model.optimizer=muon finds no matrix to train in the model's blocks; take adamw")
+        self.adamw = _adamw(others, lr, weight_decay)
+        self.muon = Muon(matrices, muon_lr, weight_decay)
+        super().__init__([*self.adamw.param_groups, *self.muon.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        # Groups and state are one for all three, so that schedules, checkpoints and shards see a usual optimizer.
+        cut = len(self.adamw.param_groups)
+        self.adamw.param_groups, self.muon.param_groups = self.param_groups[:cut], self.param_groups[cut:]
+        self.adamw.state = self.muon.state = self.state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take up a stored state."""
+        super().__setstate__(state)
+        self._share()
+
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        """One step of both."""
+        loss = None if closure is None else closure()
+        self.adamw.step()
+        self.muon.step()
+        return loss
+
+
+def _by(parameters: Iterable[nn.Parameter], test: Callable[[nn.Parameter], bool]) -> tuple[list[nn.Parameter], ...]:
+    rows = [(test(parameter), parameter) for parameter in parameters]
+    return [p for passed, p in rows if passed], [p for passed, p in rows if not passed]
 
 
 def schedule_by_step(

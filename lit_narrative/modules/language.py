@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 from transformers import PreTrainedTokenizerBase
 
-from lit_narrative.errors import UserError, check_least
+from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.lm.adapter_folder import adapter_base, lora_settings
 from lit_narrative.lm.base_model import BaseModel
 from lit_narrative.lm.chat import turn_end
@@ -33,7 +33,7 @@ from lit_narrative.lm.checkpoint import (
 from lit_narrative.lm.encoding import ExampleReader, LongExamples, LongPrompts, PromptReader
 from lit_narrative.lm.load import Attention, Dtype, Lora, ScratchModel, add_end_id, max_positions
 from lit_narrative.lm.logprobs import CompletionBatch, score_completions
-from lit_narrative.lm.optim import GradientGuard, Schedule, adamw, schedule_by_step
+from lit_narrative.lm.optim import MUON_LR, GradientGuard, MuonAdamW, OptimizerName, Schedule, adamw, schedule_by_step
 from lit_narrative.lm.policy import PolicySource
 from lit_narrative.lm.sampler import LoopSampler, Request, Sampler, SamplingParams
 from lit_narrative.lm.shard import gathered, shard
@@ -62,7 +62,9 @@ class LanguageModule(NarrativeModule):
         dtype: of the weights; mixed precision is the Trainer's business.
         attention: the attention implementation of transformers.
         gradient_checkpointing: recompute activations in the backward pass.
+        optimizer: ``adamw``, or ``muon``: Muon on the matrices of the blocks, AdamW on the rest.
         lr: peak learning rate of AdamW.
+        muon_lr: peak learning rate of Muon; default: 0.02.
         weight_decay: on matrices, not on biases and norms.
         warmup_steps: linear warm-up in optimizer steps.
         schedule: of the learning rate after the warm-up, by optimizer steps.
@@ -106,7 +108,9 @@ class LanguageModule(NarrativeModule):
         dtype: Dtype = "float32",
         attention: Attention = "sdpa",
         gradient_checkpointing: bool = False,
+        optimizer: OptimizerName = "adamw",
         lr: float = 1e-3,
+        muon_lr: float | None = None,
         weight_decay: float = 0.01,
         warmup_steps: int = 0,
         schedule: Schedule = "constant",
@@ -118,7 +122,7 @@ class LanguageModule(NarrativeModule):
         trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in (("lr", lr), ("weight_decay", weight_decay)):
+        for name, value in (("lr", lr), ("muon_lr", muon_lr or 0.0), ("weight_decay", weight_decay)):
             if not 0 <= value < math.inf:
                 raise UserError(f"model.{name}={value} must be a number of 0 or more")
         check_least("model.warmup_steps", warmup_steps, 0)
@@ -152,7 +156,11 @@ class LanguageModule(NarrativeModule):
             chat,
         )
         self.chat, self.gradient_checkpointing = chat, gradient_checkpointing
-        self.lr, self.weight_decay, self.warmup_steps, self.schedule = lr, weight_decay, warmup_steps, schedule
+        check_choice("model.optimizer", optimizer, get_args(OptimizerName))
+        if muon_lr is not None and optimizer != "muon":
+            raise UserError(f"model.muon_lr={muon_lr} is of optimizer=muon, and model.optimizer is {optimizer}")
+        self.optimizer, self.lr, self.muon_lr, self.weight_decay = optimizer, lr, muon_lr, weight_decay
+        self.warmup_steps, self.schedule = warmup_steps, schedule
         self.max_length, self.long_examples = max_length, long_examples
         self.max_prompt_length, self.long_prompts = max_prompt_length, long_prompts
         self.guard = GradientGuard(max_skipped_steps)
@@ -173,7 +181,8 @@ class LanguageModule(NarrativeModule):
     def prepare_data(self) -> None:
         """Train the tokenizer on the task's corpus, once and on one process."""
         if not self.ready and not self.trainer.ckpt_path and self.source.trains_tokenizer:
-            self.source.prepare(self.task.tokenizer_texts(), self._tokenizer_folder)
+            task = self.task
+            self.source.prepare(task.tokenizer_texts(), self._tokenizer_folder, task.tokenizer_names())
 
     @property
     def _tokenizer_folder(self) -> Path:
@@ -356,8 +365,13 @@ class LanguageModule(NarrativeModule):
     # --- optimisation -----------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with decay on matrices only, and a schedule by optimizer steps."""
-        optimizer = adamw(self, self.lr, self.weight_decay)
+        """The optimizer, with decay on matrices only, and a schedule by optimizer steps."""
+        optimizer: Optimizer
+        if self.optimizer == "muon":
+            muon_lr = MUON_LR if self.muon_lr is None else self.muon_lr
+            optimizer = MuonAdamW(self, self.lr, self.weight_decay, muon_lr)
+        else:
+            optimizer = adamw(self, self.lr, self.weight_decay)
         if self.schedule == "constant" and not self.warmup_steps:
             return optimizer
         total = None if self.schedule == "constant" else int(self.trainer.estimated_stepping_batches)

@@ -13,7 +13,16 @@ from torch.distributed.tensor import DTensor
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import Lora, add_lora
 from lit_narrative.lm.logprobs import CompletionBatch
-from lit_narrative.lm.optim import GradientGuard, Schedule, adamw, gradient_norm, schedule_by_step
+from lit_narrative.lm.optim import (
+    GradientGuard,
+    Muon,
+    MuonAdamW,
+    Schedule,
+    adamw,
+    gradient_norm,
+    orthogonal,
+    schedule_by_step,
+)
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.sft import SFTModule
 from tests.helpers import Recorder, TinyTask, fit, sizes, tiny_lm, tokenizer_folder, weights
@@ -281,3 +290,42 @@ def test_norm_and_learning_rate_are_logged_before_clipping(tmp_path: Path) -> No
 def test_the_limit_is_at_least_one(limit: int) -> None:
     with pytest.raises(UserError, match=r"model\.max_skipped_steps is"):
         GradientGuard(limit)
+
+
+def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest() -> None:
+    lm = tiny_lm()
+    optimizer = MuonAdamW(lm, lr=0.1, weight_decay=0.5, muon_lr=0.02)
+    shapes = {name: p for name, p in lm.named_parameters()}
+    turned = {id(p) for group in optimizer.muon.param_groups for p in group["params"]}
+    assert {name for name, p in shapes.items() if id(p) in turned} == {
+        name for name, p in shapes.items() if ".layers." in name and p.ndim == 2
+    }
+    together = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(together) == sorted(map(id, lm.parameters()))
+
+
+@pytest.mark.parametrize("shape", [(24, 16), (16, 24), (16, 16)])
+def test_steps_of_muon_are_orthogonal_and_those_of_torch(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(shape, generator=generator)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    steps = [Muon([ours], 0.1, 0.5), torch.optim.Muon([theirs], lr=0.1, weight_decay=0.5)]
+    for _ in range(4):
+        ours.grad = torch.randn(shape, generator=generator)
+        theirs.grad = ours.grad.clone()
+        for optimizer in steps:
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs, atol=5e-3, rtol=0)  # theirs in bfloat16
+    values = torch.linalg.svdvals(orthogonal(ours.grad))
+    assert 0.5 < values.min() < values.max() < 1.3
+
+
+def test_muon_without_matrices_to_train_is_an_error() -> None:
+    lm = tiny_lm().requires_grad_(False)
+    lm.get_output_embeddings().requires_grad_(True)
+    with pytest.raises(UserError, match="no matrix to train in the model's blocks; take adamw"):
+        MuonAdamW(lm, 0.1, 0.0, 0.02)
+    with pytest.raises(UserError, match=r"model\.muon_lr=0\.1 is of optimizer=muon"):
+        SFTModule(muon_lr=0.1)
+    with pytest.raises(UserError, match=r"model\.optimizer.*'mun'.*muon"):
+        SFTModule(optimizer="mun")  # type: ignore[arg-type]

@@ -26,9 +26,9 @@ class Uneven(TinyTask):
 def learn(folder: Path, batch_size: int, accumulate: int, *callbacks: Callback, **options: Any) -> SFTModule:
     """An epoch of 20 rows and no more than that."""
     ckpt_path, workers = options.pop("ckpt_path", None), options.pop("num_workers", 0)
-    schedule = options.pop("schedule", "constant")
+    schedule, optimizer = options.pop("schedule", "constant"), options.pop("optimizer", "adamw")
     seed_everything(0, verbose=False)
-    module = SFTModule(sizes(), tokenizer_folder(folder.parent), lr=1e-2, schedule=schedule)
+    module = SFTModule(sizes(), tokenizer_folder(folder.parent), optimizer=optimizer, lr=1e-2, schedule=schedule)
     run = trainer(folder, *callbacks, **{"max_epochs": 1, "accumulate_grad_batches": accumulate, **options})
     run.fit(module, Uneven(rows=20, batch_size=batch_size, num_workers=workers), ckpt_path=ckpt_path)
     return module
@@ -112,6 +112,13 @@ def test_a_run_resumes_exactly_with_another_batch_size(
     assert sum(len(batch.ids) for batch in seen.batches) == 20 - 12
     for name, value in whole.items():
         torch.testing.assert_close(resumed[name], value, atol=1e-5, rtol=0)
+
+
+def test_both_parts_of_muon_resume_exactly(tmp_path: Path) -> None:
+    options = {"optimizer": "muon", "schedule": "cosine"}
+    whole = weights(learn(tmp_path / "run", 2, 2, SaveAt(5), **options))
+    resumed = weights(learn(tmp_path / "resumed", 2, 2, ckpt_path=tmp_path / "run" / "within.ckpt", **options))
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
 def test_a_run_that_resumed_with_another_batch_size_is_saved_and_resumes_again(tmp_path: Path) -> None:
