@@ -15,7 +15,7 @@ from lit_narrative.progress import batches_begun, batches_learned, begin_at, epo
 class EpochSampler(DistributedSampler[Any]):
     """The rows of this process in an order that depends on seed, epoch and the rows of an optimizer step only.
 
-    Where rows have lengths, the rows of a step have similar ones (:func:`group_by_length`). A run that resumes within
+    Where rows have lengths, those of a step are sorted by them (:func:`sort_within_steps`). A run that resumes within
     an epoch goes on behind the rows that were learned. They are counted over all processes: whatever its batch size and
     the number of its processes, every row comes once.
 
@@ -50,7 +50,7 @@ class EpochSampler(DistributedSampler[Any]):
         order: list[int] = torch.randperm(len(self.rows), generator=generator).tolist()
         if self.lengths is None or not self._step_rows:
             return order
-        return group_by_length(order, self.lengths, self._step_rows, generator)
+        return sort_within_steps(order, self.lengths, self._step_rows)
 
     @property
     def _step_rows(self) -> int:
@@ -85,36 +85,20 @@ class EpochSampler(DistributedSampler[Any]):
         begin_at(self.trainer, first, batches)
 
 
-WINDOW = 16
-"""Optimizer steps within which rows are sorted by length."""
+def sort_within_steps(order: Sequence[int], lengths: Sequence[int], step_rows: int) -> list[int]:
+    """The rows of each optimizer step sorted by length, so that its micro-batches hold less padding.
 
-
-def group_by_length(
-    order: Sequence[int], lengths: Sequence[int], step_rows: int, generator: torch.Generator
-) -> list[int]:
-    """An order of rows in which those of an optimizer step have similar lengths, so that batches hold little padding.
-
-    The order is cut into windows of `WINDOW` steps, a quarter of the rows at most, so that rows meet others in every
-    epoch. A window's rows are sorted, and its steps shuffled. How a step is cut into batches and spread over processes
-    does not matter.
+    Steps keep their rows. Steps of rows of one length each would hold less padding still, but they are no fair sample:
+    fine-tuning by such steps of 16 rows out of sorted windows of 256 wrote worlds of three scenes in 0.42 to 0.47 of
+    its texts, where the corpus has 0.28 (docs/storyworlds.md).
 
     Args:
         order: rows, shuffled.
         lengths: by row, in tokens.
         step_rows: rows a step, 1 or more.
-        generator: shuffles the steps.
     """
-    steps = max(min(WINDOW, len(order) // (4 * step_rows)), 1)
-    grouped: list[int] = []
-    for start in range(0, len(order), steps * step_rows):
-        window = order[start : start + steps * step_rows]
-        whole = len(window) // step_rows
-        # What is left for the last step of the epoch is drawn before sorting: otherwise it would be the longest rows.
-        rows, rest = sorted(window[: whole * step_rows], key=lengths.__getitem__), window[whole * step_rows :]
-        for step in torch.randperm(whole, generator=generator).tolist():
-            grouped += rows[step * step_rows : (step + 1) * step_rows]
-        grouped += rest
-    return grouped
+    steps = [order[start : start + step_rows] for start in range(0, len(order), step_rows)]
+    return [row for step in steps for row in sorted(step, key=lengths.__getitem__)]
 
 
 class TrainLoader(DataLoader[Any]):
