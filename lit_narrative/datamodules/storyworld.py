@@ -1,6 +1,8 @@
 """Interactive storyworlds as data: from the generator, or read from files."""
 
 import logging
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -22,7 +24,14 @@ from lit_narrative.tasks.storyworld.verifiers.base import DEFAULT_WEIGHTS, Verif
 from lit_narrative.tasks.storyworld.verifiers.soundness import funnel
 from lit_narrative.tasks.storyworld.world import World
 from lit_narrative.tasks.storyworld.world_files import custom_examples
-from lit_narrative.views import Example, Prompt, Rollout, State, Verdict
+from lit_narrative.views import Example, Prompt, Rollout, State, Verdict, prompt_text
+
+NAMED_WORLDS = 3_000
+"""Worlds that names for the tokenizer are looked for in."""
+IN_EVERY = 0.9
+"""Share of the texts from which on a word belongs to the format."""
+_WORD = re.compile(r"[^\W\d_]+")
+_IDENTIFIER = re.compile(r'"(\w+)"')
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +134,17 @@ class StoryworldData(TaskDataModule):
             if world is not None:
                 rng = np.random.default_rng([self.corpus_seed, number])
                 yield f"{split}-{number}", world, list(play_world(world, self.plays_per_world, rng))
+
+    def tokenizer_names(self) -> Iterator[str]:
+        """The words of prompts and of identifiers, but for those that belong to the format: nearly every text has them.
+
+        An identifier stands alone between quotes: a character, a variable, an id. ``Bram_trust`` has two words.
+        """
+        rows = [(row.prompt, row.completion) for row in islice(self.examples("train"), NAMED_WORLDS)]
+        texts = Counter(word for row in rows for word in set(_WORD.findall(prompt_text(row[0]) + row[1])))
+        names = {word for prompt, _ in rows for word in _WORD.findall(prompt_text(prompt))}
+        names |= {word for _, world in rows for quoted in _IDENTIFIER.findall(world) for word in _WORD.findall(quoted)}
+        yield from sorted(name for name in names if texts[name] < IN_EVERY * len(rows))
 
     # --- rewards and verifiers --------------------------------------------------------------------------------------
 

@@ -92,6 +92,10 @@ class Task:
         """Texts to train a tokenizer on: the task's training examples."""
         return (prompt_text(row.prompt) + row.completion for row in self.view("examples", "train"))
 
+    def tokenizer_names(self) -> Iterable[str]:
+        """Words that a tokenizer of ``kind: names`` keeps whole wherever they occur; default: none."""
+        return ()
+
     # --- rewards and verifiers --------------------------------------------------------------------------------------
 
     def reward_settings(self, names: Sequence[str]) -> Any:

@@ -72,11 +72,11 @@ class PolicySource:
             return isinstance(self.model, ScratchModel)
         return isinstance(self.tokenizer, TrainedTokenizer)
 
-    def prepare(self, texts: Iterable[str], folder: Path) -> None:
+    def prepare(self, texts: Iterable[str], folder: Path, names: Iterable[str] = ()) -> None:
         """Train the tokenizer into ``folder``, whole or not at all."""
         spec = self.tokenizer if isinstance(self.tokenizer, TrainedTokenizer) else TrainedTokenizer()
         with atomic_folder(folder) as fresh:
-            train_tokenizer(texts, spec).save_pretrained(fresh)
+            train_tokenizer(texts, spec, names).save_pretrained(fresh)
 
     def build(self, tokenizer_folder: Path | None = None) -> Policy:
         """Load or build the policy; ``tokenizer_folder`` is where :meth:`prepare` wrote the tokenizer, if it did."""

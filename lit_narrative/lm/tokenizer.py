@@ -1,11 +1,12 @@
 """Tokenizers: from the hub, from a folder, or trained on the corpus of a task."""
 
+import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -25,7 +26,7 @@ _WORD = r" ?-?[0-9]+| ?\p{L}+| ?[^\s\p{L}0-9]|\s"
 
 @dataclass
 class TrainedTokenizer:
-    """A tokenizer trained on the task's corpus: a byte-level BPE, or the list of its words.
+    """A tokenizer trained on the task's corpus: a byte-level BPE (which may keep names whole), or a list of words.
 
     Args:
         vocab_size: number of tokens, the 256 bytes and 2 special tokens included; with ``words`` as many as there are,
@@ -33,32 +34,39 @@ class TrainedTokenizer:
         sample: how many corpus texts to train on.
         split_words: split at words before merging, as GPT-2 does. Without it merges cross punctuation and spaces, so
             that fragments of a JSON skeleton become single tokens (about five times shorter storyworlds).
-        kind: ``bpe``, or ``words``: every word, integer (with its sign), other sign and line break is one token, a
-            space before it included; what the corpus lacks becomes one token for unknown words.
+        kind: ``bpe``; ``names``: a BPE in which each name of the task (`Task.tokenizer_names`) is a piece of its own
+            wherever it occurs, so that to repeat a name is to copy a token, while all that stands between names merges;
+            ``words``: every word, integer (with its sign), other sign and line break is one token, a space before it
+            included; what the corpus lacks becomes one token for unknown words.
     """
 
     vocab_size: int = 1024
     sample: int = 3000
     split_words: bool = False
-    kind: Literal["bpe", "words"] = "bpe"
+    kind: Literal["bpe", "names", "words"] = "bpe"
 
     def __post_init__(self) -> None:
-        if self.kind == "words" and self.split_words:
+        if self.kind != "bpe" and self.split_words:
             raise UserError(
-                "model.tokenizer.split_words has no meaning with kind=words, which always splits; leave it out"
+                f"model.tokenizer.split_words means nothing with kind={self.kind}, which splits itself; leave it out"
             )
-        if (self.kind == "bpe" and self.vocab_size < 258) or self.sample < 1:
+        if (self.kind != "words" and self.vocab_size < 258) or self.sample < 1:
             raise UserError(
                 f"model.tokenizer.vocab_size={self.vocab_size} must be at least 258 (256 bytes, 2 special tokens), and "
                 f"sample={self.sample} at least 1"
             )
 
 
-def train_tokenizer(texts: Iterable[str], spec: TrainedTokenizer) -> PreTrainedTokenizerBase:
+def train_tokenizer(texts: Iterable[str], spec: TrainedTokenizer, names: Iterable[str] = ()) -> PreTrainedTokenizerBase:
     """Train a tokenizer; the same texts in the same order give the same tokenizer.
 
+    Args:
+        texts: of the task's corpus; the first ``spec.sample`` are read.
+        spec: kind and size.
+        names: words that ``kind: names`` keeps whole.
+
     Raises:
-        UserError: the texts have more words than ``vocab_size``.
+        UserError: the texts have more words than ``vocab_size``, or ``kind: names`` finds no names.
     """
     sample = map(unicode_text, islice(texts, spec.sample))
     if spec.kind == "words":
@@ -67,7 +75,10 @@ def train_tokenizer(texts: Iterable[str], spec: TrainedTokenizer) -> PreTrainedT
 
     # Byte-level: every text can be encoded, whatever the corpus lacked.
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=spec.split_words)
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=spec.split_words)
+    tokenizer.pre_tokenizer = (
+        pre_tokenizers.Sequence([_whole_names(names), to_bytes]) if spec.kind == "names" else to_bytes
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=spec.vocab_size,
@@ -77,6 +88,18 @@ def train_tokenizer(texts: Iterable[str], spec: TrainedTokenizer) -> PreTrainedT
     )
     tokenizer.train_from_iterator(sample, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
+
+
+def _whole_names(names: Iterable[str]) -> Any:
+    """A pre-tokenizer that cuts before and after each name, where no other letter touches it."""
+    from tokenizers import Regex, pre_tokenizers
+
+    # The longest first: of two names that begin alike the pattern takes the first that fits.
+    whole = sorted(set(names), key=lambda name: (-len(name), name))
+    if not whole:
+        raise UserError("model.tokenizer.kind=names needs names, and this task has none; choose kind=bpe")
+    pattern = "|".join(map(re.escape, whole))
+    return pre_tokenizers.Split(Regex(rf"(?<!\p{{L}})(?:{pattern})(?!\p{{L}})"), "isolated")
 
 
 def _word_tokenizer(texts: Iterable[str], most: int) -> PreTrainedTokenizerBase:

@@ -88,7 +88,9 @@ def test_states_are_moments_of_plays_standardised_on_the_training_worlds() -> No
     assert vectors.dtype == np.float32
     spread = vectors.std(0)
     np.testing.assert_allclose(vectors.mean(0), 0, atol=1e-3)
-    np.testing.assert_allclose(spread[spread > 0], 1, atol=1e-2)
+    moving = spread[spread > 0]
+    assert moving.max() < 1.01
+    assert np.mean(moving > 0.99) > 0.9  # the rest hardly moves: its spread is not blown up to 1
     assert {state.vector.shape for state in (*train, *held)} == {vectors.shape[1:]}
     assert len({state.meta["world"] for state in train}) <= 40
     assert not {state.meta["world"] for state in train} & {state.meta["world"] for state in held}
@@ -307,3 +309,9 @@ def test_three_levels_of_uniqueness() -> None:
     assert shares["unique"] == pytest.approx(2 / 3)
     assert shares["unique_skeleton"] == pytest.approx(1 / 3)
     assert shares["effective_shapes"] == pytest.approx(1)
+
+
+def test_names_for_the_tokenizer_are_those_of_prompts_and_worlds_but_not_of_the_format() -> None:
+    names = set(data(train_size=200).tokenizer_names())
+    assert {"Bram", "trust", "gold", "tower", "accuse", "lighthouse", "plague"} <= names
+    assert not {"encounters", "id", "reactions", "Storyworld", "Cast", "Fever"} & names

@@ -1,5 +1,6 @@
 """Tokenizers: trained, loaded, carried in a checkpoint."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -168,5 +169,38 @@ def test_the_same_words_give_the_same_tokenizer() -> None:
 def test_more_words_than_admitted_are_refused() -> None:
     with pytest.raises(UserError, match=r"corpus has 19 words, model\.tokenizer\.vocab_size=10 is smaller"):
         train_tokenizer(WORDS, TrainedTokenizer(10, kind="words"))
-    with pytest.raises(UserError, match="split_words has no meaning with kind=words"):
+    with pytest.raises(UserError, match="split_words means nothing with kind=words"):
         TrainedTokenizer(kind="words", split_words=True)
+
+
+# --- whole names ------------------------------------------------------------------------------------------------------
+
+NAMED = [f'{{"who":{{"{a}":1,"{b}":2}},"next":"{b}"}}' for a, b in (("Bram", "Mara"), ("Mara", "Bram"), ("Ma", "Bram"))]
+
+
+def test_a_name_is_a_piece_of_its_own_wherever_it_stands() -> None:
+    found = train_tokenizer(NAMED, TrainedTokenizer(400, kind="names"), ["Bram", "Mara", "Ma"])
+    pieces = {name: found(name)["input_ids"] for name in ("Bram", "Mara", "Ma")}
+    assert all(len(ids) == 1 for ids in pieces.values())
+    for text in (*NAMED, "Bram_trust", 'x"Mara"y', "Mara, Ma."):
+        ids = found(text, add_special_tokens=False)["input_ids"]
+        assert found.decode(ids) == text
+        for name, (piece,) in pieces.items():
+            assert ids.count(piece) == len(re.findall(rf"(?<![A-Za-z]){name}(?![A-Za-z])", text))
+    # Whatever stands between names merges: the skeleton of these texts is a few tokens.
+    assert (
+        len(found(NAMED[0])["input_ids"])
+        <= 7
+        < len(train_tokenizer(NAMED, TrainedTokenizer(258))(NAMED[0])["input_ids"])
+    )
+
+
+def test_names_are_kept_by_a_folder() -> None:
+    found = train_tokenizer(NAMED, TrainedTokenizer(400, kind="names"), ["Bram", "Mara"])
+    again = tokenizer_from_files(tokenizer_files(found))
+    assert again(NAMED)["input_ids"] == found(NAMED)["input_ids"]
+
+
+def test_a_task_without_names_is_told_so() -> None:
+    with pytest.raises(UserError, match="kind=names needs names, and this task has none; choose kind=bpe"):
+        train_tokenizer(NAMED, TrainedTokenizer(400, kind="names"))

@@ -1,7 +1,7 @@
 """The generator of simple-format storyworlds: themes x casts x properties x structures.
 
-The corpus is skewed on purpose (`Skew`): its worlds are sound but modest, with few gates, mostly one ending and few
-variables in motion, so that a policy trained on it by imitation has room to improve by reinforcement.
+The corpus is skewed on purpose (`Skew`): its worlds have no fault but are modest, half of them with one ending, a third
+sound, and few variables in motion, so that a policy trained on it by imitation has room to improve by reinforcement.
 Every example has a separate random stream, made from (seed, split, index): ``example(7, seed)`` is the same world
 whether or not the others are made. The order of the draws is part of the corpus: another one changes every world.
 """
@@ -25,6 +25,7 @@ BACK = 0.25
 """Probability that an option of a loop leads back."""
 AT_LEAST = 0.85
 """Share of the gates that ask for at least some value; the others ask for at most."""
+ACTIONS = list(themes.ACTIONS)
 USUAL = 2
 """The value that gates ask for wherever it is undecided, so that worlds resemble each other in this."""
 
@@ -47,14 +48,14 @@ class Skew:
     """
 
     encounters: tuple[float, ...] = (0.28, 0.37, 0.22, 0.09, 0.04)
-    second_ending: float = 0.08
+    second_ending: float = 0.6
     closing_option: float = 0.15
     variables: tuple[float, ...] = (0.36, 0.45, 0.19)
     options: tuple[float, ...] = (0.22, 0.73, 0.05)
-    gates: float = 0.30
+    gates: float = 0.8
     structures: tuple[float, ...] = (0.3, 0.3, 0.3, 0.1)
-    dangling: float = 0.04
-    unreferenced: float = 0.04
+    dangling: float = 0.0
+    unreferenced: float = 0.0
     third_character: float = 0.25
 
     def __post_init__(self) -> None:
@@ -146,14 +147,18 @@ class _Plot:
     def __init__(self, rng: Random, skew: Skew, premise: Premise, state: dict[str, int], bounds: Bounds) -> None:
         self.rng, self.skew, self.premise, self.bounds = rng, skew, premise, bounds
         size = _weighted(rng, skew.encounters) + 3
-        scenes = rng.sample(themes.PLACES[premise.theme[0]].split(), size + 1)
-        self.scenes, self.nowhere = scenes[:size], scenes[size]
+        rooms = themes.PLACES[premise.theme[0]].split()
+        start = rng.randrange(len(rooms))
+        # A place is a round of rooms, and a story walks it from one of them: which scene comes next can be learned,
+        # where a shuffle of the rooms could only be remembered.
+        walk = rooms[start:] + rooms[:start]
+        self.scenes, self.nowhere = walk[:size], walk[size]
         self.endings = 2 if size > 3 and rng.random() < skew.second_ending else 1
         self.structure = STRUCTURES[_weighted(rng, skew.structures)]
         self.moving = rng.sample(list(state), _weighted(rng, skew.variables) + 1)
         self.unmoved = list(self.moving)
-        self.met: dict[str, dict[str, set[int]]] = {scene: {name: set() for name in self.moving} for scene in scenes}
-        self.met[scenes[0]] = {name: {state[name]} for name in self.moving}
+        self.met: dict[str, dict[str, set[int]]] = {scene: {name: set() for name in self.moving} for scene in walk}
+        self.met[walk[0]] = {name: {state[name]} for name in self.moving}
 
     def encounters(self) -> list[Json]:
         # In file order: an option records the values with which a play may enter the scene that it leads to.
@@ -161,7 +166,8 @@ class _Plot:
         sentences = themes.TROUBLES[self.premise.theme[1]]
         made = []
         for position, links in zip(middle, self._links(middle), strict=True):
-            actions = self.rng.sample(list(themes.ACTIONS), len(links))
+            # In the order of the table, so that the next one cannot be one that the scene has had.
+            actions = [ACTIONS[i] for i in sorted(self.rng.sample(range(len(ACTIONS)), len(links)))]
             options = [
                 self._option(position, slot, *pair) for slot, pair in enumerate(zip(actions, links, strict=True))
             ]

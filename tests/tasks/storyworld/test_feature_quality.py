@@ -158,7 +158,7 @@ def test_mutated_worlds_never_raise_and_score_within_bounds() -> None:
     texts = [json.dumps(mutate(json.loads(row.completion))) for row in corpus(300, 2, Skew(gates=1))]
     scores = reward([rollout(text) for text in texts])
     assert all(score is not None and 0 <= score <= 1 for score in scores)
-    assert len(set(scores)) > 40
+    assert len(set(scores)) > 30
 
 
 @pytest.mark.parametrize(

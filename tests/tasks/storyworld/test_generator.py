@@ -10,6 +10,8 @@ import pytest
 from lit_narrative.errors import UserError
 from lit_narrative.tasks.storyworld import themes
 from lit_narrative.tasks.storyworld.generator import Skew, corpus, example
+from lit_narrative.tasks.storyworld.verifiers.base import VerifierConfig
+from lit_narrative.tasks.storyworld.verifiers.score import score
 
 
 def worlds(n: int, seed: int = 0, skew: Skew | None = None) -> list[dict[str, Any]]:
@@ -141,3 +143,25 @@ def test_a_knob_out_of_range_is_refused_by_name() -> None:
         Skew(gates=2)
     with pytest.raises(UserError, match=r"skew\.options must be 3 weights"):
         Skew(options=(1, 2))
+
+
+def test_a_story_walks_the_round_of_rooms_of_its_place() -> None:
+    rounds = [(rooms.split() * 2) for rooms in themes.PLACES.values()]
+    order = list(themes.ACTIONS)
+    for world in worlds(100, skew=Skew(dangling=0, unreferenced=0)):
+        scenes = [encounter["id"] for encounter in world["encounters"]]
+        assert any(scenes == rooms[start : start + len(scenes)] for rooms in rounds for start in range(8))
+        for encounter in world["encounters"]:
+            actions = [order.index(option["id"]) for option in encounter["options"] if option["id"] != "end"]
+            assert actions == sorted(set(actions))
+
+
+def test_the_default_corpus_has_no_faults_and_is_modest() -> None:
+    """What a policy imitates is right; what is rare in it is left for rewards to make common."""
+    scores = [
+        score(row.completion, config=VerifierConfig(weights={"playable": 1, "sound": 1})) for row in corpus(300, 5)
+    ]
+    assert all(one.components["schema"] == 1 for one in scores)
+    shares = {name: sum(one.components[name] for one in scores) / 300 for name in ("playable", "sound")}
+    assert 0.4 < shares["playable"] < 0.6
+    assert 0.2 < shares["sound"] < 0.4
