@@ -369,6 +369,8 @@ def test_rewards_by_name_and_by_path() -> None:
 def test_held_out_words_are_no_reward() -> None:
     with pytest.raises(UserError, match=r"'held_out' is what shows that a reward is played.*components/held_out"):
         data().reward_functions(["held_out"])
+    with pytest.raises(UserError, match=r"model\.rewards of PoetryData: there is no 'sound'"):  # verse is not played
+        data().reward_functions(["sound"])
     with pytest.raises(UserError, match="there is no 'topic_shares'; did you mean 'topic_share'"):
         data().reward_functions(["topic_shares"])
 
