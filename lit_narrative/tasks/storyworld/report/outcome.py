@@ -66,8 +66,8 @@ def verdict(run: Run) -> list[str]:
         f"From the SFT model to the final one, the strict score {word}: from {number(before.level.reward)} to "
         f"{number(after.level.reward)} ({signed(gain)}; 95% interval of the change {signed_interval((low, high))})."
     )
-    found = before.level.soundness, after.level.soundness
-    headline = [sound_sentence(*found)] if found[0] is not None and found[1] is not None else []
+    old, new = before.level.soundness, after.level.soundness
+    headline = [sound_sentence(old, new)] if old is not None and new is not None else []
     return [*headline, first, _beside_corpus(run.corpus, after), _validity(before, after)]
 
 
