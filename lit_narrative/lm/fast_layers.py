@@ -70,9 +70,12 @@ class FastLinear(nn.Linear):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(..., in) to (..., out)."""
-        if onednn_pays(input, self.weight):
-            return linear(input, self.weight, self.bias)
-        return super().forward(input)
+        return fast_linear(input, self.weight, self.bias)
+
+
+def fast_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """``x @ weight.T + bias``, through oneDNN where that pays."""
+    return linear(x, weight, bias) if onednn_pays(x, weight) else nn.functional.linear(x, weight, bias)
 
 
 class FastConv1D(Conv1D):

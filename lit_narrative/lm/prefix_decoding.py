@@ -68,7 +68,11 @@ class Groups:
         """Keep only ``rows``."""
         for layer in self.completions:
             layer.select(rows)
-        self.owner = self.owner[rows]
+        left, self.owner = self.owner[rows].unique(return_inverse=True)
+        if len(left) < self._count:  # prompts without rows leave, too
+            for layer in self.prompts:
+                layer.select(left)
+            self.bias = None if self.bias is None else self.bias[left]
         self._arrange()
 
     def _arrange(self) -> None:
@@ -135,11 +139,28 @@ def prefix_attention(
         NotImplementedError: the model asks for an argument that this function does not implement.
     """
     refuse_arguments("prefix attention", attention_mask=attention_mask, **kwargs)
-    prompt = groups.prompts[module.layer_idx]  # type: ignore[index]
+    scaled = query.squeeze(2) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    return attend(scaled, key, value, groups, module.layer_idx).unflatten(-1, (1, -1, query.shape[-1])), None  # type: ignore[arg-type]
+
+
+def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, groups: Groups, layer: int) -> torch.Tensor:
+    """Attention of block ``layer``, each row with one scaled query a head.
+
+    Args:
+        query: (R, H g, D).
+        key: (R, H, T, D).
+        value: (R, H, T, D).
+        groups: the prompts.
+        layer: the block.
+
+    Returns:
+        (R, H g D).
+    """
+    prompt = groups.prompts[layer]
     assert prompt.keys is not None and prompt.values is not None
     rows, heads = key.shape[:2]
     # The heads of one key head lie side by side in `query`, so that a view groups them.
-    query = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)).view(rows, heads, -1, query.shape[-1])
+    query = query.view(rows, heads, -1, query.shape[-1])
     shared = groups.to_grid(query) @ prompt.keys.transpose(-1, -2)  # (U, H, n g, P)
     if groups.bias is not None:
         shared = shared + groups.bias
@@ -149,7 +170,7 @@ def prefix_attention(
     width = shared.shape[-1]
     out = groups.to_rows(groups.to_grid(weights[..., :width]) @ prompt.values, query.shape[2])
     out = out + weights[..., width:] @ value
-    return out.reshape(rows, 1, -1, out.shape[-1]), None
+    return out.flatten(1)
 
 
 AttentionInterface.register(NAME, prefix_attention)  # type: ignore[arg-type]

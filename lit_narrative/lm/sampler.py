@@ -8,7 +8,7 @@ batch, nor on the batch split, nor on the number of devices.
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from transformers.generation.logits_process import (
 
 from lit_narrative.errors import UserError, first_line
 from lit_narrative.lm.kv_cache import decoding_cache, select_rows
+from lit_narrative.lm.llama_decoding import FusedLlama, can_fuse
 from lit_narrative.lm.load import base_lm, end_ids
 from lit_narrative.lm.prefix_decoding import Groups, can_share_prefix, prefix_decoding
 from lit_narrative.lm.self_check import NEW_TOKENS, PROMPTS, ROWS, allclose, cached_check, too_short
@@ -139,10 +140,9 @@ class LoopSampler:
     ) -> list[Rollout]:
         """Complete every request; the model should be in evaluation mode."""
         rollouts: list[Rollout] = []
-        first_group, ends, base = 0, end_ids(lm, tokenizer), base_lm(lm)
-        shares = can_share_prefix(base) and supports_prefix_decoding(base)
+        first_group, ends, way = 0, end_ids(lm, tokenizer), _fastest_way(base_lm(lm))
         for batch in split_requests(requests, self.rows):
-            rollouts += as_rollouts(tokenizer, batch, _decode(lm, ends, batch, params, shares), ends, first_group)
+            rollouts += as_rollouts(tokenizer, batch, _decode(lm, ends, batch, params, way), ends, first_group)
             first_group += len(batch)
         return rollouts
 
@@ -199,25 +199,36 @@ class Decoded(NamedTuple):
     lengths: torch.Tensor
 
 
+Way = Literal["copied", "shared", "fused"]
+"""Every row behind a copy of its prompt; or a group behind one copy; or so by a step of our own."""
+
+
+def _fastest_way(base: PreTrainedModel) -> Way:
+    if not can_share_prefix(base) or not supports_prefix_decoding(base):
+        return "copied"
+    return "fused" if can_fuse(base) and supports_fused_decoding(base) else "shared"
+
+
 def _decode(
-    lm: nn.Module, ends: Sequence[int], requests: Sequence[Request], params: SamplingParams, shares: bool
+    lm: nn.Module, ends: Sequence[int], requests: Sequence[Request], params: SamplingParams, way: Way
 ) -> Decoded:
-    """Sample all completions of ``requests`` in one batch; if ``shares``, a group behind one copy of its prompt."""
+    """Sample all completions of ``requests`` in one batch."""
     base, device = base_lm(lm), next(lm.parameters()).device
     prefix = _Prefix(requests, params.max_new_tokens, device)
     noise = draw_uniforms([seed for request in requests for seed in request.seeds], params.max_new_tokens).to(device)
     warp = warper(params)
-    shares = shares and len(prefix.owner) > len(requests)  # groups of one have nothing to share
-    cache = decoding_cache(base, prefix.width + (0 if shares else params.max_new_tokens))
+    if way == "shared" and len(prefix.owner) == len(requests):  # groups of one have nothing to share
+        way = "copied"
+    cache = decoding_cache(base, prefix.width + (params.max_new_tokens if way == "copied" else 0))
     logits = prefix.read(lm, cache)[prefix.owner]
-    past = _SharedPast(prefix, cache) if shares else _CopiedPast(prefix, cache)
+    past = _CopiedPast(prefix, cache, lm) if way == "copied" else _SharedPast(prefix, cache, lm, way == "fused")
 
     count, steps = noise.shape
     ids, stops = torch.zeros(count, steps, dtype=torch.long, device=device), torch.tensor(ends, device=device)
     logprobs = torch.zeros(count, steps, device=device, dtype=torch.float32)
     # `rows`, `alive`, `noise` and the cache hold the rows still in the batch; `ids` and `logprobs` all rows.
     rows, alive = torch.arange(count, device=device), torch.ones(count, dtype=torch.bool, device=device)
-    with prefix_decoding(base) if shares else nullcontext():
+    with prefix_decoding(base) if way == "shared" else nullcontext():
         for step in range(steps):
             tokens, ids_logprobs = sample_token(warp(logits.float()), noise[:, step])
             ids[rows, step], logprobs[rows, step] = tokens, ids_logprobs
@@ -229,7 +240,7 @@ def _decode(
                 keep = alive.nonzero().squeeze(1)
                 past.select(keep)
                 rows, tokens, alive, noise = rows[keep], tokens[keep], alive[keep], noise[keep]
-            logits = lm(input_ids=tokens[:, None], use_cache=True, **past.inputs(step)).logits[:, -1]
+            logits = past.read(tokens, step)
     # Rows went on drawing after their end until they were dropped: only tokens up to the first end count.
     before_end = (ids[..., None] != stops).all(-1).cumprod(1).sum(1)
     if not logprobs.isfinite().all():
@@ -284,9 +295,9 @@ class _Prefix:
 class _CopiedPast:
     """Keys and values where every row has a copy of its prompt's in front."""
 
-    def __init__(self, prefix: _Prefix, cache: Cache) -> None:
+    def __init__(self, prefix: _Prefix, cache: Cache, lm: nn.Module) -> None:
         select_rows(cache, prefix.owner)
-        self.cache, self.width, self.padded = cache, prefix.width, prefix.padded
+        self.lm, self.cache, self.width, self.padded = lm, cache, prefix.width, prefix.padded
         self.mask, self.lengths = prefix.mask[prefix.owner], prefix.lengths
 
     def select(self, rows: torch.Tensor) -> None:
@@ -294,48 +305,60 @@ class _CopiedPast:
         select_rows(self.cache, rows)
         self.mask, self.lengths = self.mask[rows], self.lengths[rows]
 
-    def inputs(self, step: int) -> dict[str, Any]:
-        """Inputs of the model beside the token of ``step``; masks and positions only where prompts differ in length."""
-        if not self.padded:
-            return {"past_key_values": self.cache}
-        return {
-            "past_key_values": self.cache,
-            "attention_mask": self.mask[:, : self.width + step + 1].long(),
-            "position_ids": (self.lengths + step)[:, None],
-        }
+    def read(self, tokens: torch.Tensor, step: int) -> torch.Tensor:
+        """Logits (rows, vocabulary) behind the tokens of ``step``, (rows,)."""
+        inputs: dict[str, torch.Tensor] = {}
+        if self.padded:  # masks and positions only where prompts differ in length
+            mask = self.mask[:, : self.width + step + 1].long()
+            inputs = {"attention_mask": mask, "position_ids": (self.lengths + step)[:, None]}
+        return self.lm(input_ids=tokens[:, None], past_key_values=self.cache, use_cache=True, **inputs).logits[:, -1]
 
 
 class _SharedPast:
     """Keys and values where the rows of a group share one copy of their prompt's."""
 
-    def __init__(self, prefix: _Prefix, cache: Cache) -> None:
+    def __init__(self, prefix: _Prefix, cache: Cache, lm: nn.Module, fused: bool) -> None:
         self.groups = Groups(cache, prefix.mask[:, : prefix.width], prefix.owner, prefix.new_tokens)
-        self.lengths = prefix.lengths
+        self.lm, self.lengths = lm, prefix.lengths
+        self.step = FusedLlama(base_lm(lm), prefix.width + prefix.new_tokens) if fused else None
 
     def select(self, rows: torch.Tensor) -> None:
         """Keep only ``rows``."""
         self.groups.select(rows)
         self.lengths = self.lengths[rows]
 
-    def inputs(self, step: int) -> dict[str, Any]:
-        """Inputs of the model beside the token of ``step``."""
+    def read(self, tokens: torch.Tensor, step: int) -> torch.Tensor:
+        """Logits (rows, vocabulary) behind the tokens of ``step``, (rows,)."""
+        positions = self.lengths + step
+        if self.step is not None:
+            return self.step(tokens, positions, self.groups)
         # Positions always: the cache that the model sees holds completions only, and would count from 0.
-        positions = (self.lengths + step)[:, None]
-        return {"past_key_values": self.groups.cache, "groups": self.groups, "position_ids": positions}
+        past = {"past_key_values": self.groups.cache, "groups": self.groups, "position_ids": positions[:, None]}
+        return self.lm(input_ids=tokens[:, None], use_cache=True, **past).logits[:, -1]
 
 
-def _decode_self_check(base: PreTrainedModel, shares: bool) -> Decoded:
+def _decode_self_check(base: PreTrainedModel, way: Way) -> Decoded:
     """The completions of a self-check, which no token ends."""
     requests = [Request(Prompt(""), ids, [ROWS * n + m for m in range(ROWS)]) for n, ids in enumerate(PROMPTS)]
-    return _decode(base, [], requests, SamplingParams(NEW_TOKENS), shares)
+    return _decode(base, [], requests, SamplingParams(NEW_TOKENS), way)
 
 
 @cached_check
 def supports_prefix_decoding(base: PreTrainedModel) -> bool:
     """Whether ``base`` samples the same behind one shared copy of a prompt as behind a copy for each row."""
-    shared, copied = _decode_self_check(base, True), _decode_self_check(base, False)
-    same = allclose(shared.logprobs, copied.logprobs, copied.logprobs.std(), base.dtype)
-    return same and torch.equal(shared.ids, copied.ids)
+    return _samples_the_same(base, "shared")
+
+
+@cached_check
+def supports_fused_decoding(base: PreTrainedModel) -> bool:
+    """Whether ``base`` samples the same by our own step."""
+    return _samples_the_same(base, "fused")
+
+
+def _samples_the_same(base: PreTrainedModel, way: Way) -> bool:
+    found, copied = _decode_self_check(base, way), _decode_self_check(base, "copied")
+    same = allclose(found.logprobs, copied.logprobs, copied.logprobs.std(), base.dtype)
+    return same and torch.equal(found.ids, copied.ids)
 
 
 @torch.no_grad()
@@ -361,13 +384,12 @@ def check_decoding(lm: nn.Module) -> None:
             f"models of type '{base.config.model_type}' cannot be sampled from here, token by token behind a cache "
             f"({problem}); choose another model"
         )
-    if can_share_prefix(base):
-        supports_prefix_decoding(base)
+    _fastest_way(base)
 
 
 def _supports_cached_decoding(base: PreTrainedModel) -> bool:
     """Whether log-probabilities from token-by-token decoding are those of whole texts."""
-    decoded = _decode_self_check(base, False)
+    decoded = _decode_self_check(base, "copied")
     expected, spreads = [], []
     for prompt, completions in zip(PROMPTS, decoded.ids.to(base.device).split(ROWS), strict=True):
         ids = torch.cat([completions.new_tensor([prompt] * ROWS), completions], dim=1)

@@ -38,15 +38,16 @@ def test_attention_is_that_over_prompt_and_own_tokens_together(mask: str, querie
     own = filled(len(OWNER), TOKENS, seed=1)
     assert prompt.keys is not None and prompt.values is not None and own.keys is not None and own.values is not None
     groups.completions[0].update(own.keys, own.values)
-    groups.select(keep)
+    keys, values = prompt.keys[OWNER], prompt.values[OWNER]
+    groups.select(keep)  # prompts without rows leave
     block, query = nn.Module(), torch.randn(len(rows), HEADS * queries, 1, WIDTH)
     block.layer_idx = 0  # type: ignore[assignment]
     mine = groups.completions[0]
     assert mine.keys is not None and mine.values is not None
     found, _ = prefix_attention(block, query, mine.keys, mine.values, None, groups=groups, scaling=0.3)
 
-    keys = torch.cat([prompt.keys[OWNER], own.keys], 2)[keep].repeat_interleave(queries, 1)
-    values = torch.cat([prompt.values[OWNER], own.values], 2)[keep].repeat_interleave(queries, 1)
+    keys = torch.cat([keys, own.keys], 2)[keep].repeat_interleave(queries, 1)
+    values = torch.cat([values, own.values], 2)[keep].repeat_interleave(queries, 1)
     seen = torch.cat([MASKS[mask][OWNER], torch.ones(len(OWNER), TOKENS, dtype=torch.bool)], 1)[keep]
     expected = nn.functional.scaled_dot_product_attention(query, keys, values, seen[:, None, None], scale=0.3)
     torch.testing.assert_close(found, expected.transpose(1, 2), atol=1e-6, rtol=1e-5)
