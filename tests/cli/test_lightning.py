@@ -2,9 +2,11 @@
 
 import csv
 import json
+import logging
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lit_narrative.cli.lightning import resolve_configs
+from lit_narrative.cli.lightning import quieten, resolve_configs
 from lit_narrative.cli.main import main
 from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.errors import UserError
@@ -394,3 +396,19 @@ def test_a_list_on_the_command_line_replaces_that_of_the_configuration(
         main(["test", *configs, *(["=".join(given)] if joined else given), "--print_config"])
     (attribute,) = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["attributes"]
     assert (attribute["bag"], attribute["column"], attribute["head"]) == (None, None, "x.ckpt")
+
+
+def test_only_what_nobody_can_act_on_is_silenced() -> None:
+    def record(message: str) -> logging.LogRecord:
+        return logging.LogRecord("lightning", logging.INFO, "", 0, message, (), None)
+
+    source = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        quieten()
+        for place in ("lightning.pytorch.loops.fit_loop", "my.module"):
+            warnings.warn_explicit("Found 66 module(s) in eval mode at the start", UserWarning, "x.py", 1, place)
+    assert len(heard) == 1
+    told = ["GPU available: True (cuda), used: True", "GPU available but not used.", "`Trainer.fit` stopped"]
+    hidden = ["GPU available: False, used: False", "TPU available: False, using: 0 TPU cores", "💡 Tip: try it"]
+    assert [text for text in (*told, *hidden) if source.filter(record(text))] == told
