@@ -48,7 +48,7 @@ class Skew:
     """
 
     encounters: tuple[float, ...] = (0.28, 0.37, 0.22, 0.09, 0.04)
-    second_ending: float = 0.6
+    second_ending: float = 0.5
     closing_option: float = 0.15
     variables: tuple[float, ...] = (0.36, 0.45, 0.19)
     options: tuple[float, ...] = (0.22, 0.73, 0.05)
@@ -153,7 +153,7 @@ class _Plot:
         # where a shuffle of the rooms could only be remembered.
         walk = rooms[start:] + rooms[:start]
         self.scenes, self.nowhere = walk[:size], walk[size]
-        self.endings = 2 if size > 3 and rng.random() < skew.second_ending else 1
+        self.endings = 2 if rng.random() < skew.second_ending else 1
         self.structure = STRUCTURES[_weighted(rng, skew.structures)]
         self.moving = rng.sample(list(state), _weighted(rng, skew.variables) + 1)
         self.unmoved = list(self.moving)
