@@ -89,6 +89,10 @@ def odd_worlds() -> list[dict[str, Any]]:
             ],
         },
         {"initial_state": {}, "encounters": [{"id": "only", "text": "", "options": []}]},
+        {
+            "initial_state": {"x": 0},
+            "encounters": [{"id": "round", "text": "", "options": [option("round", effects=[("x", 0.1)])]}],
+        },
     ]
 
 
