@@ -94,19 +94,36 @@ class Rows(Generic[Row]):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A prompt and the completion to imitate (SFT, perplexity)."""
+    """A prompt and the completion to imitate (SFT, perplexity).
+
+    Attributes:
+        prompt: what is read.
+        completion: what is imitated.
+        meta: where the example comes from.
+        injection: (a,) or (k, a) float32, vectors to inject into the model at the prompt's markers, in their order
+            (`lit_narrative.lm.inject`); None: nothing.
+    """
 
     prompt: Conversation
     completion: str
     meta: Mapping[str, Any] = field(default_factory=dict)
+    # Left out of comparisons, since arrays do not compare to one truth value.
+    injection: np.ndarray | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt to continue; ``columns`` reach the rewards unchanged (GRPO, predict, steering)."""
+    """A prompt to continue (GRPO, predict, steering).
+
+    Attributes:
+        text: of it.
+        columns: reach the rewards unchanged.
+        injection: as of an :class:`Example`; it reaches the rewards too.
+    """
 
     text: Conversation
     columns: Mapping[str, Any] = field(default_factory=dict)
+    injection: np.ndarray | None = field(default=None, compare=False, repr=False)
 
 
 def prompt_number(prompt: Prompt, default: int = 0) -> int:
@@ -253,7 +270,7 @@ class Rollout:
         prompt: the prompt's text.
         columns: what the prompt carries for the rewards.
         group: index of the prompt within its batch; rollouts of one group share a prompt.
-        injection: number of what was injected into the prompt; None: nothing.
+        injection: (a,) or (k, a) float32, the vectors that were injected into the prompt; None: nothing.
         messages: the prompt's messages, if it was given as such.
     """
 
@@ -265,7 +282,7 @@ class Rollout:
     prompt: str = ""
     columns: Mapping[str, Any] = field(default_factory=dict)
     group: int = 0
-    injection: int | None = None
+    injection: "torch.Tensor | None" = None
     messages: Sequence[Message] = ()
 
     @property
@@ -276,8 +293,8 @@ class Rollout:
 
     def to(self, device: "torch.device") -> "Rollout":
         """The same rollout with its tensors on ``device``; Lightning asks for it when it collects predictions."""
-        tensors = {name: getattr(self, name).to(device) for name in ("prompt_ids", "completion_ids", "logprobs")}
-        return replace(self, **tensors)
+        names = ("prompt_ids", "completion_ids", "logprobs", "injection")
+        return replace(self, **{n: value.to(device) for n in names if (value := getattr(self, n)) is not None})
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -133,7 +133,8 @@ def log_probabilities(
     with module.precision(), gathered(module.lm):
         for start in range(0, len(rollouts), _BATCH):
             part = slice(start, start + _BATCH)
-            batch = completion_batch([rollout.prompt_ids for rollout in rollouts[part]], completions[part])
+            prompts = [rollout.prompt_ids for rollout in rollouts[part]]
+            batch = completion_batch(prompts, completions[part], [rollout.injection for rollout in rollouts[part]])
             # The tokens of all completions come in one row; they are summed in float32 on the CPU, on any device alike.
             counts = batch.targets.sum(1).tolist()
             scores = score_completions(module.lm, batch.to(module.device))

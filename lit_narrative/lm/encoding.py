@@ -226,7 +226,7 @@ class ExampleReader:
                 if self.long_examples == "drop":  # it should not have come here
                     raise self._refusal(number, prompt, completion)
                 completions[number] = completion[: self.limit - len(prompt)]  # type: ignore[operator]
-        return completion_batch(prompts, completions)
+        return completion_batch(prompts, completions, [row.injection for row in rows])
 
     def lengths(self, rows: Sequence[Example]) -> list[int]:
         """Tokens of each example in a batch.

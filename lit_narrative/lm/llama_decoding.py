@@ -22,12 +22,14 @@ from transformers.models.llama.modeling_llama import (
 )
 
 from lit_narrative.lm.fast_layers import LARGE_MODEL, FastLinear, fast_linear
+from lit_narrative.lm.inject import Injector
 from lit_narrative.lm.prefix_decoding import Groups, attend, can_share_prefix
 
 # Modules whose function is known here. Adapters, quantised layers and shards have classes of their own.
 _KNOWN = (
     {LlamaForCausalLM, LlamaModel, LlamaDecoderLayer, LlamaAttention, LlamaMLP, LlamaRMSNorm, LlamaRotaryEmbedding}
     | {nn.Embedding, nn.ModuleList, nn.Linear, FastLinear}
+    | {Injector}  # vectors belong to prompts, which are read before
     | {type(ACT2FN["silu"])}
 )
 

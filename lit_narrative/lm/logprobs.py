@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
@@ -17,6 +18,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
 from lit_narrative.errors import UserError, first_line
+from lit_narrative.lm.inject import stack_injections
 from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.prefix_forward import completion_states
 from lit_narrative.lm.tokenizer import pad_right
@@ -31,8 +33,8 @@ class CompletionBatch(NamedTuple):
     Attributes:
         ids: (B, L) int64, prompt then completion, zeros on the right.
         targets: (B, L) bool, true where ``ids`` holds a completion token.
-        injections: (B,) int64, the number of what is injected into each row's prompt, -1 for nothing; None: nothing is
-            injected into any row. A prompt is read once for all rows of one injection, never for rows of two.
+        injections: (B, K, a), the vectors at the markers of each row's prompt, NaN where it has fewer; None: no row has
+            any. A prompt is read once for all rows of equal vectors, never for rows of others.
     """
 
     ids: torch.Tensor
@@ -66,24 +68,24 @@ class TokenScores(NamedTuple):
 def completion_batch(
     prompts: Sequence[Sequence[int] | torch.Tensor],
     completions: Sequence[Sequence[int] | torch.Tensor],
-    injections: Sequence[int | None] = (),
+    injections: Sequence["np.ndarray | torch.Tensor | None"] = (),
 ) -> CompletionBatch:
     """Lay out prompts and completions as one right-padded batch.
 
     Args:
         prompts: B prompts.
         completions: B completions.
-        injections: the number of what is injected into each prompt, None for nothing; empty: nothing into any.
+        injections: the vectors at the markers of each prompt, (a,) or (k, a), None for none; empty: none at all.
+
+    Raises:
+        UserError: the vectors differ in width, or are not finite.
     """
     rows = [torch.cat([torch.as_tensor(p), torch.as_tensor(c)]) for p, c in zip(prompts, completions, strict=True)]
     ids = pad_right(rows)
     starts = torch.tensor([len(prompt) for prompt in prompts])[:, None]
     ends = torch.tensor([len(row) for row in rows])[:, None]
     columns = torch.arange(ids.shape[1])
-    numbers = None
-    if any(injection is not None for injection in injections):
-        numbers = torch.tensor([-1 if injection is None else injection for injection in injections])
-    return CompletionBatch(ids, (columns >= starts) & (columns < ends), numbers)
+    return CompletionBatch(ids, (columns >= starts) & (columns < ends), stack_injections(injections))
 
 
 def score_completions(

@@ -48,17 +48,22 @@ def sampled_nll(lm: nn.Module, rollouts: Sequence[Rollout], temperature: float =
         rollouts: completions.
         temperature: logits are divided by it.
     """
-    return _nll(lm, [row.prompt_ids for row in rollouts], [row.completion_ids for row in rollouts], temperature)
+    prompts, completions = [row.prompt_ids for row in rollouts], [row.completion_ids for row in rollouts]
+    return _nll(lm, prompts, completions, temperature, [row.injection for row in rollouts])
 
 
 @torch.no_grad()
 def _nll(
-    lm: nn.Module, prompts: Sequence[Tokens], completions: Sequence[Tokens], temperature: float = 1.0
+    lm: nn.Module,
+    prompts: Sequence[Tokens],
+    completions: Sequence[Tokens],
+    temperature: float = 1.0,
+    injections: Sequence[torch.Tensor | None] = (),
 ) -> tuple[float, int]:
     device, total = next(lm.parameters()).device, 0.0
     for start in range(0, len(prompts), _BATCH):
         part = slice(start, start + _BATCH)
-        batch = completion_batch(prompts[part], completions[part]).to(device)
+        batch = completion_batch(prompts[part], completions[part], injections[part]).to(device)
         total -= float(score_completions(lm, batch, temperature=temperature).logprobs.sum())
     return total, sum(map(len, completions))
 

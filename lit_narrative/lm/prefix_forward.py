@@ -17,6 +17,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import DynamicCache, PreTrainedModel
 
+from lit_narrative.lm.inject import injecting, injection_keys
 from lit_narrative.lm.kv_cache import plain_attention, select_rows
 from lit_narrative.lm.load import blocks
 from lit_narrative.lm.self_check import LENGTH, NEW_TOKENS, PROMPTS, ROWS, allclose, cached_check
@@ -34,17 +35,21 @@ def completion_states(
         base: a transformers causal LM.
         ids: (B, L) int64, right-padded.
         targets: (B, L) bool, true on the tokens to predict; never in the first column.
-        injections: (B,) int64, the number of what is injected into each row's prompt; None: nothing.
+        injections: (B, K, a), the vectors at the markers of each row's prompt; None: nothing.
     """
     shared = shared_prompts(ids, targets, injections) if _can_share(base) else None
     if shared is None or not supports_shared_prompts(base):  # type: ignore[arg-type]
-        return _states_of_whole_rows(base, ids, targets)
+        return _states_of_whole_rows(base, ids, targets, injections)
     return _states_of_completions(base, shared)
 
 
-def _states_of_whole_rows(base: nn.Module, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def _states_of_whole_rows(
+    base: nn.Module, ids: torch.Tensor, targets: torch.Tensor, injections: torch.Tensor | None = None
+) -> torch.Tensor:
     """Hidden states with every row read whole."""
-    hidden = base.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[operator]
+    prompts = targets.cumsum(1) == 0  # a marker that the model wrote is a token like any other
+    with injecting(base, ids, injections, prompts):
+        hidden = base.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[operator]
     return hidden[:, :-1][targets[:, 1:]]  # type: ignore[no-any-return]
 
 
@@ -57,6 +62,7 @@ class SharedPrompts(NamedTuple):
         owner: (B,) the prompt of each row.
         completions: (B, C) int64, right-padded.
         targets: (B, C) bool, tokens to predict.
+        injections: (U, K, a), the vectors at the markers of each prompt; None: nothing.
     """
 
     prompts: torch.Tensor
@@ -64,6 +70,7 @@ class SharedPrompts(NamedTuple):
     owner: torch.Tensor
     completions: torch.Tensor
     targets: torch.Tensor
+    injections: torch.Tensor | None = None
 
 
 def _can_share(base: nn.Module) -> bool:
@@ -95,7 +102,7 @@ def shared_prompts(
 ) -> SharedPrompts | None:
     """Split a batch into prompts and completions; None if that does not pay, or if a row has nothing to predict.
 
-    Rows share a prompt if its ids and its injection are equal.
+    Rows share a prompt if its ids and its vectors are equal.
     """
     columns = torch.arange(ids.shape[1], device=ids.device)
     starts = targets.int().argmax(1)  # the first target
@@ -106,7 +113,7 @@ def shared_prompts(
     source = columns[:width] - (width - starts[:, None])  # the column of `ids` for each column of left-padded prompts
     prompts = ids.gather(1, source.clamp(min=0)).where(source >= 0, -1)  # -1 is no id: padding differs from all tokens
     if injections is not None:  # equal ids with other vectors injected are another prompt
-        prompts = torch.cat([injections[:, None], prompts], dim=1)
+        prompts = torch.cat([injection_keys(injections)[:, None], prompts], dim=1)
     prompts, owner = prompts.unique(dim=0, return_inverse=True)
     prompts = prompts[:, -width:]
     longest = int((ends - starts).max())
@@ -117,14 +124,21 @@ def shared_prompts(
     inside = source < ids.shape[1]
     source = source.clamp(max=ids.shape[1] - 1)
     completions = ids.gather(1, source)
-    return SharedPrompts(prompts.clamp(min=0), prompts >= 0, owner, completions, targets.gather(1, source) & inside)
+    if injections is not None:
+        injections = torch.stack([injections[owner == prompt][0] for prompt in range(len(prompts))])
+    return SharedPrompts(
+        prompts.clamp(min=0), prompts >= 0, owner, completions, targets.gather(1, source) & inside, injections
+    )
 
 
 def _states_of_completions(base: nn.Module, batch: SharedPrompts) -> torch.Tensor:
     """Read the prompts, then the completions behind their keys and values."""
     decoder, cache = base.get_decoder(), DynamicCache(config=base.config)  # type: ignore[arg-type,operator]
     of_prompts, of_completions = _masks_and_positions(batch)
-    prompts = decoder(input_ids=batch.prompts, past_key_values=cache, use_cache=True, **of_prompts).last_hidden_state
+    with injecting(base, batch.prompts, batch.injections, batch.mask):
+        prompts = decoder(
+            input_ids=batch.prompts, past_key_values=cache, use_cache=True, **of_prompts
+        ).last_hidden_state
     hidden = prompts[:, -1:][batch.owner]  # (B, 1, d) predicts the first token
     if batch.completions.shape[1] > 1:
         select_rows(cache, batch.owner)

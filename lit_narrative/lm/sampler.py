@@ -8,7 +8,7 @@ batch, nor on the batch split, nor on the number of devices.
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from transformers.generation.logits_process import (
 )
 
 from lit_narrative.errors import UserError, first_line
+from lit_narrative.lm.inject import injecting, stack_injections
 from lit_narrative.lm.kv_cache import decoding_cache, select_rows
 from lit_narrative.lm.llama_decoding import FusedLlama, can_fuse
 from lit_narrative.lm.load import base_lm, end_ids
@@ -75,15 +76,13 @@ class Request:
     Attributes:
         prompt: text and columns.
         ids: the prompt's token ids.
-        seeds: one random stream a completion.
-        injection: number of what is injected into the prompt; None: nothing. The prompt is read once for all of the
-            request's completions, and never for those of another request.
+        seeds: one random stream a completion. The prompt is read once for all of them, and never for those of another
+            request, which may have other vectors.
     """
 
     prompt: Prompt
     ids: Sequence[int]
     seeds: Sequence[int]
-    injection: int | None = None
 
 
 class Sampler(Protocol):
@@ -184,7 +183,7 @@ def as_rollouts(
             prompt=prompt_text(request.prompt.text),
             columns=request.prompt.columns,
             group=group,
-            injection=request.injection,
+            injection=None if request.prompt.injection is None else torch.tensor(request.prompt.injection),
             messages=() if isinstance(request.prompt.text, str) else request.prompt.text,
         )
         for (group, request), ids, logprobs, text in zip(owners, completions, decoded.logprobs, texts, strict=True)
@@ -278,18 +277,22 @@ class _Prefix:
         self.width, self.new_tokens = int(lengths.max()), new_tokens
         self.owner = torch.repeat_interleave(torch.arange(len(requests), device=device), counts)
         self.ids = pad_left([request.ids for request in requests]).to(device)
+        injections = stack_injections([request.prompt.injection for request in requests])
+        self.injections = None if injections is None else injections.to(device)
         self.padded = bool((lengths != self.width).any())
         self.lengths = lengths[self.owner]
         columns = torch.arange(self.width + new_tokens, device=device)
         self.mask = columns >= (self.width - lengths)[:, None]  # (prompts, all columns)
 
     def read(self, lm: nn.Module, cache: Cache) -> torch.Tensor:
-        """Fill the cache with the prompts; logits (prompts, vocabulary) of the first new token."""
-        inputs: dict[str, torch.Tensor] = {}
+        """Fill the cache with the prompts and their vectors; logits (prompts, vocabulary) of the first new token."""
+        inputs: dict[str, Any] = {}
         if self.padded:
             mask = self.mask[:, : self.width].long()
             inputs = {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
-        return lm(input_ids=self.ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **inputs).logits[:, -1]
+        inputs |= {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
+        with injecting(lm, self.ids, self.injections, self.mask[:, : self.width]):
+            return lm(input_ids=self.ids, **inputs).logits[:, -1]
 
 
 class _CopiedPast:

@@ -272,7 +272,13 @@ def now(device: torch.device) -> float:
 
 
 def lay_out_prompts(requests: Sequence[Request], params: SamplingParams, device: torch.device) -> Texts:
-    """Left-padded prompts, each with one text per seed."""
+    """Left-padded prompts, each with one text per seed.
+
+    Raises:
+        UserError: a prompt carries vectors.
+    """
+    if any(request.prompt.injection is not None for request in requests):
+        raise UserError("steered decoding reads prompts without vectors, and one carries some; sample without steering")
     ids = pad_left([request.ids for request in requests])
     mask = pad_left([[1] * len(request.ids) for request in requests]).bool()
     owner = torch.tensor([row for row, request in enumerate(requests) for _ in request.seeds])

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -10,6 +11,7 @@ from scipy.stats import chisquare
 from transformers import CONFIG_MAPPING, MistralConfig, OpenAIGPTConfig, PreTrainedModel
 
 from lit_narrative.errors import UserError
+from lit_narrative.lm.inject import InjectionSettings, add_injector
 from lit_narrative.lm.load import build_lm, end_ids
 from lit_narrative.lm.logprobs import completion_batch, score_completions
 from lit_narrative.lm.prefix_decoding import can_share_prefix
@@ -134,13 +136,15 @@ def test_a_prompt_is_read_once_for_a_request_and_again_for_another_injection(arc
     lm, positions = tiny_lm(architecture), []
     supports_prefix_decoding(lm)  # tried here, so that its positions are not counted
     handle = lm.get_input_embeddings().register_forward_hook(lambda m, inputs, out: positions.append(inputs[0].numel()))
-    ids = [5, 6, 7, 8]
-    together = sample(lm, [Request(Prompt("p"), ids, [1, 2], injection=3)], SamplingParams(1))
-    apart = sample(lm, [Request(Prompt("p"), ids, [seed], injection=seed) for seed in (1, 2)], SamplingParams(1))
+    ids, vectors = [5, 6, 7, 8], np.arange(48, dtype=np.float32).reshape(3, 16)
+    add_injector(lm, tokenizer(), InjectionSettings(marker="~")).marker_id = 6
+    prompts = [Prompt("p", injection=vector) for vector in vectors]
+    together = sample(lm, [Request(prompts[0], ids, [1, 2])], SamplingParams(1))
+    apart = sample(lm, [Request(prompts[seed], ids, [seed]) for seed in (1, 2)], SamplingParams(1))
     handle.remove()
     assert positions == [len(ids), 2 * len(ids)]
-    assert [rollout.injection for rollout in together] == [3, 3]
-    assert [rollout.injection for rollout in apart] == [1, 2]
+    carried = [rollout.injection.tolist() for rollout in (*together, *apart) if rollout.injection is not None]
+    assert carried == vectors[[0, 0, 1, 2]].tolist()
 
 
 def test_no_requests_no_rollouts() -> None:

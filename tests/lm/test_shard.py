@@ -10,10 +10,12 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
+from lit_narrative.lm.inject import InjectionSettings, add_injector
 from lit_narrative.lm.load import Lora, add_lora, base_lm
 from lit_narrative.lm.logprobs import completion_batch, score_completions
-from lit_narrative.lm.sampler import LoopSampler, SamplingParams
+from lit_narrative.lm.sampler import LoopSampler, Request, SamplingParams
 from lit_narrative.lm.shard import gathered, shard
+from lit_narrative.views import Prompt
 from tests.helpers import ARCHITECTURES, requests, tiny_lm, tokenizer
 from tests.runs.processes import two_processes
 
@@ -105,6 +107,38 @@ def same_texts(mesh: Any) -> None:
 
 def test_processes_write_with_a_gathered_model_without_waiting_for_each_other() -> None:
     two_processes(on_mesh, same_texts)
+
+
+def same_injection(mesh: Any) -> None:
+    vectors = torch.tensor([[1.0, -2.0, 0.5], [0.3, 1.0, 4.0]])
+    batch = completion_batch([[1, 2, 3], [4, 5], [1, 2, 3]], [[6, 7], [9], [7, 7]], [vectors[0], None, vectors[1]])
+    for architecture, lora, layers in product(ARCHITECTURES, (False, True), ([0], [0, 2])):
+        pair = whole_and_sharded(architecture, lora)
+        for lm in pair:
+            settings = InjectionSettings("project", layers, marker="~", width=3)
+            add_injector(lm, tokenizer(), settings).marker_id = 2
+        shard(pair[1], mesh)
+        base_lm(pair[1]).gradient_checkpointing_enable()
+        pair[1].train()
+        asked = [Request(Prompt("", injection=vector.numpy()), [1, 2, 3], [0, 1]) for vector in vectors]
+        written, scores = [], []
+        for lm in pair:
+            scores.append(score_completions(lm, batch).logprobs)
+            scores[-1].mean().backward()
+            lm.eval()
+            with gathered(lm):
+                written.append(LoopSampler().sample(lm, tokenizer(), asked, SamplingParams(8)))
+        torch.testing.assert_close(*scores, atol=1e-5, rtol=1e-5)
+        expected, found = (base_lm(lm).injector.projection.weight.grad for lm in pair)
+        torch.testing.assert_close(found.full_tensor(), expected, atol=1e-6, rtol=1e-5)
+        texts = [[row.completion_ids.tolist() for row in rows] for rows in written]
+        assert texts[0] == texts[1]
+        assert texts[0][:2] != texts[0][2:]  # equal ids and seeds, other vectors
+        assert all_shares(pair[1])
+
+
+def test_a_sharded_model_takes_vectors_as_the_whole_one_does() -> None:
+    two_processes(on_mesh, same_injection)
 
 
 def lower_precision(mesh: Any) -> None:

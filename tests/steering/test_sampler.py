@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel
@@ -12,7 +13,7 @@ from lit_narrative.errors import UserError
 from lit_narrative.lm.hidden_states import mean_states
 from lit_narrative.lm.logprobs import completion_batch, score_completions
 from lit_narrative.lm.perplexity import external_nll
-from lit_narrative.lm.sampler import LoopSampler, SamplingParams
+from lit_narrative.lm.sampler import LoopSampler, Request, SamplingParams
 from lit_narrative.rl.best_of import BestOf, mean_distinct
 from lit_narrative.steering.bags import BagOfWords, BagsOfRows
 from lit_narrative.steering.baselines import (
@@ -27,7 +28,7 @@ from lit_narrative.steering.calibration import find_strength
 from lit_narrative.steering.pplm.settings import PPLMSettings
 from lit_narrative.steering.pplm.steerer import PPLM
 from lit_narrative.steering.sampler import SteeredSampler, Steerer, Texts, TooStrong
-from lit_narrative.views import Rollout
+from lit_narrative.views import Prompt, Rollout
 from tests.helpers import PROMPTS, TEXTS, requests, tiny_lm, tokenizer
 
 BAG = BagOfWords("bag", ("a", "b"), (70, 80), (1.0, 1.0))
@@ -281,3 +282,9 @@ def test_a_step_by_divergence_moves_the_model_so_far() -> None:
         return write(PPLM(PPLMSettings(stepsize=stepsize, num_iterations=1), BAGS))[1].totals.metrics()["kl"]
 
     assert divergence(find_strength(divergence, 0.02)) == pytest.approx(0.02, rel=0.3)
+
+
+def test_a_prompt_with_vectors_is_not_steered_without_them() -> None:
+    prompt = Prompt("a", injection=np.zeros(16, dtype=np.float32))
+    with pytest.raises(UserError, match="reads prompts without vectors"):
+        SteeredSampler(Unsteered()).sample(tiny_lm(), tokenizer(), [Request(prompt, [5], [0])], PARAMS)
