@@ -10,7 +10,7 @@ of all rows together.
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -50,7 +50,7 @@ class InjectionSettings:
     """
 
     mode: Mode = "replace"
-    layers: Sequence[int] = (0,)
+    layers: list[int] = field(default_factory=lambda: [0])
     scale: ScaleRule | float = "raw"
     marker: str | None = None
     width: int | None = None
@@ -67,7 +67,7 @@ class InjectionSettings:
                 "the state that they are added to; leave it out"
             )
         if not self.layers or len(set(self.layers)) < len(self.layers):
-            raise UserError(f"model.injection.layers={[*self.layers]} must name at least one layer, and each once")
+            raise UserError(f"model.injection.layers={self.layers} must name at least one layer, and each once")
         if self.marker is not None and not self.marker.strip():
             raise UserError("model.injection.marker is empty; leave it out, or give a text")
 
@@ -315,7 +315,7 @@ def injecting(
     base = base_lm(lm)
     injector: Injector | None = getattr(base, "injector", None)
     if injector is None:
-        raise UserError("these rows carry vectors, and the model takes none; give it model.injection")
+        raise UserError("these rows carry vectors to inject, and the model takes none: let it do so by `add_injector`")
     reading = _Reading(injector, *_find_markers(injector, ids, injections, prompts), len(ids))
     layers = blocks(base)
     with ExitStack() as hooks:

@@ -447,7 +447,7 @@ def test_vectors_that_do_not_fit_are_refused(prompt: list[int], injection: Any, 
 
 
 def test_vectors_without_a_place_to_go_are_refused() -> None:
-    with pytest.raises(UserError, match=r"the model takes none; give it model\.injection"):
+    with pytest.raises(UserError, match="the model takes none: let it do so by `add_injector`"):
         scored(language_model("llama"), [5, TOKEN], V[0])
     with pytest.raises(UserError, match="differ in width"):
         stack_injections([V[0], vectors(1, 3)[0]])
