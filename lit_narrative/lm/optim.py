@@ -73,7 +73,10 @@ class Muon(torch.optim.Optimizer):
             for weight in group["params"]:
                 if weight.grad is None:
                     continue
-                mean = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+                state = self.state[weight]
+                if not state:
+                    state["momentum"] = torch.zeros_like(weight)
+                mean = state["momentum"]
                 mean.lerp_(weight.grad, 1 - group["momentum"])
                 # Nesterov's look ahead: the step is taken along the mean as the next gradient will find it.
                 turned = orthogonal(weight.grad.lerp(mean, group["momentum"]))
@@ -121,16 +124,18 @@ class MuonAdamW(torch.optim.Optimizer):
         matrices, others = _by(trained_parameters(module), lambda one: one.ndim == 2 and id(one) in inner)
         if not matrices:
             raise UserError("model.optimizer=muon finds no matrix to train in the model's blocks; take adamw")
-        self.adamw = _adamw(others, lr, weight_decay)
-        self.muon = Muon(matrices, muon_lr, weight_decay)
-        super().__init__([*self.adamw.param_groups, *self.muon.param_groups], {})
+        # Adapters have matrices only, and AdamW takes no empty list.
+        self.parts: list[torch.optim.Optimizer] = [_adamw(others, lr, weight_decay)] if others else []
+        self.parts.append(Muon(matrices, muon_lr, weight_decay))
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
         self._share()
 
     def _share(self) -> None:
-        # Groups and state are one for all three, so that schedules, checkpoints and shards see a usual optimizer.
-        cut = len(self.adamw.param_groups)
-        self.adamw.param_groups, self.muon.param_groups = self.param_groups[:cut], self.param_groups[cut:]
-        self.adamw.state = self.muon.state = self.state
+        # Groups and state are one for all, so that schedules, checkpoints and shards see a usual optimizer.
+        start = 0
+        for part in self.parts:
+            end = start + len(part.param_groups)
+            part.param_groups, part.state, start = self.param_groups[start:end], self.state, end
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take up a stored state."""
@@ -138,10 +143,10 @@ class MuonAdamW(torch.optim.Optimizer):
         self._share()
 
     def step(self, closure: Any = None) -> Any:  # type: ignore[override]
-        """One step of both."""
+        """One step of each."""
         loss = None if closure is None else closure()
-        self.adamw.step()
-        self.muon.step()
+        for part in self.parts:
+            part.step()
         return loss
 
 

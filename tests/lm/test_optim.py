@@ -296,7 +296,7 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest() -> None:
     lm = tiny_lm()
     optimizer = MuonAdamW(lm, lr=0.1, weight_decay=0.5, muon_lr=0.02)
     shapes = {name: p for name, p in lm.named_parameters()}
-    turned = {id(p) for group in optimizer.muon.param_groups for p in group["params"]}
+    turned = {id(p) for group in optimizer.parts[-1].param_groups for p in group["params"]}
     assert {name for name, p in shapes.items() if id(p) in turned} == {
         name for name, p in shapes.items() if ".layers." in name and p.ndim == 2
     }
@@ -318,6 +318,17 @@ def test_steps_of_muon_are_orthogonal_and_those_of_torch(shape: tuple[int, int])
     torch.testing.assert_close(ours, theirs, atol=5e-3, rtol=0)  # theirs in bfloat16
     values = torch.linalg.svdvals(orthogonal(ours.grad))
     assert 0.5 < values.min() < values.max() < 1.3
+
+
+def test_muon_trains_adapters_which_leave_nothing_for_adamw() -> None:
+    adapted = add_lora(tiny_lm(), Lora(r=2))
+    trained = {name: p.clone() for name, p in adapted.named_parameters() if p.requires_grad}
+    optimizer = MuonAdamW(adapted, lr=0.1, weight_decay=0.0, muon_lr=0.02)
+    for _ in range(2):  # the second factor of an adapter begins at 0, and holds back the gradients of the first
+        adapted(input_ids=torch.tensor([[3, 4, 5]]), labels=torch.tensor([[3, 4, 5]])).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert all(not p.equal(trained[name]) for name, p in adapted.named_parameters() if name in trained)
 
 
 def test_muon_without_matrices_to_train_is_an_error() -> None:

@@ -5,7 +5,8 @@ A requirement for each column of the prompt that is there, whoever wrote the pro
 - ``cast``: the declared characters are the cast, and no text names another of the generator's characters;
 - ``properties``: the declared properties are those asked for, and each variable is one of them, or that of a character;
 - ``theme``: of a theme of the generator (``an abbey at war``), every encounter is one of the place's, and every text is
-  a sentence of the trouble or of an ending; of any other theme, a word of it of four letters or more is in the texts.
+  a sentence of the trouble or of an ending; of any other theme, a word of it of four letters or more is in the texts; a
+  theme without such a word stands in them as it is.
 
 ``cast`` and ``properties`` are lists of names, or one text with commas between them.
 """
@@ -61,6 +62,8 @@ def keeps_theme(world: World, theme: str) -> bool:
     known = _generated().get(str(theme))
     if known is None:
         wanted = {word.casefold() for word in _LONG_WORD.findall(str(theme))}
+        if not wanted:  # "war", or a theme in a script whose words are short
+            return any(str(theme).casefold() in text.casefold() for text in _texts(world))
         return any(wanted.intersection(map(str.casefold, _LONG_WORD.findall(text))) for text in _texts(world))
     places, sentence = known
     return all(e.id in places and sentence.fullmatch(e.text) is not None for e in world.encounters)

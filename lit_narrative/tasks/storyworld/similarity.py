@@ -12,7 +12,7 @@ from typing import Any
 
 from lit_narrative.tasks.storyworld.formats.parse import Limits, detect, parse
 from lit_narrative.tasks.storyworld.formats.simple import read_world
-from lit_narrative.tasks.storyworld.simulator.plan import DANGLING, IMPLICIT
+from lit_narrative.tasks.storyworld.simulator.plan import DANGLING, END, IMPLICIT
 from lit_narrative.tasks.storyworld.world import Option, World
 
 MOST_NAMES = 32
@@ -83,21 +83,35 @@ def skeleton(world: World) -> tuple[Any, ...]:
     return len(world.characters), len(variables), scenes
 
 
-def shape(world: World) -> tuple[tuple[int | None, ...], ...]:
-    """Where each option leads, encounter by encounter, as positions of encounters; None: the story ends there.
+def shape(world: World) -> tuple[tuple[int, ...], ...]:
+    """Where each option leads, over the encounters that can follow from the first, numbered as they are met.
 
-    Coarser than the skeleton: who takes part, and what gates and effects do, is left out.
+    Negative where an option leads to none (``plan.END`` and its like). Coarser than the skeleton: who takes part, and
+    what gates and effects do, is left out; so are encounters that nothing leads to, and the order of the others in the
+    file, neither of which a play shows.
     """
     positions: dict[str | None, int] = {}
     for i, encounter in enumerate(world.encounters):
         positions.setdefault(encounter.id, i)
-    return tuple([tuple([_leads_to(option, positions) for option in e.options]) for e in world.encounters])
+    order = [0] if world.encounters else []
+    number = dict.fromkeys(order, 0)
+    scenes = []
+    for i in order:  # grows within
+        scene = []
+        for option in world.encounters[i].options:
+            target = _leads_to(option, positions)
+            if target >= 0 and target not in number:
+                number[target] = len(order)
+                order.append(target)
+            scene.append(number.get(target, target))
+        scenes.append(tuple(scene))
+    return tuple(scenes)
 
 
-def _leads_to(option: Option, positions: dict[str | None, int]) -> int | None:
+def _leads_to(option: Option, positions: dict[str | None, int]) -> int:
     for reaction in option.reactions:
         if reaction.leads:
-            return _target(reaction.next_encounter, positions)
+            return END if (target := _target(reaction.next_encounter, positions)) is None else target
     return IMPLICIT
 
 
@@ -106,14 +120,16 @@ def shape_measures(worlds: Sequence[World]) -> dict[str, float]:
 
     Returns:
         ``effective_shapes``: the effective number of shapes, exp of their entropy in nats (1 to the number of worlds).
-        ``commonest_shape``: share of the worlds that have the commonest. ``encounters``: mean number a world.
+        ``commonest_shape``: share of the worlds that have the commonest. ``encounters``: mean number a world, of those
+        that can follow from the first.
     """
-    counts = Counter([shape(world) for world in worlds]).values()
+    shapes = [shape(world) for world in worlds]
+    counts = Counter(shapes).values()
     n = len(worlds)
     if not n:
         return {"effective_shapes": 0.0, "commonest_shape": 0.0, "encounters": 0.0}
     entropy = -sum([count / n * math.log(count / n) for count in counts])
-    encounters = sum([len(world.encounters) for world in worlds]) / n
+    encounters = sum(map(len, shapes)) / n
     return {"effective_shapes": math.exp(entropy), "commonest_shape": max(counts) / n, "encounters": encounters}
 
 

@@ -81,6 +81,10 @@ def test_a_theme_in_other_words_is_looked_for_in_the_texts() -> None:
     assert of(lighthouse(), theme="a day at sea") == 0.0
     assert of(lighthouse(), theme="a castle at war") == 0.0  # a theme of the generator, with places of its own
     assert of(lighthouse(), theme=7) == 0.0
+    short = lighthouse()
+    short["encounters"][0]["text"] = "It is war."
+    assert of(short, theme="War") == 1.0  # a theme without a word of four letters
+    assert of(lighthouse(), theme="war") == 0.0
 
 
 def test_own_worlds_are_held_to_what_their_prompts_say(tmp_path: Path) -> None:

@@ -8,8 +8,15 @@ from typing import Any
 import pytest
 
 from lit_narrative.tasks.storyworld.formats.parse import Limits
-from lit_narrative.tasks.storyworld.similarity import names_digest, skeleton_digest, text_digest, unique_shares
-from tests.tasks.storyworld.lighthouse import lighthouse
+from lit_narrative.tasks.storyworld.similarity import (
+    names_digest,
+    shape,
+    skeleton_digest,
+    text_digest,
+    unique_shares,
+)
+from lit_narrative.tasks.storyworld.world import World
+from tests.tasks.storyworld.lighthouse import encounter, lighthouse, make, option, read
 
 
 def text(value: Any = None) -> str:
@@ -59,7 +66,7 @@ def test_shares_count_distinct_texts_and_distinct_worlds() -> None:
         "unique_skeleton": 2 / 4,
         "effective_shapes": pytest.approx(4 / 3**0.75),  # three worlds of one shape, and one of another
         "commonest_shape": 3 / 4,
-        "encounters": 5.0,
+        "encounters": 4.75,  # of the moved one four can follow
     }
     fenced = [f"```json\n{text()}\n```", text()]
     assert unique_shares(fenced)["unique_skeleton"] == 1  # the fenced one is no world
@@ -68,6 +75,17 @@ def test_shares_count_distinct_texts_and_distinct_worlds() -> None:
     assert {name: share for name, share in unique_shares(["a", "b", "{}"]).items() if share} == {
         "unique": 1.0, "unique_names": 1.0, "unique_skeleton": 1.0
     }  # fmt: skip
+
+
+def test_a_shape_holds_only_what_a_play_can_show() -> None:
+    hall = encounter("hall", option("go", "yard"), option("lie", "gate"), option("leave", None))
+    yard, gate = encounter("yard", option("back", "hall")), encounter("gate")
+    known = shape(read(make(hall, yard, gate)))
+    assert known == ((1, 2, -1), (0,), ())
+    assert shape(read(make(hall, gate, yard))) == known
+    assert shape(read(make(hall, encounter("cellar", option("up", "hall")), yard, encounter("attic"), gate))) == known
+    assert shape(read(make(hall, gate))) != known  # the yard dangles
+    assert shape(World({}, {}, ())) == ()
 
 
 def test_digests_are_the_same_in_another_process() -> None:

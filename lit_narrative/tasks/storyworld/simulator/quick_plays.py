@@ -5,6 +5,7 @@ draw alike: ``quick_plays(plan, seed, n)`` makes the plays of ``play.plays(plan,
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -28,6 +29,8 @@ class QuickPlays:
         endings: positions of the encounters where plays came to an ending.
         opened: options with gates that held at least once when the option was offered.
         shut: those whose gates failed at least once when the option was offered.
+        endless: whether a play that was cut off after ``max_steps`` finds no ending when it goes on, which an open
+            option leads to (`_Moments.ends`).
     """
 
     runs: int
@@ -36,6 +39,7 @@ class QuickPlays:
     endings: set[int] = field(default_factory=set)
     opened: set[OptionPosition] = field(default_factory=set)
     shut: set[OptionPosition] = field(default_factory=set)
+    endless: bool = False
 
 
 def quick_plays(plan: Plan, seed: int, runs: int = 32, max_steps: int = MAX_STEPS) -> QuickPlays:
@@ -51,6 +55,7 @@ def quick_plays(plan: Plan, seed: int, runs: int = 32, max_steps: int = MAX_STEP
     result = QuickPlays(made, made == runs)
     moments = _Moments(plan, result)
     draws = iter(_uniform_draws(seed, runs * max_steps))
+    cut: list[_Moment] = []
     for _ in range(made):
         moment = moments.first
         for _ in range(max_steps):
@@ -66,9 +71,14 @@ def quick_plays(plan: Plan, seed: int, runs: int = 32, max_steps: int = MAX_STEP
         else:
             # An encounter that is come to when the steps are used up is not looked at.
             outcome = moment.outcome if moment.told else "timeout"
+            cut += [] if moment.told else [moment]
         result.outcomes[outcome] += 1
         if outcome == "ending":
             result.endings.add(moment.index)
+    if cut:
+        # What they meet is not noted: gates and endings count only where plays of the usual length find them.
+        later = _Moments(plan, QuickPlays(made, whole=False))
+        result.endless = not later.ends(cut, _uniform_draws(seed, runs * max_steps)[: made * max_steps])
     return result
 
 
@@ -116,6 +126,25 @@ class _Moments:
                 self.result.shut.add((moment.index, j))
         moment.following = [None] * len(moment.free)
         return moment.following
+
+    def ends(self, cut: Sequence[_Moment], draws: Sequence[float]) -> bool:
+        """Whether plays that were cut off at these moments come to an ending within so many steps together."""
+        draw, free = iter(draws), set[tuple[int, tuple[float, ...]]]()
+        for moment in cut:
+            moment = self._at(moment.index, moment.state)
+            passed = []
+            # From a moment that an earlier one of these plays came through there is a way to an ending.
+            while (moment.index, moment.state) not in free:
+                following = self.look(moment) if moment.following is None else moment.following
+                if not following and moment.outcome == "ending":
+                    break
+                if not following or (chance := next(draw, None)) is None:
+                    return False
+                passed.append((moment.index, moment.state))
+                position = int(chance * len(following))
+                moment = following[position] or self.follow(moment, position)
+            free.update(passed)
+        return True
 
     def follow(self, moment: _Moment, position: int) -> _Moment:
         """The moment behind an open option."""

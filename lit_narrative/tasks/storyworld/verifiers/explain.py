@@ -34,6 +34,8 @@ def explain(context: Context) -> tuple[Issue, ...]:
     # Warnings about the story would only repeat that it has no encounter.
     if not context.story.encounters:
         return tuple(issues)
+    if not any([encounter.options for encounter in context.story.encounters]):
+        issues.append(Issue("$.encounters", "no encounter has an option: there is nothing to choose"))
     for fault in islice(lint_warnings(context.plan), MOST_ISSUES):
         issues.append(Issue(file_path(fault.path), fault.message, "warning"))
     return (*issues, *_shortfalls(context))

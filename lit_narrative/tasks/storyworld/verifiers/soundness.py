@@ -12,7 +12,7 @@ from lit_narrative.tasks.storyworld.simulator.quick_plays import has_gates, live
 from lit_narrative.tasks.storyworld.verifiers.base import Context, component
 
 LOST: tuple[Outcome, ...] = ("stuck", "dangling", "implicit")
-"""Dead ends. A play that is cut off after ``max_steps`` met none: it may have come to an ending."""
+"""Dead ends. So is a play that is cut off after ``max_steps`` and finds no ending when it goes on (``endless``)."""
 
 
 @component("no_error")
@@ -80,9 +80,9 @@ def two_endings(context: Context) -> bool:
 
 
 def no_dead_end(context: Context) -> bool:
-    """Whether no seeded play is stuck, or lost where nothing or something unknown follows."""
+    """Whether no seeded play is stuck, lost where nothing or something unknown follows, or caught in a round."""
     played = context.played
-    return played.whole and not any([played.outcomes[name] for name in LOST])
+    return played.whole and not played.endless and not any([played.outcomes[name] for name in LOST])
 
 
 def live_gate(context: Context) -> bool:

@@ -57,6 +57,41 @@ def yard(lie_to: str = "yard", go_to: str = "road", pay_at: int = 2, changed: st
     }
 
 
+def caught(back_at: float, change: int) -> Json:
+    """The yard with a cell: its door opens at an amount of food, which each day in it changes."""
+    value = yard()
+    value["encounters"][0]["options"].append(option("steal", "cell"))
+    value["encounters"].append(
+        encounter(
+            "cell", option("sleep", "cell", {"food": change}), option("go", "road", gates=[("food", ">=", back_at)])
+        )
+    )
+    return value
+
+
+def test_a_round_that_only_a_closed_gate_leads_out_of_is_a_dead_end() -> None:
+    held = caught(99, 1)
+    parts = parts_of(held)
+    assert parts["no_error"] and parts["two_endings"] and not parts["no_dead_end"]
+    assert wholes(held)["playable"] == wholes(held)["sound"] == 0
+    assert simulate(judged(held).world, 100, 0, max_steps=500).dead_end_rate > 0.1  # `play` finds it, too
+    assert wholes(caught(6, 1))["sound"] == 1
+
+
+def test_plays_that_are_only_long_met_no_dead_end() -> None:
+    days = [encounter(f"day{i}", option("on", f"day{i + 1}")) for i in range(25)]
+    value = {**yard(), "encounters": [*days, encounter("day25")]}
+    assert parts_of(value)["no_dead_end"]
+    days[24]["options"][0]["gates"] = [{"variable": "food", "comparison": ">", "value": 99}]
+    assert not parts_of(value)["no_dead_end"]  # though every play of usual length is cut off before
+
+
+def test_a_world_without_a_choice_has_an_error_that_is_told() -> None:
+    found = judged(make(encounter("a"), encounter("b")))
+    assert not found.parts["no_error"]
+    assert "nothing to choose" in next(i.message for i in found.issues if i.path == "$.encounters")
+
+
 def trap() -> Json:
     value = yard(lie_to="hall2")
     value["encounters"].insert(1, encounter("hall2", option("again", "hall2")))
@@ -66,8 +101,8 @@ def trap() -> Json:
 ALL = {"parses": True, "no_error": True, "two_endings": True, "no_dead_end": True, "live_gate": True}
 CASES = {
     "sound": (yard(), {}),
-    "trap": (trap(), {"no_error": False, "live_gate": False}),
-    "no ending": (yard(go_to="hall"), {"no_error": False, "two_endings": False}),
+    "trap": (trap(), {"no_error": False, "no_dead_end": False, "live_gate": False}),
+    "no ending": (yard(go_to="hall"), {"no_error": False, "two_endings": False, "no_dead_end": False}),
     "gate always open where offered": (yard(lie_to="road"), {"live_gate": False}),
     "gate never closed": (yard(pay_at=0), {"live_gate": False}),
     "gate never open": (yard(pay_at=9), {"two_endings": False, "live_gate": False}),
