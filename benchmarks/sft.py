@@ -124,9 +124,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     settings = yaml.safe_load(shipped_configs()["storyworld/sft"].read_text())
     with tempfile.TemporaryDirectory() as folder:
-        texts = StoryworldData(**settings["data"]["init_args"]).tokenizer_texts()
+        task = StoryworldData(**settings["data"]["init_args"])
         spec = TrainedTokenizer(**settings["model"]["init_args"]["tokenizer"])
-        train_tokenizer(texts, spec).save_pretrained(Path(folder, "tokenizer"))
+        train_tokenizer(task.tokenizer_texts(), spec, task.tokenizer_names()).save_pretrained(Path(folder, "tokenizer"))
         sides = [lambda _, run=run: run(settings, folder, options.steps) for run in (with_trainer, bare)]
         rates = alternate(sides, options.rounds)
     print_rates(("Trainer", "bare"), *rates)
