@@ -26,6 +26,7 @@ from lit_narrative.cli.job_progress import tell_recipe
 from lit_narrative.cli.messages import explain, innermost, option_names
 from lit_narrative.cli.recipes.meter import pipe_of_recipe
 from lit_narrative.cli.run_folder import RunLogger, SaveRun
+from lit_narrative.cli.threads import FastestThreads
 from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.errors import UserError, first_line
 from lit_narrative.files import read_yaml, refuse_pipe
@@ -73,7 +74,7 @@ class NarrativeCLI(LightningCLI):
                 save_config_callback=SaveRun,
                 save_config_kwargs={"save_to_log_dir": False},
                 seed_everything_default=0,
-                trainer_defaults={"default_root_dir": "runs/default"},
+                trainer_defaults={"default_root_dir": "runs/default", "callbacks": [FastestThreads()]},
                 parser_class=JobParser,
                 parser_kwargs={"prog": "lit-narrative"},
                 auto_configure_optimizers=False,

@@ -12,8 +12,8 @@ from torch import nn
 from transformers import Cache, DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer
 
-# Buffers grow by so many positions, and from 64 on by a quarter. One of the whole length would spread its beginning over
-# more memory than a processor's cache holds: products with that took three times as long (AMD EPYC, 128 rows).
+# Buffers grow by so many positions, and from 64 on by a quarter. One of the whole length would spread its beginning
+# over more memory than a processor's cache holds: products with that took three times as long (AMD EPYC, 128 rows).
 GROWTH = 16
 
 

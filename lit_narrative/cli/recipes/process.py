@@ -180,7 +180,7 @@ def start_process(
 
     Args:
         args: its command line.
-        threads: of PyTorch in it; None: PyTorch's own choice.
+        threads: of PyTorch in it; None: as many as a measurement finds fastest.
         output: a file for what it prints; None: where this process prints.
         meter: to which it is to say how far it is.
     """

@@ -55,7 +55,7 @@ class Recipe:
     Attributes:
         out: the folder of the jobs' folders.
         jobs: in order.
-        threads: of PyTorch in each job; None: PyTorch's own choice.
+        threads: of PyTorch in each job; None: as many as a measurement finds fastest.
         workers: jobs at a time.
         seeds: that it runs with; none: what its configurations say.
     """
