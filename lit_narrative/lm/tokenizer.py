@@ -97,7 +97,7 @@ def _whole_names(names: Iterable[str]) -> Any:
     # The longest first: of two names that begin alike the pattern takes the first that fits.
     whole = sorted(set(names), key=lambda name: (-len(name), name))
     if not whole:
-        raise UserError("model.tokenizer.kind=names needs names, and this task has none; choose kind=bpe")
+        raise UserError("model.tokenizer.kind=names finds no names in this task's texts; choose kind=bpe")
     pattern = "|".join(map(re.escape, whole))
     return pre_tokenizers.Split(Regex(rf"(?<!\p{{L}})(?:{pattern})(?!\p{{L}})"), "isolated")
 

@@ -202,5 +202,5 @@ def test_names_are_kept_by_a_folder() -> None:
 
 
 def test_a_task_without_names_is_told_so() -> None:
-    with pytest.raises(UserError, match="kind=names needs names, and this task has none; choose kind=bpe"):
+    with pytest.raises(UserError, match="kind=names finds no names in this task's texts; choose kind=bpe"):
         train_tokenizer(NAMED, TrainedTokenizer(400, kind="names"))
