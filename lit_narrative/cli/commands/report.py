@@ -67,6 +67,16 @@ def find_report(name: str) -> Callable[[Path], Any]:
     return import_module(f"lit_narrative.tasks.{name}.report").make_report  # type: ignore[no-any-return]
 
 
+def find_learned(name: str) -> Callable[[Path], list[str]] | None:
+    """Find what says in a few lines what a run has taught: the function ``learned`` beside a report's, if there is one.
+
+    Args:
+        name: of a report, as `find_report` knows it.
+    """
+    module = name.partition(":")[0] if "." in name or ":" in name else f"lit_narrative.tasks.{name}.report"
+    return getattr(import_module(module), "learned", None)
+
+
 def find_function(path: str, kind: str, default: str = "") -> Callable[[Path], Any]:
     """Import ``package.module:function``; ``default`` is the function's name where the path gives none.
 

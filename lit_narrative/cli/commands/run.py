@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from lit_narrative.cli.arguments import printable
-from lit_narrative.cli.commands.report import find_function, find_report
+from lit_narrative.cli.commands.report import find_function, find_learned, find_report
 from lit_narrative.cli.faults import note_run_folder
 from lit_narrative.cli.folder import locked
 from lit_narrative.cli.recipes.meter import clock
@@ -69,12 +69,11 @@ def _closing(plan: Recipe, recipe: str, seconds: Mapping[str, float], report: st
     if not page.is_file():
         return [*lines, f"results: {plan.out}", f"next: {again}"]
     lines.append(f"report: {page}")
-    if report != "storyworld":
+    learned = find_learned(report) if report else None
+    if learned is None:
         return [*lines, f"next: {again}"]
-    from lit_narrative.tasks.storyworld.report.closing import learned
-
     other = f"lit-narrative run {shlex.quote(recipe)} --seed 1 --out {shlex.quote(f'{plan.out}_1')}"
-    return [*learned(plan.out), *lines, f"next: play two of its worlds on that page; another seed: {other}"]
+    return [*learned(plan.out), *lines, f"next: look at that page; another seed: {other}"]
 
 
 def _report_of(plan: Recipe) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lit_narrative.cli.commands.report import report
+from lit_narrative.cli.commands.report import find_learned, find_report, report
 from lit_narrative.cli.main import main
 from lit_narrative.errors import UserError
 from lit_narrative.files import write_json
@@ -104,6 +104,9 @@ def make_report(folder):
 
 def nothing(folder):
     return "text"
+
+def learned(folder):
+    return [f"learned: {folder.name}"]
 """
 
 
@@ -128,6 +131,9 @@ def test_a_report_from_outside_takes_the_place_of_ours(out: Path) -> None:
     assert json.loads((out / "summary.json").read_text("utf-8")) == {"custom": 1}
     page = (out / "report.html").read_text("utf-8")
     assert "a custom report" in page and 'id="rhymes"' in page and 'id="outcome"' not in page
+    find_report("custom_report:make_report")  # as a recipe asks before its jobs
+    assert find_learned("custom_report:make_report")(out) == ["learned: storyworld"]  # type: ignore[misc]
+    assert find_learned("cards") is None
     with pytest.raises(UserError, match=r"custom_report has no function 'rhyme'; did you mean 'rhymes'\?"):
         report(str(out), section=["custom_report:rhyme"])
     with pytest.raises(UserError, match=r"section 'custom_report': write package\.module:function"):

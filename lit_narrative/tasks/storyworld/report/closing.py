@@ -28,7 +28,7 @@ def _of_one(summary: Record) -> list[str]:
     like = corpus.maybe("sound")
     known = "" if like is None else f"; the corpus {percent(like)}"
     shares = f"{percent(before.maybe('sound'))} -> {percent(after.maybe('sound'))}"
-    return [*lines, f"sound: {shares} of worlds (95% {percent(low)} to {percent(high)}{known})"]
+    return [*lines, f"sound: {shares} of worlds (95% {percent(low)} to {percent(high)}{known}); play two on the page"]
 
 
 def _over_seeds(summary: Record) -> list[str]:

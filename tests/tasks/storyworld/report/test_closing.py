@@ -12,7 +12,7 @@ def test_score_and_sound_share_are_told_with_their_interval(out: Path) -> None:
     write_report(out, make_report(out))
     assert learned(out) == [
         "learned: strict score 0.581 -> 0.741 (SFT -> final, 256 held-out prompts; the corpus 0.758)",
-        "sound: 4% -> 45% of worlds (95% 39% to 51%; the corpus 32%)",
+        "sound: 4% -> 45% of worlds (95% 39% to 51%; the corpus 32%); play two on the page",
     ]
 
 
