@@ -76,9 +76,7 @@ def _skeleton_digest(world: World) -> str:
 def skeleton(world: World) -> tuple[Any, ...]:
     """The structure of a world as nested tuples of positions."""
     variables = {name: i for i, name in enumerate(world.variables)}
-    positions: dict[str | None, int] = {}
-    for i, encounter in enumerate(world.encounters):
-        positions.setdefault(encounter.id, i)
+    positions = _positions(world)
     scenes = tuple(tuple(_bare(option, variables, positions) for option in e.options) for e in world.encounters)
     return len(world.characters), len(variables), scenes
 
@@ -90,9 +88,7 @@ def shape(world: World) -> tuple[tuple[int, ...], ...]:
     what gates and effects do, is left out; so are encounters that nothing leads to, and the order of the others in the
     file, neither of which a play shows.
     """
-    positions: dict[str | None, int] = {}
-    for i, encounter in enumerate(world.encounters):
-        positions.setdefault(encounter.id, i)
+    positions = _positions(world)
     order = [0] if world.encounters else []
     number = dict.fromkeys(order, 0)
     scenes = []
@@ -106,6 +102,14 @@ def shape(world: World) -> tuple[tuple[int, ...], ...]:
             scene.append(number.get(target, target))
         scenes.append(tuple(scene))
     return tuple(scenes)
+
+
+def _positions(world: World) -> dict[str | None, int]:
+    """The position of each encounter by id; of two with one id that of the first, which is the one played."""
+    positions: dict[str | None, int] = {}
+    for i, encounter in enumerate(world.encounters):
+        positions.setdefault(encounter.id, i)
+    return positions
 
 
 def _leads_to(option: Option, positions: dict[str | None, int]) -> int:

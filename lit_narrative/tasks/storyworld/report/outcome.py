@@ -73,11 +73,16 @@ def verdict(run: Run) -> list[str]:
 
 def sound_sentence(before: Soundness, after: Soundness) -> str:
     """Return what became of the share of sound worlds."""
-    old, new = share_interval(before.sound, before.n), share_interval(after.sound, after.n)
-    change = share_change_interval(old, new, (before.sound, after.sound))
-    word = direction(*change, "rose", "fell", "kept its level, within chance,")
-    shares = f"from {percent(before.sound)} to {percent(after.sound)}"
-    return f"The share of sound worlds {word} {shares} (95% interval {percent_interval(new)})."
+    interval = percent_interval(share_interval(after.sound, after.n))
+    moved = _share_moved("sound worlds", (before.sound, after.sound), (before.n, after.n))
+    return f"{moved} (95% interval {interval})."
+
+
+def _share_moved(what: str, shares: tuple[float, float], n: tuple[int, int]) -> str:
+    """Return whether a share, before and after, moved by more than chance."""
+    old, new = map(share_interval, shares, n)
+    word = direction(*share_change_interval(old, new, shares), "rose", "fell", "kept its level, within chance,")
+    return f"The share of {what} {word} from {percent(shares[0])} to {percent(shares[1])}"
 
 
 def _beside_corpus(corpus: Level | None, after: Outcome) -> str:
@@ -90,11 +95,8 @@ def _beside_corpus(corpus: Level | None, after: Outcome) -> str:
 
 
 def _validity(before: Outcome, after: Outcome) -> str:
-    old, new = share_interval(before.valid_json, before.n), share_interval(after.valid_json, after.n)
-    change = share_change_interval(old, new, (before.valid_json, after.valid_json))
-    word = direction(*change, "rose", "fell", "kept its level, within chance,")
-    shares = f"from {percent(before.valid_json)} to {percent(after.valid_json)}"
-    return f"The share of texts that are valid JSON {word} {shares}."
+    shares = before.valid_json, after.valid_json
+    return f"{_share_moved('texts that are valid JSON', shares, (before.n, after.n))}."
 
 
 def honesty(run: Run) -> Section:
