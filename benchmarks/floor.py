@@ -28,10 +28,10 @@ from transformers import AutoTokenizer, PreTrainedModel
 from benchmarks.rounds import alternate, print_markdown, print_table, ratios
 from benchmarks.trainer import bare_trainer
 from lit_narrative.datamodules.storyworld import StoryworldData
-from lit_narrative.lm.fast_layers import fast_linear
+from lit_narrative.lm.fast.layers import fast_linear
+from lit_narrative.lm.fast.prefix_forward import shared_prompts
 from lit_narrative.lm.load import ScratchModel, build_lm, scratch_config
 from lit_narrative.lm.logprobs import CompletionBatch
-from lit_narrative.lm.prefix_forward import shared_prompts
 from lit_narrative.lm.sampler import LoopSampler, Request, SamplingParams
 from lit_narrative.lm.tokenizer import TrainedTokenizer, encode_prompts, train_tokenizer
 from lit_narrative.lookup import shipped_configs

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError, check_choice
-from lit_narrative.lm.fast_layers import use_faster_modules
+from lit_narrative.lm.fast.layers import use_faster_modules
 from lit_narrative.lm.load import base_lm, blocks
 
 MARKER = "<|activation|>"

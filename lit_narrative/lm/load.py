@@ -27,7 +27,7 @@ from transformers.pytorch_utils import Conv1D
 from lit_narrative.adapters import merge_adapters
 from lit_narrative.errors import UserError, first_line
 from lit_narrative.lm.adapter_folder import adapter_base, is_adapter_folder, load_adapters
-from lit_narrative.lm.fast_layers import use_faster_modules
+from lit_narrative.lm.fast.layers import use_faster_modules
 
 logger = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
 from lit_narrative.errors import UserError, first_line
+from lit_narrative.lm.fast.prefix_forward import completion_states
 from lit_narrative.lm.inject import stack_injections
 from lit_narrative.lm.load import base_lm
-from lit_narrative.lm.prefix_forward import completion_states
 from lit_narrative.lm.tokenizer import pad_right
 
 WORKSPACE = 2**24

@@ -14,6 +14,7 @@ from lit_narrative.lm.adapter_folder import load_adapters
 from lit_narrative.lm.base_model import BaseModel, identify
 from lit_narrative.lm.chat import check_template
 from lit_narrative.lm.checkpoint import read_language_model, restore_language_model
+from lit_narrative.lm.fast.prefix_forward import supports_shared_prompts
 from lit_narrative.lm.load import (
     Attention,
     Dtype,
@@ -26,7 +27,6 @@ from lit_narrative.lm.load import (
     scratch_config,
 )
 from lit_narrative.lm.logprobs import check_output_layer
-from lit_narrative.lm.prefix_forward import supports_shared_prompts
 from lit_narrative.lm.sampler import check_decoding
 from lit_narrative.lm.tokenizer import TrainedTokenizer, load_tokenizer, train_tokenizer
 from lit_narrative.seeds import run_seed

@@ -22,12 +22,12 @@ from transformers.generation.logits_process import (
 )
 
 from lit_narrative.errors import UserError, first_line
+from lit_narrative.lm.fast.kv_cache import decoding_cache, select_rows
+from lit_narrative.lm.fast.llama_decoding import FusedLlama, can_fuse
+from lit_narrative.lm.fast.prefix_decoding import Groups, can_share_prefix, prefix_decoding
+from lit_narrative.lm.fast.self_check import NEW_TOKENS, PROMPTS, ROWS, allclose, cached_check, too_short
 from lit_narrative.lm.inject import injecting, stack_injections
-from lit_narrative.lm.kv_cache import decoding_cache, select_rows
-from lit_narrative.lm.llama_decoding import FusedLlama, can_fuse
 from lit_narrative.lm.load import base_lm, end_ids
-from lit_narrative.lm.prefix_decoding import Groups, can_share_prefix, prefix_decoding
-from lit_narrative.lm.self_check import NEW_TOKENS, PROMPTS, ROWS, allclose, cached_check, too_short
 from lit_narrative.lm.tokenizer import pad_left
 from lit_narrative.views import Prompt, Rollout, prompt_text
 

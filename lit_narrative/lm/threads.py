@@ -10,7 +10,7 @@ from statistics import median
 import torch
 from transformers import PreTrainedModel
 
-from lit_narrative.lm.fast_layers import LARGE_MODEL
+from lit_narrative.lm.fast.layers import LARGE_MODEL
 from lit_narrative.lm.load import max_positions
 
 _SHAPES = ((16, 128), (128, 1))

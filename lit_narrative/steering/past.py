@@ -16,7 +16,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.kv_cache import is_stateful, select_rows
+from lit_narrative.lm.fast.kv_cache import is_stateful, select_rows
 from lit_narrative.lm.logprobs import output_logits
 
 

@@ -11,10 +11,10 @@ from scipy.stats import chisquare
 from transformers import CONFIG_MAPPING, MistralConfig, OpenAIGPTConfig, PreTrainedModel
 
 from lit_narrative.errors import UserError
+from lit_narrative.lm.fast.prefix_decoding import can_share_prefix
 from lit_narrative.lm.inject import InjectionSettings, add_injector
 from lit_narrative.lm.load import build_lm, end_ids
 from lit_narrative.lm.logprobs import completion_batch, score_completions
-from lit_narrative.lm.prefix_decoding import can_share_prefix
 from lit_narrative.lm.sampler import (
     LoopSampler,
     Request,

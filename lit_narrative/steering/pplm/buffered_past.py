@@ -10,9 +10,9 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional
 from transformers import DynamicCache, PreTrainedModel
 
-from lit_narrative.lm.kv_cache import plain_attention
+from lit_narrative.lm.fast.kv_cache import plain_attention
+from lit_narrative.lm.fast.self_check import PROMPTS, allclose, cached_check
 from lit_narrative.lm.load import takes_attention_functions
-from lit_narrative.lm.self_check import PROMPTS, allclose, cached_check
 from lit_narrative.steering.past import Loss, Move, Past, Positions, Reading
 from lit_narrative.steering.pplm.flat import EagerPass, Inputs, Pass, make_pass
 

@@ -16,9 +16,9 @@ from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from lit_narrative.lm.fast.prefix_decoding import refuse_arguments
 from lit_narrative.lm.load import attention_function
 from lit_narrative.lm.logprobs import output_logits
-from lit_narrative.lm.prefix_decoding import refuse_arguments
 
 NAME = "lit_narrative_one_token"
 Factors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]

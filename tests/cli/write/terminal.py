@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -36,8 +37,13 @@ def at_a_terminal(arguments: Sequence[str], answers: Sequence[bytes], **environm
         os.write(ours, answer)
         shown += b"\n"
     try:
-        while piece := os.read(ours, 4096):
-            shown += piece
+        while True:
+            # a Ctrl-C that comes while readline is busy with another key is heard with the next key only:
+            # press it again, as a person would, while nothing has come of it
+            if answers[-1].endswith(b"\x03") and not select.select([ours], [], [], 10)[0]:
+                os.write(ours, b"\x03")
+            elif piece := os.read(ours, 4096):
+                shown += piece
     except OSError:  # how a pseudo terminal says that the other side has closed
         pass
     assert process.wait(timeout=60) == 0

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from transformers.activations import ACT2FN
 from transformers.pytorch_utils import Conv1D
 
-from lit_narrative.lm.fast_layers import FastConv1D, FastLinear, onednn_pays, use_faster_modules
+from lit_narrative.lm.fast.layers import FastConv1D, FastLinear, onednn_pays, use_faster_modules
 from lit_narrative.lm.load import Lora, add_lora, load_lm
 from tests.helpers import ARCHITECTURES, tiny_lm
 

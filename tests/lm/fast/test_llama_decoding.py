@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, PreTrainedModel
 
-from lit_narrative.lm.llama_decoding import can_fuse
+from lit_narrative.lm.fast.llama_decoding import can_fuse
 from lit_narrative.lm.load import Lora, add_lora, base_lm, build_lm
 from lit_narrative.lm.sampler import (
     Decoded,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from lit_narrative.lm.self_check import LENGTH, allclose, cached_check, too_short
+from lit_narrative.lm.fast.self_check import LENGTH, allclose, cached_check, too_short
 from tests.helpers import tiny_lm
 
 

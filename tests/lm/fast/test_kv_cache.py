@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import Cache, DynamicCache, MistralConfig, PreTrainedModel
 
-from lit_narrative.lm.kv_cache import BufferedLayer, decoding_cache, select_rows
+from lit_narrative.lm.fast.kv_cache import BufferedLayer, decoding_cache, select_rows
 from lit_narrative.lm.load import build_lm
 from tests.helpers import ARCHITECTURES, tiny_lm
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from transformers import Cache, LlamaConfig, PreTrainedModel
 
-from lit_narrative.lm.kv_cache import BufferedLayer
+from lit_narrative.lm.fast.kv_cache import BufferedLayer
+from lit_narrative.lm.fast.prefix_decoding import Groups, can_share_prefix, prefix_attention, prefix_decoding
 from lit_narrative.lm.load import Lora, add_lora, build_lm
-from lit_narrative.lm.prefix_decoding import Groups, can_share_prefix, prefix_attention, prefix_decoding
 from lit_narrative.lm.sampler import LoopSampler, Request, SamplingParams
 from lit_narrative.views import Prompt, Rollout
 from tests.helpers import ARCHITECTURES, tiny_lm, tokenizer

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, Cache, PreTrainedModel
 
-from lit_narrative.lm.kv_cache import BufferedLayer, plain_attention
+from lit_narrative.lm.fast.kv_cache import BufferedLayer, plain_attention
 from lit_narrative.lm.load import attention_function, attention_name, takes_attention_functions
 
 NAME = "lit_narrative_prefix"
