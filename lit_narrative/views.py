@@ -159,6 +159,22 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True)
+class Described:
+    """A text and the vector that it describes (reconstructor).
+
+    Attributes:
+        text: the description.
+        vector: (a,) float32.
+        meta: where they come from.
+    """
+
+    text: str
+    # Left out of comparisons, since arrays do not compare to one truth value.
+    vector: np.ndarray = field(compare=False, repr=False)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class WordList:
     """Words that texts can be steered to, under a name that a task gives them.
 

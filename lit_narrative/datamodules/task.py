@@ -26,7 +26,7 @@ from lit_narrative.views import (
 )
 
 Split = Literal["train", "val", "test"]
-VIEWS = ("examples", "prompts", "scored", "labelled", "states", "activations")
+VIEWS = ("examples", "prompts", "scored", "labelled", "described", "states", "activations")
 
 
 class Answered(NamedTuple):
