@@ -1,0 +1,1 @@
+"""What explanations are worth: variance explained beside floors and ceilings, controls, claims, copying, health."""
