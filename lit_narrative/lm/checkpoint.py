@@ -67,7 +67,7 @@ def store_language_model(
         for name in [name for name in state if name.startswith(PREFIX) and name not in kept]:
             del state[name]
     checkpoint[LANGUAGE_MODEL] = {
-        "config": _plain(config_to_dict(base_lm(lm))),
+        "config": plain_config(lm),
         "generation": _plain(base_lm(lm).generation_config.to_diff_dict()),  # type: ignore[union-attr]
         "tokenizer": tokenizer_files(tokenizer),
         "base": base.name if base else None,
@@ -159,7 +159,7 @@ def fits(checkpoint: dict[str, Any], lm: nn.Module, base: BaseModel | None) -> b
         base: of the adapters of ``lm``, compared if the file holds adapters only.
     """
     known = stored_base(checkpoint)
-    return (not known or known.same(base)) and _stored(checkpoint)["config"] == _plain(config_to_dict(base_lm(lm)))
+    return (not known or known.same(base)) and _stored(checkpoint)["config"] == plain_config(lm)
 
 
 def read_language_model(
@@ -353,6 +353,12 @@ def _merge_adapters(lm: PreTrainedModel, weights: dict[str, torch.Tensor], lora:
     check_adapters(adapted, {PREFIX + name: value for name, value in weights.items()})
     adapted.load_state_dict(weights, strict=False)
     return merge_adapters(adapted)
+
+
+def plain_config(lm: nn.Module) -> dict[str, Any]:
+    """The config of a model, with or without adapters around it, as a reader with ``weights_only`` accepts it."""
+    config: dict[str, Any] = _plain(config_to_dict(base_lm(lm)))
+    return config
 
 
 def _plain(value: Any) -> Any:
