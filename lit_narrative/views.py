@@ -142,6 +142,21 @@ def prompt_number(prompt: Prompt, default: int = 0) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class InjectedVectors:
+    """What the rows of a task bring along to inject.
+
+    Attributes:
+        marker: text of the marker in its prompts.
+        width: of the vectors.
+        mean_norm: mean norm of those of training.
+    """
+
+    marker: str
+    width: int
+    mean_norm: float
+
+
+@dataclass(frozen=True, slots=True)
 class Scored:
     """A text with a score, or a preferred text beside another one (reward model)."""
 

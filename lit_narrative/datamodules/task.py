@@ -15,6 +15,7 @@ from lit_narrative.rl.rewards.loading import import_reward
 from lit_narrative.views import (
     ContrastPair,
     Example,
+    InjectedVectors,
     Layout,
     Prompt,
     Rollout,
@@ -95,6 +96,11 @@ class Task:
     def tokenizer_names(self) -> Iterable[str]:
         """Words that a tokenizer of ``kind: names`` keeps whole wherever they occur; default: none."""
         return ()
+
+    @property
+    def injected_vectors(self) -> InjectedVectors | None:
+        """What a model has to know of the vectors that the task's rows carry; None: they carry none."""
+        return None
 
     # --- rewards and verifiers --------------------------------------------------------------------------------------
 

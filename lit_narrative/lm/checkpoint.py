@@ -26,6 +26,7 @@ from lit_narrative.errors import UserError, first_line
 from lit_narrative.files import atomic_folder
 from lit_narrative.lm.adapter_folder import is_adapter_folder
 from lit_narrative.lm.base_model import BaseModel, find_base
+from lit_narrative.lm.inject import describe_injector, restore_injector
 from lit_narrative.lm.load import (
     Attention,
     Dtype,
@@ -72,6 +73,7 @@ def store_language_model(
         "tokenizer": tokenizer_files(tokenizer),
         "base": base.name if base else None,
         "base_files": [base.size, base.sha256] if base else None,
+        "injection": describe_injector(lm),
     }
 
 
@@ -108,6 +110,8 @@ def restore_language_model(
         config = config_from_dict(stored["config"], trust_remote_code)
         _check_sizes(config, checkpoint["state_dict"], trust_remote_code)
         lm = build_lm(config, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code)
+    if stored.get("injection"):
+        restore_injector(lm, stored["injection"])
     if "generation" in stored:  # earlier versions kept the end tokens alone, in the config
         lm.generation_config = GenerationConfig.from_dict(stored["generation"])
     return lm, tokenizer
@@ -159,7 +163,10 @@ def fits(checkpoint: dict[str, Any], lm: nn.Module, base: BaseModel | None) -> b
         base: of the adapters of ``lm``, compared if the file holds adapters only.
     """
     known = stored_base(checkpoint)
-    return (not known or known.same(base)) and _stored(checkpoint)["config"] == plain_config(lm)
+    same = not known or known.same(base)
+    stored = _stored(checkpoint)
+    same = same and stored.get("injection") == describe_injector(lm)
+    return same and stored["config"] == plain_config(lm)
 
 
 def read_language_model(
@@ -280,6 +287,7 @@ def export_model(
     lm, tokenizer = read_language_model(checkpoint, trust_remote_code=trust_remote_code, base=base)
     # Adapters are merged in float32 and rounded once.
     lm.to(_run_dtype(load_checkpoint(checkpoint)))  # type: ignore[arg-type]
+    lm._modules.pop("injector", None)  # transformers knows of none, and would warn of its weights
     # As they are: `save_pretrained` refuses what published models have, such as a temperature without sampling.
     generation, lm.generation_config = lm.generation_config, GenerationConfig()
     with atomic_folder(folder) as scratch:
@@ -336,7 +344,9 @@ def _stored(checkpoint: dict[str, Any]) -> dict[str, Any]:
     match stored:
         case {"config": dict(), "tokenizer": dict(files), "base": str() | None}:
             plain = all(isinstance(name, str) and isinstance(content, str | bytes) for name, content in files.items())
-            if plain and isinstance(stored.get("generation", {}), dict) and _is_base_files(stored.get("base_files")):
+            plain = plain and isinstance(stored.get("generation", {}), dict)
+            plain = plain and isinstance(stored.get("injection"), dict | None)
+            if plain and _is_base_files(stored.get("base_files")):
                 return stored
     raise UserError(f"the checkpoint is damaged: its model's config, tokenizer or base is none; {ANOTHER}")
 

@@ -10,7 +10,7 @@ of all rows together.
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -244,6 +244,29 @@ def _add_rows(base: PreTrainedModel, size: int) -> None:
         weight: Any = layer.weight  # type: ignore[union-attr]
         weight[before:] = weight[:before].mean(0)
     use_faster_modules(base)  # the output layer is a new one
+
+
+# --- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+def describe_injector(lm: nn.Module) -> dict[str, Any] | None:
+    """The injector of a model as plain values, without its weights, which are the model's; None where it has none."""
+    injector: Injector | None = getattr(base_lm(lm), "injector", None)
+    return None if injector is None else {"settings": asdict(injector.settings), "marker_id": injector.marker_id}
+
+
+def restore_injector(base: PreTrainedModel, stored: dict[str, Any]) -> None:
+    """Give a model the injector that was described, and a row of the embedding for its marker where it lacks that.
+
+    Raises:
+        UserError: the description is none.
+    """
+    try:
+        settings, marker = InjectionSettings(**stored["settings"]), int(stored["marker_id"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the checkpoint is damaged: its injection is none ({error}); give another one") from error
+    _add_rows(base, marker + 1)
+    base.injector = Injector(base, settings, marker)
 
 
 # --- vectors of rows ------------------------------------------------------------------------------------------------

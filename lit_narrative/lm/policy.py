@@ -1,7 +1,7 @@
 """Sources of a policy: a hub name, a folder, a checkpoint, or the sizes of a new model; with adapters on top."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from lit_narrative.lm.base_model import BaseModel, identify
 from lit_narrative.lm.chat import check_template
 from lit_narrative.lm.checkpoint import read_language_model, restore_language_model
 from lit_narrative.lm.fast.prefix_forward import supports_shared_prompts
+from lit_narrative.lm.inject import InjectionSettings, add_injector, describe_injector
 from lit_narrative.lm.load import (
     Attention,
     Dtype,
@@ -30,6 +31,7 @@ from lit_narrative.lm.logprobs import check_output_layer
 from lit_narrative.lm.sampler import check_decoding
 from lit_narrative.lm.tokenizer import TrainedTokenizer, load_tokenizer, train_tokenizer
 from lit_narrative.seeds import run_seed
+from lit_narrative.views import InjectedVectors
 
 Policy = tuple[nn.Module, PreTrainedTokenizerBase]
 
@@ -48,6 +50,7 @@ class PolicySource:
     adapter: str | None = None
     """A folder of PEFT adapters over ``model``, of the settings ``lora``, to go on training."""
     chat: bool = False
+    injection: InjectionSettings | None = None
 
     def __post_init__(self) -> None:
         if self._is_checkpoint and self.tokenizer is not None:
@@ -78,8 +81,28 @@ class PolicySource:
         with atomic_folder(folder) as fresh:
             train_tokenizer(texts, spec, names).save_pretrained(fresh)
 
-    def build(self, tokenizer_folder: Path | None = None) -> Policy:
-        """Load or build the policy; ``tokenizer_folder`` is where :meth:`prepare` wrote the tokenizer, if it did."""
+    def build(self, tokenizer_folder: Path | None = None, vectors: InjectedVectors | None = None) -> Policy:
+        """Load or build the policy.
+
+        Args:
+            tokenizer_folder: where :meth:`prepare` wrote the tokenizer, if it did.
+            vectors: what the task brings along to inject.
+
+        Raises:
+            UserError: it cannot be built, or takes no such vectors.
+        """
+        lm, tokenizer = self._build(tokenizer_folder)
+        if self.injection:
+            if describe_injector(lm):
+                raise UserError(
+                    f"model.injection is given, but the checkpoint '{self.model}' takes vectors already, as it was "
+                    "trained to; leave it out, or take a configuration's back by --model.injection=null"
+                )
+            # After the adapters, which would freeze it, and before weights are sharded.
+            add_injector(lm, tokenizer, _fitted(self.injection, vectors))
+        return lm, tokenizer
+
+    def _build(self, tokenizer_folder: Path | None) -> Policy:
         if self._is_checkpoint:
             return self._with_extras(*read_language_model(str(self.model), **self._options))
         where = tokenizer_folder if self.trains_tokenizer else self.tokenizer or self.adapter or self.model
@@ -118,6 +141,23 @@ class PolicySource:
         supports_shared_prompts(lm)
         if self.gradient_checkpointing:
             lm.gradient_checkpointing_enable()
-        if adapter:
-            return load_adapters(lm, adapter), tokenizer
-        return (add_lora(lm, self.lora) if self.lora else lm), tokenizer
+        adapted = load_adapters(lm, adapter) if adapter else add_lora(lm, self.lora) if self.lora else lm
+        if describe_injector(lm):  # one from a checkpoint, which peft has frozen with the rest of the model
+            lm.injector.requires_grad_(True)
+        return adapted, tokenizer
+
+
+def _fitted(settings: InjectionSettings, vectors: InjectedVectors | None) -> InjectionSettings:
+    """Settings with what they leave to the task's vectors: marker, width, and the norm of ``mean_norm``.
+
+    Raises:
+        UserError: the marker is another one than in the task's prompts.
+    """
+    if vectors is None:
+        return settings
+    if settings.marker not in (None, vectors.marker):
+        raise UserError(
+            f"model.injection.marker={settings.marker!r}, and the task's prompts hold {vectors.marker!r}; leave it out"
+        )
+    scale = vectors.mean_norm if settings.scale == "mean_norm" else settings.scale
+    return replace(settings, marker=vectors.marker, width=settings.width or vectors.width, scale=scale)

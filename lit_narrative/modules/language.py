@@ -31,6 +31,7 @@ from lit_narrative.lm.checkpoint import (
     stored_tokenizer,
 )
 from lit_narrative.lm.encoding import ExampleReader, LongExamples, LongPrompts, PromptReader
+from lit_narrative.lm.inject import InjectionSettings
 from lit_narrative.lm.load import Attention, Dtype, Lora, ScratchModel, add_end_id, max_positions
 from lit_narrative.lm.logprobs import CompletionBatch, score_completions
 from lit_narrative.lm.optim import MUON_LR, GradientGuard, MuonAdamW, OptimizerName, Schedule, adamw, schedule_by_step
@@ -79,6 +80,8 @@ class LanguageModule(NarrativeModule):
             skipped and counted.
         trust_remote_code: run the Python code that model folders and hub repositories bring along, for this run: of
             every model and tokenizer that it loads. It stays out of checkpoints.
+        injection: how the vectors that the task's rows carry are put into the model; marker, width and mean norm are
+            those of the task. A ``.ckpt`` as ``model`` brings its own along.
 
     Attributes:
         frozen: the policy keeps its weights: no gradients, always in evaluation mode, no adapters.
@@ -120,6 +123,7 @@ class LanguageModule(NarrativeModule):
         long_prompts: LongPrompts = "error",
         max_skipped_steps: int = 10,
         trust_remote_code: bool = False,
+        injection: InjectionSettings | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("lr", lr), ("muon_lr", muon_lr or 0.0), ("weight_decay", weight_decay)):
@@ -154,6 +158,7 @@ class LanguageModule(NarrativeModule):
             trust_remote_code,
             folder,
             chat,
+            as_settings(injection, InjectionSettings),
         )
         self.chat, self.gradient_checkpointing = chat, gradient_checkpointing
         check_choice("model.optimizer", optimizer, get_args(OptimizerName))
@@ -200,7 +205,8 @@ class LanguageModule(NarrativeModule):
                 self.set_model(*self.source.restore(checkpoint))
                 self.base_model = stored_base(checkpoint)
         elif not self.ready:
-            self.set_model(*self.source.build(self._tokenizer_folder))
+            vectors = self.task.injected_vectors if self.source.injection else None
+            self.set_model(*self.source.build(self._tokenizer_folder, vectors))
             self.base_model = self.source.base() if self.lora or self.frozen else None
         self.build_auxiliary()
         self.apply_sharding()

@@ -105,8 +105,9 @@ def reference_model(
         # Without gradients: the optimizer takes what asks for one, and DDP would wait for them in each backward pass.
         return copy.deepcopy(lm).requires_grad_(False).eval()
     # Neither adapters nor gradient checkpointing: this model only scores.
-    other = replace(source, model=settings.model, tokenizer=None, lora=None, adapter=None, gradient_checkpointing=False)
-    reference, vocabulary = other.build()
+    plain: dict[str, Any] = {"tokenizer": None, "lora": None, "adapter": None, "gradient_checkpointing": False}
+    # A checkpoint brings its own injection along.
+    reference, vocabulary = replace(source, model=settings.model, injection=None, **plain).build()
     if vocabulary.get_vocab() != tokenizer.get_vocab():
         raise UserError(
             f"model.reference.model '{settings.model}' has another vocabulary ({len(vocabulary)} tokens) than the "
