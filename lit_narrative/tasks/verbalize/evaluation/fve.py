@@ -45,20 +45,14 @@ class Fidelity:
         self.scale, self.targets = scale, normalise(targets, scale)
         self.resamples = Resamples(documents)
         self.mean = self.targets.mean(0)
-        self.variance = float(((self.targets - self.mean) ** 2).sum(-1).mean())
+        # About the mean of the set in every resample: about its own, one of few documents varies less than they do.
+        self._spread = ((self.targets - self.mean) ** 2).sum(-1)
+        self.variance = float(self._spread.mean())
         if self.variance < _EPSILON:
             raise UserError(
                 f"all {len(targets)} target activations are the same, so there is no variance to explain; choose "
                 "another layer, or other positions"
             )
-        self._drawn_variance = self._resampled_variance()
-
-    def _resampled_variance(self) -> Floats:
-        """(R,) the variance in each resample, about the mean of that resample."""
-        rows = self.resamples.sums(np.ones(len(self.targets)))
-        squares = self.resamples.sums((self.targets**2).sum(-1)) / rows
-        means = self.resamples.sums(self.targets) / rows[:, None]
-        return squares - (means**2).sum(-1)
 
     def errors(self, predicted: Floats) -> Floats:
         """(n,) squared distance of each prediction (n, a) to its target.
@@ -79,9 +73,8 @@ class Fidelity:
         The median is less moved by the few rows that went wholly wrong.
         """
         errors = self.errors(predicted)
-        rows = self.resamples.sums(np.ones(len(errors)))
-        drawn = 1 - self.resamples.sums(errors) / rows / self._drawn_variance
         values = self.row_values(errors)
+        drawn = 1 - self.resamples.sums(errors) / self.resamples.sums(self._spread)
         return {
             **figure(name, float(values.mean()), self.resamples.interval(drawn)),
             f"{name}_median": float(np.median(values)),

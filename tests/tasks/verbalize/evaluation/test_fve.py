@@ -105,3 +105,10 @@ def test_median_is_not_moved_by_one_row_that_went_wrong() -> None:
 def test_targets_that_cannot_be_scored(value: float, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Fidelity(np.full((5, 3), value), alone(5))
+
+
+def test_interval_of_few_documents_is_not_moved_to_one_side() -> None:
+    rng = np.random.default_rng(0)
+    gold = np.repeat(rng.normal(size=(6, 8)), 5, axis=0)
+    low, high = Fidelity(gold, [str(row // 5) for row in range(30)]).constant_floor()["floor_constant_ci"]
+    assert low < Fidelity(gold, alone(30)).constant_floor()["floor_constant"] < high

@@ -1,0 +1,71 @@
+"""The figures of a verbalize run as plain data: of each seed, and over all seeds."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+import lit_narrative
+from lit_narrative.report.intervals import student
+from lit_narrative.tasks.verbalize.evaluation.intervals import figure
+from lit_narrative.tasks.verbalize.report.run import BASE, FINAL, Value, VerbalizeRun
+
+
+def summarise(run: VerbalizeRun) -> dict[str, Any]:
+    """Return the content of ``summary.json``.
+
+    ``seeds`` holds the figures of each actor by the seed's number, with intervals over documents; ``pooled`` their
+    means over seeds, with intervals by Student's t (null of a single seed), which say what another seed would give.
+    ``change`` is the final actor's figure less that after supervised training, seed by seed.
+    """
+    names = {_name(actor): run.of(actor) for actor in run.actors}
+    pooled: dict[str, Any] = {name: _pooled(list(figures.values())) for name, figures in names.items()}
+    if changed := changes(run):
+        pooled["change"] = _pooled(changed)
+    return {
+        "made_by": f"lit-narrative {lit_narrative.__version__}",
+        "task": "verbalize",
+        "seeds": {
+            seed.name.removeprefix("seed "): {_name(actor): _plain(seed.figures(actor)) for actor in seed.actors}
+            for seed in run.seeds
+        },
+        "pooled": pooled,
+    }
+
+
+def _name(actor: str) -> str:
+    """The final actor's place in the summary is ``final``, whatever algorithm trained it."""
+    return "final" if actor == FINAL else actor
+
+
+def changes(run: VerbalizeRun) -> list[dict[str, Value]]:
+    """Each figure of the final actor less that of the base, of each seed that tested both."""
+    before, after = run.of(BASE), run.of(FINAL)
+    return [
+        {name: (after[seed][name][0] - before[seed][name][0], None) for name in after[seed] if name in before[seed]}
+        for seed in after
+        if seed in before
+    ]
+
+
+def pooled(seeds: Sequence[Mapping[str, Value]], name: str) -> Value | None:
+    """The mean of a figure over the seeds that have it, and its interval over them; of one seed that of the seed."""
+    values = [seed[name] for seed in seeds if name in seed]
+    if not values:
+        return None
+    return values[0] if len(values) == 1 else (fmean(value for value, _ in values), student([v for v, _ in values]))
+
+
+def _pooled(seeds: Sequence[Mapping[str, Value]]) -> dict[str, Any]:
+    names = dict.fromkeys(name for seed in seeds for name in seed)
+    made: dict[str, Any] = {"seeds": len(seeds)}
+    for name in names:
+        values = [seed[name][0] for seed in seeds if name in seed]
+        made |= figure(name, fmean(values), student(values))
+    return made
+
+
+def _plain(figures: Mapping[str, Value]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name, (value, interval) in figures.items():
+        made |= figure(name, value, interval)
+    return made
