@@ -102,6 +102,14 @@ class Task:
         """What a model has to know of the vectors that the task's rows carry; None: they carry none."""
         return None
 
+    @property
+    def critic_template(self) -> str | None:
+        """The text that a reconstructor reads a description in, with ``{explanation}`` in its place.
+
+        None, the default: the task leaves it to the reconstructor.
+        """
+        return None
+
     # --- rewards and verifiers --------------------------------------------------------------------------------------
 
     def reward_settings(self, names: Sequence[str]) -> Any:

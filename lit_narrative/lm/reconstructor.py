@@ -30,7 +30,7 @@ RECONSTRUCTOR = "reconstructor"
 """Key of a checkpoint under which a reconstructor stands."""
 PREFIX = "critic."
 """How its weights are called in the checkpoint of a module."""
-TEMPLATE = "Summary of the following text: <text> {text} </text> <summary>"
+TEMPLATE = "Summary of the following text: <text> {explanation} </text> <summary>"
 """What stands around a text by default. Its end is fixed, so that the token that is read out is always the same."""
 _BATCH = 64  # texts a forward pass
 
@@ -53,7 +53,7 @@ class ReconstructorSettings:
         loss: ``mse`` mean squared error, ``cosine`` 1 - cos, ``smooth_l1``.
         scale: norm that vectors are brought to before they are compared, predicted ones too: ``sqrt_d`` the root of
             their width, a number, or null for vectors as they are. Of normalised vectors the direction alone counts.
-        template: what is read, with ``{text}`` where the text goes; default: the task's, or `TEMPLATE`.
+        template: what is read, with ``{explanation}`` where the text goes; default: the task's, or `TEMPLATE`.
         mlp_layers: linear layers of ``mlp``, at least 2.
         dropout: within ``mlp``.
     """
@@ -82,8 +82,10 @@ class ReconstructorSettings:
             check_choice("model.critic.scale", self.scale, ("sqrt_d",), "a number, or null")
         elif self.scale is not None and not 0 < self.scale < math.inf:
             raise UserError(f"model.critic.scale={self.scale} must be above 0; null compares vectors as they are")
-        if self.template is not None and self.template.count("{text}") != 1:
-            raise UserError(f"model.critic.template={self.template!r} must hold {{text}} once, where the text goes")
+        if self.template is not None and self.template.count("{explanation}") != 1:
+            raise UserError(
+                f"model.critic.template={self.template!r} must hold {{explanation}} once, where the text goes"
+            )
 
 
 # --- the read-out -----------------------------------------------------------------------------------------------------
@@ -274,12 +276,17 @@ class Reconstructor(nn.Module):
 
     def read(self, texts: Sequence[str]) -> Tensor:
         """Vectors (n, a) of texts as one batch, with a gradient, in the mode that the model is in."""
-        return self(*self._batch(self.encode(texts)))
+        return self(*self._to_device(self.encode(texts)))
 
-    def _batch(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    def batch(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Token ids and mask (n, T) of rows, padded on the right, on the CPU."""
         lengths = torch.tensor([len(row) for row in rows])
         ids = pad_right(rows)
         mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+        return ids, mask
+
+    def _to_device(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        ids, mask = self.batch(rows)
         return ids.to(self.device), mask.to(self.device)
 
     @torch.no_grad()
@@ -295,7 +302,7 @@ class Reconstructor(nn.Module):
         self.eval()
         for start in range(0, len(order), _BATCH):
             part = order[start : start + _BATCH]
-            vectors[part] = self(*self._batch([rows[number] for number in part])).float().cpu()
+            vectors[part] = self(*self._to_device([rows[number] for number in part])).float().cpu()
         self.train(training)
         return vectors
 
@@ -378,7 +385,7 @@ def stored_reconstructor(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Any],
 
 def _around(tokenizer: PreTrainedTokenizerBase, template: str) -> tuple[list[int], list[int]]:
     """Token ids before and behind the text."""
-    before, behind = template.split("{text}")
+    before, behind = template.split("{explanation}")
     # Apart from the text, whose first and last letters could otherwise merge with theirs.
     ids: list[int] = tokenizer(behind, add_special_tokens=False)["input_ids"] if behind else []
     return encode_prompts(tokenizer, [before])[0], ids

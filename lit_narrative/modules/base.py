@@ -6,14 +6,17 @@ from typing import Any, Self
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.core import saving
-from lightning.pytorch.plugins.precision import BitsandbytesPrecision
+from lightning.pytorch.plugins.precision import BitsandbytesPrecision, MixedPrecision
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.parsing import AttributeDict
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from torchmetrics import Metric, MetricCollection
 
 from lit_narrative.arguments import NativeArguments
 from lit_narrative.errors import UserError
+from lit_narrative.lm.optim import GradientGuard, Schedule, schedule_by_step
 from lit_narrative.lookup import BUILDER
 from lit_narrative.redaction import redact
 from lit_narrative.resume import ExactResume
@@ -185,6 +188,32 @@ def check_precision(precision: str | int | None, fits: bool) -> None:
     else:
         return
     raise UserError(f"trainer.precision={precision} {why}; choose from {', '.join(PRECISIONS)}")
+
+
+def scheduled(
+    module: LightningModule, optimizer: Optimizer, schedule: Schedule, warmup_steps: int
+) -> OptimizerLRScheduler:
+    """The optimizer of a module with its learning rate's schedule, by optimizer steps."""
+    if schedule == "constant" and not warmup_steps:
+        return optimizer
+    total = None if schedule == "constant" else int(module.trainer.estimated_stepping_batches)
+    scheduler = schedule_by_step(optimizer, schedule, warmup_steps, total)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def guard_gradients(
+    module: LightningModule,
+    guard: GradientGuard,
+    optimizer: Optimizer,
+    value: float | None,
+    algorithm: str | None,
+) -> None:
+    """Clip as the Trainer asks, skip a step whose gradients are not finite, and log under TRL's names."""
+    plugin = module.trainer.precision_plugin
+    scaler = plugin.scaler if isinstance(plugin, MixedPrecision) else None
+    norm = guard.clip(optimizer, value, algorithm, scaler)
+    rate, skipped = optimizer.param_groups[0]["lr"], float(guard.skipped)
+    module.log_dict({"grad_norm": norm, "learning_rate": rate, "skipped_steps": skipped}, batch_size=1)
 
 
 def as_settings(value: Any, kind: type) -> Any:

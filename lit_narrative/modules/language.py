@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import torch
-from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from torch.optim import Optimizer
@@ -34,12 +33,12 @@ from lit_narrative.lm.encoding import ExampleReader, LongExamples, LongPrompts, 
 from lit_narrative.lm.inject import InjectionSettings
 from lit_narrative.lm.load import Attention, Dtype, Lora, ScratchModel, add_end_id, max_positions
 from lit_narrative.lm.logprobs import CompletionBatch, score_completions
-from lit_narrative.lm.optim import MUON_LR, GradientGuard, MuonAdamW, OptimizerName, Schedule, adamw, schedule_by_step
+from lit_narrative.lm.optim import MUON_LR, GradientGuard, MuonAdamW, OptimizerName, Schedule, adamw
 from lit_narrative.lm.policy import PolicySource
 from lit_narrative.lm.sampler import LoopSampler, Request, Sampler, SamplingParams
 from lit_narrative.lm.shard import gathered, shard
 from lit_narrative.lm.tokenizer import TrainedTokenizer
-from lit_narrative.modules.base import NarrativeModule, as_settings, plain
+from lit_narrative.modules.base import NarrativeModule, as_settings, guard_gradients, plain, scheduled
 from lit_narrative.seeds import run_seed, stream_seed
 from lit_narrative.views import Example, Prompt, Rollout, prompt_number
 
@@ -378,11 +377,7 @@ class LanguageModule(NarrativeModule):
             optimizer = MuonAdamW(self, self.lr, self.weight_decay, muon_lr)
         else:
             optimizer = adamw(self, self.lr, self.weight_decay)
-        if self.schedule == "constant" and not self.warmup_steps:
-            return optimizer
-        total = None if self.schedule == "constant" else int(self.trainer.estimated_stepping_batches)
-        scheduler = schedule_by_step(optimizer, self.schedule, self.warmup_steps, total)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return scheduled(self, optimizer, self.schedule, self.warmup_steps)
 
     def configure_gradient_clipping(
         self,
@@ -391,11 +386,7 @@ class LanguageModule(NarrativeModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip as the Trainer asks, skip a step whose gradients are not finite, and log under TRL's names."""
-        plugin = self.trainer.precision_plugin
-        scaler = plugin.scaler if isinstance(plugin, MixedPrecision) else None
-        norm = self.guard.clip(optimizer, gradient_clip_val, gradient_clip_algorithm, scaler)
-        rate, skipped = optimizer.param_groups[0]["lr"], float(self.guard.skipped)
-        self.log_dict({"grad_norm": norm, "learning_rate": rate, "skipped_steps": skipped}, batch_size=1)
+        guard_gradients(self, self.guard, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     # --- held-out likelihood ----------------------------------------------------------------------------------------
 

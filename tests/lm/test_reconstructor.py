@@ -124,7 +124,7 @@ def test_vectors_do_not_depend_on_the_batch() -> None:
 def test_an_empty_text_reads_as_its_template_and_without_one_is_an_error() -> None:
     assert critic().reconstruct([""]).isfinite().all()
     with pytest.raises(UserError, match=r"text 1 \(counted from 0\) of 2 is empty"):
-        critic(template="{text}").reconstruct(["a", ""])
+        critic(template="{explanation}").reconstruct(["a", ""])
     assert critic().reconstruct([]).shape == (0, 16)
 
 
