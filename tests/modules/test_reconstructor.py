@@ -159,6 +159,13 @@ def test_the_template_is_the_tasks_and_another_one_is_refused(tmp_path: Path) ->
 
 def test_a_checkpoint_of_another_module_is_refused(tmp_path: Path) -> None:
     saves = ModelCheckpoint(tmp_path / "kept", save_last=True)
-    fit(grpo(tmp_path, sampling={"max_new_tokens": 8}), TinyTask(), tmp_path, saves, max_steps=1, enable_checkpointing=True)
+    fit(
+        grpo(tmp_path, sampling={"max_new_tokens": 8}),
+        TinyTask(),
+        tmp_path,
+        saves,
+        max_steps=1,
+        enable_checkpointing=True,
+    )
     with pytest.raises(UserError, match="holds no reconstructor"):
         resume(tmp_path, Describing(), tmp_path / "kept" / "last.ckpt")
