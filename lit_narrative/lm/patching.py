@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import base_lm, blocks
@@ -106,3 +107,11 @@ def patched_logits(
 def at_norm(vectors: Tensor, originals: Tensor) -> Tensor:
     """Vectors (n, a) at the norms of others (n, a); to be taken where only directions are known. Zeros stay zeros."""
     return nn.functional.normalize(vectors, dim=-1) * originals.norm(dim=-1, keepdim=True)
+
+
+def first_token(tokenizer: PreTrainedTokenizerBase, word: str) -> int | None:
+    """The id of the token that a word begins with inside a text; None where the tokenizer does not know it."""
+    ids: list[int] = tokenizer.encode(f" {word}", add_special_tokens=False)
+    # A tokenizer may write the space as a token of its own.
+    shown = [token for token in ids if str(tokenizer.decode([token])).strip()]
+    return shown[0] if shown and shown[0] != tokenizer.unk_token_id else None

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from lit_narrative.errors import UserError
@@ -203,3 +205,18 @@ def save_sae(sae: "TrainingSAE[Any]", folder: str | Path, extras: Mapping[str, A
         for name, value in (extras or {}).items():
             write_json(fresh / name, value)
     return folder
+
+
+def decoder_directions(folder: str | Path) -> Tensor:
+    """(d_sae, d_in) float32, the decoder rows of an SAE that `save_sae` or sae-lens wrote.
+
+    Raises:
+        UserError: the folder holds none.
+    """
+    path = Path(folder, "sae_weights.safetensors")
+    try:
+        # The weights alone: sae_lens takes seconds to import.
+        weights = load_file(path)["W_dec"]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise UserError(f"'{folder}' holds no SAE: {path.name} with W_dec is not there ({error})") from error
+    return weights.float()

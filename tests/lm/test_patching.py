@@ -5,8 +5,9 @@ import torch
 
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import blocks
-from lit_narrative.lm.patching import at_norm, patched_logits
-from tests.helpers import ARCHITECTURES, tiny_lm
+from lit_narrative.lm.patching import at_norm, first_token, patched_logits
+from lit_narrative.lm.tokenizer import TrainedTokenizer, train_tokenizer
+from tests.helpers import ARCHITECTURES, tiny_lm, tokenizer
 
 ROWS = [[5, 6, 7, 8], [9, 10], [11, 12, 13]]
 
@@ -66,3 +67,12 @@ def test_what_cannot_be_patched(layer: int, width: int, position: int, message: 
 def test_direction_at_the_norm_of_the_original() -> None:
     made = at_norm(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[0.0, 10.0], [1.0, 0.0]]))
     assert torch.allclose(made, torch.tensor([[6.0, 8.0], [0.0, 0.0]]))
+
+
+def test_first_token_of_a_word_within_a_text() -> None:
+    words = train_tokenizer(["the salt road"], TrainedTokenizer(kind="words"))
+    token = first_token(words, "salt")
+    assert token is not None and words.decode([token]).strip() == "salt"
+    assert first_token(words, "unheard") is None and first_token(words, "") is None
+    pieces = first_token(tokenizer(), "lantern")
+    assert pieces is not None and "lantern".startswith(tokenizer().decode([pieces]).strip())

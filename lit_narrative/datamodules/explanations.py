@@ -1,0 +1,174 @@
+"""What judges the explanations of the task verbalize: critics, the rules of the stories, and the subject itself."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from lit_narrative.datamodules.task import Answered
+from lit_narrative.lm.patching import first_token, patched_logits
+from lit_narrative.lm.reconstructor import Reconstructor
+from lit_narrative.lm.tokenizer import encode_prompts
+from lit_narrative.seeds import stream_seed
+from lit_narrative.tasks.verbalize.evaluation.causal import causal_scores, edit_claims
+from lit_narrative.tasks.verbalize.evaluation.copying import WordBits
+from lit_narrative.tasks.verbalize.evaluation.evaluate import FROZEN, Aids, AnswerSet, evaluate
+from lit_narrative.tasks.verbalize.evaluation.intervals import Floats
+from lit_narrative.tasks.verbalize.evaluation.readings import Critics, Pool, Reconstruct
+from lit_narrative.tasks.verbalize.prompts import explanation_of
+from lit_narrative.tasks.verbalize.stories import claims, paraphrase
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model whose activations are explained.
+
+    Attributes:
+        lm: it.
+        tokenizer: its tokenizer.
+        layer: where its activations were read.
+    """
+
+    lm: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    layer: int
+
+    def predict(self, sources: Sequence[str], vectors: Floats | None) -> Floats:
+        """(k, V) float64 log-probabilities of the token behind each text, with vectors (k, a) at its last token."""
+        # Texts end with the token whose activation is explained, and so do their rows.
+        rows = encode_prompts(self.tokenizer, sources)
+        given = None if vectors is None else torch.tensor(vectors, dtype=torch.float32)
+        logits = patched_logits(self.lm, rows, self.layer, given)
+        found: Floats = logits.double().log_softmax(-1).numpy()
+        return found
+
+    def token(self, word: str) -> int | None:
+        """The id of a word's first token."""
+        return first_token(self.tokenizer, word)
+
+
+@dataclass
+class TrainingRows:
+    """Rows that the actor learned from.
+
+    Attributes:
+        vectors: (m, a) raw activations.
+        texts: m, the teacher's.
+        sources: m, the text up to each position.
+    """
+
+    vectors: Floats
+    texts: Sequence[str]
+    sources: Sequence[str]
+
+
+@dataclass
+class ExplanationJudge:
+    """What explanations are judged by, for the whole run.
+
+    Attributes:
+        training: the training rows, read when they are first needed.
+        marker: text of the marker.
+        stories: whether the texts are those of `lit_narrative.tasks.verbalize.stories`, whose content is known.
+        frozen: the critic as supervised training left it; None: there is none.
+        subject: for the causal test, asked for when it is first needed; None: there is no such test.
+        causal_rows: of a set that the causal test edits, at most.
+        co_trained: the critic that learns along with the actor; None: the frozen one is as good.
+    """
+
+    training: Callable[[], TrainingRows]
+    marker: str
+    stories: bool
+    frozen: Reconstructor | None = None
+    subject: Callable[[], Subject] | None = None
+    causal_rows: int = 100
+    co_trained: Reconstruct | None = field(default=None)
+
+    @property
+    def critics(self) -> Critics:
+        """Both critics by suffix; before the actor is reinforced they are one and the same."""
+        frozen = None if self.frozen is None else self.frozen.reconstruct
+        found = {"": self.co_trained or frozen, FROZEN: frozen}
+        return {suffix: critic for suffix, critic in found.items() if critic is not None}
+
+    @cached_property
+    def aids(self) -> Aids:
+        """What needs the training rows."""
+        rows = self.training()
+        known = {"claims": claims, "paraphrase": paraphrase} if self.stories else {}
+        return Aids(self.marker, WordBits(rows.sources), Pool(rows.vectors, rows.texts), **known)  # type: ignore[arg-type]
+
+    def scores(self, answers: Sequence[Answered], references: bool, causal: bool) -> dict[str, Any]:
+        """Every figure of the answers to a set.
+
+        Args:
+            answers: to its prompts, in order.
+            references: measure floors, ceilings, prefixes and paraphrases too.
+            causal: make the causal test, if there is a subject.
+        """
+        rows = self._rows(answers)
+        made = evaluate(rows, self.critics, self.aids, references)
+        if causal and self.stories and self.subject is not None and "" in self.critics:
+            made |= self._causal(rows, self.subject())
+        return made
+
+    def _rows(self, answers: Sequence[Answered]) -> AnswerSet:
+        columns = [answer.rollout.columns for answer in answers]
+        texts = [answer.rollout.text for answer in answers]
+        known = all(column.get("reference") for column in columns)
+        return AnswerSet(
+            answers=texts,
+            explanations=[explanation_of(text) for text in texts],
+            targets=np.stack([np.asarray(column["target"], dtype=np.float64) for column in columns]),
+            documents=[str(column["document"]) for column in columns],
+            sources=[str(column["source"]) for column in columns],
+            teacher=[explanation_of(str(column["reference"])) or "" for column in columns] if known else None,
+            # Directions where there is no critic: its floor is then that of the default critic.
+            scale=1.0 if self.frozen is None else self.frozen.scale,
+        )
+
+    def _causal(self, rows: AnswerSet, subject: Subject) -> dict[str, Any]:
+        rng = np.random.default_rng(stream_seed(0, len(rows.answers)))
+        edits = [None if text is None else edit_claims(text, rng) for text in rows.explanations]
+        edited = [row for row, edit in enumerate(edits) if edit]
+        chosen = (
+            {edited[row] for row in np.linspace(0, len(edited) - 1, self.causal_rows).astype(int)} if edited else set()
+        )
+
+        def predict(numbers: Sequence[int], vectors: Floats | None) -> Floats:
+            return subject.predict([rows.sources[number] for number in numbers], vectors)
+
+        return causal_scores(
+            rows.fidelity.resamples,
+            [edit if row in chosen else None for row, edit in enumerate(edits)],
+            rows.explanations,
+            rows.targets,
+            self.critics[""],
+            predict,
+            subject.token,
+            directions=rows.scale is not None,
+        )
+
+
+def answer_row(answer: Answered) -> dict[str, Any]:
+    """An answer as a row of a file: the place, what is said of it, and which claims of the stories are so."""
+    columns, text = answer.rollout.columns, answer.rollout.text
+    explanation, source = explanation_of(text), str(columns["source"])
+    said, known = claims(explanation or ""), claims(source)
+    return {
+        "document": columns["document"],
+        "position": columns["position"],
+        "source": source,
+        "reference": explanation_of(str(columns.get("reference", ""))),
+        "text": text,
+        "explanation": explanation,
+        "right": [f"{slot}: {value}" for slot, value in sorted(said & known)],
+        "wrong": [f"{slot}: {value}" for slot, value in sorted(said - known)],
+        "confidence": answer.confidence,
+        "gold_logprob": answer.gold,
+    }
