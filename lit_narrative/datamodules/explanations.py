@@ -1,6 +1,6 @@
 """What judges the explanations of the task verbalize: critics, the rules of the stories, and the subject itself."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -19,9 +19,11 @@ from lit_narrative.tasks.verbalize.evaluation.causal import causal_scores, edit_
 from lit_narrative.tasks.verbalize.evaluation.copying import WordBits
 from lit_narrative.tasks.verbalize.evaluation.evaluate import FROZEN, Aids, AnswerSet, evaluate
 from lit_narrative.tasks.verbalize.evaluation.intervals import Floats
+from lit_narrative.tasks.verbalize.evaluation.knowledge import knowledge_scores
 from lit_narrative.tasks.verbalize.evaluation.readings import Critics, Pool, Reconstruct
 from lit_narrative.tasks.verbalize.prompts import explanation_of
-from lit_narrative.tasks.verbalize.stories import claims, paraphrase
+from lit_narrative.tasks.verbalize.stories import Claim, claims, paraphrase, vocabulary
+from lit_narrative.text import words_of
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class ExplanationJudge:
         training: the training rows, read when they are first needed.
         marker: text of the marker.
         stories: whether the texts are those of `lit_narrative.tasks.verbalize.stories`, whose content is known.
+        parse: cuts the explanation out of an answer; None where its format failed.
         frozen: the critic as supervised training left it; None: there is none.
         subject: for the causal test, asked for when it is first needed; None: there is no such test.
         causal_rows: of a set that the causal test edits, at most.
@@ -84,6 +87,7 @@ class ExplanationJudge:
     training: Callable[[], TrainingRows]
     marker: str
     stories: bool
+    parse: Callable[[str], str | None] = explanation_of
     frozen: Reconstructor | None = None
     subject: Callable[[], Subject] | None = None
     causal_rows: int = 100
@@ -113,6 +117,9 @@ class ExplanationJudge:
         """
         rows = self._rows(answers)
         made = evaluate(rows, self.critics, self.aids, references)
+        if self.stories:
+            said = [claims(text or "") for text in rows.explanations]
+            made |= knowledge_scores(rows.fidelity.resamples, said, [claims(source) for source in rows.sources])
         if causal and self.stories and self.subject is not None and "" in self.critics:
             made |= self._causal(rows, self.subject())
         return made
@@ -123,11 +130,11 @@ class ExplanationJudge:
         known = all(column.get("reference") for column in columns)
         return AnswerSet(
             answers=texts,
-            explanations=[explanation_of(text) for text in texts],
+            explanations=[self.parse(text) for text in texts],
             targets=np.stack([np.asarray(column["target"], dtype=np.float64) for column in columns]),
             documents=[str(column["document"]) for column in columns],
             sources=[str(column["source"]) for column in columns],
-            teacher=[explanation_of(str(column["reference"])) or "" for column in columns] if known else None,
+            teacher=[self.parse(str(column["reference"])) or "" for column in columns] if known else None,
             # Directions where there is no critic: its floor is then that of the default critic.
             scale=1.0 if self.frozen is None else self.frozen.scale,
         )
@@ -155,16 +162,22 @@ class ExplanationJudge:
         )
 
 
-def answer_row(answer: Answered) -> dict[str, Any]:
-    """An answer as a row of a file: the place, what is said of it, and which claims of the stories are so."""
+def answer_row(answer: Answered, parse: Callable[[str], str | None], stories: bool) -> dict[str, Any]:
+    """An answer as a row of a file: the place, what is said of it, and which claims are so.
+
+    Args:
+        answer: to a prompt of the task.
+        parse: cuts the explanation out of a text.
+        stories: whether the texts are stories, whose content is known; else nothing is said of claims.
+    """
     columns, text = answer.rollout.columns, answer.rollout.text
-    explanation, source = explanation_of(text), str(columns["source"])
-    said, known = claims(explanation or ""), claims(source)
+    explanation, source = parse(text), str(columns["source"])
+    said, known = (claims(explanation or ""), claims(source)) if stories else (set[Claim](), set[Claim]())
     return {
         "document": columns["document"],
         "position": columns["position"],
         "source": source,
-        "reference": explanation_of(str(columns.get("reference", ""))),
+        "reference": parse(str(columns.get("reference", ""))),
         "text": text,
         "explanation": explanation,
         "right": [f"{slot}: {value}" for slot, value in sorted(said & known)],
@@ -172,3 +185,10 @@ def answer_row(answer: Answered) -> dict[str, Any]:
         "confidence": answer.confidence,
         "gold_logprob": answer.gold,
     }
+
+
+def from_stories(sources: Iterable[str]) -> bool:
+    """Whether texts are stories, or their beginnings: every word is one of the grammar, and something is claimed."""
+    known = {word.casefold() for word in vocabulary()}
+    # The last word may be cut off where a position lies within it.
+    return all(claims(text) and known.issuperset(words_of(text)[:-1]) for text in sources)

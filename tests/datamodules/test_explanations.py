@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from lit_narrative.datamodules.explanations import ExplanationJudge, Subject, TrainingRows, answer_row
+from lit_narrative.datamodules.explanations import ExplanationJudge, Subject, TrainingRows, answer_row, from_stories
 from lit_narrative.datamodules.task import Answered
 from lit_narrative.lm.activations import read_block_output
 from lit_narrative.lm.load import ScratchModel, build_lm, scratch_config
 from lit_narrative.lm.reconstructor import Reconstructor, ReconstructorSettings
 from lit_narrative.lm.tokenizer import TrainedTokenizer, encode_prompts, train_tokenizer
-from lit_narrative.tasks.verbalize.prompts import answer
+from lit_narrative.tasks.verbalize.prompts import answer, explanation_of
 from lit_narrative.tasks.verbalize.stories import stories, vocabulary_texts
 from lit_narrative.views import Rollout
 
@@ -98,7 +98,7 @@ def test_without_a_critic_words_are_judged_alone() -> None:
 
 def test_rows_of_the_record() -> None:
     made = answers(model(), {0: answer("fox in the market"), 1: "\ud800 <explanation>"}, count=1)
-    row, broken = answer_row(made[0]), answer_row(made[1])
+    row, broken = (answer_row(one, explanation_of, stories=True) for one in made[:2])
     assert row["explanation"] == "fox in the market" and {*row["right"], *row["wrong"]} == {
         "animal: fox",
         "place: market",
@@ -106,3 +106,10 @@ def test_rows_of_the_record() -> None:
     assert broken["explanation"] is None and broken["right"] == []
     assert row["source"].endswith(row["reference"])
     json.dumps(row)
+    assert answer_row(made[0], explanation_of, stories=False)["right"] == []
+
+
+def test_stories_are_known_by_their_words() -> None:
+    told = [story.text for story in stories(0, "val", 20)]
+    assert from_stories(told) and from_stories(text[:40] for text in told)
+    assert not from_stories([*told, "The red fox ran over the bridge of the old town."])

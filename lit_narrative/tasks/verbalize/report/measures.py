@@ -62,6 +62,11 @@ CAUSAL: Mapping[str, Measure] = {
     "causal_kl_unedited": Measure("Change by reconstruction alone", "KL in nats from the subject's own prediction"),
 }
 """What an edited explanation does to the subject."""
+KNOWLEDGE: Mapping[str, Measure] = {
+    "follows_first": Measure("Facts told as in the first world", "one in eight at random", share=True),
+    "follows_second": Measure("Facts told as in the second world", "which contradicts the first", share=True),
+}
+"""Whose knowledge explanations tell, where subject and actor learned worlds that contradict each other."""
 HEALTH: Mapping[str, Measure] = {
     "format": Measure("Answers with an explanation", share=True),
     "marker_talk": Measure("Answers that name the marker", "as actors do that never got the vector", share=True),
@@ -78,6 +83,7 @@ GROUPS: Mapping[str, Mapping[str, Measure]] = {
     "The same under controls": CONTROLS,
     "What explanations say": WORDS,
     "Causal test": CAUSAL,
+    "Whose knowledge": KNOWLEDGE,
     "Health": HEALTH,
 }
 """The measures in the order of the page."""
