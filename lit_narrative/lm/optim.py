@@ -168,15 +168,16 @@ class GradientGuard:
 
     Args:
         max_skipped_steps: number of dropped steps in a row at which training stops, 1 or more.
+        owner: of the settings, for messages.
 
     Attributes:
         skipped: optimizer steps dropped so far.
         in_a_row: steps dropped since the last finite gradient.
     """
 
-    def __init__(self, max_skipped_steps: int) -> None:
-        check_least("model.max_skipped_steps", max_skipped_steps, 1)
-        self.max_skipped_steps = max_skipped_steps
+    def __init__(self, max_skipped_steps: int, owner: str = "model") -> None:
+        check_least(f"{owner}.max_skipped_steps", max_skipped_steps, 1)
+        self.max_skipped_steps, self.owner = max_skipped_steps, owner
         self.skipped = self.in_a_row = 0
 
     def clip(
@@ -226,8 +227,9 @@ class GradientGuard:
         if self.in_a_row >= self.max_skipped_steps:
             raise UserError(
                 f"the gradients of {self.in_a_row} optimizer steps in a row were not finite (their norm is "
-                f"{float(norm)}), so the weights cannot move; lower model.lr, set trainer.gradient_clip_val=1 or "
-                "model.warmup_steps, or use trainer.precision=32-true; model.max_skipped_steps sets the limit"
+                f"{float(norm)}), so the weights cannot move; lower {self.owner}.lr, set trainer.gradient_clip_val=1 "
+                f"or {self.owner}.warmup_steps, or use trainer.precision=32-true; {self.owner}.max_skipped_steps sets "
+                "the limit"
             )
 
     def state_dict(self) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 import logging
 import traceback
-from collections.abc import Awaitable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -89,6 +89,26 @@ class UsesEncoder(Protocol):
             encode: the autoencoder as a function.
             layout: how the task's states become its vectors.
             version: the cycle that trained it, for logs.
+        """
+
+
+Reconstruct = Callable[[Sequence[str]], torch.Tensor]
+"""A critic as a function: n texts to the vectors that they describe, (n, a) float32 on the CPU."""
+
+
+@runtime_checkable
+class UsesCritic(Protocol):
+    """Whatever reads texts by a critic that is trained along with the policy: a reward, or a task that measures by it.
+
+    The callback `CriticTraining` finds it by this method.
+    """
+
+    def update_critic(self, reconstruct: Reconstruct, version: int) -> None:
+        """Read by another critic from now on.
+
+        Args:
+            reconstruct: the critic as a function.
+            version: how many rollout batches it has learned from, for logs and random streams.
         """
 
 

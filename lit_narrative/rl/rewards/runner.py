@@ -14,7 +14,7 @@ import torch
 from cachetools import LRUCache
 
 from lit_narrative.errors import UserError, check_least, did_you_mean
-from lit_narrative.rl.rewards.base import Answer, AnyReward, Lost, UsesEncoder, ask, log_lost
+from lit_narrative.rl.rewards.base import Answer, AnyReward, Lost, UsesCritic, UsesEncoder, ask, log_lost
 from lit_narrative.rl.rewards.loading import metric_names
 from lit_narrative.rl.rewards.workers import AsyncRewards, RewardWorkers, pickled
 from lit_narrative.views import Rollout
@@ -146,6 +146,8 @@ class RewardRunner:
                 raise UserError(f"model.scoring.independent: no reward '{name}'{known}")
             if isinstance(rewards[name], UsesEncoder):
                 raise UserError(f"model.scoring.independent: '{name}' changes with the SAE of each cycle; take it out")
+            if isinstance(rewards[name], UsesCritic):
+                raise UserError(f"model.scoring.independent: '{name}' changes with the critic it reads by; take it out")
 
     def _answers(self, rollouts: Sequence[Rollout]) -> dict[str, list[Answer]]:
         """By reward, an answer for each rollout; remembered answers of independent rewards are not asked again."""
