@@ -110,6 +110,11 @@ class Task:
         """
         return None
 
+    @property
+    def critic_layer(self) -> int | None:
+        """The layer whose vectors are described, where a reconstructor ends by default; None: it is not known."""
+        return None
+
     # --- rewards and verifiers --------------------------------------------------------------------------------------
 
     def reward_settings(self, names: Sequence[str]) -> Any:

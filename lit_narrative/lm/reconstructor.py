@@ -43,7 +43,8 @@ class ReconstructorSettings:
     """What a reconstructor is made of, and what it learns.
 
     Args:
-        layer: K, the block after which it ends, counted from 1; default: two thirds of the model's blocks.
+        layer: K, the block after which it ends, counted from 1; default: the task's, or two thirds of
+            the model's blocks.
         width: of the vectors; default: the model's.
         head: ``identity``, a linear map without bias that begins as the identity; ``linear`` and ``mlp`` (linear, norm,
             ReLU and dropout, then linear) begin at random; ``none``.

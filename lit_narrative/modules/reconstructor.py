@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -118,12 +119,16 @@ class ReconstructorModule(NarrativeModule):
             with naming_checkpoint(path):
                 self._restore(load_checkpoint(path))
         elif not self.ready:
-            template = self.settings.template or self.task.critic_template
+            given, task = self.settings, self.task
+            settings = replace(
+                given,
+                layer=given.layer or task.critic_layer,
+                template=given.template or task.critic_template,
+            )
             # One head on every process, and whatever the run has drawn before.
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(run_seed())
                 lm, tokenizer = self.source.build()
-                settings = ReconstructorSettings(**{**vars(self.settings), "template": template})
                 self.set_critic(Reconstructor(lm, tokenizer, settings, self.lora))
         self._check_template()
         if self.device_mesh is not None:

@@ -157,6 +157,16 @@ def test_the_template_is_the_tasks_and_another_one_is_refused(tmp_path: Path) ->
         )
 
 
+def test_the_layer_is_the_tasks_unless_another_is_given(tmp_path: Path) -> None:
+    class Deep(Describing):
+        critic_layer = 3
+
+    for given, expected in ((None, 3), (1, 1)):
+        model = module(tmp_path, {"layer": given})
+        fit(model, Deep(), tmp_path, max_steps=1)
+        assert model.critic.settings.layer == expected
+
+
 def test_a_checkpoint_of_another_module_is_refused(tmp_path: Path) -> None:
     saves = ModelCheckpoint(tmp_path / "kept", save_last=True)
     fit(
