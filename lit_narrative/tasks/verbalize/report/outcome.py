@@ -35,7 +35,7 @@ def sentences(run: VerbalizeRun) -> Iterator[str]:
         yield f"Share of an explanation's claims that are so: {said}."
     if gain := pooled(figures, "privileged_gain"):
         yield (
-            f"Privileged gain, what explanations owe to the activation: {_with_interval(gain)}. "
+            f"Privileged gain, what explanations owe to the activation: {_with_interval(gain)}: "
             f"{_reading(gain, 'the best control knows less', 'a control that never sees the activation knows as much')}"
         )
     if match := pooled(figures, "position_match"):

@@ -91,9 +91,14 @@ class SeedRun:
     actors: Mapping[str, Actor]
 
     def figures(self, name: str) -> dict[str, Value]:
-        """Every figure of an actor on the test set, with its FVE under each control and the privileged gain."""
+        """Every figure of an actor on the test set, with its FVE under each control and the privileged gain.
+
+        Actors that are controls themselves have none.
+        """
         actor = self.actors[name]
         figures = dict(actor.scores[TEST].figures)
+        if name in SEPARATE:
+            return figures
         controls = self._controls(actor)
         for control, scores in controls.items():
             found = {suffix: scores.figures.get(f"fve{suffix}") for suffix in ("", "_frozen")}
@@ -105,8 +110,7 @@ class SeedRun:
     def _controls(self, actor: Actor) -> dict[str, Scores]:
         own = {name: actor.scores[name] for name in CONTROLS if name in actor.scores}
         others = {name: self.actors[name].scores[TEST] for name in SEPARATE if name in self.actors}
-        # The separate controls are actors themselves, and none is a control of its own.
-        return own | {name: scores for name, scores in others.items() if name != actor.name}
+        return own | others
 
 
 def _gain(actor: Actor, controls: Mapping[str, Scores], suffix: str) -> dict[str, Value]:

@@ -44,6 +44,7 @@ def test_privileged_gain_is_over_the_best_control(three_seeds: Path) -> None:
         final = seed["final"]
         best = max(final[name] for name in ("shuffled", "mean_activation", "text_only", "no_activation"))
         assert final["privileged_gain"] == pytest.approx(final["fve"] - best, abs=1e-5)
+        assert "fve" in seed["text_only"] and "privileged_gain" not in seed["text_only"]
 
 
 def test_one_seed_has_intervals_over_documents_and_none_over_seeds(one_seed: Path) -> None:
