@@ -31,20 +31,26 @@ def warm_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
         main(["fit", "--config", "cards/sft", *QUIET, *small, "--data.train_size=256"])
         main(["fit", "--config", "poetry/sft", *QUIET, *small, "--data.train_size=64"])
         main(["fit", "--config", "poetry/reward", *QUIET, "--trainer.max_epochs=1", "--trainer.limit_val_batches=0"])
+        main(["fit", "--config", "verbalize/subject", *QUIET, *small, "--data.train_size=64"])
+        main(["extract", "--config", "verbalize/extract", "--documents=20", "--eval_documents=10"])
     row = {"prompt": "the night\n", "text": "the sea", "finished": True, "reward": 0, "components": {"learned": 0}}
     write_jsonl(folder / "runs" / "poetry" / "samples" / "samples" / "predict.jsonl", [row] * 100)
     return folder
 
 
 def subcommand(name: str) -> str:
+    if name in COMMANDS:
+        return name.rpartition("/")[2]
     if name.endswith("/samples"):
         return "predict"
     return "test" if name.endswith(("/test", "/circuits", "/steer")) else "fit"
 
 
 # Variants of a configuration that runs by default, and what tests/callbacks/test_circuit_analysis.py runs.
+COMMANDS = {"verbalize/extract"}
+"""Configurations of another command than Lightning's; the warm start runs them."""
 SLOW = {"storyworld/grpo_dr_grpo", "storyworld/grpo_gspo", "storyworld/grpo_lora", "cards/circuits"}
-RUNS = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in JOBS]
+RUNS = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in JOBS if name not in COMMANDS]
 
 
 @pytest.mark.parametrize("name", RUNS)

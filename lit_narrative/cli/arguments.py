@@ -15,18 +15,33 @@ from lit_narrative.errors import UserError, check_choice, did_you_mean
 Function = Callable[..., None]
 
 
-def call(command: Function | Mapping[str, Function], prog: str, args: list[str]) -> None:
+def call(command: Function | Mapping[str, Function], prog: str, args: list[str], configurable: bool = False) -> None:
     """Call a function, or the one of several that the first argument names, with what the command line gives.
 
     A parameter without default is a positional argument; one with a default is ``--name``. A sequence takes one or more
     values, a switch (``bool``) none. Help texts are the function's docstring.
+
+    Args:
+        command: the function, or several.
+        prog: how the command is called.
+        args: behind its name.
+        configurable: ``--config`` takes a YAML file, or the name of a shipped one, with values for the arguments; those
+            given behind it win.
 
     Raises:
         UserError: the arguments do not fit.
     """
     if isinstance(command, Mapping):
         command, prog, args = _choose(command, prog, args)
-    values = make_parser(command, prog).parse_args(args).as_dict()
+    parser = make_parser(command, prog)
+    if configurable:
+        parser.add_argument("--config", action="config", help="settings from a YAML file, or a shipped one by its name")
+        if any(argument.partition("=")[0] == "--config" for argument in args):
+            from lit_narrative.cli.lightning import resolve_configs  # heavy, and help does without it
+
+            args = resolve_configs(args)
+    values = parser.parse_args(args).as_dict()
+    values.pop("config", None)
     if values.get("out"):
         note_run_folder(values["out"])
     command(**values)

@@ -210,12 +210,7 @@ def run_job(args: list[str], trainer_class: type[Trainer] = Trainer) -> None:
         os.environ.setdefault("WANDB_X_DISABLE_META", "true")
     for argument in args:
         refuse_pipe(argument.rpartition("=")[2])  # here, since libraries that read what a setting names would wait
-    see_working_directory()  # a configuration may name classes from there
-    # A class that a configuration names without its module is found among the subclasses that are imported.
-    for subpackage in NAMEABLE:
-        package = import_module(f"lit_narrative.{subpackage}")
-        for module in iter_modules(package.__path__):
-            import_module(f"{package.__name__}.{module.name}")
+    see_nameable_classes()
     args = with_whole_lists(with_current_names(args))
     if hasattr(trainer_class, "write"):  # a person at a terminal, whose Ctrl-C ends a line and not the session
         NarrativeCLI(resolve_configs(args), trainer_class)
@@ -230,6 +225,28 @@ def run_job(args: list[str], trainer_class: type[Trainer] = Trainer) -> None:
                 # Lightning kills all processes, the one that saves too, when another than the first ends with an error.
                 raise SystemExit(0) from None
             raise
+
+
+def see_nameable_classes() -> None:
+    """Import what a configuration can name without its module: a class is found among the subclasses that there are."""
+    see_working_directory()  # a configuration may name classes from there
+    for subpackage in NAMEABLE:
+        package = import_module(f"lit_narrative.{subpackage}")
+        for module in iter_modules(package.__path__):
+            import_module(f"{package.__name__}.{module.name}")
+
+
+def build_task(settings: Any) -> TaskDataModule:
+    """The task that the ``data`` of a configuration names.
+
+    Raises:
+        UserError: it names none, or a setting is wrong.
+    """
+    see_nameable_classes()
+    parser = JobParser()
+    parser.add_lightning_class_args(TaskDataModule, "data", subclass_mode=True)
+    task: TaskDataModule = parser.instantiate_classes(parser.parse_object({"data": settings})).data
+    return task
 
 
 def with_current_names(args: list[str]) -> list[str]:

@@ -33,7 +33,11 @@ COMMANDS = {
     "play": "play a world in the terminal, or many times at random",
     "configs": "list, show or copy the configurations that come with the package",
     "export": "write a checkpoint in the form that other libraries read",
+    "extract": "read a model's activations on a corpus, to put them into words",
 }
+
+CONFIGURABLE = {"extract"}
+"""Commands whose arguments a configuration can hold."""
 
 FILES = {"compare": "report", "score": "worlds", "play": "worlds"}
 """Commands that stand in another command's file -> that file's name."""
@@ -114,7 +118,9 @@ def dispatch(args: list[str]) -> None:
         import_module("lit_narrative.cli.lightning").run_job(args)
     elif name in COMMANDS:
         command = getattr(import_module(f"lit_narrative.cli.commands.{FILES.get(name, name)}"), name)
-        import_module("lit_narrative.cli.arguments").call(command, f"lit-narrative {name}", args[1:])
+        import_module("lit_narrative.cli.arguments").call(
+            command, f"lit-narrative {name}", args[1:], name in CONFIGURABLE
+        )
     else:
         assert name is not None
         check_choice("command", name, [*JOBS, *COMMANDS])

@@ -216,13 +216,17 @@ def embedding_norm(base: PreTrainedModel) -> float:
 
 def _take_marker(base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str | None) -> tuple[str, int]:
     """Text and id of the marker; added to tokenizer and model where it is no token yet."""
-    for candidate in RARE_CHARACTERS if text is None else [text]:
-        if (token := marker_id(tokenizer, candidate)) is not None:
-            return candidate, token
-    text = text or MARKER
+    text = text or choose_marker(tokenizer)
+    if (token := marker_id(tokenizer, text)) is not None:
+        return text, token
     tokenizer.add_tokens([text], special_tokens=True)
     _add_rows(base, len(tokenizer))
     return text, tokenizer.convert_tokens_to_ids(text)  # type: ignore[return-value]
+
+
+def choose_marker(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The first rare character that is one token; where there is none, the token that is then added."""
+    return next((text for text in RARE_CHARACTERS if marker_id(tokenizer, text) is not None), MARKER)
 
 
 def marker_id(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:

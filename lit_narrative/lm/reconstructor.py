@@ -234,6 +234,8 @@ class Reconstructor(nn.Module):
         self.backbone = truncate(add_lora(base, lora) if lora else lm, layer, settings.final_norm)
         self.readout = Readout(hidden, width, self.limit or 2048, self.settings)
         self._around = _around(tokenizer, template)
+        # A space before a word belongs to its token, in most vocabularies: it is read with the text.
+        self._space = " " if template.partition("{explanation}")[0].endswith(" ") else ""
 
     @property
     def device(self) -> torch.device:
@@ -265,7 +267,8 @@ class Reconstructor(nn.Module):
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
             return []
-        rows: list[list[int]] = self.tokenizer([*map(unicode_text, texts)], add_special_tokens=False)["input_ids"]
+        spaced = [f"{self._space}{unicode_text(text)}" for text in texts]
+        rows: list[list[int]] = self.tokenizer(spaced, add_special_tokens=False)["input_ids"]
         return rows
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -389,4 +392,4 @@ def _around(tokenizer: PreTrainedTokenizerBase, template: str) -> tuple[list[int
     before, behind = template.split("{explanation}")
     # Apart from the text, whose first and last letters could otherwise merge with theirs.
     ids: list[int] = tokenizer(behind, add_special_tokens=False)["input_ids"] if behind else []
-    return encode_prompts(tokenizer, [before])[0], ids
+    return encode_prompts(tokenizer, [before.removesuffix(" ")])[0], ids

@@ -37,7 +37,8 @@ class TrainedTokenizer:
         kind: ``bpe``; ``names``: a BPE in which each name of the task (`Task.tokenizer_names`) is a piece of its own
             wherever it occurs, so that to repeat a name is to copy a token, while all that stands between names merges;
             ``words``: every word, integer (with its sign), other sign and line break is one token, a space before it
-            included; what the corpus lacks becomes one token for unknown words.
+            included; so is each name of the task that is no plain word, such as a tag; what the corpus lacks becomes
+            one token for unknown words.
     """
 
     vocab_size: int = 1024
@@ -70,7 +71,7 @@ def train_tokenizer(texts: Iterable[str], spec: TrainedTokenizer, names: Iterabl
     """
     sample = map(unicode_text, islice(texts, spec.sample))
     if spec.kind == "words":
-        return _word_tokenizer(sample, spec.vocab_size)
+        return _word_tokenizer(sample, spec.vocab_size, names)
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     # Byte-level: every text can be encoded, whatever the corpus lacked.
@@ -102,11 +103,13 @@ def _whole_names(names: Iterable[str]) -> Any:
     return pre_tokenizers.Split(Regex(rf"(?<!\p{{L}})(?:{pattern})(?!\p{{L}})"), "isolated")
 
 
-def _word_tokenizer(texts: Iterable[str], most: int) -> PreTrainedTokenizerBase:
+def _word_tokenizer(texts: Iterable[str], most: int, names: Iterable[str]) -> PreTrainedTokenizerBase:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+    signs = sorted({name for name in names if not name.isalnum()}, key=lambda name: (-len(name), name))
+    pattern = "|".join([*(f" ?{re.escape(name)}" for name in signs), _WORD])
     tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
     tokenizer.decoder = decoders.Fuse()
     # No limit for the trainer, which would drop the rarest words in silence; the check below reports them.
     trainer = trainers.WordLevelTrainer(

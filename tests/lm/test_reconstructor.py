@@ -15,6 +15,7 @@ from transformers.models.qwen3 import Qwen3Config
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import Lora, blocks
 from lit_narrative.lm.reconstructor import Reconstructor, ReconstructorSettings, pool
+from lit_narrative.lm.tokenizer import TrainedTokenizer, train_tokenizer
 from tests.helpers import tiny_lm, tokenizer
 from tests.paths import GOLDEN
 
@@ -111,6 +112,12 @@ def test_a_long_text_is_cut_and_not_its_template() -> None:
     (short,) = model.encode([""])
     assert row[-5:] == short[-5:]
     assert model.reconstruct(["salt " * 500]).isfinite().all()
+
+
+def test_a_space_before_the_text_is_part_of_its_first_word() -> None:
+    words = train_tokenizer(["in words: a fox = a"], TrainedTokenizer(kind="words"))
+    made = Reconstructor(tiny_lm(), words, ReconstructorSettings(layer=1, template="in words: {explanation} ="))
+    assert made.encode(["a fox"]) == [words("in words: a fox =")["input_ids"]]
 
 
 def test_vectors_do_not_depend_on_the_batch() -> None:

@@ -159,6 +159,13 @@ def test_an_unknown_word_is_one_unknown_token() -> None:
     assert words("RED zebra")["input_ids"] == [*words("RED")["input_ids"], words.unk_token_id]
 
 
+def test_words_keep_the_tags_of_a_task_whole() -> None:
+    names = ["<text>", "</text>", "salt"]
+    words = train_tokenizer(["<text> salt </text>\nsalty <b"], TrainedTokenizer(kind="words"), names)
+    pieces = [words.decode([token]) for token in words("<text> salt </text>\nsalty <b")["input_ids"]]
+    assert pieces == ["<text>", " salt", " </text>", "\n", "salty", " <", "b"]
+
+
 def test_the_same_words_give_the_same_tokenizer() -> None:
     spec = TrainedTokenizer(kind="words")
     assert tokenizer_files(train_tokenizer(WORDS, spec)) == tokenizer_files(train_tokenizer(iter(WORDS), spec))

@@ -191,6 +191,6 @@ def vocabulary() -> tuple[str, ...]:
 
 
 def vocabulary_texts() -> Iterator[str]:
-    """Texts with every word, at the beginning of a text and behind a space: a word-level tokenizer learns them all."""
+    """Texts with every word and sign, at the beginning and behind a space: a word-level tokenizer learns them all."""
     for word in vocabulary():
-        yield f"{word} {word}."
+        yield f"{word} {word}. ."
