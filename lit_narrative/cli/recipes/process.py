@@ -46,9 +46,10 @@ def arguments(plan: Recipe, job: Job, checkpoint: Path | None = None) -> list[st
     if job.command in FOLDER_COMMANDS:
         named = [f"--report={job.report}"] if job.report else []
         return [job.command, str(plan.out), *named, *(f"--section={path}" for path in job.sections)]
-    settings: dict[str, Any] = {"trainer.default_root_dir": str(plan.folder(job))}
+    folder, seed = ("to", "seed") if job.command == "extract" else ("trainer.default_root_dir", "seed_everything")
+    settings: dict[str, Any] = {folder: str(plan.output(job))}
     if job.seed is not None:
-        settings["seed_everything"] = job.seed
+        settings[seed] = job.seed
     settings |= {key: plan.resolve(value) for key, value in job.overrides.items()}
     if checkpoint:
         settings["ckpt_path"] = str(checkpoint)

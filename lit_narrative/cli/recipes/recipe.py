@@ -26,7 +26,7 @@ class Job:
 
     Attributes:
         name: of the job and of its folder; ``seed_<n>/<job>`` where a recipe runs over several seeds.
-        command: ``fit``, ``validate``, ``test``, ``predict``, ``report`` or ``sweep``.
+        command: ``fit``, ``validate``, ``test``, ``predict``, ``extract``, ``report`` or ``sweep``.
         configs: its configuration files, later ones over earlier ones; of a ``sweep`` the sweep's file.
         overrides: setting -> value, over the configuration; texts may hold references.
         needs: the earlier jobs that it refers to; a ``report`` or a ``sweep`` needs them all.
@@ -69,6 +69,10 @@ class Recipe:
     def folder(self, job: Job) -> Path:
         """Return the folder that a job writes to."""
         return self.out if job.command in FOLDER_COMMANDS else self.out / job.name
+
+    def output(self, job: Job) -> Path:
+        """Return the folder that a job is told to write to: extraction makes one of its own, whole or not at all."""
+        return self.folder(job) / "activations" if job.command == "extract" else self.folder(job)
 
     def resolve(self, value: Any) -> Any:
         """Replace the references in a value's texts: ``${jobs.NAME.dir}``, ``${jobs.NAME.ckpt}``, ``${out}``."""

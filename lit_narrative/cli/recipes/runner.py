@@ -207,6 +207,8 @@ def leaves(plan: Recipe, job: Job) -> list[Path]:
         return [plan.out / "report.html"]
     if job.command == "sweep":
         return [plan.out / "analysis_summary.csv"]
+    if job.command == "extract":
+        return [plan.output(job)]
     asked = f"jobs.{job.name}.ckpt"
     wanted = any(asked in references(other.overrides) for other in plan.jobs)
     return [Path(plan.resolve(f"${{{asked}}}"))] if wanted else []

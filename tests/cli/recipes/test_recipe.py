@@ -42,6 +42,20 @@ def test_jobs_become_command_lines(tmp_path: Path) -> None:
     assert [job.needs for job in plan.jobs] == [(), ("sft",), ("sft", "exam")]
 
 
+def test_an_extraction_writes_into_a_folder_of_its_job(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("layer: 1\n")
+    config = str(tmp_path / "job.yaml")
+    jobs = [
+        {"name": "read", "command": "extract", "config": config, "overrides": {"model": "m", "words": 2}},
+        {"name": "sft", "command": "fit", "config": config, "overrides": {"data.x": "${jobs.read.dir}/activations"}},
+    ]
+    plan = read_recipe(str(write(tmp_path, jobs=jobs)), out="o", seeds=[3])
+    [read, fit] = [arguments(plan, job)[2:] for job in plan.jobs]
+    assert read == ["--to=o/read/activations", "--seed=3", "--model=m", "--words=2"]
+    assert fit[-1] == "--data.x=o/read/activations" and plan.jobs[1].needs == ("read",)
+    assert leaves(plan, plan.jobs[0]) == [Path("o/read/activations")]
+
+
 def test_without_a_seed_the_configurations_keep_theirs(tmp_path: Path) -> None:
     plan = read_recipe(str(write(tmp_path)))
     assert not [argument for job in plan.jobs for argument in arguments(plan, job) if argument.startswith("--seed")]
