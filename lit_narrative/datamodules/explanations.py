@@ -130,7 +130,7 @@ class ExplanationJudge:
         known = all(column.get("reference") for column in columns)
         return AnswerSet(
             answers=texts,
-            explanations=[self.parse(text) for text in texts],
+            explanations=[explanation(answer, self.parse) for answer in answers],
             targets=np.stack([np.asarray(column["target"], dtype=np.float64) for column in columns]),
             documents=[str(column["document"]) for column in columns],
             sources=[str(column["source"]) for column in columns],
@@ -162,6 +162,11 @@ class ExplanationJudge:
         )
 
 
+def explanation(answer: Answered, parse: Callable[[str], str | None]) -> str | None:
+    """The explanation in an answer; None where it has none, or was cut off, as the reward sees it too."""
+    return parse(answer.rollout.text) if answer.rollout.finished else None
+
+
 def answer_row(answer: Answered, parse: Callable[[str], str | None], stories: bool) -> dict[str, Any]:
     """An answer as a row of a file: the place, what is said of it, and which claims are so.
 
@@ -171,15 +176,15 @@ def answer_row(answer: Answered, parse: Callable[[str], str | None], stories: bo
         stories: whether the texts are stories, whose content is known; else nothing is said of claims.
     """
     columns, text = answer.rollout.columns, answer.rollout.text
-    explanation, source = parse(text), str(columns["source"])
-    said, known = (claims(explanation or ""), claims(source)) if stories else (set[Claim](), set[Claim]())
+    told, source = explanation(answer, parse), str(columns["source"])
+    said, known = (claims(told or ""), claims(source)) if stories else (set[Claim](), set[Claim]())
     return {
         "document": columns["document"],
         "position": columns["position"],
         "source": source,
         "reference": parse(str(columns.get("reference", ""))),
         "text": text,
-        "explanation": explanation,
+        "explanation": told,
         "right": [f"{slot}: {value}" for slot, value in sorted(said & known)],
         "wrong": [f"{slot}: {value}" for slot, value in sorted(said - known)],
         "confidence": answer.confidence,

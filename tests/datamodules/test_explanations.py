@@ -1,6 +1,7 @@
 """The judge of explanations: both critics, the subject for the causal test, and rows for the record."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,8 @@ def test_rows_of_the_record() -> None:
     assert row["source"].endswith(row["reference"])
     json.dumps(row)
     assert answer_row(made[0], explanation_of, stories=False)["right"] == []
+    cut_off = made[0]._replace(rollout=replace(made[0].rollout, finished=False))
+    assert answer_row(cut_off, explanation_of, stories=True)["explanation"] is None
 
 
 def test_stories_are_known_by_their_words() -> None:
