@@ -33,6 +33,7 @@ COMMANDS = {
     "play": "play a world in the terminal, or many times at random",
     "configs": "list, show or copy the configurations that come with the package",
     "export": "write a checkpoint in the form that other libraries read",
+    "explain": "put the activations of a text, or latents of an SAE, into words",
     "extract": "read a model's activations on a corpus, to put them into words",
 }
 

@@ -11,10 +11,13 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.datamodules.task import Answered
+from lit_narrative.errors import UserError
+from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.patching import first_token, patched_logits
 from lit_narrative.lm.reconstructor import Reconstructor
 from lit_narrative.lm.tokenizer import encode_prompts
 from lit_narrative.seeds import stream_seed
+from lit_narrative.steering.factory import read_policy
 from lit_narrative.tasks.verbalize.evaluation.causal import causal_scores, edit_claims
 from lit_narrative.tasks.verbalize.evaluation.copying import WordBits
 from lit_narrative.tasks.verbalize.evaluation.evaluate import FROZEN, Aids, AnswerSet, evaluate
@@ -132,8 +135,9 @@ class ExplanationJudge:
             answers=texts,
             explanations=[explanation(answer, self.parse) for answer in answers],
             targets=np.stack([np.asarray(column["target"], dtype=np.float64) for column in columns]),
-            documents=[str(column["document"]) for column in columns],
-            sources=[str(column["source"]) for column in columns],
+            # Of plain tables each row is a document of its own, and the text before it is not known.
+            documents=[str(column.get("document", row)) for row, column in enumerate(columns)],
+            sources=[str(column.get("source", "")) for column in columns],
             teacher=[self.parse(str(column["reference"])) or "" for column in columns] if known else None,
             # Directions where there is no critic: its floor is then that of the default critic.
             scale=1.0 if self.frozen is None else self.frozen.scale,
@@ -176,11 +180,11 @@ def answer_row(answer: Answered, parse: Callable[[str], str | None], stories: bo
         stories: whether the texts are stories, whose content is known; else nothing is said of claims.
     """
     columns, text = answer.rollout.columns, answer.rollout.text
-    told, source = explanation(answer, parse), str(columns["source"])
+    told, source = explanation(answer, parse), str(columns.get("source", ""))
     said, known = (claims(told or ""), claims(source)) if stories else (set[Claim](), set[Claim]())
     return {
-        "document": columns["document"],
-        "position": columns["position"],
+        "document": columns.get("document"),
+        "position": columns.get("position"),
         "source": source,
         "reference": parse(str(columns.get("reference", ""))),
         "text": text,
@@ -197,3 +201,44 @@ def from_stories(sources: Iterable[str]) -> bool:
     known = {word.casefold() for word in vocabulary()}
     # The last word may be cut off where a position lies within it.
     return all(claims(text) and known.issuperset(words_of(text)[:-1]) for text in sources)
+
+
+def read_critic(path: str, width: int, device: torch.device | str) -> Reconstructor:
+    """A critic from a checkpoint.
+
+    Args:
+        path: of the checkpoint.
+        width: of the vectors that it must give.
+        device: where it works.
+
+    Raises:
+        UserError: there is none, or it gives vectors of another width.
+    """
+    critic = Reconstructor.load(path)
+    if critic.width != width:
+        raise UserError(
+            f"the critic '{path}' of data.critic gives vectors {critic.width} wide, and the activations are {width} "
+            "wide; give the critic that learned from them"
+        )
+    return critic.to(device)
+
+
+def read_subject(model: str, layer: int | None, width: int, device: torch.device | str) -> Callable[[], Subject]:
+    """A function that reads the subject when it is first called.
+
+    Args:
+        model: a ``.ckpt`` of this package, a folder, or a hub name.
+        layer: that the activations are of.
+        width: of the activations.
+        device: where it works.
+
+    Raises:
+        UserError: the layer is not known; there is no such model, or it has another width.
+    """
+    if layer is None:
+        raise UserError("data.subject needs activations whose layer is known: a folder that extract wrote")
+    lm, tokenizer = read_policy(model)
+    if (hidden := base_lm(lm).config.get_text_config().hidden_size) != width:
+        raise UserError(f"data.subject '{model}' is {hidden} wide, and the activations are {width} wide")
+    subject = Subject(lm.eval().to(device), tokenizer, layer)
+    return lambda: subject

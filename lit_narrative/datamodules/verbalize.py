@@ -8,7 +8,8 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 
-from lit_narrative.datamodules.base import ExamplePrompts, Split, TaskDataModule
+from lit_narrative.datamodules.base import ExamplePrompts, Split
+from lit_narrative.datamodules.explanation_sets import ExplanationSets
 from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.lm.inject import describe_injector
 from lit_narrative.rl.rewards.reconstruction import ReconstructionReward, ReconstructionSettings
@@ -60,7 +61,7 @@ def _make_reward(task: "VerbalizeData") -> ReconstructionReward:
     return ReconstructionReward(task.critic, task.parse, task.reconstruction)
 
 
-class VerbalizeData(TaskDataModule):
+class VerbalizeData(ExplanationSets):
     """Views ``examples`` (the actor's answers to imitate), ``prompts`` (for reinforcement learning) and ``described``.
 
     They are made of activations that ``lit-narrative extract`` wrote, or of plain Parquet tables. Without activations
@@ -82,8 +83,11 @@ class VerbalizeData(TaskDataModule):
             ``none``, so that the actor reads the marker's own embedding.
         reads: what the actor's prompt holds: the ``vector``; controls that learn without it: the ``text`` up to the
             token, or ``nothing``.
-        critic: checkpoint of the reconstructor that the reward ``reconstruction`` is by.
+        critic: checkpoint of the reconstructor that the reward ``reconstruction`` is by. Explanations are measured by
+            it, as it is frozen there, and by the one that learns along with the actor, if there is one.
         reconstruction: how its error becomes a reward.
+        subject: the model whose activations they are, for the causal test of stories; None: no such test.
+        causal_rows: of the test set that it edits, at most.
         facts: of stories: the world that they keep to; ``first`` and ``second`` contradict each other.
         train_size: rows of training at most, 1 or more (as the other sizes); default: all, or 8000 stories.
         val_size: the same for validation; default: all, or 200 stories.
@@ -109,6 +113,8 @@ class VerbalizeData(TaskDataModule):
         reads: Reads = "vector",
         critic: str | None = None,
         reconstruction: ReconstructionSettings = ReconstructionSettings(),  # noqa: B008
+        subject: str | None = None,
+        causal_rows: int = 100,
         facts: World = "none",
         train_size: int | None = None,
         val_size: int | None = None,
@@ -121,17 +127,22 @@ class VerbalizeData(TaskDataModule):
         for name, size in self.sizes.items():
             check_least(f"data.{name}_size", size, 1)
         check_least("data.seed", seed, 0)
+        check_least("data.causal_rows", causal_rows, 1)
         check_choice("data.injected", injected, get_args(Injected))
         check_choice("data.reads", reads, get_args(Reads))
         if reads != "vector" and injected != "real":
             raise UserError(f"data.injected={injected} means nothing with data.reads={reads}, which has no vector")
         self.world, self.seed, self.tags = world_facts(facts), seed, tags
         self.injected, self.reads, self.critic, self.reconstruction = injected, reads, critic, reconstruction
+        self.subject, self.causal_rows = subject, causal_rows
         self.source = None if activations is None else Source.read(activations, marker)
         self.prompt = prompt
         if self.source is None:
-            if (injected, reads) != ("real", "vector") or model is not None or layer is not None:
-                raise UserError("data.activations is missing, and data.injected, reads, model or layer is about them")
+            if (injected, reads, model, layer, critic, subject) != ("real", "vector", None, None, None, None):
+                raise UserError(
+                    "data.activations is missing, and data.injected, reads, model, layer, critic or subject is about "
+                    "them"
+                )
             return
         if (sidecar := self.source.sidecar) is not None:
             sidecar.check_templates(prompt.actor, prompt.critic)
@@ -202,7 +213,7 @@ class VerbalizeData(TaskDataModule):
     def tokenizer_texts(self) -> Iterable[str]:
         """Every word of the stories and of the prompts; of activations their training examples, too."""
         yield from vocabulary_texts()
-        yield from (ActorPrompt(self.prompt.actor or ACTOR_TEMPLATE).text, answer(""))
+        yield from (ActorPrompt(self.prompt.actor or ACTOR_TEMPLATE).text, answer("."))
         yield CriticPrompt(self.critic_template).text("")
         if self.source is not None:
             yield from super().tokenizer_texts()
