@@ -1,7 +1,7 @@
 """The generator of simple-format storyworlds: themes x casts x properties x structures.
 
-The corpus is skewed on purpose (`Skew`): its worlds have no fault but are modest, half of them with one ending, a third
-sound, and few variables in motion, so that a policy trained on it by imitation has room to improve by reinforcement.
+The corpus is skewed on purpose (`Skew`): its worlds have no fault and two endings but are modest, half of them without
+a gate that matters, and few variables in motion, so that a policy has room to improve on what it imitates.
 Every example has a separate random stream, made from (seed, split, index): ``example(7, seed)`` is the same world
 whether or not the others are made. The order of the draws is part of the corpus: another one changes every world.
 """
@@ -47,13 +47,13 @@ class Skew:
         third_character: share of worlds with three characters instead of two.
     """
 
-    encounters: tuple[float, ...] = (0.28, 0.37, 0.22, 0.09, 0.04)
-    second_ending: float = 0.5
+    encounters: tuple[float, ...] = (0.2, 0.4, 0.25, 0.1, 0.05)
+    second_ending: float = 1.0
     closing_option: float = 0.15
-    variables: tuple[float, ...] = (0.36, 0.45, 0.19)
-    options: tuple[float, ...] = (0.22, 0.73, 0.05)
-    gates: float = 0.8
-    structures: tuple[float, ...] = (0.3, 0.3, 0.3, 0.1)
+    variables: tuple[float, ...] = (0.2, 0.5, 0.3)
+    options: tuple[float, ...] = (0.1, 0.85, 0.05)
+    gates: float = 0.9
+    structures: tuple[float, ...] = (0.15, 0.4, 0.35, 0.1)
     dangling: float = 0.0
     unreferenced: float = 0.0
     third_character: float = 0.25
