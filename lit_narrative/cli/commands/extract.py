@@ -157,11 +157,14 @@ class _Reader:
 
         from lit_narrative.lm.activations import check_layer
         from lit_narrative.lm.load import base_lm
+        from lit_narrative.lm.reconstructor import truncate
         from lit_narrative.steering.factory import read_policy
 
         lm, self.tokenizer = read_policy(model, dtype, trust_remote_code=trusted)
         check_layer(lm, settings.layer, "--layer")
         where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        if settings.layer:
+            truncate(lm, settings.layer)  # what comes behind is never read
         self.lm, self.settings = lm.to(where).eval(), settings
         self.width: int = base_lm(lm).config.get_text_config().hidden_size
 
