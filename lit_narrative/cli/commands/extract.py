@@ -1,6 +1,8 @@
 """``lit-narrative extract``: activations of a model on a corpus, as tables to train a verbalizer on."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -16,7 +18,7 @@ from lit_narrative.tasks.verbalize.evaluation.controls import shuffled as other_
 from lit_narrative.tasks.verbalize.prompts import ACTOR_TEMPLATE, CRITIC_TEMPLATE, ActorPrompt, CriticPrompt, answer
 from lit_narrative.tasks.verbalize.sidecar import SPLITS, Sidecar, SplitRecord, marker_ids
 from lit_narrative.tasks.verbalize.table import ActivationTable, TableRow, TableWriter
-from lit_narrative.tasks.verbalize.teachers import Place, Teacher, TeacherSettings, make_teacher
+from lit_narrative.tasks.verbalize.teachers import Kind, Place, Teacher, TeacherSettings, make_teacher
 
 if TYPE_CHECKING:
     from lit_narrative.datamodules.base import Split
@@ -26,6 +28,14 @@ if TYPE_CHECKING:
 Device = Literal["auto", "cpu", "cuda"]
 STORIES = {"train": 1000, "val": 100, "test": 100}
 """Documents of each split of a corpus without end."""
+QUESTION = (
+    "A language model has read the text below up to its end. Say in two or three short phrases what it holds in mind "
+    "at the last word: what the text is about, its kind, and what the last word means there. Answer by the phrases "
+    "alone.\n\n{source}"
+)
+"""What a model behind an endpoint is asked."""
+_TAG = re.compile(r"</?explanation>")
+logger = logging.getLogger(__name__)
 _PART = 512  # activations that the teacher gets at a time
 
 
@@ -39,10 +49,13 @@ def extract(
     positions_per_document: int = 10,
     min_position: int = 8,
     max_tokens: int | None = None,
-    teacher: Literal["window", "words", "file", "none"] = "window",
+    teacher: Literal["window", "words", "file", "none", "endpoint"] = "window",
     words: int = 1,
     last: int = 8,
     explanations: str | None = None,
+    endpoint: str | None = None,
+    endpoint_model: str | None = None,
+    endpoint_key_env: str | None = None,
     shuffled: bool = False,
     actor_template: str = ACTOR_TEMPLATE,
     critic_template: str = CRITIC_TEMPLATE,
@@ -68,10 +81,13 @@ def extract(
         min_position: first token of a document that may be read, counted from 0.
         max_tokens: of a document that are read; by default the model's positions, and 1024 at most.
         teacher: where the texts to imitate come from: a window of the last words, some words of the last ones at
-            random, a file, or none.
+            random, a file, none, or a model behind an endpoint.
         words: of the teacher's texts (window: exactly, words: at most).
         last: words of the text that random ones are drawn from.
         explanations: file with texts, .jsonl or .parquet, a document, position and explanation a row.
+        endpoint: URL of chat completions, such as http://localhost:8000/v1/chat/completions.
+        endpoint_model: name of the model there.
+        endpoint_key_env: environment variable with a key for it.
         shuffled: make a control: each row gets the vector of another document's.
         actor_template: the actor's prompt, with {marker} where the vector goes.
         critic_template: what the critic reads, with {explanation} where the text goes.
@@ -94,8 +110,8 @@ def extract(
     check_least("--eval_documents", eval_documents, 2)
     templates = {"actor_template": actor_template, "critic_template": CriticPrompt(critic_template).template}
     ActorPrompt(actor_template)
-    lessons = TeacherSettings(teacher, words, last, explanations)
-    teach, texts = make_teacher(lessons, seed), read_corpus(corpus, seed)
+    teach, lessons = _teacher(teacher, words, last, explanations, seed, (endpoint, endpoint_model, endpoint_key_env))
+    texts = read_corpus(corpus, seed)
     texts.check()
     # Behind the checks: what follows takes seconds to import and to load.
     from lit_narrative.lm.activations import ExtractionSettings
@@ -123,7 +139,7 @@ def extract(
             min_position=min_position,
             positions_per_document=positions_per_document,
             corpus=corpus,
-            teacher=str(lessons),
+            teacher=lessons,
             seed=seed,
             shuffled=shuffled,
             mean_norm=norm,
@@ -137,6 +153,38 @@ def extract(
     for split, record in sidecar.splits.items():
         print(f"{split:<5} {record.rows} activations of {record.documents} documents")
     print(f"{to}: layer {layer}, {reader.width} wide, mean norm {norm:.4g}, marker {prompt.marker!r}")
+
+
+def _teacher(
+    kind: str, words: int, last: int, file: str | None, seed: int, endpoint: tuple[str | None, str | None, str | None]
+) -> tuple[Teacher, str]:
+    """The teacher, and what it is in words.
+
+    Raises:
+        UserError: a setting is missing, or of another teacher.
+    """
+    url, model, key = endpoint
+    if kind != "endpoint":
+        if url or model or key:
+            raise UserError(f"--endpoint is of --teacher=endpoint, and --teacher is {kind}; leave one out")
+        settings = TeacherSettings(cast("Kind", kind), words, last, file)
+        return make_teacher(settings, seed), str(settings)
+    if url is None or model is None:
+        raise UserError("--teacher=endpoint needs --endpoint, a URL, and --endpoint_model")
+    from lit_narrative.rl.rewards.base import Lost
+    from lit_narrative.rl.rewards.chat_client import ChatClient
+
+    client = ChatClient(url, key_env=key, timeout=600.0, model=model)
+
+    def teach(places: Sequence[Place]) -> list[str | None]:
+        texts = client.complete([QUESTION.format(source=place.source) for place in places])
+        if lost := [text for text in texts if isinstance(text, Lost)]:
+            logger.warning("%d of %d texts of the endpoint are missing: %s", len(lost), len(texts), lost[0])
+        # Tags and line breaks of its own would break the form of the answer.
+        plain = [None if isinstance(text, Lost) else " ".join(_TAG.sub(" ", text).split()) for text in texts]
+        return [text or None for text in plain]
+
+    return teach, f"{model} at {url}"
 
 
 class _Reader:

@@ -134,7 +134,7 @@ class HTTPReward:
                     await asyncio.sleep(FIRST_PAUSE * 2 ** (attempt - 1) if attempt else 0)
                     cause = "the server was silent or slow"
                     try:
-                        return [*read_scores(await self._post(client, body), count)]
+                        return [*self._read(await self._post(client, body), count)]
                     except (httpx2.TransportError, _BusyError) as error:
                         cause = str(error) or type(error).__name__
         except TimeoutError:
@@ -142,6 +142,9 @@ class HTTPReward:
         except _BadAnswerError as error:
             return [NoAnswer(str(error))] * count
         return [NoAnswer(f"{cause} (attempts: {self.retries + 1})")] * count
+
+    def _read(self, answer: bytes, count: int) -> Sequence[Any]:
+        return read_scores(answer, count)
 
     async def _post(self, client: httpx2.AsyncClient, body: bytes) -> bytes:
         async with client.stream("POST", self.url, content=body) as reply:
