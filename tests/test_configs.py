@@ -33,6 +33,8 @@ def warm_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
         main(["fit", "--config", "poetry/reward", *QUIET, "--trainer.max_epochs=1", "--trainer.limit_val_batches=0"])
         main(["fit", "--config", "verbalize/subject", *QUIET, *small, "--data.train_size=64"])
         main(["extract", "--config", "verbalize/extract", "--documents=20", "--eval_documents=10"])
+        main(["fit", "--config", "verbalize/actor_sft", *QUIET, *small])
+        main(["fit", "--config", "verbalize/critic_sft", *QUIET, *small])
     row = {"prompt": "the night\n", "text": "the sea", "finished": True, "reward": 0, "components": {"learned": 0}}
     write_jsonl(folder / "runs" / "poetry" / "samples" / "samples" / "predict.jsonl", [row] * 100)
     return folder
