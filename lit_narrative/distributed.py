@@ -29,6 +29,17 @@ def gather_ragged(gather: Callable[[torch.Tensor], torch.Tensor], values: torch.
     return torch.cat([row[:count] for row, count in zip(gather(padded[None]), counts, strict=True)])
 
 
+def sum_gradients(module: torch.nn.Module) -> None:
+    """Add up the gradients of a module that every process holds whole, over all processes; one may have none."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            torch.distributed.all_reduce(parameter.grad)
+
+
 def gather_objects(trainer: "Trainer | None", value: Item) -> list[Item]:
     """The value of each process, in order of rank, on every process; without a Trainer there is one process."""
     if trainer is None or trainer.world_size == 1:

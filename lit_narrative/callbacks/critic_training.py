@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lit_narrative.callbacks.base import RolloutCallback, RolloutModule, task
-from lit_narrative.distributed import gather
+from lit_narrative.distributed import gather, sum_gradients
 from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.lm.optim import GradientGuard, adamw, schedule_by_step
 from lit_narrative.lm.reconstructor import RECONSTRUCTOR, Reconstructor
@@ -39,7 +39,8 @@ class CriticTraining(RolloutCallback):
     A reward of a critic that stands still loses its meaning as the policy moves away from the texts that the critic
     knows. Each pass over a rollout batch is one optimizer step, of all its explanations over all processes. What
     changes is handed to every reward and to the task, where they use a critic (`UsesCritic`); the checkpoints of the
-    run hold it (``Reconstructor.load`` reads them). Metrics ``critic/*``.
+    run hold it (``Reconstructor.load`` reads them). Each process has the critic whole, in float32: of a large model
+    train adapters, by ``lora`` of `ReconstructorModule`. Metrics ``critic/*``.
 
     Args:
         checkpoint: of the critic that the run begins with; default: that of the run's reconstruction reward.
@@ -187,7 +188,9 @@ class CriticTraining(RolloutCallback):
             losses = self.critic.losses(self.critic.read(rows.texts[part]), rows.targets[part].to(self.critic.device))
             (losses.sum() / total).backward()  # type: ignore[no-untyped-call]
             loss += float(losses.detach().sum()) / total
-        loss = self._sum_over_processes(module, loss)
+        # Each process has its part of one mean, maybe none of it; all take part, so that the critics stay equal.
+        sum_gradients(self.critic)
+        loss = float(gather(module, torch.tensor([loss])).sum())  # type: ignore[arg-type]
         norm = self.guard.clip(self.optimizer, self.gradient_clip_val, "norm")
         rate = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
@@ -198,21 +201,6 @@ class CriticTraining(RolloutCallback):
             "learning_rate": rate,
             "skipped_steps": float(self.guard.skipped),
         }
-
-    def _sum_over_processes(self, module: RolloutModule, loss: float) -> float:
-        """Add up the gradients of all processes, each its part of one mean; gives the sum of the losses."""
-        assert self.critic is not None
-        trained = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            # A process without explanations has no gradients, and takes part all the same.
-            parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
-            flat = torch.cat([*(part.flatten().float() for part in parts), parts[0].new_tensor([loss])])
-            # In order of rank, so that every process gets the same bits, and the critics stay equal.
-            flat = gather(module, flat[None]).sum(0).to(self.critic.device)  # type: ignore[arg-type]
-            for parameter, part in zip(trained, flat[:-1].split([p.numel() for p in trained]), strict=True):
-                parameter.grad = part.view_as(parameter).to(parameter.dtype)
-            loss = float(flat[-1])
-        return loss
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
