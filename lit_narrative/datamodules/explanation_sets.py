@@ -138,6 +138,14 @@ class ExplanationSets(TaskDataModule):
                 values["claims_precision"] = values["claims_precision"] or 0.0
         return super().set_metrics(known)
 
+    def set_summary(self, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """What the explanations were made of and judged by."""
+        if self.source is None:
+            return super().set_summary(scores)
+        both = self.judge.co_trained is not None
+        config = {"injected": self.injected, "reads": self.reads, "critic": self.critic, "co_trained": both}
+        return {"config": config | {"stories": self.judge.stories, "subject": self.subject}}
+
     def answer_row(self, answer: Answered) -> dict[str, Any]:
         """An answer with its place, its explanation, and which claims are so."""
         if self.source is None:

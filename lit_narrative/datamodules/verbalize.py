@@ -14,6 +14,7 @@ from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.lm.inject import describe_injector
 from lit_narrative.rl.rewards.reconstruction import ReconstructionReward, ReconstructionSettings
 from lit_narrative.tasks.verbalize.evaluation.controls import shuffled
+from lit_narrative.tasks.verbalize.evaluation.copying import WordBits
 from lit_narrative.tasks.verbalize.prompts import (
     ACTOR_TEMPLATE,
     CRITIC_TEMPLATE,
@@ -23,6 +24,7 @@ from lit_narrative.tasks.verbalize.prompts import (
     answer,
     explanation_of,
 )
+from lit_narrative.tasks.verbalize.rewards import CopyPenalty
 from lit_narrative.tasks.verbalize.sidecar import FILE
 from lit_narrative.tasks.verbalize.source import Source
 from lit_narrative.tasks.verbalize.stories import facts, stories, vocabulary_texts
@@ -59,6 +61,18 @@ def _make_reward(task: "VerbalizeData") -> ReconstructionReward:
     if task.critic is None:
         raise UserError("model.rewards: 'reconstruction' needs a critic; set data.critic to its checkpoint")
     return ReconstructionReward(task.critic, task.parse, task.reconstruction)
+
+
+def _make_copy_penalty(task: "VerbalizeData") -> CopyPenalty:
+    """The reward against copying.
+
+    Raises:
+        UserError: there are no texts to copy from.
+    """
+    sources = [] if task.source is None else task.source.tables["train"].column("source")
+    if not sources:
+        raise UserError("model.rewards: 'copied' needs activations with a column 'source'; leave it out")
+    return CopyPenalty(WordBits(sources), task.parse)
 
 
 class VerbalizeData(ExplanationSets):
@@ -99,7 +113,7 @@ class VerbalizeData(ExplanationSets):
         UserError: a number is out of range, a name unknown, or the activations are not those that are expected.
     """
 
-    rewards = MappingProxyType({"reconstruction": _make_reward})
+    rewards = MappingProxyType({"reconstruction": _make_reward, "copied": _make_copy_penalty})
 
     def __init__(
         self,

@@ -65,7 +65,9 @@ def test_a_test_measures_everything(made: dict[str, str], tmp_path: Path) -> Non
     runner = trainer(tmp_path, SetEvaluation())
     module = SFTModule(model=made["actor"], sampling={"max_new_tokens": 8})
     runner.test(module, data(made, subject=made["subject"], causal_rows=5), verbose=False)
-    record = json.loads((tmp_path / "eval" / "test.json").read_text())["splits"]
+    whole = json.loads((tmp_path / "eval" / "test.json").read_text())
+    record, config = whole["splits"], whole["config"]
+    assert config["critic"] == made["critic"] and not config["co_trained"] and config["stories"]
     assert set(record) == {"test", *CONTROLS}
     test = record["test"]
     for name in ("fve", "fve_frozen", "floor_constant", "teacher", "nearest_neighbour", "nearest_copy", "copied_bits",
@@ -84,7 +86,7 @@ def test_training_measures_by_both_critics_and_stops_on_a_figure_of_the_words(
     watched = EarlyStopping("val/claims_precision", patience=1, mode="max", min_delta=2.0)
     evaluation = SetEvaluation(validate=("val", "val_shuffled"), samples=10)
     module = GRPOModule(
-        model=made["actor"], rewards={"reconstruction": 1.0}, num_generations=4, micro_batch_size=4,
+        model=made["actor"], rewards={"reconstruction": 1.0, "copied": 0.01}, num_generations=4, micro_batch_size=4,
         sampling={"max_new_tokens": 8}, lr=1e-3,
     )  # fmt: skip
     critic = CriticTraining(lr=1e-2)
