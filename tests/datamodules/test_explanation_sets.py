@@ -13,6 +13,7 @@ from lit_narrative.callbacks.set_evaluation import SetEvaluation
 from lit_narrative.cli.commands.extract import extract
 from lit_narrative.datamodules.verbalize import VerbalizeData
 from lit_narrative.errors import UserError
+from lit_narrative.files import write_jsonl
 from lit_narrative.lm.inject import InjectionSettings
 from lit_narrative.lm.reconstructor import ReconstructorSettings
 from lit_narrative.lm.tokenizer import TrainedTokenizer
@@ -20,6 +21,8 @@ from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.reconstructor import ReconstructorModule
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.tasks.verbalize.evaluation.controls import CONTROLS
+from lit_narrative.tasks.verbalize.evaluation.knowledge import WORLDS
+from lit_narrative.tasks.verbalize.stories import facts, stories
 from tests.helpers import fit, sizes, trainer
 
 
@@ -117,3 +120,42 @@ def test_critic_and_subject_of_other_vectors(made: dict[str, str], tmp_path: Pat
         VerbalizeData(made["activations"], critic=made["actor"]).setup("test")
     with pytest.raises(UserError, match=r"data.activations is missing, and .* critic or subject"):
         VerbalizeData(critic=made["critic"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_whose_knowledge(tmp_path: Path) -> None:
+    """An actor that learned one world explains a subject that learned the other, which contradicts every fact of it."""
+    paths = {world: str(tmp_path / f"{world}.ckpt") for world in WORLDS}
+    small = sizes("gpt2", hidden_size=48, layers=3, heads=4)
+    settings: dict[str, Any] = {"lr": 3e-3, "warmup_steps": 20, "schedule": "cosine"}
+    steps: dict[str, Any] = {"max_steps": 400, "gradient_clip_val": 1.0}
+    model: dict[str, Any] = {"model": small, "tokenizer": TrainedTokenizer(kind="words")}
+    for world in WORLDS:
+        # The second subject goes on from the first, so that only what it knows is another.
+        subject = SFTModule(**model, **settings)
+        learned = VerbalizeData(facts=world, train_size=8000, batch_size=32)  # type: ignore[arg-type]
+        fit(subject, learned, tmp_path, **steps).save_checkpoint(paths[world])
+        told = [story.text for split in ("train", "test") for story in stories(1, split, 400, facts(world))]
+        write_jsonl(tmp_path / f"{world}.jsonl", [{"text": text} for text in told])
+        options: dict[str, Any] = {"corpus": str(tmp_path / f"{world}.jsonl"), "positions_per_document": 10, "words": 2}
+        extract(paths[world], 1, to=str(tmp_path / f"activations_{world}"), **options)
+        model = {"model": paths[world]}
+    actor = SFTModule(
+        model=paths["first"],
+        injection=InjectionSettings(scale="embed_norm"),
+        sampling={"max_new_tokens": 8},
+        **settings,
+    )
+    learned = VerbalizeData(str(tmp_path / "activations_first"), batch_size=32)
+    fit(actor, learned, tmp_path, **{**steps, "max_steps": 800})
+    found = {}
+    for world in WORLDS:
+        runner = trainer(tmp_path / world, SetEvaluation(test=("test",)))
+        runner.test(actor, VerbalizeData(str(tmp_path / f"activations_{world}")), verbose=False)
+        found[world] = json.loads((tmp_path / world / "eval" / "test.json").read_text())["splits"]["test"]
+    # Of its own world it tells the facts (seen: 0.63 against 0.05); of the other fewer, and more from memory than from
+    # the activation (0.26 against 0.12, whose intervals touch), which is for a report to say and not for a test.
+    own, other = found["first"], found["second"]
+    assert own["follows_first_ci"][0] > own["follows_second_ci"][1]
+    assert other["follows_first"] < own["follows_first"] and other["follows_second"] > own["follows_second"]
