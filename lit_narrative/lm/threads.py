@@ -5,6 +5,7 @@ More threads than pay cost twice: on processors that others use too, threads wai
 
 import os
 import time
+from collections.abc import Sequence
 from statistics import median
 
 import torch
@@ -15,7 +16,11 @@ from lit_narrative.lm.load import max_positions
 
 _SHAPES = ((16, 128), (128, 1))
 """Rows and tokens: texts that are learned, and a step of decoding."""
-_ROUNDS = 5
+_SHAPES_LARGE = ((1, 32), (4, 1))
+"""The same for a large model, of which a few tokens take as long."""
+_ROUNDS, _ROUNDS_LARGE = 5, 2
+_TOO_LARGE = 1_000_000_000
+"""A model of so many weights keeps PyTorch's choice: to measure it would take longer than it saves."""
 _GAIN = 0.9
 """More threads are taken if the time is at most this share of that of fewer."""
 
@@ -28,22 +33,24 @@ def threads_are_given() -> bool:
 def choose_threads(lm: PreTrainedModel) -> int:
     """Set the number of threads by measurement, among 1, 2, 4 and so on up to PyTorch's own choice; return it.
 
-    A large model, or one that is not on the CPU, keeps PyTorch's choice.
+    A model of a billion weights, or one that is not on the CPU, keeps PyTorch's choice.
 
     Args:
         lm: a causal LM.
     """
     most = torch.get_num_threads()
-    if lm.device.type != "cpu" or sum(weight.numel() for weight in lm.parameters()) >= LARGE_MODEL:
+    size = sum(weight.numel() for weight in lm.parameters())
+    if lm.device.type != "cpu" or size >= _TOO_LARGE:
         return most
+    shapes, rounds = (_SHAPES, _ROUNDS) if size < LARGE_MODEL else (_SHAPES_LARGE, _ROUNDS_LARGE)
     counts = [*[2**n for n in range(most.bit_length()) if 2**n < most], most]
     training = lm.training
     lm.eval()  # dropout would draw random numbers
     times: dict[int, list[float]] = {count: [] for count in counts}
-    for _ in range(_ROUNDS):  # in turns, so that other work slows all of them
+    for _ in range(rounds):  # in turns, so that other work slows all of them
         for count in counts:
             torch.set_num_threads(count)
-            times[count].append(_read(lm))
+            times[count].append(_read(lm, shapes))
     lm.train(training)
     chosen = fewest({count: median(seconds) for count, seconds in times.items()})
     torch.set_num_threads(chosen)
@@ -64,8 +71,8 @@ def fewest(seconds: dict[int, float]) -> int:
 
 
 @torch.no_grad()
-def _read(lm: PreTrainedModel) -> float:
+def _read(lm: PreTrainedModel, shapes: Sequence[tuple[int, int]]) -> float:
     start = time.perf_counter()
-    for rows, tokens in _SHAPES:
+    for rows, tokens in shapes:
         lm(input_ids=torch.zeros(rows, min(tokens, max_positions(lm) or tokens), dtype=torch.long), use_cache=False)
     return time.perf_counter() - start

@@ -35,6 +35,19 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert len(done.stdout.splitlines()) > 1
 
 
+@pytest.mark.parametrize(("given", "expected"), [({}, "10000"), ({"OMP_WAIT_POLICY": "active"}, None)])
+def test_waiting_threads_sleep_unless_the_environment_decides(
+    given: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, "")  # so that what is set here is taken back
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    main(["--version"])
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
+
+
 @pytest.mark.parametrize("arguments", [["configs", "show", "storyworld/cycle"], ["--help"]])
 def test_a_closed_pipe_ends_a_command_without_a_word(arguments: list[str]) -> None:
     read, write = os.pipe()

@@ -44,9 +44,18 @@ def test_a_measurement_leaves_no_trace_but_the_number() -> None:
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_a_large_model_keeps_the_choice_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lit_narrative.lm.threads.LARGE_MODEL", 100)
+def test_a_huge_model_keeps_the_choice_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lit_narrative.lm.threads._TOO_LARGE", 100)
     assert choose_threads(tiny_lm()) == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_large_model_is_measured_on_few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lit_narrative.lm.threads.LARGE_MODEL", 100)
+    lm, tokens = tiny_lm(), list[int]()
+    lm.register_forward_pre_hook(lambda _, args, kwargs: tokens.append(kwargs["input_ids"].numel()), with_kwargs=True)
+    assert choose_threads(lm) in (1, 2)
+    assert sum(tokens) < 200
 
 
 def test_the_environment_decides(monkeypatch: pytest.MonkeyPatch) -> None:

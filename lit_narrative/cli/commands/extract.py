@@ -206,6 +206,7 @@ class _Reader:
         from lit_narrative.lm.activations import check_layer
         from lit_narrative.lm.load import base_lm
         from lit_narrative.lm.reconstructor import truncate
+        from lit_narrative.lm.threads import choose_threads, threads_are_given
         from lit_narrative.steering.factory import read_policy
 
         lm, self.tokenizer = read_policy(model, dtype, trust_remote_code=trusted)
@@ -214,6 +215,8 @@ class _Reader:
         if settings.layer:
             truncate(lm, settings.layer)  # what comes behind is never read
         self.lm, self.settings = lm.to(where).eval(), settings
+        if not threads_are_given():
+            choose_threads(base_lm(self.lm))
         self.width: int = base_lm(lm).config.get_text_config().hidden_size
 
     def prompt(self, template: str, marker: str | None) -> tuple[ActorPrompt, tuple[int, int, int]]:
