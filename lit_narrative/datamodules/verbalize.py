@@ -92,7 +92,8 @@ class VerbalizeData(ExplanationSets):
         layer: the layer that they must be of; None: any.
         prompt: templates, which must be those of the activations.
         marker: text of the marker in the prompts of plain tables.
-        tags: whether an answer stands between tags; without them it is the explanation, whole.
+        tags: whether an answer stands between tags; without them it is the explanation, whole. Default: as the
+            activations were written, and of plain tables true.
         injected: ``real``; controls: the vector of another document (``shuffled``), always the ``mean`` of training, or
             ``none``, so that the actor reads the marker's own embedding.
         reads: what the actor's prompt holds: the ``vector``; controls that learn without it: the ``text`` up to the
@@ -122,7 +123,7 @@ class VerbalizeData(ExplanationSets):
         layer: int | None = None,
         prompt: PromptTemplates = PromptTemplates(),  # noqa: B008 (the command line shows the default's fields)
         marker: str = "<INJECT>",
-        tags: bool = True,
+        tags: bool | None = None,
         injected: Injected = "real",
         reads: Reads = "vector",
         critic: str | None = None,
@@ -146,7 +147,7 @@ class VerbalizeData(ExplanationSets):
         check_choice("data.reads", reads, get_args(Reads))
         if reads != "vector" and injected != "real":
             raise UserError(f"data.injected={injected} means nothing with data.reads={reads}, which has no vector")
-        self.world, self.seed, self.tags = world_facts(facts), seed, tags
+        self.world, self.seed, self.tags = world_facts(facts), seed, tags is not False
         self.injected, self.reads, self.critic, self.reconstruction = injected, reads, critic, reconstruction
         self.subject, self.causal_rows = subject, causal_rows
         self.source = None if activations is None else Source.read(activations, marker)
@@ -161,6 +162,8 @@ class VerbalizeData(ExplanationSets):
         if (sidecar := self.source.sidecar) is not None:
             sidecar.check_templates(prompt.actor, prompt.critic)
             sidecar.check_source(model, layer)
+            sidecar.check_tags(tags)
+            self.tags = sidecar.tags
         elif model is not None or layer is not None:
             raise UserError(f"data.model and data.layer are compared with a {FILE}, and {activations} has none")
         if reads == "text" and not self.source.tables["train"].column("source"):
@@ -238,7 +241,7 @@ class VerbalizeData(ExplanationSets):
 
     def parse(self, completion: str) -> str | None:
         """The explanation in an answer of the actor; None where its format failed."""
-        return explanation_of(completion) if self.tags else completion.strip() or None
+        return explanation_of(completion, self.tags)
 
     # --- checks against the module ----------------------------------------------------------------------------------
 

@@ -158,8 +158,8 @@ def test_plain_tables_are_read_unchanged(tmp_path: Path) -> None:
 def test_an_answer_is_parsed_as_the_task_writes_it(folder: str) -> None:
     assert VerbalizeData(folder).parse(answer("a fox")) == "a fox"
     assert VerbalizeData(folder).parse("a fox") is None
-    assert VerbalizeData(folder, tags=False).parse(" a fox ") == "a fox"
-    assert VerbalizeData(folder, tags=False).parse(" ") is None
+    assert VerbalizeData(tags=False).parse(" a fox ") == "a fox"
+    assert VerbalizeData(tags=False).parse(" ") is None
 
 
 @pytest.mark.parametrize(
@@ -175,6 +175,7 @@ def test_an_answer_is_parsed_as_the_task_writes_it(folder: str) -> None:
         ({"reads": "text", "injected": "mean"}, "means nothing with"),
         ({"activations": None, "injected": "mean"}, "data.activations is missing"),
         ({"train_size": 0}, "data.train_size"),
+        ({"tags": False}, "data.tags is false, and the responses were written with tags=true"),
         ({"facts": "third"}, "data.facts=third"),
     ],
 )

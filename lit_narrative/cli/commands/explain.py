@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -87,7 +88,8 @@ def _verbalizer(ckpt: str, critic: str | None, sidecar: "Sidecar") -> "Verbalize
     from lit_narrative.tasks.verbalize.prompts import explanation_of
 
     found = critic or (ckpt if stored_reconstructor(load_checkpoint(ckpt)) else None)
-    return Verbalizer.load(ckpt, found, sidecar.actor_template, explanation_of)
+    parse = partial(explanation_of, tags=sidecar.tags)
+    return Verbalizer.load(ckpt, found, sidecar.actor_template, parse)
 
 
 # --- a text -----------------------------------------------------------------------------------------------------------

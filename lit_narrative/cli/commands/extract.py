@@ -15,7 +15,16 @@ from lit_narrative.files import atomic_folder, read_yaml
 from lit_narrative.lookup import find_config, shipped_configs
 from lit_narrative.tasks.verbalize.corpora import LEAST, Corpus, file_corpus, story_corpus
 from lit_narrative.tasks.verbalize.evaluation.controls import shuffled as other_documents
-from lit_narrative.tasks.verbalize.prompts import ACTOR_TEMPLATE, CRITIC_TEMPLATE, ActorPrompt, CriticPrompt, answer
+from lit_narrative.tasks.verbalize.prompts import (
+    ACTOR_TEMPLATE,
+    CLOSE,
+    CRITIC_TEMPLATE,
+    OPEN,
+    PLAIN_TEMPLATE,
+    ActorPrompt,
+    CriticPrompt,
+    answer,
+)
 from lit_narrative.tasks.verbalize.sidecar import SPLITS, Sidecar, SplitRecord, marker_ids
 from lit_narrative.tasks.verbalize.table import ActivationTable, TableRow, TableWriter
 from lit_narrative.tasks.verbalize.teachers import Kind, Place, Teacher, TeacherSettings, make_teacher
@@ -57,7 +66,8 @@ def extract(
     endpoint_model: str | None = None,
     endpoint_key_env: str | None = None,
     shuffled: bool = False,
-    actor_template: str = ACTOR_TEMPLATE,
+    tags: bool | None = None,
+    actor_template: str | None = None,
     critic_template: str = CRITIC_TEMPLATE,
     marker: str | None = None,
     batch_size: int = 32,
@@ -89,7 +99,10 @@ def extract(
         endpoint_model: name of the model there.
         endpoint_key_env: environment variable with a key for it.
         shuffled: make a control: each row gets the vector of another document's.
-        actor_template: the actor's prompt, with {marker} where the vector goes.
+        tags: write the texts to imitate between explanation tags, so that a cut answer shows; by default where the
+            tokenizer can write them, which one of whole words cannot unless it learned them.
+        actor_template: the actor's prompt, with {marker} where the vector goes; by default one that asks for words,
+            between tags or not.
         critic_template: what the critic reads, with {explanation} where the text goes.
         marker: text of the marker token; by default a rare character that the tokenizer has as one token.
         batch_size: documents a forward pass.
@@ -108,8 +121,9 @@ def extract(
         raise UserError(f"'{to}' exists already: name a new folder")
     check_least("--documents", documents, 2)
     check_least("--eval_documents", eval_documents, 2)
-    templates = {"actor_template": actor_template, "critic_template": CriticPrompt(critic_template).template}
-    ActorPrompt(actor_template)
+    CriticPrompt(critic_template)
+    if actor_template is not None:
+        ActorPrompt(actor_template)
     teach, lessons = _teacher(teacher, words, last, explanations, seed, (endpoint, endpoint_model, endpoint_key_env))
     texts = read_corpus(corpus, seed)
     texts.check()
@@ -118,14 +132,15 @@ def extract(
 
     settings = ExtractionSettings(layer, min_position, positions_per_document, max_tokens, batch_size, seed)
     reader = _Reader(model, settings, device, dtype, trust_remote_code)
-    prompt, ids = reader.prompt(actor_template, marker)
+    tags = reader.tags(tags)
+    prompt, ids = reader.prompt(actor_template or (ACTOR_TEMPLATE if tags else PLAIN_TEMPLATE), marker)
     with atomic_folder(to) as folder:
         for split in SPLITS:
             most = (documents if split == "train" else eval_documents) or (
                 STORIES[split] if corpus == "stories" else None
             )
             found = reader.read(texts.documents(split, most))
-            _write(folder / f"{split}.parquet", reader.width, _rows(found, teach, prompt.text))
+            _write(folder / f"{split}.parquet", reader.width, _rows(found, teach, prompt.text, tags))
         tables = {split: _checked(folder / f"{split}.parquet", corpus) for split in SPLITS}
         _check_disjoint(tables)
         norm = float(np.linalg.norm(tables["train"].vectors.astype(np.float64), axis=1).mean())
@@ -146,13 +161,16 @@ def extract(
             marker=prompt.marker,
             marker_id=ids[0],
             neighbours=ids[1:],
+            actor_template=prompt.template,
+            critic_template=critic_template,
             splits={split: SplitRecord.of(table.column("document")) for split, table in tables.items()},
-            **templates,
+            tags=tags,
         )
         sidecar.save(folder)
     for split, record in sidecar.splits.items():
         print(f"{split:<5} {record.rows} activations of {record.documents} documents")
-    print(f"{to}: layer {layer}, {reader.width} wide, mean norm {norm:.4g}, marker {prompt.marker!r}")
+    written = "" if tags else ", answers without tags"
+    print(f"{to}: layer {layer}, {reader.width} wide, mean norm {norm:.4g}, marker {prompt.marker!r}{written}")
 
 
 def _teacher(
@@ -219,6 +237,22 @@ class _Reader:
             choose_threads(base_lm(self.lm))
         self.width: int = base_lm(lm).config.get_text_config().hidden_size
 
+    def tags(self, asked: bool | None) -> bool:
+        """Whether answers stand between tags.
+
+        Raises:
+            UserError: they are to, and the tokenizer cannot write them.
+        """
+        ids = self.tokenizer.encode(answer("."), add_special_tokens=False)
+        written = str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        able = all(tag in written for tag in (OPEN, CLOSE))
+        if asked and not able:
+            raise UserError(
+                "--tags=true: the model's tokenizer cannot write the explanation tags, so that no answer could be "
+                "read; leave it out"
+            )
+        return able if asked is None else asked
+
     def prompt(self, template: str, marker: str | None) -> tuple[ActorPrompt, tuple[int, int, int]]:
         """The actor's prompt, and the ids of its marker and of the tokens beside it.
 
@@ -244,7 +278,7 @@ class _Reader:
         return extract_activations(self.lm, self.tokenizer, documents, self.settings)
 
 
-def _rows(found: "Iterator[DocumentActivation]", teach: Teacher, prompt: str) -> Iterator[TableRow]:
+def _rows(found: "Iterator[DocumentActivation]", teach: Teacher, prompt: str, tags: bool) -> Iterator[TableRow]:
     """Rows of a table, without those that the teacher has no text for."""
     while part := list(islice(found, _PART)):
         texts = teach([Place(one.document, one.position, one.source) for one in part])
@@ -256,7 +290,7 @@ def _rows(found: "Iterator[DocumentActivation]", teach: Teacher, prompt: str) ->
                     "token": one.token,
                     "source": one.source,
                 }
-                yield TableRow(prompt, answer(text) if text else "", one.vector, columns)
+                yield TableRow(prompt, answer(text, tags) if text else "", one.vector, columns)
 
 
 def _exchanged(table: ActivationTable, seed: int) -> Iterator[TableRow]:

@@ -15,6 +15,11 @@ ACTOR_TEMPLATE = (
     "Between these tags stands an activation of a language model: <concept>{marker}</concept>\n"
     "Say in words what it holds, between explanation tags.\n"
 )
+PLAIN_TEMPLATE = (
+    "Between these tags stands an activation of a language model: <concept>{marker}</concept>\n"
+    "Say in words what it holds.\n"
+)
+"""The actor's prompt where answers are explanations without tags."""
 CRITIC_TEMPLATE = "An activation of a language model in words: <text> {explanation} </text>\n<summary>"
 _MARKER, _EXPLANATION = "{marker}", "{explanation}"
 TAGS = (OPEN, CLOSE, "<concept>", "</concept>", "<text>", "</text>", "<summary>")
@@ -90,22 +95,25 @@ def _check_once(key: str, template: str, field: str) -> None:
         raise UserError(f"{key} holds {field} {template.count(field)} times and must hold it once: {template[:200]!r}")
 
 
-def answer(explanation: str) -> str:
+def answer(explanation: str, tags: bool = True) -> str:
     """An explanation as the actor is to write it."""
-    return f"{OPEN} {explanation} {CLOSE}"
+    return f"{OPEN} {explanation} {CLOSE}" if tags else explanation
 
 
-def explanation_of(text: str) -> str | None:
+def explanation_of(text: str, tags: bool = True) -> str | None:
     """The explanation in an answer of the actor, without white space around it.
 
     Args:
         text: of the answer, which a model wrote.
+        tags: whether explanations stand between tags; without them the answer is the explanation, whole.
 
     Returns:
-        None, a failed format, unless the answer is one pair of tags, closed, with words in it and nothing but white
-        space before and behind it; so an answer that was cut off has none.
+        None where there is no word; with tags, a failed format, unless the answer is one pair of them, closed, with
+        words in it and nothing but white space before and behind it; so an answer that was cut off has none.
     """
     stripped = text.strip()
+    if not tags:
+        return stripped or None
     # Counted: a second tag inside would be read otherwise by a reader that takes the first or the last of them.
     if not (stripped.startswith(OPEN) and stripped.endswith(CLOSE)) or text.count(OPEN) + text.count(CLOSE) != 2:
         return None

@@ -65,6 +65,7 @@ class Sidecar:
         actor_template: with ``{marker}``.
         critic_template: with ``{explanation}``.
         splits: the tables by name.
+        tags: whether responses stand between tags.
     """
 
     model: str
@@ -83,6 +84,7 @@ class Sidecar:
     actor_template: str
     critic_template: str
     splits: Mapping[str, SplitRecord]
+    tags: bool = True
 
     @property
     def actor_prompt(self) -> ActorPrompt:
@@ -113,6 +115,7 @@ class Sidecar:
             raise UserError(f"{path} is no sidecar of activations; {_AGAIN}")
         if (version := content.pop("version", None)) != VERSION:
             raise UserError(f"{path} has the version {version!r}, and this release reads {VERSION}; {_AGAIN}")
+        content.setdefault("tags", True)  # earlier folders had no others
         _check_kinds(path, content)
         records = {name: SplitRecord(**record) for name, record in content["splits"].items()}
         return cls(**{**content, "neighbours": tuple(content["neighbours"]), "splits": records})
@@ -143,6 +146,18 @@ class Sidecar:
                     f"data.prompt.{name} is {given!r}, and the activations were written for {stored!r}; leave it out, "
                     f"or {_AGAIN}"
                 )
+
+    def check_tags(self, tags: bool | None) -> None:
+        """Refuse to read responses otherwise than they were written; None agrees with both.
+
+        Raises:
+            UserError: naming both.
+        """
+        if tags is not None and tags != self.tags:
+            raise UserError(
+                f"data.tags is {str(tags).lower()}, and the responses were written with tags={str(self.tags).lower()}; "
+                f"leave it out, or {_AGAIN}"
+            )
 
     def check_source(self, model: str | None, layer: int | None) -> None:
         """Refuse activations of another model or layer than is expected; None expects nothing.

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from lit_narrative.cli.main import main
+from lit_narrative.datamodules.verbalize import VerbalizeData
 from lit_narrative.errors import UserError
+from lit_narrative.lm.tokenizer import TrainedTokenizer, train_tokenizer
 from lit_narrative.tasks.verbalize.prompts import explanation_of
 from lit_narrative.tasks.verbalize.sidecar import SPLITS, Sidecar
 from lit_narrative.tasks.verbalize.stories import story
@@ -62,6 +64,23 @@ def test_vectors_are_the_models_at_their_place(model: str, tmp_path: Path) -> No
         states = tiny_lm(scale=2.0)(input_ids=ids, output_hidden_states=True).hidden_states[1]
         expected = states[0, row.columns["position"]].detach().numpy()
         np.testing.assert_allclose(row.vector, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_answers_have_no_tags_where_the_tokenizer_cannot_write_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = train_tokenizer([story(0, "train", number).text for number in range(40)], TrainedTokenizer(kind="words"))
+    tiny_lm(vocabulary=len(words), positions=128).save_pretrained(tmp_path / "model")
+    words.save_pretrained(tmp_path / "model")
+    sidecar, tables = extracted(str(tmp_path / "model"), tmp_path / "out")
+    assert not sidecar.tags and "answers without tags" in capsys.readouterr().out
+    assert "explanation tags" not in sidecar.actor_template
+    assert all(row.columns["source"].rstrip().endswith(row.response) for row in tables["train"])
+    data = VerbalizeData(str(tmp_path / "out"))
+    assert data.described("train")[0].text == data.examples("train")[0].completion
+    with pytest.raises(SystemExit):
+        extracted(str(tmp_path / "model"), tmp_path / "tagged", "--tags=true")
+    assert "cannot write the explanation tags" in capsys.readouterr().err
 
 
 def test_shuffled_gives_each_row_the_vector_of_another_document(model: str, tmp_path: Path) -> None:

@@ -66,3 +66,8 @@ def test_answer_is_read_back() -> None:
 )
 def test_anything_else_is_a_failed_format(text: str) -> None:
     assert explanation_of(text) is None
+
+
+def test_without_tags_an_answer_is_the_explanation() -> None:
+    assert explanation_of(f" {answer('a fox', tags=False)} ", tags=False) == "a fox"
+    assert explanation_of(" ", tags=False) is None
