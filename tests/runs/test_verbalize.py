@@ -7,7 +7,8 @@ import pytest
 
 from tests.runs.verbalizing import Measured, Size, Stages
 
-FULL = Size(width=48, subject_steps=600, documents=600, steps=400, rollouts=100)
+# A subject that has learned for longer holds more at a token than its teacher's one word: all figures are lower then.
+FULL = Size(width=48, subject_steps=250, documents=600, steps=400, rollouts=100)
 SEEDS = [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
 
 
