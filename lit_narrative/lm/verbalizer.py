@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError, check_least
-from lit_narrative.lm.checkpoint import read_language_model
+from lit_narrative.lm.chat import chat_prompt
+from lit_narrative.lm.checkpoint import load_checkpoint, read_language_model
 from lit_narrative.lm.inject import Injector
 from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.patching import at_norm
@@ -55,6 +56,7 @@ class Verbalizer:
         parse: cuts the explanation out of an answer; None where it has none.
         critic: finds vectors again; None: nothing is scored.
         max_new_tokens: longest answer.
+        chat: write the prompt by the tokenizer's chat template, as the actor learned to read it.
 
     Raises:
         UserError: the model takes no vectors, or the template does not hold ``{marker}`` once.
@@ -68,6 +70,7 @@ class Verbalizer:
         parse: Callable[[str], str | None],
         critic: Reconstructor | None = None,
         max_new_tokens: int = 160,
+        chat: bool = False,
     ) -> None:
         injector: Injector | None = getattr(base_lm(lm), "injector", None)
         if injector is None:
@@ -76,7 +79,7 @@ class Verbalizer:
             raise UserError(f"the actor's prompt holds {MARKER} {template.count(MARKER)} times and must hold it once")
         self.lm, self.tokenizer, self.parse, self.critic = lm.eval(), tokenizer, parse, critic
         self.width, self.max_new_tokens = int(injector.settings.width or 0), max_new_tokens
-        self.prompt = template.replace(MARKER, str(injector.settings.marker))
+        self.prompt, self.chat = template.replace(MARKER, str(injector.settings.marker)), chat
         if critic is not None and critic.width != self.width:
             raise UserError(
                 f"the critic gives vectors {critic.width} wide, and the actor takes them {self.width} wide: they are "
@@ -100,7 +103,9 @@ class Verbalizer:
             UserError: a file is missing, or does not hold what it should.
         """
         lm, tokenizer = read_language_model(actor)
-        return cls(lm, tokenizer, template, parse, Reconstructor.load(critic) if critic else None, max_new_tokens)
+        chat = bool(load_checkpoint(actor).get("hyper_parameters", {}).get("chat"))
+        found = Reconstructor.load(critic) if critic else None
+        return cls(lm, tokenizer, template, parse, found, max_new_tokens, chat)
 
     # --- into words -------------------------------------------------------------------------------------------------
 
@@ -133,7 +138,8 @@ class Verbalizer:
         return [max(group, key=lambda one: float("-inf") if one.score is None else one.score) for group in groups]
 
     def _answers(self, rows: Tensor, samples: int, seed: int) -> list[Rollout]:
-        ids = encode_prompt(self.tokenizer, self.prompt)
+        read = chat_prompt if self.chat else encode_prompt
+        ids = read(self.tokenizer, self.prompt)
         requests = [
             Request(
                 Prompt(self.prompt, injection=row.numpy()), ids, [stream_seed(seed, number, n) for n in range(samples)]

@@ -55,6 +55,16 @@ def test_score_is_the_critics_loss_turned_and_0_at_best() -> None:
     assert found.reconstruct(["salt"], torch.tensor([5.0])).norm() == pytest.approx(5)
 
 
+def test_an_actor_of_a_chat_reads_the_prompt_by_its_template() -> None:
+    lm, words = tiny_lm("llama", scale=3), tokenizer()
+    add_injector(lm, words, InjectionSettings(marker="~"))
+    words.chat_template = "salt {{ messages[0]['content'] }} sea"
+    chat = Verbalizer(lm, words, TEMPLATE, stripped, max_new_tokens=6, chat=True)
+    plain = Verbalizer(lm, words, f"salt {TEMPLATE} sea", stripped, max_new_tokens=6)
+    assert chat.explain(VECTORS) == plain.explain(VECTORS)
+    assert chat.explain(VECTORS) != Verbalizer(lm, words, TEMPLATE, stripped, max_new_tokens=6).explain(VECTORS)
+
+
 def test_directions_take_a_norm() -> None:
     found = verbalizer()
     direction = VECTORS[0] / np.linalg.norm(VECTORS[0])
