@@ -16,10 +16,10 @@ from typing import NamedTuple
 import torch
 
 from benchmarks.rounds import alternate, print_markdown, print_table, ratios
-from lit_narrative.lm.inject import InjectionSettings, Mode, add_injector
 from lit_narrative.lm.load import ScratchModel, build_lm, scratch_config
 from lit_narrative.lm.sampler import LoopSampler, Request, SamplingParams
 from lit_narrative.lm.tokenizer import TrainedTokenizer, encode_prompt, train_tokenizer
+from lit_narrative.lm.vectors.inject import InjectionSettings, Mode, add_injector
 from lit_narrative.seeds import stream_seed
 from lit_narrative.tasks.verbalize.prompts import ACTOR_TEMPLATE, TAGS, ActorPrompt
 from lit_narrative.tasks.verbalize.stories import vocabulary_texts

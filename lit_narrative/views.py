@@ -101,7 +101,7 @@ class Example:
         completion: what is imitated.
         meta: where the example comes from.
         injection: (a,) or (k, a) float32, vectors to inject into the model at the prompt's markers, in their order
-            (`lit_narrative.lm.inject`); None: nothing.
+            (`lit_narrative.lm.vectors.inject`); None: nothing.
     """
 
     prompt: Conversation

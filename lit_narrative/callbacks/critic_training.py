@@ -14,7 +14,7 @@ from lit_narrative.callbacks.base import RolloutCallback, RolloutModule, task
 from lit_narrative.distributed import gather, sum_gradients
 from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.lm.optim import GradientGuard, adamw, schedule_by_step
-from lit_narrative.lm.reconstructor import RECONSTRUCTOR, Reconstructor
+from lit_narrative.lm.vectors.reconstructor import RECONSTRUCTOR, Reconstructor
 from lit_narrative.rl.rewards.base import UsesCritic
 from lit_narrative.rl.rewards.reconstruction import ReconstructionReward
 from lit_narrative.views import Rollout, ScoredRollouts

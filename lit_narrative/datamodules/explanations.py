@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerBase
 from lit_narrative.datamodules.task import Answered
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import base_lm
-from lit_narrative.lm.patching import first_token, patched_logits
-from lit_narrative.lm.reconstructor import Reconstructor
 from lit_narrative.lm.tokenizer import encode_prompts
+from lit_narrative.lm.vectors.patching import first_token, patched_logits
+from lit_narrative.lm.vectors.reconstructor import Reconstructor
 from lit_narrative.seeds import stream_seed
 from lit_narrative.steering.factory import read_policy
 from lit_narrative.tasks.verbalize.evaluation.causal import causal_scores, edit_claims

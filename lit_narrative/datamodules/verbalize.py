@@ -11,7 +11,7 @@ import numpy as np
 from lit_narrative.datamodules.base import ExamplePrompts, Split
 from lit_narrative.datamodules.explanation_sets import ExplanationSets
 from lit_narrative.errors import UserError, check_choice, check_least
-from lit_narrative.lm.inject import describe_injector
+from lit_narrative.lm.vectors.inject import describe_injector
 from lit_narrative.rl.rewards.reconstruction import ReconstructionReward, ReconstructionSettings
 from lit_narrative.tasks.verbalize.evaluation.controls import shuffled
 from lit_narrative.tasks.verbalize.evaluation.copying import WordBits

@@ -26,7 +26,6 @@ from lit_narrative.errors import UserError, first_line
 from lit_narrative.files import atomic_folder
 from lit_narrative.lm.adapter_folder import is_adapter_folder
 from lit_narrative.lm.base_model import BaseModel, find_base
-from lit_narrative.lm.inject import describe_injector, restore_injector
 from lit_narrative.lm.load import (
     Attention,
     Dtype,
@@ -40,6 +39,7 @@ from lit_narrative.lm.load import (
     load_lm,
 )
 from lit_narrative.lm.tokenizer import tokenizer_files, tokenizer_from_files
+from lit_narrative.lm.vectors.inject import describe_injector, restore_injector
 
 LANGUAGE_MODEL = "language_model"
 PREFIX = "lm."

@@ -19,9 +19,9 @@ from torch.utils.checkpoint import checkpoint
 
 from lit_narrative.errors import UserError, first_line
 from lit_narrative.lm.fast.prefix_forward import completion_states
-from lit_narrative.lm.inject import stack_injections
 from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.tokenizer import pad_right
+from lit_narrative.lm.vectors.inject import stack_injections
 
 WORKSPACE = 2**24
 """Logits in memory at once by default: 64 MiB in float32, and a few times that with temporaries and gradients."""

@@ -15,7 +15,6 @@ from lit_narrative.lm.base_model import BaseModel, identify
 from lit_narrative.lm.chat import check_template
 from lit_narrative.lm.checkpoint import read_language_model, restore_language_model
 from lit_narrative.lm.fast.prefix_forward import supports_shared_prompts
-from lit_narrative.lm.inject import InjectionSettings, add_injector, describe_injector
 from lit_narrative.lm.load import (
     Attention,
     Dtype,
@@ -30,6 +29,7 @@ from lit_narrative.lm.load import (
 from lit_narrative.lm.logprobs import check_output_layer
 from lit_narrative.lm.sampler import check_decoding
 from lit_narrative.lm.tokenizer import TrainedTokenizer, load_tokenizer, train_tokenizer
+from lit_narrative.lm.vectors.inject import InjectionSettings, add_injector, describe_injector
 from lit_narrative.seeds import run_seed
 from lit_narrative.views import InjectedVectors
 

@@ -26,9 +26,9 @@ from lit_narrative.lm.fast.kv_cache import decoding_cache, select_rows
 from lit_narrative.lm.fast.llama_decoding import FusedLlama, can_fuse
 from lit_narrative.lm.fast.prefix_decoding import Groups, can_share_prefix, prefix_decoding
 from lit_narrative.lm.fast.self_check import NEW_TOKENS, PROMPTS, ROWS, allclose, cached_check, too_short
-from lit_narrative.lm.inject import injecting, stack_injections
 from lit_narrative.lm.load import base_lm, end_ids
 from lit_narrative.lm.tokenizer import pad_left
+from lit_narrative.lm.vectors.inject import injecting, stack_injections
 from lit_narrative.views import Prompt, Rollout, prompt_text
 
 # Finished rows leave the batch when at most this share is unfinished: each time the whole cache is copied.

@@ -30,7 +30,6 @@ from lit_narrative.lm.checkpoint import (
     stored_tokenizer,
 )
 from lit_narrative.lm.encoding import ExampleReader, LongExamples, LongPrompts, PromptReader
-from lit_narrative.lm.inject import InjectionSettings
 from lit_narrative.lm.load import Attention, Dtype, Lora, ScratchModel, add_end_id, max_positions
 from lit_narrative.lm.logprobs import CompletionBatch, score_completions
 from lit_narrative.lm.optim import MUON_LR, GradientGuard, MuonAdamW, OptimizerName, Schedule, adamw
@@ -38,6 +37,7 @@ from lit_narrative.lm.policy import PolicySource
 from lit_narrative.lm.sampler import LoopSampler, Request, Sampler, SamplingParams
 from lit_narrative.lm.shard import gathered, shard
 from lit_narrative.lm.tokenizer import TrainedTokenizer
+from lit_narrative.lm.vectors.inject import InjectionSettings
 from lit_narrative.modules.base import NarrativeModule, as_settings, guard_gradients, plain, scheduled
 from lit_narrative.seeds import run_seed, stream_seed
 from lit_narrative.views import Example, Prompt, Rollout, prompt_number

@@ -13,12 +13,12 @@ from torchmetrics import MeanMetric
 
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.lm.checkpoint import load_checkpoint, naming_checkpoint
-from lit_narrative.lm.fve import FVE
 from lit_narrative.lm.load import Attention, Dtype, Lora
 from lit_narrative.lm.optim import GradientGuard, Schedule, adamw
 from lit_narrative.lm.policy import PolicySource
-from lit_narrative.lm.reconstructor import RECONSTRUCTOR, Reconstructor, ReconstructorSettings
 from lit_narrative.lm.shard import shard
+from lit_narrative.lm.vectors.fve import FVE
+from lit_narrative.lm.vectors.reconstructor import RECONSTRUCTOR, Reconstructor, ReconstructorSettings
 from lit_narrative.modules.base import NarrativeModule, as_settings, guard_gradients, plain, scheduled
 from lit_narrative.seeds import run_seed
 from lit_narrative.views import Described

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_narrative.callbacks.critic_training import CriticTraining, best_of_groups, compare_paths
 from lit_narrative.errors import UserError
-from lit_narrative.lm.reconstructor import Reconstructor
+from lit_narrative.lm.vectors.reconstructor import Reconstructor
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.views import ScoredRollouts
 from tests.helpers import Recorder, TinyTask, fit, grpo, trainer, weights

@@ -14,9 +14,9 @@ from lit_narrative.cli.commands.extract import extract
 from lit_narrative.datamodules.verbalize import VerbalizeData
 from lit_narrative.errors import UserError
 from lit_narrative.files import write_jsonl
-from lit_narrative.lm.inject import InjectionSettings
-from lit_narrative.lm.reconstructor import ReconstructorSettings
 from lit_narrative.lm.tokenizer import TrainedTokenizer
+from lit_narrative.lm.vectors.inject import InjectionSettings
+from lit_narrative.lm.vectors.reconstructor import ReconstructorSettings
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.reconstructor import ReconstructorModule
 from lit_narrative.modules.sft import SFTModule

@@ -10,10 +10,10 @@ import torch
 
 from lit_narrative.datamodules.explanations import ExplanationJudge, Subject, TrainingRows, answer_row, from_stories
 from lit_narrative.datamodules.task import Answered
-from lit_narrative.lm.activations import read_block_output
 from lit_narrative.lm.load import ScratchModel, build_lm, scratch_config
-from lit_narrative.lm.reconstructor import Reconstructor, ReconstructorSettings
 from lit_narrative.lm.tokenizer import TrainedTokenizer, encode_prompts, train_tokenizer
+from lit_narrative.lm.vectors.activations import read_block_output
+from lit_narrative.lm.vectors.reconstructor import Reconstructor, ReconstructorSettings
 from lit_narrative.tasks.verbalize.prompts import answer, explanation_of
 from lit_narrative.tasks.verbalize.stories import stories, vocabulary_texts
 from lit_narrative.views import Rollout

@@ -12,8 +12,8 @@ import pytest
 from lit_narrative.cli.commands.extract import extract
 from lit_narrative.datamodules.verbalize import PromptTemplates, VerbalizeData
 from lit_narrative.errors import UserError
-from lit_narrative.lm.inject import InjectionSettings
 from lit_narrative.lm.tokenizer import TrainedTokenizer
+from lit_narrative.lm.vectors.inject import InjectionSettings
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.tasks.verbalize.prompts import TAGS, answer
 from lit_narrative.tasks.verbalize.sidecar import Sidecar

@@ -12,7 +12,6 @@ from transformers import CONFIG_MAPPING, MistralConfig, OpenAIGPTConfig, PreTrai
 
 from lit_narrative.errors import UserError
 from lit_narrative.lm.fast.prefix_decoding import can_share_prefix
-from lit_narrative.lm.inject import InjectionSettings, add_injector
 from lit_narrative.lm.load import build_lm, end_ids
 from lit_narrative.lm.logprobs import completion_batch, score_completions
 from lit_narrative.lm.sampler import (
@@ -24,6 +23,7 @@ from lit_narrative.lm.sampler import (
     sample_token,
     supports_prefix_decoding,
 )
+from lit_narrative.lm.vectors.inject import InjectionSettings, add_injector
 from lit_narrative.views import Prompt, Rollout
 from tests.helpers import ARCHITECTURES, PROMPTS, requests, tiny_lm, tokenizer
 from tests.lm.hf_sampler import HFSampler

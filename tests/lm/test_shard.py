@@ -10,11 +10,11 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
-from lit_narrative.lm.inject import InjectionSettings, add_injector
 from lit_narrative.lm.load import Lora, add_lora, base_lm
 from lit_narrative.lm.logprobs import completion_batch, score_completions
 from lit_narrative.lm.sampler import LoopSampler, Request, SamplingParams
 from lit_narrative.lm.shard import gathered, shard
+from lit_narrative.lm.vectors.inject import InjectionSettings, add_injector
 from lit_narrative.views import Prompt
 from tests.helpers import ARCHITECTURES, requests, tiny_lm, tokenizer
 from tests.runs.processes import two_processes

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from lit_narrative.datamodules.base import Split
-from lit_narrative.lm.reconstructor import Reconstructor, ReconstructorSettings
+from lit_narrative.lm.vectors.reconstructor import Reconstructor, ReconstructorSettings
 from lit_narrative.modules.reconstructor import ReconstructorModule
 from lit_narrative.rl.rewards.base import Reconstruct
 from lit_narrative.rl.rewards.reconstruction import ReconstructionReward, ReconstructionSettings

@@ -14,8 +14,8 @@ from safetensors import safe_open
 from lit_narrative.datamodules.base import Split
 from lit_narrative.errors import UserError
 from lit_narrative.lm.checkpoint import export_model, read_language_model
-from lit_narrative.lm.inject import InjectionSettings, describe_injector
 from lit_narrative.lm.load import Lora, base_lm
+from lit_narrative.lm.vectors.inject import InjectionSettings, describe_injector
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.rl.rewards.base import Reward

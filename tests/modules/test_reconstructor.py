@@ -12,8 +12,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_narrative.datamodules.base import Split
 from lit_narrative.errors import UserError
-from lit_narrative.lm.fve import FVE
-from lit_narrative.lm.reconstructor import Reconstructor
+from lit_narrative.lm.vectors.fve import FVE
+from lit_narrative.lm.vectors.reconstructor import Reconstructor
 from lit_narrative.modules.reconstructor import ReconstructorModule
 from lit_narrative.views import Described
 from tests.helpers import Recorder, TinyTask, fit, grpo, trainer, weights

@@ -13,8 +13,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 import lit_narrative.strategies  # noqa: F401 (registers the strategy)
 from lit_narrative.callbacks.critic_training import CriticTraining
-from lit_narrative.lm.reconstructor import Reconstructor
 from lit_narrative.lm.sampler import SamplingParams
+from lit_narrative.lm.vectors.reconstructor import Reconstructor
 from lit_narrative.modules.grpo import GRPOModule
 from tests.helpers import trainer
 from tests.modules.described import Describing, Explaining, actor, critic, module

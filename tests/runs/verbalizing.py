@@ -12,12 +12,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lit_narrative.callbacks.critic_training import CriticTraining
 from lit_narrative.cli.commands.extract import extract
 from lit_narrative.datamodules.verbalize import VerbalizeData
-from lit_narrative.lm.fve import FVE
-from lit_narrative.lm.inject import InjectionSettings
 from lit_narrative.lm.load import ScratchModel
-from lit_narrative.lm.reconstructor import Reconstructor
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.lm.tokenizer import TrainedTokenizer
+from lit_narrative.lm.vectors.fve import FVE
+from lit_narrative.lm.vectors.inject import InjectionSettings
+from lit_narrative.lm.vectors.reconstructor import Reconstructor
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.reconstructor import ReconstructorModule
 from lit_narrative.modules.sft import SFTModule

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # torch takes seconds, and `--help` does without
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
-    from lit_narrative.lm.verbalizer import Explanation, Verbalizer
+    from lit_narrative.lm.vectors.verbalizer import Explanation, Verbalizer
     from lit_narrative.tasks.verbalize.sidecar import Sidecar
 
 _SHOWN = 5  # likeliest next tokens of the causal test
@@ -83,8 +83,8 @@ def _check(text: str | None, edit: str | None, sae: str | None, latent: Sequence
 
 def _verbalizer(ckpt: str, critic: str | None, sidecar: "Sidecar") -> "Verbalizer":
     from lit_narrative.lm.checkpoint import load_checkpoint
-    from lit_narrative.lm.reconstructor import stored_reconstructor
-    from lit_narrative.lm.verbalizer import Verbalizer
+    from lit_narrative.lm.vectors.reconstructor import stored_reconstructor
+    from lit_narrative.lm.vectors.verbalizer import Verbalizer
     from lit_narrative.tasks.verbalize.prompts import explanation_of
 
     found = critic or (ckpt if stored_reconstructor(load_checkpoint(ckpt)) else None)
@@ -109,9 +109,9 @@ class _Read:
 def _read(model: str, layer: int, text: str) -> _Read:
     import torch
 
-    from lit_narrative.lm.activations import read_block_output
     from lit_narrative.lm.load import max_positions
     from lit_narrative.lm.tokenizer import encode_prompt
+    from lit_narrative.lm.vectors.activations import read_block_output
     from lit_narrative.steering.factory import read_policy
 
     lm, tokenizer = read_policy(model)
@@ -165,7 +165,7 @@ def _explain_latents(
 def _causal_test(verbalizer: "Verbalizer", read: _Read, edit: str, seed: int, samples: int) -> None:
     import torch
 
-    from lit_narrative.lm.patching import first_token, patched_logits
+    from lit_narrative.lm.vectors.patching import first_token, patched_logits
 
     old, _, new = edit.partition("=")
     text = verbalizer.explain(read.vectors[-1], samples, seed)[0].text

@@ -31,8 +31,8 @@ from lit_narrative.tasks.verbalize.teachers import Kind, Place, Teacher, Teacher
 
 if TYPE_CHECKING:
     from lit_narrative.datamodules.base import Split
-    from lit_narrative.lm.activations import DocumentActivation, ExtractionSettings
     from lit_narrative.lm.load import Dtype
+    from lit_narrative.lm.vectors.activations import DocumentActivation, ExtractionSettings
 
 Device = Literal["auto", "cpu", "cuda"]
 STORIES = {"train": 1000, "val": 100, "test": 100}
@@ -128,7 +128,7 @@ def extract(
     texts = read_corpus(corpus, seed)
     texts.check()
     # Behind the checks: what follows takes seconds to import and to load.
-    from lit_narrative.lm.activations import ExtractionSettings
+    from lit_narrative.lm.vectors.activations import ExtractionSettings
 
     settings = ExtractionSettings(layer, min_position, positions_per_document, max_tokens, batch_size, seed)
     reader = _Reader(model, settings, device, dtype, trust_remote_code)
@@ -221,10 +221,10 @@ class _Reader:
     ) -> None:
         import torch
 
-        from lit_narrative.lm.activations import check_layer
         from lit_narrative.lm.load import base_lm
-        from lit_narrative.lm.reconstructor import truncate
         from lit_narrative.lm.threads import choose_threads, threads_are_given
+        from lit_narrative.lm.vectors.activations import check_layer
+        from lit_narrative.lm.vectors.reconstructor import truncate
         from lit_narrative.steering.factory import read_policy
 
         lm, self.tokenizer = read_policy(model, dtype, trust_remote_code=trusted)
@@ -259,7 +259,7 @@ class _Reader:
         Raises:
             UserError: the tokenizer does not read the marker as one token there.
         """
-        from lit_narrative.lm.inject import choose_marker, marker_id
+        from lit_narrative.lm.vectors.inject import choose_marker, marker_id
 
         prompt = ActorPrompt(template, marker or choose_marker(self.tokenizer))
         if marker_id(self.tokenizer, prompt.marker) is None:
@@ -273,7 +273,7 @@ class _Reader:
 
     def read(self, documents: Iterable[str]) -> "Iterator[DocumentActivation]":
         """Activations of documents."""
-        from lit_narrative.lm.activations import extract_activations
+        from lit_narrative.lm.vectors.activations import extract_activations
 
         return extract_activations(self.lm, self.tokenizer, documents, self.settings)
 

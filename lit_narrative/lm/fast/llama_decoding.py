@@ -23,7 +23,7 @@ from transformers.models.llama.modeling_llama import (
 
 from lit_narrative.lm.fast.layers import LARGE_MODEL, FastLinear, fast_linear
 from lit_narrative.lm.fast.prefix_decoding import Groups, attend, can_share_prefix
-from lit_narrative.lm.inject import Injector
+from lit_narrative.lm.vectors.inject import Injector
 
 # Modules whose function is known here. Adapters, quantised layers and shards have classes of their own.
 _KNOWN = (

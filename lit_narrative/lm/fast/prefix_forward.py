@@ -19,8 +19,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 from lit_narrative.lm.fast.kv_cache import plain_attention, select_rows
 from lit_narrative.lm.fast.self_check import LENGTH, NEW_TOKENS, PROMPTS, ROWS, allclose, cached_check
-from lit_narrative.lm.inject import injecting, injection_keys
 from lit_narrative.lm.load import blocks
+from lit_narrative.lm.vectors.inject import injecting, injection_keys
 
 # Sharing must save this part of the positions to pay for its copies and its mask.
 MIN_SAVED = 0.05

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from lit_narrative.errors import UserError, check_choice, check_least
-from lit_narrative.lm.fve import losses
-from lit_narrative.lm.reconstructor import Reconstructor
+from lit_narrative.lm.vectors.fve import losses
+from lit_narrative.lm.vectors.reconstructor import Reconstructor
 from lit_narrative.rl.rewards.base import Reconstruct
 from lit_narrative.seeds import run_seed, stream_seed
 from lit_narrative.views import Rollout

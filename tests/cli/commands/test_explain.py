@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 
 from lit_narrative.cli.main import main
 from lit_narrative.lm.checkpoint import store_language_model
-from lit_narrative.lm.inject import InjectionSettings, add_injector
 from lit_narrative.lm.load import ScratchModel, build_lm, scratch_config
-from lit_narrative.lm.reconstructor import Reconstructor, ReconstructorSettings
 from lit_narrative.lm.tokenizer import TrainedTokenizer, train_tokenizer
+from lit_narrative.lm.vectors.inject import InjectionSettings, add_injector
+from lit_narrative.lm.vectors.reconstructor import Reconstructor, ReconstructorSettings
 from lit_narrative.tasks.verbalize.prompts import ACTOR_TEMPLATE, CRITIC_TEMPLATE, answer
 from lit_narrative.tasks.verbalize.sidecar import Sidecar, SplitRecord
 from lit_narrative.tasks.verbalize.stories import vocabulary_texts

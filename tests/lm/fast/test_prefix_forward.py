@@ -17,9 +17,9 @@ from transformers import (
 )
 
 from lit_narrative.lm.fast.prefix_forward import completion_states, shared_prompts, supports_shared_prompts
-from lit_narrative.lm.inject import InjectionSettings, add_injector
 from lit_narrative.lm.load import Lora, add_lora, base_lm, build_lm
 from lit_narrative.lm.logprobs import CompletionBatch, completion_batch, score_completions
+from lit_narrative.lm.vectors.inject import InjectionSettings, add_injector
 from tests.helpers import ARCHITECTURES, tiny_lm, tokenizer
 
 SAME_LENGTH = [[5, 6, 7, 8, 9, 10], [11, 12, 13, 14, 15, 16]]

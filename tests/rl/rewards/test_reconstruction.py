@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.fve import losses
-from lit_narrative.lm.reconstructor import Reconstructor
+from lit_narrative.lm.vectors.fve import losses
+from lit_narrative.lm.vectors.reconstructor import Reconstructor
 from lit_narrative.rl.advantages import group_advantages
 from lit_narrative.rl.rewards.base import Reward, UsesCritic
 from lit_narrative.rl.rewards.reconstruction import (

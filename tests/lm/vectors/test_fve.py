@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from lit_narrative.lm.fve import FVE, explained_shares, losses, normalise
+from lit_narrative.lm.vectors.fve import FVE, explained_shares, losses, normalise
 from tests.paths import GOLDEN
 
 

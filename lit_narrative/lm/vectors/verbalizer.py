@@ -17,12 +17,12 @@ from transformers import PreTrainedTokenizerBase
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.lm.chat import chat_prompt
 from lit_narrative.lm.checkpoint import load_checkpoint, read_language_model
-from lit_narrative.lm.inject import Injector
 from lit_narrative.lm.load import base_lm
-from lit_narrative.lm.patching import at_norm
-from lit_narrative.lm.reconstructor import Reconstructor
 from lit_narrative.lm.sampler import LoopSampler, Request, SamplingParams
 from lit_narrative.lm.tokenizer import encode_prompt
+from lit_narrative.lm.vectors.inject import Injector
+from lit_narrative.lm.vectors.patching import at_norm
+from lit_narrative.lm.vectors.reconstructor import Reconstructor
 from lit_narrative.seeds import stream_seed
 from lit_narrative.views import Prompt, Rollout
 

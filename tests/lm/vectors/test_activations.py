@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.activations import (
+from lit_narrative.lm.load import Lora, add_lora
+from lit_narrative.lm.tokenizer import pad_left, pad_right
+from lit_narrative.lm.vectors.activations import (
     DocumentActivation,
     ExtractionSettings,
     document_key,
     extract_activations,
     read_block_output,
 )
-from lit_narrative.lm.load import Lora, add_lora
-from lit_narrative.lm.tokenizer import pad_left, pad_right
 from tests.helpers import ARCHITECTURES, tiny_lm, tokenizer
 
 DOCUMENTS = [f"a road of white salt, {number} tides and no lantern" for number in range(12)]

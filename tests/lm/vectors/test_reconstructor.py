@@ -14,8 +14,8 @@ from transformers.models.qwen3 import Qwen3Config
 
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import Lora, blocks
-from lit_narrative.lm.reconstructor import Reconstructor, ReconstructorSettings, pool
 from lit_narrative.lm.tokenizer import TrainedTokenizer, train_tokenizer
+from lit_narrative.lm.vectors.reconstructor import Reconstructor, ReconstructorSettings, pool
 from tests.helpers import tiny_lm, tokenizer
 from tests.paths import GOLDEN
 

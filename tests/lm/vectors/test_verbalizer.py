@@ -10,9 +10,9 @@ import torch
 
 from lit_narrative.errors import UserError
 from lit_narrative.lm.checkpoint import store_language_model
-from lit_narrative.lm.inject import InjectionSettings, add_injector
-from lit_narrative.lm.reconstructor import Reconstructor, ReconstructorSettings
-from lit_narrative.lm.verbalizer import Verbalizer
+from lit_narrative.lm.vectors.inject import InjectionSettings, add_injector
+from lit_narrative.lm.vectors.reconstructor import Reconstructor, ReconstructorSettings
+from lit_narrative.lm.vectors.verbalizer import Verbalizer
 from tests.helpers import tiny_lm, tokenizer
 
 TEMPLATE = "A {marker} tide"

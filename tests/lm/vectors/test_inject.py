@@ -11,7 +11,11 @@ from transformers import Gemma2Config, Gemma3TextConfig, GPT2Config, GPT2LMHeadM
 
 from lit_narrative.errors import UserError
 from lit_narrative.lm.encoding import ExampleReader
-from lit_narrative.lm.inject import (
+from lit_narrative.lm.load import Lora, add_lora, base_lm, build_lm
+from lit_narrative.lm.logprobs import completion_batch, score_completions
+from lit_narrative.lm.sampler import LoopSampler, Request, SamplingParams, _fastest_way
+from lit_narrative.lm.tokenizer import TrainedTokenizer, train_tokenizer
+from lit_narrative.lm.vectors.inject import (
     InjectionSettings,
     Injector,
     _Write,
@@ -20,10 +24,6 @@ from lit_narrative.lm.inject import (
     marker_id,
     stack_injections,
 )
-from lit_narrative.lm.load import Lora, add_lora, base_lm, build_lm
-from lit_narrative.lm.logprobs import completion_batch, score_completions
-from lit_narrative.lm.sampler import LoopSampler, Request, SamplingParams, _fastest_way
-from lit_narrative.lm.tokenizer import TrainedTokenizer, train_tokenizer
 from lit_narrative.views import Example, Prompt, Rollout
 from tests.helpers import TEXTS, tiny_lm, tokenizer
 from tests.paths import GOLDEN

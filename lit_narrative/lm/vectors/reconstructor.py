@@ -20,10 +20,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lit_narrative.errors import UserError, check_choice, check_least, first_line
 from lit_narrative.files import whole_file
 from lit_narrative.lm.checkpoint import ANOTHER, load_checkpoint, naming_checkpoint, plain_config
-from lit_narrative.lm.fve import Loss, losses
-from lit_narrative.lm.fve import normalise as normalise
 from lit_narrative.lm.load import Lora, add_lora, base_lm, blocks, build_lm, config_from_dict, max_positions
 from lit_narrative.lm.tokenizer import encode_prompts, pad_right, tokenizer_files, tokenizer_from_files
+from lit_narrative.lm.vectors.fve import Loss, losses
+from lit_narrative.lm.vectors.fve import normalise as normalise
 from lit_narrative.text import unicode_text
 
 RECONSTRUCTOR = "reconstructor"

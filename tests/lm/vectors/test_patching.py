@@ -5,8 +5,8 @@ import torch
 
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import blocks
-from lit_narrative.lm.patching import at_norm, first_token, patched_logits
 from lit_narrative.lm.tokenizer import TrainedTokenizer, train_tokenizer
+from lit_narrative.lm.vectors.patching import at_norm, first_token, patched_logits
 from tests.helpers import ARCHITECTURES, tiny_lm, tokenizer
 
 ROWS = [[5, 6, 7, 8], [9, 10], [11, 12, 13]]
