@@ -104,7 +104,8 @@ def extract(
         actor_template: the actor's prompt, with {marker} where the vector goes; by default one that asks for words,
             between tags or not.
         critic_template: what the critic reads, with {explanation} where the text goes.
-        marker: text of the marker token; by default a rare character that the tokenizer has as one token.
+        marker: text of the marker token; by default a rare character that the tokenizer has as one token, or one that
+            its vocabulary keeps free.
         batch_size: documents a forward pass.
         device: where the model runs.
         dtype: of the model's weights; vectors are stored in float32.

@@ -24,9 +24,11 @@ from lit_narrative.lm.fast.layers import use_faster_modules
 from lit_narrative.lm.load import base_lm, blocks
 
 MARKER = "<|activation|>"
-"""The special token that is added where a tokenizer has no rare character as one token."""
+"""The special token that is added where a tokenizer has none of the following as one token."""
 RARE_CHARACTERS = [chr(code) for code in range(0x3200, 0x3400)]
 """Enclosed and squared letters, of which texts of any language have few."""
+SPARE_TOKENS = ("<|reserved_special_token_0|>", "<unused0>", "<|extra_0|>", "<empty_output>")
+"""Tokens that vocabularies of known models keep free, or have for formats of their own: Llama, Gemma, Qwen, SmolLM2."""
 Mode = Literal["replace", "add", "norm_add", "project"]
 ScaleRule = Literal["raw", "sqrt_d", "mean_norm", "embed_norm"]
 _PART = 8192  # rows of the embedding that are read at a time
@@ -45,7 +47,8 @@ class InjectionSettings:
             first block gets them; or a number.
         marker: the text of the marker token. One that the tokenizer does not write as a single token is added to it as
             a special token, with a row of the embedding. Default: the first of the characters U+3200 to U+33FF that the
-            tokenizer writes as a single token, and where there is none, ``<|activation|>``, added.
+            tokenizer writes as a single token, or a token that its vocabulary keeps free (`SPARE_TOKENS`), and where
+            there is none, ``<|activation|>``, added.
         width: of the vectors; default: the model's. Only ``project`` takes others.
     """
 
@@ -225,8 +228,9 @@ def _take_marker(base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text
 
 
 def choose_marker(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The first rare character that is one token; where there is none, the token that is then added."""
-    return next((text for text in RARE_CHARACTERS if marker_id(tokenizer, text) is not None), MARKER)
+    """The first rare character or spare token that is one token; where there is none, the token that is then added."""
+    known = (text for text in (*RARE_CHARACTERS, *SPARE_TOKENS) if marker_id(tokenizer, text) is not None)
+    return next(known, MARKER)
 
 
 def marker_id(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:

@@ -20,6 +20,7 @@ from lit_narrative.lm.vectors.inject import (
     Injector,
     _Write,
     add_injector,
+    choose_marker,
     injecting,
     marker_id,
     stack_injections,
@@ -376,6 +377,13 @@ def test_the_marker_is_the_first_rare_character_that_is_one_token() -> None:
     assert len(lm.get_input_embeddings().weight) == len(words)
     assert marker_id(words, "㈐") is None  # it would be the token for unknown words
     assert marker_id(words, "salt tide") is None
+
+
+def test_a_token_that_the_vocabulary_keeps_free_comes_before_a_new_one() -> None:
+    words = train_tokenizer(TEXTS, TrainedTokenizer(280))
+    assert choose_marker(words) == "<|activation|>"
+    words.add_tokens(["<unused0>"], special_tokens=True)
+    assert choose_marker(words) == "<unused0>"
 
 
 @pytest.mark.parametrize("tied", [True, False])
