@@ -21,6 +21,7 @@ from tests.paths import DATA
 BOOK = DATA / "gutenberg" / "11.txt"
 pytestmark = [
     pytest.mark.pretrained,
+    pytest.mark.slow,
     pytest.mark.timeout(1800),  # 4 minutes of one free core
     pytest.mark.skipif(not BOOK.is_file(), reason="the book is not here"),
 ]
