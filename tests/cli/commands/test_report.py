@@ -85,7 +85,7 @@ def test_folders_without_a_run_are_refused(tmp_path: Path) -> None:
 def test_a_run_of_another_task_has_no_such_report(out: Path) -> None:
     with pytest.raises(UserError, match="no test of the card game"):
         report(str(out), report="cards")
-    with pytest.raises(UserError, match=r"no report 'card'; did you mean 'cards'\? \(cards, storyworld, or package"):
+    with pytest.raises(UserError, match=r"did you mean 'cards'\? \(cards, storyworld, verbalize, or package"):
         report(str(out), report="card")
     with pytest.raises(
         UserError, match=r"no report 'poetry'.*sweeps, such as those of poetry, write pages of their own"
