@@ -22,14 +22,14 @@ NAMES = [name for name in shipped_configs() if name.startswith("storyworld/grpo_
 QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")
 SAMPLES = 512
 HELD_OUT = (f"--data.val_size={SAMPLES}", "--data.train_size=8000")
-ROLLOUT_BATCHES = 24
+ROLLOUT_BATCHES = 32
 
 
 @pytest.fixture(scope="module")
 def supervised(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy that has imitated the corpus for less long than the shipped warm start."""
     folder = tmp_path_factory.mktemp("sft")
-    short = ("--trainer.max_steps=450", "--trainer.val_check_interval=450", "--trainer.limit_val_batches=0")
+    short = ("--trainer.max_steps=250", "--trainer.val_check_interval=250", "--trainer.limit_val_batches=0")
     main(["fit", "--config", "storyworld/sft", root(folder), *short, "--data.train_size=8000", *QUIET])
     return folder / "checkpoints" / "last.ckpt"
 

@@ -209,7 +209,7 @@ def test_the_main_job_in_small_ends_in_a_report(tmp_path: Path) -> None:
         "sft.trainer.max_steps=60",
         "sft.trainer.val_check_interval=60",
         "sft.data.train_size=1000",
-        "cycle.trainer.limit_train_batches=4",
+        "cycle.trainer.limit_train_batches=8",
         "cycle.trainer.max_epochs=2",
         "test_sft.data.test_size=32",
         "test_final.data.test_size=32",
