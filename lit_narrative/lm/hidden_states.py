@@ -1,6 +1,7 @@
 """Mean hidden states of texts, at the end of a model or after one of its blocks."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import base_lm, blocks, max_positions
 from lit_narrative.lm.tokenizer import pad_right
+from lit_narrative.lm.vectors.activations import at_layer
 from lit_narrative.text import unicode_text
 
 _BATCH = 32  # texts a forward pass
@@ -59,17 +61,10 @@ def _mean_batch(lm: nn.Module, rows: Sequence[Sequence[int]], layer: int | None)
     lengths = torch.tensor([len(row) for row in rows], device=base.device)
     weights = (torch.arange(ids.shape[1], device=base.device) < lengths[:, None])[..., None]
     outputs: list[torch.Tensor] = []
-
-    def record(module: nn.Module, args: Any, output: Any) -> None:
-        # Some architectures return a tuple from their blocks, others the hidden states alone.
-        outputs.append(output[0] if isinstance(output, tuple) else output)
-
-    # A hook on one block and not `output_hidden_states`, which keeps the states of every block.
-    handle = block(lm, layer).register_forward_hook(record) if layer is not None else None
-    try:
+    if layer is not None:
+        block(lm, layer)  # refuses one that is not there
+    # At one block and not by `output_hidden_states`, which keeps the states of every block.
+    with at_layer(lm, layer + 1, outputs.append) if layer is not None else nullcontext():
         final = base.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-    finally:
-        if handle:
-            handle.remove()
     states = outputs[0] if outputs else final
     return (states.float() * weights).sum(1) / lengths[:, None]

@@ -118,8 +118,8 @@ def _read(model: str, layer: int, text: str) -> _Read:
     ids = encode_prompt(tokenizer, text)
     if not ids or len(ids) > (max_positions(lm) or len(ids)):
         raise UserError(f"--text has {len(ids)} tokens; the model reads 1 to {max_positions(lm)}")
-    row = torch.tensor([ids])
-    return _Read(lm.eval(), tokenizer, layer, ids, read_block_output(lm.eval(), row, torch.ones_like(row), layer)[0])
+    row, lm = torch.tensor([ids]), lm.eval()
+    return _Read(lm, tokenizer, layer, ids, read_block_output(lm, row, torch.ones_like(row), layer)[0])
 
 
 def _explain_text(verbalizer: "Verbalizer", read: _Read, last: int, samples: int, seed: int) -> None:

@@ -6,7 +6,8 @@ from 1, before any final norm.
 Notation: B rows, T columns, d width of the model.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
@@ -37,6 +38,37 @@ def check_layer(lm: nn.Module, layer: int, flag: str = "layer") -> None:
         )
 
 
+@contextmanager
+def at_layer(lm: nn.Module, layer: int, change: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+    """Within the context, what ``lm`` holds after a layer passes through a function.
+
+    Args:
+        lm: a transformers causal LM, with or without adapters.
+        layer: 0 to the number of blocks.
+        change: called with the hidden states (B, T, d) of each forward pass; what it returns takes their place, and
+            they stay where it returns None.
+    """
+
+    def at_input(block: nn.Module, args: Any) -> Any:
+        return None if (states := change(args[0])) is None else (states, *args[1:])
+
+    def at_output(block: nn.Module, args: Any, output: Any) -> Any:
+        # Some architectures return a tuple from their blocks, others the hidden states alone.
+        whole = isinstance(output, tuple)
+        states = change(output[0] if whole else output)
+        return (states, *output[1:]) if whole and states is not None else states
+
+    layers = blocks(lm)
+    if layer:
+        handle = layers[layer - 1].register_forward_hook(at_output)
+    else:  # behind the positions, which some architectures add after the embedding
+        handle = layers[0].register_forward_pre_hook(at_input)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 @torch.no_grad()
 def read_block_output(lm: nn.Module, ids: Tensor, mask: Tensor, layer: int) -> Tensor:
     """(B, T, d), what a model holds after a layer; what stands in padding means nothing.
@@ -51,24 +83,11 @@ def read_block_output(lm: nn.Module, ids: Tensor, mask: Tensor, layer: int) -> T
         UserError: there is no such layer.
     """
     check_layer(lm, layer)
-    base, layers, read = base_lm(lm), blocks(lm), list[Tensor]()
-
-    def at_input(block: nn.Module, args: Any) -> None:
-        read.append(args[0])
-
-    def at_output(block: nn.Module, args: Any, output: Any) -> None:
-        # Some architectures return a tuple from their blocks, others the hidden states alone.
-        read.append(output[0] if isinstance(output, tuple) else output)
-
-    # A hook on one block: `output_hidden_states` keeps the states of all, and gives the last one after its norm.
-    handle = (
-        layers[layer - 1].register_forward_hook(at_output) if layer else layers[0].register_forward_pre_hook(at_input)
-    )
-    try:
-        places = (mask.cumsum(1) - 1).clamp(min=0)
-        base.get_decoder()(input_ids=ids, attention_mask=mask, position_ids=places, use_cache=False)  # type: ignore[operator]
-    finally:
-        handle.remove()
+    decoder: Any = base_lm(lm).get_decoder()  # type: ignore[operator]
+    places, read = (mask.cumsum(1) - 1).clamp(min=0), list[Tensor]()
+    # At one block: `output_hidden_states` keeps the states of all, and gives the last one after its norm.
+    with at_layer(lm, layer, read.append):
+        decoder(input_ids=ids, attention_mask=mask, position_ids=places, use_cache=False)
     return read[0]
 
 

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import base_lm, blocks
 from lit_narrative.lm.tokenizer import pad_right
+from lit_narrative.lm.vectors.activations import at_layer
 
 _BATCH = 32  # rows a forward pass
 
@@ -41,24 +42,8 @@ def patching(lm: nn.Module, layer: int, rows: Tensor, columns: Tensor, vectors: 
     if vectors.shape[-1] != hidden:
         raise UserError(f"the vectors to patch in are {vectors.shape[-1]} wide, and the model is {hidden} wide")
 
-    def write(states: Tensor) -> Tensor:
-        return states.index_put((rows, columns), vectors.to(states))
-
-    def at_input(block: nn.Module, args: Any) -> Any:
-        return (write(args[0]), *args[1:])
-
-    def at_output(block: nn.Module, args: Any, output: Any) -> Any:
-        # Some architectures return a tuple from their blocks, others the hidden states alone.
-        return (write(output[0]), *output[1:]) if isinstance(output, tuple) else write(output)
-
-    if layer:
-        handle = layers[layer - 1].register_forward_hook(at_output)
-    else:  # behind the positions, which some architectures add after the embedding
-        handle = layers[0].register_forward_pre_hook(at_input)
-    try:
+    with at_layer(lm, layer, lambda states: states.index_put((rows, columns), vectors.to(states))):
         yield
-    finally:
-        handle.remove()
 
 
 @torch.no_grad()

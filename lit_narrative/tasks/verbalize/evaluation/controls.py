@@ -3,6 +3,7 @@
 Whatever an explanation scores under a control it does not owe to the activation.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -44,7 +45,7 @@ def shuffled(documents: Sequence[str], seed: int) -> list[int]:
     order = np.random.default_rng(seed).permutation(len(documents))
     names = {name: place for place, name in enumerate(dict.fromkeys(documents[row] for row in order))}
     order = np.array(sorted(order, key=lambda row: names[documents[row]]), dtype=int)
-    largest = max((list(documents).count(name) for name in names), default=0)
+    largest = max(Counter(documents).values(), default=0)
     moved = np.empty(len(documents), dtype=int)
     moved[order] = np.roll(order, -largest)
     return [int(row) for row in moved]
