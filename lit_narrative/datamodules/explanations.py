@@ -16,12 +16,12 @@ from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.tokenizer import encode_prompts
 from lit_narrative.lm.vectors.patching import first_token, patched_logits
 from lit_narrative.lm.vectors.reconstructor import Reconstructor
+from lit_narrative.report.intervals import Floats
 from lit_narrative.seeds import stream_seed
 from lit_narrative.steering.factory import read_policy
 from lit_narrative.tasks.verbalize.evaluation.causal import causal_scores, edit_claims
 from lit_narrative.tasks.verbalize.evaluation.copying import WordBits
 from lit_narrative.tasks.verbalize.evaluation.evaluate import FROZEN, Aids, AnswerSet, evaluate
-from lit_narrative.tasks.verbalize.evaluation.intervals import Floats
 from lit_narrative.tasks.verbalize.evaluation.knowledge import knowledge_scores
 from lit_narrative.tasks.verbalize.evaluation.readings import Critics, Pool, Reconstruct
 from lit_narrative.tasks.verbalize.prompts import explanation_of

@@ -1,21 +1,25 @@
-"""Confidence intervals: of a share, of a change in a share or a mean, and of a mean over runs or over samples.
+"""Confidence intervals: of shares, means and their changes, over samples, over documents and over seeds.
 
 All hold 95 % unless told otherwise. scipy is imported where it is used: pages without intervals do without its half
 second.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Interval = tuple[float, float]
 """Lower and upper bound."""
-Floats = npt.NDArray[np.float64]
+Value = tuple[float, Interval | None]
+"""A figure, and its 95 % interval where it has one."""
+Floats = npt.NDArray[np.floating[Any]]
 _Z = 1.959964  # the 97.5 % quantile of the normal distribution
 _RESAMPLES, _BATCH, _SEED = 2000, 100, 0
+_DRAWS = 1000  # of documents
 
 
 def share_interval(share: float, n: int, confidence: float = 0.95) -> Interval:
@@ -105,3 +109,98 @@ def bootstrap(scores: Floats) -> Interval | None:
         random_state=np.random.default_rng(_SEED),  # the same page from the same files
     ).confidence_interval
     return float(bounds.low), float(bounds.high)
+
+
+class Resamples:
+    """Bootstrap resamples of documents, the same ones for everything that is measured on one set.
+
+    Rows of one document resemble each other, so whole documents are resampled. Since all figures of a set share the
+    resamples, differences of figures are differences of paired ones. Notation: n rows, R resamples.
+
+    Args:
+        documents: (n,) the document of each row.
+        resamples: R.
+        seed: of the draw.
+    """
+
+    def __init__(self, documents: Sequence[str], resamples: int = _DRAWS, seed: int = _SEED) -> None:
+        names, self._rows = np.unique(np.asarray(documents, dtype=str), return_inverse=True)
+        self.count = len(names)
+        even = np.full(self.count, 1 / max(self.count, 1))
+        draws = np.random.default_rng(seed).multinomial(self.count, even, size=resamples)
+        self._weights = draws.astype(np.float32)  # counts: float32 holds them exactly, in half the memory
+
+    def sums(self, values: Floats) -> Floats:
+        """(R, …) sums of the rows' values (n, …) in each resample."""
+        totals = np.zeros((self.count, *values.shape[1:]))
+        np.add.at(totals, self._rows, values)
+        return np.tensordot(self._weights, totals, 1)
+
+    def interval(self, estimates: Floats) -> Interval | None:
+        """The percentile interval (95 %) of a figure's values in the resamples (R,).
+
+        Returns:
+            The interval; None of fewer than two documents, or where a figure is not defined in any resample.
+        """
+        known = estimates[np.isfinite(estimates)]
+        if self.count < 2 or not len(known):
+            return None
+        low, high = np.quantile(known, (0.025, 0.975))
+        return float(low), float(high)
+
+    def ratio(self, name: str, above: Floats, below: Floats) -> dict[str, Any]:
+        """The sum of one quantity over that of another as ``name``, with its interval as ``name_ci``.
+
+        Args:
+            name: of the figure.
+            above: (n,) numerator of each row.
+            below: (n,) denominator of each row.
+        """
+        # A resample may have nothing to divide by, such as no claims at all: its figure is left out.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            drawn = self.sums(above) / self.sums(below)
+        total = float(below.sum())
+        return figure(name, float(above.sum()) / total if total else None, self.interval(drawn))
+
+    def mean(self, name: str, values: Floats) -> dict[str, Any]:
+        """The mean over rows as ``name``, with its interval as ``name_ci``."""
+        return self.ratio(name, values, np.ones(len(values)))
+
+
+def figure(name: str, value: float | None, interval: Interval | None) -> dict[str, Any]:
+    """A figure and its interval as they stand in a record; a figure that is not defined is None."""
+    return {name: value, f"{name}_ci": None if interval is None or value is None else list(interval)}
+
+
+def figure_names(record: Mapping[str, Any]) -> list[str]:
+    """Names of the figures in a record that have an interval."""
+    return [name.removesuffix("_ci") for name in record if name.endswith("_ci")]
+
+
+# --- figures of several seeds -----------------------------------------------------------------------------------------
+
+
+def pooled(seeds: Sequence[Mapping[str, Value]], name: str) -> Value | None:
+    """The mean of a figure over the seeds that have it, and its interval over them; of one seed that of the seed."""
+    values = [seed[name] for seed in seeds if name in seed]
+    if not values:
+        return None
+    return values[0] if len(values) == 1 else (fmean(value for value, _ in values), student([v for v, _ in values]))
+
+
+def pooled_record(seeds: Sequence[Mapping[str, Value]]) -> dict[str, Any]:
+    """The means of all figures over seeds as they stand in a record, with intervals by Student's t."""
+    names = dict.fromkeys(name for seed in seeds for name in seed)
+    made: dict[str, Any] = {"seeds": len(seeds)}
+    for name in names:
+        values = [seed[name][0] for seed in seeds if name in seed]
+        made |= figure(name, fmean(values), student(values))
+    return made
+
+
+def seed_record(figures: Mapping[str, Value]) -> dict[str, Any]:
+    """The figures of one seed as they stand in a record."""
+    made: dict[str, Any] = {}
+    for name, (value, interval) in figures.items():
+        made |= figure(name, value, interval)
+    return made

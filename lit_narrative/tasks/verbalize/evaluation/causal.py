@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from lit_narrative.report.intervals import Floats, Resamples
 from lit_narrative.tasks.verbalize.evaluation.fve import normalise
-from lit_narrative.tasks.verbalize.evaluation.intervals import Floats, Resamples
 from lit_narrative.tasks.verbalize.evaluation.readings import Reconstruct, read
 from lit_narrative.tasks.verbalize.stories import SLOTS, claims
 

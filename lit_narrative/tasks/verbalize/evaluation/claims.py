@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lit_narrative.report.intervals import Floats, Resamples
 from lit_narrative.tasks.verbalize.evaluation.fve import Fidelity
-from lit_narrative.tasks.verbalize.evaluation.intervals import Floats, Resamples
 
 Claims = AbstractSet[Hashable]
 """What a text claims or what is so, as (slot, value) pairs."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lit_narrative.tasks.verbalize.evaluation.intervals import Floats, Resamples, figure
+from lit_narrative.report.intervals import Floats, Resamples, figure
 from lit_narrative.views import Prompt
 
 CONTROLS = ("shuffled", "mean_activation", "no_injection")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lit_narrative.tasks.verbalize.evaluation.intervals import Resamples
+from lit_narrative.report.intervals import Resamples
 from lit_narrative.text import words_of
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from lit_narrative.report.intervals import Floats
 from lit_narrative.tasks.verbalize.evaluation.claims import Claims, claim_scores, position_match
 from lit_narrative.tasks.verbalize.evaluation.copying import WordBits, copy_scores
 from lit_narrative.tasks.verbalize.evaluation.fve import Fidelity
 from lit_narrative.tasks.verbalize.evaluation.health import PoolHealth, text_health
-from lit_narrative.tasks.verbalize.evaluation.intervals import Floats
 from lit_narrative.tasks.verbalize.evaluation.readings import (
     Critics,
     Paraphrase,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lit_narrative.errors import UserError
-from lit_narrative.tasks.verbalize.evaluation.intervals import Floats, Resamples, figure
+from lit_narrative.report.intervals import Floats, Resamples, figure
 
 _EPSILON = 1e-12
 

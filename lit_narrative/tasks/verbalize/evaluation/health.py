@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lit_narrative.errors import UserError
-from lit_narrative.tasks.verbalize.evaluation.intervals import Floats, Resamples
+from lit_narrative.report.intervals import Floats, Resamples
 
 _LEAST_SPREAD = 1e-6  # of an element, as a share of the root mean square of all elements
 _MOST_REPEATED = 0.5

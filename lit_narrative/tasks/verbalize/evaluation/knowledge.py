@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lit_narrative.tasks.verbalize.evaluation.intervals import Resamples
+from lit_narrative.report.intervals import Resamples
 from lit_narrative.tasks.verbalize.stories import Claim, Facts, facts
 
 WORLDS = ("first", "second")

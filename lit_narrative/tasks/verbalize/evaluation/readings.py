@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lit_narrative.report.intervals import Floats
 from lit_narrative.tasks.verbalize.evaluation.fve import Fidelity
-from lit_narrative.tasks.verbalize.evaluation.intervals import Floats
 
 Reconstruct = Callable[[Sequence[str]], Any]
 """A critic: n texts to vectors (n, a), an array or a tensor on the CPU."""

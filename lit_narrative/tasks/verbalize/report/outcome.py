@@ -5,12 +5,13 @@ from typing import Any
 
 from lit_narrative.report.charts import Dot, Frame, Line, dot_chart, line_chart
 from lit_narrative.report.format import NONE, interval, number, percent, signed
+from lit_narrative.report.intervals import Value, pooled
 from lit_narrative.report.page import Figure, Key, Section, render
 from lit_narrative.tasks.verbalize.evaluation.controls import SEPARATE
 from lit_narrative.tasks.verbalize.evaluation.readings import PREFIXES
 from lit_narrative.tasks.verbalize.report.measures import CONTROLS, FVE, GROUPS, Measure
-from lit_narrative.tasks.verbalize.report.run import BASE, FINAL, Value, VerbalizeRun
-from lit_narrative.tasks.verbalize.report.summary import changes, pooled
+from lit_narrative.tasks.verbalize.report.run import BASE, FINAL, VerbalizeRun
+from lit_narrative.tasks.verbalize.report.summary import changes
 
 NAMES = {BASE: "after supervised training", FINAL: "after reinforcement"}
 TONES = {BASE: "sft", FINAL: "final"}

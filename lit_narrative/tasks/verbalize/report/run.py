@@ -11,19 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from lit_narrative.errors import UserError
-from lit_narrative.report.intervals import Interval
+from lit_narrative.report.intervals import Floats, Value
 from lit_narrative.report.records import Record, finite, read_record, read_records
 from lit_narrative.report.run_folder import RunFolder, SeedFolder, read_config, read_run_folder
 from lit_narrative.tasks.verbalize.evaluation.controls import CONTROLS, SEPARATE, privileged_gain
-from lit_narrative.tasks.verbalize.evaluation.intervals import Floats
 
 FIGURES = "eval/test.json"
 TESTS = f"*/{FIGURES}"
 """Pattern of the tests in a seed's folder."""
 BASE, FINAL, TEST = "sft", "grpo", "test"
 """The actor after supervised training, the one after reinforcement, and the set of held-out documents."""
-Value = tuple[float, Interval | None]
-"""A figure, and its 95 % interval where it has one."""
 
 
 @dataclass(frozen=True, slots=True)

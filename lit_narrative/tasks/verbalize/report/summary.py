@@ -1,13 +1,10 @@
 """The figures of a verbalize run as plain data: of each seed, and over all seeds."""
 
-from collections.abc import Mapping, Sequence
-from statistics import fmean
 from typing import Any
 
 import lit_narrative
-from lit_narrative.report.intervals import student
-from lit_narrative.tasks.verbalize.evaluation.intervals import figure
-from lit_narrative.tasks.verbalize.report.run import BASE, FINAL, Value, VerbalizeRun
+from lit_narrative.report.intervals import Value, pooled_record, seed_record
+from lit_narrative.tasks.verbalize.report.run import BASE, FINAL, VerbalizeRun
 
 
 def summarise(run: VerbalizeRun) -> dict[str, Any]:
@@ -18,14 +15,14 @@ def summarise(run: VerbalizeRun) -> dict[str, Any]:
     ``change`` is the final actor's figure less that after supervised training, seed by seed.
     """
     names = {_name(actor): run.of(actor) for actor in run.actors}
-    pooled: dict[str, Any] = {name: _pooled(list(figures.values())) for name, figures in names.items()}
+    pooled: dict[str, Any] = {name: pooled_record(list(figures.values())) for name, figures in names.items()}
     if changed := changes(run):
-        pooled["change"] = _pooled(changed)
+        pooled["change"] = pooled_record(changed)
     return {
         "made_by": f"lit-narrative {lit_narrative.__version__}",
         "task": "verbalize",
         "seeds": {
-            seed.name.removeprefix("seed "): {_name(actor): _plain(seed.figures(actor)) for actor in seed.actors}
+            seed.name.removeprefix("seed "): {_name(actor): seed_record(seed.figures(actor)) for actor in seed.actors}
             for seed in run.seeds
         },
         "pooled": pooled,
@@ -45,27 +42,3 @@ def changes(run: VerbalizeRun) -> list[dict[str, Value]]:
         for seed in after
         if seed in before
     ]
-
-
-def pooled(seeds: Sequence[Mapping[str, Value]], name: str) -> Value | None:
-    """The mean of a figure over the seeds that have it, and its interval over them; of one seed that of the seed."""
-    values = [seed[name] for seed in seeds if name in seed]
-    if not values:
-        return None
-    return values[0] if len(values) == 1 else (fmean(value for value, _ in values), student([v for v, _ in values]))
-
-
-def _pooled(seeds: Sequence[Mapping[str, Value]]) -> dict[str, Any]:
-    names = dict.fromkeys(name for seed in seeds for name in seed)
-    made: dict[str, Any] = {"seeds": len(seeds)}
-    for name in names:
-        values = [seed[name][0] for seed in seeds if name in seed]
-        made |= figure(name, fmean(values), student(values))
-    return made
-
-
-def _plain(figures: Mapping[str, Value]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    for name, (value, interval) in figures.items():
-        made |= figure(name, value, interval)
-    return made

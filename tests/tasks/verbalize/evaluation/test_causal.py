@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lit_narrative.report.intervals import Floats, Resamples
 from lit_narrative.tasks.verbalize.evaluation.causal import Predict, causal_scores, divergence, edit_claims, exchange
-from lit_narrative.tasks.verbalize.evaluation.intervals import Floats, Resamples
 from lit_narrative.tasks.verbalize.stories import SLOTS, claims
 
 WORDS = [word for values in SLOTS.values() for word in values]

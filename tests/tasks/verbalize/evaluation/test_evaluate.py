@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from lit_narrative.report.intervals import figure_names
 from lit_narrative.tasks.verbalize.evaluation.copying import WordBits
 from lit_narrative.tasks.verbalize.evaluation.evaluate import FROZEN, Aids, AnswerSet, evaluate
-from lit_narrative.tasks.verbalize.evaluation.intervals import figure_names
 from lit_narrative.tasks.verbalize.evaluation.readings import Pool
 from tests.tasks.verbalize.evaluation.world import documents, reconstruct, sentences
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from lit_narrative.errors import UserError
+from lit_narrative.report.intervals import Resamples
 from lit_narrative.tasks.verbalize.evaluation.fve import Fidelity, normalise
-from lit_narrative.tasks.verbalize.evaluation.intervals import Resamples
 from tests.paths import GOLDEN
 
 FILE = GOLDEN / "nla.pt"
