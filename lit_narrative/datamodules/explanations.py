@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,12 @@ from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.datamodules.task import Answered
 from lit_narrative.errors import UserError
+from lit_narrative.lm.checkpoint import load_checkpoint
 from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.tokenizer import encode_prompts
 from lit_narrative.lm.vectors.patching import first_token, patched_logits
-from lit_narrative.lm.vectors.reconstructor import Reconstructor
+from lit_narrative.lm.vectors.reconstructor import Reconstructor, stored_reconstructor
+from lit_narrative.lm.vectors.verbalizer import Verbalizer
 from lit_narrative.report.intervals import Floats
 from lit_narrative.seeds import stream_seed
 from lit_narrative.steering.factory import read_policy
@@ -25,6 +27,7 @@ from lit_narrative.tasks.verbalize.evaluation.evaluate import FROZEN, Aids, Answ
 from lit_narrative.tasks.verbalize.evaluation.knowledge import knowledge_scores
 from lit_narrative.tasks.verbalize.evaluation.readings import Critics, Pool, Reconstruct
 from lit_narrative.tasks.verbalize.prompts import explanation_of
+from lit_narrative.tasks.verbalize.sidecar import Sidecar
 from lit_narrative.tasks.verbalize.stories import Claim, claims, paraphrase, vocabulary
 from lit_narrative.text import words_of
 
@@ -201,6 +204,23 @@ def from_stories(sources: Iterable[str]) -> bool:
     known = {word.casefold() for word in vocabulary()}
     # The last word may be cut off where a position lies within it.
     return all(claims(text) and known.issuperset(words_of(text)[:-1]) for text in sources)
+
+
+def load_verbalizer(ckpt: str, data: str, critic: str | None = None) -> tuple[Verbalizer, Sidecar]:
+    """An actor with the critic that ranks its explanations, and what its activations are of.
+
+    Args:
+        ckpt: checkpoint of the actor.
+        data: the folder of activations that it was trained on.
+        critic: checkpoint of the critic; None: the one that learned along in ``ckpt``, if there is one.
+
+    Raises:
+        UserError: one of them is not there, or of another kind.
+    """
+    sidecar = Sidecar.load(data)
+    found = critic or (ckpt if stored_reconstructor(load_checkpoint(ckpt)) else None)
+    parse = partial(explanation_of, tags=sidecar.tags)
+    return Verbalizer.load(ckpt, found, sidecar.actor_template, parse), sidecar
 
 
 def read_critic(path: str, width: int, device: torch.device | str) -> Reconstructor:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -16,7 +15,6 @@ if TYPE_CHECKING:  # torch takes seconds, and `--help` does without
     from transformers import PreTrainedTokenizerBase
 
     from lit_narrative.lm.vectors.verbalizer import Explanation, Verbalizer
-    from lit_narrative.tasks.verbalize.sidecar import Sidecar
 
 _SHOWN = 5  # likeliest next tokens of the causal test
 
@@ -56,10 +54,9 @@ def explain(
     if ckpt is None or data is None:
         raise UserError("explain needs --ckpt, the actor's checkpoint, and --data, the folder of its activations")
     _check(text, edit, sae, latent, last)
-    from lit_narrative.tasks.verbalize.sidecar import Sidecar
+    from lit_narrative.datamodules.explanations import load_verbalizer
 
-    sidecar = Sidecar.load(data)
-    verbalizer = _verbalizer(ckpt, critic, sidecar)
+    verbalizer, sidecar = load_verbalizer(ckpt, data, critic)
     if sae:
         _explain_latents(verbalizer, sae, latent, samples, seed, sidecar.mean_norm)
     if text:
@@ -79,17 +76,6 @@ def _check(text: str | None, edit: str | None, sae: str | None, latent: Sequence
     if edit and not all(edit.partition("=")[::2]):
         raise UserError(f"--edit {edit}: write old=new, two words")
     check_least("--last", last, 0)
-
-
-def _verbalizer(ckpt: str, critic: str | None, sidecar: "Sidecar") -> "Verbalizer":
-    from lit_narrative.lm.checkpoint import load_checkpoint
-    from lit_narrative.lm.vectors.reconstructor import stored_reconstructor
-    from lit_narrative.lm.vectors.verbalizer import Verbalizer
-    from lit_narrative.tasks.verbalize.prompts import explanation_of
-
-    found = critic or (ckpt if stored_reconstructor(load_checkpoint(ckpt)) else None)
-    parse = partial(explanation_of, tags=sidecar.tags)
-    return Verbalizer.load(ckpt, found, sidecar.actor_template, parse)
 
 
 # --- a text -----------------------------------------------------------------------------------------------------------

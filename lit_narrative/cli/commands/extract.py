@@ -1,51 +1,21 @@
 """``lit-narrative extract``: activations of a model on a corpus, as tables to train a verbalizer on."""
 
-import logging
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from lit_narrative.errors import UserError, check_least
-from lit_narrative.files import atomic_folder, read_yaml
-from lit_narrative.lookup import find_config, shipped_configs
-from lit_narrative.tasks.verbalize.corpora import LEAST, Corpus, file_corpus, story_corpus
-from lit_narrative.tasks.verbalize.evaluation.controls import shuffled as other_documents
-from lit_narrative.tasks.verbalize.prompts import (
-    ACTOR_TEMPLATE,
-    CLOSE,
-    CRITIC_TEMPLATE,
-    OPEN,
-    PLAIN_TEMPLATE,
-    ActorPrompt,
-    CriticPrompt,
-    answer,
+from lit_narrative.datamodules.extraction import (
+    Device,
+    Extraction,
+    make_corpus,
+    make_lesson,
+    write_activations,
 )
-from lit_narrative.tasks.verbalize.sidecar import SPLITS, Sidecar, SplitRecord, marker_ids
-from lit_narrative.tasks.verbalize.table import ActivationTable, TableRow, TableWriter
-from lit_narrative.tasks.verbalize.teachers import Kind, Place, Teacher, TeacherSettings, make_teacher
+from lit_narrative.errors import UserError
+from lit_narrative.files import read_yaml
+from lit_narrative.lookup import find_config, shipped_configs
 
 if TYPE_CHECKING:
-    from lit_narrative.datamodules.base import Split
-    from lit_narrative.lm.load import Dtype
-    from lit_narrative.lm.vectors.activations import DocumentActivation, ExtractionSettings
-
-Device = Literal["auto", "cpu", "cuda"]
-STORIES = {"train": 1000, "val": 100, "test": 100}
-"""Documents of each split of a corpus without end."""
-QUESTION = (
-    "A language model has read the text below up to its end. Say in two or three short phrases what it holds in mind "
-    "at the last word: what the text is about, its kind, and what the last word means there. Answer by the phrases "
-    "alone.\n\n{source}"
-)
-"""What a model behind an endpoint is asked."""
-_TAG = re.compile(r"</?explanation>")
-logger = logging.getLogger(__name__)
-_PART = 512  # activations that the teacher gets at a time
+    from lit_narrative.datamodules.task import Task
 
 
 def extract(
@@ -68,7 +38,7 @@ def extract(
     shuffled: bool = False,
     tags: bool | None = None,
     actor_template: str | None = None,
-    critic_template: str = CRITIC_TEMPLATE,
+    critic_template: str | None = None,
     marker: str | None = None,
     batch_size: int = 32,
     device: Device = "auto",
@@ -103,7 +73,8 @@ def extract(
             tokenizer can write them, which one of whole words cannot unless it learned them.
         actor_template: the actor's prompt, with {marker} where the vector goes; by default one that asks for words,
             between tags or not.
-        critic_template: what the critic reads, with {explanation} where the text goes.
+        critic_template: what the critic reads, with {explanation} where the text goes; by default between tags
+            that say what it is.
         marker: text of the marker token; by default a rare character that the tokenizer has as one token, or one that
             its vocabulary keeps free.
         batch_size: documents a forward pass.
@@ -120,252 +91,47 @@ def extract(
         raise UserError(f"{next(name for name, value in given.items() if value is None)} is missing; give it")
     if Path(to).exists():
         raise UserError(f"'{to}' exists already: name a new folder")
-    check_least("--documents", documents, 2)
-    check_least("--eval_documents", eval_documents, 2)
-    CriticPrompt(critic_template)
-    if actor_template is not None:
-        ActorPrompt(actor_template)
-    teach, lessons = _teacher(teacher, words, last, explanations, seed, (endpoint, endpoint_model, endpoint_key_env))
-    texts = read_corpus(corpus, seed)
-    texts.check()
-    # Behind the checks: what follows takes seconds to import and to load.
-    from lit_narrative.lm.vectors.activations import ExtractionSettings
-
-    settings = ExtractionSettings(layer, min_position, positions_per_document, max_tokens, batch_size, seed)
-    reader = _Reader(model, settings, device, dtype, trust_remote_code)
-    tags = reader.tags(tags)
-    prompt, ids = reader.prompt(actor_template or (ACTOR_TEMPLATE if tags else PLAIN_TEMPLATE), marker)
-    with atomic_folder(to) as folder:
-        for split in SPLITS:
-            most = (documents if split == "train" else eval_documents) or (
-                STORIES[split] if corpus == "stories" else None
-            )
-            found = reader.read(texts.documents(split, most))
-            _write(folder / f"{split}.parquet", reader.width, _rows(found, teach, prompt.text, tags))
-        tables = {split: _checked(folder / f"{split}.parquet", corpus) for split in SPLITS}
-        _check_disjoint(tables)
-        norm = float(np.linalg.norm(tables["train"].vectors.astype(np.float64), axis=1).mean())
-        if shuffled:
-            for split, table in tables.items():
-                _write(folder / f"{split}.parquet", reader.width, _exchanged(table, seed))
-        sidecar = Sidecar(
-            model=model,
-            layer=layer,
-            width=reader.width,
-            min_position=min_position,
-            positions_per_document=positions_per_document,
-            corpus=corpus,
-            teacher=lessons,
-            seed=seed,
-            shuffled=shuffled,
-            mean_norm=norm,
-            marker=prompt.marker,
-            marker_id=ids[0],
-            neighbours=ids[1:],
-            actor_template=prompt.template,
-            critic_template=critic_template,
-            splits={split: SplitRecord.of(table.column("document")) for split, table in tables.items()},
-            tags=tags,
-        )
-        sidecar.save(folder)
+    job = Extraction(
+        model,
+        layer,
+        documents=documents,
+        eval_documents=eval_documents,
+        positions_per_document=positions_per_document,
+        min_position=min_position,
+        max_tokens=max_tokens,
+        shuffled=shuffled,
+        tags=tags,
+        actor_template=actor_template,
+        critic_template=critic_template,
+        marker=marker,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+        seed=seed,
+        trust_remote_code=trust_remote_code,
+    )
+    lesson = make_lesson(
+        teacher, words, last, explanations, seed, endpoint=endpoint, model=endpoint_model, key=endpoint_key_env
+    )
+    sidecar = write_activations(to, job, make_corpus(corpus, seed, _task(corpus)), lesson)
     for split, record in sidecar.splits.items():
         print(f"{split:<5} {record.rows} activations of {record.documents} documents")
-    written = "" if tags else ", answers without tags"
-    print(f"{to}: layer {layer}, {reader.width} wide, mean norm {norm:.4g}, marker {prompt.marker!r}{written}")
+    written = "" if sidecar.tags else ", answers without tags"
+    about = f"layer {layer}, {sidecar.width} wide, mean norm {sidecar.mean_norm:.4g}, marker {sidecar.marker!r}"
+    print(f"{to}: {about}{written}")
 
 
-def _teacher(
-    kind: str, words: int, last: int, file: str | None, seed: int, endpoint: tuple[str | None, str | None, str | None]
-) -> tuple[Teacher, str]:
-    """The teacher, and what it is in words.
-
-    Raises:
-        UserError: a setting is missing, or of another teacher.
-    """
-    url, model, key = endpoint
-    if kind != "endpoint":
-        if url or model or key:
-            raise UserError(f"--endpoint is of --teacher=endpoint, and --teacher is {kind}; leave one out")
-        settings = TeacherSettings(cast("Kind", kind), words, last, file)
-        return make_teacher(settings, seed), str(settings)
-    if url is None or model is None:
-        raise UserError("--teacher=endpoint needs --endpoint, a URL, and --endpoint_model")
-    from lit_narrative.rl.rewards.base import Lost
-    from lit_narrative.rl.rewards.chat_client import ChatClient
-
-    client = ChatClient(url, key_env=key, timeout=600.0, model=model)
-
-    def teach(places: Sequence[Place]) -> list[str | None]:
-        texts = client.complete([QUESTION.format(source=place.source) for place in places])
-        if lost := [text for text in texts if isinstance(text, Lost)]:
-            logger.warning("%d of %d texts of the endpoint are missing: %s", len(lost), len(texts), lost[0])
-        # Tags and line breaks of its own would break the form of the answer.
-        plain = [None if isinstance(text, Lost) else " ".join(_TAG.sub(" ", text).split()) for text in texts]
-        return [text or None for text in plain]
-
-    return teach, f"{model} at {url}"
-
-
-class _Reader:
-    """A model whose activations are read.
-
-    Args:
-        model: its name.
-        settings: what is read.
-        device: where it runs.
-        dtype: of its weights.
-        trusted: whether its own code may run.
-    """
-
-    def __init__(
-        self, model: str, settings: "ExtractionSettings", device: Device, dtype: "Dtype", trusted: bool
-    ) -> None:
-        import torch
-
-        from lit_narrative.lm.load import base_lm
-        from lit_narrative.lm.threads import choose_threads, threads_are_given
-        from lit_narrative.lm.vectors.activations import check_layer
-        from lit_narrative.lm.vectors.reconstructor import truncate
-        from lit_narrative.steering.factory import read_policy
-
-        lm, self.tokenizer = read_policy(model, dtype, trust_remote_code=trusted)
-        check_layer(lm, settings.layer, "--layer")
-        where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        if settings.layer:
-            truncate(lm, settings.layer)  # what comes behind is never read
-        self.lm, self.settings = lm.to(where).eval(), settings
-        if not threads_are_given():
-            choose_threads(base_lm(self.lm))
-        self.width: int = base_lm(lm).config.get_text_config().hidden_size
-
-    def tags(self, asked: bool | None) -> bool:
-        """Whether answers stand between tags.
-
-        Raises:
-            UserError: they are to, and the tokenizer cannot write them.
-        """
-        ids = self.tokenizer.encode(answer("."), add_special_tokens=False)
-        written = str(self.tokenizer.decode(ids, skip_special_tokens=True))
-        able = all(tag in written for tag in (OPEN, CLOSE))
-        if asked and not able:
-            raise UserError(
-                "--tags=true: the model's tokenizer cannot write the explanation tags, so that no answer could be "
-                "read; leave it out"
-            )
-        return able if asked is None else asked
-
-    def prompt(self, template: str, marker: str | None) -> tuple[ActorPrompt, tuple[int, int, int]]:
-        """The actor's prompt, and the ids of its marker and of the tokens beside it.
-
-        Raises:
-            UserError: the tokenizer does not read the marker as one token there.
-        """
-        from lit_narrative.lm.vectors.inject import choose_marker, marker_id
-
-        prompt = ActorPrompt(template, marker or choose_marker(self.tokenizer))
-        if marker_id(self.tokenizer, prompt.marker) is None:
-            self.tokenizer.add_tokens([prompt.marker], special_tokens=True)  # as it will be for the actor
-        if (ids := marker_ids(self.tokenizer, prompt)) is None:
-            raise UserError(
-                f"--marker {prompt.marker!r} is not read as one token in the actor's prompt; leave it out, or put "
-                "other signs beside it in --actor_template"
-            )
-        return prompt, ids
-
-    def read(self, documents: Iterable[str]) -> "Iterator[DocumentActivation]":
-        """Activations of documents."""
-        from lit_narrative.lm.vectors.activations import extract_activations
-
-        return extract_activations(self.lm, self.tokenizer, documents, self.settings)
-
-
-def _rows(found: "Iterator[DocumentActivation]", teach: Teacher, prompt: str, tags: bool) -> Iterator[TableRow]:
-    """Rows of a table, without those that the teacher has no text for."""
-    while part := list(islice(found, _PART)):
-        texts = teach([Place(one.document, one.position, one.source) for one in part])
-        for one, text in zip(part, texts, strict=True):
-            if text is not None:
-                columns = {
-                    "document": one.document,
-                    "position": one.position,
-                    "token": one.token,
-                    "source": one.source,
-                }
-                yield TableRow(prompt, answer(text, tags) if text else "", one.vector, columns)
-
-
-def _exchanged(table: ActivationTable, seed: int) -> Iterator[TableRow]:
-    """The rows of a table, each with the vector of another document."""
-    order = other_documents(table.column("document"), seed)
-    return (replace(table[row], vector=table.vectors[other]) for row, other in enumerate(order))
-
-
-def _write(path: Path, width: int, rows: Iterable[TableRow]) -> None:
-    with TableWriter(path, width) as writer:
-        writer.write(rows)
-
-
-def _checked(path: Path, corpus: str) -> ActivationTable:
-    """The table that was written.
+def _task(corpus: str) -> "Task | None":
+    """The task of a corpus that is the name of a configuration.
 
     Raises:
-        UserError: it has activations of fewer than two documents.
+        UserError: the configuration has none.
     """
-    table = ActivationTable(path)
-    if (found := len(set(table.column("document")))) < LEAST:
-        raise UserError(
-            f"--corpus {corpus}: only {found} documents of '{path.stem}' have a token that can be read and a text of "
-            "the teacher; lower --min_position, give longer or more documents, or more explanations"
-        )
-    return table
-
-
-def _check_disjoint(tables: Mapping[str, ActivationTable]) -> None:
-    """See by their content that no document is in two splits."""
-    seen: dict[str, str] = {}
-    for split, table in tables.items():
-        for document in table.column("document"):
-            if seen.setdefault(document, split) != split:
-                raise UserError(
-                    f"the document {document} is in '{seen[document]}' and in '{split}': the corpus has the same text "
-                    "in two splits; take it out of one"
-                )
-
-
-# --- corpora ----------------------------------------------------------------------------------------------------------
-
-
-def read_corpus(name: str, seed: int) -> Corpus:
-    """The corpus of a name: stories, files, or the examples of a configuration's task.
-
-    Raises:
-        UserError: there is no such corpus, or the configuration has no task with examples.
-    """
-    if name == "stories":
-        return story_corpus(seed)
-    short = name.removesuffix(".yaml")
-    return task_corpus(name) if name.endswith(".yaml") or short in shipped_configs() else file_corpus(name)
-
-
-def task_corpus(name: str) -> Corpus:
-    """The examples of a task, prompt and completion together, in the task's own splits.
-
-    Args:
-        name: of a configuration.
-
-    Raises:
-        UserError: it has no `data`, or the task no examples.
-    """
-    content = read_yaml(find_config(name))
+    if not corpus.endswith(".yaml") and corpus not in shipped_configs():
+        return None
+    content = read_yaml(find_config(corpus))
     if not isinstance(content, dict) or "data" not in content:
-        raise UserError(f"--corpus {name}: the configuration has no `data`; name one of a job, or files")
+        raise UserError(f"--corpus {corpus}: the configuration has no `data`; name one of a job, or files")
     from lit_narrative.cli.lightning import build_task
-    from lit_narrative.views import prompt_text
 
-    task = build_task(content["data"])
-    task.view("examples", "train")  # a task without examples fails now
-
-    def read(split: str) -> Iterator[str]:
-        return (prompt_text(row.prompt) + row.completion for row in task.view("examples", cast("Split", split)))
-
-    return Corpus(name, read)
+    return build_task(content["data"])

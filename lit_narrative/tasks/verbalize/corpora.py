@@ -30,10 +30,12 @@ class Corpus:
     Attributes:
         name: as it was given.
         read: split -> its documents, from the first one on at each call.
+        endless: whether a split never ends.
     """
 
     name: str
     read: Callable[[str], Iterable[str]]
+    endless: bool = False
 
     def documents(self, split: str, most: int | None = None) -> Iterator[str]:
         """The first ``most`` documents of a split, each once."""
@@ -61,7 +63,7 @@ class Corpus:
 
 def story_corpus(seed: int = 0) -> Corpus:
     """Stories without end."""
-    return Corpus("stories", lambda split: (one.text for one in stories(seed, split, 2**31)))
+    return Corpus("stories", lambda split: (one.text for one in stories(seed, split, 2**31)), endless=True)
 
 
 def file_corpus(name: str) -> Corpus:
