@@ -166,6 +166,31 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    """Two texts and how alike they are to be found (similarity of sentence encoders).
+
+    Attributes:
+        text: the first.
+        other: the second.
+        score: likeness in 0..1, 0 for what has nothing in common.
+        meta: where the pair comes from, such as ``kind``, ``author`` and ``title`` of the first text, ``author2`` and
+            ``title2`` of the second, and their ``subject``.
+
+    Raises:
+        UserError: the score is out of range.
+    """
+
+    text: str
+    other: str
+    score: float
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.score <= 1:
+            raise UserError(f"the score of a pair is {self.score}; it must be a number in 0..1")
+
+
+@dataclass(frozen=True, slots=True)
 class Labelled:
     """A text with a class label (discriminators, probes)."""
 

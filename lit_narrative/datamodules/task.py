@@ -27,7 +27,7 @@ from lit_narrative.views import (
 )
 
 Split = Literal["train", "val", "test"]
-VIEWS = ("examples", "prompts", "scored", "labelled", "described", "states", "activations")
+VIEWS = ("examples", "prompts", "scored", "pairs", "labelled", "described", "states", "activations")
 
 
 class Answered(NamedTuple):
