@@ -1,12 +1,17 @@
-"""Words and n-grams of texts, measures of variety made of them, texts that are not Unicode, and what tokenizers append.
+"""Words and n-grams of texts, measures of variety and copying, texts that are not Unicode, and what tokenizers append.
 
 Words are compared in small letters and without punctuation. Every share of nothing is 0 unless a caller says otherwise.
 """
 
+import math
 import re
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from lit_narrative.errors import UserError
 
@@ -91,3 +96,80 @@ def distinct_share(grams: Iterable[Hashable], empty: float = 0.0) -> float:
     """Distinct n-grams over all of them; ``empty`` where there are none."""
     every = list(grams)
     return len(set(every)) / len(every) if every else empty
+
+
+# --- copying ----------------------------------------------------------------------------------------------------------
+
+
+class WordBits:
+    """Information of words under their frequencies in some texts, in bits; a word that they lack counts as seen once.
+
+    Args:
+        texts: to count in, such as the sources of the training rows.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._counts = Counter(word for text in texts for word in words_of(text))
+        # One is added to every count, with one place for all words that were never seen (Laplace).
+        self._total = sum(self._counts.values()) + len(self._counts) + 1
+
+    def __call__(self, words: Iterable[str]) -> float:
+        """Bits of words that are drawn one by one."""
+        return sum(math.log2(self._total / (self._counts[word] + 1)) for word in words)
+
+
+def longest_copy(text: str, source: str, bits: WordBits) -> tuple[str, ...]:
+    """The span of words that stands in both texts and is worth most bits; empty where they share no word.
+
+    By bits and not by length: to copy "of the" is nothing, to copy a name is much.
+    """
+    words, others = words_of(text), words_of(source)
+    places: dict[str, list[int]] = {}
+    for place, word in enumerate(others):
+        places.setdefault(word, []).append(place)
+    best, span = 0.0, (0, 0)
+    ending: dict[int, int] = {}  # place in the source -> length of the common span that ends there
+    for end, word in enumerate(words):
+        ending = {place: ending.get(place - 1, 0) + 1 for place in places.get(word, ())}
+        longest = max(ending.values(), default=0)
+        worth = bits(words[end + 1 - longest : end + 1])
+        if worth > best:
+            best, span = worth, (end + 1 - longest, end + 1)
+    return tuple(words[slice(*span)])
+
+
+class CopyIndex:
+    """Texts to look copies up in, by word: to compare one text with all of them takes milliseconds.
+
+    Args:
+        texts: that may be copied from.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        places: dict[str, list[int]] = {}
+        self._size = 1  # place 0 stays empty, and so does one behind each text: no span goes on from text to text
+        for text in texts:
+            for word in words_of(text):
+                places.setdefault(word, []).append(self._size)
+                self._size += 1
+            self._size += 1
+        self._places: dict[str, npt.NDArray[np.intp]] = {word: np.array(found) for word, found in places.items()}
+
+    def longest(self, text: str, bits: WordBits) -> tuple[str, ...]:
+        """The span of words that stands in one of the texts too and is worth most bits, as `longest_copy`."""
+        words, worths = words_of(text), [0.0]
+        for word in words:
+            worths.append(worths[-1] + bits([word]))
+        best, span = 1e-9, (0, 0)  # rounding of the sums must not make a span out of none
+        lengths = np.zeros(self._size, dtype=np.intp)  # of the common span that ends at each place
+        before, none = np.zeros(0, dtype=np.intp), np.zeros(0, dtype=np.intp)
+        for end, word in enumerate(words, 1):
+            places = self._places.get(word, none)
+            found = lengths[places - 1] + 1
+            lengths[before] = 0
+            lengths[places] = found
+            before = places
+            start = end - int(found.max(initial=0))
+            if worths[end] - worths[start] > best:
+                best, span = worths[end] - worths[start], (start, end)
+        return tuple(words[slice(*span)])

@@ -14,7 +14,6 @@ from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.lm.vectors.inject import describe_injector
 from lit_narrative.rl.rewards.reconstruction import ReconstructionReward, ReconstructionSettings
 from lit_narrative.tasks.verbalize.evaluation.controls import shuffled
-from lit_narrative.tasks.verbalize.evaluation.copying import WordBits
 from lit_narrative.tasks.verbalize.prompts import (
     ACTOR_TEMPLATE,
     CRITIC_TEMPLATE,
@@ -29,6 +28,7 @@ from lit_narrative.tasks.verbalize.sidecar import FILE
 from lit_narrative.tasks.verbalize.source import Source
 from lit_narrative.tasks.verbalize.stories import facts, stories, vocabulary_texts
 from lit_narrative.tasks.verbalize.table import ActivationTable, TableRow
+from lit_narrative.text import WordBits
 from lit_narrative.views import Described, Example, InjectedVectors, Prompt
 
 Row = TypeVar("Row")

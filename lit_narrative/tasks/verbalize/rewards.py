@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from lit_narrative.tasks.verbalize.evaluation.copying import WordBits, longest_copy
+from lit_narrative.text import WordBits, longest_copy
 from lit_narrative.views import Rollout
 
 

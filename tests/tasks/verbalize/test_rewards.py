@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lit_narrative.tasks.verbalize.evaluation.copying import WordBits
 from lit_narrative.tasks.verbalize.prompts import answer, explanation_of
 from lit_narrative.tasks.verbalize.rewards import CopyPenalty
+from lit_narrative.text import WordBits
 from lit_narrative.views import Rollout
 
 BITS = WordBits(["the fox sat near the red coin", "the owl"])

@@ -4,52 +4,13 @@ An actor is given a vector and no text, yet reinforcement pays for whatever brin
 bring it back well: the figure tells how much of an explanation is quotation.
 """
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from lit_narrative.report.intervals import Resamples
-from lit_narrative.text import words_of
-
-
-class WordBits:
-    """Information of words under their frequencies in some texts, in bits; a word that they lack counts as seen once.
-
-    Args:
-        texts: to count in, such as the sources of the training rows.
-    """
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._counts = Counter(word for text in texts for word in words_of(text))
-        # One is added to every count, with one place for all words that were never seen (Laplace).
-        self._total = sum(self._counts.values()) + len(self._counts) + 1
-
-    def __call__(self, words: Iterable[str]) -> float:
-        """Bits of words that are drawn one by one."""
-        return sum(math.log2(self._total / (self._counts[word] + 1)) for word in words)
-
-
-def longest_copy(text: str, source: str, bits: WordBits) -> tuple[str, ...]:
-    """The span of words that stands in both texts and is worth most bits; empty where they share no word.
-
-    By bits and not by length: to copy "of the" is nothing, to copy a name is much.
-    """
-    words, others = words_of(text), words_of(source)
-    places: dict[str, list[int]] = {}
-    for place, word in enumerate(others):
-        places.setdefault(word, []).append(place)
-    best, span = 0.0, (0, 0)
-    ending: dict[int, int] = {}  # place in the source -> length of the common span that ends there
-    for end, word in enumerate(words):
-        ending = {place: ending.get(place - 1, 0) + 1 for place in places.get(word, ())}
-        longest = max(ending.values(), default=0)
-        worth = bits(words[end + 1 - longest : end + 1])
-        if worth > best:
-            best, span = worth, (end + 1 - longest, end + 1)
-    return tuple(words[slice(*span)])
+from lit_narrative.text import WordBits, longest_copy, words_of
 
 
 def copy_scores(

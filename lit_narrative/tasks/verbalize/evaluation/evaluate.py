@@ -7,7 +7,7 @@ from typing import Any
 
 from lit_narrative.report.intervals import Floats
 from lit_narrative.tasks.verbalize.evaluation.claims import Claims, claim_scores, position_match
-from lit_narrative.tasks.verbalize.evaluation.copying import WordBits, copy_scores
+from lit_narrative.tasks.verbalize.evaluation.copying import copy_scores
 from lit_narrative.tasks.verbalize.evaluation.fve import Fidelity
 from lit_narrative.tasks.verbalize.evaluation.health import PoolHealth, text_health
 from lit_narrative.tasks.verbalize.evaluation.readings import (
@@ -19,6 +19,7 @@ from lit_narrative.tasks.verbalize.evaluation.readings import (
     read,
     reference_scores,
 )
+from lit_narrative.text import WordBits
 
 FROZEN = "_frozen"
 """Behind the figures under the critic as supervised training left it, which the actor was not trained along with."""

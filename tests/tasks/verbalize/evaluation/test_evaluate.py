@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from lit_narrative.report.intervals import figure_names
-from lit_narrative.tasks.verbalize.evaluation.copying import WordBits
 from lit_narrative.tasks.verbalize.evaluation.evaluate import FROZEN, Aids, AnswerSet, evaluate
 from lit_narrative.tasks.verbalize.evaluation.readings import Pool
+from lit_narrative.text import WordBits
 from tests.tasks.verbalize.evaluation.world import documents, reconstruct, sentences
 
 TRUTH = sentences(40, words=4)

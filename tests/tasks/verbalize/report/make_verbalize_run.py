@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from lit_narrative.files import write_json, write_jsonl, write_text
-from lit_narrative.tasks.verbalize.evaluation.copying import WordBits
 from lit_narrative.tasks.verbalize.evaluation.evaluate import FROZEN, Aids, AnswerSet, evaluate
 from lit_narrative.tasks.verbalize.evaluation.readings import Pool
 from lit_narrative.tasks.verbalize.prompts import answer
 from lit_narrative.tasks.verbalize.stories import claims, paraphrase, stories, vocabulary
+from lit_narrative.text import WordBits
 
 WIDTH, CUTS = 24, 5
 VECTORS = dict(zip(vocabulary(), np.random.default_rng(0).normal(size=(len(vocabulary()), WIDTH)), strict=True))
