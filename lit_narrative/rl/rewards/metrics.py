@@ -1,4 +1,4 @@
-"""Metrics of reward models, on rated texts and on preferences."""
+"""Metrics of reward models, on rated texts and on preferences, and of judges, on pairs of texts."""
 
 from typing import Any
 
@@ -14,6 +14,8 @@ from torchmetrics import (
     SpearmanCorrCoef,
 )
 from torchmetrics.classification import BinaryAUROC, BinaryCalibrationError
+from torchmetrics.functional import spearman_corrcoef
+from torchmetrics.functional.classification import binary_roc
 from torchmetrics.utilities import dim_zero_cat
 
 
@@ -96,3 +98,23 @@ def preference_metrics() -> MetricCollection:
         },
         compute_groups=False,
     )
+
+
+def similarity_metrics(found: Tensor, scores: Tensor) -> dict[str, float]:
+    """How well similarities (n,) follow scores (n,) in 0..1: ``spearman``, and ``auroc`` and ``eer`` of telling apart.
+
+    Pairs above 0.5 are alike, those below are not, one of 0.5 is neither. ``eer`` is the error rate at the threshold
+    where both kinds of pairs are mistaken equally often. What is not defined, as one kind is missing, is left out.
+    """
+    metrics = {}
+    if len(scores) > 1 and len(scores.unique()) > 1 and len(found.unique()) > 1:
+        metrics["spearman"] = float(spearman_corrcoef(found, scores))
+    clear = scores != 0.5
+    found, alike = found[clear], (scores[clear] > 0.5).long()
+    if len(alike.unique()) == 2:
+        # Within 0..1: torchmetrics takes anything else for logits, whose sigmoid merges values that differ little.
+        wrong, right, _ = binary_roc((found.double() + 1) / 2, alike)
+        nearest = int((wrong - (1 - right)).abs().argmin())
+        metrics["auroc"] = float(torch.trapezoid(right, wrong))
+        metrics["eer"] = float((wrong[nearest] + 1 - right[nearest]) / 2)
+    return metrics

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 REWARD = "reward"
-"""The key of a checkpoint under which the encoder stands."""
+"""The key of a checkpoint of ``RewardModule`` under which the encoder stands."""
 PARTS = ("encoder.", "head.")
 """How the weights of a reward model are called in a checkpoint."""
 MAX_FILES = 64 * 2**20
@@ -167,9 +167,13 @@ def check_trained(model: RewardModel | None) -> None:
 
 
 def store_encoder(
-    checkpoint: dict[str, Any], encoder: "SentenceTransformer", source: str | StaticEncoder, finetuned: bool
+    checkpoint: dict[str, Any],
+    encoder: "SentenceTransformer",
+    source: str | StaticEncoder,
+    finetuned: bool,
+    key: str = REWARD,
 ) -> None:
-    """Add the encoder to ``checkpoint``: its files, or its name and how it is known again.
+    """Add the encoder to ``checkpoint`` under ``key``: its files, or its name and how it is known again.
 
     A trained encoder, the built-in one and a small one from a folder ride along; a big one or one of the hub is named.
     """
@@ -180,23 +184,25 @@ def store_encoder(
     local = not isinstance(source, str) or Path(source).is_dir()
     files = encoder_files(encoder) if local or finetuned else {}
     if files and (finetuned or sum(map(len, files.values())) <= MAX_FILES):
-        checkpoint[REWARD] = {"files": files}
+        checkpoint[key] = {"files": files}
     else:
         name = str(Path(str(source)).resolve()) if local else source
         dtype = next(encoder.parameters()).dtype  # the run's precision may have changed it
-        checkpoint[REWARD] = {"name": name, "probe": encode(encoder, PROBE).cpu().clone(), "dtype": dtype}
+        checkpoint[key] = {"name": name, "probe": encode(encoder, PROBE).cpu().clone(), "dtype": dtype}
 
 
-def restore_encoder(checkpoint: dict[str, Any], trust_remote_code: bool = False) -> "SentenceTransformer":
+def restore_encoder(
+    checkpoint: dict[str, Any], trust_remote_code: bool = False, key: str = REWARD
+) -> "SentenceTransformer":
     """The encoder of a checkpoint, whose weights go back to where Lightning looks for them.
 
     Raises:
-        UserError: the checkpoint holds no reward model, or the encoder that it names is missing, another one now, or
+        UserError: the checkpoint holds no such model, or the encoder that it names is missing, another one now, or
             needs code of its own.
     """
-    if REWARD not in checkpoint:
-        raise UserError("this checkpoint holds no reward model; give one that RewardModule wrote")
-    stored = checkpoint[REWARD]
+    if key not in checkpoint:
+        raise UserError(f"this checkpoint holds no {key} model; give one that {key.capitalize()}Module wrote")
+    stored = checkpoint[key]
     if "files" in stored:
         encoder = encoder_from_files(stored["files"], trust_remote_code)
     else:
@@ -206,8 +212,8 @@ def restore_encoder(checkpoint: dict[str, Any], trust_remote_code: bool = False)
         # Loose: other hardware and library versions move a vector by far less, another encoder by far more.
         if probe.shape != stored["probe"].shape or not torch.allclose(probe, stored["probe"], atol=1e-3, rtol=1e-2):
             raise UserError(
-                f"the encoder at '{stored['name']}' gives other vectors than when this reward model was trained; put "
-                "that encoder back, or train the reward model again"
+                f"the encoder at '{stored['name']}' gives other vectors than when this model was trained; put that "
+                "encoder back, or train the model again"
             )
     checkpoint["state_dict"].update({PARTS[0] + name: value for name, value in encoder.state_dict().items()})
     return encoder
