@@ -1,4 +1,4 @@
-"""Evaluation on the named sets of a task: answers by the likeliest tokens, measured as the task says."""
+"""Evaluation on the named sets of a task: the policy's answers, measured as the task says."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -26,7 +26,7 @@ _BATCH = 256
 
 
 class SetEvaluation(Callback):
-    """Answers the prompts of several named sets of a task, always with the likeliest token, and measures them.
+    """Answers the prompts of several named sets of a task, and measures the answers.
 
     The task names its sets and says what is measured (`TaskDataModule.test_sets`, `named_prompts`, `measure`); one
     that names none is measured on its splits, by its verifiers. Logs ``<stage>/<set>/<score>`` (of the set ``val``:
@@ -38,6 +38,8 @@ class SetEvaluation(Callback):
         test: sets to measure at test; default: all test sets of the task.
         samples: prompts a set at most; default: all it has.
         tag: name of the files; default: the stage, ``val`` or ``test``.
+        greedy: answer with the likeliest token each time; else by the module's own sampling, which suits long texts: by
+            their likeliest tokens models repeat themselves.
 
     Raises:
         UserError: no samples are asked for.
@@ -49,10 +51,11 @@ class SetEvaluation(Callback):
         test: Sequence[str] | None = None,
         samples: int | None = None,
         tag: str | None = None,
+        greedy: bool = True,
     ) -> None:
         check_least("callback SetEvaluation: samples", samples, 1)
         self.validate, self.test = tuple(validate), None if test is None else tuple(test)
-        self.samples, self.tag = samples, tag
+        self.samples, self.tag, self.greedy = samples, tag, greedy
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a module that writes no text, and a set that the task lacks."""
@@ -94,8 +97,8 @@ class SetEvaluation(Callback):
         prompts = list(islice(prompts, 4 if dry_run(trainer) else self.samples))
         local = prompts[trainer.global_rank :: trainer.world_size]
         # The sampler has no greedy mode: of one candidate the likeliest token is certain, whatever the random stream.
-        greedy = SamplingParams(module.sampling.max_new_tokens, top_k=1)
-        rollouts = module.generate(local, params=greedy)
+        params = SamplingParams(module.sampling.max_new_tokens, top_k=1) if self.greedy else None
+        rollouts = module.generate(local, seed=run_seed(), params=params)
         written = log_probabilities(module, rollouts, [rollout.completion_ids for rollout in rollouts])
         golden = _gold(module, rollouts)
         answers = [Answered(*row) for row in zip(rollouts, written.exp().tolist(), golden, strict=True)]

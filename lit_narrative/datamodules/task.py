@@ -34,7 +34,7 @@ class Answered(NamedTuple):
     """A prompt with the policy's answer to it.
 
     Attributes:
-        rollout: the completion, the likeliest token each time.
+        rollout: the completion: the likeliest token each time, unless the evaluation samples.
         confidence: probability that the policy gives that completion.
         gold: log-probability that it gives the reference answer, in nats; None if the prompt has no ``reference``.
     """

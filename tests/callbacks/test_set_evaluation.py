@@ -18,6 +18,7 @@ from lit_narrative.lm.tokenizer import TrainedTokenizer, encode_completion
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sae import SAEModule
 from lit_narrative.modules.sft import SFTModule
+from lit_narrative.seeds import run_seed
 from lit_narrative.tasks.cards.game import TEST_SETS, CardGame
 from lit_narrative.views import Rollout
 from tests.helpers import TinyTask, fit, sizes, tiny_lm, tokenizer, trainer
@@ -109,6 +110,18 @@ def test_answers_are_the_likeliest_and_always_the_same(
     with torch.no_grad():
         likeliest = int(module.lm.eval()(input_ids=ids).logits[0, -1].argmax())
     assert encode_completion(module.tokenizer, rows[0]["text"])[0] == likeliest
+
+
+def test_answers_may_be_sampled_as_the_module_samples(
+    run: tuple[Path, dict[str, Any], SFTModule], tmp_path: Path
+) -> None:
+    _, _, module = run
+    trainer(tmp_path, SetEvaluation(test=["id_test"], greedy=False)).test(module, data(), verbose=False)
+    rows = [json.loads(line) for line in (tmp_path / "eval" / "test.jsonl").read_text().splitlines()]
+    prompts = data().named_prompts("id_test")
+    assert [row["text"] for row in rows] == [r.text for r in module.generate(prompts, seed=run_seed())]
+    greedy = SamplingParams(4, top_k=1)
+    assert [row["text"] for row in rows] != [r.text for r in module.generate(prompts, params=greedy)]
 
 
 def test_log_probabilities_are_those_of_the_model(run: tuple[Path, dict[str, Any], SFTModule]) -> None:

@@ -18,7 +18,7 @@ _LEAST = 3
 
 
 class Sources:
-    """The training chunks of one author, which texts in the author's style may have been copied from.
+    """The chunks of one author, which texts in the author's style may have been copied from.
 
     Args:
         chunks: of the author.
@@ -67,7 +67,7 @@ def proper_names(texts: Sequence[str], least: int = _LEAST) -> AbstractSet[str]:
 def copy_columns(
     texts: Sequence[str], authors: Sequence[str], sources: Mapping[str, Sources]
 ) -> dict[str, list[float]]:
-    """How much each text takes from the training chunks of the author named.
+    """How much each text takes from the chunks of the author named.
 
     ``copied_span``: bits of the longest copied span; ``copied_words``: its length. ``nearest_source``: share of the
     runs of five words that stand in the one chunk that has most of them. ``names_source``: 1 where a character or a

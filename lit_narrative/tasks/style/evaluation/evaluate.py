@@ -24,12 +24,14 @@ class StyleTexts:
         authors: whose style each was asked for.
         plots: what each was to tell; texts of one plot are one document, whatever the author.
         columns: further scores of each text, such as ``content`` and ``completeness``; None where there is none.
+        shown: the held-out chunk in each prompt, with which its text is not compared; none: no prompt had one.
     """
 
     texts: Sequence[str]
     authors: Sequence[str]
     plots: Sequence[str]
     columns: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+    shown: Sequence[str | None] = ()
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class StyleAids:
 
     Attributes:
         judges: held-out chunks under each judge, by its name among `JUDGES`.
-        sources: training chunks of each author.
+        sources: all chunks of each author.
         human: texts of the authors, to compare the use of words with.
         window: words of the windows along which style is followed.
     """
@@ -63,10 +65,10 @@ def evaluate(rows: StyleTexts, aids: StyleAids) -> dict[str, Any]:
     scores: dict[str, Any] = {"n": len(rows.texts), "documents": resamples.count}
     swaps: dict[str, dict[str, Any]] = {}
     for name, references in aids.judges.items():
-        likeness, own = references.likeness(rows.texts), references.columns(rows.authors)
+        likeness, own = references.likeness(rows.texts, rows.shown), references.columns(rows.authors)
         columns |= likeness_columns(name, references, likeness, own)
         swaps[name] = topic_swap(f"topic_swap_{name}", likeness, own, rows.plots)
-        scores |= swaps[name] | drift_scores(resamples, name, references, rows.texts, own, aids.window)
+        scores |= swaps[name] | drift_scores(resamples, name, references, rows.texts, own, aids.window, rows.shown)
         scores |= {f"{name}_same_author": finite(references.same), f"{name}_other_author": finite(references.other)}
     # The headline is that of the judge which training did not see.
     for name, swap in list(swaps.items())[-1:]:

@@ -35,19 +35,30 @@ class StyleReferences:
 
     def __init__(self, embed: Embed, chunks: Mapping[str, Sequence[str]]) -> None:
         self.embed, self.authors = embed, tuple(chunks)
+        every = [text for texts in chunks.values() for text in texts]
         owners = np.repeat(np.arange(len(self.authors)), [len(texts) for texts in chunks.values()])
-        vectors = unit(embed([text for texts in chunks.values() for text in texts]))
-        members = (owners[:, None] == np.arange(len(self.authors))) / np.maximum(np.bincount(owners), 1)
-        self._means = members.T @ vectors
-        cosines, alike = vectors @ vectors.T, owners[:, None] == owners
+        self._rows = {text: row for row, text in enumerate(every)}
+        self._vectors = unit(embed(every))
+        self._members = (owners[:, None] == np.arange(len(self.authors))).astype(float)
+        cosines, alike = self._vectors @ self._vectors.T, owners[:, None] == owners
         self.same = _mean(cosines[alike & ~np.eye(len(owners), dtype=bool)])
         self.other = _mean(cosines[~alike])
 
-    def likeness(self, texts: Sequence[str]) -> Floats:
-        """(n, A) mean cosine of each text with the chunks of each author, -1 to 1."""
+    def likeness(self, texts: Sequence[str], shown: Sequence[str | None] = ()) -> Floats:
+        """(n, A) mean cosine of each text with the chunks of each author, -1 to 1.
+
+        Args:
+            texts: n of them.
+            shown: (n,) a chunk that stood in the prompt and is left out of the mean, or None; none: no chunk did.
+        """
         if not texts:
             return np.zeros((0, len(self.authors)))
-        likeness: Floats = unit(self.embed(texts)) @ self._means.T
+        cosines = unit(self.embed(texts)) @ self._vectors.T
+        counted = np.ones_like(cosines)
+        for row, chunk in enumerate(shown):
+            if chunk in self._rows:
+                counted[row, self._rows[chunk]] = 0.0
+        likeness: Floats = (cosines * counted) @ self._members / np.maximum(counted @ self._members, 1.0)
         return likeness
 
     def columns(self, authors: Sequence[str]) -> Numbers:
@@ -134,7 +145,13 @@ def windows(text: str, words: int) -> list[str]:
 
 
 def drift_scores(
-    resamples: Resamples, name: str, references: StyleReferences, texts: Sequence[str], own: Numbers, words: int
+    resamples: Resamples,
+    name: str,
+    references: StyleReferences,
+    texts: Sequence[str],
+    own: Numbers,
+    words: int,
+    shown: Sequence[str | None] = (),
 ) -> dict[str, Any]:
     """How style changes along texts: likeness to the author named by window, over texts that have such a window.
 
@@ -148,11 +165,13 @@ def drift_scores(
         texts: n of them.
         own: (n,) column of the author named.
         words: of a window.
+        shown: as of :meth:`StyleReferences.likeness`.
     """
     parts = [windows(text, words) for text in texts]
-    owners = np.repeat(own, [len(part) for part in parts])
-    values = own_likeness(references.likeness([window for part in parts for window in part]), owners)
-    rows = np.split(values, np.cumsum([len(part) for part in parts])[:-1])
+    counts = [len(part) for part in parts]
+    chunks = [chunk for chunk, count in zip(shown, counts, strict=bool(shown)) for _ in range(count)]
+    likeness = references.likeness([window for part in parts for window in part], chunks)
+    rows = np.split(own_likeness(likeness, np.repeat(own, counts)), np.cumsum(counts)[:-1])
     scores: dict[str, Any] = {}
     for place in range(max((len(row) for row in rows), default=0)):
         there = np.array([float(len(row) > place) for row in rows])
