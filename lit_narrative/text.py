@@ -23,6 +23,11 @@ Item = TypeVar("Item", str, int)
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 
+# What ends a sentence, the quotes and brackets that close after it, and white space with no small letter behind it.
+_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]_]*\s+(?![\"'“‘«(\[_]*[^\W\d_A-ZÀ-Þ])")
+_ABBREVIATIONS = frozenset("mr mrs messrs ms dr st rev hon prof capt col gen lieut lt sergt maj esq jr sr no vol".split())
+
+
 # A lone half of a surrogate pair: a JSON escape or Python can make it, and no encoding of Unicode has a form for it.
 _HALVES = re.compile("[\ud800-\udfff]")
 
@@ -47,6 +52,23 @@ def appended_tokens(tokenizer: "PreTrainedTokenizerBase") -> int:
 def words_of(text: str) -> list[str]:
     """The words of a text in small letters; an apostrophe inside a word is part of it."""
     return _WORD.findall(text.casefold())
+
+
+def sentences_of(text: str) -> list[str]:
+    """The sentences of a paragraph in order, without the white space between them.
+
+    A sentence ends at ``. ! ? …`` where white space and no small letter follows; not behind a title or an initial
+    (``Mr. Holm``, ``J. Holm``).
+    """
+    found, start = [], 0
+    for end in _SENTENCE_END.finditer(text):
+        word = text[max(start, end.start() - 8) : end.start()].rpartition(" ")[2].lstrip("\"'“‘(_")
+        if text[end.start()] == "." and (word.casefold() in _ABBREVIATIONS or (len(word) == 1 and word not in "IO")):
+            continue
+        found.append(text[start : end.end()].rstrip())
+        start = end.end()
+    rest = text[start:].strip()
+    return [*found, rest] if rest else found
 
 
 def distinct_n(texts: Sequence[str], n: int, samples: int | None = None) -> float:

@@ -1,0 +1,1 @@
+"""Books in the public domain: found in catalogues, downloaded, read and cleaned."""
