@@ -25,7 +25,8 @@ _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 # What ends a sentence, the quotes and brackets that close after it, and white space with no small letter behind it.
 _SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]_]*\s+(?![\"'“‘«(\[_]*[^\W\d_A-ZÀ-Þ])")
-_ABBREVIATIONS = frozenset("mr mrs messrs ms dr st rev hon prof capt col gen lieut lt sergt maj esq jr sr no vol".split())
+_TITLES = "mr mrs messrs ms dr st rev hon prof capt col gen lieut lt sergt maj esq jr sr no vol"
+_ABBREVIATIONS = frozenset(_TITLES.split())
 
 
 # A lone half of a surrogate pair: a JSON escape or Python can make it, and no encoding of Unicode has a form for it.

@@ -134,3 +134,20 @@ def _language(name: str) -> str:
     """``en`` for English, and so on; a name that is not known stays."""
     codes = {"english": "en", "french": "fr", "german": "de", "spanish": "es", "italian": "it", "latin": "la"}
     return codes.get(name.casefold(), name.casefold())
+
+
+def read_books(path: str | Path) -> list[Book]:
+    """The books of a text file, or of all ``.txt`` files under a folder, in order of their paths.
+
+    Raises:
+        UserError: there is no such file or folder, no text file in it, or one cannot be read.
+    """
+    path = Path(path)
+    if path.is_file():
+        return [read_book(path)]
+    if not path.is_dir():
+        raise UserError(f"no file or folder of books {path} (looked in {path.resolve().parent}); check the path")
+    files = sorted(file for file in path.rglob("*.txt") if file.is_file())
+    if not files:
+        raise UserError(f"no .txt file under {path}; books are read from plain text")
+    return [read_book(file) for file in files]

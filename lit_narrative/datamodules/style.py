@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any, Literal, get_args
 
+from lit_narrative.books.read import read_books
 from lit_narrative.datamodules.base import Split, TaskDataModule
 from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.files import read_utf8
@@ -93,7 +95,8 @@ class StyleData(TaskDataModule):
     @cached_property
     def corpus(self) -> StyleCorpus:
         """All authors with their chunks."""
-        return StyleCorpus(synthetic_books(self.seed), self.chunk_words, self.seed)
+        books = synthetic_books(self.seed) if self.books is None else read_books(self.books)
+        return StyleCorpus(books, self.chunk_words, self.seed)
 
     @cached_property
     def authors(self) -> tuple[str, ...]:
@@ -237,7 +240,7 @@ class StyleData(TaskDataModule):
         chunks = sorted(self.corpus.chunks, key=lambda chunk: (chunk.author, chunk.title, chunk.number))
         return {
             one.name: two.text
-            for one, two in zip(chunks, chunks[1:], strict=False)
+            for one, two in pairwise(chunks)
             if (one.author, one.title, one.number + 1, one.split) == (two.author, two.title, two.number, two.split)
         }
 

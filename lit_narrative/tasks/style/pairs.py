@@ -126,9 +126,7 @@ class PairMaker:
         few = self.rng.choices(chunks, k=_CANDIDATES)
         return min(few, key=lambda chunk: self.used[chunk.name])
 
-    def _graded(
-        self, authors: Mapping[str, list[Chunk]], two: tuple[Chunk, Chunk], score: float
-    ) -> Pair | None:
+    def _graded(self, authors: Mapping[str, list[Chunk]], two: tuple[Chunk, Chunk], score: float) -> Pair | None:
         first, second = two
         counts = (0, 0)
         if score not in (0.0, 1.0):
@@ -213,8 +211,8 @@ def check_leakage(train: Sequence[Pair], held_out: Sequence[Pair], authors: bool
         known = {pair.meta[key] for pair in train for key in keys}
         if both := sorted({pair.meta[key] for pair in held_out for key in keys} & known):
             raise UserError(
-                f"leakage: '{both[0]}' is in the pairs of train and of {name}: a judge would be examined on what it has "
-                "learned; keep the splits apart"
+                f"leakage: '{both[0]}' is in the pairs of train and of {name}: a judge would be examined on what it "
+                "has learned; keep the splits apart"
             )
     texts = {text for pair in train for text in (pair.text, pair.other)}
     known_sentences = {sentence for text in texts for sentence in long_sentences(text)}

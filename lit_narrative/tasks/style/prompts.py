@@ -67,4 +67,3 @@ class StylePrompt:
     def close(self, text: str) -> str:
         """A text with its last line."""
         return f"{text}\n{self.end}" if self.end else text
-

@@ -38,20 +38,16 @@ _TOPICS = {
 _KINDS = ("person", "place", "thing", "verb", "adjective")
 TOPICS: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        topic: MappingProxyType(
-            {
-                kind: tuple(part.split())
-                for kind, part in zip(_KINDS, text.split("|"), strict=True)
-            }
-        )
+        topic: MappingProxyType({kind: tuple(part.split()) for kind, part in zip(_KINDS, text.split("|"), strict=True)})
         for topic, text in _TOPICS.items()
     }
 )
 """Topic -> kind of word -> content words, which all authors share."""
-NAMES = tuple(
+_NAMES = (
     "Alder Blythe Corin Dorcas Ewan Fenella Gideon Hester Ivo Jessamy Kester Lettice Merrick Nell Osric Petra Quill "
-    "Rowena Silas Tamsin Ulric Verena Wystan Yolande Ambrose Beatrix Clement Damaris Edric Felicia Godfrey Hilda".split()
+    "Rowena Silas Tamsin Ulric Verena Wystan Yolande Ambrose Beatrix Clement Damaris Edric Felicia Godfrey Hilda"
 )
+NAMES = tuple(_NAMES.split())
 """Names of characters; each book of an author has two of its own."""
 SLOTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -120,16 +116,11 @@ _OTHERS = (
     "Philippa Vance",
     "Lionel Brack",
 )
-AUTHORS: Mapping[str, Author] = MappingProxyType(
-    {
-        author.name: author
-        for author in (
-            _made(MAIN[0], "the|had||in|near|very|so|she|he|and|but|then|now|,|.|!", 1.25, 0.35, 0.15),
-            _made(MAIN[1], "that|this|must have|would have|upon|rather|most|we|whilst|though|indeed|;|—|.", 3.2, 0.1, 0.5),
-            *map(_drawn, _OTHERS),
-        )
-    }
-)
+_PLAIN = "the|had||in|near|very|so|she|he|and|but|then|now|,|.|!"
+_ORNATE = "that|this|must have|would have|upon|rather|most|we|whilst|though|indeed|;|—|."
+_ALL = (_made(MAIN[0], _PLAIN, 1.25, 0.35, 0.15), _made(MAIN[1], _ORNATE, 3.2, 0.1, 0.5), *map(_drawn, _OTHERS))
+AUTHORS: Mapping[str, Author] = MappingProxyType({author.name: author for author in _ALL})
+"""All authors by name."""
 
 
 def synthetic_books(seed: int = 0) -> Iterator[Book]:
