@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal, get_args
 
-from lit_narrative.books.read import read_books
+from lit_narrative.books.shelf import read_shelf
 from lit_narrative.datamodules.base import Split, TaskDataModule
 from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.files import read_utf8
@@ -95,7 +95,7 @@ class StyleData(TaskDataModule):
     @cached_property
     def corpus(self) -> StyleCorpus:
         """All authors with their chunks."""
-        books = synthetic_books(self.seed) if self.books is None else read_books(self.books)
+        books = synthetic_books(self.seed) if self.books is None else read_shelf(self.books)
         return StyleCorpus(books, self.chunk_words, self.seed)
 
     @cached_property

@@ -71,8 +71,8 @@ PREMISES = tuple(
 class Keywords:
     """Makes plots of texts: their words that are rarest elsewhere.
 
-    A word counts if it has no capital, is no function word, and texts of two authors have it, so that it tells of no
-    author.
+    A word counts if it has no capital, is no function word, and stands in texts of two authors and in one of 200 texts,
+    so that it tells of no author and is not odd.
 
     Args:
         texts: author -> texts.
@@ -83,7 +83,7 @@ class Keywords:
         self._count = sum(map(len, found.values()))
         self._texts = Counter(word for every in found.values() for words in every for word in words)
         self._authors = Counter(word for every in found.values() for word in set().union(*every))
-        self._needed = min(2, len(found))
+        self._needed, self._least = min(2, len(found)), max(2, self._count // 200)
 
     def __call__(self, text: str) -> str:
         """The plot of a text, as ``anchor, captain and island``; empty for a text without such words."""
@@ -92,7 +92,7 @@ class Keywords:
     def words(self, text: str) -> list[str]:
         """The words of a plot, at most `KEYWORDS`, in order of the alphabet."""
         counts = Counter(_content(text))
-        known = [word for word in counts if self._authors[word] >= self._needed]
+        known = [w for w in counts if self._authors[w] >= self._needed and self._texts[w] >= self._least]
         best = sorted(known, key=lambda word: (-counts[word] * log(self._count / self._texts[word]), word))
         return sorted(best[:KEYWORDS])
 
