@@ -4,9 +4,9 @@ The floor is the time of the matrix products and the attention of the same shape
 else: no norms, no activation functions, no sampling, no optimizer, no data, no Trainer. Products go through the same
 kernels as the model's. Targets: SFT and a step of GRPO at most 1.25 times their floor, decoding at most 1.6 times.
 
-Models and batches are those of ``storyworld/sft`` and ``storyworld/grpo``; the policy is not trained, so that all
-completions have all their tokens. Rounds alternate between the two sides in one process; CPU seconds of all threads are
-counted, and medians and the median of neighbouring rounds' ratios are printed.
+Models and batches are those of ``storyworld/sft`` and ``storyworld/grpo``; no token ends a completion, so that all have
+all their tokens. Rounds alternate between the two sides in one process; CPU seconds of all threads are counted, and
+medians and the median of neighbouring rounds' ratios are printed.
 """
 
 import argparse
@@ -128,6 +128,11 @@ class Steps(Callback):
         self.size, self.seen, self.seconds = batches, 0, 0.0
         self.batches: list[CompletionBatch] = []
 
+    def on_fit_start(self, trainer: Trainer, module: Any) -> None:
+        """Let no token end a completion: an untrained policy would end each at a token of its own."""
+        if isinstance(module, GRPOModule):
+            end_no_text(module.lm, module.tokenizer)
+
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Start behind the steps that do not count, read the clock at the last one."""
         self.seen += 1
@@ -141,6 +146,11 @@ class Steps(Callback):
     def a_step(self) -> float:
         """CPU seconds."""
         return self.seconds / (self.seen / self.size - SKIP)
+
+
+def end_no_text(lm: PreTrainedModel, tokenizer: Any) -> None:
+    """Let no token end a completion."""
+    tokenizer.eos_token = lm.generation_config.eos_token_id = None  # type: ignore[union-attr]
 
 
 class Job:
@@ -179,6 +189,7 @@ class Job:
             if self.kind is GRPOModule:
                 group, tokens = self.settings["model"]["init_args"]["num_generations"], int(batches[0].targets[0].sum())
                 prompts = sum(len(batch.ids) for batch in batches) // group
+                assert all(int(batch.targets.sum()) == len(batch.ids) * tokens for batch in batches)  # no text ended
                 self.bare.decode(prompts, group, batches[0].ids.shape[1] - tokens, tokens)
                 for batch in batches:
                     self.bare.score(batch, False)
@@ -202,6 +213,7 @@ def decoding(lm: PreTrainedModel, tokenizer: Any, tokens: int) -> list[Callable[
     """Sampling 8 completions of each of 16 prompts, and its floor; CPU seconds a token of all rows."""
     bare, rows = Bare(lm), [row.text for row in list(StoryworldData(train_size=16).prompts("train"))[:16]]
     ids = encode_prompts(tokenizer, [str(row) for row in rows])
+    end_no_text(lm, tokenizer)
 
     def ours(number: int) -> float:
         requests = [

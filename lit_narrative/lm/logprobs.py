@@ -18,6 +18,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
 from lit_narrative.errors import UserError, first_line
+from lit_narrative.lm.fast.layers import FEW_ROWS
 from lit_narrative.lm.fast.prefix_forward import completion_states
 from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.tokenizer import pad_right
@@ -133,10 +134,11 @@ def score_tokens(
     values = None if value_head is None else at_least_float32(value_head(hidden).reshape(-1))
     score = partial(_score_positions, base, temperature=temperature, entropy=entropy)
     positions = max(workspace // base.config.get_text_config().vocab_size, 1)  # type: ignore[operator,union-attr]
-    if len(labels) <= positions:
-        return TokenScores(*score(hidden, labels), values)
-    if torch.is_grad_enabled():
+    if len(labels) > positions and torch.is_grad_enabled():
         score = partial(checkpoint, score, use_reentrant=False)
+    elif hidden.is_cpu:
+        # Each pass over the logits then finds them in the processor's cache; a GPU has no use for small products.
+        positions = min(positions, FEW_ROWS)
     parts = [score(h, y) for h, y in zip(hidden.split(positions), labels.split(positions), strict=True)]
     logprobs, entropies = zip(*parts, strict=True)
     return TokenScores(torch.cat(logprobs), torch.cat(entropies) if entropy else None, values)
@@ -156,34 +158,37 @@ def _score_positions(
 class _Scores(torch.autograd.Function):
     """Log-probability of a label, and entropy, given logits z (n, V).
 
-    d log p_y / dz = 1_y - p and dH / dz = -p (log p + H), here in one tensor of the size of the logits beside the one
-    kept; PyTorch's own operations make five.
+    With p = softmax(z), d log p_y / dz = 1_y - p and dH / dz = -p (log p + H), here in one tensor of the size of the
+    logits beside the one kept; PyTorch's own operations make five.
     """
 
     @staticmethod
     def forward(
         ctx: Any, logits: torch.Tensor, labels: torch.Tensor, wants_entropy: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        logprobs = torch.log_softmax(logits, dim=-1)
-        # p log p is 0 where a logit is -inf, and so is its gradient
-        entropy = -torch.linalg.vecdot(logprobs.exp(), _finite(logprobs)) if wants_entropy else None
-        ctx.save_for_backward(logprobs, labels, entropy)
+        probs = torch.softmax(logits, dim=-1)
+        # log sum exp z: the likeliest token has p = exp(max z - log sum exp z), and p of 1 / V or more.
+        total = logits.amax(-1) - probs.amax(-1).log()
+        # p z is 0 where a logit is -inf, and so is its gradient.
+        entropy = total - torch.linalg.vecdot(probs, _finite(logits)) if wants_entropy else None
+        ctx.save_for_backward(probs, labels, entropy)
         ctx.set_materialize_grads(False)
-        return logprobs.gather(-1, labels[:, None]).squeeze(-1), entropy
+        return logits.gather(-1, labels[:, None]).squeeze(-1) - total, entropy
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, of_logprobs: torch.Tensor | None, of_entropy: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, None, None]:
-        logprobs, labels, entropy = ctx.saved_tensors
-        grad = logprobs.exp()
+        probs, labels, entropy = ctx.saved_tensors
         if of_logprobs is None:
-            of_logprobs = torch.zeros_like(grad[:, 0])
+            of_logprobs = torch.zeros_like(probs[:, 0])
         if of_entropy is None:
-            grad *= -of_logprobs[:, None]
+            grad = probs * -of_logprobs[:, None]
         else:
-            grad *= (_finite(logprobs) + entropy[:, None]).mul_(-of_entropy[:, None]).sub_(of_logprobs[:, None])
+            # p log p is 0 where p is 0.
+            grad = torch.xlogy(probs, probs).mul_(-of_entropy[:, None])
+            grad.sub_(probs * (entropy * of_entropy + of_logprobs)[:, None])
         return grad.scatter_add_(-1, labels[:, None], of_logprobs[:, None]), None, None
 
 
