@@ -1,8 +1,8 @@
 """A decoding step of a Llama without what surrounds its arithmetic.
 
 A step of a small model is dozens of tiny operations a block, and calling them takes transformers as long as they take.
-Here the matrices of queries, keys and values are one, positions are looked up in a table, and nothing stands between a
-block and its operations. Each number is computed by the same operations in the same order.
+Here the matrices that read the same states are one, the factors of a norm are in the matrix that follows it, positions
+are looked up in a table, and nothing stands between a block and its operations.
 
 Notation as in `prefix_decoding`; d hidden width, V vocabulary.
 """
@@ -57,8 +57,9 @@ class FusedLlama:
     """
 
     def __init__(self, base: PreTrainedModel, positions: int) -> None:
-        model, self.head = base.model, base.lm_head.weight
+        model = base.model
         self.embedding, self.norm = model.embed_tokens.weight, model.norm
+        self.head, _ = _joined(self.norm, base.lm_head)
         self.blocks = [_Block(block) for block in model.layers]
         cos, sin = model.rotary_emb(self.embedding, torch.arange(positions, device=base.device)[None])
         first, second = sin[0].chunk(2, -1)
@@ -77,7 +78,7 @@ class FusedLlama:
         cos, sin = self.cos[positions][:, None], self.sin[positions][:, None]
         for layer, block in enumerate(self.blocks):
             states = block(states, cos, sin, groups, layer)
-        return fast_linear(_normed(self.norm, states), self.head, None)
+        return fast_linear(_unit(states, self.norm), self.head, None)
 
 
 class _Block:
@@ -88,30 +89,33 @@ class _Block:
         self.width, self.scaling = attention.head_dim, attention.scaling
         self.key_heads = attention.k_proj.out_features // self.width
         self.before, self.between = block.input_layernorm, block.post_attention_layernorm
-        self.read = _joined(attention.q_proj, attention.k_proj, attention.v_proj)
-        self.write, self.gate, self.up, self.down = attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj
+        self.read = _joined(self.before, attention.q_proj, attention.k_proj, attention.v_proj)
+        self.widen = _joined(self.between, mlp.gate_proj, mlp.up_proj)
+        self.write, self.down = attention.o_proj, mlp.down_proj
 
     def __call__(
         self, states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, groups: Groups, layer: int
     ) -> torch.Tensor:
         """(R, d) to (R, d)."""
-        heads = fast_linear(_normed(self.before, states), *self.read).unflatten(-1, (-1, self.width))
+        heads = fast_linear(_unit(states, self.before), *self.read).unflatten(-1, (-1, self.width))
         turning = heads[:, : -self.key_heads]  # queries and keys
         turned = turning * cos + turning.roll(self.width // 2, -1) * sin
         query, key = turned[:, : -self.key_heads], turned[:, -self.key_heads :]
         keys, values = groups.completions[layer].update(key[:, :, None], heads[:, -self.key_heads :, None])
         found = attend(query * self.scaling, keys, values, groups, layer)
         states = states + self.write(found)
-        normed = _normed(self.between, states)
-        return states + self.down(functional.silu(self.gate(normed)) * self.up(normed))
+        gate, up = fast_linear(_unit(states, self.between), *self.widen).chunk(2, -1)
+        return states + self.down(functional.silu(gate) * up)
 
 
-def _normed(norm: LlamaRMSNorm, states: torch.Tensor) -> torch.Tensor:
-    return functional.rms_norm(states, states.shape[-1:], norm.weight, norm.variance_epsilon)
+def _unit(states: torch.Tensor, norm: LlamaRMSNorm) -> torch.Tensor:
+    """States at a root mean square of 1; the norm's own factors are in the matrix that reads them."""
+    mean = torch.linalg.vecdot(states, states).unsqueeze(-1) / states.shape[-1]
+    return states * (mean + norm.variance_epsilon).rsqrt_()
 
 
-def _joined(*layers: nn.Linear) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Weight and bias of layers that read the same, one below the other."""
+def _joined(norm: LlamaRMSNorm, *layers: nn.Linear) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Weight and bias of layers that read the same normed states, one below the other."""
     biases: list[torch.Tensor | None] = [layer.bias for layer in layers]
     known = [bias for bias in biases if bias is not None]
-    return torch.cat([layer.weight for layer in layers]), torch.cat(known) if known else None
+    return torch.cat([layer.weight for layer in layers]) * norm.weight, torch.cat(known) if known else None
