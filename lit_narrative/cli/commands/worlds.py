@@ -13,6 +13,7 @@ from rich.text import Text
 
 from lit_narrative.cli.arguments import plain_console, printable
 from lit_narrative.errors import UserError, check_least
+from lit_narrative.tasks.storyworld.expressions import Condition, describe
 from lit_narrative.tasks.storyworld.issues import Issue
 from lit_narrative.tasks.storyworld.simulator.play import Play
 from lit_narrative.tasks.storyworld.simulator.play import play as play_once
@@ -20,7 +21,7 @@ from lit_narrative.tasks.storyworld.simulator.statistics import DEAD_ENDS, Simul
 from lit_narrative.tasks.storyworld.verifiers.base import SIX
 from lit_narrative.tasks.storyworld.verifiers.score import FormerMode, Mode
 from lit_narrative.tasks.storyworld.verifiers.score import score as judge
-from lit_narrative.tasks.storyworld.world import Encounter, Gate, World
+from lit_narrative.tasks.storyworld.world import Encounter, World
 from lit_narrative.tasks.storyworld.world_files import read_world_file
 
 MOST_SHOWN = 30
@@ -228,8 +229,8 @@ def _open(file: str) -> tuple[World, dict[str, bool]]:
     return result.world, result.parts
 
 
-def _condition(gate: Gate) -> str:
-    return f"{printable(gate.variable)} {gate.comparison} {gate.value:g}"
+def _condition(gate: Condition) -> str:
+    return printable(describe(gate))
 
 
 def _print_end(console: Console, world: World, played: Play) -> None:

@@ -1,13 +1,14 @@
 """Checks of a world beyond its shape: names that resolve, ids that are unique, bounds that make sense.
 
 Each check passes or fails as a whole; the component ``schema`` is the share that pass. A fault carries its position in
-the *world*. Positions in the file differ where malformed parts were dropped; ``formats.simple.FilePaths`` gives those.
+the *world*. Positions in the file differ where malformed parts were dropped; ``formats.file_paths`` gives those.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, TypeVar
 
-from lit_narrative.tasks.storyworld.world import LONGEST_NAME, Option, World
+from lit_narrative.tasks.storyworld.expressions import Condition, Gate, variables_read
+from lit_narrative.tasks.storyworld.world import LONGEST_NAME, WILD, Effect, Option, World
 
 Path = tuple[str | int, ...]
 Node = TypeVar("Node")
@@ -44,9 +45,11 @@ def unique_options(world: World) -> Iterator[Fault]:
 
 
 def resolved_references(world: World) -> Iterator[Fault]:
-    """Every ``next_encounter`` names an encounter, or is null."""
+    """Every ``next_encounter`` names an encounter, or is null or ``WILD``; so does ``start``."""
     # None is known as well: a next_encounter of null ends the story.
-    known: set[str | None] = {None, *[encounter.id for encounter in world.encounters]}
+    known: set[str | None] = {None, WILD, *[encounter.id for encounter in world.encounters]}
+    if world.start not in known:
+        yield Fault(("start",), f"dangling reference: there is no encounter {str(world.start)[:80]!r}")
     for i, encounter in enumerate(world.encounters):
         for j, option in enumerate(encounter.options):
             for k, reaction in enumerate(option.reactions):
@@ -121,8 +124,14 @@ def declared_gates(world: World) -> Iterator[Fault]:
     for i, encounter in enumerate(world.encounters):
         for j, option in enumerate(encounter.options):
             for k, gate in enumerate(option.gates):
-                if gate.variable not in world.variables:
-                    yield Fault(("encounters", i, "options", j, "gates", k, "variable"), _undeclared(gate.variable))
+                # By type, and first: nearly every condition is a gate, and this runs on every text of a policy.
+                if type(gate) is Gate:
+                    if gate.variable not in world.variables:
+                        yield Fault(("encounters", i, "options", j, "gates", k, "variable"), _undeclared(gate.variable))
+                else:
+                    yield from _undeclared_in(world, gate, ("encounters", i, "options", j, "gates", k))
+            for k, condition in enumerate(option.performable):
+                yield from _undeclared_in(world, condition, ("encounters", i, "options", j, "performable", k))
 
 
 def declared_effects(world: World) -> Iterator[Fault]:
@@ -131,7 +140,7 @@ def declared_effects(world: World) -> Iterator[Fault]:
         for j, option in enumerate(encounter.options):
             for k, reaction in enumerate(option.reactions):
                 for m, effect in enumerate(reaction.effects):
-                    if effect.variable not in world.variables:
+                    if type(effect) is Effect and effect.variable not in world.variables:
                         path = ("encounters", i, "options", j, "reactions", k, "after_effects", m, "variable")
                         yield Fault(path, _undeclared(effect.variable))
 
@@ -142,7 +151,7 @@ def characters_in_play(world: World) -> Iterator[Fault]:
     # characters' names, which are few, and not at every underscore of a variable, which may be hundreds.
     lengths = {len(name) for name in world.characters if 0 < len(name) < LONGEST_NAME}
     short = [variable for variable in world.variables if len(variable) <= LONGEST_NAME]
-    named = {variable[:n] for variable in short for n in lengths if variable[n : n + 1] == "_"}
+    named = {variable[:n] for variable in short for n in lengths if variable[n : n + 1] in ("_", ".")}
     for name in world.characters:
         if name not in named:
             yield Fault(("characters", name), f"no variable {name[:80]}_<property> in initial_state")
@@ -157,6 +166,12 @@ def sensible_bounds(world: World) -> Iterator[Fault]:
         if not variable.minimum <= variable.initial <= variable.maximum:
             bounds = f"[{variable.minimum:g}, {variable.maximum:g}]"
             yield Fault(("initial_state", name), f"{variable.initial:g} lies outside its bounds {bounds}")
+
+
+def _undeclared_in(world: World, condition: Condition, path: Path) -> Iterator[Fault]:
+    for name in dict.fromkeys(variables_read(condition)):
+        if name not in world.variables:
+            yield Fault(path, _undeclared(name))
 
 
 def _undeclared(variable: str) -> str:

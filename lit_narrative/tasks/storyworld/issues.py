@@ -26,11 +26,13 @@ class Issue:
         path: JSON path of what is wrong, ``$`` for the whole text.
         message: what is wrong and what is expected.
         severity: ``error`` where a component of the score suffers, ``warning`` where only a reader would.
+        repair: the smallest change that mends it, where there is one.
     """
 
     path: str
     message: str
     severity: Severity = "error"
+    repair: str = ""
 
 
 def json_path(parts: Iterable[str | int]) -> str:
@@ -50,7 +52,7 @@ def json_path(parts: Iterable[str | int]) -> str:
 @cache
 def schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of the simple format."""
-    text = files("lit_narrative.tasks.storyworld").joinpath("schema.json").read_text(encoding="utf-8")
+    text = files("lit_narrative.tasks.storyworld").joinpath("schema_simple_plus.json").read_text(encoding="utf-8")
     value: dict[str, Any] = json.loads(text)
     return value
 
@@ -72,9 +74,17 @@ def schema_issues(value: Any) -> list[Issue]:
     """
     groups: dict[tuple[str | int, ...], list[ValidationError]] = {}
     # iter_errors is lazy: the validator stops at the bound, however broken the text is.
-    for error in islice(validator().iter_errors(value), MOST_ISSUES):
+    for error in map(_nearest, islice(validator().iter_errors(value), MOST_ISSUES)):
         groups.setdefault(_general(error.absolute_path), []).append(error)
     return [_schema_issue(errors) for errors in groups.values()]
+
+
+def _nearest(error: "ValidationError") -> "ValidationError":
+    """Of a part that has none of several forms, the fault in the form that it comes nearest to."""
+    while error.context:
+        # The deeper the fault, the more of that form is right; of equals max takes the first, which is the commonest.
+        error = max(error.context, key=lambda one: len(one.absolute_path))
+    return error
 
 
 def _general(path: Sequence[str | int]) -> tuple[str | int, ...]:

@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from lit_narrative.tasks.storyworld.expressions import Condition, Gate, nodes
 from lit_narrative.tasks.storyworld.formats.parse import Limits, detect, parse
 from lit_narrative.tasks.storyworld.formats.simple import read_world
 from lit_narrative.tasks.storyworld.simulator.plan import DANGLING, END, IMPLICIT
-from lit_narrative.tasks.storyworld.world import Option, World
+from lit_narrative.tasks.storyworld.world import Effect, Option, World
 
 MOST_NAMES = 32
 LONGEST_NAME = 64
@@ -174,15 +175,25 @@ def _read(text: str, limits: Limits) -> World | None:
 
 
 def _bare(option: Option, variables: dict[str, int], positions: dict[str | None, int]) -> tuple[Any, ...]:
-    gates = tuple((variables.get(gate.variable, -1), gate.comparison) for gate in option.gates)
+    gates = tuple(
+        (variables.get(gate.variable, -1), gate.comparison) if isinstance(gate, Gate) else _reads(gate, variables)
+        for gate in (*option.gates, *option.performable)
+    )
     reactions = tuple(
         (
-            tuple(variables.get(effect.variable, -1) for effect in reaction.effects),
+            tuple(
+                variables.get(effect.variable, -1) if isinstance(effect, Effect) else -1 for effect in reaction.effects
+            ),
             _target(reaction.next_encounter, positions) if reaction.leads else IMPLICIT,
         )
         for reaction in option.reactions
     )
     return gates, reactions
+
+
+def _reads(condition: Condition, variables: dict[str, int]) -> tuple[Any, ...]:
+    """Kinds of the parts of a condition, with the variables that they read."""
+    return tuple(variables.get(node, -1) if isinstance(node, str) else type(node).__name__ for node in nodes(condition))
 
 
 def _target(following: str | None, positions: dict[str | None, int]) -> int | None:

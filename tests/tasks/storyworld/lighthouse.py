@@ -79,3 +79,50 @@ def lighthouse() -> Json:
             ),
         ],
     }
+
+
+def beacon() -> Json:
+    """A world with every optional key and every kind of script of the format, and keys that it does not name."""
+    shown = {"any": [{"variable": "oil", "comparison": ">=", "value": 2, "why": "light"}, {"happened": "storm"}]}
+    early = {"not": {"all": [{"happened": "storm", "option": 0, "reaction": 1}, {"expr": [">", "oil", ["neg", 1]]}]}}
+    mood = ["if", {"expr": ["xor", shown, early]}, ["blend", "Mara.calm", 0.5, "Mara.calm[Teo]"], ["mean", "oil", 1]]
+    effects = [
+        {"variable": "oil", "change": -1, "note": "a third"},
+        {"variable": "Mara.calm", "op": "nudge", "value": 0.3},
+        {"variable": "Teo_calm", "op": "set", "value": mood},
+        {"spool": "late", "active": True},
+        {"spool": "first", "active": {"any": []}},
+    ]
+    burns = {"text": "It burns.", "desirability": ["near", "oil", 2], "after_effects": effects}
+    tend = {
+        "id": "tend",
+        "text": "Tend the lamp.",
+        "gates": [early],
+        "performable": [{"variable": "oil", "comparison": ">", "value": 0}],
+        "reactions": [
+            {**burns, "next_encounter": "wild"},
+            {"after_effects": [], "next_encounter": "dawn", "tint": [1, 2]},
+        ],
+        "icon": "lamp",
+    }
+    storm = {
+        "id": "storm",
+        "text": "The lamp gutters.",
+        "title": "Storm",
+        "spools": ["first"],
+        "acceptability": [shown],
+        "desirability": mood,
+        "turns": [0, 3],
+        "options": [tend],
+        "place": {"x": 1},
+    }
+    return {
+        "title": "Beacon",
+        "start": "storm",
+        "characters": {"Mara": {"initial_calm": 0.1}, "Teo": {}},
+        "initial_state": {"Mara.calm": 0.1, "Mara.calm[Teo]": 0.2, "Teo_calm": 0, "oil": 3},
+        "properties": {"calm": {"min": -1, "max": 1, "default": 0}, "oil": {"min": 0, "max": 5}},
+        "spools": {"first": True, "late": False},
+        "encounters": [storm, {"id": "dawn", "text": "Dawn.", "spools": ["late"], "options": []}],
+        "author": "a keeper",
+    }

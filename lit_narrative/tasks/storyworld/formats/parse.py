@@ -189,6 +189,11 @@ def _failed(message: str, read: float = 0.0) -> Parsed:
 Dialect = Literal["simple", "sweepweave"]
 _SWEEPWEAVE_KEYS = frozenset(("IFID", "sweepweave_version", "authored_properties", "spools", "storyworld_title"))
 
+NEEDS_ENGINE = Issue(
+    "$",
+    "this world needs an engine (scripts, selection of encounters or spools), and can only be checked and converted",
+)
+"""The one issue of a world in the simple format that is not plain (``world.is_plain``)."""
 UNSUPPORTED = Issue(
     "$",
     "this is a SweepWeave file; reading it is not supported yet: write it in the simple format "

@@ -15,11 +15,12 @@ from markupsafe import Markup
 
 from lit_narrative.report.format import clip, printable
 from lit_narrative.report.page import Section, render
+from lit_narrative.tasks.storyworld.expressions import Condition, Gate, describe
 from lit_narrative.tasks.storyworld.report.run import Run, Sample
 from lit_narrative.tasks.storyworld.similarity import shape
 from lit_narrative.tasks.storyworld.simulator.plan import make_plan
 from lit_narrative.tasks.storyworld.verifiers.score import score
-from lit_narrative.tasks.storyworld.world import Gate, Option, World
+from lit_narrative.tasks.storyworld.world import Option, World
 
 MOST_PARTS = 1000
 """Encounters, options, reactions, gates, effects and variables, together, of a world that is offered to play."""
@@ -130,7 +131,9 @@ def _walked(option: Option) -> Iterator[str]:
             return
 
 
-def _need(gate: Gate, world: World) -> str:
+def _need(gate: Condition, world: World) -> str:
+    if not isinstance(gate, Gate):
+        return _shown(describe(gate), _LINE)
     known = "" if gate.variable in world.variables else ", which is not declared and counts as 0"
     return f"{_shown(gate.variable, _NAME)} {_SIGNS.get(gate.comparison, gate.comparison)} {gate.value:g}{known}"
 

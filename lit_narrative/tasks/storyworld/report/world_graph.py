@@ -9,10 +9,11 @@ from markupsafe import Markup
 
 from lit_narrative.report.format import clip
 from lit_narrative.report.svg import Element, drawing, node
+from lit_narrative.tasks.storyworld.expressions import describe
 from lit_narrative.tasks.storyworld.report.layout import Layout, layered
 from lit_narrative.tasks.storyworld.simulator.graph import is_terminal, reachable
 from lit_narrative.tasks.storyworld.simulator.plan import DANGLING, END, IMPLICIT, Plan, make_plan
-from lit_narrative.tasks.storyworld.world import Encounter, Option, World
+from lit_narrative.tasks.storyworld.world import Effect, Encounter, Option, SpoolEffect, World
 
 MAX_ENCOUNTERS = 20
 """Encounters drawn; the page says how many are left out."""
@@ -92,12 +93,20 @@ def describe_option(option: Option) -> str:
     """Say in words what an option needs and does."""
     parts = [f"option: {clip(option.text or option.id, 90)}"]
     if option.gates:
-        needs = [f"{clip(gate.variable, 30)} {gate.comparison} {gate.value:g}" for gate in option.gates[:6]]
+        needs = [clip(describe(gate), 60) for gate in option.gates[:6]]
         parts.append(f"only if {' and '.join(needs)}")
     effects = [effect for reaction in option.reactions for effect in reaction.effects][:6]
     if effects:
-        parts.append("changes " + ", ".join(f"{clip(effect.variable, 30)} by {effect.change:+g}" for effect in effects))
+        parts.append("changes " + ", ".join(map(_change, effects)))
     return "; ".join(parts)
+
+
+def _change(effect: Effect | SpoolEffect) -> str:
+    if isinstance(effect, SpoolEffect):
+        return f"spool {clip(effect.spool, 30)}"
+    if effect.value is None:
+        return f"{clip(effect.variable, 30)} by {effect.change:+g}"
+    return f"{clip(effect.variable, 30)} ({effect.op} {clip(describe(effect.value), 60)})"
 
 
 def draw_world(world: World, label: str) -> Markup:

@@ -7,7 +7,9 @@ Gates are left out: an encounter behind a gate that never opens is reachable her
 from collections.abc import Iterator
 
 from lit_narrative.tasks.storyworld.checks import Fault, reaching
+from lit_narrative.tasks.storyworld.expressions import variables_read
 from lit_narrative.tasks.storyworld.simulator.plan import END, Plan
+from lit_narrative.tasks.storyworld.world import Effect
 
 
 def reachable(plan: Plan) -> frozenset[int]:
@@ -75,7 +77,9 @@ def _used(plan: Plan) -> set[str]:
     names: set[str] = set()
     for encounter in plan.world.encounters:
         for option in encounter.options:
-            names.update([gate.variable for gate in option.gates])
+            names.update(variables_read(*option.gates, *option.performable))
             for reaction in option.reactions:
-                names.update([effect.variable for effect in reaction.effects if effect.change])
+                for effect in reaction.effects:
+                    if isinstance(effect, Effect) and (effect.change or effect.value is not None):
+                        names.add(effect.variable)
     return names

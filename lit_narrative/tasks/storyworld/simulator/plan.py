@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lit_narrative.tasks.storyworld.world import Gate, Option, World
+from lit_narrative.tasks.storyworld.expressions import TOLERANCE, Gate
+from lit_narrative.tasks.storyworld.world import Effect, Option, World
 
 END, IMPLICIT, DANGLING = -1, -2, -3
 """Targets of an option that leads to no encounter: the story ends, nothing is said, the id is unknown.
 
 Code compares a target with 0 and with ``END``, so their order counts."""
-TOLERANCE = 1e-9
-"""Slack of gate comparisons, so that 0.3 − 0.1 ≥ 0.2 holds as a reader of the file expects."""
 MOST_PARTS = 2_000_000
 """Bound on the parts that all plays of a world look at together, so that judging any world has a bounded cost."""
 Test = tuple[int, float, float, bool]
@@ -52,7 +51,7 @@ class Plan(NamedTuple):
 
 
 def make_plan(world: World) -> Plan:
-    """Prepare ``world`` for play."""
+    """Prepare a plain world for play (``world.is_plain``); what only an engine knows is left out of others."""
     variables = {name: i for i, name in enumerate(world.variables)}
     bounds = [(v.minimum, v.maximum) for v in world.variables.values()]
     targets: dict[str | None, int] = {None: END}  # a next_encounter of null ends the story
@@ -103,13 +102,12 @@ def _choice(
     target = IMPLICIT
     for reaction in option.reactions:
         for effect in reaction.effects:
-            index = variables.get(effect.variable)
-            if index is not None:
+            if isinstance(effect, Effect) and (index := variables.get(effect.variable)) is not None:
                 changes.append((index, effect.change, *bounds[index]))
         if reaction.leads:
             target = targets.get(reaction.next_encounter, DANGLING)
             break  # what follows is decided; later reactions are never walked
-    tests = tuple([_test(gate, variables) for gate in option.gates]) if option.gates else ()
+    tests = tuple([_test(gate, variables) for gate in option.gates if type(gate) is Gate]) if option.gates else ()
     return Choice(tests, tuple(changes), target)
 
 

@@ -18,7 +18,7 @@ from lit_narrative.tasks.storyworld.issues import MOST_ISSUES
 from lit_narrative.tasks.storyworld.simulator.graph import reachable, viable
 from lit_narrative.tasks.storyworld.simulator.plan import Plan, make_plan
 from lit_narrative.tasks.storyworld.simulator.quick_plays import QuickPlays, quick_plays
-from lit_narrative.tasks.storyworld.world import World
+from lit_narrative.tasks.storyworld.world import World, is_plain
 
 logger = logging.getLogger(__name__)
 
@@ -153,6 +153,8 @@ def read_text(text: Any, seed: int, config: VerifierConfig) -> Context:
     if type(parsed.value) is not dict or detect(parsed.value) != "simple":
         return Context(text, seed, config, parsed)
     world, malformed = read_counting(parsed.value)
+    if world is not None and not is_plain(world):
+        return Context(text, seed, config, parsed)
     return Context(text, seed, config, parsed, world, malformed)
 
 

@@ -115,7 +115,7 @@ def schema_share(
     if not world.encounters:
         return 0.0
     passed, total = len(TOP_KEYS) - malformed["keys"], len(TOP_KEYS)
-    total += bool(duplicates)
+    total += bool(duplicates) + bool(malformed["more"])
     kinds = _kinds(world)
     for kind, present in kinds.items():
         if malformed[kind] or present or kind == "options":

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from itertools import chain, islice
 
-from lit_narrative.tasks.storyworld.formats.parse import UNSUPPORTED, detect
-from lit_narrative.tasks.storyworld.formats.simple import FilePaths
+from lit_narrative.tasks.storyworld.formats.file_paths import FilePaths
+from lit_narrative.tasks.storyworld.formats.parse import NEEDS_ENGINE, UNSUPPORTED, detect
 from lit_narrative.tasks.storyworld.issues import MOST_ISSUES, Issue, schema_issues
 from lit_narrative.tasks.storyworld.simulator.graph import is_terminal, lint_warnings
 from lit_narrative.tasks.storyworld.simulator.quick_plays import live_gates
@@ -23,6 +23,8 @@ def explain(context: Context) -> tuple[Issue, ...]:
         return (Issue("$", f"the top level must be an object, not {_json_type(context.value)}"),)
     if detect(context.value) == "sweepweave":
         return (UNSUPPORTED,)
+    if context.world is None:
+        return (NEEDS_ENGINE,)
     issues = list(context.parsed.issues)
     if context.malformed.total():
         short = len(context.text) <= LONGEST_CHECKED

@@ -9,23 +9,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lit_narrative.tasks.storyworld.expressions import DEEPEST
 from lit_narrative.tasks.storyworld.formats.simple import read_counting, read_world
 from lit_narrative.tasks.storyworld.issues import validator
-from lit_narrative.tasks.storyworld.world import Variable, owners, variable_bounds
-from tests.tasks.storyworld.lighthouse import encounter, lighthouse, make, option, read
+from lit_narrative.tasks.storyworld.world import Variable, is_plain, owners, variable_bounds
+from tests.tasks.storyworld.lighthouse import beacon, encounter, lighthouse, make, option, read
 
 JUNK = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(10**12), 10**12)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.sampled_from(["", "x", "oil", "storm", ">=", "id", "options", "\ud800"]),
+    | st.sampled_from(
+        ["", "x", "oil", "storm", ">=", "id", "options", "\ud800", "neg", "+", "if", "xor", "add", "set"]
+    ),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(st.sampled_from(["id", "text", "options", "min", "variable", "x"]), inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["any", "all", "not", "expr", "happened", "option"]), inner, max_size=2)
     ),
     max_leaves=5,
 )
+
+
+MORE = ["gates", "text", "next_encounter", "max", "extra", "performable", "acceptability", "desirability", "turns"]
+MORE += ["title", "start", "spools", "spool", "active", "op", "value", "any", "expr", "happened"]
 
 
 def positions(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -38,8 +46,8 @@ def positions(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @st.composite
 def mangled(draw: st.DrawFn) -> Any:
-    """The lighthouse with one to three parts replaced, removed or added."""
-    value: Any = copy.deepcopy(lighthouse())
+    """The lighthouse, plain or with all that the format knows, with one to three parts replaced, removed or added."""
+    value: Any = copy.deepcopy(draw(st.sampled_from([lighthouse(), beacon()])))
     for _ in range(draw(st.integers(1, 3))):
         *path, last = draw(st.sampled_from(positions(value)[1:]))
         holder = value
@@ -51,7 +59,7 @@ def mangled(draw: st.DrawFn) -> Any:
             case "remove":
                 del holder[last]
             case "add" if isinstance(holder, dict):
-                holder[draw(st.sampled_from(["gates", "text", "next_encounter", "max", "extra"]))] = draw(JUNK)
+                holder[draw(st.sampled_from(MORE))] = draw(JUNK)
             case _:
                 holder.append(draw(JUNK))
         if not isinstance(value, dict) or len(positions(value)) < 2:
@@ -149,3 +157,61 @@ def test_what_is_no_bounded_number_is_no_variable(number: Any) -> None:
     assert malformed
     assert world is not None
     assert not world.variables
+
+
+def test_all_that_the_format_knows_is_read_and_written_back() -> None:
+    world = read(beacon())
+    assert world.to_json() == beacon()
+    assert world.variables["Mara.calm[Teo]"] == Variable(0.2, -1.0, 1.0)
+    assert not is_plain(world)
+    assert world.encounters[0].turns == (0, 3)
+    assert world.extra == {"author": "a keeper"}
+
+
+@settings(max_examples=100, deadline=None)
+@given(mangled())
+def test_what_was_read_is_written_and_read_again_the_same(value: Any) -> None:
+    world, _ = read_world(value)
+    if world is not None:
+        again, malformed = read_counting(world.to_json())
+        assert again == world
+        assert malformed.keys() <= {"keys"}  # an empty list of encounters is malformed
+
+
+@pytest.mark.parametrize(
+    ("path", "part"),
+    [
+        (("start",), "dawn"),
+        (("encounters", 0, "options", 0, "gates"), [{"any": []}]),
+        (("encounters", 0, "options", 0, "performable"), [{"variable": "oil", "comparison": ">", "value": 1}]),
+        (("encounters", 0, "options", 0, "reactions", 0, "desirability"), 1),
+        (("encounters", 0, "options", 0, "reactions", 0, "next_encounter"), "wild"),
+        (("encounters", 0, "options", 0, "reactions", 0, "after_effects", 0), {"spool": "a", "active": True}),
+        (
+            ("encounters", 0, "options", 0, "reactions", 0, "after_effects", 0),
+            {"variable": "oil", "op": "add", "value": "oil"},
+        ),
+    ],
+)
+def test_what_makes_a_world_need_an_engine(path: tuple[Any, ...], part: Any) -> None:
+    value = lighthouse()
+    assert is_plain(read(value))
+    *above, last = path
+    holder: Any = value
+    for key in above:
+        holder = holder[key]
+    holder[last] = part
+    assert not is_plain(read(value))
+
+
+def test_an_encounter_called_wild_is_one_like_others() -> None:
+    assert is_plain(read(make(encounter("hut", option("go", "wild")), encounter("wild"))))
+
+
+def test_a_script_that_is_nested_too_deep_is_malformed() -> None:
+    value = lighthouse()
+    gate: dict[str, Any] = {"variable": "oil", "comparison": ">", "value": 1}
+    for depth in range(1, 30):
+        gate = {"not": gate}
+        value["encounters"][0]["options"][0]["gates"] = [gate]
+        assert read_world(value)[1] is (depth > DEEPEST)
