@@ -8,14 +8,19 @@ from random import Random
 from typing import Any, Literal, get_args
 
 from lit_narrative.books.shelf import read_shelf
-from lit_narrative.datamodules.base import Split, TaskDataModule
+from lit_narrative.datamodules.base import Split
+from lit_narrative.datamodules.style_rewards import StyleRewards
 from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.files import read_utf8
 from lit_narrative.tasks.style.chunks import ChunkWords
+from lit_narrative.tasks.style.completeness import CompletenessSettings
+from lit_narrative.tasks.style.content import ContentSettings
 from lit_narrative.tasks.style.corpus import Chunk, Part, StyleCorpus, grouped, split_authors
+from lit_narrative.tasks.style.masking import mask_some
 from lit_narrative.tasks.style.pairs import PairMaker, check_leakage
 from lit_narrative.tasks.style.plots import PREMISES, Keywords
 from lit_narrative.tasks.style.prompts import StylePrompt
+from lit_narrative.tasks.style.rewards import StyleRewardSettings
 from lit_narrative.tasks.style.synthetic import MAIN, synthetic_books, vocabulary_texts
 from lit_narrative.views import Example, Labelled, Pair, Prompt
 
@@ -23,7 +28,7 @@ SplitBy = Literal["author", "book"]
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
-class StyleData(TaskDataModule):
+class StyleData(StyleRewards):
     """Views ``examples`` (prompt and chunk), ``prompts``, ``pairs`` (graded, for judges) and ``labelled`` (by author).
 
     Chunks of a split are shown, imitated and compared in that split alone, and so are its plots. Columns of prompts:
@@ -44,6 +49,13 @@ class StyleData(TaskDataModule):
             than four books, the end of each).
         held_out: authors of the test's pairs with ``split_by=author``; None: drawn.
         part: half of the training chunks that training pairs are made of, so that two judges share none; None: all.
+        masked: share of training pairs whose texts are without their topic (content words masked), 0..1, so that a
+            judge learns to do without it.
+        judge: what the reward ``style`` is by: the folder that ``lit-narrative test --config style/judge`` wrote, or
+            any sentence encoder, by folder or hub name, or a checkpoint of ``SimilarityModule``.
+        style: how likeness under the judge becomes a reward.
+        content: a language model behind an endpoint that rates content; None: the share of the plot's words.
+        completeness: what the reward ``completeness`` counts as complete.
         train_size: examples of training at most, 1 or more (as the other sizes); default: all.
         prompt_size: prompts of training.
         pair_size: pairs of training.
@@ -66,6 +78,11 @@ class StyleData(TaskDataModule):
         split_by: SplitBy = "author",
         held_out: list[str] | None = None,
         part: Part | None = None,
+        masked: float = 0.5,
+        judge: str | None = None,
+        style: StyleRewardSettings = StyleRewardSettings(),  # noqa: B008
+        content: ContentSettings | None = None,
+        completeness: CompletenessSettings = CompletenessSettings(),  # noqa: B008
         train_size: int | None = None,
         prompt_size: int = 1000,
         pair_size: int = 2000,
@@ -82,10 +99,14 @@ class StyleData(TaskDataModule):
         check_choice("data.split_by", split_by, get_args(SplitBy))
         if held_out is not None and split_by != "author":
             raise UserError("data.held_out names authors, and data.split_by=book holds out books; leave it out")
+        if not 0 <= masked <= 1:
+            raise UserError(f"data.masked={masked} must be a share, 0 to 1")
         if authors == []:
             raise UserError("data.authors is empty; leave it out, or name one author or more")
         self.books, self.asked, self.prompt, self.chunk_words = books, authors, prompt, chunk_words
         self.split_by, self.held_out, self.part, self.seed = split_by, held_out, part, seed
+        self.masked, self.judge = masked, judge
+        self.style, self.content, self.completeness = style, content, completeness
         self.train_size, self.prompt_size, self.pair_size = train_size, prompt_size, pair_size
         self.eval_sizes = {"val": val_size, "test": test_size}
         self.plots = plots if plots in ("keywords", "premises") else read_plots(plots)
@@ -195,7 +216,7 @@ class StyleData(TaskDataModule):
         for split in ("val", "test"):
             apart = self.split_by == "author" and split in self.author_splits.values()
             check_leakage(pairs["train"], pairs[split], apart, split)
-        return pairs
+        return pairs | {"train": mask_some(pairs["train"], self.masked, self.seed)}
 
     def _pair_chunks(self, split: Split) -> list[Chunk]:
         """The chunks that pairs of a split are made of."""

@@ -9,6 +9,9 @@ from statistics import fmean
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
+import numpy as np
+import numpy.typing as npt
+
 from lit_narrative.errors import UserError, check_choice
 from lit_narrative.rl.rewards.base import AnyReward
 from lit_narrative.rl.rewards.loading import import_reward
@@ -27,6 +30,7 @@ from lit_narrative.views import (
 )
 
 Split = Literal["train", "val", "test"]
+PairSimilarity = Callable[[Sequence[str], Sequence[str]], npt.NDArray[np.floating[Any]]]
 VIEWS = ("examples", "prompts", "scored", "pairs", "labelled", "described", "states", "activations")
 
 
@@ -220,6 +224,25 @@ class Task:
             "confidence": answer.confidence,
             "gold_logprob": answer.gold,
         }
+
+    # --- judges -----------------------------------------------------------------------------------------------------
+
+    def examine_judge(self, similarity: PairSimilarity) -> Mapping[str, Any]:
+        """What a judge of similarity is worth on this task's held-out texts, as plain values for JSON.
+
+        Args:
+            similarity: the judge: how alike n texts are to n others, (n,).
+
+        Returns:
+            ``fit``, whether something may be trained against it; ``why``, a list of texts; ``sets``, figures by set.
+
+        Raises:
+            UserError: the task has no such texts.
+        """
+        raise UserError(
+            f"{type(self).__name__} examines no judges; take a task that does, such as StyleData, or leave the "
+            "callback JudgeExamination out"
+        )
 
     # --- circuit analysis -------------------------------------------------------------------------------------------
 

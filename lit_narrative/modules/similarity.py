@@ -58,13 +58,13 @@ def pair_losses(found: Tensor, scores: Tensor, loss: Loss = "cosine", margin: fl
 
 
 def calibration(found: Tensor, scores: Tensor) -> dict[str, float]:
-    """Where similarities (n,) lie of pairs that are alike, above 0.5, and of those that are not; {} if a kind lacks.
+    """Where similarities (n,) lie of pairs of the highest score and of the lowest; {} if all scores are the same.
 
     ``same_mean``, ``same_std``, ``same_q75``, ``cross_mean``, ``cross_std``, ``cross_q25``.
     """
-    same, cross = found[scores > 0.5], found[scores < 0.5]
-    if not (len(same) and len(cross)):
+    if len(scores.unique()) < 2:
         return {}
+    same, cross = found[scores == scores.max()], found[scores == scores.min()]
     means = {"same_mean": same.mean(), "same_std": same.std(correction=0), "same_q75": same.quantile(0.75)}
     others = {"cross_mean": cross.mean(), "cross_std": cross.std(correction=0), "cross_q25": cross.quantile(0.25)}
     return {name: float(value) for name, value in (means | others).items()}

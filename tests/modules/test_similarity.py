@@ -37,7 +37,7 @@ def test_losses_are_those_published() -> None:
 
 
 def test_calibration_says_where_pairs_lie() -> None:
-    found = calibration(torch.tensor([0.6, 0.8, 0.0, 0.2, 0.9]), torch.tensor([1.0, 0.9, 0.0, 0.1, 0.5]))
+    found = calibration(torch.tensor([0.6, 0.8, 0.0, 0.2, 0.9]), torch.tensor([1.0, 1.0, 0.0, 0.0, 0.5]))
     assert found["same_mean"] == pytest.approx(0.7)
     assert found["cross_q25"] == pytest.approx(0.05)
     assert calibration(torch.tensor([0.6]), torch.tensor([1.0])) == {}

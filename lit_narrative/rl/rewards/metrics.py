@@ -101,20 +101,20 @@ def preference_metrics() -> MetricCollection:
 
 
 def similarity_metrics(found: Tensor, scores: Tensor) -> dict[str, float]:
-    """How well similarities (n,) follow scores (n,) in 0..1: ``spearman``, and ``auroc`` and ``eer`` of telling apart.
+    """How well similarities (n,) follow scores (n,): ``spearman`` of all, and ``auroc`` and ``eer`` of telling apart.
 
-    Pairs above 0.5 are alike, those below are not, one of 0.5 is neither. ``eer`` is the error rate at the threshold
-    where both kinds of pairs are mistaken equally often. What is not defined, as one kind is missing, is left out.
+    The latter are of the pairs of the highest score and of the lowest. ``eer`` is the error rate at the threshold where
+    both kinds are mistaken equally often. What is not defined, as all scores are the same, is left out.
     """
+    if len(scores) < 2 or len(scores.unique()) < 2:
+        return {}
     metrics = {}
-    if len(scores) > 1 and len(scores.unique()) > 1 and len(found.unique()) > 1:
+    if len(found.unique()) > 1:
         metrics["spearman"] = float(spearman_corrcoef(found, scores))
-    clear = scores != 0.5
-    found, alike = found[clear], (scores[clear] > 0.5).long()
-    if len(alike.unique()) == 2:
-        # Within 0..1: torchmetrics takes anything else for logits, whose sigmoid merges values that differ little.
-        wrong, right, _ = binary_roc((found.double() + 1) / 2, alike)
-        nearest = int((wrong - (1 - right)).abs().argmin())
-        metrics["auroc"] = float(torch.trapezoid(right, wrong))
-        metrics["eer"] = float((wrong[nearest] + 1 - right[nearest]) / 2)
+    clear = (scores == scores.max()) | (scores == scores.min())
+    # Within 0..1: torchmetrics takes anything else for logits, whose sigmoid merges values that differ little.
+    wrong, right, _ = binary_roc((found[clear].double() + 1) / 2, (scores[clear] == scores.max()).long())
+    nearest = int((wrong - (1 - right)).abs().argmin())
+    metrics["auroc"] = float(torch.trapezoid(right.double(), wrong.double()))
+    metrics["eer"] = float((wrong[nearest] + 1 - right[nearest]) / 2)
     return metrics

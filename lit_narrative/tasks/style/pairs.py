@@ -78,13 +78,14 @@ class PairMaker:
         self.sentences = {chunk.name: len(_sentences(chunk)) for chunk in chunks}
         self.made: set[tuple[str, ...]] = set()
 
-    def pairs(self, count: int) -> list[Pair]:
+    def pairs(self, count: int, scores: Sequence[float] = BINS) -> list[Pair]:
         """Pairs, as many of every score and subject as there can be.
 
         Args:
             count: of all; there are fewer where the chunks do not give so many.
+            scores: that pairs have; 0 and 1 are those of originals.
         """
-        places = [(subject, score) for score in BINS for subject in self.subjects]
+        places = [(subject, score) for score in scores for subject in self.subjects]
         found: list[Pair] = []
         while places and len(found) < count:
             for place in tuple(places):

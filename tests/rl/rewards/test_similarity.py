@@ -55,9 +55,10 @@ def test_a_text_is_read_once_until_the_encoder_changes() -> None:
 
 
 def test_metrics_of_pairs() -> None:
-    found, scores = torch.tensor([0.9, 0.7, 0.8, 0.1, 0.5]), torch.tensor([1.0, 0.9, 0.1, 0.0, 0.5])
+    found, scores = torch.tensor([0.9, 0.7, 0.8, 0.1, 0.5]), torch.tensor([1.0, 1.0, 0.0, 0.0, 0.5])
     metrics = similarity_metrics(found, scores)
     assert metrics["auroc"] == 0.75
     assert metrics["eer"] == 0.5
-    assert similarity_metrics(found[:2], scores[:2]).keys() == {"spearman"}
-    assert similarity_metrics(torch.ones(3), torch.tensor([0.0, 1.0, 1.0]))["auroc"] == 0.5
+    assert similarity_metrics(found, 0.1 + 0.5 * scores) == metrics
+    assert similarity_metrics(found[:2], scores[:2]) == {}
+    assert similarity_metrics(torch.ones(3), torch.tensor([0.0, 1.0, 1.0])) == {"auroc": 0.5, "eer": 0.5}
