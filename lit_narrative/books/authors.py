@@ -26,7 +26,8 @@ ALIASES: Mapping[str, str] = MappingProxyType(
     }
 )
 """Other name in small letters without accents -> the name that the books are known by."""
-_ASIDE = re.compile(r"\([^)]*\)|\[[^\]]*\]|,? *\b\d{3,4}\??(?: *BCE?)? *-? *(?:\d{3,4}\??)?|,? *-\d{4}\b")
+_YEAR = r"\d{3,4}\??(?: *BCE?)?"
+_ASIDE = re.compile(rf"\([^)]*\)|\[[^\]]*\]|,? *\b{_YEAR}(?: *- *(?:{_YEAR})?)?|,? *-{_YEAR}")
 _TITLE = re.compile(r"\b(?:sir|dame|lord|lady|mrs?|dr|miss|rev|baron|earl|saint)\b\.? *", re.IGNORECASE)
 _SUFFIX = re.compile(r"^(?:jr|sr|ii|iii|esq|baron|earl|sir|lady|lord|saint|graf|comte|miss|mrs|dr)\b", re.IGNORECASE)
 

@@ -132,6 +132,6 @@ def _check_author(name: str, entries: Iterable[Entry]) -> None:
     names = {author for entry in entries for author in entry.authors}
     if any(same_author(name, other) for other in names):
         return
-    near = get_close_matches(author_name(name), sorted(set(map(author_name, names))), n=3, cutoff=0.6)
+    near = get_close_matches(author_name(name), sorted(set(map(author_name, names))), n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "; look for one by --title"
     raise UserError(f"--author: the catalogue has no '{name}'{hint}")

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from keyword import iskeyword
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
@@ -19,7 +20,8 @@ def call(command: Function | Mapping[str, Function], prog: str, args: list[str],
     """Call a function, or the one of several that the first argument names, with what the command line gives.
 
     A parameter without default is a positional argument; one with a default is ``--name``. A sequence takes one or more
-    values, a switch (``bool``) none. Help texts are the function's docstring.
+    values, a switch (``bool``) none. One whose name would be a word of Python, such as ``from_``, is the text
+    ``--from``. Help texts are the function's docstring.
 
     Args:
         command: the function, or several.
@@ -42,6 +44,7 @@ def call(command: Function | Mapping[str, Function], prog: str, args: list[str],
             args = resolve_configs(args)
     values = parser.parse_args(args).as_dict()
     values.pop("config", None)
+    values = {f"{name}_" if iskeyword(name) else name: value for name, value in values.items()}
     if values.get("out"):
         note_run_folder(values["out"])
     command(**values)
@@ -58,6 +61,11 @@ def make_parser(function: Function, prog: str) -> ArgumentParser:
         if options := _argparse_options(types[name], parameter.default):
             flag = name if parameter.default is inspect.Parameter.empty else f"--{name}"
             parser.add_argument(flag, help=helps.get(name), **options)
+            added.add(name)
+        elif iskeyword(word := name.removesuffix("_")):
+            needed = parameter.default is inspect.Parameter.empty
+            default = {} if needed else {"default": parameter.default}
+            parser.add_argument(f"--{word}", type=types[name], required=needed, help=helps.get(name), **default)
             added.add(name)
     # Without groups: the help of a command then lists its arguments flat, as argparse does.
     parser.add_function_arguments(function, as_positional=True, as_group=False, skip=added)

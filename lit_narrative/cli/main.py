@@ -34,6 +34,7 @@ COMMANDS = {
     "configs": "list, show or copy the configurations that come with the package",
     "export": "write a checkpoint in the form that other libraries read",
     "explain": "put the activations of a text, or latents of an SAE, into words",
+    "data": "make data: books of an author from a mirror or a folder, cleaned",
     "extract": "read a model's activations on a corpus, to put them into words",
 }
 

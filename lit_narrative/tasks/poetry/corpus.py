@@ -5,22 +5,19 @@ from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 
+from lit_narrative.books.read import read_book
 from lit_narrative.errors import UserError
-from lit_narrative.files import read_utf8
 from lit_narrative.tasks.poetry.poems import Poem, find_poems
-
-_START = re.compile(r"^\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG[^*]*\*\*\*", re.MULTILINE | re.IGNORECASE)
-_END = re.compile(r"^(?:\*\*\* ?)?END OF (?:(?:THE|THIS) )?PROJECT GUTENBERG", re.MULTILINE | re.IGNORECASE)
 
 
 def read_corpus(path: str | Path) -> list[Poem]:
     """The poems of a text file, or of all ``.txt`` files under a folder, in order of their paths; none comes twice.
 
     Raises:
-        UserError: there is no such file or folder, no text file in it, a file is not UTF-8 text, or there is no verse.
+        UserError: there is no such file or folder, no text file in it, a file is no text, or there is no verse.
     """
     paths = text_files(path)
-    poems = unique(poem for file in paths for poem in find_poems(strip_gutenberg(read_utf8(file)), file.stem))
+    poems = unique(poem for file in paths for poem in find_poems(read_book(file).text, file.stem))
     if not poems:
         raise UserError(
             f"no verse in {path} (text files read: {len(paths)}); put poems into plain text, a line of verse a line, "
@@ -42,14 +39,8 @@ def text_files(path: str | Path) -> list[Path]:
         raise UserError(f"data.corpus: no file or folder {path} (looked in {path.resolve().parent}); check the path")
     files = sorted(file for file in path.rglob("*.txt") if file.is_file())
     if not files:
-        raise UserError(f"data.corpus: no .txt file under {path}; verse is read from plain text, UTF-8")
+        raise UserError(f"data.corpus: no .txt file under {path}; verse is read from plain text")
     return files
-
-
-def strip_gutenberg(text: str) -> str:
-    """What stands between the header and the licence of Project Gutenberg; the whole text if it has neither."""
-    start, end = _START.search(text), _END.search(text)
-    return text[start.end() if start else 0 : end.start() if end else None].strip("\n") + "\n"
 
 
 def unique(poems: Iterable[Poem]) -> list[Poem]:

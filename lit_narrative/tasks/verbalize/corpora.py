@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from lit_narrative.books.read import read_book
 from lit_narrative.errors import UserError
 from lit_narrative.files import decode_json, read_utf8
 from lit_narrative.tasks.verbalize.stories import stories
@@ -101,15 +102,15 @@ def _paths(path: Path) -> list[Path]:
         )
     found = sorted(file for file in path.rglob("*.txt") if file.is_file())
     if not found:
-        raise UserError(f"--corpus {path}: there is no .txt file under it; texts are read as plain text, UTF-8")
+        raise UserError(f"--corpus {path}: there is no .txt file under it; texts are read as plain text")
     return found
 
 
 def _passages(path: Path) -> Iterator[str]:
-    """A text in parts of `PASSAGE_WORDS` words or a little more, each of whole paragraphs."""
+    """A book in parts of `PASSAGE_WORDS` words or a little more, each of whole paragraphs."""
     waiting: list[str] = []
     words = 0
-    for paragraph in _PARAGRAPH_END.split(read_utf8(path)):
+    for paragraph in _PARAGRAPH_END.split(read_book(path).text):
         waiting.append(paragraph)
         words += len(paragraph.split())
         if words >= PASSAGE_WORDS:

@@ -8,6 +8,7 @@ import pytest
 
 from lit_narrative.errors import UserError
 from lit_narrative.tasks.verbalize.corpora import Corpus, file_corpus, split_of, story_corpus
+from tests.books.mirror import ebook
 
 SPLITS = ("train", "val", "test")
 BOOK = [f"Paragraph {number}." + " words of no meaning" * 25 for number in range(200)]
@@ -25,6 +26,12 @@ def test_a_book_is_cut_between_paragraphs(tmp_path: Path) -> None:
     assert sorted(p for text in texts for p in text.split("\n\n")) == sorted(BOOK)
     assert len(found["train"]) > 40 and all(found.values())
     file_corpus(str(tmp_path)).check()
+
+
+def test_a_licence_is_no_document(tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_bytes(ebook(7))
+    texts = [text for split in SPLITS for text in file_corpus(str(tmp_path)).documents(split)]
+    assert "night number 39" in "".join(texts) and not any("GUTENBERG" in text.upper() for text in texts)
 
 
 def test_a_document_stays_in_its_split_when_others_come(tmp_path: Path) -> None:

@@ -1,0 +1,87 @@
+"""``lit-narrative data gutenberg`` as a person calls it, from a real local server and from a folder."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lit_narrative.books.shelf import FILE, read_shelf
+from lit_narrative.cli.main import main
+from tests.books.mirror import ebook, leftovers, serving
+
+CATALOGUE = (
+    b"Text#,Type,Issued,Title,Language,Authors,Subjects,LoCC,Bookshelves\n"
+    b'7,Text,1998,The Night,en,"Mariner, Ann, 1801-1870",Sea stories,PR,\n'
+    b'8,Text,1998,The Sea,en,"Mariner, Ann, 1801-1870",Sea stories,PR,\n'
+    b'9,Text,1998,The Land,en,"Farmer, Bob",,PR,\n'
+)
+FILES = {
+    "pg_catalog.csv": CATALOGUE,
+    "files/7/7-0.txt": ebook(7),
+    "files/8/8-0.txt": ebook(8, "The Sea Again"),
+    "files/9/9-0.txt": ebook(9, "The Land", "Bob Farmer"),
+}
+QUICK = ["--pause=0", "--timeout=5", "--retries=0"]
+
+
+def test_books_of_an_author_from_a_mirror(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    to = tmp_path / "books"
+    with serving(dict(FILES)) as server:
+        main(["data", "gutenberg", "--from", server.url, "--to", str(to), "--author", "A. Mariner", *QUICK])
+        asked = len(server.asked)
+        main(["data", "gutenberg", "--from", server.url, "--to", str(to), "--author", "A. Mariner", *QUICK])
+        assert len(server.asked) == asked  # nothing is fetched twice
+    shown = capsys.readouterr().out
+    assert "2 of 2 books" in shown and "its header has the title 'The Sea Again'" in shown
+    books = read_shelf(to)
+    assert [(book.id, book.title, book.author, book.subjects) for book in books] == [
+        ("7", "The Night", "Ann Mariner", ("Sea stories",)),
+        ("8", "The Sea", "Ann Mariner", ("Sea stories",)),
+    ]
+    assert all(book.text.startswith("It was night number 0") and "Gutenberg" not in book.text for book in books)
+    assert leftovers(tmp_path) == []
+
+
+def test_what_fails_is_said_and_the_rest_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving({**FILES, "files/8/8-0.txt": ebook(8)[:-300]}) as server:
+        server.faults["files/7/7-0.txt"] = (9, "broken")
+        main(["data", "gutenberg", "--from", server.url, "--to", str(tmp_path), "--ids", "7,8", "9", "10", *QUICK])
+        assert "pg_catalog.csv" not in server.asked
+    shown = capsys.readouterr().out.splitlines()
+    reasons = [line.partition("left out: ")[2] for line in shown if "left out" in line]
+    assert reasons[0] == "status 500 (attempts: 1)" and reasons[1].startswith("it breaks off")
+    assert reasons[2] == "the mirror has no text of this number"
+    assert "1 of 4 books" in shown[-1]
+    assert [json.loads(line)["id"] for line in (tmp_path / FILE).read_text().splitlines()] == ["9"]
+
+
+def test_from_a_folder(tmp_path: Path) -> None:
+    source, to = tmp_path / "texts", tmp_path / "books"
+    source.mkdir()
+    for number in (7, 8):
+        (source / f"{number}.txt").write_bytes(ebook(number))
+    (source / "9.txt").write_bytes(ebook(9, "The Land", "Bob Farmer"))
+    main(["data", "gutenberg", "--from", str(source), "--to", str(to), "--author", "Mariner, Ann", "--most=1"])
+    assert [book.id for book in read_shelf(to)] == ["7"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "say which books"),
+        (["--ids", "x1"], "'x1' is no number"),
+        (["--ids", "5"], "no text 5 among the 1"),
+        (["--author", "Ann Marinier"], "did you mean 'Ann Mariner'"),
+        (["--title", "Land"], "no book fits"),
+        (["--title", "Night", "--language", "fr"], "no book fits"),
+        (["--title", "Night", "--most", "0"], "--most is 0"),
+    ],
+)
+def test_wrong_questions_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    (tmp_path / "7.txt").write_bytes(ebook(7))
+    with pytest.raises(SystemExit):
+        main(["data", "gutenberg", "--from", str(tmp_path), "--to", str(tmp_path / "to"), *arguments])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "to").exists()
