@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from lit_narrative.books.shelf import read_shelf
 from lit_narrative.datamodules.base import Split
-from lit_narrative.datamodules.style_rewards import StyleRewards
+from lit_narrative.datamodules.style_sets import StyleSets
 from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.files import read_utf8
 from lit_narrative.tasks.style.chunks import ChunkWords
@@ -28,7 +28,7 @@ SplitBy = Literal["author", "book"]
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
-class StyleData(StyleRewards):
+class StyleData(StyleSets):
     """Views ``examples`` (prompt and chunk), ``prompts``, ``pairs`` (graded, for judges) and ``labelled`` (by author).
 
     Chunks of a split are shown, imitated and compared in that split alone, and so are its plots. Columns of prompts:
@@ -51,8 +51,10 @@ class StyleData(StyleRewards):
         part: half of the training chunks that training pairs are made of, so that two judges share none; None: all.
         masked: share of training pairs whose texts are without their topic (content words masked), 0..1, so that a
             judge learns to do without it.
-        judge: what the reward ``style`` is by: the folder that ``lit-narrative test --config style/judge`` wrote, or
+        judge: what the reward ``style`` is by, and ``judge_a`` of an evaluation: the folder that ``lit-narrative test --config style/judge`` wrote, or
             any sentence encoder, by folder or hub name, or a checkpoint of ``SimilarityModule``.
+        judge_b: ``judge_b`` of an evaluation, which no training sees; likewise.
+        window: words of the windows along which an evaluation follows a text's style, 1 or more.
         style: how likeness under the judge becomes a reward.
         content: a language model behind an endpoint that rates content; None: the share of the plot's words.
         completeness: what the reward ``completeness`` counts as complete.
@@ -80,6 +82,8 @@ class StyleData(StyleRewards):
         part: Part | None = None,
         masked: float = 0.5,
         judge: str | None = None,
+        judge_b: str | None = None,
+        window: int = 300,
         style: StyleRewardSettings = StyleRewardSettings(),  # noqa: B008
         content: ContentSettings | None = None,
         completeness: CompletenessSettings = CompletenessSettings(),  # noqa: B008
@@ -96,6 +100,7 @@ class StyleData(StyleRewards):
         for name, size in {**sizes, "val_size": val_size, "test_size": test_size}.items():
             check_least(f"data.{name}", size, 1)
         check_least("data.seed", seed, 0)
+        check_least("data.window", window, 1)
         check_choice("data.split_by", split_by, get_args(SplitBy))
         if held_out is not None and split_by != "author":
             raise UserError("data.held_out names authors, and data.split_by=book holds out books; leave it out")
@@ -105,7 +110,7 @@ class StyleData(StyleRewards):
             raise UserError("data.authors is empty; leave it out, or name one author or more")
         self.books, self.asked, self.prompt, self.chunk_words = books, authors, prompt, chunk_words
         self.split_by, self.held_out, self.part, self.seed = split_by, held_out, part, seed
-        self.masked, self.judge = masked, judge
+        self.masked, self.judge, self.judge_b, self.window = masked, judge, judge_b, window
         self.style, self.content, self.completeness = style, content, completeness
         self.train_size, self.prompt_size, self.pair_size = train_size, prompt_size, pair_size
         self.eval_sizes = {"val": val_size, "test": test_size}

@@ -1,0 +1,126 @@
+"""The named sets of the task style, zero-shot and few-shot, and what is measured of the texts that answer them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from lit_narrative.datamodules.base import Answered, Split
+from lit_narrative.datamodules.style_rewards import StyleRewards
+from lit_narrative.errors import UserError, check_choice
+from lit_narrative.rl.rewards.base import Reward, ask_once
+from lit_narrative.rl.rewards.similarity import SimilarityModel
+from lit_narrative.tasks.style.evaluation.copying import Sources
+from lit_narrative.tasks.style.evaluation.evaluate import JUDGES, StyleAids, StyleTexts, evaluate
+from lit_narrative.tasks.style.evaluation.judging import StyleReferences
+from lit_narrative.tasks.style.prompts import StylePrompt
+from lit_narrative.views import Prompt
+
+FEW_SHOT = "few_shot"
+"""The test set with a sample of the author's text in each prompt."""
+COLUMNS = ("content", "completeness")
+"""Rewards that are measured of every text, where the task has them."""
+
+
+class StyleSets(StyleRewards):
+    """The part of ``StyleData`` that measures; see there for the settings.
+
+    Attributes:
+        prompt: templates.
+        judge_b: the judge that no training sees.
+        window: words of the windows along which style is followed.
+    """
+
+    prompt: StylePrompt
+    judge_b: str | None
+    window: int
+
+    # --- sets by name -----------------------------------------------------------------------------------------------
+
+    @property
+    def named_sets(self) -> tuple[str, ...]:
+        """Names of all sets: the few-shot ones, too."""
+        return (*super().named_sets, FEW_SHOT)
+
+    def named_prompts(self, name: str) -> Sequence[Prompt]:
+        """The prompts of a set; those of ``few_shot`` are the test's, with a sample before each.
+
+        Raises:
+            UserError: there is no such set.
+        """
+        check_choice(f"sets of {type(self).__name__}", name, self.named_sets)
+        if name != FEW_SHOT:
+            return super().named_prompts(name)
+        few = replace(self.prompt, shots=1)
+        return [
+            replace(row, text=few.fill(*(row.columns[key] for key in ("author", "title", "plot", "sample"))))
+            for row in self.view("prompts", "test")
+        ]
+
+    # --- measures ---------------------------------------------------------------------------------------------------
+
+    def measure(self, name: str, answers: Sequence[Answered]) -> dict[str, Any]:
+        """Every figure of the texts of a set (`evaluate`)."""
+        split: Split = "val" if name == "val" else "train" if name == "train" else "test"
+        columns = [answer.rollout.columns for answer in answers]
+        shots = name == FEW_SHOT or self.prompt.shots > 0
+        rows = StyleTexts(
+            texts=[story(answer) for answer in answers],
+            authors=[str(column["author"]) for column in columns],
+            plots=[str(column["plot"]) for column in columns],
+            columns=self._rewarded(answers),
+            shown=[str(column["sample"]) for column in columns] if shots else (),
+        )
+        finished = [float(answer.rollout.finished) for answer in answers]
+        return evaluate(replace(rows, columns={**rows.columns, "finished": finished}), self._aids[split])
+
+    def _rewarded(self, answers: Sequence[Answered]) -> dict[str, list[float | None]]:
+        """Scores of the task's own rewards beside style, those that wait for a server left out."""
+        rewards = self.reward_functions([name for name in COLUMNS if name in self.rewards])
+        rollouts = [answer.rollout for answer in answers]
+        return {
+            name: ask_once(name, reward, rollouts) for name, reward in rewards.items() if isinstance(reward, Reward)
+        }
+
+    @cached_property
+    def _aids(self) -> "_AidsOfSplits":
+        return _AidsOfSplits(self)
+
+    def set_summary(self, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """What the texts were asked for and judged by."""
+        return {"config": {"authors": list(self.authors), "judge": self.judge, "judge_b": self.judge_b}}
+
+    def answer_row(self, answer: Answered) -> dict[str, Any]:
+        """A text with what it was asked for."""
+        asked = {name: answer.rollout.columns[name] for name in ("author", "plot", "sample")}
+        return {**answer.rollout.prompt_columns, **asked, "text": answer.rollout.text}
+
+
+class _AidsOfSplits(dict[Split, StyleAids]):
+    """What the texts of a split are judged with, made when they are first measured."""
+
+    def __init__(self, task: StyleSets) -> None:
+        super().__init__()
+        self.task = task
+        chunks = {
+            author: [chunk.text for chunk in task.corpus.chunks if chunk.author == author] for author in task.authors
+        }
+        self.sources = {author: Sources(found) for author, found in chunks.items()}
+        paths = zip(JUDGES, (task.judge, task.judge_b), strict=True)
+        self.models = {name: SimilarityModel.load(path) for name, path in paths if path is not None}
+
+    def __missing__(self, split: Split) -> StyleAids:
+        task = self.task
+        chunks = {author: [chunk.text for chunk in task.corpus.of(split, author)] for author in task.authors}
+        if not all(chunks.values()):
+            raise UserError(f"data.books: an author has no chunk in {split}, with which texts could be compared")
+        human = [chunk.text for author in task.authors for chunk in task.corpus.of("train", author)]
+        judges = {name: StyleReferences(model.arrays, chunks) for name, model in self.models.items()}
+        self[split] = StyleAids(judges, self.sources, human, task.window)
+        return self[split]
+
+
+def story(answer: Answered) -> str:
+    """The text of an answer without the line that ends it, which tells nothing of style."""
+    text, end = answer.rollout.text.rstrip(), str(answer.rollout.columns.get("end", ""))
+    return text.removesuffix(end).rstrip() if end else text
