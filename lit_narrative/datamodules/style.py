@@ -51,8 +51,9 @@ class StyleData(StyleSets):
         part: half of the training chunks that training pairs are made of, so that two judges share none; None: all.
         masked: share of training pairs whose texts are without their topic (content words masked), 0..1, so that a
             judge learns to do without it.
-        judge: what the reward ``style`` is by, and ``judge_a`` of an evaluation: the folder that ``lit-narrative test --config style/judge`` wrote, or
-            any sentence encoder, by folder or hub name, or a checkpoint of ``SimilarityModule``.
+        judge: what the reward ``style`` is by, and ``judge_a`` of an evaluation: the folder that ``lit-narrative test
+            --config style/judge`` wrote, or any sentence encoder, by folder or hub name, or a checkpoint of
+            ``SimilarityModule``.
         judge_b: ``judge_b`` of an evaluation, which no training sees; likewise.
         window: words of the windows along which an evaluation follows a text's style, 1 or more.
         style: how likeness under the judge becomes a reward.
