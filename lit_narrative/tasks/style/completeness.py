@@ -7,7 +7,7 @@ are finite everywhere.
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from lit_narrative.errors import UserError, check_choice
@@ -54,7 +54,7 @@ class CompletenessSettings:
             )
         if not 0 <= self.unfinished <= 1:
             raise UserError(f"data.completeness.unfinished={self.unfinished} must be in 0..1")
-        if self.curve != "trapezoid" and self != CompletenessSettings(self.curve):
+        if self.curve != "trapezoid" and replace(self, curve="trapezoid") != CompletenessSettings():
             raise UserError(f"data.completeness.curve={self.curve} has numbers of its own; leave the others out")
 
 
