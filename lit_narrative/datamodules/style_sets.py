@@ -14,10 +14,13 @@ from lit_narrative.tasks.style.evaluation.copying import Sources
 from lit_narrative.tasks.style.evaluation.evaluate import JUDGES, StyleAids, StyleTexts, evaluate
 from lit_narrative.tasks.style.evaluation.judging import StyleReferences
 from lit_narrative.tasks.style.prompts import StylePrompt
+from lit_narrative.tasks.style.rewards import spread
 from lit_narrative.views import Prompt
 
 FEW_SHOT = "few_shot"
 """The test set with a sample of the author's text in each prompt."""
+REFERENCES = 40
+"""Held-out chunks of an author that texts are compared with, at most; those of all authors, whoever is asked for."""
 COLUMNS = ("content", "completeness")
 """Rewards that are measured of every text, where the task has them."""
 
@@ -102,21 +105,20 @@ class _AidsOfSplits(dict[Split, StyleAids]):
     def __init__(self, task: StyleSets) -> None:
         super().__init__()
         self.task = task
-        chunks = {
-            author: [chunk.text for chunk in task.corpus.chunks if chunk.author == author] for author in task.authors
-        }
+        chunks = {author: [c.text for c in task.corpus.chunks if c.author == author] for author in task.authors}
         self.sources = {author: Sources(found) for author, found in chunks.items()}
         paths = zip(JUDGES, (task.judge, task.judge_b), strict=True)
         self.models = {name: SimilarityModel.load(path) for name, path in paths if path is not None}
 
     def __missing__(self, split: Split) -> StyleAids:
-        task = self.task
-        chunks = {author: [chunk.text for chunk in task.corpus.of(split, author)] for author in task.authors}
-        if not all(chunks.values()):
-            raise UserError(f"data.books: an author has no chunk in {split}, with which texts could be compared")
-        human = [chunk.text for author in task.authors for chunk in task.corpus.of("train", author)]
+        corpus = self.task.corpus
+        held = {author: [chunk.text for chunk in corpus.of(split, author)] for author in corpus.authors}
+        chunks = {author: spread(texts, REFERENCES) for author, texts in held.items() if texts}
+        if missing := [author for author in self.task.authors if author not in chunks]:
+            raise UserError(f"data.books: {missing[0]} has no chunk in {split}, with which texts could be compared")
+        human = [chunk.text for author in self.task.authors for chunk in corpus.of("train", author)]
         judges = {name: StyleReferences(model.arrays, chunks) for name, model in self.models.items()}
-        self[split] = StyleAids(judges, self.sources, human, task.window)
+        self[split] = StyleAids(judges, self.sources, human, self.task.window)
         return self[split]
 
 
