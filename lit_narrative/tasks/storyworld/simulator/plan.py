@@ -26,11 +26,13 @@ class Choice(NamedTuple):
         tests: the gates; open where all hold.
         changes: effects of the walked reactions on declared variables, in order.
         target: index of the encounter that follows, or ``END``, ``IMPLICIT``, ``DANGLING``.
+        reaction: position of the reaction that says so; ``None`` where none does.
     """
 
     tests: tuple[Test, ...]
     changes: tuple[Change, ...]
     target: int
+    reaction: int | None
 
 
 class Plan(NamedTuple):
@@ -99,16 +101,16 @@ def _choice(
     option: Option, variables: dict[str, int], bounds: list[tuple[float, float]], targets: dict[str | None, int]
 ) -> Choice:
     changes: list[Change] = []
-    target = IMPLICIT
-    for reaction in option.reactions:
+    target, leading = IMPLICIT, None
+    for position, reaction in enumerate(option.reactions):
         for effect in reaction.effects:
             if isinstance(effect, Effect) and (index := variables.get(effect.variable)) is not None:
                 changes.append((index, effect.change, *bounds[index]))
         if reaction.leads:
-            target = targets.get(reaction.next_encounter, DANGLING)
+            target, leading = targets.get(reaction.next_encounter, DANGLING), position
             break  # what follows is decided; later reactions are never walked
     tests = tuple([_test(gate, variables) for gate in option.gates if type(gate) is Gate]) if option.gates else ()
-    return Choice(tests, tuple(changes), target)
+    return Choice(tests, tuple(changes), target, leading)
 
 
 def _test(gate: Gate, variables: dict[str, int]) -> Test:

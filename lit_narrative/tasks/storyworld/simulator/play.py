@@ -2,72 +2,34 @@
 
 A play starts at the first encounter. At each step one of the open options is chosen, its effects are applied in
 order and clamped, and the next encounter follows. Nothing here raises on any world, and every play is bounded.
+
+Plain worlds are played here; what needs an engine is played by ``engine.py``, whose plays of plain worlds are the same.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from lit_narrative.tasks.storyworld.simulator.plan import DANGLING, END, IMPLICIT, Plan, apply, is_open, make_plan
-from lit_narrative.tasks.storyworld.world import Encounter, World
+from lit_narrative.tasks.storyworld.simulator.engine import Engine
+from lit_narrative.tasks.storyworld.simulator.engine_plays import engine_paths, engine_play
+from lit_narrative.tasks.storyworld.simulator.plan import DANGLING, Plan, apply, is_open, make_plan
+from lit_narrative.tasks.storyworld.simulator.records import (
+    MAX_STEPS,
+    OUTCOMES,
+    Outcome,
+    Play,
+    Step,
+    chosen,
+    ended,
+    named,
+    renamed,
+)
+from lit_narrative.tasks.storyworld.world import Encounter, World, is_plain
 
-Outcome = Literal["ending", "implicit", "stuck", "dangling", "timeout"]
-MAX_STEPS = 20
-"""Bound on the steps of a play, unless another is given."""
-OUTCOMES: dict[int, Outcome] = {END: "ending", IMPLICIT: "implicit", DANGLING: "dangling"}
+__all__ = ["MAX_STEPS", "OUTCOMES", "Chooser", "Outcome", "Play", "Step", "all_paths", "play", "plays", "uniform"]
 
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A moment of a play, before its choice takes effect.
-
-    Attributes:
-        encounter: id of the encounter.
-        index: its position in the file.
-        state: value of each variable.
-        options: ids of the encounter's options, in the order of the file.
-        open: for each option, whether its gates hold.
-        choice: position of the chosen option; ``None`` where there was none to choose.
-        turn: number of steps before this one.
-        visited: number of distinct encounters seen so far, this one included.
-    """
-
-    encounter: str
-    index: int
-    state: dict[str, float]
-    options: tuple[str, ...]
-    open: tuple[bool, ...]
-    choice: int | None
-    turn: int
-    visited: int
-
-
-@dataclass(frozen=True, slots=True)
-class Play:
-    """A play from the first encounter on.
-
-    Attributes:
-        steps: the moments, in order.
-        outcome: ``ending`` (the story says so: an encounter without options, or ``next_encounter`` is null),
-            ``implicit`` (the chosen option names nothing that follows), ``stuck`` (no option is open),
-            ``dangling`` (what follows does not exist), ``timeout`` (the bound on steps was met).
-        ending: id of the encounter where an ``ending`` play ended, else ``None``.
-        state: value of each variable at the end.
-    """
-
-    steps: tuple[Step, ...]
-    outcome: Outcome
-    ending: str | None
-    state: dict[str, float]
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """Ids of the chosen options, in order."""
-        return tuple(step.options[step.choice] for step in self.steps if step.choice is not None)
-
-
+Game = World | Plan | Engine
+"""A world, or one prepared for play, where the same is played often."""
 Chooser = Callable[[np.random.Generator, Encounter, dict[str, float], tuple[int, ...]], int]
 """``choose(rng, encounter, state, open_options)`` returns one of ``open_options`` (positions; never empty)."""
 
@@ -79,106 +41,76 @@ def uniform(
     return open_options[int(rng.random() * len(open_options))]
 
 
-def play(world: World | Plan, rng: np.random.Generator, choose: Chooser = uniform, max_steps: int = MAX_STEPS) -> Play:
+def prepared(game: Game) -> Plan | Engine:
+    """A world prepared for play: a plan of a plain one, else an engine."""
+    if isinstance(game, World):
+        return make_plan(game) if is_plain(game) else Engine(game)
+    return game
+
+
+def play(game: Game, rng: np.random.Generator, choose: Chooser = uniform, max_steps: int = MAX_STEPS) -> Play:
     """Play once.
 
     Args:
-        world: a world; a plan where the same world is played often.
+        game: a world; a plan or an engine where the same world is played often.
         rng: the only source of chance.
         choose: the policy.
         max_steps: bound on the number of steps, at least 1.
     """
-    plan = make_plan(world) if isinstance(world, World) else world
+    ready = prepared(game)
+    if isinstance(ready, Engine):
+        return engine_play(ready, lambda at: choose(rng, at.encounter, at.state, at.open_options), max_steps)
+    return _plan_play(ready, rng, choose, max_steps)
+
+
+def _plan_play(plan: Plan, rng: np.random.Generator, choose: Chooser, max_steps: int) -> Play:
     steps: list[Step] = []
     state = list(plan.start)
-    named = _named(plan, state)
+    values = named(plan.names, state)
     seen: set[int] = set()
     index = 0 if plan.scenes else DANGLING
     while index >= 0 and len(steps) < max_steps:
         seen.add(index)
-        step = _look(plan, index, state, named, len(steps), len(seen))
+        step = _look(plan, index, state, values, len(steps), len(seen))
         open_options = tuple([i for i, free in enumerate(step.open) if free])
         if not open_options:
             steps.append(step)
-            return _ended(plan, steps, state, "stuck" if step.options else "ending")
+            return ended(steps, "stuck" if step.options else "ending", values)
         choice = choose(rng, plan.world.encounters[index], step.state, open_options)
-        steps.append(_chosen(step, choice))
         taken = plan.scenes[index][choice]
+        steps.append(chosen(step, choice, taken.reaction))
         apply(taken, state)
-        # A copy with what has changed: with all values named anew, a world of many variables would take long.
-        named = {**named, **{plan.names[i]: _shown(state[i]) for i in {change[0] for change in taken.changes}}}
+        values = renamed(values, plan.names, {change[0] for change in taken.changes}, state)
         index = taken.target
-    return _ended(plan, steps, state, OUTCOMES.get(index, "timeout"))
+    return ended(steps, OUTCOMES.get(index, "timeout"), values)
 
 
 def plays(
-    world: World | Plan,
+    game: Game,
     runs: int,
     rng: np.random.Generator,
     choose: Chooser = uniform,
     max_steps: int = MAX_STEPS,
 ) -> Iterator[Play]:
     """Play ``runs`` times, one after the other, drawing from ``rng``."""
-    plan = make_plan(world) if isinstance(world, World) else world
+    ready = prepared(game)
     for _ in range(runs):
-        yield play(plan, rng, choose, max_steps)
+        yield play(ready, rng, choose, max_steps)
 
 
-def all_paths(world: World | Plan, limit: int = 10_000, max_steps: int = MAX_STEPS) -> list[Play]:
+def all_paths(game: World | Engine, limit: int = 10_000, max_steps: int = MAX_STEPS) -> list[Play]:
     """Every play that open options allow, depth first in the order of the file.
 
     Args:
-        world: the world.
+        game: a world, or an engine where its settings are not the usual ones.
         limit: largest number of plays returned; the rest is left out.
         max_steps: bound on the steps of each play (``timeout`` beyond it).
     """
-    plan = make_plan(world) if isinstance(world, World) else world
-    return list(_paths_from(plan, limit, max_steps))
+    return list(engine_paths(game if isinstance(game, Engine) else Engine(game), limit, max_steps))
 
 
-def _paths_from(plan: Plan, limit: int, max_steps: int) -> Iterator[Play]:
-    count = 0
-    # A stack rather than recursion: a play may be longer than Python's stack is deep.
-    pending: list[tuple[int, list[float], list[Step]]] = [(0 if plan.scenes else DANGLING, list(plan.start), [])]
-    while pending and count < limit:
-        index, state, steps = pending.pop()
-        if index < 0 or len(steps) >= max_steps:
-            count += 1
-            yield _ended(plan, steps, state, OUTCOMES.get(index, "timeout"))
-            continue
-        seen = {step.index for step in steps} | {index}
-        step = _look(plan, index, state, _named(plan, state), len(steps), len(seen))
-        if not any(step.open):
-            count += 1
-            yield _ended(plan, [*steps, step], state, "stuck" if step.options else "ending")
-            continue
-        for i in reversed(range(len(step.open))):  # the first option is pushed last, and so played first
-            if step.open[i]:
-                after = list(state)
-                apply(plan.scenes[index][i], after)
-                pending.append((plan.scenes[index][i].target, after, [*steps, _chosen(step, i)]))
-
-
-def _look(plan: Plan, index: int, state: Sequence[float], named: dict[str, float], turn: int, visited: int) -> Step:
+def _look(plan: Plan, index: int, state: Sequence[float], values: dict[str, float], turn: int, visited: int) -> Step:
     encounter = plan.world.encounters[index]
     free = tuple([is_open(choice, state) for choice in plan.scenes[index]])
     names = tuple([option.id for option in encounter.options])
-    return Step(encounter.id, index, named, names, free, None, turn, visited)
-
-
-def _chosen(step: Step, choice: int) -> Step:
-    return Step(step.encounter, step.index, step.state, step.options, step.open, choice, step.turn, step.visited)
-
-
-def _ended(plan: Plan, steps: Sequence[Step], state: Sequence[float], outcome: Outcome) -> Play:
-    ending = steps[-1].encounter if outcome == "ending" else None
-    return Play(tuple(steps), outcome, ending, _named(plan, state))
-
-
-def _named(plan: Plan, state: Sequence[float]) -> dict[str, float]:
-    return {name: _shown(value) for name, value in zip(plan.names, state, strict=False)}
-
-
-def _shown(value: float) -> float:
-    # Nine decimals hide the drift of repeated addition: 0.1 + 0.2 + 0.1 + 0.3 reads 0.7.
-    return round(value, 9)
+    return Step(encounter.id, index, values, names, free, None, turn, visited, None)

@@ -1,0 +1,94 @@
+"""What a play leaves: its steps, its outcome, and the state at its end."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lit_narrative.tasks.storyworld.simulator.plan import DANGLING, END, IMPLICIT
+
+Outcome = Literal["ending", "implicit", "stuck", "dangling", "timeout"]
+MAX_STEPS = 20
+"""Bound on the steps of a play, unless another is given."""
+OUTCOMES: dict[int, Outcome] = {END: "ending", IMPLICIT: "implicit", DANGLING: "dangling"}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A moment of a play, before its choice takes effect.
+
+    Attributes:
+        encounter: id of the encounter.
+        index: its position in the file.
+        state: value of each variable.
+        options: ids of the encounter's options, in the order of the file.
+        open: for each option, whether its gates hold.
+        choice: position of the chosen option; ``None`` where there was none to choose.
+        turn: number of steps before this one.
+        visited: number of distinct encounters seen so far, this one included.
+        reaction: position of the reaction that said what follows; ``None`` where none did.
+    """
+
+    encounter: str
+    index: int
+    state: dict[str, float]
+    options: tuple[str, ...]
+    open: tuple[bool, ...]
+    choice: int | None
+    turn: int
+    visited: int
+    reaction: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """A play from the first encounter on.
+
+    Attributes:
+        steps: the moments, in order.
+        outcome: ``ending`` (the story says so: an encounter without options, or ``next_encounter`` is null),
+            ``implicit`` (the chosen option names nothing that follows), ``stuck`` (no option is open),
+            ``dangling`` (what follows does not exist), ``timeout`` (the bound on steps was met).
+        ending: id of the encounter where an ``ending`` play ended, else ``None``.
+        state: value of each variable at the end.
+    """
+
+    steps: tuple[Step, ...]
+    outcome: Outcome
+    ending: str | None
+    state: dict[str, float]
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Ids of the chosen options, in order."""
+        return tuple(step.options[step.choice] for step in self.steps if step.choice is not None)
+
+
+def chosen(step: Step, choice: int, reaction: int | None) -> Step:
+    """The step with its choice, and the reaction that followed."""
+    return Step(
+        step.encounter, step.index, step.state, step.options, step.open, choice, step.turn, step.visited, reaction
+    )
+
+
+def ended(steps: Sequence[Step], outcome: Outcome, state: dict[str, float]) -> Play:
+    """The play that ends with these steps."""
+    return Play(tuple(steps), outcome, steps[-1].encounter if outcome == "ending" else None, state)
+
+
+def named(names: Iterable[str], state: Sequence[float]) -> dict[str, float]:
+    """The variables by name."""
+    return {name: shown(value) for name, value in zip(names, state, strict=False)}
+
+
+def renamed(
+    before: Mapping[str, float], names: Sequence[str], changed: Iterable[int], state: Sequence[float]
+) -> dict[str, float]:
+    """The variables by name where only those at the ``changed`` places differ from ``before``."""
+    # A copy with what has changed: with all values named anew, a world of many variables would take long.
+    return {**before, **{names[i]: shown(state[i]) for i in changed}}
+
+
+def shown(value: float) -> float:
+    """A value as plays show it."""
+    # Nine decimals hide the drift of repeated addition: 0.1 + 0.2 + 0.1 + 0.3 reads 0.7.
+    return round(value, 9)
