@@ -64,7 +64,9 @@ def sentences_of(text: str) -> list[str]:
     found, start = [], 0
     for end in _SENTENCE_END.finditer(text):
         word = text[max(start, end.start() - 8) : end.start()].rpartition(" ")[2].lstrip("\"'“‘(_")
-        if text[end.start()] == "." and (word.casefold() in _ABBREVIATIONS or (len(word) == 1 and word not in "IO")):
+        if text[end.start()] == "." and (
+            word.casefold() in _ABBREVIATIONS or (len(word) == 1 and word.isupper() and word not in "IO")
+        ):
             continue
         found.append(text[start : end.end()].rstrip())
         start = end.end()

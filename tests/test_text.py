@@ -1,9 +1,9 @@
-"""Spans of words that texts have in common."""
+"""Sentences of a paragraph, and spans of words that texts have in common."""
 
 import numpy as np
 import pytest
 
-from lit_narrative.text import CopyIndex, WordBits, longest_copy
+from lit_narrative.text import CopyIndex, WordBits, longest_copy, sentences_of
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -30,3 +30,21 @@ def test_no_span_goes_on_from_one_text_to_the_next() -> None:
 def test_a_word_that_no_text_has_is_no_copy() -> None:
     assert CopyIndex([]).longest("a grey gull", WordBits([])) == ()
     assert CopyIndex(["the sea"]).longest("Gulls! \ud800", WordBits(["the sea"])) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("It ended. He slept.", ["It ended.", "He slept."]),
+        ('"Stop!" he cried. "No."', ['"Stop!" he cried.', '"No."']),
+        ("Mr. Holm met J. Holm and Dr. St. John. They ate.", ["Mr. Holm met J. Holm and Dr. St. John.", "They ate."]),
+        ("A pie of 3.5 inches. No.", ["A pie of 3.5 inches.", "No."]),
+        ("It was I. And so... it ended… Then: why?", ["It was I.", "And so... it ended…", "Then: why?"]),
+        ("He had 5. She had none. “Oh!” she said.", ["He had 5.", "She had none.", "“Oh!” she said."]),
+        ("Écoute. Élan vital.", ["Écoute.", "Élan vital."]),
+        ("A line\nof verse. Another\none", ["A line\nof verse.", "Another\none"]),
+        ("  \n ", []),
+    ],
+)
+def test_sentences_of_a_paragraph(text: str, sentences: list[str]) -> None:
+    assert sentences_of(text) == sentences

@@ -20,6 +20,7 @@ from lit_narrative.tasks.style.masking import mask_some
 from lit_narrative.tasks.style.pairs import PairMaker, check_leakage
 from lit_narrative.tasks.style.plots import PREMISES, Keywords
 from lit_narrative.tasks.style.prompts import StylePrompt
+from lit_narrative.tasks.style.refills import read_refills, refills_of
 from lit_narrative.tasks.style.rewards import StyleRewardSettings
 from lit_narrative.tasks.style.synthetic import MAIN, synthetic_books, vocabulary_texts
 from lit_narrative.views import Example, Labelled, Pair, Prompt
@@ -49,6 +50,8 @@ class StyleData(StyleSets):
             than four books, the end of each).
         held_out: authors of the test's pairs with ``split_by=author``; None: drawn.
         part: half of the training chunks that training pairs are made of, so that two judges share none; None: all.
+        refills: what ``lit-narrative data refill`` had a language model write for graded pairs; None: sentences of a
+            third author stand in.
         masked: share of training pairs whose texts are without their topic (content words masked), 0..1, so that a
             judge learns to do without it.
         judge: what the reward ``style`` is by, and ``judge_a`` of an evaluation: the folder that ``lit-narrative test
@@ -81,6 +84,7 @@ class StyleData(StyleSets):
         split_by: SplitBy = "author",
         held_out: list[str] | None = None,
         part: Part | None = None,
+        refills: str | None = None,
         masked: float = 0.5,
         judge: str | None = None,
         judge_b: str | None = None,
@@ -111,6 +115,7 @@ class StyleData(StyleSets):
             raise UserError("data.authors is empty; leave it out, or name one author or more")
         self.books, self.asked, self.prompt, self.chunk_words = books, authors, prompt, chunk_words
         self.split_by, self.held_out, self.part, self.seed = split_by, held_out, part, seed
+        self.refills = None if refills is None else read_refills(refills)
         self.masked, self.judge, self.judge_b, self.window = masked, judge, judge_b, window
         self.style, self.content, self.completeness = style, content, completeness
         self.train_size, self.prompt_size, self.pair_size = train_size, prompt_size, pair_size
@@ -213,9 +218,10 @@ class StyleData(StyleSets):
 
     @cached_property
     def _pairs(self) -> dict[Split, list[Pair]]:
+        refills = None if self.refills is None else refills_of(self.refills, self.corpus.chunks)
         pairs: dict[Split, list[Pair]] = {}
         for number, split in enumerate(_SPLITS):
-            maker = PairMaker(self._pair_chunks(split), 3 * self.seed + number)
+            maker = PairMaker(self._pair_chunks(split), 3 * self.seed + number, refills)
             pairs[split] = maker.pairs(self._size(split, self.pair_size) or 0)
             if not pairs[split]:
                 raise UserError(f"data.books: no pair of chunks can be made for {split}; give more books or authors")
@@ -240,13 +246,9 @@ class StyleData(StyleSets):
         sample = rng.choice([other for other in others if other.title != chunk.title] or [*others])
         if sample is chunk:  # the only chunk there is
             sample = others[others.index(chunk) - 1]
-        prompt = self.prompt.fill(chunk.author, chunk.title, self._plot_of(chunk, rng), sample.text)
+        prompt = self.prompt.fill(chunk.author, chunk.title, self.keywords(chunk.text), sample.text)
         meta = {"author": chunk.author, "title": chunk.title, "chunk": chunk.number}
         return Example(prompt, self.prompt.close(chunk.text), meta)
-
-    def _plot_of(self, chunk: Chunk, rng: Random) -> str:
-        """The plot of a chunk: its keywords, whatever other plots the prompts have."""
-        return self.keywords(chunk.text)
 
     def _prompt(self, plot: str, samples: Sequence[Chunk], turn: int, index: int) -> Prompt:
         chunk = samples[turn % len(samples)]

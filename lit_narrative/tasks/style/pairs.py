@@ -15,6 +15,7 @@ from random import Random
 
 from lit_narrative.errors import UserError
 from lit_narrative.tasks.style.corpus import Chunk, grouped, long_sentences
+from lit_narrative.tasks.style.refills import refilled
 from lit_narrative.text import sentences_of
 from lit_narrative.views import Pair
 
@@ -65,13 +66,11 @@ class PairMaker:
     Args:
         chunks: of one split.
         seed: of all choices.
-        refills: chunk's name -> number of its sentences replaced -> its text, where a language model has written them;
-            None: sentences of a third author.
+        refills: name of a chunk -> what a language model wrote in place of its sentences, but the last; other chunks
+            are originals only. None: sentences of a third author stand in.
     """
 
-    def __init__(
-        self, chunks: Sequence[Chunk], seed: int, refills: Mapping[str, Mapping[int, str]] | None = None
-    ) -> None:
+    def __init__(self, chunks: Sequence[Chunk], seed: int, refills: Mapping[str, Sequence[str]] | None = None) -> None:
         self.rng, self.refills = Random(f"pairs {seed}"), refills
         self.subjects = _comparable(chunks)
         self.used: Counter[str] = Counter()
@@ -145,19 +144,19 @@ class PairMaker:
 
     def _ways(self, first: Chunk, second: Chunk, score: float) -> Sequence[tuple[int, int]]:
         """Numbers of sentences to replace in both."""
-        sizes = (self.sentences[first.name], self.sentences[second.name])
-        ways = replaceable(*sizes, score > 0.5, score)
-        if self.refills is None:
-            return ways
-        one, two = (self.refills.get(chunk.name, {}) for chunk in (first, second))
-        return [way for way in ways if way[0] in one and way[1] in two]
+        if self.refills is not None and not {first.name, second.name} <= self.refills.keys():
+            return ()
+        return replaceable(self.sentences[first.name], self.sentences[second.name], score > 0.5, score)
 
     def _replaced(
         self, authors: Mapping[str, list[Chunk]], two: tuple[Chunk, Chunk], counts: tuple[int, int]
     ) -> tuple[str, str] | None:
         """Both texts with sentences replaced: by those of a third author, or of each other where there is none."""
         if self.refills is not None:
-            return tuple(self.refills[chunk.name][count] for chunk, count in zip(two, counts, strict=True))  # type: ignore[return-value]
+            first, second = (
+                refilled(chunk.text, self.refills[chunk.name], count) for chunk, count in zip(two, counts, strict=True)
+            )
+            return first, second
         others = [author for author in authors if author not in {chunk.author for chunk in two}]
         if not others and two[0].author == two[1].author:
             return None

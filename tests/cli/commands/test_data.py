@@ -1,12 +1,17 @@
-"""``lit-narrative data gutenberg`` as a person calls it, from a real local server and from a folder."""
+"""``lit-narrative data`` as a person calls it, with real local servers and from folders."""
 
 import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from lit_narrative.books.shelf import FILE, read_shelf
 from lit_narrative.cli.main import main
+from lit_narrative.datamodules.style import StyleData
+from lit_narrative.errors import UserError
 from tests.books.mirror import ebook, leftovers, serving
 
 CATALOGUE = (
@@ -85,3 +90,61 @@ def test_wrong_questions_are_said(
         main(["data", "gutenberg", "--from", str(tmp_path), "--to", str(tmp_path / "to"), *arguments])
     assert message in capsys.readouterr().err
     assert not (tmp_path / "to").exists()
+
+
+class Teacher(BaseHTTPRequestHandler):
+    """Writes a sentence of its own; every 25th request fails where the path says so."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        counts = self.server.counts  # type: ignore[attr-defined]
+        counts.append(asked["temperature"])
+        fails = self.path == "/failing" and len(counts) % 25 == 0
+        body = json.dumps({"choices": [{"message": {"content": "It was so, the teacher wrote."}}]}).encode()
+        self.send_response(400 if fails else 200)
+        self.send_header("Content-Length", "0" if fails else str(len(body)))
+        self.end_headers()
+        self.wfile.write(b"" if fails else body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def teacher() -> Iterator[ThreadingHTTPServer]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Teacher)
+    server.counts = []  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_refills_go_on_where_they_were_and_make_pairs(
+    teacher: ThreadingHTTPServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    to = tmp_path / "refills.jsonl"
+    url = f"http://127.0.0.1:{teacher.server_port}"
+    main(["data", "refill", f"{url}/failing", "m", "--to", str(to), "--most=20"])
+    some = len(to.read_text().splitlines())
+    assert 0 < some < 20 and "sentences without answer: the server answered with status 400" in capsys.readouterr().out
+    main(["data", "refill", url, "m", "--to", str(to), "--most=60"])
+    made = len(to.read_text().splitlines())
+    assert 55 < made <= 60
+    asked = len(teacher.counts)  # type: ignore[attr-defined]
+    main(["data", "refill", url, "m", "--to", str(to), "--most=60"])
+    assert len(teacher.counts) == asked and set(teacher.counts) == {0.7}  # type: ignore[attr-defined]
+    pairs = StyleData(refills=str(to), pair_size=40, split_by="book").pairs("train")
+    mixtures = [pair for pair in pairs if "mixed" in pair.meta["kind"]]
+    assert mixtures
+    assert all("the teacher wrote." in text for pair in mixtures for text in (pair.text, pair.other))
+    with pytest.raises(UserError, match=r"data\.refills: none of its \d+ rows"):
+        StyleData(refills=str(to), seed=1).pairs("train")
+
+
+def test_a_teacher_that_is_of_no_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(
+            ["data", "refill", "http://127.0.0.1:1", "m", "--to", str(tmp_path / "r.jsonl"), "--most=1", "--timeout=1"]
+        )
+    assert "no chunk could be refilled" in capsys.readouterr().err

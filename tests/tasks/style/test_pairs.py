@@ -98,10 +98,13 @@ def test_one_book_gives_distant_chunks(chunks: list[Chunk]) -> None:
 
 
 def test_refills_stand_in_for_mixtures(chunks: list[Chunk]) -> None:
-    refills = {chunk.name: {count: f"{chunk.name}, {count} replaced" for count in range(1, 12)} for chunk in chunks}
-    pairs = PairMaker(chunks, 0, refills).pairs(60)
+    some = {chunk.name: [f"Filled {n}." for n in range(30)] for chunk in chunks[::2]}
+    pairs = PairMaker(chunks, 0, some).pairs(100)
     mixtures = [pair for pair in pairs if "mixed" in pair.meta["kind"]]
-    assert mixtures and all(pair.text.startswith(pair.meta["chunk"]) for pair in mixtures)
+    assert mixtures and all({pair.meta["chunk"], pair.meta["chunk2"]} <= some.keys() for pair in mixtures)
+    for pair in mixtures:
+        found = [sentence.startswith("Filled") for part in pair.text.split("\n\n") for sentence in sentences_of(part)]
+        assert sum(found) / len(found) == pytest.approx(pair.meta["replaced"]) and not found[-1]
     assert {pair.meta["kind"] for pair in PairMaker(chunks, 0, {}).pairs(60)} == {"same", "cross"}
 
 
