@@ -72,7 +72,9 @@ class PairMaker:
 
     def __init__(self, chunks: Sequence[Chunk], seed: int, refills: Mapping[str, Sequence[str]] | None = None) -> None:
         self.rng, self.refills = Random(f"pairs {seed}"), refills
-        self.subjects = _comparable(chunks)
+        self.subjects = self.mixable = _comparable(chunks)
+        if refills is not None:
+            self.mixable = _comparable([chunk for chunk in chunks if chunk.name in refills])
         self.used: Counter[str] = Counter()
         self.sentences = {chunk.name: len(_sentences(chunk)) for chunk in chunks}
         self.made: set[tuple[str, ...]] = set()
@@ -97,9 +99,9 @@ class PairMaker:
 
     def _pair(self, subject: str, score: float) -> Pair | None:
         """A new pair of a score; None where none is found."""
-        authors = self.subjects[subject]
+        authors = (self.subjects if score in (0.0, 1.0) else self.mixable).get(subject, {})
         same = score > 0.5
-        if not same and len(authors) < 2:
+        if len(authors) < (1 if same else 2):
             return None
         for _ in range(_TRIES):
             two = self._same(authors) if same else self._cross(authors)
@@ -130,7 +132,7 @@ class PairMaker:
         first, second = two
         counts = (0, 0)
         if score not in (0.0, 1.0):
-            ways = self._ways(first, second, score)
+            ways = replaceable(self.sentences[first.name], self.sentences[second.name], score > 0.5, score)
             if not ways:
                 return None
             counts = self.rng.choice(ways)
@@ -141,12 +143,6 @@ class PairMaker:
         self.made.add(key)
         self.used.update((first.name, second.name))
         return Pair(*texts, score, self._meta(first, second, counts))
-
-    def _ways(self, first: Chunk, second: Chunk, score: float) -> Sequence[tuple[int, int]]:
-        """Numbers of sentences to replace in both."""
-        if self.refills is not None and not {first.name, second.name} <= self.refills.keys():
-            return ()
-        return replaceable(self.sentences[first.name], self.sentences[second.name], score > 0.5, score)
 
     def _replaced(
         self, authors: Mapping[str, list[Chunk]], two: tuple[Chunk, Chunk], counts: tuple[int, int]
