@@ -15,6 +15,17 @@ def batches_begun(trainer: "Trainer") -> int:
     return trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
 
+def epoch_read(trainer: "Trainer") -> bool:
+    """Whether the epoch under way, or that of a checkpoint, was read to its end, however many batches it had."""
+    return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+
+
+def batches_resumed(trainer: "Trainer") -> int:
+    """Training batches behind which this epoch begins: not 0 in a run that was resumed within it, before its end."""
+    epochs: Any = trainer.fit_loop.epoch_progress.current  # see below
+    return 0 if epoch_read(trainer) or epochs.started == epochs.processed else batches_begun(trainer)
+
+
 def batches_learned(trainer: "Trainer") -> int:
     """Training batches of the epoch under way, without those of an optimizer step that is not made yet."""
     # Lightning declares the counts by a base class that lacks some of them.
@@ -38,6 +49,12 @@ def begin_at(trainer: "Trainer", batches: int, length: int) -> None:
     counts: Any = progress.current
     counts.ready = counts.started = counts.processed = counts.completed = batches
     progress.is_last_batch = batches == length
+
+
+def stay_at_end(trainer: "Trainer") -> None:
+    """Where the epoch that is resumed was read to its end, count it as such by the batches that it would have now."""
+    if epoch_read(trainer) and math.isfinite(trainer.num_training_batches):
+        begin_at(trainer, int(trainer.num_training_batches), int(trainer.num_training_batches))
 
 
 def logged_steps(trainer: "Trainer") -> int:

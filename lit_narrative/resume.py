@@ -26,7 +26,7 @@ from lit_narrative import interrupts
 from lit_narrative.distributed import gather_objects
 from lit_narrative.errors import UserError
 from lit_narrative.files import whole_file
-from lit_narrative.progress import make_loader_later
+from lit_narrative.progress import make_loader_later, stay_at_end
 
 logger = logging.getLogger(__name__)
 
@@ -203,6 +203,7 @@ class ExactResume(Checkpoint):
             counts.update(ready=done, started=done, processed=done, completed=done)
         self._interrupted, self._lent = stored, 0
         if stored["point"] == "epoch_end":
+            batches["is_last_batch"] = True  # also where the epoch was ended before its last one
             for counts in (epochs["current"], epochs["total"]):
                 counts["processed"] -= 1
         if stored["point"] != "between" and steps["completed"] == trainer.max_steps:
@@ -222,6 +223,7 @@ class ExactResume(Checkpoint):
                 if len(state["cuda"]) == torch.cuda.device_count():
                     torch.cuda.set_rng_state_all(state["cuda"])
             _restore_monitored(trainer, stored)
+            stay_at_end(trainer)
             _end_interrupted(trainer, stored["point"], stored["metrics"])
             epochs: Any = trainer.fit_loop.epoch_progress.current
             self._repeated = stored.get("logged", {}) if epochs.started > epochs.processed else {}

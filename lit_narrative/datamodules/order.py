@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, DistributedSampler
 
-from lit_narrative.progress import batches_begun, batches_learned, begin_at, epoch_length
+from lit_narrative.progress import batches_begun, batches_learned, begin_at, epoch_length, epoch_read
 
 
 class EpochSampler(DistributedSampler[Any]):
@@ -79,7 +79,7 @@ class EpochSampler(DistributedSampler[Any]):
             batches: of an epoch now.
         """
         left = min(len(self.rows), batches * self.batch_rows) - state["rows"]
-        first = batches - math.ceil(max(left, 0) / self.batch_rows)
+        first = batches - (0 if epoch_read(self.trainer) else math.ceil(max(left, 0) / self.batch_rows))
         self._resumed = {"step_rows": 0, **state, "batches": first}
         self.set_epoch(state["epoch"])  # Lightning sets it later, when loader workers have asked for their first rows
         begin_at(self.trainer, first, batches)

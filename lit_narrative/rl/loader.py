@@ -36,7 +36,7 @@ class RolloutLoader:
         prompts: the task's loader; a batch of it is the prompts of one rollout batch.
         source: the algorithm.
         sizes: by which rollouts are split into batches, by name.
-        batches_begun: micro-batches of this epoch that were learned from already, as the epoch begins; not 0 in a run
+        batches_resumed: micro-batches of this epoch that were learned from already, as the epoch begins; not 0 in a run
             that was resumed in the middle of one.
     """
 
@@ -45,9 +45,9 @@ class RolloutLoader:
         prompts: DataLoader[Prompt],
         source: RolloutSource,
         sizes: Mapping[str, int],
-        batches_begun: Callable[[], int],
+        batches_resumed: Callable[[], int],
     ) -> None:
-        self.prompts, self.source, self.sizes, self.batches_begun = prompts, source, sizes, batches_begun
+        self.prompts, self.source, self.sizes, self.batches_resumed = prompts, source, sizes, batches_resumed
         self.sampler = prompts.sampler  # Lightning looks for this name, to set the epoch on it
 
     @property
@@ -70,11 +70,11 @@ class RolloutLoader:
         Raises:
             UserError: it is within an epoch, and the sizes are others.
         """
-        if 0 < self.batches_begun() < len(self):
+        if self.batches_resumed():
             check_sizes(state["sizes"], self.sizes)
 
     def __iter__(self) -> Iterator[RolloutBatch]:
-        first, offset = divmod(self.batches_begun(), self.batches_per_rollout)
+        first, offset = divmod(self.batches_resumed(), self.batches_per_rollout)
         for number, prompts in enumerate(islice(iter(self.prompts), first, None), first):
             rollouts = self.source.rollout_batch(prompts, number, resumed=offset > 0)
             # A pass is split when it begins, so the micro-batches of one pass are in memory at a time.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
@@ -23,6 +23,7 @@ from lit_narrative.views import Prompt, Rollout
 from tests.helpers import Recorder, TinyTask, fit, grpo, trainer, weights
 from tests.rewards import LowTokens
 from tests.runs.jobs import difference
+from tests.runs.processes import two_processes
 
 FOLLOWS = ReferenceSettings(sync_ref_model=True, ref_model_sync_steps=2)
 
@@ -33,14 +34,16 @@ def policy(folder: Path, **settings: Any) -> GRPOModule:
 
 
 def run(folder: Path, module: GRPOModule, ckpt_path: Path | None = None, told: bool = False, **options: Any) -> Trainer:
-    """Two rollout batches an epoch of four micro-batches each, a checkpoint after every step."""
+    """Two rollout batches an epoch of four micro-batches each, a checkpoint after every step and a last one."""
     seed_everything(0, verbose=False)
-    saver = ModelCheckpoint(folder / "checkpoints", save_top_k=-1, every_n_train_steps=1)
+    data, callbacks = options.pop("data", TinyTask()), options.pop("callbacks", [])
+    steps = ModelCheckpoint(folder / "checkpoints", save_top_k=-1, every_n_train_steps=1)
+    last = ModelCheckpoint(folder / "checkpoints", save_top_k=0, save_last=True)
     given: dict[str, Any] = {"accumulate_grad_batches": 2, "max_epochs": 1, "enable_checkpointing": True}
-    runner = trainer(folder, saver, **{**given, **options})
+    runner = trainer(folder, steps, last, *callbacks, **{**given, **options})
     if told:  # as the command line does, before anything is built
         runner.ckpt_path = str(ckpt_path)
-    runner.fit(module, TinyTask(), ckpt_path=ckpt_path)
+    runner.fit(module, data, ckpt_path=ckpt_path)
     return runner
 
 
@@ -157,10 +160,50 @@ def test_sizes_may_not_change_in_the_middle_of_a_cycle(
         run(tmp_path / "resumed", policy(tmp_path, **settings), checkpoint(tmp_path, 1), **options)
 
 
-def test_they_may_between_cycles(tmp_path: Path) -> None:
-    run(tmp_path, policy(tmp_path))
-    resumed = run(tmp_path / "resumed", policy(tmp_path, micro_batch_size=8), checkpoint(tmp_path, 4), max_epochs=2)
-    assert resumed.global_step == 4 + 2
+class StopAt(Recorder):
+    """Ends the run after a micro-batch."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        trainer.should_stop = batch_idx == 3
+
+
+# Of two rollout batches of four micro-batches, or of the first one; saved with the last step, and when the epoch ends.
+@pytest.mark.parametrize("point", ["step", "epoch_end"])
+@pytest.mark.parametrize("limit", [1.0, 4])
+@pytest.mark.parametrize(("micro_batch_size", "batch_size", "steps"), [(8, 4, 2), (2, 4, 8), (4, 8, 4)])
+def test_they_may_between_cycles(
+    point: str, limit: float, micro_batch_size: int, batch_size: int, steps: int, tmp_path: Path
+) -> None:
+    first = run(tmp_path, policy(tmp_path), limit_train_batches=limit)
+    path = checkpoint(tmp_path, first.global_step) if point == "step" else tmp_path / "checkpoints" / "last.ckpt"
+    module, data = policy(tmp_path, micro_batch_size=micro_batch_size), TinyTask(batch_size=batch_size)
+    resumed = run(tmp_path / "resumed", module, path, data=data, max_epochs=2)
+    assert resumed.global_step == first.global_step + steps
+
+
+def test_they_may_after_a_cycle_that_was_ended_early(tmp_path: Path) -> None:
+    run(tmp_path, policy(tmp_path), callbacks=[StopAt()])
+    module = policy(tmp_path, micro_batch_size=8)
+    assert run(tmp_path / "resumed", module, tmp_path / "checkpoints" / "last.ckpt", max_epochs=2).global_step == 2 + 2
+
+
+def on_each_of_two(folder: Path) -> None:
+    """Each process samples for two prompts: as many completions as one process for four."""
+    shared: dict[str, Any] = {"devices": 2, "strategy": "ddp", "accumulate_grad_batches": 1}
+    last = folder / "one" / "checkpoints" / "last.ckpt"
+    assert run(folder / "2", policy(folder), last, data=TinyTask(batch_size=2), max_epochs=2, **shared).global_step == 8
+    run(folder / "both", policy(folder), data=TinyTask(batch_size=2), **shared)
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+def test_the_number_of_processes_may_change_between_cycles(tmp_path: Path) -> None:
+    run(tmp_path / "one", policy(tmp_path))
+    two_processes(on_each_of_two, tmp_path)
+    last = tmp_path / "both" / "checkpoints" / "last.ckpt"
+    assert run(tmp_path / "resumed", policy(tmp_path), last, max_epochs=2).global_step == 8
 
 
 def test_a_share_of_the_batches_may_not_split_a_rollout_batch(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_narrative.datamodules.base import Split
 from lit_narrative.modules.sft import SFTModule
@@ -114,6 +115,20 @@ def test_a_run_resumes_exactly_with_another_batch_size(
         torch.testing.assert_close(resumed[name], value, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("saved", [3, None], ids=["step", "epoch_end"])
+@pytest.mark.parametrize(("batch_size", "accumulate", "steps"), [(4, 1, 5), (1, 4, 5), (4, 2, 3)])
+def test_a_finished_epoch_is_finished_whatever_the_next_one_s_sizes(
+    saved: int | None, batch_size: int, accumulate: int, steps: int, tmp_path: Path
+) -> None:
+    """Two steps of four rows, of five: the rest was left out, and is not learned by the run that goes on."""
+    saver = SaveAt(saved) if saved else ModelCheckpoint(tmp_path, "within", save_top_k=0, save_last=True)
+    learn(tmp_path / "run", 2, 2, saver, limit_train_batches=4, enable_checkpointing=True)
+    seen = Recorder()
+    path = tmp_path / "run" / "within.ckpt" if saved else tmp_path / "last.ckpt"
+    learn(tmp_path / "resumed", batch_size, accumulate, seen, ckpt_path=path, max_epochs=2)
+    assert (len(seen.gradients), sum(len(batch.ids) for batch in seen.batches)) == (steps, 20)
+
+
 def test_both_parts_of_muon_resume_exactly(tmp_path: Path) -> None:
     options = {"optimizer": "muon", "schedule": "cosine"}
     whole = weights(learn(tmp_path / "run", 2, 2, SaveAt(5), **options))
@@ -123,7 +138,7 @@ def test_both_parts_of_muon_resume_exactly(tmp_path: Path) -> None:
 
 def test_a_run_that_resumed_with_another_batch_size_is_saved_and_resumes_again(tmp_path: Path) -> None:
     whole = weights(learn(tmp_path / "run", 2, 2, SaveAt(3), max_epochs=2))
-    learn(tmp_path / "second", 4, 1, SaveAt(3), ckpt_path=tmp_path / "run" / "within.ckpt", limit_train_batches=4)
+    learn(tmp_path / "second", 4, 1, SaveAt(3), ckpt_path=tmp_path / "run" / "within.ckpt", max_steps=4)
     options = {"ckpt_path": tmp_path / "second" / "within.ckpt", "max_epochs": 2}
     resumed = weights(learn(tmp_path / "third", 1, 4, **options))
     for name, value in whole.items():
