@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lit_narrative.datamodules.base import ExamplePrompts, Split, TaskDataModule
-from lit_narrative.errors import check_least
+from lit_narrative.errors import UserError, check_least
 from lit_narrative.tasks.storyworld.adherence import adherence
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQualitySettings
 from lit_narrative.tasks.storyworld.generator import Skew, example
@@ -43,7 +43,10 @@ class StoryworldData(TaskDataModule):
     """Views ``examples`` (prompt, world as JSON), ``prompts`` and ``states`` (moments of plays).
 
     Args:
-        worlds: a folder of ``*.json`` or a JSONL file with custom worlds; default: worlds from the generator.
+        worlds: a folder of ``*.json`` or a JSONL file with custom worlds, three or more; default: worlds from the
+            generator. About a tenth is held out to validate on, and a tenth to test on.
+        val_worlds: custom worlds to validate on, in place of that tenth.
+        test_worlds: custom worlds to test on, likewise.
         train_size: generated worlds to train on, 1 or more (as the other sizes).
         val_size: held-out worlds, of themes and casts that training never sees.
         test_size: likewise, disjoint from those.
@@ -56,7 +59,7 @@ class StoryworldData(TaskDataModule):
         **kwargs: of :class:`TaskDataModule`.
 
     Raises:
-        UserError: a count is below 1.
+        UserError: a count is below 1, or worlds to hold out are named without those to train on.
     """
 
     rewards = REWARDS
@@ -64,6 +67,8 @@ class StoryworldData(TaskDataModule):
     def __init__(
         self,
         worlds: str | None = None,
+        val_worlds: str | None = None,
+        test_worlds: str | None = None,
         train_size: int = 12_000,
         val_size: int = 256,
         test_size: int = 512,
@@ -77,6 +82,10 @@ class StoryworldData(TaskDataModule):
     ) -> None:
         super().__init__(**kwargs)
         self.worlds, self.corpus_seed, self.skew = worlds, corpus_seed, skew
+        held_out = {"val": val_worlds, "test": test_worlds}
+        self.held_out = {split: path for split, path in held_out.items() if path is not None}
+        if self.held_out and worlds is None:
+            raise UserError(f"data.{next(iter(self.held_out))}_worlds stands beside data.worlds, which is not given")
         self.verifiers, self.feature_quality = verifiers, feature_quality
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         counts = {f"{split}_size": size for split, size in self.sizes.items()}
@@ -92,7 +101,7 @@ class StoryworldData(TaskDataModule):
         """Prompts with worlds to imitate."""
         if self.worlds is not None:
             if self._custom is None:
-                self._custom = custom_examples(self.worlds)
+                self._custom = custom_examples(self.worlds, self.held_out)
             return self._custom[split]
         return _Generated(self.sizes[split], self.corpus_seed, self.skew, split)
 

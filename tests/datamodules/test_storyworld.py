@@ -146,10 +146,50 @@ def test_own_worlds_name_their_cast_in_the_prompt_and_can_be_played(folder: Path
     assert own.states("train")
 
 
-def test_too_few_own_worlds_leave_a_split_empty(tmp_path: Path, folder: Path) -> None:
-    (tmp_path / "one.json").write_text(next(folder.iterdir()).read_text())
-    with pytest.raises(UserError, match=r"data\.worlds: .* leave the \w+ split empty; add more worlds"):
-        StoryworldData(worlds=str(tmp_path)).examples("train")
+def some(folder: Path, into: Path, count: int, start: int = 0) -> Path:
+    """A new folder with ``count`` of the worlds, the first of them twice."""
+    into.mkdir()
+    for number, path in enumerate(sorted(folder.iterdir())[start : start + count]):
+        (into / path.name).write_text(path.read_text())
+        if not number:
+            (into / f"again_{path.name}").write_text(path.read_text())
+    return into
+
+
+@pytest.mark.parametrize("count", [3, 5, 10])
+def test_every_split_gets_a_world_of_three_or_more(count: int, tmp_path: Path, folder: Path) -> None:
+    for start in (0, 20, 40):
+        few = some(folder, tmp_path / f"from_{start}", count, start)
+        dealt = [set(texts(few, split)) for split in SPLITS]
+        assert min(map(len, dealt)) >= 1
+        assert len(set.union(*dealt)) == sum(map(len, dealt)) == count
+        assert dealt == [set(texts(few, split)) for split in SPLITS]
+
+
+def test_fewer_worlds_than_splits_are_refused_with_the_numbers(tmp_path: Path, folder: Path) -> None:
+    two = some(folder, tmp_path / "two", 2)
+    message = (
+        r"data\.worlds: there are 2 different worlds at .*, and 3 splits to fill .*; add 1 or more, or name worlds"
+    )
+    with pytest.raises(UserError, match=message):
+        StoryworldData(worlds=str(two)).examples("train")
+
+
+def test_worlds_to_hold_out_can_be_named(tmp_path: Path, folder: Path) -> None:
+    few, held = some(folder, tmp_path / "few", 20), some(folder, tmp_path / "held", 2, 20)
+    own = StoryworldData(worlds=str(few), val_worlds=str(held))
+    assert [len(own.examples(split)) for split in SPLITS][1] == 3
+    assert sum(len(own.examples(split)) for split in SPLITS) == 21 + 3
+    assert not {row.completion for row in own.examples("val")} & set(texts(few, "train"))
+    one = some(folder, tmp_path / "one", 1, 30)
+    own = StoryworldData(worlds=str(one), val_worlds=str(held), test_worlds=str(few))
+    assert [len(own.examples(split)) for split in SPLITS] == [2, 3, 21]
+    with pytest.raises(UserError, match=r"data\.test_worlds: the world '.*world_20' is in data\.val_worlds too"):
+        StoryworldData(worlds=str(one), val_worlds=str(held), test_worlds=str(held)).examples("train")
+    with pytest.raises(UserError, match=r"'.*world_20' at .*held' is in data\.test_worlds too; leave it out of one"):
+        StoryworldData(worlds=str(held), test_worlds=str(held)).examples("train")
+    with pytest.raises(UserError, match=r"data\.test_worlds stands beside data\.worlds, which is not given"):
+        StoryworldData(test_worlds=str(held))
 
 
 def test_own_worlds_that_are_not_there(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lit_narrative.errors import UserError
@@ -16,6 +17,7 @@ from lit_narrative.tasks.storyworld.world import is_plain
 from lit_narrative.views import Example
 
 LIMITS = Limits()
+SPLITS = ("train", "val", "test")
 TENTHS = {"val": 1, "test": 1}
 """Tenths of the worlds that go to the held-out splits; the rest is for training."""
 
@@ -74,20 +76,62 @@ def read_world_file(path: str | os.PathLike[str], max_chars: int = LIMITS.max_ch
     return text
 
 
-def custom_examples(path: str) -> dict[str, list[Example]]:
+def custom_examples(path: str, held_out: Mapping[str, str] = MappingProxyType({})) -> dict[str, list[Example]]:
     """Read the worlds at ``path`` and assign each to a split by a digest of its content.
 
+    About a tenth is for validation and a tenth for testing, and one world at least for each.
+
+    Args:
+        path: of the worlds.
+        held_out: by split, ``val`` or ``test``, the path of its worlds, where they stand apart; none at ``path`` is
+            then assigned to it.
+
     Raises:
-        UserError: if a split stays empty, or a file is malformed.
+        UserError: there are fewer worlds than splits to fill, one stands in two splits, or a file is malformed.
     """
-    splits: dict[str, list[Example]] = {"train": [], "val": [], "test": []}
+    apart = {split: _examples(where) for split, where in held_out.items()}
+    places: dict[str, str] = {}
+    for split, rows in apart.items():
+        for row in rows:
+            if places.setdefault(row.completion, split) != split:
+                raise UserError(f"data.{split}_worlds: the world '{row.meta['name']}' is in data.val_worlds too")
+    dealt: dict[str, list[Example]] = {split: [] for split in SPLITS if split not in apart}
+    rows = _examples(path)
+    for row in rows:
+        if row.completion in places:
+            raise UserError(
+                f"data.worlds: the world '{row.meta['name']}' at '{path}' is in data.{places[row.completion]}_worlds "
+                "too; leave it out of one of them"
+            )
+        split = _split(row.completion)
+        dealt[split if split in dealt else "train"].append(row)
+    different = len({row.completion for row in rows})
+    if different < len(dealt):
+        raise UserError(
+            f"data.worlds: there are {different} different worlds at '{path}', and {len(dealt)} splits to fill "
+            f"({', '.join(dealt)}); add {len(dealt) - different} or more, or name worlds to validate and test on by "
+            "data.val_worlds and data.test_worlds"
+        )
+    return {**_filled(dealt), **apart}
+
+
+def _examples(path: str) -> list[Example]:
+    found = []
     for name, world in load_worlds(path):
         text = json.dumps(world, ensure_ascii=False, separators=(",", ":"))
-        splits[_split(text)].append(Example(custom_prompt(world), text, {"name": name, **_asked(world)}))
-    for split, rows in splits.items():
+        found.append(Example(custom_prompt(world), text, {"name": name, **_asked(world)}))
+    return found
+
+
+def _filled(dealt: dict[str, list[Example]]) -> dict[str, list[Example]]:
+    """Splits of which none is empty: the largest gives a world to each that is, the one whose digest comes first."""
+    for rows in dealt.values():
         if not rows:
-            raise UserError(f"data.worlds: the worlds at '{path}' leave the {split} split empty; add more worlds")
-    return splits
+            largest = max(dealt.values(), key=lambda split: len({row.completion for row in split}))
+            given = min((row.completion for row in largest), key=_digest)
+            rows += [row for row in largest if row.completion == given]  # with its copies: splits share no world
+            largest[:] = [row for row in largest if row.completion != given]
+    return dealt
 
 
 def _asked(world: dict[str, Any]) -> dict[str, Any]:
@@ -155,5 +199,9 @@ def _remedy(text: str) -> str:
 def _split(text: str) -> str:
     # backslashreplace: a JSON escape may make a lone surrogate, which UTF-8 cannot hold. As 256 is no multiple of ten,
     # tenths 0 to 5 are 4 % larger; that no release moves a world to another split is worth more.
-    tenth = hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=8).digest()[-1] % 10
+    tenth = _digest(text)[-1] % 10
     return "val" if tenth < TENTHS["val"] else "test" if tenth < TENTHS["val"] + TENTHS["test"] else "train"
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=8).digest()
