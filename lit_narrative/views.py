@@ -126,6 +126,16 @@ class Prompt:
     injection: np.ndarray | None = field(default=None, compare=False, repr=False)
 
 
+def as_prompts(prompts: "str | Sequence[Prompt | Conversation]") -> list[Prompt]:
+    """Prompts of texts and lists of messages, numbered in their order; a `Prompt` stays as it is.
+
+    Args:
+        prompts: several, or one text.
+    """
+    given = [prompts] if isinstance(prompts, str) else prompts
+    return [one if isinstance(one, Prompt) else Prompt(one, {"index": number}) for number, one in enumerate(given)]
+
+
 def prompt_number(prompt: Prompt, default: int = 0) -> int:
     """The number of a prompt, on which its random streams depend: its column ``index``, ``default`` without one.
 

@@ -40,6 +40,17 @@ def test_wheel_carries_every_module_configuration_and_data_file(wheel: Path) -> 
     assert sorted(found ^ expected) == [], "name new packages and data files in pyproject.toml"
 
 
+def test_what_a_notebook_needs_comes_from_the_package_itself_and_is_read_when_it_is_asked_for() -> None:
+    code = (
+        "import sys, lit_narrative; assert 'torch' not in sys.modules; from lit_narrative import *; "
+        "print(GRPOModule.__module__, StoryworldData.__module__, len(dir(lit_narrative)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert found == ["lit_narrative.modules.grpo", "lit_narrative.datamodules.storyworld", "11"]
+    with pytest.raises(ImportError, match="cannot import name 'GRPOModul'"):
+        from lit_narrative import GRPOModul  # type: ignore[attr-defined]  # noqa: F401
+
+
 def test_pins_are_exact_and_name_no_place() -> None:
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert [line for line in lines if line.count("==") != 1 or any(mark in line for mark in "+@/ ")] == []

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from lit_narrative.errors import UserError, check_choice
 from lit_narrative.rl.rewards.base import AnyReward
-from lit_narrative.rl.rewards.loading import import_reward
+from lit_narrative.rl.rewards.loading import function_reward, import_reward
 from lit_narrative.views import (
     ContrastPair,
     Example,
@@ -132,10 +132,17 @@ class Task:
     def reward_functions(self, names: Sequence[str]) -> dict[str, AnyReward]:
         """The named rewards: those of the task's table, and custom ones as ``package.module:Class(…)``.
 
+        A path may name a plain function too. Unless the task's table knows it, it is called with the rollouts.
+
         Raises:
             UserError: a reward is unknown; the message suggests the nearest name.
         """
-        custom = {name: reward for name in names if ":" in name and (reward := import_reward(name)) is not None}
+        custom: dict[str, AnyReward] = {}
+        for name in (name for name in names if ":" in name):
+            if (reward := import_reward(name)) is not None:
+                custom[name] = reward
+            elif name not in self.rewards:
+                custom[name] = function_reward(name)
         known = [name for name in names if name not in custom]
         settings = self.reward_settings(known)
         for name in known:

@@ -7,7 +7,7 @@ optimizer step over all processes, so its gradient does not depend on the micro-
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ from lit_narrative.lm.load import base_lm, blocks
 from lit_narrative.lm.logprobs import CompletionBatch, TokenScores, score_completions
 from lit_narrative.modules.base import as_settings, plain
 from lit_narrative.modules.language import LanguageModule
-from lit_narrative.progress import batches_begun
+from lit_narrative.progress import batches_resumed
 from lit_narrative.rl.advantages import Aggregation, Scale
 from lit_narrative.rl.batch import RolloutBatch, split_minibatches, step_loss
 from lit_narrative.rl.collector import RolloutCollector
@@ -37,6 +37,7 @@ from lit_narrative.rl.loss_settings import LossSettings
 from lit_narrative.rl.metrics import StepMetrics
 from lit_narrative.rl.reference import ReferenceKind, ReferenceSettings, add_reference_adapters, follow, reference_model
 from lit_narrative.rl.rewards.base import AnyReward
+from lit_narrative.rl.rewards.loading import RewardKey, split_rewards
 from lit_narrative.rl.rewards.runner import RewardRunner, ScoringSettings
 from lit_narrative.rl.sampling import CollectStep
 from lit_narrative.rl.settings import Advantage, BatchPlan, GRPOSettings, check_auxiliary
@@ -54,7 +55,8 @@ class GRPOModule(LanguageModule):
     one rollout batch. Metric names follow TRL; ``docs/trl.md`` maps its options to these.
 
     Args:
-        rewards: weight of each reward by name, as the task knows them, or ``package.module:function``.
+        rewards: weight of each reward by name, as the task knows them, or ``package.module:function``; in Python the
+            object or the function may stand in place of its name.
         num_generations: completions a prompt (the group), at least 2, or 1 with ``advantage: gae``.
         generation_batch_size: completions of a rollout batch over all processes; default: the task's ``batch_size`` x
             ``num_generations`` on each process.
@@ -82,7 +84,7 @@ class GRPOModule(LanguageModule):
 
     def __init__(
         self,
-        rewards: dict[str, float],
+        rewards: Mapping[RewardKey, float],
         num_generations: int = 8,
         generation_batch_size: int | None = None,
         micro_batch_size: int | None = None,
@@ -99,6 +101,8 @@ class GRPOModule(LanguageModule):
         shuffle_rewards: bool = False,
         **kwargs: Any,
     ) -> None:
+        named, given = split_rewards(rewards)
+        rewards = named  # type: ignore[assignment]  # so that checkpoints and loggers get names alone
         super().__init__(**kwargs)
         loss, reference = as_settings(loss, LossSettings), as_settings(reference, ReferenceSettings)
         if self.source.adapter and loss.beta and (reference.kind, reference.model) == ("auto", None):
@@ -106,7 +110,7 @@ class GRPOModule(LanguageModule):
             reference = replace(reference, kind="adapter_copy")
             self.hparams.update(reference=plain(reference))
         self.settings = GRPOSettings(
-            rewards=rewards,
+            rewards=named,
             plan=BatchPlan(
                 num_generations, generation_batch_size, micro_batch_size, steps_per_generation, num_iterations
             ),
@@ -123,7 +127,7 @@ class GRPOModule(LanguageModule):
         )
         self.scoring = as_settings(scoring, ScoringSettings)
         self.value_head: nn.Module | None = None
-        self.reward_functions: dict[str, AnyReward] = {}
+        self.given_rewards, self.reward_functions = given, dict[str, AnyReward]()
         self.collector = RolloutCollector(self.settings, RewardRunner({}))
         self.scored: ScoredRollouts | None = None
         self.entropy = AdaptiveEntropy(self.settings.loss)
@@ -158,8 +162,10 @@ class GRPOModule(LanguageModule):
         """Ask the task for the rewards, so that an unknown name fails before any work."""
         self._learns, self._collected = stage == "fit", None
         if self._learns:
-            self.check_paths("rewards", self.settings.rewards)
-            self.reward_functions = self.task.reward_functions(list(self.settings.rewards))
+            names = [name for name in self.settings.rewards if name not in self.given_rewards]
+            self.check_paths("rewards", names)
+            known = {**self.task.reward_functions(names), **self.given_rewards}
+            self.reward_functions = {name: known[name] for name in self.settings.rewards}
             collector = RolloutCollector(
                 self.settings,
                 RewardRunner(self.reward_functions, self.scoring),
@@ -222,7 +228,7 @@ class GRPOModule(LanguageModule):
             dry_run=bool(self.trainer.fast_dev_run),  # type: ignore[attr-defined]
         )
         self._prompts = loader.dataset  # type: ignore[assignment]
-        return RolloutLoader(loader, self, sizes, partial(batches_begun, self.trainer))
+        return RolloutLoader(loader, self, sizes, partial(batches_resumed, self.trainer))
 
     def rollout_batch(self, prompts: Sequence[Prompt], number: int, resumed: bool) -> RolloutBatch:
         """Collect a rollout batch; after a kill in its middle, take it from the checkpoint."""

@@ -40,7 +40,7 @@ from lit_narrative.lm.tokenizer import TrainedTokenizer
 from lit_narrative.lm.vectors.inject import InjectionSettings
 from lit_narrative.modules.base import NarrativeModule, as_settings, guard_gradients, plain, scheduled
 from lit_narrative.seeds import run_seed, stream_seed
-from lit_narrative.views import Example, Prompt, Rollout, prompt_number
+from lit_narrative.views import Conversation, Example, Prompt, Rollout, as_prompts, prompt_number
 
 logger = logging.getLogger(__name__)
 
@@ -210,6 +210,20 @@ class LanguageModule(NarrativeModule):
         self.build_auxiliary()
         self.apply_sharding()
 
+    def load_model(self) -> None:
+        """Read the model outside of a Trainer, as ``model`` names it.
+
+        Raises:
+            UserError: it is a new one, whose tokenizer is trained on a task's corpus.
+        """
+        if self.source.trains_tokenizer or self.source.injection:
+            raise UserError(
+                f"{type(self).__name__} has no model yet: fit it, load it by {type(self).__name__}.load_from_checkpoint"
+                "(path), or give model= a hub name, a folder or a .ckpt"
+            )
+        self.set_model(*self.source.build())
+        self.base_model = self.source.base() if self.lora or self.frozen else None
+
     def build_auxiliary(self) -> None:
         """Build what stands beside the policy and is not there yet; an algorithm says what."""
 
@@ -334,7 +348,7 @@ class LanguageModule(NarrativeModule):
 
     def generate(
         self,
-        prompts: Sequence[Prompt],
+        prompts: str | Sequence[Prompt | Conversation],
         samples: int = 1,
         seed: int = 0,
         params: SamplingParams | None = None,
@@ -342,10 +356,16 @@ class LanguageModule(NarrativeModule):
     ) -> list[Rollout]:
         """Sample ``samples`` completions of every prompt, in order, in evaluation mode.
 
+        A prompt may be a text, or with ``chat`` a list of messages. A model that has a name, a folder or a checkpoint
+        is read first, where that was not done yet.
+
         The random stream of a completion depends on ``seed``, its sample number and the prompt's number in ``streams``
         (default: its ``index`` column, its position in ``prompts`` without one), so that it is the same on any number
         of processes.
         """
+        if not self.ready:
+            self.load_model()
+        prompts = as_prompts(prompts)
         numbers = [prompt_number(prompt, position) for position, prompt in enumerate(prompts)]
         ids = self.prompt_reader(params).encode([prompt.text for prompt in prompts])
         requests = [

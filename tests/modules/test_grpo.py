@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.lm.load import Lora
 from lit_narrative.lm.logprobs import score_completions, to_rows
 from lit_narrative.lm.sampler import SamplingParams
@@ -14,6 +15,7 @@ from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.rl.batch import RolloutBatch
 from lit_narrative.rl.loss_settings import LossSettings, LossType
 from tests.helpers import ARCHITECTURES, Recorder, TinyTask, fit, grpo, sizes, weights
+from tests.rewards import LowTokens
 
 LOSSES: tuple[LossType, ...] = get_args(LossType)
 
@@ -244,3 +246,28 @@ def test_without_beta_there_is_no_reference(tmp_path: Path) -> None:
     assert not hasattr(module, "reference")
     assert seen.batches[0].reference is None
     assert "kl" not in seen.metrics[0]
+
+
+def brevity(context: Any) -> float:
+    """A rule for storyworlds, by its text."""
+    return 1 / (1 + len(context.text))
+
+
+def test_rewards_may_be_objects_and_functions_and_leave_plain_names_in_the_checkpoint(tmp_path: Path) -> None:
+    module = grpo(
+        tmp_path,
+        rewards={"valid_json": 1.0, LowTokens(): 0.5, brevity: 0.25},
+        num_generations=2,
+        sampling=SamplingParams(4),
+    )
+    data = StoryworldData(train_size=2, val_size=2, test_size=2, batch_size=2)
+    runner = fit(module, data, tmp_path, max_steps=1)
+    names = ("valid_json", "low", f"{__name__}:brevity")
+    means = [float(runner.callback_metrics[f"rewards/{name}/mean"]) for name in names]
+    assert 0 < means[1] < 1 and means[2] == 0  # rules read worlds, and these letters are none
+    assert float(runner.callback_metrics["reward"]) == pytest.approx(means[0] + means[1] / 2 + means[2] / 4, abs=1e-5)
+    runner.save_checkpoint(tmp_path / "run.ckpt")
+    loaded = GRPOModule.load_from_checkpoint(tmp_path / "run.ckpt")
+    assert loaded.hparams["rewards"] == dict(zip(names, (1.0, 0.5, 0.25), strict=True))
+    again = GRPOModule.load_from_checkpoint(tmp_path / "run.ckpt", rewards={LowTokens(): 1.0})
+    assert fit(again, data, tmp_path, max_steps=1).global_step == 1

@@ -52,6 +52,26 @@ def test_without_index_the_place_counts() -> None:
     ]
 
 
+def test_texts_are_prompts() -> None:
+    asked = [rollout.completion_ids.tolist() for rollout in module().generate(indexed(), seed=3)]
+    assert [rollout.completion_ids.tolist() for rollout in module().generate(PROMPTS, seed=3)] == asked
+    assert module().generate(PROMPTS[0], seed=3)[0].completion_ids.tolist() == asked[0]
+
+
+def test_a_module_of_a_given_model_writes_without_a_trainer(tmp_path: Path) -> None:
+    whole = module()
+    folder = tmp_path / "model"
+    whole.lm.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    read = GRPOModule({"low": 1.0}, model=str(folder), sampling=SamplingParams(8))
+    for one, other in zip(read.generate(PROMPTS), whole.generate(PROMPTS), strict=True):
+        assert one.text == other.text
+    with pytest.raises(
+        UserError, match=r"SFTModule has no model yet: fit it, load it by SFTModule\.load_from_checkpoint"
+    ):
+        SFTModule(sizes()).generate(["Write."])
+
+
 def test_the_caller_may_choose_the_sampling() -> None:
     assert max(len(r.completion_ids) for r in module().generate(indexed(), params=SamplingParams(3))) == 3
 

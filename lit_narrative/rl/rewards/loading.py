@@ -1,13 +1,86 @@
-"""Custom rewards by their path: ``package.module:object`` in a configuration."""
+"""Custom rewards: by their path, ``package.module:object`` in a configuration, or in Python as they are."""
 
 import ast
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lit_narrative.errors import UserError, did_you_mean
 from lit_narrative.lookup import import_named
 from lit_narrative.redaction import redact_text, unique
-from lit_narrative.rl.rewards.base import AnyReward, AsyncReward, Reward
+from lit_narrative.rl.rewards.base import Answer, AnyReward, AsyncReward, Reward
+from lit_narrative.views import Rollout
+
+RewardKey = str | AnyReward | Callable[..., Any]
+"""What names a reward: its name or path, or in Python the reward or the function itself."""
+
+
+@dataclass(frozen=True)
+class FunctionReward:
+    """A plain function of a batch's rollouts as a reward: it returns a number for each, in order.
+
+    Args:
+        function: at the top level of a module, so that worker processes find it.
+        name: in logs; default: the function's.
+    """
+
+    function: Callable[[Sequence[Rollout]], Sequence[Answer]]
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.function.__name__)
+
+    def __call__(self, rollouts: Sequence[Rollout]) -> Sequence[Answer]:
+        """What the function returns."""
+        return self.function(rollouts)
+
+
+def split_rewards(weights: Mapping[Any, float]) -> tuple[dict[str, float], dict[str, AnyReward]]:
+    """The weights of rewards by name or path, and by name the rewards that are given as they are.
+
+    A function is replaced by its path: what it is called with is the task's to say, as in a configuration.
+
+    Raises:
+        UserError: a key is neither of them, or two have one name.
+    """
+    named: dict[str, float] = {}
+    given: dict[str, AnyReward] = {}
+    for key, weight in weights.items():
+        name = _name_of(key)
+        if name in named:
+            raise UserError(f"model.rewards: two rewards are called '{name}'; give one of them another name")
+        named[name] = weight
+        if not isinstance(key, str) and isinstance(key, Reward | AsyncReward):
+            given[name] = key
+    return named, given
+
+
+def _name_of(key: Any) -> str:
+    if isinstance(key, str):
+        return key
+    if isinstance(key, type):
+        raise UserError(f"model.rewards: {key.__name__} is a class; give an object of it, as in {key.__name__}()")
+    if isinstance(key, Reward | AsyncReward):
+        return str(key.name)
+    module, name = getattr(key, "__module__", None), getattr(key, "__qualname__", None)
+    if not callable(key) or not module or getattr(sys.modules.get(module), str(name), None) is not key:
+        raise UserError(
+            f"model.rewards: {key!r:.100} is not a reward: give a name, an object with a `name` that is called with a "
+            "list of rollouts, or a function at the top level of a module or a notebook"
+        )
+    return f"{module}:{name}"
+
+
+def function_reward(path: str) -> FunctionReward:
+    """The plain function at ``package.module:function`` as a reward.
+
+    Raises:
+        UserError: there is no such function.
+    """
+    module_name, _, name = path.partition(":")
+    return FunctionReward(_attribute(path, module_name, name))
 
 
 def import_reward(path: str) -> AnyReward | None:
@@ -49,6 +122,7 @@ def metric_names(rewards: Mapping[str, AnyReward]) -> dict[str, str]:
     A path would bring its arguments into every file. The second reward of a name is ``name_2``.
     """
     names = {key: redact_text(getattr(reward, "name", key)) if ":" in key else key for key, reward in rewards.items()}
+    names = {key: name.removeprefix("__main__:") for key, name in names.items()}  # a function of a notebook
     return dict(zip(rewards, unique(names.values()), strict=True))
 
 

@@ -1,10 +1,18 @@
 """Rewards by path."""
 
-import pytest
+from collections.abc import Sequence
+from typing import Any
 
+import pytest
+import torch
+
+from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.errors import UserError
-from lit_narrative.rl.rewards.loading import import_reward, metric_names
+from lit_narrative.rl.rewards.loading import import_reward, metric_names, split_rewards
 from lit_narrative.rl.rewards.penalties import Repetition, SoftOverlong, repetition
+from lit_narrative.tasks.storyworld.rewards import ComponentReward, Scorer
+from lit_narrative.tasks.storyworld.verifiers.base import VerifierConfig
+from lit_narrative.views import Rollout
 
 HERE = "lit_narrative.rl.rewards.penalties"
 
@@ -72,3 +80,43 @@ def test_a_fault_within_the_module_is_shown_as_it_is(tmp_path: object, monkeypat
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModuleNotFoundError, match="there_is_no_such_library"):
         import_reward("broken_reward:thing")
+
+
+def brevity(rollouts: Sequence[Rollout]) -> list[float]:
+    """1 for each text of one letter."""
+    return [float(len(rollout.text) == 1) for rollout in rollouts]
+
+
+def test_in_python_rewards_are_given_as_they_are() -> None:
+    reward = Repetition(2)
+    weights, given = split_rewards({"schema": 1.0, reward: 0.5, brevity: 0.25})
+    assert weights == {"schema": 1.0, "repetition": 0.5, f"{__name__}:brevity": 0.25}
+    assert given == {"repetition": reward}
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({Repetition: 1.0}, r"Repetition is a class; give an object of it, as in Repetition\(\)"),
+        ({Repetition(): 1.0, "repetition": 1.0}, "two rewards are called 'repetition'"),
+        ({lambda rollouts: []: 1.0}, "is not a reward: give a name, an object .* or a function at the top level"),
+        ({3: 1.0}, "3 is not a reward"),
+    ],
+)
+def test_what_is_no_reward_is_refused_at_once(weights: dict[Any, float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        split_rewards(weights)
+
+
+def test_a_plain_function_scores_rollouts_where_the_task_has_no_use_for_it() -> None:
+    path = f"{__name__}:brevity"
+    reward = TaskDataModule().reward_functions([path])[path]
+    empty = torch.zeros(0, dtype=torch.long)
+    rollouts = [Rollout(empty, empty, torch.zeros(0), True, text) for text in ("a", "ab")]
+    assert reward(rollouts) == [1, 0]  # type: ignore[operator]
+    assert metric_names(
+        {path: reward, "__main__:other": ComponentReward("__main__:other", Scorer(VerifierConfig()))}
+    ) == {
+        path: "brevity",
+        "__main__:other": "other",
+    }
