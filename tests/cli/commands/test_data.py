@@ -134,7 +134,7 @@ def test_refills_go_on_where_they_were_and_make_pairs(
     asked = len(teacher.counts)  # type: ignore[attr-defined]
     main(["data", "refill", url, "m", "--to", str(to), "--most=60"])
     assert len(teacher.counts) == asked and set(teacher.counts) == {0.7}  # type: ignore[attr-defined]
-    pairs = StyleData(refills=str(to), pair_size=40, split_by="book").pairs("train")
+    pairs = StyleData(refills=str(to), pair_size=40, split_by="book", masked=0).pairs("train")
     mixtures = [pair for pair in pairs if "mixed" in pair.meta["kind"]]
     assert mixtures
     assert all("the teacher wrote." in text for pair in mixtures for text in (pair.text, pair.other))
