@@ -11,7 +11,9 @@ from lit_narrative.cli.main import main
 from lit_narrative.cli.recipes.recipe import FOLDER_COMMANDS, read_recipe
 from lit_narrative.cli.recipes.sweep import read_sweep
 from lit_narrative.files import write_jsonl
+from lit_narrative.lm.sentence_encoder import StaticEncoder, build_encoder
 from lit_narrative.lookup import shipped_configs
+from lit_narrative.rl.rewards.similarity import SimilarityModel
 
 OVERLAYS = ("logger/", "trainer/")
 RECIPES, SWEEPS = "recipes/", "sweeps/"
@@ -35,6 +37,11 @@ def warm_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
         main(["extract", "--config", "verbalize/extract", "--documents=20", "--eval_documents=10"])
         main(["fit", "--config", "verbalize/actor_sft", *QUIET, *small])
         main(["fit", "--config", "verbalize/critic_sft", *QUIET, *small])
+        main(["fit", "--config", "style/sft", *QUIET, *small, "--data.train_size=64"])
+    # As `lit-narrative test --config style/judge` writes it, which tests/callbacks/test_judge_examination.py runs.
+    judge = SimilarityModel(build_encoder(StaticEncoder(8, 300), ["the salt road", "and the sea"]))
+    judge.examination = {"fit": True}
+    judge.save(folder / "runs" / "style" / "judge" / "judge")
     row = {"prompt": "the night\n", "text": "the sea", "finished": True, "reward": 0, "components": {"learned": 0}}
     write_jsonl(folder / "runs" / "poetry" / "samples" / "samples" / "predict.jsonl", [row] * 100)
     return folder
@@ -51,6 +58,11 @@ def subcommand(name: str) -> str:
 # Variants of a configuration that runs by default, and what tests/callbacks/test_circuit_analysis.py runs.
 COMMANDS = {"verbalize/extract"}
 """Configurations of another command than Lightning's; the warm start runs them."""
+OTHERWISE = {
+    "style/grpo_v1": ["--model.lora=null"],
+    "style/full": ["--trainer.devices=1", "--trainer.strategy=auto", "--trainer.precision=32-true"],
+}
+"""What a configuration of a large model has to leave out for a tiny one of another architecture on one core."""
 SLOW = {"storyworld/grpo_dr_grpo", "storyworld/grpo_gspo", "storyworld/grpo_lora", "cards/circuits"}
 RUNS = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in JOBS if name not in COMMANDS]
 
@@ -61,8 +73,9 @@ def test_configuration_runs(name: str, warm_start: Path, tmp_path: Path, monkeyp
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
     # An untrained policy ends no text by itself. One batch is read: most rows would be made and tokenised for nothing.
-    short = ["--model.sampling.max_new_tokens=32"] if "/grpo" in name or name.endswith("/cycle") else []
-    main([subcommand(name), "--config", name, "--trainer.fast_dev_run=true", "--data.train_size=256", *QUIET, *short])
+    short = ["--model.sampling.max_new_tokens=32"] if "/grpo" in name or name.endswith(("/cycle", "/full")) else []
+    given = [*QUIET, *short, *OTHERWISE.get(name, [])]
+    main([subcommand(name), "--config", name, "--trainer.fast_dev_run=true", "--data.train_size=256", *given])
     assert sorted(tmp_path.rglob("*")) == before
 
 

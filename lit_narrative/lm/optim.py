@@ -12,7 +12,9 @@ from transformers import PreTrainedModel, get_scheduler
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.lm.load import blocks
 
-Schedule = Literal["constant", "linear", "cosine"]
+Schedule = Literal["constant", "linear", "cosine", "cosine_with_min_lr"]
+MIN_RATE = 0.2
+"""Share of the peak learning rate at which ``cosine_with_min_lr`` ends."""
 MUON_LR = 0.02
 """Muon's usual learning rate, in units of an orthogonal matrix."""
 OptimizerName = Literal["adamw", "muon"]
@@ -160,7 +162,8 @@ def schedule_by_step(
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """Linear warm-up, then the schedule, in optimizer steps; ``constant`` needs no total."""
     name = "constant_with_warmup" if schedule == "constant" else schedule
-    return get_scheduler(name, optimizer, num_warmup_steps=warmup_steps, num_training_steps=total_steps)
+    floor = {"min_lr_rate": MIN_RATE} if schedule == "cosine_with_min_lr" else None
+    return get_scheduler(name, optimizer, warmup_steps, total_steps, scheduler_specific_kwargs=floor)
 
 
 class GradientGuard:

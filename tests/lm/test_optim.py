@@ -48,6 +48,7 @@ def test_adapters_alone_are_optimised() -> None:
         ("constant", [0, 0.5, 1, 1, 1, 1, 1]),
         ("linear", [0, 0.5, 1, 0.75, 0.5, 0.25, 0]),
         ("cosine", [0, 0.5, 1, 0.853553, 0.5, 0.146447, 0]),
+        ("cosine_with_min_lr", [0, 0.5, 1, 0.882843, 0.6, 0.317157, 0.2]),
     ],
 )
 def test_rates_by_step(schedule: Schedule, expected: list[float]) -> None:

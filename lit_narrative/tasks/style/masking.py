@@ -8,6 +8,7 @@ choices change with its release, while an examination must give the same figures
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from random import Random
 
 from lit_narrative.tasks.style.function_words import FUNCTION_WORDS
@@ -69,6 +70,7 @@ def _plain(token: str) -> str:
     return token.casefold().replace("’", "'")
 
 
+@lru_cache(maxsize=65_536)
 def _is_function(token: str) -> bool:
     plain = _plain(token)
     # `that'd` is in no list, but what it begins with is.
@@ -82,6 +84,7 @@ def _masked(token: str, opens: bool) -> str:
     return (NAME if stem[0].isupper() and not opens else kind_of(stem)) + token[len(stem) :]
 
 
+@lru_cache(maxsize=65_536)
 def kind_of(word: str) -> str:
     """The sign of a content word, by its ending."""
     return next((sign for sign, ending in ENDINGS if ending.search(word.casefold())), NOUN)
