@@ -58,9 +58,10 @@ def subcommand(name: str) -> str:
 # Variants of a configuration that runs by default, and what tests/callbacks/test_circuit_analysis.py runs.
 COMMANDS = {"verbalize/extract"}
 """Configurations of another command than Lightning's; the warm start runs them."""
+SHORT = ["--data.chunk_words.most=80", "--data.chunk_words.least=40"]
 OTHERWISE = {
     "style/grpo_v1": ["--model.lora=null"],
-    "style/full": ["--trainer.devices=1", "--trainer.strategy=auto", "--trainer.precision=32-true"],
+    "style/full": ["--trainer.devices=1", "--trainer.strategy=auto", "--trainer.precision=32-true", *SHORT],
 }
 """What a configuration of a large model has to leave out for a tiny one of another architecture on one core."""
 SLOW = {"storyworld/grpo_dr_grpo", "storyworld/grpo_gspo", "storyworld/grpo_lora", "cards/circuits"}

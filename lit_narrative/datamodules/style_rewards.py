@@ -122,13 +122,14 @@ class StyleRewards(TaskDataModule):
         """Examine a judge on pairs of held-out chunks: of ``books`` and, where they are parted so, of ``authors``.
 
         ``books``: chunks of validation and test of authors whom the judge learned from. ``authors``: chunks of authors
-        of whom it learned nothing; there are none with ``split_by=book``.
+        of whom it learned nothing; there are none with ``split_by=book``. The verdict is by ``books``: a policy is
+        trained to write like authors whom the judge knows.
         """
         apart = self.split_by == "author"
         known = [c for c in self.corpus.chunks if not apart or self.author_splits[c.author] == "train"]
         unknown = [c for c in self.corpus.chunks if apart and self.author_splits[c.author] == "test"]
         books = [chunk for chunk in known if chunk.split != "train"]
-        sets = {"books": self._held_out(books), "authors": self._held_out(unknown)}
+        sets = {"books": self._held_out(books), "authors": self._held_out(unknown)._replace(decides=not books)}
         training = [chunk.text for chunk in known if chunk.split == "train"]
         return examine(similarity, sets, training[:: max(len(training) // NORM, 1)]).record()
 

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lit_narrative.report.records import finite
 from lit_narrative.tasks.style.agreement import Floats, PairResamples, auroc, equal_error_rate, rank_correlation
 from lit_narrative.tasks.style.baselines import Similarity, baselines
 from lit_narrative.tasks.style.masking import mask
@@ -54,10 +53,12 @@ class HeldOut(NamedTuple):
     Attributes:
         originals: pairs of whole chunks, of score 1 if one author wrote both, else 0: AUROC and error rate are of them.
         graded: pairs of any score, which the rank correlation is of.
+        decides: whether a baseline that is above the judge here makes it unfit; otherwise that is noted.
     """
 
     originals: Sequence[Pair]
     graded: Sequence[Pair]
+    decides: bool = True
 
 
 def examine(judge: Similarity, sets: Mapping[str, HeldOut], training: Sequence[str]) -> Examination:
@@ -72,11 +73,14 @@ def examine(judge: Similarity, sets: Mapping[str, HeldOut], training: Sequence[s
     measures = {JUDGE: judge, **baselines(training)}
     masked = {JUDGE: judge, **baselines([mask(text) for text in training])}
     figures = {name: _examined(held, measures, masked) for name, held in sets.items() if len(held.originals)}
-    against = [reason for name, found in figures.items() for reason in _against(name, found)]
+    against = [reason for name, found in figures.items() for reason in _chance(name, found)]
+    against += [reason for name, found in figures.items() if sets[name].decides for reason in _beaten(name, found)]
     if not figures:
         against = ["there are no held-out pairs to examine it on"]
-    notes = [note for name, found in figures.items() for note in _notes(name, found)]
-    return Examination(figures, not against, [*(against or ["no baseline is above it on masked text"]), *notes])
+    notes = [note for name, found in figures.items() if not sets[name].decides for note in _beaten(name, found)]
+    notes += [note for name, found in figures.items() for note in _few(name, found)]
+    for_it = [f"{name}: no baseline is above it on masked text" for name in figures if sets[name].decides]
+    return Examination(figures, not against, [*(against or for_it), *notes])
 
 
 class _Pairs(NamedTuple):
@@ -145,23 +149,28 @@ def finite_similarities(found: Any) -> Floats:
     return np.where(np.isfinite(wide), wide, known.min() if len(known) else 0.0)
 
 
-def _against(name: str, found: Mapping[str, Any]) -> list[str]:
-    """What a set says against the judge."""
-    figures = found[JUDGE]
-    value, interval = finite(figures["auroc_masked"]), figures["auroc_masked_ci"]
+def _chance(name: str, found: Mapping[str, Any]) -> list[str]:
+    """Whether the judge may be guessing on masked text."""
+    value, interval = found[JUDGE]["auroc_masked"], found[JUDGE]["auroc_masked_ci"]
     if value is None:
         return [f"{name}: no pairs of originals of both kinds, so that nothing is known"]
-    reasons = []
     if interval is None or interval[0] <= 0.5:
-        reasons.append(f"{name}: on masked text it is not surely better than chance (AUROC {value:.3f})")
-    for other, measured in found.items():
-        if isinstance(measured, Mapping) and min(measured["auroc_masked"], CEILING) > value:
-            label = other.replace("_", " ")
-            reasons.append(f"{name}: on masked text {label} ({measured['auroc_masked']:.3f}) is above it ({value:.3f})")
-    return reasons
+        return [f"{name}: on masked text it is not surely better than chance (AUROC {value:.3f})"]
+    return []
 
 
-def _notes(name: str, found: Mapping[str, Any]) -> list[str]:
-    """What to keep in mind of a set, whatever the verdict."""
+def _beaten(name: str, found: Mapping[str, Any]) -> list[str]:
+    """The baselines that are above the judge on masked text."""
+    value = found[JUDGE]["auroc_masked"]
+    others = {key: part["auroc_masked"] for key, part in found.items() if isinstance(part, Mapping) and key != JUDGE}
+    return [
+        f"{name}: on masked text {other.replace('_', ' ')} ({above:.3f}) is above it ({value:.3f})"
+        for other, above in others.items()
+        if value is not None and min(above, CEILING) > value
+    ]
+
+
+def _few(name: str, found: Mapping[str, Any]) -> list[str]:
+    """What to keep in mind of a small set, whatever the verdict."""
     few = found["documents"] < FEW_DOCUMENTS
     return [f"{name}: only {found['documents']} documents, so that intervals say little"] if few else []

@@ -81,3 +81,15 @@ def test_nothing_known_is_not_fit() -> None:
 def test_few_documents_are_noted() -> None:
     found = examine(by_style, {"books": held(pairs(books=1))}, [pair.text for pair in pairs()])
     assert any("only 2 documents" in note for note in found.why)
+
+
+def test_unknown_authors_are_noted_where_they_do_not_decide() -> None:
+    sets = {"books": held(), "authors": HeldOut(pairs(), pairs(), decides=False)}
+    training = [pair.text for pair in pairs()]
+    weak = examine(lambda texts, others: by_style(texts, others) - 0.5 * by_topic(texts, others), sets, training)
+    assert sum("books:" in reason for reason in weak.why) == sum("authors:" in reason for reason in weak.why) > 0
+    only_noted = {"authors": HeldOut(pairs(), pairs(), decides=False)}
+    noisy = np.random.default_rng(0)
+    almost = examine(lambda t, o: by_style(t, o) + noisy.normal(0, 0.5, len(t)), only_noted, training)
+    assert almost.fit
+    assert any("is above it" in note for note in almost.why)
