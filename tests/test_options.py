@@ -62,6 +62,9 @@ def settings() -> list[str]:
         "Limits",
         "FeatureQualitySettings",
         "StaticEncoder",
+        "StyleRewardSettings",
+        "ContentSettings",
+        "CompletenessSettings",
     }
     nodes = {node.name: node for _, node in classes() if node.name in wanted}
     assert set(nodes) == wanted

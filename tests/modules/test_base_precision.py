@@ -23,6 +23,7 @@ from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.reward import RewardModule
 from lit_narrative.modules.sae import SAEModule
 from lit_narrative.modules.sft import SFTModule
+from lit_narrative.modules.similarity import SimilarityModule
 from lit_narrative.modules.steering import SteeringModule
 from lit_narrative.rl.loss_settings import LossSettings
 from lit_narrative.rl.rewards import model as reward_storage
@@ -32,6 +33,7 @@ from lit_narrative.steering.pplm.settings import PPLMSettings
 from lit_narrative.steering.settings import ActivationSettings, Attribute, BestOfSettings
 from tests.helpers import Recorder, TinyTask, fit, sizes, tokenizer_folder, trainer, weights
 from tests.modules.labelled import LabelledTask
+from tests.modules.pairs import Habits
 from tests.modules.ratings import Ratings, texts
 from tests.modules.test_sae import Data
 from tests.paths import ROOT
@@ -84,6 +86,7 @@ CASES = {
     "`GRPOModule`": grpo(loss=LossSettings(beta=0.1)),
     "`GRPOModule` with `gae`": grpo(advantage="gae"),
     "`GRPOModule` on prompts alone": grpo(data=PromptsOnly),
+    "`SimilarityModule`": Case(lambda _: SimilarityModule(StaticEncoder(8, 300)), lambda: Habits(20), ("fit", "test")),
     "`RewardModule`": Case(lambda _: reward(), lambda: Ratings(rows=20), ("fit", "test")),
     "`RewardModule` with `finetune_encoder`": Case(
         lambda _: reward(finetune_encoder=True), lambda: Ratings(rows=20, kind="both"), ("fit", "test")
