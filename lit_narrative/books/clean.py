@@ -203,8 +203,11 @@ def _front_matter(blocks: Sequence[str], book: Book) -> int:
         by_line = block.strip().casefold().startswith(("by ", "by\n", "edition")) or block.strip().casefold() == "by"
         if by_line or " edition" in block.casefold() or (book.author and 3 * named >= len(words) > 0):
             end = number + 1
-    # Behind them the publisher, in capitals.
-    while 0 < end < len(blocks) and blocks[end].isupper() and not _begins(blocks[end]):
+    # Behind them another name in brackets, or the publisher in capitals.
+    while 0 < end < len(blocks) and not _begins(blocks[end]):
+        block = blocks[end].strip()
+        if not (block.isupper() or (len(block) < 60 and block.startswith("(") and block.endswith(")"))):
+            break
         end += 1
     return end
 

@@ -79,9 +79,10 @@ def decode(content: bytes, where: str = "the text") -> str:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         text = content.decode("utf-16", errors="replace")
     else:
-        try:
-            text = content.decode("utf-8-sig")
-        except UnicodeDecodeError:
+        text = content.decode("utf-8-sig", errors="replace")
+        # A few damaged bytes do not make UTF-8 another encoding, in which every quote would be three signs.
+        other = len(text) - len(text.encode("ascii", errors="ignore"))
+        if 10 * text.count("\N{REPLACEMENT CHARACTER}") > other:
             # Bytes of 0x80 to 0x9f are control characters in Latin-1, and quotes and dashes in cp1252.
             windows = any(0x80 <= byte < 0xA0 for byte in set(content))
             text = content.decode("cp1252" if windows else "latin-1", errors="replace")

@@ -15,7 +15,8 @@ def ebook(number: int, title: str = "The Night", author: str = "Ann Mariner") ->
     return (
         f"The Project Gutenberg EBook of {title}, by {author}\n\nTitle: {title}\n\nAuthor: {author}\n\n"
         f"Release Date: May, 1998 [EBook #{number}]\n\nLanguage: English\n\n"
-        f"*** START OF THIS PROJECT GUTENBERG EBOOK {title.upper()} ***\n\n{title.upper()}\n\nby {author}\n\n{TEXT}\n\n"
+        f"*** START OF THIS PROJECT GUTENBERG EBOOK {title.upper()} ***\n\n{title.upper()}\n\nby {author}\n\n"
+        f"(A. M. Boatman)\n\n{TEXT}\n\n"
         f"End of the Project Gutenberg EBook of {title}\n\n*** END OF THIS PROJECT GUTENBERG EBOOK ***\n"
     ).encode()
 

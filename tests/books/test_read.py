@@ -66,6 +66,11 @@ def test_encodings_and_line_ends(tmp_path: Path, encoding: str, end: str) -> Non
     assert read_book(path).text == STORY
 
 
+def test_a_damaged_byte_does_not_make_utf_8_another_encoding() -> None:
+    content = ("“No,” he said. " * 20).encode()
+    assert decode(content[:-1] + b"\xff").startswith("“No,” he said.")
+
+
 def test_latin_1_and_a_stray_carriage_return() -> None:
     assert decode("Une soirée d'été\r\nà l'île\rverte".encode("latin-1")) == "Une soirée d'été\nà l'île\nverte"
 

@@ -191,16 +191,16 @@ def _book(source: _Source, entry: Entry, language: str) -> Checked:
         return Checked(
             Book(entry.id, entry.title, entry.authors[0] if entry.authors else "", (), "", ""), {}, str(error)
         )
+    # Cleaned by the names of its own header, as they stand on its title page too.
+    checked = check_book(replace(book, language=entry.language or book.language), language)
     listed = replace(
-        book,
+        checked.book,
         id=entry.id,
         title=entry.title or book.title,
         author=author_name(entry.authors[0] if entry.authors else book.author),
         subjects=entry.subjects or book.subjects,
-        language=entry.language or book.language,
     )
-    checked = check_book(listed, language)
-    return replace(checked, notes=tuple(_differences(book, listed)))
+    return replace(checked, book=listed, notes=tuple(_differences(book, listed)))
 
 
 def _differences(book: Book, listed: Book) -> Iterator[str]:

@@ -86,6 +86,9 @@ class StyleCorpus:
                 f"data.books: no author has {LEAST_CHUNKS} chunks of {words.shortest} to {words.most} words; give "
                 "longer books, or smaller chunks (data.chunk_words.most)"
             )
+        if lone := [author for author in kept if len(shelves[author]) == 1]:
+            message = "authors with one book, whose end is held out; two texts of theirs are of that book: %s"
+            logger.warning(message, ", ".join(lone))
         self.chunks = _without_shared([chunk for chunks in kept.values() for chunk in chunks])
         self.books = {author: tuple(shelves[author]) for author in kept}
         self.authors = tuple(kept)

@@ -43,6 +43,7 @@ def test_books_of_an_author_from_a_mirror(tmp_path: Path, capsys: pytest.Capture
         ("7", "The Night", "Ann Mariner", ("Sea stories",)),
         ("8", "The Sea", "Ann Mariner", ("Sea stories",)),
     ]
+    # The name in brackets stands on the title page alone, and goes with it.
     assert all(book.text.startswith("It was night number 0") and "Gutenberg" not in book.text for book in books)
     assert leftovers(tmp_path) == []
 

@@ -59,6 +59,7 @@ def test_what_cannot_be_used_is_named(caplog: pytest.LogCaptureFixture) -> None:
     assert "'Sea 0' (Sea 0) is left out: it is 'Sea 0' again" in caplog.text
     assert "fewer than 10 chunks of 15 to 30 words: Bob Short" in caplog.text
     assert "author is not known: Nameless" in caplog.text
+    assert "authors with one book, whose end is held out; two texts of theirs are of that book: Ann Sea" in caplog.text
     with pytest.raises(UserError, match="no author has 10 chunks of 15 to 30 words"):
         StyleCorpus([book("Bob Short", "Note", 5)], WORDS)
 
