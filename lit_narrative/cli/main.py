@@ -31,6 +31,8 @@ COMMANDS = {
     "compare": "compare two folders of circuit analyses",
     "score": "score files of worlds by the verifiers",
     "play": "play a world in the terminal, or many times at random",
+    "check": "say what is wrong with files of worlds, of any format, and how to mend it",
+    "convert": "write a world in another format: simple, sweepweave, ink, twee",
     "configs": "list, show or copy the configurations that come with the package",
     "export": "write a checkpoint in the form that other libraries read",
     "explain": "put the activations of a text, or latents of an SAE, into words",
@@ -41,7 +43,7 @@ COMMANDS = {
 CONFIGURABLE = {"extract"}
 """Commands whose arguments a configuration can hold."""
 
-FILES = {"compare": "report", "score": "worlds", "play": "worlds"}
+FILES = {"compare": "report", "score": "worlds", "play": "worlds", "check": "world_files", "convert": "world_files"}
 """Commands that stand in another command's file -> that file's name."""
 
 

@@ -8,6 +8,7 @@ from itertools import accumulate
 from typing import Any, Literal, NoReturn
 
 from lit_narrative.errors import UserError
+from lit_narrative.tasks.storyworld.formats.sweepweave.dialect import is_sweepweave
 from lit_narrative.tasks.storyworld.issues import Issue
 
 _ESCAPE = re.compile(r"\\.", re.DOTALL)
@@ -187,8 +188,6 @@ def _failed(message: str, read: float = 0.0) -> Parsed:
 
 
 Dialect = Literal["simple", "sweepweave"]
-_SWEEPWEAVE_KEYS = frozenset(("IFID", "sweepweave_version", "authored_properties", "spools", "storyworld_title"))
-
 NEEDS_ENGINE = Issue(
     "$",
     "this world needs an engine (scripts, selection of encounters or spools), and can only be checked and converted",
@@ -196,14 +195,12 @@ NEEDS_ENGINE = Issue(
 """The one issue of a world in the simple format that is not plain (``world.is_plain``)."""
 UNSUPPORTED = Issue(
     "$",
-    "this is a SweepWeave file; reading it is not supported yet: write it in the simple format "
-    "(characters, initial_state, properties, encounters)",
+    "this is a SweepWeave file; write it in the simple format (characters, initial_state, properties, encounters): "
+    "`lit-narrative convert FILE --to simple --out NEW`",
 )
 """The one issue of a SweepWeave file."""
 
 
 def detect(value: dict[str, Any]) -> Dialect:
-    """The format of a parsed object: SweepWeave has no ``initial_state``, and at least two keys that only it has."""
-    if "initial_state" not in value and len(_SWEEPWEAVE_KEYS.intersection(value)) >= 2:
-        return "sweepweave"
-    return "simple"
+    """The format of a parsed object (``sweepweave.dialect``)."""
+    return "sweepweave" if is_sweepweave(value) else "simple"

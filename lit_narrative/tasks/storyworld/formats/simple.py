@@ -44,6 +44,10 @@ _EFFECT_KEYS = frozenset(("variable", "change"))
 _EFFECT_OPS = frozenset(get_args(EffectOp))
 _SCRIPTED_KEYS = frozenset(("variable", "op", "value"))
 _SPOOL_KEYS = frozenset(("spool", "active"))
+KNOWN_KEYS = frozenset((*TOP_KEYS, *_MORE_KEYS)).union(
+    _ENCOUNTER_KEYS, _OPTION_KEYS, _REACTION_KEYS, _EFFECT_KEYS, _SCRIPTED_KEYS, _SPOOL_KEYS
+)
+"""Every key that the format names, in any part; other keys are kept."""
 
 
 def read_world(value: Any) -> tuple[World | None, bool]:

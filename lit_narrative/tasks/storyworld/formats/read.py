@@ -1,0 +1,62 @@
+"""The reader of every format: from a text to a world, its dialect, and what is odd."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lit_narrative.tasks.storyworld.checks import faults
+from lit_narrative.tasks.storyworld.formats.file_paths import FilePaths
+from lit_narrative.tasks.storyworld.formats.parse import Limits, detect, parse
+from lit_narrative.tasks.storyworld.formats.simple import read_world
+from lit_narrative.tasks.storyworld.formats.sweepweave.dialect import SweepWeaveDialect, sweepweave_dialect
+from lit_narrative.tasks.storyworld.formats.sweepweave.read import read_sweepweave
+from lit_narrative.tasks.storyworld.issues import MOST_ISSUES, Issue, schema_issues
+from lit_narrative.tasks.storyworld.world import World
+
+FILE_LIMITS = Limits(max_chars=2**24, max_depth=200)
+"""Bounds on files of authors, which are larger than what a policy writes."""
+Dialect = Literal["simple"] | SweepWeaveDialect
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read of a text.
+
+    Attributes:
+        world: the world; ``None`` where the text is not a world of any format.
+        issues: why it is not, or what is odd in it, errors first.
+        dialect: what it is written in.
+        value: the parsed text.
+    """
+
+    world: World | None
+    issues: tuple[Issue, ...]
+    dialect: Dialect
+    value: Any = None
+
+
+def read_any(text: Any, limits: Limits = FILE_LIMITS) -> Reading:
+    """Read a world in any format; never raises.
+
+    Args:
+        text: anything that a person, a program or a policy wrote.
+        limits: bounds on it.
+    """
+    parsed = parse(text, limits)
+    if not parsed.ok:
+        return Reading(None, parsed.issues, "simple")
+    if type(parsed.value) is not dict:
+        return Reading(None, (Issue("$", "the top level must be an object"),), "simple", parsed.value)
+    if detect(parsed.value) == "sweepweave":
+        world, issues = read_sweepweave(parsed.value)
+        return Reading(world, (*parsed.issues, *issues), sweepweave_dialect(parsed.value), parsed.value)
+    return _read_simple(parsed.value, parsed.issues)
+
+
+def _read_simple(value: dict[str, Any], issues: tuple[Issue, ...]) -> Reading:
+    world, malformed = read_world(value)
+    found = [*issues, *(schema_issues(value) if malformed else ())]
+    if world is not None:
+        file_path = FilePaths(value)
+        for fault, _ in zip(faults(world), range(MOST_ISSUES), strict=False):
+            found.append(Issue(file_path(fault.path), fault.message))
+    return Reading(world, tuple(found), "simple", value)

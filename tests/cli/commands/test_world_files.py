@@ -1,0 +1,133 @@
+"""The commands check and convert, as a user calls them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lit_narrative.cli.main import main
+from lit_narrative.tasks.storyworld.formats.read import read_any
+from lit_narrative.tasks.storyworld.formats.sweepweave.rules import loader_issues
+from tests.paths import LIGHT
+from tests.tasks.storyworld.lighthouse import beacon, lighthouse
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> str:
+    path = tmp_path / "lighthouse.json"
+    path.write_text(json.dumps(lighthouse()), encoding="utf-8")
+    return str(path)
+
+
+def broken(folder: Path) -> Path:
+    value = json.loads(LIGHT.read_text(encoding="utf-8"))
+    value["encounters"][0]["options"][0]["reactions"][0]["consequence_id"] = "page_end_c"
+    (folder / "b.json").write_text(json.dumps(value), encoding="utf-8")
+    return folder / "b.json"
+
+
+def test_a_good_file_has_no_issues(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["check", str(LIGHT), "--editor"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "sweepweave_light.json: no issues" in out.replace("\n", "")
+    assert "SweepWeave: 2 characters, 2 variables, 3 encounters, 2 options, 3 reactions, 2 effects" in out
+
+
+def test_issues_have_a_place_and_a_repair(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["check", str(broken(tmp_path))])
+    assert exit_.value.code == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "1 errors, 0 warnings" in out
+    assert "$.encounters[0].options[0].reactions[0].consequence_id dangling reference" in out
+    assert "mend: write 'page_end_" in out
+
+
+def test_in_a_folder_the_bad_file_is_named_and_the_others_go_on(
+    tmp_path: Path, world: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken(tmp_path)
+    (tmp_path / "a.json").write_bytes('{"title": "Caf\u00e9"}'.encode("latin-1"))
+    (tmp_path / "c.json").write_text("{", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main(["check", str(tmp_path), "--format", "json"])
+    rows = {Path(row["file"]).name: row for row in json.loads(capsys.readouterr().out)}
+    assert list(rows) == ["a.json", "b.json", "c.json", "lighthouse.json"]
+    assert "not UTF-8" in rows["a.json"]["issues"][0]["message"]
+    assert rows["b.json"]["dialect"] == "editor"
+    assert "not JSON" in rows["c.json"]["issues"][0]["message"]
+    assert rows["lighthouse.json"] == {
+        "file": world,
+        "dialect": "simple",
+        "characters": 2,
+        "variables": 3,
+        "encounters": 5,
+        "options": 10,
+        "reactions": 10,
+        "effects": 10,
+        "issues": [],
+    }
+    assert set(rows["b.json"]["issues"][0]) == {"path", "message", "severity", "repair"}
+
+
+def test_what_the_editor_would_not_load_is_said_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    value = json.loads(LIGHT.read_text(encoding="utf-8"))
+    del value["characters"][0]["pronoun"]
+    path = tmp_path / "w.json"
+    path.write_text(json.dumps(value), encoding="utf-8")
+    main(["check", str(path)])
+    with pytest.raises(SystemExit):
+        main(["check", str(path), "--editor"])
+    assert "it lacks pronoun" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("to", ["simple", "sweepweave", "ink", "twee"])
+def test_a_world_is_written_in_each_format(world: str, to: str, tmp_path: Path) -> None:
+    out = tmp_path / "out" / "world"
+    main(["convert", world, "--to", to, "--out", str(out)])
+    text = out.read_text(encoding="utf-8")
+    if to == "simple":
+        assert json.loads(text) == lighthouse()
+    elif to == "sweepweave":
+        assert loader_issues(json.loads(text)) == ()
+        assert read_any(text).issues == ()
+    else:
+        assert ("=== k0_storm ===" if to == "ink" else ":: k0_storm") in text
+
+
+def test_without_out_the_world_goes_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["convert", str(LIGHT)])
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["title"] == "Light"
+    assert captured.err == ""
+
+
+def test_issues_of_a_converted_file_are_counted_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["convert", str(broken(tmp_path)), "--out", str(tmp_path / "new.json")])
+    assert "1 errors, 0 warnings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "to", "message"),
+    [
+        (json.dumps(beacon()), "ink", "ink cannot say this world"),
+        ("{}", "simple", "is no world"),
+        ("[", "simple", "not JSON"),
+    ],
+)
+def test_what_cannot_be_converted_is_said_in_one_line(
+    text: str, to: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "w.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SystemExit) as exit_:
+        main(["convert", str(path), "--to", to, "--out", str(tmp_path / "out")])
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_is_not_written_over_itself(world: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["convert", world, "--out", world])
+    assert "the file that is converted" in capsys.readouterr().err
