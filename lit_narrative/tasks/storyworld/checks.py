@@ -76,7 +76,7 @@ def ways_out(world: World) -> Iterator[Fault]:
     follows: dict[str, list[str | None]] = {}
     for encounter in world.encounters:
         if encounter.id not in follows:  # of two encounters with one id the first is played
-            follows[encounter.id] = [_following(option) for option in encounter.options]
+            follows[encounter.id] = [name for option in encounter.options for name in _following(option)]
     free: set[str | None] = set()
     # Most stories lead forward, so that one look from the last encounter to the first settles all of them.
     for name, targets in reversed(follows.items()):
@@ -111,12 +111,13 @@ def reaching(ends: Iterable[Node], sources: Mapping[Node, Iterable[Node]]) -> se
     return found
 
 
-def _following(option: Option) -> str | None:
-    """Where an option leads: what its first reaction that leads says; None also where none does."""
-    for reaction in option.reactions:
-        if reaction.leads:
-            return reaction.next_encounter
-    return None
+def _following(option: Option) -> list[str | None]:
+    """Where an option may lead; ``[None]`` also where no reaction says so."""
+    found = [reaction.next_encounter for reaction in option.reactions if reaction.leads]
+    # Where none is more desirable than another the first one follows.
+    if len(found) > 1 and not any([reaction.desirability != 0 for reaction in option.reactions]):
+        return found[:1]
+    return found or [None]
 
 
 def declared_gates(world: World) -> Iterator[Fault]:

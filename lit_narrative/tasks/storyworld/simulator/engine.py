@@ -14,7 +14,7 @@ Of plain worlds it makes the same plays as ``play.py`` and ``quick_plays.py``, w
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Literal, NamedTuple, get_args
 
@@ -184,6 +184,20 @@ class Engine:
         if self.selects:
             _ = self.candidates
 
+    @cached_property
+    def cost(self) -> int:
+        """Parts that a step looks at, at most: the variables, the scripts of an encounter, and those of selection."""
+        encounters = self.world.encounters
+        scenes = [
+            len(one.options) + sum([1 for _ in nodes(*scripts_of((one,), selection=False))]) for one in encounters
+        ]
+        selection = sum([1 for _ in nodes(*[script for one in encounters for script in selection_of(one)])])
+        return 1 + len(self.start) + max(scenes, default=0) + self.selects * (len(encounters) + selection)
+
+    def affordable(self, runs: int, max_steps: int, most: int) -> int:
+        """How many of ``runs`` plays of ``max_steps`` steps look at ``most`` parts together; at least one."""
+        return max(1, min(runs, most // (self.cost * max_steps)))
+
     def _ways(self, encounter: Encounter) -> tuple[tuple[Way, ...], ...]:
         return tuple([self._ways_of(encounter, j) for j in range(len(encounter.options))])
 
@@ -209,11 +223,10 @@ class Engine:
         return self.positions.get(name, SELECTION if name == WILD else DANGLING)
 
 
-def scripts_of(world: World) -> Iterator[Node]:
-    """Every condition and expression of a world."""
-    for encounter in world.encounters:
-        yield from encounter.acceptability
-        yield encounter.desirability
+def scripts_of(encounters: Iterable[Encounter], selection: bool = True) -> Iterator[Node]:
+    """Every condition and expression of encounters; without ``selection`` those only that a step there looks at."""
+    for encounter in encounters:
+        yield from selection_of(encounter) if selection else ()
         for option in encounter.options:
             yield from option.gates
             yield from option.performable
@@ -221,9 +234,14 @@ def scripts_of(world: World) -> Iterator[Node]:
                 yield reaction.desirability
                 for effect in reaction.effects:
                     if isinstance(effect, Effect):
-                        yield from () if effect.value is None else (effect.value,)
+                        yield effect.change if effect.value is None else effect.value
                     elif not isinstance(effect.active, bool):
                         yield effect.active
+
+
+def selection_of(encounter: Encounter) -> tuple[Node, ...]:
+    """The conditions and the expression by which an encounter is selected."""
+    return (*encounter.acceptability, encounter.desirability)
 
 
 def _slots(world: World, nudge: Nudge) -> Slots:
@@ -239,7 +257,7 @@ def _slots(world: World, nudge: Nudge) -> Slots:
     ]
     named += [effect.spool for effect in effects if isinstance(effect, SpoolEffect)]
     spools = {name: len(places) + n for n, name in enumerate(dict.fromkeys([*world.spools, *named]))}
-    events = dict.fromkeys([node for node in nodes(*scripts_of(world)) if isinstance(node, Happened)])
+    events = dict.fromkeys([node for node in nodes(*scripts_of(world.encounters)) if isinstance(node, Happened)])
     for n, event in enumerate(events):
         places[event] = len(world.variables) + len(spools) + n
     bounds = {name: (variable.minimum, variable.maximum) for name, variable in world.variables.items()}

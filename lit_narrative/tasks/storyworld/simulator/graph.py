@@ -1,20 +1,55 @@
 """The graph of a world: which encounters can follow from the first, and which of them are endings.
 
 Gates are left out: an encounter behind a gate that never opens is reachable here. What plays really meet is in
-``statistics.py``.
+``statistics.py``. Worlds that need an engine have an *outline*: a plan in which each way that an option may lead is a
+choice of its own, and selection is one more scene, behind the last, with a choice for each encounter that it may take.
 """
 
 from collections.abc import Iterator
 
 from lit_narrative.tasks.storyworld.checks import Fault, reaching
 from lit_narrative.tasks.storyworld.expressions import variables_read
-from lit_narrative.tasks.storyworld.simulator.plan import END, Plan
-from lit_narrative.tasks.storyworld.world import Effect
+from lit_narrative.tasks.storyworld.simulator.engine import SELECTION, Engine
+from lit_narrative.tasks.storyworld.simulator.plan import END, IMPLICIT, Choice, Plan, make_plan
+from lit_narrative.tasks.storyworld.world import Effect, Encounter, World, is_plain
+
+_GATED = ((0, 0.0, 0.0, False),)
+"""Stands in an outline for the gates of an option, which only the engine evaluates."""
+
+
+def outline(game: World | Engine) -> Plan:
+    """The graph of any world as a plan; that of a plain one is its plan."""
+    world = game.world if isinstance(game, Engine) else game
+    if is_plain(world):
+        return make_plan(world)
+    engine = game if isinstance(game, Engine) else Engine(game)
+    scenes = [_scene(engine, i, encounter) for i, encounter in enumerate(engine.world.encounters)]
+    if engine.selects:
+        allowed = [i for i in engine.positions.values() if _may_be_selected(engine.world.encounters[i])]
+        scenes.append(tuple([Choice((), (), target, None) for target in (*allowed, IMPLICIT)]))
+    start = (*engine.start[: len(engine.names)], 0.0)
+    return Plan(engine.world, engine.names, start, tuple(scenes), max(engine.begin().index, 0))
+
+
+def _scene(engine: Engine, index: int, encounter: Encounter) -> tuple[Choice, ...]:
+    choices = []
+    for option, ways in zip(encounter.options, engine.ways[index], strict=True):
+        tests = _GATED if option.gates or option.performable else ()
+        for way in ways:
+            # The size of a change is not known before a play; that there is one is.
+            changes = tuple([(place, 1.0, 0.0, 0.0) for place in way.changed])
+            target = len(engine.ways) if way.target == SELECTION else way.target
+            choices.append(Choice(tests, changes, target, way.reaction))
+    return tuple(choices)
+
+
+def _may_be_selected(encounter: Encounter) -> bool:
+    return not 0 < encounter.turns[1] < encounter.turns[0]
 
 
 def reachable(plan: Plan) -> frozenset[int]:
-    """Positions of the encounters that options lead to from the first one, which is among them."""
-    positions = {0} if plan.scenes else set()
+    """Positions of the encounters that options lead to from the first one, which is among them; and of selection."""
+    positions = {plan.first} if plan.scenes else set()
     pending = list(positions)
     while pending:
         for choice in plan.scenes[pending.pop()]:
@@ -40,6 +75,11 @@ def viable(plan: Plan, positions: frozenset[int]) -> frozenset[int]:
             if choice.target >= 0:
                 sources[choice.target].append(i)
     return frozenset(reaching(found, sources))
+
+
+def encounters_only(plan: Plan, positions: frozenset[int]) -> frozenset[int]:
+    """The positions without that of selection."""
+    return positions - {len(plan.world.encounters)} if len(plan.scenes) > len(plan.world.encounters) else positions
 
 
 def is_terminal(plan: Plan, index: int) -> bool:
@@ -73,13 +113,17 @@ def lint_warnings(plan: Plan) -> Iterator[Fault]:
 
 
 def _used(plan: Plan) -> set[str]:
-    """Variables that a gate reads or an effect changes by more than nothing."""
+    """Variables that a script reads or an effect changes by more than nothing."""
     names: set[str] = set()
     for encounter in plan.world.encounters:
+        names.update(variables_read(*encounter.acceptability, encounter.desirability))
         for option in encounter.options:
             names.update(variables_read(*option.gates, *option.performable))
             for reaction in option.reactions:
+                if reaction.desirability != 0:
+                    names.update(variables_read(reaction.desirability))
                 for effect in reaction.effects:
                     if isinstance(effect, Effect) and (effect.change or effect.value is not None):
                         names.add(effect.variable)
+                        names.update(variables_read(effect.value) if effect.value is not None else ())
     return names

@@ -44,12 +44,14 @@ class Plan(NamedTuple):
             undeclared variables read.
         start: the initial state, with that constant.
         scenes: for each encounter, its choices.
+        first: position of the encounter where plays start.
     """
 
     world: World
     names: tuple[str, ...]
     start: tuple[float, ...]
     scenes: tuple[tuple[Choice, ...], ...]
+    first: int = 0
 
 
 def make_plan(world: World) -> Plan:

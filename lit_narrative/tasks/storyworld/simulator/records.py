@@ -1,8 +1,8 @@
 """What a play leaves: its steps, its outcome, and the state at its end."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from lit_narrative.tasks.storyworld.simulator.plan import DANGLING, END, IMPLICIT
 
@@ -92,3 +92,31 @@ def shown(value: float) -> float:
     """A value as plays show it."""
     # Nine decimals hide the drift of repeated addition: 0.1 + 0.2 + 0.1 + 0.3 reads 0.7.
     return round(value, 9)
+
+
+def trace(world: str, number: int, play: Play) -> Iterator[dict[str, Any]]:
+    """The rows of a play as traces have them: one for each step, then one with its outcome.
+
+    Args:
+        world: what to call the world.
+        number: of the play.
+        play: the play.
+
+    Yields:
+        ``world``, ``play``, ``step``, ``encounter``, ``state``, ``legal`` (ids of the open options), ``choice`` (the id
+        of the one taken, null where there was none) and ``reaction`` (position of the one that followed); the last row
+        has ``state``, ``outcome`` and ``ending``.
+    """
+    for step in play.steps:
+        yield {
+            "world": world,
+            "play": number,
+            "step": step.turn,
+            "encounter": step.encounter,
+            "state": step.state,
+            "legal": [name for name, free in zip(step.options, step.open, strict=True) if free],
+            "choice": None if step.choice is None else step.options[step.choice],
+            "reaction": step.reaction,
+        }
+    last = {"world": world, "play": number, "step": len(play.steps), "state": play.state}
+    yield {**last, "outcome": play.outcome, "ending": play.ending}

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -11,15 +11,19 @@ import numpy as np
 from lit_narrative.report.intervals import share_interval
 from lit_narrative.tasks.storyworld.checks import faults
 from lit_narrative.tasks.storyworld.issues import MOST_ISSUES, Issue, json_path
-from lit_narrative.tasks.storyworld.simulator.graph import can_end, lint_warnings
-from lit_narrative.tasks.storyworld.simulator.plan import Plan, affordable, is_open, make_plan
-from lit_narrative.tasks.storyworld.simulator.play import MAX_STEPS, Chooser, Outcome, Play, Step, plays, uniform
+from lit_narrative.tasks.storyworld.simulator.engine import Engine
+from lit_narrative.tasks.storyworld.simulator.engine_plays import Policy, engine_play
+from lit_narrative.tasks.storyworld.simulator.graph import can_end, lint_warnings, outline
+from lit_narrative.tasks.storyworld.simulator.plan import Plan
+from lit_narrative.tasks.storyworld.simulator.policies import uniform
+from lit_narrative.tasks.storyworld.simulator.records import MAX_STEPS, Outcome, Play
+from lit_narrative.tasks.storyworld.simulator.tally import Tally
 from lit_narrative.tasks.storyworld.world import World
 
 DEAD_ENDS: tuple[Outcome, ...] = ("stuck", "dangling", "timeout")
 """Outcomes of a play that the story did not mean."""
-MOST_PARTS = 20_000_000
-"""Bound on the parts that the plays look at; every play is kept, at some 100 bytes a part."""
+MOST_PARTS = 2_000_000_000
+"""Bound on the parts that the plays look at together, some minutes: a person who asks for plays gets them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,8 @@ class GateRate:
     Attributes:
         encounter: id of the encounter.
         option: id of the option.
+        index: position of the encounter.
+        position: position of the option in it.
         seen: number of times it was offered.
         open: number of those at which its gates held.
         chosen: number of those at which it was taken.
@@ -53,6 +59,8 @@ class GateRate:
 
     encounter: str
     option: str
+    index: int
+    position: int
     seen: int
     open: int
     chosen: int
@@ -88,6 +96,8 @@ class Simulation:
         endings: every encounter at which a play may end well, met or not, in the order of the file.
         entropy: of the endings among the plays that came to one, in bits.
         effective_endings: 2 to the power of the entropy; 0 where no play came to an ending.
+        largest: share of the plays that came to an ending which came to the commonest of the declared ones.
+        smallest: likewise of the rarest, 0 where one was never met.
         reachability: share of the declared endings that were met (0 where none is declared).
         coverage: share of the declared encounters that were visited.
         gates: every option with gates, in the order of the file.
@@ -105,6 +115,8 @@ class Simulation:
     endings: tuple[EndingRate, ...]
     entropy: float
     effective_endings: float
+    largest: float
+    smallest: float
     reachability: float
     coverage: float
     gates: tuple[GateRate, ...]
@@ -116,31 +128,63 @@ class Simulation:
     issues: tuple[Issue, ...]
 
 
-def simulate(world: World, runs: int, seed: int, choose: Chooser = uniform, max_steps: int = MAX_STEPS) -> Simulation:
+def simulate(
+    world: World | Engine,
+    runs: int,
+    seed: int,
+    policy: Callable[[np.random.Generator], Policy] = uniform,
+    max_steps: int = MAX_STEPS,
+    most: int = MOST_PARTS,
+    keep: Callable[[Play], None] | None = None,
+) -> Simulation:
     """Play ``world`` many times and count.
 
     Args:
-        world: any world that the reader returns.
-        runs: number of plays, at least 1; fewer are made of a world with thousands of parts (``plan.affordable``).
+        world: any world that the readers return, or an engine with settings of its own.
+        runs: number of plays, at least 1; fewer are made of a world with very many parts (``Engine.affordable``).
         seed: the result is a pure function of the other arguments and this.
-        choose: the policy.
+        policy: from the source of chance to what chooses.
         max_steps: bound on the steps of each play.
+        most: bound on the parts that all plays look at.
+        keep: is given each play.
 
     Raises:
         ValueError: ``runs`` is below 1.
     """
+    return summarise(tally(world, runs, seed, policy, max_steps, most, keep))
+
+
+def tally(
+    world: World | Engine,
+    runs: int,
+    seed: int,
+    policy: Callable[[np.random.Generator], Policy] = uniform,
+    max_steps: int = MAX_STEPS,
+    most: int = MOST_PARTS,
+    keep: Callable[[Play], None] | None = None,
+) -> Tally:
+    """The counts of many plays; arguments and errors of :func:`simulate`."""
     if runs < 1:
         raise ValueError(f"runs is {runs}; it must be 1 or more")
-    plan = make_plan(world)
-    runs = affordable(plan, runs, max_steps, MOST_PARTS)
-    played = list(plays(plan, runs, np.random.default_rng(seed), choose, max_steps))
-    outcomes = {name: count / runs for name, count in Counter(one.outcome for one in played).items()}
-    ended = Counter(one.ending for one in played if one.ending is not None)
-    endings = _ending_rates(plan, ended, runs)
-    entropy = _entropy(ended.values())
+    engine = world if isinstance(world, Engine) else Engine(world)
+    found, choose = Tally(engine), policy(np.random.default_rng(seed))
+    for _ in range(engine.affordable(runs, max_steps, most)):
+        play = engine_play(engine, choose, max_steps)
+        found.add(play)
+        if keep is not None:
+            keep(play)
+    return found
+
+
+def summarise(found: Tally) -> Simulation:
+    """What counts say about a world."""
+    runs, world, plan = found.runs, found.engine.world, outline(found.engine)
+    outcomes = {name: count / runs for name, count in found.outcomes.items()}
+    endings = _ending_rates(plan, found.endings, runs)
+    entropy, ended = _entropy(found.endings.values()), found.endings.total()
+    shares = [rate.share * runs / ended for rate in endings] if ended else []
     # By id, as are the declared ones: of encounters with one id only the first can be visited.
-    visited = {step.encounter for one in played for step in one.steps}
-    paths = Counter(one.choices for one in played)
+    declared = {encounter.id for encounter in world.encounters}
     return Simulation(
         runs=runs,
         outcomes=outcomes,
@@ -148,14 +192,16 @@ def simulate(world: World, runs: int, seed: int, choose: Chooser = uniform, max_
         endings=endings,
         entropy=entropy,
         effective_endings=2**entropy if ended else 0.0,
-        reachability=_mean([rate.share > 0 for rate in endings]),
-        coverage=len(visited) / max(len({encounter.id for encounter in world.encounters}), 1),
-        gates=_gate_rates(plan, played),
-        secret_reach=_secret_reach(plan, played),
-        late_block=_late_block(played),
-        path_diversity=len(paths) / runs,
-        path_entropy=_entropy(paths.values()),
-        variables=_spreads(world, played),
+        largest=max(shares, default=0.0),
+        smallest=min(shares, default=0.0),
+        reachability=sum(rate.share > 0 for rate in endings) / max(len(endings), 1),
+        coverage=len(found.visits) / max(len(declared), 1),
+        gates=_gate_rates(found),
+        secret_reach=found.secrets / runs,
+        late_block=found.late_closed / max(found.late, 1),
+        path_diversity=len(found.paths) / runs,
+        path_entropy=_entropy(found.paths.values()),
+        variables=_spreads(world, found),
         issues=_static_issues(plan),
     )
 
@@ -170,43 +216,19 @@ def _ending_rates(plan: Plan, ended: Counter[str], runs: int) -> tuple[EndingRat
     return tuple(EndingRate(name, share, *intervals[share]) for name, share in shares.items())
 
 
-def _gate_rates(plan: Plan, played: Sequence[Play]) -> tuple[GateRate, ...]:
-    seen: Counter[tuple[int, int]] = Counter()
-    opened: Counter[tuple[int, int]] = Counter()
-    chosen: Counter[tuple[int, int]] = Counter()
-    for step in (step for one in played for step in one.steps):
-        for j, choice in enumerate(plan.scenes[step.index]):
-            if choice.tests:
-                seen[step.index, j] += 1
-                opened[step.index, j] += step.open[j]
-                chosen[step.index, j] += step.choice == j
+def _gate_rates(found: Tally) -> tuple[GateRate, ...]:
     return tuple(
-        GateRate(encounter.id, option.id, seen[i, j], opened[i, j], chosen[i, j])
-        for i, encounter in enumerate(plan.world.encounters)
-        for j, option in enumerate(encounter.options)
-        if option.gates
+        GateRate(one.id, one.options[j].id, i, j, found.seen[i, j], found.opened[i, j], found.chosen[i, j])
+        for i, one in enumerate(found.engine.world.encounters)
+        for j in found.gated(i)
     )
 
 
-def _secret_reach(plan: Plan, played: Sequence[Play]) -> float:
-    def is_secret(step: Step) -> bool:
-        # Closed in the initial state: no play can begin with it, something had to be done for it.
-        return step.choice is not None and not is_open(plan.scenes[step.index][step.choice], plan.start)
-
-    return _mean([any(map(is_secret, one.steps)) for one in played])
-
-
-def _late_block(played: Sequence[Play]) -> float:
-    # Rounded up: a play of one or two steps has a last third too.
-    late = [step.open for one in played for step in one.steps[-math.ceil(len(one.steps) / 3) :]]
-    return _mean([not free for bits in late for free in bits])
-
-
-def _spreads(world: World, played: Sequence[Play]) -> dict[str, VariableSpread]:
+def _spreads(world: World, found: Tally) -> dict[str, VariableSpread]:
     if not world.variables:
         return {}
     # A row a variable: numpy's overhead for each of them would be most of the time of a world with thousands.
-    ends = np.array([list(one.state.values()) for one in played]).T.copy()
+    ends = np.array(found.ends).T.copy()
     bounds = np.array([(variable.minimum, variable.maximum) for variable in world.variables.values()])
     # Never true of an infinite bound: values are finite.
     at_bound = (ends == bounds[:, :1]) | (ends == bounds[:, 1:])
@@ -226,7 +248,3 @@ def _entropy(counts: Iterable[int]) -> float:
     total = sum(numbers)
     # max: of one kind alone the sum is -0.0
     return max(0.0, -sum(count / total * math.log2(count / total) for count in numbers))
-
-
-def _mean(values: Sequence[bool]) -> float:
-    return sum(values) / len(values) if values else 0.0
