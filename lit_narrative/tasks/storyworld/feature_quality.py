@@ -14,7 +14,6 @@ import numpy as np
 
 from lit_narrative.errors import UserError
 from lit_narrative.sae.information import WorldPermutations, conditional_information, quantise
-from lit_narrative.tasks.storyworld.simulator.plan import affordable
 from lit_narrative.tasks.storyworld.simulator.play import MAX_STEPS, Play, plays
 from lit_narrative.tasks.storyworld.states import StateLayout
 from lit_narrative.tasks.storyworld.verifiers.base import VerifierConfig, read_text
@@ -138,8 +137,8 @@ class FeatureQuality:
         digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         # The plays depend on the text alone, not on its position in the batch or on the rank that scores it.
         rng = np.random.default_rng([self.seed, int.from_bytes(digest, "big")])
-        count = affordable(context.plan, self.settings.runs, MAX_STEPS)
-        runs = list(plays(context.plan, count, rng)) if context.story.encounters else []
+        runs = list(plays(context.game, context.affordable(self.settings.runs, MAX_STEPS), rng))
+        runs = runs if context.story.encounters else []
         return runs, layout.vectors(context.story, runs)
 
     def _quality(self, runs: Sequence[Play], x: np.ndarray, z: np.ndarray, back: np.ndarray) -> Quality:

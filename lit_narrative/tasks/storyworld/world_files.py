@@ -10,10 +10,8 @@ from typing import Any
 
 from lit_narrative.errors import UserError
 from lit_narrative.files import refuse_pipe
-from lit_narrative.tasks.storyworld.formats.parse import NEEDS_ENGINE, UNSUPPORTED, Limits, detect, parse
-from lit_narrative.tasks.storyworld.formats.simple import read_world
+from lit_narrative.tasks.storyworld.formats.parse import UNSUPPORTED, Limits, detect, parse
 from lit_narrative.tasks.storyworld.issues import schema_issues
-from lit_narrative.tasks.storyworld.world import is_plain
 from lit_narrative.views import Example
 
 LIMITS = Limits()
@@ -184,9 +182,6 @@ def _world(text: str, where: str) -> dict[str, Any]:
     for issue in schema_issues(value):
         raise WorldFileError(f"{where}: {issue.path}: {issue.message}; `lit-narrative score` lists all that is wrong")
     world: dict[str, Any] = value
-    read = read_world(world)[0]
-    if read is not None and not is_plain(read):
-        raise WorldFileError(f"{where}: {NEEDS_ENGINE.message}")
     return world
 
 

@@ -188,11 +188,6 @@ def _failed(message: str, read: float = 0.0) -> Parsed:
 
 
 Dialect = Literal["simple", "sweepweave"]
-NEEDS_ENGINE = Issue(
-    "$",
-    "this world needs an engine (scripts, selection of encounters or spools), and can only be checked and converted",
-)
-"""The one issue of a world in the simple format that is not plain (``world.is_plain``)."""
 UNSUPPORTED = Issue(
     "$",
     "this is a SweepWeave file; write it in the simple format (characters, initial_state, properties, encounters): "

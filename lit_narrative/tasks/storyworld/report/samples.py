@@ -16,8 +16,7 @@ from lit_narrative.tasks.storyworld.report.world_graph import (
     draw_world,
     leads_to,
 )
-from lit_narrative.tasks.storyworld.simulator.graph import is_terminal
-from lit_narrative.tasks.storyworld.simulator.plan import make_plan
+from lit_narrative.tasks.storyworld.simulator.graph import is_terminal, offered, outline
 from lit_narrative.tasks.storyworld.world import World
 
 FIRST = 3
@@ -134,11 +133,11 @@ def _shortened(sample: Sample) -> Sample:
 
 
 def _told(world: World) -> Sequence[tuple[str, str, Sequence[str]]]:
-    plan = make_plan(world)
+    plan = outline(world)
     told: list[tuple[str, str, Sequence[str]]] = []
     for position, encounter in enumerate(world.encounters[:MAX_ENCOUNTERS]):
         # The plan knows where an option really leads, after dangling names and defaults.
-        options = list(zip(encounter.options, plan.scenes[position], strict=True))[:_OPTIONS]
+        options = offered(plan, position)[:_OPTIONS]
         words = [f"{describe_option(option)}; {leads_to(plan, option, choice.target)}" for option, choice in options]
         title = clip(encounter.id, 60) + (" (ending)" if is_terminal(plan, position) else "")
         told.append((title, clip(encounter.text, 400), words))

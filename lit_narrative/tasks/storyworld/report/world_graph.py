@@ -11,8 +11,8 @@ from lit_narrative.report.format import clip
 from lit_narrative.report.svg import Element, drawing, node
 from lit_narrative.tasks.storyworld.expressions import describe
 from lit_narrative.tasks.storyworld.report.layout import Layout, layered
-from lit_narrative.tasks.storyworld.simulator.graph import is_terminal, reachable
-from lit_narrative.tasks.storyworld.simulator.plan import DANGLING, END, IMPLICIT, Plan, make_plan
+from lit_narrative.tasks.storyworld.simulator.graph import is_terminal, offered, outline, reachable
+from lit_narrative.tasks.storyworld.simulator.plan import DANGLING, END, IMPLICIT, Plan
 from lit_narrative.tasks.storyworld.world import Effect, Encounter, Option, SpoolEffect, World
 
 MAX_ENCOUNTERS = 20
@@ -61,19 +61,19 @@ def graph_of(plan: Plan) -> tuple[list[Vertex], list[Arrow]]:
     reached = reachable(plan)
     vertices = [_box(encounter, i in last, i in reached) for i, encounter in enumerate(shown)]
     arrows: list[Arrow] = []
-    for position, encounter in enumerate(shown):
+    for position in range(len(shown)):
         # The options of an ending lead nowhere that matters, and those of an unreached box would hide the rest.
         if position in last or position not in reached:
             continue
         stubs: dict[Vertex, int] = {}
-        for option, choice in list(zip(encounter.options, plan.scenes[position], strict=True))[:MAX_OPTIONS]:
+        for option, choice in offered(plan, position)[:MAX_OPTIONS]:
             end = choice.target
             if not 0 <= end < len(shown):
                 stub = _stub(plan, option, end)
                 # One stub a kind of end and encounter: many options that end the story share it.
                 end = stubs.setdefault(stub, len(vertices))
                 vertices += [stub] if end == len(vertices) else []
-            arrows.append(Arrow(position, end, bool(option.gates), describe_option(option)))
+            arrows.append(Arrow(position, end, bool(option.gates or option.performable), describe_option(option)))
     return vertices, arrows
 
 
@@ -86,14 +86,16 @@ def leads_to(plan: Plan, option: Option, target: int) -> str:
     if target == DANGLING:
         named = next(reaction.next_encounter or "" for reaction in option.reactions if reaction.leads)
         return f"leads to {clip(named, 60)}, which does not exist"
+    if target == len(plan.world.encounters):
+        return "leaves what follows to selection"
     return f"leads to {clip(plan.world.encounters[target].id, 60)}"
 
 
 def describe_option(option: Option) -> str:
     """Say in words what an option needs and does."""
     parts = [f"option: {clip(option.text or option.id, 90)}"]
-    if option.gates:
-        needs = [clip(describe(gate), 60) for gate in option.gates[:6]]
+    if option.gates or option.performable:
+        needs = [clip(describe(gate), 60) for gate in (*option.gates, *option.performable)[:6]]
         parts.append(f"only if {' and '.join(needs)}")
     effects = [effect for reaction in option.reactions for effect in reaction.effects][:6]
     if effects:
@@ -111,7 +113,7 @@ def _change(effect: Effect | SpoolEffect) -> str:
 
 def draw_world(world: World, label: str) -> Markup:
     """Draw a world that has encounters; ``label`` names the drawing for those who cannot see it."""
-    vertices, arrows = graph_of(make_plan(world))
+    vertices, arrows = graph_of(outline(world))
     edges = [(arrow.start, arrow.end) for arrow in arrows]
     layout = layered([1.0 if vertex.title else _STUB for vertex in vertices], edges)
     around = len({arrows[index].end for index in layout.upward})

@@ -34,6 +34,8 @@ from lit_narrative.tasks.storyworld.world import WILD, Effect, Encounter, SpoolE
 
 SELECTION = -4
 """Target of a reaction that leaves to the engine what follows."""
+Key = tuple[int, tuple[float, ...], int, int]
+"""Encounter, state, and what selection asks of the past: encounters met, and the turn."""
 ReactionTie = Literal["first", "last"]
 """Which of equally desirable reactions follows."""
 
@@ -148,6 +150,11 @@ class Engine:
         if index >= 0:
             visited |= 1 << index
         return Moment(index, state, visited, turn), way
+
+    def key(self, moment: Moment) -> Key:
+        """What decides how a play goes on: two moments with one key have the same future."""
+        past = (moment.visited, moment.turn) if self.selects else (0, 0)
+        return moment.index, tuple(moment.state), *past
 
     def select(self, state: Sequence[float], visited: int, turn: int) -> tuple[int, int]:
         """The encounter that selection chooses (``IMPLICIT`` where there is none), and the turn then."""

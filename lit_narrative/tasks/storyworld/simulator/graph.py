@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from lit_narrative.tasks.storyworld.checks import Fault, reaching
 from lit_narrative.tasks.storyworld.expressions import variables_read
 from lit_narrative.tasks.storyworld.simulator.engine import SELECTION, Engine
+from lit_narrative.tasks.storyworld.simulator.engine_scripts import alternatives
 from lit_narrative.tasks.storyworld.simulator.plan import END, IMPLICIT, Choice, Plan, make_plan
-from lit_narrative.tasks.storyworld.world import Effect, Encounter, World, is_plain
+from lit_narrative.tasks.storyworld.world import Effect, Encounter, Option, World, is_plain
 
 _GATED = ((0, 0.0, 0.0, False),)
 """Stands in an outline for the gates of an option, which only the engine evaluates."""
@@ -77,6 +78,14 @@ def viable(plan: Plan, positions: frozenset[int]) -> frozenset[int]:
     return frozenset(reaching(found, sources))
 
 
+def offered(plan: Plan, index: int) -> list[tuple[Option, Choice]]:
+    """The options of an encounter, each with where it leads; in an outline once for each way that it may lead."""
+    options, choices = plan.world.encounters[index].options, plan.scenes[index]
+    if not is_plain(plan.world):
+        options = tuple([option for option in options for _ in alternatives(option)])
+    return list(zip(options, choices, strict=True))
+
+
 def encounters_only(plan: Plan, positions: frozenset[int]) -> frozenset[int]:
     """The positions without that of selection."""
     return positions - {len(plan.world.encounters)} if len(plan.scenes) > len(plan.world.encounters) else positions
@@ -116,7 +125,8 @@ def _used(plan: Plan) -> set[str]:
     """Variables that a script reads or an effect changes by more than nothing."""
     names: set[str] = set()
     for encounter in plan.world.encounters:
-        names.update(variables_read(*encounter.acceptability, encounter.desirability))
+        if encounter.acceptability or encounter.desirability != 0:
+            names.update(variables_read(*encounter.acceptability, encounter.desirability))
         for option in encounter.options:
             names.update(variables_read(*option.gates, *option.performable))
             for reaction in option.reactions:

@@ -5,15 +5,19 @@ draw alike: ``quick_plays(plan, seed, n)`` makes the plays of ``play.plays(plan,
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 
-from lit_narrative.tasks.storyworld.simulator.plan import Choice, Plan, affordable
-from lit_narrative.tasks.storyworld.simulator.play import MAX_STEPS, OUTCOMES, Outcome
+from lit_narrative.tasks.storyworld.expressions import variables_read
+from lit_narrative.tasks.storyworld.simulator.engine import Engine, Key, Moment
+from lit_narrative.tasks.storyworld.simulator.plan import END, MOST_PARTS, Choice, Plan, affordable
+from lit_narrative.tasks.storyworld.simulator.records import MAX_STEPS, OUTCOMES, Outcome
 
+MOST_ENGINE_PARTS = 10 * MOST_PARTS
+"""Bound on the parts that plays of an engine look at: worlds of authors have thousands."""
 OptionPosition = tuple[int, int]
 """(position of the encounter, position of the option in it)."""
 
@@ -173,16 +177,77 @@ def live_gates(plan: Plan, played: QuickPlays) -> set[OptionPosition]:
 
     Only the times count at which an option was offered: a gate that would fail elsewhere in the story hides nothing.
     """
-    declared = len(plan.names)
-    # An undeclared variable has the index behind the last declared one, and always reads 0.
-    return {
-        (i, j) for i, j in played.opened & played.shut if all([test[0] < declared for test in plan.scenes[i][j].tests])
-    }
+    encounters, declared = plan.world.encounters, plan.world.variables
+    live = set()
+    for i, j in played.opened & played.shut:
+        option = encounters[i].options[j]
+        # An undeclared variable always reads 0.
+        if all([name in declared for name in variables_read(*option.gates, *option.performable)]):
+            live.add((i, j))
+    return live
 
 
 def has_gates(plan: Plan) -> bool:
     """Whether any option has a gate."""
     return any([choice.tests for scene in plan.scenes for choice in scene])
+
+
+def quick_engine_plays(engine: Engine, seed: int, runs: int = 32, max_steps: int = MAX_STEPS) -> QuickPlays:
+    """What :func:`quick_plays` says of a plan, of a world that needs an engine."""
+    made = engine.affordable(runs, max_steps, MOST_ENGINE_PARTS)
+    result, cut = QuickPlays(made, made == runs), list[Moment]()
+    draws = iter(_uniform_draws(seed, runs * max_steps))
+    for _ in range(made):
+        moment, last = engine.begin(), 0
+        outcome: Outcome | None = None
+        for _ in range(max_steps):
+            if moment.index < 0:
+                break
+            free, last = _look(engine, moment, result), moment.index
+            if not free:
+                outcome = "stuck" if engine.options[last] else "ending"
+                break
+            moment, _ = engine.take(moment, free[int(next(draws) * len(free))])
+        outcome = outcome or OUTCOMES.get(moment.index, "timeout")
+        result.outcomes[outcome] += 1
+        if outcome == "ending":
+            result.endings.add(last)
+        cut += [moment] if outcome == "timeout" else []
+    # What is met later is not noted: gates and endings count only where plays of the usual length find them.
+    later = iter(_uniform_draws(seed, runs * max_steps)[: made * max_steps])
+    free: set[Key] = set()
+    result.endless = not all([_ends(engine, moment, later, free) for moment in cut])
+    return result
+
+
+def _look(engine: Engine, moment: Moment, result: QuickPlays) -> list[int]:
+    """The open options; notes which gates were met open and which closed."""
+    free = []
+    for j, is_open in enumerate(engine.open(moment)):
+        option = engine.world.encounters[moment.index].options[j]
+        if option.gates or option.performable:
+            (result.opened if is_open else result.shut).add((moment.index, j))
+        if is_open:
+            free.append(j)
+    return free
+
+
+def _ends(engine: Engine, moment: Moment, draws: Iterator[float], free: set[Key]) -> bool:
+    """Whether a play that was cut off comes to an ending while there are draws.
+
+    ``free`` are moments from which there is a way to one, since an earlier play took it.
+    """
+    passed = []
+    while moment.index >= 0 and (key := engine.key(moment)) not in free:
+        choices = [j for j, is_open in enumerate(engine.open(moment)) if is_open]
+        if not choices and not engine.options[moment.index]:
+            break
+        if not choices or (chance := next(draws, None)) is None:
+            return False
+        passed.append(key)
+        moment, _ = engine.take(moment, choices[int(chance * len(choices))])
+    free.update(passed)
+    return moment.index >= 0 or moment.index == END
 
 
 # Cached: drawing costs more than a short play, and every text of a run is played with the same seed.

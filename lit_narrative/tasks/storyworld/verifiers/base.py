@@ -15,9 +15,15 @@ from lit_narrative.tasks.storyworld.checks import CHECKS, Fault
 from lit_narrative.tasks.storyworld.formats.parse import Limits, Parsed, detect, parse
 from lit_narrative.tasks.storyworld.formats.simple import read_counting
 from lit_narrative.tasks.storyworld.issues import MOST_ISSUES
-from lit_narrative.tasks.storyworld.simulator.graph import reachable, viable
-from lit_narrative.tasks.storyworld.simulator.plan import Plan, make_plan
-from lit_narrative.tasks.storyworld.simulator.quick_plays import QuickPlays, quick_plays
+from lit_narrative.tasks.storyworld.simulator.engine import Engine
+from lit_narrative.tasks.storyworld.simulator.graph import encounters_only, outline, reachable, viable
+from lit_narrative.tasks.storyworld.simulator.plan import Plan, affordable, make_plan
+from lit_narrative.tasks.storyworld.simulator.quick_plays import (
+    MOST_ENGINE_PARTS,
+    QuickPlays,
+    quick_engine_plays,
+    quick_plays,
+)
 from lit_narrative.tasks.storyworld.world import World, is_plain
 
 logger = logging.getLogger(__name__)
@@ -117,19 +123,39 @@ class Context:
         return self.world if self.world is not None else World({}, {}, ())
 
     @cached_property
+    def engine(self) -> Engine | None:
+        """What plays the world; ``None`` for a plain one, which its plan plays."""
+        return None if is_plain(self.story) else Engine(self.story)
+
+    @cached_property
     def plan(self) -> Plan:
-        """The world prepared for play."""
-        return make_plan(self.story)
+        """The world prepared for play, or its outline."""
+        return make_plan(self.story) if self.engine is None else outline(self.engine)
+
+    @property
+    def game(self) -> Plan | Engine:
+        """What plays the world."""
+        return self.plan if self.engine is None else self.engine
+
+    def affordable(self, runs: int, max_steps: int) -> int:
+        """How many of ``runs`` plays are made of the world, at least one (``plan.affordable``)."""
+        if self.engine is None:
+            return affordable(self.plan, runs, max_steps)
+        return self.engine.affordable(runs, max_steps, MOST_ENGINE_PARTS)
+
+    @cached_property
+    def _scenes(self) -> frozenset[int]:
+        return reachable(self.plan)
 
     @cached_property
     def reachable(self) -> frozenset[int]:
         """Positions of the encounters that can follow from the first."""
-        return reachable(self.plan)
+        return encounters_only(self.plan, self._scenes)
 
     @cached_property
     def viable(self) -> frozenset[int]:
         """Positions of the reachable encounters from which an ending can be reached."""
-        return viable(self.plan, self.reachable)
+        return encounters_only(self.plan, viable(self.plan, self._scenes))
 
     @cached_property
     def faults(self) -> tuple[tuple[Fault, ...], ...]:
@@ -139,7 +165,8 @@ class Context:
     @cached_property
     def played(self) -> QuickPlays:
         """What seeded plays show."""
-        return quick_plays(self.plan, self.seed, self.config.plays, self.config.max_steps)
+        game = (self.seed, self.config.plays, self.config.max_steps)
+        return quick_plays(self.plan, *game) if self.engine is None else quick_engine_plays(self.engine, *game)
 
     @property
     def value(self) -> Any:
@@ -153,8 +180,6 @@ def read_text(text: Any, seed: int, config: VerifierConfig) -> Context:
     if type(parsed.value) is not dict or detect(parsed.value) != "simple":
         return Context(text, seed, config, parsed)
     world, malformed = read_counting(parsed.value)
-    if world is not None and not is_plain(world):
-        return Context(text, seed, config, parsed)
     return Context(text, seed, config, parsed, world, malformed)
 
 

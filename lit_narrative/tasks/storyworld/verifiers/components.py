@@ -62,7 +62,7 @@ def secrets(context: Context) -> float:
     """
     plan = context.plan
     # The share is of all options: those of encounters that cannot be reached count, but never as live.
-    total = sum([len(scene) for scene in plan.scenes])
+    total = sum([len(encounter.options) for encounter in plan.world.encounters])
     # Without gates there is nothing to play for.
     if not total or not has_gates(plan):
         return 0.0

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from itertools import chain, islice
 
 from lit_narrative.tasks.storyworld.formats.file_paths import FilePaths
-from lit_narrative.tasks.storyworld.formats.parse import NEEDS_ENGINE, UNSUPPORTED, detect
+from lit_narrative.tasks.storyworld.formats.parse import UNSUPPORTED, detect
 from lit_narrative.tasks.storyworld.issues import MOST_ISSUES, Issue, schema_issues
 from lit_narrative.tasks.storyworld.simulator.graph import is_terminal, lint_warnings
 from lit_narrative.tasks.storyworld.simulator.quick_plays import live_gates
@@ -23,8 +23,6 @@ def explain(context: Context) -> tuple[Issue, ...]:
         return (Issue("$", f"the top level must be an object, not {_json_type(context.value)}"),)
     if detect(context.value) == "sweepweave":
         return (UNSUPPORTED,)
-    if context.world is None:
-        return (NEEDS_ENGINE,)
     issues = list(context.parsed.issues)
     if context.malformed.total():
         short = len(context.text) <= LONGEST_CHECKED
@@ -58,7 +56,7 @@ def _shortfalls(context: Context) -> list[Issue]:
         ("variables that effects change", len(changed), config.min_effect_types),
     )
     issues = [f"{what}: {count}; {least} or more earn full marks" for what, count, least in counts if count < least]
-    total = sum([len(scene) for scene in plan.scenes])
+    total = sum([len(encounter.options) for encounter in world.encounters])
     live = live_gates(plan, context.played)
     # Multiplied out rather than divided, so that exactly one fifth and one half are within, where `gate_curve` is 1.
     if total and not total <= 5 * len(live) <= 2.5 * total:

@@ -13,6 +13,7 @@ from lit_narrative.tasks.storyworld.simulator.statistics import simulate
 from lit_narrative.tasks.storyworld.verifiers.base import DEFAULT_WEIGHTS, VerifierConfig
 from lit_narrative.tasks.storyworld.verifiers.score import Score, score
 from lit_narrative.tasks.storyworld.verifiers.soundness import funnel
+from lit_narrative.tasks.storyworld.world import is_plain
 from tests.tasks.storyworld.lighthouse import Json, encounter, make, option
 
 WHOLES = ("no_error", "few_errors", "playable", "sound")
@@ -216,3 +217,17 @@ def test_without_an_ending_no_world_is_playable() -> None:
         before, after = wholes(row.completion), wholes(value)
         assert all(after[name] <= before[name] for name in WHOLES)
         assert after["playable"] == 0.0
+
+
+def test_a_world_is_judged_alike_whether_a_plan_or_the_engine_plays_it() -> None:
+    for row in corpus(60, 3, Skew(second_ending=0.5, gates=0.6, structures=(0.1, 0.1, 0.1, 0.7), dangling=0.3)):
+        value = json.loads(row.completion)
+        plain = score(json.dumps(value))
+        reactions = [r for scene in value["encounters"] for one in scene["options"] for r in one["reactions"]]
+        for reaction in reactions:
+            reaction["desirability"] = 1
+        scripted = score(json.dumps(value))
+        assert scripted.world is not None
+        assert not is_plain(scripted.world)
+        assert (scripted.components, scripted.parts) == (plain.components, plain.parts)
+        assert [issue.message for issue in scripted.issues] == [issue.message for issue in plain.issues]
