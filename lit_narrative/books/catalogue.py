@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 
 from lit_narrative.books.authors import author_name, same_author
-from lit_narrative.books.read import read_books
+from lit_narrative.books.read import Book
 from lit_narrative.errors import UserError
 
 COLUMNS = ("Text#", "Type", "Title", "Language", "Authors", "Subjects")
@@ -83,16 +82,9 @@ def _entry(row: dict[str, str | None]) -> Entry:
     return Entry(cells["Text#"], cells["Title"], tuple(authors), subjects, cells["Language"].split(";")[0].strip())
 
 
-def folder_catalogue(folder: str | Path) -> list[Entry]:
-    """The books of a folder of texts by their headers.
-
-    Raises:
-        UserError: there is no text in it, or one cannot be read.
-    """
-    return [
-        Entry(book.id, book.title, (book.author,) if book.author else (), book.subjects, book.language)
-        for book in read_books(folder)
-    ]
+def entry_of(book: Book) -> Entry:
+    """The entry of a book by its header."""
+    return Entry(book.id, book.title, (book.author,) if book.author else (), book.subjects, book.language)
 
 
 def search(entries: Iterable[Entry], query: Query) -> list[Entry]:

@@ -1,7 +1,7 @@
 """Books as plain text: any usual encoding and line end, without Project Gutenberg's header, licence and credits."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lit_narrative.errors import UserError
@@ -137,18 +137,36 @@ def _language(name: str) -> str:
     return codes.get(name.casefold(), name.casefold())
 
 
-def read_books(path: str | Path) -> list[Book]:
-    """The books of a text file, or of all ``.txt`` files under a folder, in order of their paths.
+def book_files(path: str | Path, setting: str = "data.books") -> list[Path]:
+    """The text file itself, or all ``.txt`` files under a folder, sorted.
+
+    Args:
+        path: of the file or folder.
+        setting: that names it, for messages.
 
     Raises:
-        UserError: there is no such file or folder, no text file in it, or one cannot be read.
+        UserError: there is none.
     """
     path = Path(path)
     if path.is_file():
-        return [read_book(path)]
+        return [path]
     if not path.is_dir():
-        raise UserError(f"no file or folder of books {path} (looked in {path.resolve().parent}); check the path")
+        raise UserError(f"{setting}: no file or folder {path} (looked in {path.resolve().parent}); check the path")
     files = sorted(file for file in path.rglob("*.txt") if file.is_file())
     if not files:
-        raise UserError(f"no .txt file under {path}; books are read from plain text")
-    return [read_book(file) for file in files]
+        raise UserError(f"{setting}: no .txt file under {path}; books are read from plain text")
+    return files
+
+
+def read_books(path: str | Path, setting: str = "data.books") -> list[Book]:
+    """The books of :func:`book_files`; one whose header names no author is by whom its folder is named after.
+
+    Raises:
+        UserError: there is no text file, or one cannot be read.
+    """
+    found = []
+    for file in book_files(path, setting):
+        book = read_book(file)
+        below = file.parent != Path(path) and file != Path(path)
+        found.append(book if book.author or not below else replace(book, author=file.parent.name))
+    return found

@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal, get_args
 
+from lit_narrative.books.read import book_files
 from lit_narrative.books.shelf import read_shelf
 from lit_narrative.datamodules.base import Split
 from lit_narrative.datamodules.style_sets import StyleSets
@@ -38,8 +39,8 @@ class StyleData(StyleSets):
     Every plot is asked for of each author in turn.
 
     Args:
-        books: folder of books that ``lit-narrative data gutenberg`` wrote, or of text files, or one of them; None:
-            synthetic authors.
+        books: folder of books that ``lit-narrative data gutenberg`` wrote, or of text files (one without a header in a
+            folder named after its author), or one file; None: synthetic authors.
         authors: whose texts are imitated and asked for, in any spelling; None: the two main synthetic authors, or all
             of the folder's.
         prompt: templates.
@@ -113,6 +114,8 @@ class StyleData(StyleSets):
             raise UserError(f"data.masked={masked} must be a share, 0 to 1")
         if authors == []:
             raise UserError("data.authors is empty; leave it out, or name one author or more")
+        if books is not None:
+            book_files(books)  # here and not at the first row: a wrong path ends the run before a model is built
         self.books, self.asked, self.prompt, self.chunk_words = books, authors, prompt, chunk_words
         self.split_by, self.held_out, self.part, self.seed = split_by, held_out, part, seed
         self.refills = None if refills is None else read_refills(refills)

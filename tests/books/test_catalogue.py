@@ -1,10 +1,9 @@
 """Catalogues: what is found, and what is said of what is not."""
 
-from pathlib import Path
-
 import pytest
 
-from lit_narrative.books.catalogue import Entry, Query, folder_catalogue, parse_catalogue, search
+from lit_narrative.books.catalogue import Entry, Query, entry_of, parse_catalogue, search
+from lit_narrative.books.read import parse_book
 from lit_narrative.errors import UserError
 from tests.books.mirror import ebook
 
@@ -65,6 +64,6 @@ def test_a_table_of_another_kind_is_no_catalogue() -> None:
         parse_catalogue("a,b\n1,2\n", "table")
 
 
-def test_a_folder_is_its_own_catalogue(tmp_path: Path) -> None:
-    (tmp_path / "night.txt").write_bytes(ebook(77, "The Sea", "A. Mariner"))
-    assert folder_catalogue(tmp_path) == [Entry("77", "The Sea", ("A. Mariner",), (), "en")]
+def test_a_header_is_an_entry() -> None:
+    book = parse_book(ebook(77, "The Sea", "A. Mariner").decode())
+    assert entry_of(book) == Entry("77", "The Sea", ("A. Mariner",), (), "en")

@@ -75,11 +75,20 @@ def test_latin_1_and_a_stray_carriage_return() -> None:
     assert decode("Une soirée d'été\r\nà l'île\rverte".encode("latin-1")) == "Une soirée d'été\nà l'île\nverte"
 
 
+def test_a_text_without_header_is_by_whom_its_folder_is_named_after(tmp_path: Path) -> None:
+    (tmp_path / "Ann Mariner").mkdir()
+    (tmp_path / "Ann Mariner" / "night.txt").write_text(STORY, encoding="utf-8")
+    (tmp_path / "Ann Mariner" / "other.txt").write_text(HEADER + START + STORY + END, encoding="utf-8")
+    (tmp_path / "loose.txt").write_text(STORY, encoding="utf-8")
+    assert [book.author for book in read_books(tmp_path)] == ["Ann Mariner", "A. Mariner", ""]
+    assert read_books(tmp_path / "loose.txt")[0].author == ""
+
+
 def test_what_is_no_book_is_said(tmp_path: Path) -> None:
     (tmp_path / "picture.txt").write_bytes(b"GIF89\0\0\x01")
     with pytest.raises(UserError, match=r"picture\.txt is a binary file"):
         read_books(tmp_path)
-    with pytest.raises(UserError, match=r"no file or folder of books .*nowhere"):
+    with pytest.raises(UserError, match=r"data\.books: no file or folder .*nowhere"):
         read_books(tmp_path / "nowhere")
     (tmp_path / "picture.txt").unlink()
     with pytest.raises(UserError, match=r"no \.txt file under"):

@@ -120,6 +120,7 @@ def test_plots_of_a_file_and_those_of_the_package(tmp_path: Path) -> None:
         ({"held_out": ["Jonas Pell"], "split_by": "book"}, "holds out books"),
         ({"split_by": "century"}, "data.split_by: there is no 'century'"),
         ({"pair_size": 0}, "data.pair_size is 0"),
+        ({"books": "nowhere"}, r"data\.books: no file or folder nowhere"),
     ],
 )
 def test_wrong_settings_are_said(settings: dict[str, object], message: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 
 from lit_narrative.books.authors import author_name
-from lit_narrative.books.catalogue import Entry, Query, folder_catalogue, parse_catalogue, search
+from lit_narrative.books.catalogue import Entry, Query, entry_of, parse_catalogue, search
 from lit_narrative.books.download import DownloadError, Downloads, Mirror
 from lit_narrative.books.read import Book, decode, parse_book, read_books
 from lit_narrative.books.shelf import FILE, Checked, check_book, read_shelf, write_shelf
@@ -171,9 +171,9 @@ def _mirror(mirror: Mirror, to: Path, query: Query) -> _Source:
 
 def _folder(folder: Path) -> _Source:
     """A folder of texts: its own catalogue where it has one, else the headers."""
-    books = {book.id: book for book in read_books(folder)}
+    books = {book.id: book for book in read_books(folder, "--from")}
     table = folder / "pg_catalog.csv"
-    entries = parse_catalogue(read_utf8(table), str(table)) if table.is_file() else folder_catalogue(folder)
+    entries = parse_catalogue(read_utf8(table), str(table)) if table.is_file() else [*map(entry_of, books.values())]
 
     def text(entry: Entry) -> Book:
         if entry.id not in books:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 
-from lit_narrative.books.read import read_book
+from lit_narrative.books.read import book_files, read_book
 from lit_narrative.errors import UserError
 from lit_narrative.tasks.poetry.poems import Poem, find_poems
 
@@ -16,7 +16,7 @@ def read_corpus(path: str | Path) -> list[Poem]:
     Raises:
         UserError: there is no such file or folder, no text file in it, a file is no text, or there is no verse.
     """
-    paths = text_files(path)
+    paths = book_files(path, "data.corpus")
     poems = unique(poem for file in paths for poem in find_poems(read_book(file).text, file.stem))
     if not poems:
         raise UserError(
@@ -24,23 +24,6 @@ def read_corpus(path: str | Path) -> list[Poem]:
             "stanzas parted by one blank line and poems by two or by a title in capitals"
         )
     return poems
-
-
-def text_files(path: str | Path) -> list[Path]:
-    """The file itself, or all ``.txt`` files under a folder, sorted.
-
-    Raises:
-        UserError: there is none.
-    """
-    path = Path(path)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise UserError(f"data.corpus: no file or folder {path} (looked in {path.resolve().parent}); check the path")
-    files = sorted(file for file in path.rglob("*.txt") if file.is_file())
-    if not files:
-        raise UserError(f"data.corpus: no .txt file under {path}; verse is read from plain text")
-    return files
 
 
 def unique(poems: Iterable[Poem]) -> list[Poem]:

@@ -7,8 +7,9 @@ from functools import cached_property
 from itertools import islice
 from typing import Protocol
 
+from lit_narrative.books.read import book_files
 from lit_narrative.errors import UserError
-from lit_narrative.tasks.poetry.corpus import half_of_keys, normal_form, pieces, read_corpus, split_keys, text_files
+from lit_narrative.tasks.poetry.corpus import half_of_keys, normal_form, pieces, read_corpus, split_keys
 from lit_narrative.tasks.poetry.grammar import content_share, openings, verse
 from lit_narrative.tasks.poetry.metrics import majority_topic
 from lit_narrative.tasks.poetry.poems import Poem
@@ -105,7 +106,7 @@ class CorpusVerse:
 
     def __post_init__(self) -> None:
         # Here and not at the first poem: a wrong path ends the run before a model is built.
-        text_files(self.path)
+        book_files(self.path, "data.corpus")
 
     def poems(self, split: str, most: int) -> list[Piece]:
         """Pieces, in an order by the seed."""
