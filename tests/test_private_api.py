@@ -22,6 +22,11 @@ from lit_narrative.sae.autoencoder import build_sae
 
 PRIVATE = [
     # (our function that calls it, module, attribute)
+    (
+        "cli.console.EpochBar",
+        "lightning.pytorch.callbacks.progress.rich_progress",
+        "RichProgressBar._get_train_description",
+    ),
     ("cli.run_folder.RunLogger", "lightning.fabric.loggers.logger", "rank_zero_experiment"),
     ("cli.lightning.NarrativeCLI", "lightning.pytorch.cli", "LightningCLI._parse_ckpt_path"),
     ("cli.lightning.NarrativeCLI", "lightning.pytorch.cli", "LightningCLI._prepare_subcommand_kwargs"),

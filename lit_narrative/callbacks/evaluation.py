@@ -27,6 +27,8 @@ class Verifiers(Callback):
     every model, so that two runs can be compared sample by sample. Of a module that writes in its own test
     (`SteeringModule`), the test judges those texts.
 
+    The verifiers' total is logged as ``val/verifiers``: a run may learn by other rewards, whose sum is ``reward``.
+
     Files in the run folder: ``samples/<stage>.jsonl`` (a row a sample) and ``verifiers/<stage>.json`` (the summary).
 
     Args:
@@ -44,9 +46,15 @@ class Verifiers(Callback):
         self._predicted: list[Rollout] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a module that writes no text, and a reward that is unknown."""
+        """Refuse a module that writes no text, a task that judges none, and a reward that is unknown."""
         if not isinstance(pl_module, LanguageModule):
             raise UserError(f"callback Verifiers needs a module that writes text; {type(pl_module).__name__} does not")
+        data = pl_module.task
+        if not data.has_verifiers:
+            raise UserError(
+                f"callback Verifiers: {type(data).__name__} has no verifiers; override its method `verify`, or leave "
+                "the callback out"
+            )
         if self.rewards:
             for key, reward in task(trainer).reward_functions(self.rewards).items():
                 if not isinstance(reward, Reward):
@@ -97,7 +105,8 @@ class Verifiers(Callback):
         # Gathered by rank; in the prompts' order, figures and files do not depend on the number of processes.
         rollouts.sort(key=lambda rollout: rollout.columns["index"])
         summary = self._write(trainer, split, rollouts, self._judged(trainer, rollouts))
-        metrics = {f"{split}/{name}": value for name, value in summary.items() if isinstance(value, float)}
+        named = {"verifiers" if name == "reward" else name: value for name, value in summary.items()}
+        metrics = {f"{split}/{name}": value for name, value in named.items() if isinstance(value, float)}
         metrics |= {f"{split}/components/{name}": value for name, value in summary["components"].items()}
         # Every process computed the same metrics from the same gathered samples: there is nothing to reduce.
         module.log_dict({name: torch.tensor(value) for name, value in metrics.items()}, rank_zero_only=False)

@@ -6,6 +6,7 @@ import re
 import warnings
 from contextlib import ExitStack
 from importlib import import_module
+from inspect import Parameter, signature
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, NoReturn
@@ -16,11 +17,12 @@ from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import Logger
 from yaml import YAMLError
 
 from lit_narrative.callbacks.evaluation import Verifiers
 from lit_narrative.callbacks.writers import PredictionWriter
+from lit_narrative.cli.console import console_callbacks
 from lit_narrative.cli.folder import LAST, check_unused, check_whole, locked, prepare_folder, shared_scratch
 from lit_narrative.cli.job_progress import tell_recipe
 from lit_narrative.cli.messages import explain, innermost, option_names
@@ -181,9 +183,13 @@ class NarrativeCLI(LightningCLI):
         """
         settings = self.config_init[self.config.subcommand].trainer
         loggers: list[Logger] = _as_list(settings.logger)
-        if settings.logger is not False and not any(isinstance(logger, CSVLogger) for logger in loggers):
+        if settings.logger is not False and not any(isinstance(logger, RunLogger) for logger in loggers):
             resume = bool(self.config[self.config.subcommand].get("ckpt_path"))
             settings.logger = [RunLogger(settings.default_root_dir, str(self.subcommand), resume), *loggers]
+        settings.callbacks = _as_list(settings.callbacks)
+        if not self.recipe:  # which shows its jobs itself
+            settings.callbacks += console_callbacks(settings)
+        settings.enable_model_summary = False  # Lightning's
         try:
             trainer = super().instantiate_trainer(**kwargs)
             callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
@@ -322,10 +328,6 @@ def quieten() -> None:
         ".*configured with multiple `ModelCheckpoint`.*",  # one of them is ours, which has no best checkpoint
     ):
         warnings.filterwarnings("ignore", message)
-    # A policy is in evaluation mode while it learns, so that dropout is off in sampling and training alike.
-    warnings.filterwarnings(
-        "ignore", r"Found \d+ module\(s\) in eval mode", module=r"lightning\.pytorch\.loops\.fit_loop"
-    )
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.pytorch\.cli")
 
 
@@ -335,11 +337,16 @@ def _can_be_acted_on(record: logging.LogRecord) -> bool:
     return "Tip:" not in message and not message.startswith(("GPU available: False", "TPU available: False"))
 
 
-def _as_list(loggers: Any) -> list[Any]:
-    """The loggers that ``trainer.logger`` names: one, several, or none (true, false, null)."""
-    if isinstance(loggers, bool) or loggers is None:
+def _as_list(named: Any) -> list[Any]:
+    """The loggers or callbacks that a setting names: one, several, or none (true, false, null)."""
+    if isinstance(named, bool) or named is None:
         return []
-    return list(loggers) if isinstance(loggers, list | tuple) else [loggers]
+    return list(named) if isinstance(named, list | tuple) else [named]
+
+
+def _needs_folder(logger: type[Logger]) -> bool:
+    folder = signature(logger).parameters.get("save_dir")
+    return folder is not None and folder.default is Parameter.empty
 
 
 class JobParser(LightningArgumentParser):
@@ -348,6 +355,13 @@ class JobParser(LightningArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # An abbreviation would work on the command line only, and change its meaning when a setting is added.
         super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def add_class_arguments(self, class_type: type, *args: Any, **kwargs: Any) -> list[str]:
+        """Add the arguments of a class; the folder of a logger is the run folder, unless another one is given."""
+        if not args and isinstance(class_type, type) and issubclass(class_type, Logger) and _needs_folder(class_type):
+            kwargs["skip"] = {*(kwargs.get("skip") or ()), "save_dir"}
+            self.add_argument("--save_dir", type=str | None, default=None, help="folder; default: the run folder")
+        return super().add_class_arguments(class_type, *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what is wrong as a ``UserError``.

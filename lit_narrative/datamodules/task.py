@@ -152,6 +152,11 @@ class Task:
                 check_choice(where, name, self.rewards, "a custom one as package.module:Class")
         return {name: custom[name] if name in custom else self.rewards[name](settings) for name in names}
 
+    @property
+    def has_verifiers(self) -> bool:
+        """Whether this task judges completions by rules of its own."""
+        return type(self).verify is not Task.verify
+
     def verify(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """Judge completions by the task's own rules."""
         raise UserError(f"{type(self).__name__} has no verifiers")
@@ -170,8 +175,7 @@ class Task:
     def text_metrics(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         """What the task says of completions, by name: how many are distinct, and the means of its verifiers."""
         metrics = self.unique_shares([rollout.text for rollout in rollouts])
-        # Asked of the class: to try and catch the error would also hide a fault of a task's own verifier.
-        if type(self).verify is Task.verify:
+        if not self.has_verifiers:  # to try and catch the error would also hide a fault of a task's own verifier
             return metrics
         verdicts = self.verify(rollouts)
         names = verdicts[0].components if verdicts else ()

@@ -1,5 +1,6 @@
 """The base of all modules: the view that an algorithm learns from, and how rows become batches."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Self
@@ -90,6 +91,9 @@ class NarrativeModule(LightningModule, metaclass=NativeArguments):
         Raises:
             UserError: the Trainer's precision cannot be used; this is the first hook that it calls.
         """
+        # A policy is in evaluation mode while it learns, so that dropout is off in sampling and training alike.
+        source = r"lightning\.pytorch\.loops\.fit_loop"
+        warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode", module=source)
         plugin, fits = self.trainer.precision_plugin, self.trainer.state.fn == TrainerFn.FITTING
         check_precision("bitsandbytes" if isinstance(plugin, BitsandbytesPrecision) else plugin.precision, fits)
         return [] if any(isinstance(one, ExactResume) for one in self.trainer.callbacks) else [ExactResume()]  # type: ignore[attr-defined]

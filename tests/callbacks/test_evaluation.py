@@ -10,6 +10,7 @@ import torch
 
 from lit_narrative.callbacks.evaluation import Verifiers, summarise
 from lit_narrative.datamodules.storyworld import StoryworldData
+from lit_narrative.datamodules.task import Task
 from lit_narrative.errors import UserError
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
@@ -46,7 +47,7 @@ def test_samples_of_a_task_are_judged_written_and_logged(tmp_path: Path) -> None
     assert [row["prompt"] for row in samples] == [row.text for row in TinyTask().prompts("test")][:6]
     assert found["n"] == 6
     assert found["reward"] == pytest.approx(sum(row["reward"] for row in samples) / 6)
-    assert metrics["test/reward"] == pytest.approx(found["reward"])
+    assert metrics["test/verifiers"] == pytest.approx(found["reward"])
     assert metrics["test/valid_json"] == pytest.approx(found["valid_json"])
     assert metrics["test/unique"] == found["unique"] == len({row["text"] for row in samples}) / 6
     assert metrics["test/components/lower"] == pytest.approx(found["components"]["lower"])
@@ -70,7 +71,8 @@ def test_the_summary_of_storyworlds_has_the_documented_keys(policy: Path, tmp_pa
     assert list(found["funnel"]) == ["parses", "no_error", "two_endings", "live_gate", "sound"]
     assert funnel == sorted(funnel, reverse=True)
     assert funnel[0] == 1 and funnel[-1] == found["corpus"]["sound"]
-    assert {f"test/{name}" for name in keys - {"n", "reward_ci", "components", "funnel"}} <= set(metrics)
+    logged = keys - {"n", "reward", "reward_ci", "components", "funnel"} | {"verifiers"}
+    assert {f"test/{name}" for name in logged} <= set(metrics)
     assert set(found["components"]) == set(found["corpus"]["components"]) == set(SIX)
     low, high = found["reward_ci"]
     assert low <= found["reward"] <= high
@@ -93,7 +95,7 @@ def test_validation_judges_too_but_not_while_checking_sanity(tmp_path: Path) -> 
     module = SFTModule(sizes(), tokenizer_folder(tmp_path), sampling=SamplingParams(8))
     settings: dict[str, Any] = {"max_epochs": 1, "limit_val_batches": 1}
     runner = fit(module, TinyTask(), tmp_path, Verifiers(4), **settings, num_sanity_val_steps=1)
-    assert {"val/reward", "val/unique", "val/loss"} <= set(runner.callback_metrics)
+    assert {"val/verifiers", "val/unique", "val/loss"} <= set(runner.callback_metrics)
     assert summary(tmp_path, "val")["n"] == 4
     elsewhere = tmp_path / "sanity"
     fit(module, TinyTask(), elsewhere, Verifiers(4), max_steps=0, limit_val_batches=1, num_sanity_val_steps=1)
@@ -115,7 +117,7 @@ def test_a_prediction_is_judged_once(tmp_path: Path) -> None:
 
 def test_a_dry_run_leaves_nothing(tmp_path: Path) -> None:
     (metrics,) = trainer(tmp_path, Verifiers(6), fast_dev_run=True).test(writer(), TinyTask(), verbose=False)
-    assert "test/reward" in metrics
+    assert "test/verifiers" in metrics
     assert not list(tmp_path.iterdir())
 
 
@@ -133,6 +135,14 @@ def test_a_policy_in_rl_is_judged_in_evaluation_mode(tmp_path: Path) -> None:
 def test_a_module_that_writes_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Verifiers needs a module that writes text; SAEModule does not"):
         fit(SAEModule(), TinyTask(), tmp_path, Verifiers(), max_steps=1)  # type: ignore[arg-type]
+
+
+def test_a_task_that_judges_nothing_is_refused_before_training(tmp_path: Path) -> None:
+    class Unjudged(TinyTask):
+        verify = Task.verify
+
+    with pytest.raises(UserError, match="callback Verifiers: Unjudged has no verifiers; override its method `verify`"):
+        trainer(tmp_path, Verifiers(), max_epochs=1).fit(writer(), Unjudged())
 
 
 def test_a_further_reward_is_a_component_that_does_not_count(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_a_policy_in_rl_is_measured_and_rewarded(tmp_path: Path) -> None:
     runner = fit(module, task, tmp_path, SetEvaluation(), Verifiers(6), **settings)
     logged = set(runner.callback_metrics)
     assert {f"rewards/{name}/mean" for name in weights} <= logged
-    assert {"val/accuracy", "val/reward", "val/components/trace_exact"} <= logged
+    assert {"val/accuracy", "val/verifiers", "val/components/trace_exact"} <= logged
     corpus = json.loads((tmp_path / "verifiers" / "val.json").read_text())["corpus"]
     assert corpus["reward"] == 1
 

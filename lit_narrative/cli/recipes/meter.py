@@ -49,12 +49,14 @@ class Reading:
 
 
 def figures_of(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics that a view shows, under short names: reward, share of sound texts, loss, as far as they are there.
+    """The metrics that a view shows, under short names, as far as they are there.
+
+    They are the reward, the verifiers' total, the share of sound texts, and the loss.
 
     Those of a validation or a test come before those of the batch that was learned from.
     """
     shown = {}
-    for name in ("reward", "sound", "loss"):
+    for name in ("reward", "verifiers", "sound", "loss"):
         keys = (f"test/{name}", f"val/{name}", f"rewards/{name}/mean", f"train/{name}", name)
         known = [metrics[key] for key in keys if key in metrics and math.isfinite(metrics[key])]
         if known:

@@ -153,7 +153,7 @@ def _read_samples(folder: Path, sweep: Sweep) -> list[Sample]:
 
 def _scores(row: Mapping[str, Any], sweep: Sweep) -> dict[str, float]:
     """The verifiers' scores of a sample, under the names of the metrics that are their means."""
-    logged = {"reward": row["reward"]} if "reward" in row else {}
+    logged = {"verifiers": row["reward"]} if "reward" in row else {}
     logged |= {f"components/{name}": value for name, value in row.get("components", {}).items()}
     return {_name(name, sweep): value for name, value in logged.items()}
 

@@ -41,7 +41,7 @@ def write_sweep(folder: Path, **changes: Any) -> Path:
         },
         "seeds": [1, 2],
         "baseline": {"arm": "base"},
-        "metrics": {"avg_reward": "reward"},
+        "metrics": {"avg_reward": "verifiers"},
         **changes,
     }
     path = folder / "tiny_sweep.yaml"
@@ -53,7 +53,10 @@ def write_sweep(folder: Path, **changes: Any) -> Path:
 def leave_results(sweep: Sweep, run: Run, rewards: list[float], **metrics: float) -> None:
     """Write what a finished run leaves: its status, its metrics, and a sample a prompt."""
     plan = sweep.plan()
-    result = {"test/reward": sum(rewards) / len(rewards), **{f"test/{name}": value for name, value in metrics.items()}}
+    result = {
+        "test/verifiers": sum(rewards) / len(rewards),
+        **{f"test/{name}": value for name, value in metrics.items()},
+    }
     header, cells = ",".join(["step", *result]), ",".join(["0", *map(repr, result.values())])
     write_text(plan.folder(run.job) / "metrics_test.csv", f"{header}\n{cells}\n")
     rows = [

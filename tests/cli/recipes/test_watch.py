@@ -52,7 +52,8 @@ def test_the_pipe_carries_the_latest_and_no_job_waits_for_a_reader() -> None:
 
 
 def test_what_a_validation_says_of_a_figure_comes_before_the_batch() -> None:
-    assert figures_of({"reward": 0.1, "val/reward": 0.2, "rewards/sound/mean": 0.3}) == {"reward": 0.2, "sound": 0.3}
+    metrics = {"reward": 0.1, "val/verifiers": 0.2, "val/sound": 0.4, "rewards/sound/mean": 0.3}
+    assert figures_of(metrics) == {"reward": 0.1, "verifiers": 0.2, "sound": 0.4}
     assert (clock(59.6), clock(3725), clock(-1)) == ("1:00", "1:02:05", "0:00")
 
 

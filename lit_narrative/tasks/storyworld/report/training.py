@@ -74,8 +74,8 @@ def _reward(job: Job, run: Run) -> Figure:
     keys = [Key("rollouts while training", "final")]
     if band:
         keys.append(Key("± one standard deviation", "final", "band"))
-    if "val/reward" in curves:
-        lines.append(Line("validation", curves["val/reward"], "validation", marked=True))
+    if measured := curves.get("val/verifiers") or curves.get("val/reward"):  # the name in earlier run folders
+        lines.append(Line("validation", measured, "validation", marked=True))
         keys.append(Key("validation prompts", "validation", "dot"))
     levels = _levels(run.before.outcome.level.reward, run.corpus.reward if run.corpus else None)
     keys += [Key(level.name, level.tone, "level") for level in levels]

@@ -133,7 +133,7 @@ def make_cycles(job: Path, rng: np.random.Generator, significant: bool) -> None:
         done = (cycle + 1) / CYCLES
         last = {"step": (cycle + 1) * STEPS - 1, "epoch": cycle}
         validation = {f"val/components/{name}": between(name, done) for name in COMPONENTS}
-        rows.append({**last, "val/reward": total(SFT) + 0.13 * done, **validation})
+        rows.append({**last, "val/verifiers": total(SFT) + 0.13 * done, **validation})
         rows.append({**last, **cycle_row(cycle, done)})
         write_json(job / "sae" / f"cycle_{cycle:03d}" / "features.json", make_features(cycle, rng, significant))
     write_table(job / "metrics.csv", rows)
