@@ -19,11 +19,11 @@ from lit_narrative.tasks.style.masking import mask
 from lit_narrative.views import Pair
 
 JUDGE = "judge"
-_TITLES = ("title", "title2")
+_TITLES, _CHUNKS = ("title", "title2"), ("chunk", "chunk2")
 CEILING = 0.99
 """AUROC from which on a judge is as good as any: there what a baseline is above it by are a few pairs."""
 FEW_DOCUMENTS = 4
-"""Documents below which an interval says little, which the verdict then notes."""
+"""Books below which intervals are over chunks: two books drawn with replacement are no sample of books."""
 
 
 @dataclass(frozen=True)
@@ -89,24 +89,34 @@ class _Pairs(NamedTuple):
     Attributes:
         sides: the first and the second texts.
         scores: (n,).
-        resamples: of their documents.
+        resamples: of their books, or of their chunks where there are few.
+        documents: how many books they are of.
     """
 
     sides: tuple[list[str], list[str]]
     scores: Floats
     resamples: PairResamples
+    documents: int
 
     @classmethod
     def of(cls, pairs: Sequence[Pair]) -> "_Pairs":
-        first, second = ([str(pair.meta.get(key, row)) for row, pair in enumerate(pairs)] for key in _TITLES)
+        books = _sources(pairs, _TITLES)
+        count = len({book for side in books for book in side})
+        resamples = PairResamples(*(books if count >= FEW_DOCUMENTS else _sources(pairs, _CHUNKS)))
         sides = [pair.text for pair in pairs], [pair.other for pair in pairs]
-        return cls(sides, np.array([pair.score for pair in pairs]), PairResamples(first, second))
+        return cls(sides, np.array([pair.score for pair in pairs]), resamples, count)
 
     def masked(self) -> "_Pairs":
         """The pairs without their topic, each text masked once."""
         known = {text: mask(text) for side in self.sides for text in side}
         first, second = ([known[text] for text in side] for side in self.sides)
         return self._replace(sides=(first, second))
+
+
+def _sources(pairs: Sequence[Pair], keys: tuple[str, str]) -> tuple[list[str], list[str]]:
+    """Where the first and the second texts come from; a text that does not say is a source of its own."""
+    first, second = ([str(pair.meta.get(key, f"{row} {key}")) for row, pair in enumerate(pairs)] for key in keys)
+    return first, second
 
 
 def _examined(held: HeldOut, measures: Mapping[str, Similarity], masked: Mapping[str, Similarity]) -> dict[str, Any]:
@@ -125,7 +135,7 @@ def _examined(held: HeldOut, measures: Mapping[str, Similarity], masked: Mapping
                 found[name] |= originals.resamples.figure(f"judge_above{ending}", above)
     authors = {str(pair.meta.get(key)) for pair in held.originals for key in ("author", "author2")}
     counts = {"originals": len(held.originals), "graded": len(held.graded)}
-    return {**counts, "documents": originals.resamples.count, "authors": len(authors), **found}
+    return {**counts, "documents": originals.documents, "authors": len(authors), **found}
 
 
 def _told_apart(pairs: _Pairs, measure: Similarity, ending: str) -> tuple[Floats, dict[str, Any]]:
@@ -173,4 +183,4 @@ def _beaten(name: str, found: Mapping[str, Any]) -> list[str]:
 def _few(name: str, found: Mapping[str, Any]) -> list[str]:
     """What to keep in mind of a small set, whatever the verdict."""
     few = found["documents"] < FEW_DOCUMENTS
-    return [f"{name}: only {found['documents']} documents, so that intervals say little"] if few else []
+    return [f"{name}: only {found['documents']} books, so that intervals are over their chunks"] if few else []

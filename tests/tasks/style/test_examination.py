@@ -78,9 +78,16 @@ def test_nothing_known_is_not_fit() -> None:
     assert not broken.fit
 
 
-def test_few_documents_are_noted() -> None:
-    found = examine(by_style, {"books": held(pairs(books=1))}, [pair.text for pair in pairs()])
-    assert any("only 2 documents" in note for note in found.why)
+def unsure(texts: Any, others: Any) -> Any:
+    """Knows the authors most of the time."""
+    return by_style(texts, others) + np.random.default_rng(0).normal(0, 0.3, len(texts))
+
+
+def test_of_few_books_chunks_are_resampled() -> None:
+    found = examine(unsure, {"books": held(pairs(books=1))}, [pair.text for pair in pairs()])
+    assert any("only 2 books" in note for note in found.why)
+    low, high = found.sets["books"]["judge"]["auroc_ci"]
+    assert low < high
 
 
 def test_unknown_authors_are_noted_where_they_do_not_decide() -> None:
