@@ -52,7 +52,7 @@ def subcommand(name: str) -> str:
         return name.rpartition("/")[2]
     if name.endswith("/samples"):
         return "predict"
-    return "test" if name.endswith(("/test", "/circuits", "/steer")) else "fit"
+    return "test" if name.endswith(("/test", "/circuits", "/steer", "/best_of_n")) else "fit"
 
 
 # Variants of a configuration that runs by default, and what tests/callbacks/test_circuit_analysis.py runs.
