@@ -79,6 +79,8 @@ class Engine:
         world: any world.
         nudge: what ``nudge`` means in scripts and effects.
         reaction_tie: which of equally desirable reactions follows.
+        flipped: options, as (encounter, option) positions, that are open where they would be closed, and the other way
+            round: what if their conditions were their opposites?
 
     Attributes:
         names: variable names; a state lists their values first, in this order.
@@ -91,10 +93,19 @@ class Engine:
         ValueError: A script is nested too deep or has too many parts, which no reader lets pass.
     """
 
-    def __init__(self, world: World, nudge: Nudge = "asymptotic", reaction_tie: ReactionTie = "first") -> None:
+    def __init__(
+        self,
+        world: World,
+        nudge: Nudge = "asymptotic",
+        reaction_tie: ReactionTie = "first",
+        flipped: Iterable[tuple[int, int]] = (),
+    ) -> None:
         check_choice("nudge", nudge, NUDGES)
         check_choice("reaction_tie", reaction_tie, get_args(ReactionTie))
         self.world, self.nudge, self.reaction_tie = world, nudge, reaction_tie
+        self.flipped: dict[int, set[int]] = {}
+        for index, option in flipped:
+            self.flipped.setdefault(index, set()).add(option)
         self.names = tuple(world.variables)
         self.positions: dict[str, int] = {}
         for index, encounter in enumerate(world.encounters):
@@ -116,7 +127,8 @@ class Engine:
         """The compiled scripts of an encounter."""
         known = self._scenes[index]
         if known is None:
-            known = self._scenes[index] = compile_scene(self.world.encounters[index], self.slots)
+            flipped = self.flipped.get(index, ())
+            known = self._scenes[index] = compile_scene(self.world.encounters[index], self.slots, flipped)
         return known
 
     def open(self, moment: Moment) -> tuple[bool, ...]:

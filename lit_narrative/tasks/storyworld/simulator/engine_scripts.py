@@ -5,7 +5,7 @@ of the time of compiling them one by one; an encounter's are compiled when a pla
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lit_narrative.tasks.storyworld.expressions import LARGEST, Condition, Expr
@@ -63,9 +63,11 @@ def alternatives(option: Option) -> list[tuple[int, int]]:
     return found or [(0, len(option.reactions) - 1)]
 
 
-def compile_scene(encounter: Encounter, slots: Slots) -> SceneScripts:
-    """Compile what an encounter needs in play."""
-    lines = [f"def open_(s): return {_tuple(_open(option, slots) for option in encounter.options)}"]
+def compile_scene(encounter: Encounter, slots: Slots, flipped: Container[int] = ()) -> SceneScripts:
+    """Compile what an encounter needs in play; the options at ``flipped`` are open where they would be closed."""
+    tests = [_open(option, slots) for option in encounter.options]
+    told = _tuple(f"not ({test})" if j in flipped else test for j, test in enumerate(tests))
+    lines = [f"def open_(s): return {told}"]
     desires: list[str] = []
     changes: list[list[str]] = []
     for j, option in enumerate(encounter.options):
@@ -80,8 +82,8 @@ def compile_scene(encounter: Encounter, slots: Slots) -> SceneScripts:
             changes[j].append(f"change_{j}_{k}" if body else "None")
             if body:
                 lines += [f"def change_{j}_{k}(s):", *body]
-    told = _tuple(_tuple(ways) for ways in changes)
-    made = _run([*lines, f"made = (open_, {_tuple(desires)}, {told})"])
+    listed = _tuple(_tuple(ways) for ways in changes)
+    made = _run([*lines, f"made = (open_, {_tuple(desires)}, {listed})"])
     return SceneScripts(*made)
 
 
