@@ -106,6 +106,11 @@ def shipped_configs() -> dict[str, Path]:
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
 
 
+def shipped_grammars() -> dict[str, Path]:
+    """Return name (``storyworld``) -> file of every JSON Schema that texts can be held to."""
+    return {path.stem: path for path in sorted((shipped_folder() / "grammars").glob("*.json"))}
+
+
 def find_config(name: str, *, within: str = "") -> Path:
     """Find a configuration: a file of the user's, or a shipped one by its name, with or without ``.yaml``.
 

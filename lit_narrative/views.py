@@ -6,7 +6,7 @@ A view is a map-style dataset of one of these rows: plain text and numbers, noth
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -323,6 +323,22 @@ class Verdict:
     funnel: Mapping[str, bool] = field(default_factory=dict)
 
 
+class TokenMasks(NamedTuple):
+    """Which tokens may stand at each place of some completions.
+
+    Attributes:
+        table: (K, W) int32: bit b of word w is token 32 w + b. The first allows every token.
+        rows: (..., T) int64, the number of the mask at each token; 0 beyond the end.
+    """
+
+    table: "torch.Tensor"
+    rows: "torch.Tensor"
+
+    def to(self, device: "torch.device") -> "TokenMasks":
+        """The same masks on a device."""
+        return TokenMasks(self.table.to(device), self.rows.to(device))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Rollout:
     """One completion of one prompt.
@@ -338,6 +354,7 @@ class Rollout:
         group: index of the prompt within its batch; rollouts of one group share a prompt.
         injection: (a,) or (k, a) float32, the vectors that were injected into the prompt; None: nothing.
         messages: the prompt's messages, if it was given as such.
+        masks: the tokens that a grammar allowed at each place; None: all of them.
     """
 
     prompt_ids: "torch.Tensor"
@@ -350,6 +367,7 @@ class Rollout:
     group: int = 0
     injection: "torch.Tensor | None" = None
     messages: Sequence[Message] = ()
+    masks: TokenMasks | None = None
 
     @property
     def prompt_columns(self) -> dict[str, Any]:
@@ -359,7 +377,7 @@ class Rollout:
 
     def to(self, device: "torch.device") -> "Rollout":
         """The same rollout with its tensors on ``device``; Lightning asks for it when it collects predictions."""
-        names = ("prompt_ids", "completion_ids", "logprobs", "injection")
+        names = ("prompt_ids", "completion_ids", "logprobs", "injection", "masks")
         return replace(self, **{n: value.to(device) for n in names if (value := getattr(self, n)) is not None})
 
 

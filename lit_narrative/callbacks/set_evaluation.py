@@ -1,6 +1,7 @@
 """Evaluation on the named sets of a task: the policy's answers, measured as the task says."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.files import write_json, write_jsonl
 from lit_narrative.lm.encoding import example_ids
 from lit_narrative.lm.logprobs import completion_batch, score_completions
-from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.lm.shard import gathered
 from lit_narrative.modules.language import LanguageModule
 from lit_narrative.report.run_folder import versions
@@ -97,7 +97,7 @@ class SetEvaluation(Callback):
         prompts = list(islice(prompts, 4 if dry_run(trainer) else self.samples))
         local = prompts[trainer.global_rank :: trainer.world_size]
         # The sampler has no greedy mode: of one candidate the likeliest token is certain, whatever the random stream.
-        params = SamplingParams(module.sampling.max_new_tokens, top_k=1) if self.greedy else None
+        params = replace(module.sampling, temperature=1.0, top_k=1, top_p=1.0) if self.greedy else None
         rollouts = module.generate(local, seed=run_seed(), params=params)
         written = log_probabilities(module, rollouts, [rollout.completion_ids for rollout in rollouts])
         golden = _gold(module, rollouts)

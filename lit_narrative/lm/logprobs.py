@@ -20,9 +20,11 @@ from torch.utils.checkpoint import checkpoint
 from lit_narrative.errors import UserError, first_line
 from lit_narrative.lm.fast.layers import FEW_ROWS
 from lit_narrative.lm.fast.prefix_forward import completion_states
+from lit_narrative.lm.grammar import unpack
 from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.tokenizer import pad_right
 from lit_narrative.lm.vectors.inject import stack_injections
+from lit_narrative.views import TokenMasks
 
 WORKSPACE = 2**24
 """Logits in memory at once by default: 64 MiB in float32, and a few times that with temporaries and gradients."""
@@ -36,11 +38,13 @@ class CompletionBatch(NamedTuple):
         targets: (B, L) bool, true where ``ids`` holds a completion token.
         injections: (B, K, a), the vectors at the markers of each row's prompt, NaN where it has fewer; None: no row has
             any. A prompt is read once for all rows of equal vectors, never for rows of others.
+        masks: (B, T), the tokens that a grammar allowed at each completion token; None: all of them.
     """
 
     ids: torch.Tensor
     targets: torch.Tensor
     injections: torch.Tensor | None = None
+    masks: TokenMasks | None = None
 
     def to(self, device: torch.device) -> "CompletionBatch":
         """The same batch on ``device``."""
@@ -49,7 +53,17 @@ class CompletionBatch(NamedTuple):
     def select(self, rows: torch.Tensor, width: int) -> "CompletionBatch":
         """The given rows (indices), cut to ``width`` columns."""
         injections = None if self.injections is None else self.injections[rows]
-        return CompletionBatch(self.ids[rows, :width], self.targets[rows, :width], injections)
+        masks = None if self.masks is None else self.masks._replace(rows=self.masks.rows[rows])
+        return CompletionBatch(self.ids[rows, :width], self.targets[rows, :width], injections, masks)
+
+    @property
+    def allowed(self) -> torch.Tensor | None:
+        """(N, W) the packed mask of each completion token, row by row in order; None: all tokens are allowed."""
+        if self.masks is None:
+            return None
+        lengths = self.targets.sum(1, keepdim=True)
+        columns = torch.arange(self.masks.rows.shape[1], device=self.ids.device)
+        return self.masks.table[self.masks.rows[columns < lengths]]
 
 
 class TokenScores(NamedTuple):
@@ -130,7 +144,7 @@ def score_tokens(
     as many positions at a time as fit, and again in the backward pass: neither the logits of the whole batch nor their
     gradient are ever in memory at once.
     """
-    hidden, labels = completion_states(base, *batch), batch.ids[batch.targets]
+    hidden, labels = completion_states(base, batch.ids, batch.targets, batch.injections), batch.ids[batch.targets]
     values = None if value_head is None else at_least_float32(value_head(hidden).reshape(-1))
     score = partial(_score_positions, base, temperature=temperature, entropy=entropy)
     positions = max(workspace // base.config.get_text_config().vocab_size, 1)  # type: ignore[operator,union-attr]
@@ -139,19 +153,30 @@ def score_tokens(
     elif hidden.is_cpu:
         # Each pass over the logits then finds them in the processor's cache; a GPU has no use for small products.
         positions = min(positions, FEW_ROWS)
-    parts = [score(h, y) for h, y in zip(hidden.split(positions), labels.split(positions), strict=True)]
+    columns = [hidden.split(positions), labels.split(positions)]
+    if (allowed := batch.allowed) is not None:
+        columns.append(allowed.split(positions))
+    parts = [score(*part) for part in zip(*columns, strict=True)]
     logprobs, entropies = zip(*parts, strict=True)
     return TokenScores(torch.cat(logprobs), torch.cat(entropies) if entropy else None, values)
 
 
 def _score_positions(
-    base: nn.Module, hidden: torch.Tensor, labels: torch.Tensor, temperature: float, entropy: bool
+    base: nn.Module,
+    hidden: torch.Tensor,
+    labels: torch.Tensor,
+    allowed: torch.Tensor | None = None,
+    *,
+    temperature: float,
+    entropy: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Log-probability of each label, and entropy, both (n,)."""
+    """Log-probability of each label, and entropy, both (n,), among the tokens allowed, packed (n, W)."""
     # float32 from here on: in bfloat16 log-probabilities would differ from the sampler's by more than a ratio may.
     logits = at_least_float32(output_logits(base, hidden))
     if temperature != 1:
         logits /= temperature
+    if allowed is not None:
+        logits = logits.masked_fill(~unpack(allowed, logits.shape[-1]), -torch.inf)
     return _Scores.apply(logits, labels, entropy)  # type: ignore[no-any-return,no-untyped-call]
 
 

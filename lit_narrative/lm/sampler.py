@@ -26,10 +26,11 @@ from lit_narrative.lm.fast.kv_cache import decoding_cache, select_rows
 from lit_narrative.lm.fast.llama_decoding import FusedLlama, can_fuse
 from lit_narrative.lm.fast.prefix_decoding import Groups, can_share_prefix, prefix_decoding
 from lit_narrative.lm.fast.self_check import NEW_TOKENS, PROMPTS, ROWS, allclose, cached_check, too_short
+from lit_narrative.lm.grammar import Constraint
 from lit_narrative.lm.load import base_lm, end_ids
 from lit_narrative.lm.tokenizer import pad_left
 from lit_narrative.lm.vectors.inject import injecting, stack_injections
-from lit_narrative.views import Prompt, Rollout, prompt_text
+from lit_narrative.views import Prompt, Rollout, TokenMasks, prompt_text
 
 # Finished rows leave the batch when at most this share is unfinished: each time the whole cache is copied.
 COMPACT_BELOW = 0.75
@@ -44,12 +45,16 @@ class SamplingParams:
         temperature: logits are divided by it, in sampling and wherever the samples are scored; above 0.
         top_k: sample among the k most likely tokens; 0 is off.
         top_p: sample among the smallest set of tokens with this probability; 1 is off.
+        grammar: a JSON Schema that every text keeps to: a file, the name of one that comes along (``storyworld``), or
+            ``prompt`` for the one in each prompt's column ``grammar``. It is part of the distribution, in sampling and
+            wherever the samples are scored (`lit_narrative.lm.grammar`).
     """
 
     max_new_tokens: int = 160
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    grammar: str | None = None
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
@@ -141,7 +146,8 @@ class LoopSampler:
         rollouts: list[Rollout] = []
         first_group, ends, way = 0, end_ids(lm, tokenizer), _fastest_way(base_lm(lm))
         for batch in split_requests(requests, self.rows):
-            rollouts += as_rollouts(tokenizer, batch, _decode(lm, ends, batch, params, way), ends, first_group)
+            decoded = _decode(lm, ends, batch, params, way, tokenizer)
+            rollouts += as_rollouts(tokenizer, batch, decoded, ends, first_group)
             first_group += len(batch)
         return rollouts
 
@@ -185,17 +191,24 @@ def as_rollouts(
             group=group,
             injection=None if request.prompt.injection is None else torch.tensor(request.prompt.injection),
             messages=() if isinstance(request.prompt.text, str) else request.prompt.text,
+            masks=None if decoded.masks is None else decoded.masks._replace(rows=decoded.masks.rows[row, : len(ids)]),
         )
-        for (group, request), ids, logprobs, text in zip(owners, completions, decoded.logprobs, texts, strict=True)
+        for row, ((group, request), ids, logprobs, text) in enumerate(
+            zip(owners, completions, decoded.logprobs, texts, strict=True)
+        )
     ]
 
 
 class Decoded(NamedTuple):
-    """Sampled ids (rows, steps), their log-probabilities, and the length of each completion, (rows,)."""
+    """Sampled ids (rows, steps), their log-probabilities, and the length of each completion, (rows,).
+
+    With a grammar, the masks that they were drawn under, (rows, steps).
+    """
 
     ids: torch.Tensor
     logprobs: torch.Tensor
     lengths: torch.Tensor
+    masks: TokenMasks | None = None
 
 
 Way = Literal["copied", "shared", "fused"]
@@ -209,9 +222,14 @@ def _fastest_way(base: PreTrainedModel) -> Way:
 
 
 def _decode(
-    lm: nn.Module, ends: Sequence[int], requests: Sequence[Request], params: SamplingParams, way: Way
+    lm: nn.Module,
+    ends: Sequence[int],
+    requests: Sequence[Request],
+    params: SamplingParams,
+    way: Way,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Decoded:
-    """Sample all completions of ``requests`` in one batch."""
+    """Sample all completions of ``requests`` in one batch; only grammars ask for the tokenizer."""
     base, device = base_lm(lm), next(lm.parameters()).device
     prefix = _Prefix(requests, params.max_new_tokens, device)
     noise = draw_uniforms([seed for request in requests for seed in request.seeds], params.max_new_tokens).to(device)
@@ -220,6 +238,7 @@ def _decode(
         way = "copied"
     cache = decoding_cache(base, prefix.width + (params.max_new_tokens if way == "copied" else 0))
     logits = prefix.read(lm, cache)[prefix.owner]
+    constraint = None if params.grammar is None else _constraint(params, requests, tokenizer, logits.shape[-1], ends)
     past = _CopiedPast(prefix, cache, lm) if way == "copied" else _SharedPast(prefix, cache, lm, way == "fused")
 
     count, steps = noise.shape
@@ -229,7 +248,10 @@ def _decode(
     rows, alive = torch.arange(count, device=device), torch.ones(count, dtype=torch.bool, device=device)
     with prefix_decoding(base) if way == "shared" else nullcontext():
         for step in range(steps):
-            tokens, ids_logprobs = sample_token(warp(logits.float()), noise[:, step])
+            logits = logits.float() if constraint is None else constraint.allow(logits.float(), step)
+            tokens, ids_logprobs = sample_token(warp(logits), noise[:, step])
+            if constraint is not None:
+                constraint.advance(tokens)
             ids[rows, step], logprobs[rows, step] = tokens, ids_logprobs
             alive &= (tokens[:, None] != stops).all(1)
             unfinished = int(alive.sum())
@@ -238,13 +260,29 @@ def _decode(
             if unfinished <= COMPACT_BELOW * len(rows):
                 keep = alive.nonzero().squeeze(1)
                 past.select(keep)
+                if constraint is not None:
+                    constraint.select(keep)
                 rows, tokens, alive, noise = rows[keep], tokens[keep], alive[keep], noise[keep]
             logits = past.read(tokens, step)
     # Rows went on drawing after their end until they were dropped: only tokens up to the first end count.
     before_end = (ids[..., None] != stops).all(-1).cumprod(1).sum(1)
     if not logprobs.isfinite().all():
         raise UserError("the policy's logits are not finite: it has diverged; lower model.lr or use a wider precision")
-    return Decoded(ids.cpu(), logprobs.cpu(), (before_end + 1).clamp(max=steps).cpu())
+    lengths = (before_end + 1).clamp(max=steps).cpu()
+    return Decoded(ids.cpu(), logprobs.cpu(), lengths, None if constraint is None else constraint.masks)
+
+
+def _constraint(
+    params: SamplingParams,
+    requests: Sequence[Request],
+    tokenizer: PreTrainedTokenizerBase | None,
+    vocab: int,
+    ends: Sequence[int],
+) -> Constraint:
+    """The grammars of all completions of some requests."""
+    assert params.grammar is not None and tokenizer is not None
+    prompts = [request.prompt for request in requests for _ in request.seeds]
+    return Constraint(params.grammar, prompts, tokenizer, vocab, ends, params.max_new_tokens)
 
 
 def warper(params: SamplingParams) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from lit_narrative.lm.grammar import join_masks
 from lit_narrative.lm.logprobs import CompletionBatch, TokenScores, completion_batch, to_rows
 from lit_narrative.rl.gae import ValueSettings, value_loss
 from lit_narrative.rl.loss_settings import LossSettings
 from lit_narrative.rl.losses import LossInputs, StepTotals, policy_loss
-from lit_narrative.views import Rollout
+from lit_narrative.views import Rollout, TokenMasks
 
 OLD_FIELDS = {"counted": "row_mask", "window": "totals"}
 """Names of fields in older checkpoints, and their names today."""
@@ -61,6 +62,7 @@ class RolloutBatch(NamedTuple):
         batch = completion_batch(
             [r.prompt_ids for r in rollouts], [r.completion_ids for r in rollouts], [r.injection for r in rollouts]
         )
+        batch = batch._replace(masks=join_masks([r.masks for r in rollouts]))
         old = pad_sequence([r.logprobs for r in rollouts], batch_first=True)
         lengths = torch.tensor([len(r.completion_ids) for r in rollouts])
         mask = torch.arange(old.shape[1]) < lengths[:, None]
@@ -122,13 +124,17 @@ class RolloutBatch(NamedTuple):
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values and tensors, which a checkpoint read with ``weights_only`` may hold."""
-        return {**self._asdict(), "batch": tuple(self.batch), "totals": tuple(self.totals)}
+        batch = [
+            None if part is None else part if isinstance(part, torch.Tensor) else tuple(part) for part in self.batch
+        ]
+        return {**self._asdict(), "batch": batch, "totals": tuple(self.totals)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RolloutBatch":
         """Undo :meth:`as_dict`; older names of fields are understood."""
         fields = {OLD_FIELDS.get(name, name): value for name, value in values.items()}
         batch, totals = CompletionBatch(*fields.pop("batch")), StepTotals(*fields.pop("totals"))
+        batch = batch._replace(masks=None if batch.masks is None else TokenMasks(*batch.masks))
         return cls(batch=batch, totals=totals, **fields)
 
 

@@ -167,6 +167,8 @@ class SteeredSampler:
         self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request], params: SamplingParams
     ) -> list[Rollout]:
         """Complete every request; the model should be in evaluation mode."""
+        if params.grammar is not None:
+            raise UserError("model.sampling.grammar is not known to steered sampling; leave it out")
         rollouts: list[Rollout] = []
         first_group, ends = 0, end_ids(lm, tokenizer)
         # The Trainer predicts in inference mode, whose tensors can never take part in a gradient.

@@ -50,7 +50,7 @@ def states(lm: PreTrainedModel, batch: CompletionBatch) -> tuple[torch.Tensor, d
         positions += inputs[0].numel()
 
     handle = lm.get_input_embeddings().register_forward_hook(count)
-    hidden = completion_states(lm, *batch)
+    hidden = completion_states(lm, *batch[:3])
     handle.remove()
     lm.zero_grad()
     (hidden.sin() * torch.arange(1, len(hidden) + 1)[:, None]).sum().backward()

@@ -1,0 +1,269 @@
+"""Grammars: which tokens may come next, so that every text that is sampled is one of a language.
+
+The mask belongs to the distribution. Logits of tokens that may not come are -inf when a token is drawn, and wherever
+its log-probability is computed later, so that a policy learns the distribution that it samples from.
+
+llguidance computes the masks: a parser in Rust that reads JSON Schemas, works with any tokenizer byte by byte, and
+needs milliseconds for a grammar, so that each prompt may bring its own.
+
+Notation: R rows, T longest completion, V tokens that the model has logits for, W = V / 32 rounded up, K masks.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from lit_narrative.errors import UserError
+from lit_narrative.files import decode_json, read_utf8
+from lit_narrative.lookup import shipped_grammars
+from lit_narrative.views import Prompt, TokenMasks
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
+
+PROMPT = "prompt"
+"""The grammar of each prompt: its column `grammar`."""
+LARGEST = 1_000_000
+"""Characters of a schema at most."""
+_ESCAPED = re.compile(r"\\.")
+
+
+def unpack(packed: torch.Tensor, vocab: int) -> torch.Tensor:
+    """Masks (n, W) as (n, V) bool."""
+    bits = packed.unsqueeze(-1) >> torch.arange(32, dtype=torch.int32, device=packed.device)
+    return (bits & 1).flatten(1)[:, :vocab].bool()
+
+
+def join_masks(masks: Sequence[TokenMasks | None]) -> TokenMasks | None:
+    """Masks of completions side by side, (R, T); None where no completion has any.
+
+    Raises:
+        UserError: some have, and some have not.
+    """
+    known = [one for one in masks if one is not None]
+    if not known:
+        return None
+    if len(known) < len(masks):
+        raise UserError("some completions were sampled by a grammar and some without; sample all of them alike")
+    tables = {id(one.table): one.table for one in known}
+    starts, start = {}, 0
+    for key, table in tables.items():
+        starts[key], start = start, start + len(table)
+    rows = [one.rows + starts[id(one.table)] for one in known]
+    return TokenMasks(torch.cat([*tables.values()]), torch.nn.utils.rnn.pad_sequence(rows, batch_first=True))
+
+
+def read_grammar(name: str) -> str:
+    """The JSON Schema of a name or a file, as text.
+
+    Raises:
+        UserError: there is none, or it is no JSON object.
+    """
+    path = shipped_grammars().get(name, Path(name))
+    if not path.is_file():
+        known = ", ".join([*shipped_grammars(), PROMPT])
+        raise UserError(
+            f"model.sampling.grammar: there is no file '{name}' (looked in {path.resolve().parent}); give a JSON "
+            f"Schema, or one of: {known}"
+        )
+    text = read_utf8(path)
+    if not isinstance(decode_json(text, str(path)), dict):
+        raise UserError(f"model.sampling.grammar: {path} is not a JSON Schema, an object")
+    return text
+
+
+class Constraint:
+    """The grammars of completions that are sampled side by side.
+
+    Args:
+        grammar: of `SamplingParams.grammar`.
+        prompts: the prompt of each completion, R.
+        tokenizer: of the model.
+        vocab: V.
+        ends: ids that end a text, allowed where the grammar lets it end.
+        steps: T.
+
+    Raises:
+        UserError: there is no such grammar, the tokenizer cannot write it, or it does not end within T tokens.
+    """
+
+    def __init__(
+        self,
+        grammar: str,
+        prompts: Sequence[Prompt],
+        tokenizer: PreTrainedTokenizerBase,
+        vocab: int,
+        ends: Sequence[int],
+        steps: int,
+    ) -> None:
+        texts = [read_grammar(grammar)] * len(prompts) if grammar != PROMPT else [_of_prompt(one) for one in prompts]
+        self.vocab, self.ends = vocab, tuple(ends)
+        made = {text: _matcher(text, grammar, tokenizer, vocab, self.ends, steps) for text in dict.fromkeys(texts)}
+        self.matchers = [made[text].deep_copy() for text in texts]
+        self.packed = np.zeros((len(texts), -(-vocab // 32)), dtype=np.int32)
+        self.table = [np.full_like(self.packed[0], -1)]
+        self.known = {self.table[0].tobytes(): 0}
+        self.places, self.numbers = np.arange(len(texts)), np.zeros((len(texts), steps), dtype=np.int64)
+
+    def allow(self, logits: torch.Tensor, step: int) -> torch.Tensor:
+        """Logits (rows, V) of the tokens of a step, -inf where a token may not come."""
+        packed = self.packed[: len(self.matchers)]
+        _fill(self.matchers, packed)
+        if not (full := packed.any(1)).all():
+            # The parser gave up on a text that is too complex for it: it has to end here.
+            packed[~full] = _only(self.ends, packed.shape[1])
+        for place, mask in zip(self.places, packed, strict=True):
+            number = self.known.setdefault(mask.tobytes(), len(self.table))
+            if number == len(self.table):
+                self.table.append(mask.copy())
+            self.numbers[place, step] = number
+        return logits.masked_fill(~unpack(torch.from_numpy(packed).to(logits.device), logits.shape[-1]), -torch.inf)
+
+    def advance(self, tokens: torch.Tensor) -> None:
+        """Read the tokens (rows,) that were drawn."""
+        for matcher, token in zip(self.matchers, tokens.tolist(), strict=True):
+            matcher.consume_token(token)  # a text that has ended takes no more, and says nothing of it
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep only ``rows``."""
+        kept = rows.tolist()
+        self.matchers, self.places = [self.matchers[row] for row in kept], self.places[kept]
+
+    @property
+    def masks(self) -> TokenMasks:
+        """Of all completions, (R, T)."""
+        return TokenMasks(torch.from_numpy(np.stack(self.table)), torch.from_numpy(self.numbers))
+
+
+def _of_prompt(prompt: Prompt) -> str:
+    """The grammar of a prompt.
+
+    Raises:
+        UserError: it has none.
+    """
+    match prompt.columns.get("grammar"):
+        case str(text):
+            return text
+        case dict(schema):
+            return json.dumps(schema)
+        case other:
+            raise UserError(
+                f"model.sampling.grammar={PROMPT}: a prompt's column `grammar` holds {other!r:.80}, and not a JSON "
+                "Schema; set it in the task's data, or name a grammar"
+            )
+
+
+@lru_cache(maxsize=8)
+def _parser(tokenizer: PreTrainedTokenizerBase, vocab: int, ends: tuple[int, ...]) -> "LLTokenizer":
+    """The tokenizer as llguidance reads it; a second for a large one.
+
+    Raises:
+        UserError: it is not a fast tokenizer, or has no end.
+    """
+    from llguidance.hf import from_tokenizer
+
+    if not tokenizer.is_fast or not ends:
+        raise UserError("model.sampling.grammar needs a fast tokenizer (tokenizer.json) with an end token")
+    return from_tokenizer(tokenizer, vocab, list(ends))
+
+
+@lru_cache(maxsize=1024)
+def _matcher(
+    text: str, name: str, tokenizer: PreTrainedTokenizerBase, vocab: int, ends: tuple[int, ...], steps: int
+) -> "LLMatcher":
+    """A grammar at its beginning; the caller copies it.
+
+    Raises:
+        UserError: it is none, the tokenizer cannot write it, or no text of it was found that ends in time.
+    """
+    from llguidance import LLMatcher
+
+    where = f"model.sampling.grammar '{name}'"
+    if len(text) > LARGEST:
+        raise UserError(f"{where} has {len(text)} characters; at most {LARGEST} are read")
+    parser = _parser(tokenizer, vocab, ends)
+    try:
+        matcher = LLMatcher(parser, LLMatcher.grammar_from_json_schema(text), log_level=0)
+    except ValueError as error:
+        raise UserError(f"{where} is not a JSON Schema: {error}") from error
+    if matcher.is_error():
+        raise UserError(f"{where} cannot be used: {matcher.get_error():.300}")
+    _check_ends(matcher, where, tokenizer, vocab, ends, steps)
+    return matcher
+
+
+def _check_ends(
+    matcher: "LLMatcher", where: str, tokenizer: PreTrainedTokenizerBase, vocab: int, ends: Sequence[int], steps: int
+) -> None:
+    """Write a short text of a grammar, by closing whatever may be closed.
+
+    Raises:
+        UserError: there is a place where the tokenizer has no token, or the text does not end within ``steps`` tokens.
+    """
+    matcher, packed = matcher.deep_copy(), np.zeros((1, -(-vocab // 32)), dtype=np.int32)
+    written: list[int] = []
+    for _ in range(steps):
+        _fill([matcher], packed)
+        allowed = unpack(torch.from_numpy(packed), vocab)[0]
+        if any(bool(allowed[end]) for end in ends):
+            return
+        order = _by_closing(tokenizer, _ESCAPED.sub("", tokenizer.decode(written)).count('"') % 2 == 1)
+        choices = order[allowed[order]]
+        if not len(choices):
+            raise UserError(
+                f"{where} cannot be written with this tokenizer: behind {tokenizer.decode(written)[-60:]!r} it has no "
+                "token that fits"
+            )
+        written.append(int(choices[0]))
+        matcher.consume_token(written[-1])
+    raise UserError(
+        f"{where}: no text of it was found that ends within model.sampling.max_new_tokens={steps} tokens; raise that, "
+        f"or let the schema ask for less (tried: {tokenizer.decode(written)[:200]!r})"
+    )
+
+
+@lru_cache(maxsize=8)
+def _by_closing(tokenizer: PreTrainedTokenizerBase, in_string: bool) -> torch.Tensor:
+    """Ids of all tokens, first those that close what is open, a string or else objects and lists, and open least."""
+
+    def score(text: str) -> int:
+        if in_string:
+            # What stands behind the quote is outside of the string.
+            return 100 + outside(text[1:]) if text.startswith('"') else -len(text)
+        return outside(text)
+
+    def outside(text: str) -> int:
+        return sum(map(text.count, "]}")) - 4 * sum(map(text.count, '{[,:"'))
+
+    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    return torch.tensor([score(text) for text in texts]).argsort(descending=True, stable=True)
+
+
+@lru_cache(maxsize=1)
+def _executor() -> Any:
+    from llguidance import LLExecutor
+
+    return LLExecutor(num_threads=1)  # for so little work more threads cost time
+
+
+def _fill(matchers: Sequence["LLMatcher"], packed: np.ndarray) -> None:
+    """Write the mask of each matcher's next token, (rows, W) int32."""
+    from llguidance.numpy import fill_next_token_bitmask_par
+
+    packed[:] = 0
+    fill_next_token_bitmask_par(_executor(), [(matcher, row) for row, matcher in enumerate(matchers)], packed)
+
+
+def _only(ids: Sequence[int], words: int) -> np.ndarray:
+    """The mask (W,) of some tokens."""
+    mask = np.zeros(words, dtype=np.uint32)
+    for token in ids:
+        mask[token // 32] |= np.uint32(1 << token % 32)
+    return mask.view(np.int32)
