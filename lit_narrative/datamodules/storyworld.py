@@ -16,6 +16,7 @@ from lit_narrative.errors import UserError, check_least
 from lit_narrative.tasks.storyworld.adherence import adherence
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQualitySettings
 from lit_narrative.tasks.storyworld.generator import Skew, example
+from lit_narrative.tasks.storyworld.grammar import prompt_grammar
 from lit_narrative.tasks.storyworld.rewards import REWARDS, RewardSettings, Scorer
 from lit_narrative.tasks.storyworld.similarity import unique_shares
 from lit_narrative.tasks.storyworld.simulator.play import plays as play_world
@@ -56,6 +57,8 @@ class StoryworldData(TaskDataModule):
         skew: what the generated corpus is rich and poor in.
         verifiers: minima and weights of the score, and how texts are read.
         feature_quality: how the reward of that name is measured.
+        grammar: give each prompt a column ``grammar``, a schema with its cast and its properties, for
+            ``model.sampling.grammar=prompt``.
         **kwargs: of :class:`TaskDataModule`.
 
     Raises:
@@ -78,6 +81,7 @@ class StoryworldData(TaskDataModule):
         skew: Skew = Skew(),  # noqa: B008 (the command line shows the default's fields)
         verifiers: VerifierConfig = VerifierConfig(),  # noqa: B008
         feature_quality: FeatureQualitySettings = FeatureQualitySettings(),  # noqa: B008
+        grammar: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -86,7 +90,7 @@ class StoryworldData(TaskDataModule):
         self.held_out = {split: path for split, path in held_out.items() if path is not None}
         if self.held_out and worlds is None:
             raise UserError(f"data.{next(iter(self.held_out))}_worlds stands beside data.worlds, which is not given")
-        self.verifiers, self.feature_quality = verifiers, feature_quality
+        self.verifiers, self.feature_quality, self.grammar = verifiers, feature_quality, grammar
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         counts = {f"{split}_size": size for split, size in self.sizes.items()}
         for name, count in {**counts, "state_worlds": state_worlds, "plays_per_world": plays_per_world}.items():
@@ -106,8 +110,18 @@ class StoryworldData(TaskDataModule):
         return _Generated(self.sizes[split], self.corpus_seed, self.skew, split)
 
     def prompts(self, split: Split) -> Sequence[Prompt]:
-        """Prompts for the policy; the column ``reference`` holds the corpus' world."""
-        return ExamplePrompts(self.examples(split))
+        """Prompts for the policy; the column ``reference`` holds the corpus' world.
+
+        Raises:
+            UserError: grammars are asked for, and the worlds' prompts have no cast or no properties.
+        """
+        rows = ExamplePrompts(self.examples(split))
+        if self.grammar and len(rows) and prompt_grammar(rows[0].columns) is None:
+            raise UserError(
+                "data.grammar needs prompts with the columns `cast` and `properties`, which those of data.worlds lack; "
+                "leave it out, or name a grammar by model.sampling.grammar"
+            )
+        return _WithGrammar(rows) if self.grammar else rows
 
     def states(self, split: Split) -> list[State]:
         """Moments of seeded plays of corpus worlds, standardised by the layout of the training split."""
@@ -216,6 +230,17 @@ def _verdict(strict: Scorer, original: Scorer, rollout: Rollout) -> Verdict:
         extra["adherence"] = kept
     valid = score.components["valid_json"] > 0
     return Verdict(score.total, dict(score.components), valid, issues, extra, funnel(score.parts))
+
+
+class _WithGrammar(ExamplePrompts):
+    """Prompts with the grammar of each."""
+
+    def __init__(self, rows: ExamplePrompts) -> None:
+        super().__init__(rows.rows)
+
+    def __getitem__(self, index: int) -> Prompt:  # type: ignore[override]
+        row = super().__getitem__(index)
+        return replace(row, columns={**row.columns, "grammar": prompt_grammar(row.columns)})
 
 
 _KEPT = 2**16

@@ -105,7 +105,9 @@ class Constraint:
     ) -> None:
         texts = [read_grammar(grammar)] * len(prompts) if grammar != PROMPT else [_of_prompt(one) for one in prompts]
         self.vocab, self.ends = vocab, tuple(ends)
-        made = {text: _matcher(text, grammar, tokenizer, vocab, self.ends, steps) for text in dict.fromkeys(texts)}
+        made = {text: _matcher(text, grammar, tokenizer, vocab, self.ends) for text in dict.fromkeys(texts)}
+        # Grammars of prompts are alike, so that one of them shows what the tokenizer can write and how long it gets.
+        check_grammar(texts[0], grammar, tokenizer, vocab, self.ends, steps)
         self.matchers = [made[text].deep_copy() for text in texts]
         self.packed = np.zeros((len(texts), -(-vocab // 32)), dtype=np.int32)
         self.table = [np.full_like(self.packed[0], -1)]
@@ -165,23 +167,28 @@ def _parser(tokenizer: PreTrainedTokenizerBase, vocab: int, ends: tuple[int, ...
     """The tokenizer as llguidance reads it; a second for a large one.
 
     Raises:
-        UserError: it is not a fast tokenizer, or has no end.
+        UserError: it is not a fast tokenizer of a kind that llguidance knows, or has no end.
     """
     from llguidance.hf import from_tokenizer
 
-    if not tokenizer.is_fast or not ends:
-        raise UserError("model.sampling.grammar needs a fast tokenizer (tokenizer.json) with an end token")
-    return from_tokenizer(tokenizer, vocab, list(ends))
+    # llguidance reads the bytes of other kinds (words, WordPiece) wrongly, and says nothing of it.
+    kind = type(tokenizer.backend_tokenizer.model).__name__ if tokenizer.is_fast else "slow"  # type: ignore[attr-defined]
+    if kind not in ("BPE", "Unigram") or not ends:
+        raise UserError(
+            f"model.sampling.grammar needs a tokenizer of kind BPE or Unigram (in tokenizer.json) with an end token; "
+            f"this is one of kind {kind}{'' if ends else ', without an end'}"
+        )
+    return from_tokenizer(tokenizer, vocab, list(ends))  # type: ignore[arg-type] # it is a fast one
 
 
 @lru_cache(maxsize=1024)
 def _matcher(
-    text: str, name: str, tokenizer: PreTrainedTokenizerBase, vocab: int, ends: tuple[int, ...], steps: int
+    text: str, name: str, tokenizer: PreTrainedTokenizerBase, vocab: int, ends: tuple[int, ...]
 ) -> "LLMatcher":
     """A grammar at its beginning; the caller copies it.
 
     Raises:
-        UserError: it is none, the tokenizer cannot write it, or no text of it was found that ends in time.
+        UserError: it is none, or too large.
     """
     from llguidance import LLMatcher
 
@@ -195,55 +202,60 @@ def _matcher(
         raise UserError(f"{where} is not a JSON Schema: {error}") from error
     if matcher.is_error():
         raise UserError(f"{where} cannot be used: {matcher.get_error():.300}")
-    _check_ends(matcher, where, tokenizer, vocab, ends, steps)
     return matcher
 
 
-def _check_ends(
-    matcher: "LLMatcher", where: str, tokenizer: PreTrainedTokenizerBase, vocab: int, ends: Sequence[int], steps: int
+@lru_cache(maxsize=1024)
+def check_grammar(
+    text: str, name: str, tokenizer: PreTrainedTokenizerBase, vocab: int, ends: tuple[int, ...], steps: int
 ) -> None:
     """Write a short text of a grammar, by closing whatever may be closed.
 
     Raises:
         UserError: there is a place where the tokenizer has no token, or the text does not end within ``steps`` tokens.
     """
-    matcher, packed = matcher.deep_copy(), np.zeros((1, -(-vocab // 32)), dtype=np.int32)
-    written: list[int] = []
+    where = f"model.sampling.grammar '{name}'"
+    matcher = _matcher(text, name, tokenizer, vocab, ends).deep_copy()
+    packed = np.zeros((1, -(-vocab // 32)), dtype=np.int32)
+    texts, orders = _closing_orders(tokenizer)
+    written, in_string = "", False
     for _ in range(steps):
         _fill([matcher], packed)
         allowed = unpack(torch.from_numpy(packed), vocab)[0]
-        if any(bool(allowed[end]) for end in ends):
+        if matcher.is_accepting() and allowed[list(ends)].any():
             return
-        order = _by_closing(tokenizer, _ESCAPED.sub("", tokenizer.decode(written)).count('"') % 2 == 1)
+        order = orders[in_string]
         choices = order[allowed[order]]
-        if not len(choices):
+        # In a dead end llguidance reports an error, and asks for the end token.
+        if matcher.is_error() or not len(choices):
             raise UserError(
-                f"{where} cannot be written with this tokenizer: behind {tokenizer.decode(written)[-60:]!r} it has no "
-                "token that fits"
+                f"{where} cannot be written with this tokenizer: behind {written[-60:]!r} it has no token that fits"
             )
-        written.append(int(choices[0]))
-        matcher.consume_token(written[-1])
+        text = texts[int(choices[0])]
+        written, in_string = written + text, in_string != bool(_ESCAPED.sub("", text).count('"') % 2)
+        matcher.consume_token(int(choices[0]))
     raise UserError(
         f"{where}: no text of it was found that ends within model.sampling.max_new_tokens={steps} tokens; raise that, "
-        f"or let the schema ask for less (tried: {tokenizer.decode(written)[:200]!r})"
+        f"or let the schema ask for less (tried: {written[:200]!r})"
     )
 
 
 @lru_cache(maxsize=8)
-def _by_closing(tokenizer: PreTrainedTokenizerBase, in_string: bool) -> torch.Tensor:
-    """Ids of all tokens, first those that close what is open, a string or else objects and lists, and open least."""
+def _closing_orders(tokenizer: PreTrainedTokenizerBase) -> tuple[list[str], tuple[torch.Tensor, torch.Tensor]]:
+    """The text of each token, and the order in which to try them outside and inside of a string.
 
-    def score(text: str) -> int:
-        if in_string:
-            # What stands behind the quote is outside of the string.
-            return 100 + outside(text[1:]) if text.startswith('"') else -len(text)
-        return outside(text)
+    First come those that close what is open, objects and lists or else the string, and open least.
+    """
 
     def outside(text: str) -> int:
         return sum(map(text.count, "]}")) - 4 * sum(map(text.count, '{[,:"'))
 
+    def inside(text: str) -> int:
+        return 100 + outside(text[1:]) if text.startswith('"') else -len(text)
+
     texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
-    return torch.tensor([score(text) for text in texts]).argsort(descending=True, stable=True)
+    orders = [torch.tensor([score(text) for text in texts]) for score in (outside, inside)]
+    return texts, tuple(one.argsort(descending=True, stable=True) for one in orders)  # type: ignore[return-value]
 
 
 @lru_cache(maxsize=1)

@@ -70,8 +70,8 @@ class StepLoader:
             if not step:
                 return
             tokens = int(self.gather(torch.tensor([sum(int(batch.targets.sum()) for batch in step)])).sum())
-            for number, (ids, targets, injections) in enumerate(step, 1):
-                yield StepBatch(ids, targets, injections, tokens, last=number == len(step))
+            for number, batch in enumerate(step, 1):
+                yield StepBatch(batch.ids, batch.targets, batch.injections, tokens, last=number == len(step))
             begun += len(step)
 
 

@@ -17,6 +17,7 @@ from lit_narrative.rl.loss_settings import LossSettings, LossType
 from tests.helpers import ARCHITECTURES, Recorder, TinyTask, fit, grpo, sizes, weights
 from tests.rewards import LowTokens
 
+TALE = str(Path(__file__).parents[1] / "data" / "grammars" / "tale.json")
 LOSSES: tuple[LossType, ...] = get_args(LossType)
 
 
@@ -60,11 +61,23 @@ def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tole
         torch.testing.assert_close(value, expected[name], atol=tolerance, rtol=1e-4)
 
 
+@pytest.mark.parametrize("grammar", [None, TALE], ids=["free", "grammar"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_policy_that_stands_still_has_no_divergence_and_nothing_to_clip(architecture: str, tmp_path: Path) -> None:
+def test_a_policy_that_stands_still_has_no_divergence_and_nothing_to_clip(
+    architecture: str, grammar: str | None, tmp_path: Path
+) -> None:
     """Invariant 2, with dropout in the model and two passes over each rollout batch."""
+    settings: dict[str, Any] = {"sampling": SamplingParams(30, temperature=0.9, grammar=grammar)} if grammar else {}
     module, seen = (
-        policy(tmp_path, architecture, lr=0.0, num_iterations=2, micro_batch_size=4, loss=LossSettings(epsilon=1e-4)),
+        policy(
+            tmp_path,
+            architecture,
+            lr=0.0,
+            num_iterations=2,
+            micro_batch_size=4,
+            loss=LossSettings(epsilon=1e-4),
+            **settings,
+        ),
         Recorder(),
     )
     fit(module, TinyTask(), tmp_path, seen, max_epochs=2)
@@ -91,6 +104,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "divergence in reward": {"loss": LossSettings(kl_in_reward=True, kl_estimator="k1", beta=0.3)},
     "k1": {"loss": LossSettings(kl_estimator="k1", beta=0.3)},
     "gae": {"advantage": "gae"},
+    "grammar": {"sampling": SamplingParams(30, temperature=0.9, grammar=TALE)},
     "rloo": {"advantage": "rloo", "scale_rewards": "none"},
 }
 SETTINGS = {loss_type: {"loss": LossSettings(loss_type)} for loss_type in LOSSES} | VARIANTS
