@@ -75,7 +75,7 @@ class StyleSets(StyleRewards):
             shown=[str(column["sample"]) for column in columns] if shots else (),
         )
         finished = [float(answer.rollout.finished) for answer in answers]
-        return evaluate(replace(rows, columns={**rows.columns, "finished": finished}), self._aids[split])
+        return evaluate(replace(rows, columns={**rows.columns, "finished": finished}), self._aids_of(split))
 
     def _rewarded(self, answers: Sequence[Answered]) -> dict[str, list[float | None]]:
         """Scores of the task's own rewards beside style, those that wait for a server left out."""
@@ -85,9 +85,36 @@ class StyleSets(StyleRewards):
             name: ask_once(name, reward, rollouts) for name, reward in rewards.items() if isinstance(reward, Reward)
         }
 
+    # --- what texts are judged with ---------------------------------------------------------------------------------
+
+    def _aids_of(self, split: Split) -> StyleAids:
+        """What the texts of a split are judged with, made when they are first measured."""
+        if split not in self._aids:
+            held = {author: [c.text for c in self.corpus.of(split, author)] for author in self.corpus.authors}
+            chunks = {author: spread(texts, REFERENCES) for author, texts in held.items() if texts}
+            if missing := [author for author in self.authors if author not in chunks]:
+                raise UserError(f"data.books: {missing[0]} has no chunk in {split}, with which texts could be compared")
+            human = [chunk.text for author in self.authors for chunk in self.corpus.of("train", author)]
+            judges = {name: StyleReferences(model.arrays, chunks) for name, model in self._judges.items()}
+            self._aids[split] = StyleAids(judges, self._all_sources, human, self.window)
+        return self._aids[split]
+
     @cached_property
-    def _aids(self) -> "_AidsOfSplits":
-        return _AidsOfSplits(self)
+    def _aids(self) -> dict[Split, StyleAids]:
+        return {}
+
+    @cached_property
+    def _judges(self) -> dict[str, SimilarityModel]:
+        """The judges that are given, by name."""
+        paths = zip(JUDGES, (self.judge, self.judge_b), strict=True)
+        return {name: SimilarityModel.load(path) for name, path in paths if path is not None}
+
+    @cached_property
+    def _all_sources(self) -> dict[str, Sources]:
+        """All chunks of each author: a few-shot prompt shows held-out ones, which can be copied too."""
+        return {author: Sources([c.text for c in self.corpus.chunks if c.author == author]) for author in self.authors}
+
+    # --- records ----------------------------------------------------------------------------------------------------
 
     def set_summary(self, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """What the texts were asked for and judged by."""
@@ -97,29 +124,6 @@ class StyleSets(StyleRewards):
         """A text with what it was asked for."""
         asked = {name: answer.rollout.columns[name] for name in ("author", "plot", "sample")}
         return {**answer.rollout.prompt_columns, **asked, "text": answer.rollout.text}
-
-
-class _AidsOfSplits(dict[Split, StyleAids]):
-    """What the texts of a split are judged with, made when they are first measured."""
-
-    def __init__(self, task: StyleSets) -> None:
-        super().__init__()
-        self.task = task
-        chunks = {author: [c.text for c in task.corpus.chunks if c.author == author] for author in task.authors}
-        self.sources = {author: Sources(found) for author, found in chunks.items()}
-        paths = zip(JUDGES, (task.judge, task.judge_b), strict=True)
-        self.models = {name: SimilarityModel.load(path) for name, path in paths if path is not None}
-
-    def __missing__(self, split: Split) -> StyleAids:
-        corpus = self.task.corpus
-        held = {author: [chunk.text for chunk in corpus.of(split, author)] for author in corpus.authors}
-        chunks = {author: spread(texts, REFERENCES) for author, texts in held.items() if texts}
-        if missing := [author for author in self.task.authors if author not in chunks]:
-            raise UserError(f"data.books: {missing[0]} has no chunk in {split}, with which texts could be compared")
-        human = [chunk.text for author in self.task.authors for chunk in corpus.of("train", author)]
-        judges = {name: StyleReferences(model.arrays, chunks) for name, model in self.models.items()}
-        self[split] = StyleAids(judges, self.sources, human, self.task.window)
-        return self[split]
 
 
 def story(answer: Answered) -> str:

@@ -8,7 +8,6 @@ test of an arm, ``test_NAME`` of what the job ``NAME`` has trained; its few-shot
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,8 +24,9 @@ ARMS = (BASE, PROMPTING, BEST_OF_N, SFT, GRPO)
 """The arms in the order of the page: the model as it was, with a sample in the prompt, the best of several texts of the
 model after supervised training, that model itself, and the one after reinforcement."""
 ZERO_SHOT, FEW_SHOT = "test", "few_shot"
-SETS = ("authors", "books")
-"""Held-out pairs of an examination, the harder ones first."""
+BOOKS, AUTHORS = "books", "authors"
+"""Held-out pairs of an examination: of other books of authors that the judge knows, by which it is found fit, and of
+authors that it never read."""
 MEASURES = ("judge", "delta", "function_words", "length")
 """What an examination measures: the judge, and what needs no training."""
 
@@ -68,13 +68,13 @@ class Judge:
         name: of its job, without ``test_``.
         fit: whether something may be trained against it.
         why: reasons.
-        measures: `MEASURES` -> figures on the hardest set of pairs that there is.
+        sets: held-out pairs -> `MEASURES` -> figures.
     """
 
     name: str
     fit: bool
     why: tuple[str, ...]
-    measures: Mapping[str, Mapping[str, Value]]
+    sets: Mapping[str, Mapping[str, Mapping[str, Value]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,9 +239,11 @@ def _texts(path: Path, split: str, count: int) -> tuple[Mapping[str, str], ...]:
 
 def _read_judge(job: Path) -> Judge:
     record = read_record(job / EXAMINATION)
-    sets = record.child("sets")
-    name = next((name for name in SETS if name in sets.value), None)
-    found: Any = sets.child(name) if name else None
-    measures = {measure: _figures(found.child(measure)) for measure in MEASURES} if found else {}
+    found = record.child("sets")
+    sets = {
+        name: {measure: _figures(found.child(name).child(measure)) for measure in MEASURES}
+        for name in (BOOKS, AUTHORS)
+        if name in found.value
+    }
     why = tuple(str(reason) for reason in record.items("why"))
-    return Judge(job.name.removeprefix("test_"), record.value.get("fit") is True, why, measures)
+    return Judge(job.name.removeprefix("test_"), record.value.get("fit") is True, why, sets)

@@ -6,7 +6,7 @@ from typing import Any
 import lit_narrative
 from lit_narrative.report.intervals import Value, pooled, pooled_record, seed_record
 from lit_narrative.tasks.style.evaluation.judging import hacked
-from lit_narrative.tasks.style.report.run import MEASURES, Judge, SeedRun, StyleRun
+from lit_narrative.tasks.style.report.run import AUTHORS, BOOKS, MEASURES, Judge, SeedRun, StyleRun
 
 
 def summarise(run: StyleRun) -> dict[str, Any]:
@@ -15,7 +15,8 @@ def summarise(run: StyleRun) -> dict[str, Any]:
     ``seeds`` holds the figures of each arm by the seed's number, with intervals over plots; ``pooled`` their means over
     seeds, with intervals by Student's t (null of a single seed), which say what another seed would give. ``change`` is
     the arm ``grpo`` less the arm ``sft`` on the same prompts; ``alarm`` says whether judge A rose and judge B did not.
-    ``judges`` holds for each judge its figures on the hardest held-out pairs, with those of each baseline beside them.
+    ``judges`` holds for each judge its figures on other books of authors that it knows, with those of each baseline
+    beside them, and under ``authors`` the same for authors that it never read.
     """
     return {
         "made_by": f"lit-narrative {lit_narrative.__version__}",
@@ -53,13 +54,28 @@ def alarm(changes: Sequence[Mapping[str, Value]]) -> bool | None:
 
 
 def _judge(judge: Judge) -> dict[str, Any]:
-    own, *others = MEASURES
-    beside = {name: seed_record(judge.measures[name]) for name in others if name in judge.measures}
-    return {"fit": judge.fit, "why": list(judge.why), **seed_record(judge.measures.get(own, {})), **beside}
+    sets = {name: _beside([measures]) for name, measures in judge.sets.items()}
+    return {"fit": judge.fit, "why": list(judge.why), **_main_first(sets)}
 
 
 def _pooled_judge(judges: Sequence[Judge]) -> dict[str, Any]:
+    names = dict.fromkeys(name for judge in judges for name in judge.sets)
+    sets = {name: _beside([judge.sets[name] for judge in judges if name in judge.sets]) for name in names}
+    return {"fit": sum(judge.fit for judge in judges) / len(judges), **_main_first(sets)}
+
+
+def _beside(seeds: Sequence[Mapping[str, Mapping[str, Value]]]) -> dict[str, Any]:
+    """The judge's figures, with those of each baseline under its name."""
     own, *others = MEASURES
-    beside = {name: pooled_record([judge.measures.get(name, {}) for judge in judges]) for name in others}
-    found = pooled_record([judge.measures.get(own, {}) for judge in judges])
-    return {"fit": sum(judge.fit for judge in judges) / len(judges), **found, **beside}
+    found = {
+        name: pooled_record([seed[name] for seed in seeds]) if len(seeds) > 1 else seed_record(seeds[0][name])
+        for name in MEASURES
+        if all(name in seed for seed in seeds)
+    }
+    return {**found.get(own, {}), **{name: found[name] for name in others if name in found}}
+
+
+def _main_first(sets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The figures on books as they are, and those on authors under that name; without books those of authors."""
+    main = sets.get(BOOKS, sets.get(AUTHORS, {}))
+    return {**main, **({AUTHORS: sets[AUTHORS]} if AUTHORS in sets and BOOKS in sets else {})}

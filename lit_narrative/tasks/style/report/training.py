@@ -8,7 +8,7 @@ from lit_narrative.report.intervals import pooled
 from lit_narrative.report.page import Figure, Key, Section, render
 from lit_narrative.tasks.style.report.measures import EXAMINED
 from lit_narrative.tasks.style.report.outcome import JUDGES, NAMES, cell_of
-from lit_narrative.tasks.style.report.run import MEASURES, StyleRun
+from lit_narrative.tasks.style.report.run import AUTHORS, BOOKS, MEASURES, StyleRun
 
 CURVES = {
     ("judge_a", "judge_b"): ("Likeness to the author", "Where A rises and B falls, judge A is being fooled."),
@@ -19,6 +19,7 @@ CURVES = {
 }
 """Figures at validation, and what their curve tells."""
 TONES = ("sft", "final")
+SETS = {BOOKS: "other books", AUTHORS: "unknown authors"}
 
 
 def judges(run: StyleRun) -> Section | None:
@@ -33,11 +34,12 @@ def judges(run: StyleRun) -> Section | None:
 def _judge(run: StyleRun, name: str) -> dict[str, Any]:
     examined = run.examined(name)
     rows = []
-    for measure in MEASURES:
-        figures = [judge.measures[measure] for judge in examined if measure in judge.measures]
-        if figures:
+    for pairs, title in SETS.items():
+        sets = [judge.sets[pairs] for judge in examined if pairs in judge.sets]
+        for measure in MEASURES if sets else ():
+            figures = [found[measure] for found in sets if measure in found]
             cells = [cell_of(pooled(figures, key), one) for key, one in EXAMINED.items()]
-            rows.append((measure.replace("_", " "), cells))
+            rows.append((f"{measure.replace('_', ' ')}, {title}", cells))
     fit = sum(judge.fit for judge in examined)
     return {"name": name, "rows": rows, "fit": fit, "seeds": len(examined), "why": examined[0].why}
 

@@ -57,7 +57,11 @@ def make_judge(folder: Path, name: str, seed: int) -> None:
     figures = {key: value for key, at in (("auroc", 0.9), ("auroc_masked", 0.8), ("spearman", 0.5)) for key, value in (
         (key, at + seed / 100), (f"{key}_ci", [at - 0.1, at + 0.1]))}  # fmt: skip
     measures = {measure: figures for measure in ("judge", "delta", "function_words", "length")}
-    record = {"fit": name == "judge", "why": [f"{name} <b>says</b> so"], "sets": {"authors": measures}}
+    record = {
+        "fit": name == "judge",
+        "why": [f"{name} <b>says</b> so"],
+        "sets": {"books": measures, "authors": measures},
+    }
     write_json(folder / f"test_{name}" / "eval" / "judge.json", record)
 
 

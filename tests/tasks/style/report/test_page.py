@@ -32,8 +32,11 @@ def test_summary_has_every_figure_of_every_arm_with_its_interval_under_each_seed
                 low, high = place[arm][f"{key}_ci"]
                 assert low - 1e-9 <= place[arm][key] <= high + 1e-9, (arm, key)
         for judge in ("judge", "judge_b"):
-            beside = [place["judges"][judge], *(place["judges"][judge][name] for name in ("delta", "function_words"))]
-            for figures in (*beside, place["judges"][judge]["length"]):
+            books = place["judges"][judge]
+            beside = [
+                found[name] for found in (books, books["authors"]) for name in ("delta", "function_words", "length")
+            ]
+            for figures in (books, books["authors"], *beside):
                 assert all(f"{key}_ci" in figures for key in ("auroc", "auroc_masked", "spearman"))
     pooled = summary["pooled"]
     assert pooled["grpo"]["seeds"] == 3
