@@ -5,7 +5,6 @@ that are cut to a bearable length and have no characters that turn or hide other
 """
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -16,11 +15,14 @@ from markupsafe import Markup
 from lit_narrative.report.format import clip, printable
 from lit_narrative.report.page import Section, render
 from lit_narrative.tasks.storyworld.expressions import Condition, Gate, describe
+from lit_narrative.tasks.storyworld.report.engine_plan import finite, pool_json, script_json, ways_json
 from lit_narrative.tasks.storyworld.report.run import Run, Sample
 from lit_narrative.tasks.storyworld.similarity import shape
+from lit_narrative.tasks.storyworld.simulator.engine import Engine, Way
+from lit_narrative.tasks.storyworld.simulator.engine_scripts import alternatives
 from lit_narrative.tasks.storyworld.simulator.plan import make_plan
 from lit_narrative.tasks.storyworld.verifiers.score import score
-from lit_narrative.tasks.storyworld.world import Option, World
+from lit_narrative.tasks.storyworld.world import Encounter, Option, World, is_plain
 
 MOST_PARTS = 1000
 """Encounters, options, reactions, gates, effects and variables, together, of a world that is offered to play."""
@@ -62,25 +64,68 @@ def script() -> str:
     return files("lit_narrative.tasks.storyworld.report").joinpath("templates/player.js").read_text(encoding="ascii")
 
 
-def plan_json(world: World) -> dict[str, Any]:
-    """What the script plays: a plan as plain values, infinite bounds as null, with the texts that it shows."""
+def plan_json(game: World | Engine) -> dict[str, Any]:
+    """What the script plays: a plan as plain values, infinite bounds as null, with the texts that it shows.
+
+    Of a world that needs an engine, or of an engine, it has scripts in place of tests and changes (``engine_plan.py``).
+    """
+    world = game.world if isinstance(game, Engine) else game
+    if isinstance(game, World) and is_plain(game):
+        return _plain_plan(game)
+    engine = game if isinstance(game, Engine) else Engine(game)
+    scenes = []
+    for encounter, ways in zip(world.encounters, engine.ways, strict=True):
+        options = [_engine_option(option, ways[j], engine) for j, option in enumerate(encounter.options)]
+        scenes.append({**_scene(encounter), "options": options})
+    return {
+        "names": [_shown(name, _NAME) for name in engine.names],
+        "start": engine.start,
+        "first": engine.begin().index,
+        "last": engine.reaction_tie == "last",
+        "scenes": scenes,
+        "pool": pool_json(engine),
+    }
+
+
+def _plain_plan(world: World) -> dict[str, Any]:
     plan = make_plan(world)
     scenes = []
     for encounter, choices in zip(world.encounters, plan.scenes, strict=True):
         options = [
             {
-                "text": _shown(option.text or option.id, _LINE) or "(no words)",
-                "tests": [[index, *map(_finite, (low, high)), negated] for index, low, high, negated in choice.tests],
+                "text": _label(option),
+                "tests": [[index, *map(finite, (low, high)), negated] for index, low, high, negated in choice.tests],
                 "needs": [_need(gate, world) for gate in option.gates],
-                "changes": [[index, change, *map(_finite, bounds)] for index, change, *bounds in choice.changes],
+                "changes": [[index, change, *map(finite, bounds)] for index, change, *bounds in choice.changes],
                 "said": [_shown(text, _LINE) for text in _walked(option) if text],
                 "target": choice.target,
             }
             for option, choice in zip(encounter.options, choices, strict=True)
         ]
-        title, text = _shown(encounter.id, _NAME), _shown(encounter.text, _TEXT)
-        scenes.append({"title": title or "(no name)", "text": text, "options": options})
+        scenes.append({**_scene(encounter), "options": options})
     return {"names": [_shown(name, _NAME) for name in plan.names], "start": plan.start, "scenes": scenes}
+
+
+def _engine_option(option: Option, ways: tuple[Way, ...], engine: Engine) -> dict[str, Any]:
+    conditions = (*option.gates, *option.performable)
+    told = ways_json(option, ways, engine)
+    for way, (first, last) in zip(told, alternatives(option), strict=True):
+        way["said"] = [_shown(one.text, _LINE) for one in option.reactions[first : last + 1] if one.text]
+    return {
+        "text": _label(option),
+        "when": [script_json(condition, engine) for condition in conditions],
+        "needs": [_need(condition, engine.world) for condition in conditions],
+        "ways": told,
+    }
+
+
+def _scene(encounter: Encounter) -> dict[str, Any]:
+    title, text = _shown(encounter.title or encounter.id, _NAME), _shown(encounter.text, _TEXT)
+    return {"title": title or "(no name)", "text": text}
+
+
+def _label(option: Option) -> str:
+    return _shown(option.text or option.id, _LINE) or "(no words)"
 
 
 def embedded(value: object) -> Markup:
@@ -119,7 +164,10 @@ def _ranked(samples: Sequence[Sample]) -> Iterator[tuple[Sample, str, World]]:
 
 def _parts(world: World) -> int:
     options = [option for encounter in world.encounters for option in encounter.options]
-    within = sum(len(option.gates) + sum(1 + len(one.effects) for one in option.reactions) for option in options)
+    within = sum(
+        len(option.gates) + len(option.performable) + sum(1 + len(one.effects) for one in option.reactions)
+        for option in options
+    )
     return len(world.variables) + len(world.encounters) + len(options) + within
 
 
@@ -136,10 +184,6 @@ def _need(gate: Condition, world: World) -> str:
         return _shown(describe(gate), _LINE)
     known = "" if gate.variable in world.variables else ", which is not declared and counts as 0"
     return f"{_shown(gate.variable, _NAME)} {_SIGNS.get(gate.comparison, gate.comparison)} {gate.value:g}{known}"
-
-
-def _finite(bound: float) -> float | None:
-    return bound if math.isfinite(bound) else None
 
 
 def _shown(text: str, limit: int) -> str:

@@ -15,10 +15,13 @@ from lit_narrative.tasks.storyworld.formats.simple import read_world
 from lit_narrative.tasks.storyworld.generator import example
 from lit_narrative.tasks.storyworld.report.player import embedded, plan_json, player
 from lit_narrative.tasks.storyworld.report.run import Run, Sample
+from lit_narrative.tasks.storyworld.scripts import Nudge
+from lit_narrative.tasks.storyworld.simulator.engine import Engine, ReactionTie
 from lit_narrative.tasks.storyworld.simulator.play import Play, plays
 from lit_narrative.tasks.storyworld.verifiers.score import score
 from lit_narrative.tasks.storyworld.world import World
 from tests.report.check_page import ATTACK
+from tests.tasks.storyworld.engine_worlds import scripted_worlds
 from tests.tasks.storyworld.report.make_run import POOR, RICH
 
 DRIVER = """
@@ -126,6 +129,21 @@ def test_the_script_plays_as_the_simulator_does() -> None:
             "choices": [[s.choice for s in one.steps if s.choice is not None] for one in several],
         }
         for world, several in zip(worlds, made, strict=True)
+    ]
+    for several, answers in zip(made, played_by_node(plans), strict=True):
+        for one, answer in zip(several, answers, strict=True):
+            check_same(one, answer)
+
+
+@pytest.mark.parametrize(("nudge", "tie"), [("asymptotic", "first"), ("additive", "last")])
+def test_the_script_plays_as_the_engine_does(nudge: Nudge, tie: ReactionTie) -> None:
+    engines = [Engine(world, nudge, tie) for world in scripted_worlds(120)]
+    rng = np.random.default_rng(0)
+    made = [list(plays(engine, 8, rng)) for engine in engines]
+    assert {one.outcome for several in made for one in several} >= {"ending", "implicit", "stuck", "dangling"}
+    plans = [
+        {"plan": plan_json(engine), "choices": [choices(one) for one in several]}
+        for engine, several in zip(engines, made, strict=True)
     ]
     for several, answers in zip(made, played_by_node(plans), strict=True):
         for one, answer in zip(several, answers, strict=True):

@@ -17,7 +17,85 @@ function holds([index, low, high, negated], state) {
 }
 
 function isOpen(option, state) {
+  if (option.when) return option.when.every((script) => value(script, state));
   return option.tests.every((test) => holds(test, state));
+}
+
+const SLACK = 1e-9, LARGEST = 1e9, EDGE = 0.999999;
+const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
+const sum = (numbers) => numbers.reduce((a, b) => a + b);
+const COMPARE = {
+  ">=": (a, b) => a >= b - SLACK, "<": (a, b) => a < b - SLACK, "<=": (a, b) => a <= b + SLACK, ">": (a, b) => a > b + SLACK,
+  "==": (a, b) => b - SLACK <= a && a <= b + SLACK, "!=": (a, b) => !(b - SLACK <= a && a <= b + SLACK),
+};
+const OPERATORS = {
+  "neg": (x) => -x, "abs": Math.abs, "not": (x) => !x, "holds": (x) => x !== 0,
+  "+": (...all) => sum(all), "*": (...all) => all.reduce((a, b) => a * b), "mean": (...all) => sum(all) / all.length,
+  "-": (first, ...rest) => (rest.length ? first - sum(rest) : first), "min": Math.min, "max": Math.max, "clamp": clamp,
+  "nudge": (x, w) => x * (1 - Math.abs(w)) + w, "add": (x, w) => clamp(x + w, -1, 1), "distance": (a, b) => Math.abs(a - b),
+  "blend": (a, b, w) => a * (1 - (w + 1) / 2) + b * ((w + 1) / 2), "near": (a, b) => clamp(0.99 - Math.abs(a - b), -0.99, 0.99),
+  "xor": (...all) => sum(all.map(Number)) % 2, "same": (...all) => Number(new Set(all.map(Boolean)).size === 1),
+  "bounded_sum": (...all) => {
+    const total = sum(all.map((x) => clamp(x, -EDGE, EDGE)).map((x) => (x > 0 ? 1 / (1 - x) - 1 : 1 - 1 / (1 + x))));
+    return total > 0 ? 1 - 1 / (total + 1) : -1 - 1 / (total - 1);
+  },
+};
+
+// A script's value: a number, or true or false. Only what is needed is looked at, as Python's "and", "or" and "if" do.
+function value(script, state) {
+  if (typeof script === "number") return script;
+  const [name, ...parts] = script;
+  if (name === "s") return state[parts[0]];
+  if (name === "all") return parts.every((part) => value(part, state));
+  if (name === "any") return parts.some((part) => value(part, state));
+  if (name === "if") return value(parts[value(parts[0], state) ? 1 : 2], state);
+  const known = parts.map((part) => value(part, state));
+  if (name in COMPARE) return COMPARE[name](...known);
+  if (name[0] === "e" && name.slice(1) in COMPARE) return Number(compared(name.slice(1), ...known));
+  return OPERATORS[name](...known);
+}
+
+function compared(sign, a, b) {
+  if (sign === "==") return Math.abs(a - b) <= SLACK;
+  return sign === "!=" ? Math.abs(a - b) > SLACK : COMPARE[sign](a, b);
+}
+
+function number(script, state) {
+  const found = Number(value(script, state));
+  return Number.isNaN(found) ? 0 : clamp(found, -LARGEST, LARGEST);
+}
+
+function changed([op, place, script, low, high], state) {
+  if (op === "spool") return value(script, state) ? 1 : 0;
+  const by = number(script, state), now = state[place];
+  const after = op === "set" ? by : op === "add" ? now + by : OPERATORS[op === "push" ? "add" : "nudge"](now, by);
+  return low !== null && after < low ? low : high !== null && after > high ? high : after;
+}
+
+// The encounter that selection chooses, and the turn then; the story ends without a word (-2) where there is none.
+function select(plan, state, visited, turn) {
+  let found = -2, most = -Infinity, later = Infinity;
+  for (const [scene, first, last, spools, accepted, wanted] of plan.pool) {
+    if ((last !== null && turn > last) || visited.has(scene) || first >= later) continue;
+    if ((spools.length && !spools.some((place) => state[place])) || !value(accepted, state)) continue;
+    if (first > turn) { later = first; continue; }
+    later = turn + 1;
+    const desire = number(wanted, state);
+    if (desire > most) { found = scene; most = desire; }
+  }
+  return found >= 0 || later === Infinity ? [found, turn] : select(plan, state, visited, later);
+}
+
+function follow(plan, moment, option) {
+  const desires = option.ways.map((way) => number(way.wanted, moment.state)), best = Math.max(...desires);
+  const way = option.ways[plan.last ? desires.lastIndexOf(best) : desires.indexOf(best)];
+  const state = moment.state.slice(), visited = new Set(moment.visited);
+  for (const change of way.changes) state[change[1]] = changed(change, state);
+  for (const place of way.events) state[place] = 1;
+  let scene = way.target, turn = moment.turn + 1;
+  if (scene === -4) [scene, turn] = select(plan, state, visited, turn);
+  visited.add(scene);
+  return { scene, at: moment.scene, state, said: way.said, visited, turn };
 }
 
 function take(option, state) {
@@ -30,11 +108,13 @@ function take(option, state) {
 }
 
 function begin(plan) {
-  return { scene: plan.scenes.length ? 0 : -3, at: 0, state: plan.start, said: [] };
+  const scene = "first" in plan ? plan.first : plan.scenes.length ? 0 : -3;
+  return { scene, at: 0, state: plan.start, said: [], visited: new Set([scene]), turn: 0 };
 }
 
 function choose(plan, moment, position) {
   const option = plan.scenes[moment.scene].options[position];
+  if (option.ways) return follow(plan, moment, option);
   return { scene: option.target, at: moment.scene, state: take(option, moment.state), said: option.said };
 }
 
@@ -83,6 +163,7 @@ function showOptions(box, plan, moment, go) {
     const open = isOpen(option, moment.state);
     button(item, option.text, open ? () => go(position) : null);
     const why = option.needs.flatMap((need, index) => {
+      if (option.when) return value(option.when[index], moment.state) ? [] : [need];
       const test = option.tests[index];
       return holds(test, moment.state) ? [] : [need + " (it is " + shown(moment.state[test[0]]) + ")"];
     });
