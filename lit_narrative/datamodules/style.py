@@ -183,8 +183,8 @@ class StyleData(StyleSets):
         if self.books is None:
             yield from vocabulary_texts()
         else:
-            yield from (chunk.text for chunk in self._shuffled(self.corpus.of("train")))
             yield from self.authors
+            yield from (chunk.text for chunk in self._shuffled(self.corpus.of("train")))
 
     # --- plots ------------------------------------------------------------------------------------------------------
 

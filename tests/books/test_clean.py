@@ -5,9 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lit_narrative.books.clean import clean_book
-from lit_narrative.books.read import Book, read_book
+from lit_narrative.books.read import Book, parse_book, read_book
 from tests.paths import DATA
 
 BOOKS = Path(os.environ.get("LIT_BOOKS", DATA / "gutenberg"))
@@ -103,6 +105,18 @@ def test_a_book_of_nothing_is_empty() -> None:
 )
 def test_hostile_texts_take_no_time(text: str) -> None:
     cleaned(text)
+
+
+PIECES = st.sampled_from(
+    ["CHAPTER I", "Contents", "[Note", "]", "{2}", "_", "*", "--", "\n", "\n\n", "  ", "12", "He went.", "é“"]
+)
+
+
+@given(st.lists(PIECES | st.text(max_size=5), max_size=40).map("".join))
+def test_any_text_can_be_cleaned_and_nothing_comes_of_nothing(text: str) -> None:
+    found = clean_book(parse_book(text))
+    assert letters(found.text) <= letters(text)
+    assert all(paragraph.strip() for paragraph in found.paragraphs)
 
 
 @real
