@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from sentence_transformers import SentenceTransformer
 
 from lit_narrative.callbacks.judge_examination import JudgeExamination
+from lit_narrative.datamodules import style_rewards
 from lit_narrative.datamodules.style import StyleData
 from lit_narrative.errors import UserError
 from lit_narrative.lm.sentence_encoder import StaticEncoder
@@ -27,7 +28,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("judge")
     module = SimilarityModule(StaticEncoder(32, 1024, sample=500))
     run = trainer(folder, JudgeExamination(), limit_test_batches=1.0)
-    (result,) = run.test(module, StyleData(pair_size=200, test_size=50), verbose=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style_rewards, "ORIGINALS", 150)
+        patch.setattr(style_rewards, "GRADED", 60)
+        (result,) = run.test(module, StyleData(pair_size=200, test_size=50), verbose=False)
     (folder / "metrics.json").write_text(json.dumps(result))
     return folder
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from lit_narrative.datamodules import style_rewards
 from lit_narrative.datamodules.style import StyleData
 from lit_narrative.errors import UserError
 from lit_narrative.rl.rewards.runner import RewardRunner
@@ -61,7 +62,9 @@ def test_a_chat_model_rates_content_and_may_die(url: str) -> None:
         StyleData(content=ContentSettings(url, "")).reward_functions(["content"])
 
 
-def test_judges_are_examined_on_what_they_never_read() -> None:
+def test_judges_are_examined_on_what_they_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(style_rewards, "ORIGINALS", 150)
+    monkeypatch.setattr(style_rewards, "GRADED", 60)
     data = StyleData(pair_size=100)
     asked: set[str] = set()
 
