@@ -49,21 +49,24 @@ def json_path(parts: Iterable[str | int]) -> str:
     return path
 
 
+SchemaName = Literal["simple_plus", "sweepweave"]
+
+
 @cache
-def schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of the simple format."""
-    text = files("lit_narrative.tasks.storyworld").joinpath("schema_simple_plus.json").read_text(encoding="utf-8")
+def schema(name: SchemaName = "simple_plus") -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of the simple format, or of SweepWeave 0.1.9 as the editor loads it."""
+    text = files("lit_narrative.tasks.storyworld").joinpath(f"schema_{name}.json").read_text(encoding="utf-8")
     value: dict[str, Any] = json.loads(text)
     return value
 
 
 @cache
-def validator() -> "Validator":
-    """A jsonschema validator of the simple format."""
+def validator(name: SchemaName = "simple_plus") -> "Validator":
+    """A jsonschema validator of a format."""
     # Imported here: it is slow to import, and a score is needed far more often than its issues.
     from jsonschema import Draft202012Validator
 
-    return Draft202012Validator(schema())
+    return Draft202012Validator(schema(name))
 
 
 def schema_issues(value: Any) -> list[Issue]:

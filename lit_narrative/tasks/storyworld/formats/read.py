@@ -1,9 +1,12 @@
 """The reader of every format: from a text to a world, its dialect, and what is odd."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import islice
 from typing import Any, Literal
 
-from lit_narrative.tasks.storyworld.checks import faults
+from lit_narrative.tasks.storyworld.checks import Fault, faults
 from lit_narrative.tasks.storyworld.formats.file_paths import FilePaths
 from lit_narrative.tasks.storyworld.formats.parse import Limits, detect, parse
 from lit_narrative.tasks.storyworld.formats.simple import read_world
@@ -58,5 +61,33 @@ def _read_simple(value: dict[str, Any], issues: tuple[Issue, ...]) -> Reading:
     if world is not None:
         file_path = FilePaths(value)
         for fault, _ in zip(faults(world), range(MOST_ISSUES), strict=False):
-            found.append(Issue(file_path(fault.path), fault.message))
+            found.append(Issue(file_path(fault.path), fault.message, repair=_repair(fault, world)))
     return Reading(world, tuple(found), "simple", value)
+
+
+def _repair(fault: Fault, world: World) -> str:
+    """The smallest change that mends a fault, where there is one."""
+    match fault.path[-1]:
+        case "next_encounter" | "start" as key:
+            last: Any = world.start if key == "start" else _at(world, fault.path)
+            near = nearest(str(last), [encounter.id for encounter in world.encounters])
+            return f"write {near!r}" if near else "write null, which ends the story"
+        case "variable":
+            near = nearest(fault.message.split("'")[1], world.variables)
+            return f"write {near!r}" if near else "declare it in `initial_state`"
+        case "id":
+            return "give it another id"
+        case "reactions":
+            return 'add `"next_encounter": null` to one of them'
+    return ""
+
+
+def _at(world: World, path: tuple[str | int, ...]) -> str | None:
+    _, i, _, j, _, k, _ = path
+    return world.encounters[int(i)].options[int(j)].reactions[int(k)].next_encounter
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The one of several names that is most like a name, if any is; a few hundred names are looked at."""
+    near = get_close_matches(name[:80], [one[:80] for one in islice(names, 500)], 1)
+    return near[0] if near else None

@@ -4,6 +4,7 @@ import math
 from difflib import get_close_matches
 from typing import Any
 
+from lit_narrative.tasks.storyworld.checks import ways_out
 from lit_narrative.tasks.storyworld.expressions import Apply, Expr, is_number, nodes
 from lit_narrative.tasks.storyworld.formats.simple import KNOWN_KEYS
 from lit_narrative.tasks.storyworld.formats.sweepweave.cast import Cast, keep
@@ -68,7 +69,9 @@ class _Reader:
                 self.ids.setdefault(item["id"], len(self.ids))
         self._read_spools()
         read = [self._encounter(item, ("encounters", i)) for i, item in enumerate(items)]
+        places = [i for i, encounter in enumerate(read) if encounter is not None]
         encounters = tuple([encounter for encounter in read if encounter is not None])
+        self._check_ids(encounters, places)
         # What is not on the scale of -1 to 1 can only be meant in hundredths.
         large = self.scripts.generated and max(self.largest, *map(abs, self.cast.values.values()), 0.0) > 2
         bound = LARGE_SCALE if large else 1.0
@@ -87,7 +90,24 @@ class _Reader:
             {name: inner for name, inner in defaults.items() if inner},
             _extra({key: inner for key, inner in meta.items() if inner != {}}, frozenset()) or {},
         )
+        for fault in ways_out(world):
+            self.notes.add("trap", ("encounters", places[int(fault.path[1])]), fault.message)
         return world, self.notes.issues()
+
+    def _check_ids(self, encounters: tuple[Encounter, ...], places: list[int]) -> None:
+        seen: set[str] = set()
+        options: set[str] = set()
+        for i, encounter in zip(places, encounters, strict=True):
+            if encounter.id in seen:
+                message = f"a second encounter {encounter.id[:80]!r}; only the first is played"
+                self.notes.add("second encounter", ("encounters", i, "id"), message, repair="give it another id")
+            seen.add(encounter.id)
+            for option in encounter.options:
+                if option.id in options:
+                    message = f"a second option {option.id[:80]!r}"
+                    repair = "give it another id"
+                    self.notes.add("second option", ("encounters", i, "options"), message, "warning", repair)
+                options.add(option.id)
 
     def _check_bounds(self, bound: float) -> None:
         for name, value in self.cast.values.items():

@@ -43,6 +43,7 @@ class _Writer:
         self.places = places(world)
         self.nodes = ScriptNodes(self.places.get)
         self.ids = {encounter.id for encounter in world.encounters}
+        self.options: set[str] = set()
         self.wild = WILD not in self.ids
         self.endings: dict[str, str] = {}  # of encounters where a choice may end the story, the page that says so
 
@@ -74,6 +75,8 @@ class _Writer:
             "unique_id_seeds": dict.fromkeys(seeds, len(pages) + 1),
         }
         kept = {key: value for key, value in self.meta.items() if key not in ("characters", "spools")}
+        if kept.get("display_mode") not in (0, 1):  # programs write words here
+            kept.pop("display_mode", None)
         return _part(fixed, usual, kept, self.world.extra)
 
     # --- cast ---------------------------------------------------------------------------------------------------------
@@ -185,12 +188,16 @@ class _Writer:
 
     def _option(self, option: Option, encounter: Encounter, index: int) -> Json:
         runs = alternatives(option.reactions)
+        name = option.id
+        if name in self.options:  # the simple format asks for names that differ within an encounter only
+            name = _unused(f"{encounter.id}_{option.id}", self.options)
+        self.options.add(name)
         fixed = {
-            "id": option.id,
+            "id": name,
             "text_script": string_node(option.text),
             "visibility_script": self.nodes.all_of(option.gates),
             "performability_script": self.nodes.all_of(option.performable),
-            "reactions": [self._reaction(run, encounter, f"{option.id}_reaction_{k}") for k, run in enumerate(runs)],
+            "reactions": [self._reaction(run, encounter, f"{name}_reaction_{k}") for k, run in enumerate(runs)],
         }
         usual = {"graph_offset_x": 0, "graph_offset_y": 100 * index}
         return _part(fixed, usual, _meta(option.extra), option.extra, times=False)

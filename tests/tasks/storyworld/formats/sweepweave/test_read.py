@@ -33,6 +33,10 @@ def read(change: Callable[[Json], object] = lambda value: None) -> tuple[World, 
     return read_sweepweave(value)
 
 
+def reactions(value: Json) -> list[Json]:
+    return [one for option in value["encounters"][0]["options"] for one in option["reactions"]]
+
+
 def first_option(value: Json) -> Json:
     option: Json = value["encounters"][0]["options"][0]
     return option
@@ -90,6 +94,8 @@ ODD: list[tuple[str, Callable[[Json], object], str, str]] = [
     ("turn", lambda v: v["encounters"][0].update(earliest_turn="2026-01-02"), "earliest_turn", "write 0"),
     ("no performability", lambda v: first_option(v).pop("performability_script"), "", ""),
     ("effect", lambda v: first_reaction(v)["after_effects"].append({"to": 1}), "after_effects[1]", ""),
+    ("second option", lambda v: first_option(v).update(id="o1"), "$.encounters[0].options", "another id"),
+    ("trap", lambda v: [r.update(consequence_id="page_0000") for r in reactions(v)], "$.encounters[0]", ""),
     ("junk", lambda v: v["encounters"].append("junk"), "$.encounters[3]", ""),
     ("no id", lambda v: first_option(v).pop("id"), "options[0]", ""),
 ]

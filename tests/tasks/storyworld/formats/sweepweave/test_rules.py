@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lit_narrative.tasks.storyworld.formats.sweepweave.rules import loader_issues
+from lit_narrative.tasks.storyworld.issues import validator
 from tests.paths import LIGHT
 
 Json = dict[str, Any]
@@ -19,6 +20,7 @@ def light() -> Json:
 
 def test_our_own_file_loads_whole() -> None:
     assert loader_issues(light()) == ()
+    assert validator("sweepweave").is_valid(light())
 
 
 @pytest.mark.parametrize(
@@ -55,6 +57,7 @@ def test_what_the_editor_would_not_load(change: Callable[[Json], object], path: 
     (issue,) = loader_issues(value)
     assert issue.path == path
     assert words in issue.message
+    assert validator("sweepweave").is_valid(value) is (issue.severity == "warning")
 
 
 @pytest.mark.parametrize("value", [{}, {"encounters": "x"}, {"encounters": [3, {"options": [None]}]}, {"spools": {}}])

@@ -14,6 +14,7 @@ from lit_narrative.tasks.storyworld.formats.sweepweave.read import read_sweepwea
 from lit_narrative.tasks.storyworld.formats.sweepweave.rules import loader_issues
 from lit_narrative.tasks.storyworld.formats.sweepweave.write import alternatives, stored_numbers, write_sweepweave
 from lit_narrative.tasks.storyworld.generator import Skew, corpus
+from lit_narrative.tasks.storyworld.issues import validator
 from lit_narrative.tasks.storyworld.simulator.play import all_paths
 from lit_narrative.tasks.storyworld.world import Reaction, World
 from tests.paths import LIGHT, WORLDS
@@ -71,6 +72,7 @@ def test_an_exported_world_plays_the_same_and_the_editor_loads_it(seed: int) -> 
     world = read(json.loads(corpus(1, seed, RICH)[0].completion))
     value, again = exported(world)
     assert [issue for issue in loader_issues(value) if issue.severity == "error"] == []
+    assert validator("sweepweave").is_valid(value)
     assert endings(again) == endings(world)
     texts = {one.id: {o.id: o.text for o in one.options} for one in world.encounters}
     plays = [
@@ -163,6 +165,8 @@ def test_a_real_file_is_exported_so_that_the_editor_loads_all_of_it(path: Any) -
     assert reading.world is not None
     value = json.loads(json.dumps(write_sweepweave(reading.world)))
     assert [issue for issue in loader_issues(value) if issue.severity == "error"] == []
+    if reading.dialect != "stub":
+        assert next(validator("sweepweave").iter_errors(value), None) is None
     again = read_sweepweave(value)[0]
     assert read_sweepweave(json.loads(json.dumps(write_sweepweave(again))))[0] == again
     if reading.dialect == "editor":  # on the same scale, and with spools
