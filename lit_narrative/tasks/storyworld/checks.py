@@ -76,7 +76,11 @@ def ways_out(world: World) -> Iterator[Fault]:
     follows: dict[str, list[str | None]] = {}
     for encounter in world.encounters:
         if encounter.id not in follows:  # of two encounters with one id the first is played
-            follows[encounter.id] = [name for option in encounter.options for name in _following(option)]
+            targets = [_following(option) for option in encounter.options]
+            # Alternatives are rare, and this runs on every text of a policy.
+            if any([len(option.reactions) > 1 for option in encounter.options]):
+                targets += [target for option in encounter.options for target in _alternatives(option)]
+            follows[encounter.id] = targets
     free: set[str | None] = set()
     # Most stories lead forward, so that one look from the last encounter to the first settles all of them.
     for name, targets in reversed(follows.items()):
@@ -111,13 +115,19 @@ def reaching(ends: Iterable[Node], sources: Mapping[Node, Iterable[Node]]) -> se
     return found
 
 
-def _following(option: Option) -> list[str | None]:
-    """Where an option may lead; ``[None]`` also where no reaction says so."""
-    found = [reaction.next_encounter for reaction in option.reactions if reaction.leads]
-    # Where none is more desirable than another the first one follows.
-    if len(found) > 1 and not any([reaction.desirability != 0 for reaction in option.reactions]):
-        return found[:1]
-    return found or [None]
+def _following(option: Option) -> str | None:
+    """Where an option leads: what its first reaction that leads says; None also where none does."""
+    for reaction in option.reactions:
+        if reaction.leads:
+            return reaction.next_encounter
+    return None
+
+
+def _alternatives(option: Option) -> list[str | None]:
+    """Where else an option may lead, as some of its reactions are at times more desirable than others."""
+    leading = [reaction for reaction in option.reactions if reaction.leads]
+    # Of equals the first follows, always.
+    return [one.next_encounter for one in leading[1:]] if any([one.desirability != 0 for one in leading]) else []
 
 
 def declared_gates(world: World) -> Iterator[Fault]:

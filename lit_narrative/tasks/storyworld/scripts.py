@@ -30,7 +30,6 @@ from lit_narrative.tasks.storyworld.expressions import (
     Node,
     Not,
     children,
-    node_json,
 )
 
 Nudge = Literal["asymptotic", "additive"]
@@ -97,7 +96,7 @@ def check_script(node: Node) -> None:
         if not level:
             return
         if count > MOST_NODES:
-            raise ValueError(f"a script has more than {MOST_NODES:,} parts: {str(node_json(node))[:80]}")
+            raise ValueError(f"a script has more than {MOST_NODES:,} parts")
     raise ValueError(f"a script is nested deeper than {DEEPEST} levels")
 
 

