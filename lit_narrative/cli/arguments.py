@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from keyword import iskeyword
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
@@ -42,7 +43,7 @@ def call(command: Function | Mapping[str, Function], prog: str, args: list[str],
             from lit_narrative.cli.lightning import resolve_configs  # heavy, and help does without it
 
             args = resolve_configs(args)
-    values = parser.parse_args(args).as_dict()
+    values = parser.parse_args(_with_positionals_first(command, args)).as_dict()
     values.pop("config", None)
     values = {f"{name}_" if iskeyword(name) else name: value for name, value in values.items()}
     if values.get("out"):
@@ -70,6 +71,38 @@ def make_parser(function: Function, prog: str) -> ArgumentParser:
     # Without groups: the help of a command then lists its arguments flat, as argparse does.
     parser.add_function_arguments(function, as_positional=True, as_group=False, skip=added)
     return parser
+
+
+def _with_positionals_first(function: Function, args: list[str]) -> list[str]:
+    """Put an argument in front that an option of several values would take: ``--set a=1 recipe.yaml``."""
+    parameters = inspect.signature(function).parameters.values()
+    needed = sum(one.default is inspect.Parameter.empty for one in parameters)
+    many = {
+        f"--{one.name}" for one in parameters if isinstance(one.default, Sequence) and not isinstance(one.default, str)
+    }
+    runs = [list(run) for _, run in groupby(args, key=_OptionNumber())]
+    free = len(runs[0]) if runs and not runs[0][0].startswith("--") else 0
+    # The last value of an option of several, where it does not look like the one before: a setting, or a seed.
+    taken = [run for run in runs if run[0] in many and len(run) > 2 and _kind(run[-1]) != _kind(run[-2])]
+    if free or needed != 1 or len(taken) != 1:
+        return args
+    first = taken[0].pop()
+    return [first, *(argument for run in runs for argument in run)]
+
+
+class _OptionNumber:
+    """Numbers the options of a command line; each argument gets the number of the option that it stands behind."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(self, argument: str) -> int:
+        self.number += argument.startswith("--")
+        return self.number
+
+
+def _kind(value: str) -> str:
+    return "setting" if "=" in value else "number" if value.lstrip("-").isdecimal() else "name"
 
 
 def _argparse_options(kind: Any, default: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import warnings
+from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib import import_module
 from inspect import Parameter, signature
@@ -11,7 +12,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, NoReturn
 
-from jsonargparse import get_loader, set_loader
+from jsonargparse import Namespace, get_loader, set_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -22,6 +23,7 @@ from yaml import YAMLError
 
 from lit_narrative.callbacks.evaluation import Verifiers
 from lit_narrative.callbacks.writers import PredictionWriter
+from lit_narrative.cli.amend import check_values, with_callback_settings
 from lit_narrative.cli.console import console_callbacks
 from lit_narrative.cli.folder import LAST, check_unused, check_whole, locked, prepare_folder, shared_scratch
 from lit_narrative.cli.job_progress import tell_recipe
@@ -45,6 +47,7 @@ NAMEABLE = ("modules", "datamodules", "callbacks")
 """The subpackages whose classes a configuration can name without their module."""
 KEYWORDS = {None, "best", "last", "hpc"}
 """The values of ``--ckpt_path`` that are not paths."""
+logger = logging.getLogger(__name__)
 LIST = re.compile(r"\s*\[\s*\{")
 """The start of a list of settings, as YAML writes it in one line."""
 
@@ -62,7 +65,7 @@ class NarrativeCLI(LightningCLI):
     """
 
     def __init__(self, args: list[str], trainer_class: type[Trainer] = Trainer) -> None:
-        self.resources = ExitStack()
+        self.resources, self.given = ExitStack(), args
         self.recipe = pipe_of_recipe()
         if self.recipe:  # which knows the seed that it gave
             logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
@@ -119,6 +122,7 @@ class NarrativeCLI(LightningCLI):
             UserError: one of them is not so.
         """
         config = self.config[self.config.subcommand]
+        _take_own_tokenizer(config.get("model"), self.given)
         checkpoint = config.get("ckpt_path")
         if checkpoint == "best":
             raise UserError(
@@ -204,6 +208,16 @@ class NarrativeCLI(LightningCLI):
             raise UserError(f"trainer: {error}") from error
 
 
+def _take_own_tokenizer(model: Any, args: Sequence[str]) -> None:
+    """Where the command line names another model than the configuration, let its own tokenizer come with it."""
+    settings = {} if model is None else model.get("init_args") or {}
+    named = isinstance(settings.get("model"), str) and any(re.match(r"--model\.(init_args\.)?model\b", a) for a in args)
+    trained = isinstance(settings.get("tokenizer"), Namespace)
+    if named and trained and not any(re.match(r"--model\.(init_args\.)?tokenizer\b", a) for a in args):
+        settings["tokenizer"] = None
+        logger.info("model.tokenizer: that of '%s', in place of one to train", settings["model"])
+
+
 def run_job(args: list[str], trainer_class: type[Trainer] = Trainer) -> None:
     """Run ``fit``, ``validate``, ``test``, ``predict`` or another method of the Trainer, with its command line.
 
@@ -217,13 +231,14 @@ def run_job(args: list[str], trainer_class: type[Trainer] = Trainer) -> None:
     for argument in args:
         refuse_pipe(argument.rpartition("=")[2])  # here, since libraries that read what a setting names would wait
     see_nameable_classes()
-    args = with_whole_lists(with_current_names(args))
+    check_values(args)
+    args = with_callback_settings(resolve_configs(with_whole_lists(with_current_names(args))))
     if hasattr(trainer_class, "write"):  # a person at a terminal, whose Ctrl-C ends a line and not the session
-        NarrativeCLI(resolve_configs(args), trainer_class)
+        NarrativeCLI(args, trainer_class)
         return
     with listening():
         try:
-            NarrativeCLI(resolve_configs(args), trainer_class)
+            NarrativeCLI(args, trainer_class)
             if (number := requested()) is not None:
                 raise Interrupted(number)  # it came too late to stop anything, but whoever sent it is to know
         except Interrupted:
@@ -358,7 +373,7 @@ class JobParser(LightningArgumentParser):
 
     def add_class_arguments(self, class_type: type, *args: Any, **kwargs: Any) -> list[str]:
         """Add the arguments of a class; the folder of a logger is the run folder, unless another one is given."""
-        if not args and isinstance(class_type, type) and issubclass(class_type, Logger) and _needs_folder(class_type):
+        if not args and issubclass(class_type, Logger) and _needs_folder(class_type):
             kwargs["skip"] = {*(kwargs.get("skip") or ()), "save_dir"}
             self.add_argument("--save_dir", type=str | None, default=None, help="folder; default: the run folder")
         return super().add_class_arguments(class_type, *args, **kwargs)

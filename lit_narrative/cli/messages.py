@@ -30,6 +30,24 @@ _EXPECTED = re.compile(r"Expected an? (.+?)(?:\. Got value: .*)?$", re.MULTILINE
 _GIVEN = re.compile(r"(?:Given|Got) value: (.*)")
 
 
+ELSEWHERE = {
+    "batch_size": "data.batch_size",
+    "epochs": "trainer.max_epochs",
+    "gradient_accumulation_steps": "trainer.accumulate_grad_batches",
+    "learning_rate": "lr",
+    "lr_scheduler_type": "schedule",
+    "max_completion_length": "sampling.max_new_tokens",
+    "max_epochs": "trainer.max_epochs",
+    "max_grad_norm": "trainer.gradient_clip_val",
+    "max_new_tokens": "sampling.max_new_tokens",
+    "max_steps": "trainer.max_steps",
+    "num_train_epochs": "trainer.max_epochs",
+    "per_device_train_batch_size": "data.batch_size",
+    "temperature": "sampling.temperature",
+}
+"""What other libraries call a setting of a model, or where people look for it -> its name here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Complaint:
     """The innermost place of a message.
@@ -145,7 +163,7 @@ def _unknown_name(complaint: Complaint, options: Iterable[str]) -> str | None:
         return f"there is no setting '{unknown}'{_nearest(unknown, list(options))}"
     names = argument_names(complaint.owner)
     known = ", ".join(name for name in names if "." not in name) or "none"
-    near = _nearest(unknown, names) or f"; it takes {known}"
+    near = _called(unknown, names) or _nearest(unknown, names) or f"; it takes {known}"
     return f"{_short(complaint.owner)} has no argument '{unknown}'{near}"
 
 
@@ -167,6 +185,14 @@ def _unfit(complaint: Complaint) -> str | None:
     if not (expected and given and complaint.where):
         return None
     return f"expected {' or '.join(dict.fromkeys(expected))}, got {given[1]!r}"
+
+
+def _called(unknown: str, names: list[str]) -> str:
+    """Suggest what a name of other libraries is here; nothing for a class that has no such setting."""
+    here = ELSEWHERE.get(unknown, "")
+    if here.startswith(("trainer.", "data.")) and "lr" in names:  # of a model that learns
+        return f"; did you mean '{here}'?"
+    return f"; did you mean '{here}'?" if here in names else ""
 
 
 def _nearest(unknown: str, names: list[str]) -> str:

@@ -66,6 +66,7 @@ class StoryworldData(TaskDataModule):
     """
 
     rewards = REWARDS
+    whole_texts = True
 
     def __init__(
         self,

@@ -55,10 +55,12 @@ class Task:
 
     Attributes:
         extra_views: names of views beside `VIEWS`, for a custom algorithm (``docs/extending.md``).
+        whole_texts: a part of a text means nothing, as half of a JSON object does: it is written at once.
         rewards: what makes each of the task's rewards by name, called with what `reward_settings` returns.
     """
 
     extra_views: ClassVar[tuple[str, ...]] = ()
+    whole_texts: ClassVar[bool] = False
     # Read-only: a table on the class is shared by every task, which must set its own rather than add to this one.
     rewards: Mapping[str, Callable[[Any], AnyReward]] = MappingProxyType({})
 

@@ -46,9 +46,24 @@ def _export_sae(checkpoint: str, folder: str) -> Path:
     from lit_narrative.lm.checkpoint import load_checkpoint
     from lit_narrative.modules.sae import SAEModule
 
+    kept = _kept_saes(Path(checkpoint))
+    if Path(checkpoint).is_dir() and kept:
+        raise UserError(f"'{checkpoint}' is the folder of a run, not a checkpoint{kept}")
     if "sae.b_dec" not in load_checkpoint(checkpoint)["state_dict"]:
-        raise UserError(f"{checkpoint} holds no autoencoder; give a checkpoint of SAEModule")
+        raise UserError(f"{checkpoint} holds no autoencoder; give a checkpoint of SAEModule{kept}")
     return SAEModule.load_from_checkpoint(checkpoint, map_location="cpu").save(folder)
+
+
+def _kept_saes(checkpoint: Path) -> str:
+    """Where the run of a checkpoint, or of a folder, keeps the autoencoders of its cycles; empty where it has none."""
+    # runs/cycle, runs/cycle/checkpoints or runs/cycle/checkpoints/last.ckpt
+    for folder in [checkpoint, *checkpoint.parents][:3]:
+        if saes := sorted(
+            (path.parent for path in folder.glob("sae/*/cfg.json")), key=lambda sae: (len(sae.name), sae)
+        ):
+            where = f"'{folder / 'sae'}' ({len(saes)}, such as '{saes[-1]}')"
+            return f"; the autoencoders of this run stand in {where}, each a folder that SAELens reads as it is"
+    return ""
 
 
 def _export_reward(checkpoint: str, folder: str, trust_remote_code: bool) -> Path:

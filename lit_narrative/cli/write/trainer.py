@@ -44,7 +44,8 @@ class WriteTrainer(Trainer):
             session: file of the session; one that is there is resumed. Default: a new one in the run folder.
             prompt: how a new text begins; default: the task's first prompt.
             candidates: how many are shown at each step; default 4, or as the session has it.
-            length: tokens of a step, at most; default 20, or as the session has it.
+            length: tokens of a step, at most; default 20, or as many as the model's settings sample where the task's
+                texts are written at once (worlds), or as the session has it.
 
         Raises:
             UserError: there is no model, or no session to resume.
@@ -60,7 +61,8 @@ class WriteTrainer(Trainer):
         if find_spec("readline"):  # arrow keys and earlier lines in `input`; Windows has its own
             import_module("readline")
         if old is None:
-            old = _begin(engine, path, name, prompt, candidates or CANDIDATES, length or LENGTH)
+            usual = engine.module.sampling.max_new_tokens if datamodule.whole_texts else LENGTH
+            old = _begin(engine, path, name, prompt, candidates or CANDIDATES, length or usual)
         elif old.model != name:
             screen.say(f"{path} was begun with the model {old.model}; now it is {name}, which writes other candidates")
         changed = replace(old.settings, shown=candidates or old.settings.shown, length=length or old.settings.length)

@@ -1,6 +1,7 @@
 """Exports are read back by the libraries that they are for, and say the same."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,21 @@ def test_wrong_checkpoint_is_one_clear_error(
     assert end.value.code == 2
     assert part in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["checkpoints/last.ckpt", "checkpoints", ""])
+def test_a_run_that_keeps_autoencoders_says_where(
+    runs: Path, tmp_path: Path, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "cycle"
+    (run / "checkpoints").mkdir(parents=True)
+    shutil.copy(last(runs / "sft"), run / "checkpoints")
+    for cycle in (2, 10):
+        (run / "sae" / f"cycle_{cycle}").mkdir(parents=True)
+        (run / "sae" / f"cycle_{cycle}" / "cfg.json").touch()
+    with pytest.raises(SystemExit):
+        main(["export", str(run / place), str(tmp_path / "out"), "--what", "sae"])
+    assert f"of this run stand in '{run / 'sae'}' (2, such as '{run / 'sae' / 'cycle_10'}')" in capsys.readouterr().err
 
 
 def test_folder_that_is_there_is_left_alone(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

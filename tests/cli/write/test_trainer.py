@@ -11,6 +11,7 @@ import pytest
 
 from lit_narrative.cli.main import main
 from lit_narrative.datamodules.poetry import PoetryData
+from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.lm.tokenizer import TrainedTokenizer
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.tasks.poetry.metrics import topic_shares
@@ -241,3 +242,19 @@ def test_at_a_terminal(checkpoint: Path, tmp_path: Path) -> None:
     assert "Traceback" not in shown
     assert kinds(tmp_path) == ["begin", "step", "prompt"]
     assert events(tmp_path)[-1]["data"]["text"] == "the tide"
+
+
+def test_a_candidate_of_a_world_is_as_long_as_the_model_writes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer(tmp_path, max_steps=1)
+    model = sizes(positions=1024)
+    data = StoryworldData(train_size=2, val_size=2, test_size=2, batch_size=2)
+    run.fit(SFTModule(model, TrainedTokenizer(vocab_size=300), long_examples="truncate"), data)
+    run.save_checkpoint(tmp_path / "worlds.ckpt")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("q\n"))
+    small = ["--data.train_size=2", "--data.test_size=2", "--model.sampling.max_new_tokens=50"]
+    given = [f"--model.model={tmp_path / 'worlds.ckpt'}", f"--session={tmp_path / 's.jsonl'}", "--candidates=1"]
+    main(["write", "--config=storyworld/sft", *given, *small, f"--trainer.default_root_dir={tmp_path}"])
+    (begun,) = events(tmp_path)
+    assert begun["data"]["settings"]["length"] == 50
