@@ -31,6 +31,7 @@ COMMANDS = {
     "compare": "compare two folders of circuit analyses",
     "score": "score files of worlds by the verifiers",
     "play": "play a world in the terminal, or many times at random",
+    "simulate": "play a world many times, and make a page of what the plays show",
     "check": "say what is wrong with files of worlds, of any format, and how to mend it",
     "convert": "write a world in another format: simple, sweepweave, ink, twee",
     "configs": "list, show or copy the configurations that come with the package",
@@ -43,7 +44,7 @@ COMMANDS = {
 CONFIGURABLE = {"extract"}
 """Commands whose arguments a configuration can hold."""
 
-FILES = {"compare": "report", "score": "worlds", "play": "worlds", "check": "world_files", "convert": "world_files"}
+FILES = {"compare": "report", "score": "worlds", "check": "world_files", "convert": "world_files"}
 """Commands that stand in another command's file -> that file's name."""
 
 

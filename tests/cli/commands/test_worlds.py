@@ -99,11 +99,13 @@ def test_an_unreadable_file_has_a_row_with_its_issue(
 ) -> None:
     main(["score", *files, "--format", "json"])
     readable = json.loads(capsys.readouterr().out)
-    bad = {"latin.json": b"\xe9", "blank.json": b" \n", "large.json": b" " * 2**23, "wide.json": b"x" * (2**20 + 1)}
+    bad = {"latin.json": b"\xe9", "blank.json": b" \n", "wide.json": b"x" * (2**24 + 1)}
     for name, content in bad.items():
         (tmp_path / name).write_bytes(content)
+    (tmp_path / "large.json").touch()
+    os.truncate(tmp_path / "large.json", 2**27)
     os.mkfifo(tmp_path / "pipe.json")
-    names = [str(tmp_path / name) for name in (*bad, "pipe.json", "nowhere.json")]
+    names = [str(tmp_path / name) for name in (*bad, "large.json", "pipe.json", "nowhere.json")]
     given = [files[0], *names, *files[1:]]
     with pytest.raises(SystemExit) as caught:
         main(["score", *given, "--format", "json"])
@@ -111,7 +113,7 @@ def test_an_unreadable_file_has_a_row_with_its_issue(
     rows = json.loads(capsys.readouterr().out)
     assert [row["file"] for row in rows] == given
     assert [row for row in rows if row["file"] in files] == readable
-    reasons = ("not UTF-8", "is empty", "is larger than", "at most", "a pipe or a device", "there is no file")
+    reasons = ("not UTF-8", "is empty", "at most", "is larger than", "a pipe or a device", "there is no file")
     for row, name, reason in zip(rows[1:], names, reasons, strict=False):
         [issue] = row["issues"]
         assert row["total"] == 0 and set(row["components"].values()) == {0}

@@ -43,12 +43,21 @@ class Vertex:
 
 @dataclass(frozen=True, slots=True)
 class Arrow:
-    """An option's way from one vertex to another."""
+    """A way from one vertex to another: an option, or what plays made of several.
+
+    Attributes:
+        start: where it begins.
+        end: where it leads.
+        gated: whether it is drawn as locked.
+        tip: shown when pointed at.
+        width: of the line, in units; 0 for the usual one.
+    """
 
     start: int
     end: int
     gated: bool
     tip: str
+    width: float = 0.0
 
 
 def graph_of(plan: Plan) -> tuple[list[Vertex], list[Arrow]]:
@@ -113,7 +122,11 @@ def _change(effect: Effect | SpoolEffect) -> str:
 
 def draw_world(world: World, label: str) -> Markup:
     """Draw a world that has encounters; ``label`` names the drawing for those who cannot see it."""
-    vertices, arrows = graph_of(outline(world))
+    return drawn(*graph_of(outline(world)), label)
+
+
+def drawn(vertices: Sequence[Vertex], arrows: Sequence[Arrow], label: str) -> Markup:
+    """Draw vertices, at least one, the first of them the start, with the arrows between them."""
     edges = [(arrow.start, arrow.end) for arrow in arrows]
     layout = layered([1.0 if vertex.title else _STUB for vertex in vertices], edges)
     around = len({arrows[index].end for index in layout.upward})
@@ -177,7 +190,8 @@ def _draw_arrows(arrows: Sequence[Arrow], layout: Layout) -> list[Element]:
             line, tip = _downward(layout, index, arrow, starts[index], ends[index])
         words = node("title", text=arrow.tip)
         # The wide invisible path is there to be pointed at: a line of 1.4 units is hard to hit.
-        ways = [node("path", d=line, class_="hit"), node("path", d=line, class_="way")]
+        style = f"stroke-width:{arrow.width:.1f}" if arrow.width else ""
+        ways = [node("path", d=line, class_="hit"), node("path", d=line, class_="way", style=style)]
         drawn.append(node("g", words, *ways, tip, class_="option gated" if arrow.gated else "option"))
     return drawn
 

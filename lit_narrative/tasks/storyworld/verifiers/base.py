@@ -14,7 +14,8 @@ from lit_narrative.lookup import import_named
 from lit_narrative.tasks.storyworld.checks import CHECKS, Fault
 from lit_narrative.tasks.storyworld.formats.parse import Limits, Parsed, detect, parse
 from lit_narrative.tasks.storyworld.formats.simple import read_counting
-from lit_narrative.tasks.storyworld.issues import MOST_ISSUES
+from lit_narrative.tasks.storyworld.formats.sweepweave.read import read_sweepweave
+from lit_narrative.tasks.storyworld.issues import MOST_ISSUES, Issue
 from lit_narrative.tasks.storyworld.simulator.engine import Engine
 from lit_narrative.tasks.storyworld.simulator.graph import encounters_only, outline, reachable, viable
 from lit_narrative.tasks.storyworld.simulator.plan import Plan, affordable, make_plan
@@ -105,7 +106,9 @@ class Context:
         config: minima, limits and weights.
         parsed: the JSON value in the text.
         world: what could be read of it, ``None`` where the text is not a JSON object or of another format.
-        malformed: number of malformed parts by kind (see ``formats.simple.read_counting``).
+        malformed: number of malformed parts by kind (see ``formats.simple.read_counting``); of a SweepWeave file the
+            errors of its reader, as the kind ``more``.
+        odd: what the reader of SweepWeave files found odd.
     """
 
     text: str
@@ -114,6 +117,7 @@ class Context:
     parsed: Parsed
     world: World | None = None
     malformed: Counter[str] = field(default_factory=Counter)
+    odd: tuple[Issue, ...] = ()
 
     # Several components read these; each is worked out once a text, and only if a component asks.
 
@@ -177,10 +181,14 @@ class Context:
 def read_text(text: Any, seed: int, config: VerifierConfig) -> Context:
     """Parse and read a text; never raises."""
     parsed = parse(text, config.limits)
-    if type(parsed.value) is not dict or detect(parsed.value) != "simple":
+    if type(parsed.value) is not dict:
         return Context(text, seed, config, parsed)
-    world, malformed = read_counting(parsed.value)
-    return Context(text, seed, config, parsed, world, malformed)
+    if detect(parsed.value) == "sweepweave":
+        world, odd = read_sweepweave(parsed.value)
+        errors = sum([issue.severity == "error" for issue in odd])
+        return Context(text, seed, config, parsed, world, Counter(more=errors) if errors else Counter(), odd)
+    known, malformed = read_counting(parsed.value)
+    return Context(text, seed, config, parsed, known, malformed)
 
 
 # --- registry ---------------------------------------------------------------------------------------------------------

@@ -1,11 +1,12 @@
 """From a judged text to the list of its issues: slow and full, for people."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain, islice
 
+from lit_narrative.tasks.storyworld.checks import Path
 from lit_narrative.tasks.storyworld.formats.file_paths import FilePaths
-from lit_narrative.tasks.storyworld.formats.parse import UNSUPPORTED, detect
-from lit_narrative.tasks.storyworld.issues import MOST_ISSUES, Issue, schema_issues
+from lit_narrative.tasks.storyworld.formats.parse import detect
+from lit_narrative.tasks.storyworld.issues import MOST_ISSUES, Issue, json_path, schema_issues
 from lit_narrative.tasks.storyworld.simulator.graph import is_terminal, lint_warnings
 from lit_narrative.tasks.storyworld.simulator.quick_plays import live_gates
 from lit_narrative.tasks.storyworld.verifiers.base import Context
@@ -21,13 +22,15 @@ def explain(context: Context) -> tuple[Issue, ...]:
         return context.parsed.issues
     if type(context.value) is not dict:
         return (Issue("$", f"the top level must be an object, not {_json_type(context.value)}"),)
-    if detect(context.value) == "sweepweave":
-        return (UNSUPPORTED,)
     issues = list(context.parsed.issues)
-    if context.malformed.total():
+    converted = detect(context.value) == "sweepweave"
+    if converted:
+        issues += context.odd
+    elif context.malformed.total():
         short = len(context.text) <= LONGEST_CHECKED
         issues += schema_issues(context.value) if short else _counted(context.malformed)
-    file_path = FilePaths(context.value)
+    # Of a SweepWeave file the positions are those of the world that `convert --to simple` writes.
+    file_path: Callable[[Path], str] = json_path if converted else FilePaths(context.value)
     # Bounded: a policy can write thousands of faults, and a page shows a few.
     for fault in islice(chain(*context.faults), MOST_ISSUES):
         issues.append(Issue(file_path(fault.path), fault.message))

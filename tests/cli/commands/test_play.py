@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lit_narrative.cli.commands.worlds import play
+from lit_narrative.cli.commands.play import play
 from lit_narrative.cli.main import main
 from lit_narrative.errors import UserError
 from lit_narrative.tasks.storyworld.formats.simple import read_world
@@ -115,7 +115,7 @@ def test_what_cannot_be_done_is_one_error(
     [
         ("{", "cannot be played: .*not JSON"),
         ('{"encounters": []}', "cannot be played"),
-        ('{"IFID": "1", "spools": [], "encounters": []}', "this is a SweepWeave file"),
+        ('{"IFID": "1", "spools": [], "encounters": []}', "a list of properties is missing"),
     ],
 )
 def test_a_file_that_holds_no_world_is_one_error(tmp_path: Path, text: str, says: str) -> None:

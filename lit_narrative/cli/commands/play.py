@@ -1,0 +1,212 @@
+"""The command ``lit-narrative play``: a world in the terminal, by a person, at random, or by a script."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lit_narrative.cli.arguments import plain_console, printable
+from lit_narrative.cli.commands.worlds import count_issues, verdict
+from lit_narrative.errors import UserError, check_least
+from lit_narrative.files import write_jsonl
+from lit_narrative.tasks.storyworld.expressions import Condition, describe
+from lit_narrative.tasks.storyworld.formats.read import FILE_LIMITS, read_any
+from lit_narrative.tasks.storyworld.issues import Issue
+from lit_narrative.tasks.storyworld.scripts import Nudge
+from lit_narrative.tasks.storyworld.simulator.engine import Engine, ReactionTie
+from lit_narrative.tasks.storyworld.simulator.engine_plays import engine_play
+from lit_narrative.tasks.storyworld.simulator.play import play as play_once
+from lit_narrative.tasks.storyworld.simulator.policies import scripted, told, uniform
+from lit_narrative.tasks.storyworld.simulator.records import Play
+from lit_narrative.tasks.storyworld.simulator.records import trace as trace_rows
+from lit_narrative.tasks.storyworld.simulator.statistics import DEAD_ENDS, Simulation, simulate
+from lit_narrative.tasks.storyworld.verifiers.base import VerifierConfig
+from lit_narrative.tasks.storyworld.verifiers.score import score as judge
+from lit_narrative.tasks.storyworld.world import Encounter, World
+from lit_narrative.tasks.storyworld.world_files import read_world_file
+
+ENDS = {
+    "ending": "The end.",
+    "implicit": "The story stops here: the option does not say what follows.",
+    "stuck": "Stuck: no option is open.",
+    "dangling": "Lost: the encounter that should follow does not exist.",
+    "timeout": "Stopped: the play took too many steps.",
+}
+
+
+def play(
+    file: str,
+    seed: int = 0,
+    policy: Literal["interactive", "random", "scripted"] = "interactive",
+    runs: int = 200,
+    max_steps: int = 200,
+    choices: Sequence[str] = (),
+    nudge: Nudge = "asymptotic",
+    reaction_tie: ReactionTie = "first",
+    trace: str | None = None,
+) -> None:
+    """Play a storyworld.
+
+    Args:
+        file: a world in the simple format or of SweepWeave.
+        seed: source of every random choice, 0 or more.
+        policy: interactive asks for each choice (an empty answer takes a random open option); random plays many
+            times and prints endings, dead ends and coverage; scripted takes the --choices, and then at random.
+        runs: number of random plays.
+        max_steps: bound on the steps of a play.
+        choices: of a scripted play: ids of options, or their positions from 1.
+        nudge: what the operator of that name means: asymptotic, x(1 - |w|) + w, or additive, x + w cut to -1 to 1.
+        reaction_tie: which of equally desirable reactions follows.
+        trace: file for the steps of the plays, one JSON object a line.
+
+    Raises:
+        UserError: A number is out of range, the file cannot be read or played, there is no terminal to ask in, or
+            --choices names an option that is not open.
+    """
+    check_least("--runs", runs, 1)
+    check_least("--max_steps", max_steps, 1)
+    check_least("--seed", seed, 0)
+    if choices and policy != "scripted":
+        raise UserError(f"--choices are for --policy scripted, not {policy}")
+    world, issues = open_world(file)
+    engine, console, kept = Engine(world, nudge, reaction_tie), plain_console(), list[Play]()
+    if policy == "random":
+        keep = kept.append if trace else None
+        print_simulation(console, simulate(engine, runs, seed, max_steps=max_steps, keep=keep))
+        judged = judge(read_world_file(file, FILE_LIMITS.max_chars), config=VerifierConfig(limits=FILE_LIMITS))
+        console.print(f"as scored   {verdict(judged.parts)}")
+        _print_issues(console, issues)
+    else:
+        # Without a terminal input() would read a pipe, and end at once with EOFError.
+        if policy == "interactive" and not sys.stdin.isatty():
+            raise UserError("there is no terminal to ask in; play at random with `--policy random`")
+        kept += _one_play(console, engine, np.random.default_rng(seed), choices, policy == "scripted", max_steps)
+    if trace:
+        write_jsonl(trace, (row for number, one in enumerate(kept) for row in trace_rows(Path(file).stem, number, one)))
+        console.print(f"trace       {len(kept)} plays in {printable(trace)}")
+
+
+def _one_play(
+    console: Console, engine: Engine, rng: np.random.Generator, choices: Sequence[str], script: bool, max_steps: int
+) -> list[Play]:
+    """A play with its words; none where the person left it."""
+    try:
+        if script:
+            played = engine_play(engine, scripted(choices, uniform(rng)), max_steps)
+            for step in played.steps:
+                console.print(Text(f"\n{_lines(told(engine.world, step))}"))
+        else:
+            played = play_once(engine, rng, Reader(console).choose, max_steps)
+    except (EOFError, KeyboardInterrupt):
+        console.print("\nleft the story")
+        return []
+    _print_end(console, engine.world, played, shown=script)
+    return [played]
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(printable, text.splitlines()))
+
+
+class Reader:
+    """Shows encounters on a console and asks a person to choose."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def choose(
+        self, rng: np.random.Generator, encounter: Encounter, state: dict[str, float], open_options: tuple[int, ...]
+    ) -> int:
+        """Show an encounter and ask until the answer is the number of an open option, or empty for a random one."""
+        self._show(encounter, state, open_options)
+        while True:
+            answer = input(f"choose 1 to {len(encounter.options)} (Enter: at random, Ctrl-D: leave) > ").strip()
+            if not answer:
+                choice = open_options[int(rng.integers(len(open_options)))]
+            # isdecimal, since isdigit takes "²" too; nine digits, since int() refuses very long numbers.
+            elif answer.isdecimal() and int(answer[:9]) - 1 in open_options:
+                choice = int(answer) - 1
+            else:
+                self.console.print("that is not an open option")
+                continue
+            self._follow(encounter, choice)
+            return choice
+
+    def _show(self, encounter: Encounter, state: dict[str, float], open_options: tuple[int, ...]) -> None:
+        self.console.print(Text(f"\n{printable(encounter.text)}", style="bold"))
+        self.console.print(Text("  ".join(f"{printable(n)} {v:g}" for n, v in state.items()), style="dim"))
+        for i, option in enumerate(encounter.options):
+            line = f"  {i + 1}. {printable(option.text or option.id)}"
+            if i in open_options:
+                self.console.print(Text(line))
+            else:
+                needs = " and ".join(_condition(gate) for gate in (*option.gates, *option.performable))
+                self.console.print(Text(f"{line}  (closed: {needs})", style="dim"))
+
+    def _follow(self, encounter: Encounter, choice: int) -> None:
+        option = encounter.options[choice]
+        self.console.print(Text(f"→ {printable(option.text or option.id)}", style="cyan"))
+        for reaction in option.reactions:
+            if reaction.text:
+                self.console.print(Text(printable(reaction.text)))
+            if reaction.leads:
+                break
+
+
+def open_world(file: str) -> tuple[World, tuple[Issue, ...]]:
+    """The world in a file of any format, and what is odd in it.
+
+    Raises:
+        UserError: The file cannot be read, or holds nothing that can be played.
+    """
+    reading = read_any(read_world_file(file, FILE_LIMITS.max_chars))
+    if reading.world is None or not reading.world.encounters:
+        first = reading.issues[0] if reading.issues else Issue("$.encounters", "there are no encounters")
+        raise UserError(f"'{file}' cannot be played: {first.path}: {first.message}")
+    return reading.world, reading.issues
+
+
+def _print_issues(console: Console, issues: tuple[Issue, ...]) -> None:
+    if issues:
+        console.print(f"file        {count_issues(issues)}; `lit-narrative check` lists them")
+
+
+def _condition(gate: Condition) -> str:
+    return printable(describe(gate))
+
+
+def _print_end(console: Console, world: World, played: Play, shown: bool) -> None:
+    # Not shown yet: a reader is asked only where there is a choice.
+    if not shown and played.steps and (last := played.steps[-1]).choice is None:
+        console.print(Text(f"\n{printable(world.encounters[last.index].text)}", style="bold"))
+    console.print(f"\n{ENDS[played.outcome]}")
+    console.print(Text("  ".join(f"{printable(n)} {v:g}" for n, v in played.state.items()), style="dim"))
+
+
+def print_simulation(console: Console, result: Simulation, plays: str = "random plays") -> None:
+    """Show the endings of plays, with intervals, and what else they say."""
+    table = Table("outcome", "share of plays", "95 % interval", title=f"{result.runs} {plays}")
+    for ending in result.endings:
+        interval = f"{ending.low:.1%} to {ending.high:.1%}"
+        table.add_row(Text(f"ending {printable(ending.encounter)}"), f"{ending.share:.1%}", interval)
+    for name in ("implicit", *DEAD_ENDS):
+        table.add_row("no word of what follows" if name == "implicit" else name, f"{result.outcomes.get(name, 0):.1%}")
+    console.print(table)
+    console.print(f"dead ends   {result.dead_end_rate:.1%} of plays (stuck, dangling, timeout)")
+    console.print(f"coverage    {result.coverage:.1%} of encounters visited")
+    console.print(f"endings     {result.reachability:.1%} met; {result.effective_endings:.2f} effective endings")
+    console.print(f"secrets     {result.secret_reach:.1%} of plays took an option closed at the start")
+    console.print(f"paths       {result.path_diversity:.1%} distinct; late options closed {result.late_block:.1%}")
+    _print_gates(console, result)
+
+
+def _print_gates(console: Console, result: Simulation) -> None:
+    idle = [gate for gate in result.gates if gate.always_open or gate.never_open or not gate.seen]
+    for gate in idle:
+        fate = "always open" if gate.always_open else "never open" if gate.never_open else "never offered"
+        console.print(Text(f"gate        {printable(gate.option)} at {printable(gate.encounter)}: {fate}", "yellow"))
