@@ -13,6 +13,7 @@ from lit_narrative.datamodules.explanation_sets import ExplanationSets
 from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.lm.vectors.inject import describe_injector
 from lit_narrative.rl.rewards.reconstruction import ReconstructionReward, ReconstructionSettings
+from lit_narrative.tasks.verbalize.copying import CopyPenalty
 from lit_narrative.tasks.verbalize.evaluation.controls import shuffled
 from lit_narrative.tasks.verbalize.prompts import (
     ACTOR_TEMPLATE,
@@ -23,7 +24,6 @@ from lit_narrative.tasks.verbalize.prompts import (
     answer,
     explanation_of,
 )
-from lit_narrative.tasks.verbalize.rewards import CopyPenalty
 from lit_narrative.tasks.verbalize.sidecar import FILE
 from lit_narrative.tasks.verbalize.source import Source
 from lit_narrative.tasks.verbalize.stories import facts, stories, vocabulary_texts

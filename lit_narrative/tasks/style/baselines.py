@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lit_narrative.tasks.style.function_words import FUNCTION_WORDS
+from lit_narrative.tasks.style.masking import FUNCTION_WORDS
 
 Floats = npt.NDArray[np.float64]
 Similarity = Callable[[Sequence[str], Sequence[str]], npt.NDArray[np.floating[Any]]]

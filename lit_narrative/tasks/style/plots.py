@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import log
 
-from lit_narrative.tasks.style.function_words import FUNCTION_WORDS
+from lit_narrative.tasks.style.masking import FUNCTION_WORDS
 
 KEYWORDS = 3
 """Words of a plot that is made of a text."""

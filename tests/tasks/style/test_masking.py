@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_narrative.tasks.style.function_words import FUNCTION_WORDS
-from lit_narrative.tasks.style.masking import SIGNS, content_words, mask
+from lit_narrative.tasks.style.masking import FUNCTION_WORDS, SIGNS, content_words, mask
 
 
 @pytest.mark.parametrize(

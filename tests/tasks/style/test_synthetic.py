@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from lit_narrative.tasks.style.function_words import FUNCTION_WORDS
+from lit_narrative.tasks.style.masking import FUNCTION_WORDS
 from lit_narrative.tasks.style.synthetic import (
     AUTHORS,
     BOOKS,

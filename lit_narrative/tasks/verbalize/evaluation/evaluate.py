@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import Any
 
 from lit_narrative.report.intervals import Floats
+from lit_narrative.tasks.verbalize.copying import copy_scores
 from lit_narrative.tasks.verbalize.evaluation.claims import Claims, claim_scores, position_match
-from lit_narrative.tasks.verbalize.evaluation.copying import copy_scores
 from lit_narrative.tasks.verbalize.evaluation.fve import Fidelity
 from lit_narrative.tasks.verbalize.evaluation.health import PoolHealth, text_health
 from lit_narrative.tasks.verbalize.evaluation.readings import (

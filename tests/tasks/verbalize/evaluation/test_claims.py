@@ -5,9 +5,9 @@ import pytest
 
 from lit_narrative.errors import UserError
 from lit_narrative.report.intervals import Resamples
+from lit_narrative.tasks.verbalize.copying import copy_scores
 from lit_narrative.tasks.verbalize.evaluation.claims import claim_scores, position_match
 from lit_narrative.tasks.verbalize.evaluation.controls import control_prompts, privileged_gain, shuffled
-from lit_narrative.tasks.verbalize.evaluation.copying import copy_scores
 from lit_narrative.tasks.verbalize.evaluation.fve import Fidelity
 from lit_narrative.tasks.verbalize.evaluation.health import PoolHealth, text_health
 from lit_narrative.text import WordBits, longest_copy

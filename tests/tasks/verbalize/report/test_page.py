@@ -9,7 +9,7 @@ import pytest
 from lit_narrative.cli.commands.report import report
 from lit_narrative.errors import UserError
 from lit_narrative.files import write_json
-from lit_narrative.tasks.verbalize.report.examples import chosen, marked
+from lit_narrative.tasks.verbalize.report.page import chosen, marked
 from lit_narrative.tasks.verbalize.report.run import Explained, read_verbalize
 from tests.tasks.verbalize.report.make_verbalize_run import make_verbalize_run
 

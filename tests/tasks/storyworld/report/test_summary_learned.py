@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from lit_narrative.report.page import write_report
-from lit_narrative.tasks.storyworld.report.closing import learned
 from lit_narrative.tasks.storyworld.report.page import make_report
+from lit_narrative.tasks.storyworld.report.summary import learned
 from tests.tasks.storyworld.report.make_run import edit_json, make_run
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from lit_narrative.tasks.verbalize.copying import CopyPenalty
 from lit_narrative.tasks.verbalize.prompts import answer, explanation_of
-from lit_narrative.tasks.verbalize.rewards import CopyPenalty
 from lit_narrative.text import WordBits
 from lit_narrative.views import Rollout
 
