@@ -110,7 +110,8 @@ class _Writer:
             return
         tests = [self.code.all_of((*option.gates, *option.performable)) for option in encounter.options]
         if all(tests):  # said before the choices: runtimes differ in how they treat a choice that is there for the rest
-            yield f"{{ !({' || '.join(tests)}): -> stuck }}"
+            # In brackets: a mark of exclamation behind the brace would begin a sequence.
+            yield f"{{ (!({' || '.join(tests)})): -> stuck }}"
         for j, (option, test) in enumerate(zip(encounter.options, tests, strict=True)):
             text = escaped(" ".join((option.text or option.id).split())) or "\\-"
             yield f"+ {f'{{ {test} }} ' if test else ''}[{text}] -> {knot}_{j}"

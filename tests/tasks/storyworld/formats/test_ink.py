@@ -58,6 +58,9 @@ WORLDS = [
     scripted(),
     *[world for row in corpus(10, 3, RICH) if few_paths(world := read(json.loads(row.completion)))],
     read(make(encounter("hut", option("burn", None, {"logs": -1}, [("logs", ">", 5)])))),  # no option is open
+    read(
+        make(encounter("hut", option("go", "yard")), encounter("yard", option("burn", "hut", {}, [("logs", ">", 5)])))
+    ),
     read(make(encounter(HOSTILE, {**option("go", "night"), "text": HOSTILE}), {**encounter("night"), "text": HOSTILE})),
 ]
 
