@@ -1,7 +1,7 @@
 """The writer of ink, inkle's language of branching stories.
 
 The variable ``ending`` holds, at the end of a play, the id of the encounter where the story ended. Numbers of ink's
-runtimes have seven digits, so that comparisons have a slack of 1e-5 rather than 1e-9.
+runtimes have seven digits, so that comparisons have a slack of 1e-6 rather than 1e-9.
 """
 
 import re
@@ -19,7 +19,7 @@ from lit_narrative.tasks.storyworld.formats.branching import (
 from lit_narrative.tasks.storyworld.formats.sweepweave.write import alternatives
 from lit_narrative.tasks.storyworld.world import Encounter, Option, Reaction, World
 
-SLACK = 1e-5
+SLACK = 1e-6
 _FUNCTIONS = """\
 === function f_choose(condition, a, b) ===
 { condition:
