@@ -1,29 +1,21 @@
 """Commands that make data: ``data gutenberg`` makes cleaned books, ``data refill`` sentences for graded pairs."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
-from random import Random
 
 from lit_narrative.books.authors import author_name
 from lit_narrative.books.catalogue import Entry, Query, entry_of, parse_catalogue, search
 from lit_narrative.books.download import DownloadError, Downloads, Mirror
 from lit_narrative.books.read import Book, decode, parse_book, read_books
-from lit_narrative.books.shelf import FILE, Checked, check_book, read_shelf, write_shelf
+from lit_narrative.books.shelf import FILE, Checked, check_book, write_shelf
 from lit_narrative.cli.arguments import printable
+from lit_narrative.datamodules.style_refills import Refills
 from lit_narrative.errors import UserError, check_least
-from lit_narrative.files import read_utf8, write_jsonl
-from lit_narrative.tasks.style.chunks import ChunkWords
-from lit_narrative.tasks.style.corpus import StyleCorpus
-from lit_narrative.tasks.style.refills import digest, questions, read_refills, refill_row
-from lit_narrative.tasks.style.synthetic import synthetic_books
+from lit_narrative.files import read_utf8
 
 RAW = "raw"
 """Folder of what was downloaded, as it came."""
-ROUND = 16
-"""Chunks that a language model is asked about between two writes of the file."""
 
 
 def gutenberg(
@@ -108,38 +100,21 @@ def refill(
         most: chunks at most, drawn by the seed; all of them without it.
         key_env: environment variable with a key for the server.
         temperature: of the sampling.
-        timeout: seconds for the sentences of `ROUND` chunks.
+        timeout: seconds for the sentences of 16 chunks.
 
     Raises:
         UserError: a number is out of range, or no chunk could be refilled.
     """
-    from lit_narrative.rl.rewards.base import Lost  # heavy, and help does without them
-    from lit_narrative.rl.rewards.chat_client import ChatClient
+    from lit_narrative.rl.rewards.chat_client import ChatClient  # heavy, and help does without it
 
     check_least("--most", most, 1)
     client = ChatClient(url, key_env=key_env, timeout=timeout, model=model, max_tokens=400, temperature=temperature)
-    source = synthetic_books(seed) if books is None else read_shelf(books)
-    corpus = StyleCorpus(source, ChunkWords(words, least), seed)
-    rows = {row["chunk"]: row for row in (read_refills(to) if Path(to).is_file() else ())}
-    chunks = list(corpus.chunks)
-    Random(f"refills {seed}").shuffle(chunks)  # and not a sample, so that a larger --most goes on from a smaller one
-    left = [chunk for chunk in chunks[:most] if rows.get(chunk.name, {}).get("digest") != digest(chunk.text)]
-    failed: Counter[str] = Counter()
-    for start in range(0, len(left), ROUND):
-        part = left[start : start + ROUND]
-        answers = iter(client.complete([question for chunk in part for question in questions(chunk.text)]))
-        for chunk in part:
-            found = list(islice(answers, len(questions(chunk.text))))
-            failed.update(str(answer) for answer in found if isinstance(answer, Lost))
-            if (
-                row := refill_row(chunk, [None if isinstance(answer, Lost) else answer for answer in found])
-            ) is not None:
-                rows[chunk.name] = row
-        write_jsonl(to, rows.values())  # after each round, so that little is lost where the run is stopped
-        print(f"{to}: {len(rows)} chunks; {min(start + ROUND, len(left))} of {len(left)} asked about")
-    for reason, count in failed.most_common(3):
+    refills = Refills(to, books, words, least, seed, most)
+    for asked in refills.fill(client):
+        print(f"{to}: {len(refills.rows)} chunks; {asked} of {len(refills.left)} asked about")
+    for reason, count in refills.failed.most_common(3):
         print(f"{count} sentences without answer: {printable(reason)}")
-    if not rows:
+    if not refills.rows:
         raise UserError("no chunk could be refilled: the server has no sentence for any of them that is of use")
 
 
