@@ -167,6 +167,17 @@ class World:
     property_extra: Mapping[str, Extra] = field(default_factory=dict)
     extra: Extra = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        from lit_narrative.tasks.storyworld.report.notebook import describe_world  # which knows this type
+
+        return describe_world(self)
+
+    def _repr_html_(self) -> str:
+        """The world as a notebook shows it."""
+        from lit_narrative.tasks.storyworld.report.notebook import world_html
+
+        return world_html(self)
+
     def to_json(self) -> dict[str, Any]:
         """The world in the simple format; reading it gives the same world back."""
         properties = {

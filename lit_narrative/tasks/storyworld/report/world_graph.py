@@ -21,6 +21,9 @@ MAX_OPTIONS = 6
 """Options drawn of one encounter."""
 _COLUMN, _LAYER, _BOX_W, _BOX_H, _STUB = 150.0, 88.0, 132.0, 46.0, 0.45
 _MARGIN = 16.0
+# In a notebook there is no style sheet, and SVG fills shapes with black; a page's style sheet wins over these.
+_LINE = {"fill": "none", "stroke": "currentColor"}
+_INK = {"fill": "currentColor"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,21 +161,27 @@ def _draw_vertex(vertex: Vertex, position: tuple[float, float], start: bool) -> 
     x, y = _centre(position)
     tip = node("title", text=vertex.tip)
     if vertex.kind == "stop":
-        return node("g", tip, node("rect", x=x - 5, y=y - 23, width=10, height=10), class_="stop")
+        return node("g", tip, node("rect", x=x - 5, y=y - 23, width=10, height=10, **_INK), class_="stop")
     if vertex.kind == "missing":
         cross = f"M{x - 6:.1f} {y - 23:.1f}l12 12m0 -12l-12 12"
-        return node("g", tip, node("path", d=cross), class_="missing")
+        return node("g", tip, node("path", d=cross, **_LINE), class_="missing")
     return node("g", tip, *_box_parts(vertex, x, y, start), class_=f"{vertex.kind}{' start' if start else ''}")
 
 
 def _box_parts(vertex: Vertex, x: float, y: float, start: bool) -> list[Element]:
     left, top = x - _BOX_W / 2, y - _BOX_H / 2
-    parts = [node("rect", x=left, y=top, width=_BOX_W, height=_BOX_H, rx=8)]
+    parts = [node("rect", x=left, y=top, width=_BOX_W, height=_BOX_H, rx=8, **_LINE)]
     if vertex.kind.startswith("ending"):
-        parts.append(node("rect", x=left + 3, y=top + 3, width=_BOX_W - 6, height=_BOX_H - 6, rx=6, class_="inner"))
+        parts.append(
+            node("rect", x=left + 3, y=top + 3, width=_BOX_W - 6, height=_BOX_H - 6, rx=6, class_="inner", **_LINE)
+        )
     mark = "▸ " if start else "■ " if vertex.kind.startswith("ending") else ""
-    parts.append(node("text", text=mark + vertex.title, x=x, y=y - 2, text_anchor="middle", class_="id"))
-    parts.append(node("text", text=vertex.line, x=x, y=y + 13, text_anchor="middle", class_="line"))
+    parts.append(
+        node("text", text=mark + vertex.title, x=x, y=y - 2, text_anchor="middle", class_="id", font_size=12, **_INK)
+    )
+    parts.append(
+        node("text", text=vertex.line, x=x, y=y + 13, text_anchor="middle", class_="line", font_size=9, **_INK)
+    )
     return parts
 
 
@@ -191,7 +200,10 @@ def _draw_arrows(arrows: Sequence[Arrow], layout: Layout) -> list[Element]:
         words = node("title", text=arrow.tip)
         # The wide invisible path is there to be pointed at: a line of 1.4 units is hard to hit.
         style = f"stroke-width:{arrow.width:.1f}" if arrow.width else ""
-        ways = [node("path", d=line, class_="hit"), node("path", d=line, class_="way", style=style)]
+        ways = [
+            node("path", d=line, class_="hit", fill="none"),
+            node("path", d=line, class_="way", style=style, **_LINE),
+        ]
         drawn.append(node("g", words, *ways, tip, class_="option gated" if arrow.gated else "option"))
     return drawn
 
@@ -258,4 +270,4 @@ def _head(x: float, y: float, dx: float, dy: float) -> Element:
     """Draw an arrow head whose base is at (x, y) and whose tip lies (dx, dy) further."""
     side = (abs(dy) * 0.6, abs(dx) * 0.6)
     head = f"M{x - side[0]:.1f} {y - side[1]:.1f}L{x + dx:.1f} {y + dy:.1f}L{x + side[0]:.1f} {y + side[1]:.1f}Z"
-    return node("path", d=head, class_="head")
+    return node("path", d=head, class_="head", **_INK)

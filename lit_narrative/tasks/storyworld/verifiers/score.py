@@ -45,6 +45,17 @@ class Score:
     _seed: int = field(repr=False, compare=False)
     _config: VerifierConfig = field(repr=False, compare=False)
 
+    def __str__(self) -> str:
+        from lit_narrative.tasks.storyworld.report.notebook import describe_score  # light scoring does without
+
+        return describe_score(self)
+
+    def _repr_html_(self) -> str:
+        """The score as a notebook shows it."""
+        from lit_narrative.tasks.storyworld.report.notebook import score_html
+
+        return score_html(self)
+
     @cached_property
     def issues(self) -> tuple[Issue, ...]:
         """What is wrong, with JSON paths; worked out when first asked for, as training never asks."""
