@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from lit_narrative.tasks.storyworld.expressions import is_number
-from lit_narrative.tasks.storyworld.formats.sweepweave.notes import Notes, Path
+from lit_narrative.tasks.storyworld.issues import Notes, Path
 from lit_narrative.tasks.storyworld.world import UNBOUNDED, Variable, variable_bounds
 
 GLOBAL = "storyworld"

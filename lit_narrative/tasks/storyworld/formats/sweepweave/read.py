@@ -8,9 +8,8 @@ from lit_narrative.tasks.storyworld.checks import ways_out
 from lit_narrative.tasks.storyworld.expressions import Apply, Expr, is_number, nodes
 from lit_narrative.tasks.storyworld.formats.simple import KNOWN_KEYS
 from lit_narrative.tasks.storyworld.formats.sweepweave.cast import Cast, keep
-from lit_narrative.tasks.storyworld.formats.sweepweave.notes import Notes, Path
 from lit_narrative.tasks.storyworld.formats.sweepweave.script import Scripts
-from lit_narrative.tasks.storyworld.issues import Issue
+from lit_narrative.tasks.storyworld.issues import Issue, Notes, Path
 from lit_narrative.tasks.storyworld.world import (
     WILD,
     Effect,

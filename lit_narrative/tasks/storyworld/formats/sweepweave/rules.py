@@ -6,8 +6,7 @@ A part that lacks a key that the loader asks for is skipped without a word; the 
 from collections.abc import Iterator
 from typing import Any
 
-from lit_narrative.tasks.storyworld.formats.sweepweave.notes import Notes, Path
-from lit_narrative.tasks.storyworld.issues import Issue
+from lit_narrative.tasks.storyworld.issues import Issue, Notes, Path
 
 _TIMES = ("creation_index", "creation_time", "modified_time")
 CHARACTER = ("name", "pronoun", "bnumber_properties", "id", *_TIMES)

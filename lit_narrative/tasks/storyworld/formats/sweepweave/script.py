@@ -26,7 +26,7 @@ from lit_narrative.tasks.storyworld.expressions import (
     is_number,
 )
 from lit_narrative.tasks.storyworld.formats.sweepweave.cast import Cast
-from lit_narrative.tasks.storyworld.formats.sweepweave.notes import Notes, Path
+from lit_narrative.tasks.storyworld.issues import Notes, Path
 from lit_narrative.tasks.storyworld.scripts import check_script
 
 NUMBERS: Mapping[str, str] = {

@@ -8,9 +8,9 @@ import pytest
 
 from lit_narrative.tasks.storyworld.expressions import ALWAYS, NEVER, Apply, Gate, Happened, Holds, Node, Not
 from lit_narrative.tasks.storyworld.formats.sweepweave.cast import Cast
-from lit_narrative.tasks.storyworld.formats.sweepweave.notes import Notes
 from lit_narrative.tasks.storyworld.formats.sweepweave.script import Scripts
 from lit_narrative.tasks.storyworld.formats.sweepweave.script_nodes import ScriptNodes
+from lit_narrative.tasks.storyworld.issues import Notes
 from lit_narrative.tasks.storyworld.scripts import Slot, compile_condition, compile_expr
 from tests.paths import GOLDEN
 
