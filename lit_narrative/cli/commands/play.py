@@ -28,7 +28,7 @@ from lit_narrative.tasks.storyworld.simulator.statistics import DEAD_ENDS, Simul
 from lit_narrative.tasks.storyworld.verifiers.base import VerifierConfig
 from lit_narrative.tasks.storyworld.verifiers.score import score as judge
 from lit_narrative.tasks.storyworld.world import Encounter, World
-from lit_narrative.tasks.storyworld.world_files import read_world_file
+from lit_narrative.tasks.storyworld.world_files import read_world_texts
 
 ENDS = {
     "ending": "The end.",
@@ -49,11 +49,12 @@ def play(
     nudge: Nudge = "asymptotic",
     reaction_tie: ReactionTie = "first",
     trace: str | None = None,
+    sample: int | None = None,
 ) -> None:
     """Play a storyworld.
 
     Args:
-        file: a world in the simple format or of SweepWeave.
+        file: a world in the simple format or of SweepWeave, or a .jsonl file of worlds or samples.
         seed: source of every random choice, 0 or more.
         policy: interactive asks for each choice (an empty answer takes a random open option); random plays many
             times and prints endings, dead ends and coverage; scripted takes the --choices, and then at random.
@@ -63,6 +64,7 @@ def play(
         nudge: what the operator of that name means: asymptotic, x(1 - |w|) + w, or additive, x + w cut to -1 to 1.
         reaction_tie: which of equally desirable reactions follows.
         trace: file for the steps of the plays, one JSON object a line.
+        sample: number of the one of a .jsonl file, from 1.
 
     Raises:
         UserError: A number is out of range, the file cannot be read or played, there is no terminal to ask in, or
@@ -73,12 +75,13 @@ def play(
     check_least("--seed", seed, 0)
     if choices and policy != "scripted":
         raise UserError(f"--choices are for --policy scripted, not {policy}")
-    world, issues = open_world(file)
+    text = world_text(file, sample)
+    world, issues = open_world(file, text)
     engine, console, kept = Engine(world, nudge, reaction_tie), plain_console(), list[Play]()
     if policy == "random":
         keep = kept.append if trace else None
         print_simulation(console, simulate(engine, runs, seed, max_steps=max_steps, keep=keep))
-        judged = judge(read_world_file(file, FILE_LIMITS.max_chars), config=VerifierConfig(limits=FILE_LIMITS))
+        judged = judge(text, config=VerifierConfig(limits=FILE_LIMITS))
         console.print(f"as scored   {verdict(judged.parts)}")
         _print_issues(console, issues)
     else:
@@ -158,13 +161,25 @@ class Reader:
                 break
 
 
-def open_world(file: str) -> tuple[World, tuple[Issue, ...]]:
-    """The world in a file of any format, and what is odd in it.
+def world_text(file: str, sample: int | None = None) -> str:
+    """The one text of a file, or the sample of a ``.jsonl`` file that is wanted.
 
     Raises:
-        UserError: The file cannot be read, or holds nothing that can be played.
+        UserError: The file cannot be read, or holds several samples of which none was chosen.
     """
-    reading = read_any(read_world_file(file, FILE_LIMITS.max_chars))
+    texts = read_world_texts(file, sample, FILE_LIMITS.max_chars)
+    if len(texts) > 1:
+        raise UserError(f"'{file}' holds {len(texts)} samples; choose one by --sample=1 to {len(texts)}")
+    return texts[0][1]
+
+
+def open_world(file: str, text: str) -> tuple[World, tuple[Issue, ...]]:
+    """The world in the text of a file, of any format, and what is odd in it.
+
+    Raises:
+        UserError: It holds nothing that can be played.
+    """
+    reading = read_any(text)
     if reading.world is None or not reading.world.encounters:
         first = reading.issues[0] if reading.issues else Issue("$.encounters", "there are no encounters")
         raise UserError(f"'{file}' cannot be played: {first.path}: {first.message}")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lit_narrative.cli.arguments import plain_console, printable
-from lit_narrative.cli.commands.play import open_world, print_simulation
+from lit_narrative.cli.commands.play import open_world, print_simulation, world_text
 from lit_narrative.cli.commands.worlds import count_issues
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.files import whole_file, write_text
@@ -46,11 +46,12 @@ def simulate(
     out: str | None = None,
     traces: str | None = None,
     format: Literal["table", "json"] = "table",
+    sample: int | None = None,
 ) -> None:
     """Play a world many times and say what the plays show: endings, dead ends, gates, variables.
 
     Args:
-        file: a world in the simple format or of SweepWeave.
+        file: a world in the simple format or of SweepWeave, or a .jsonl file of worlds or samples.
         runs: number of plays; fewer of a world with very many parts.
         seed: of the plays, 0 or more; the same seed makes the same plays.
         policy: uniform, each open option is equally likely; greedy, the option whose reaction is most desirable;
@@ -65,19 +66,22 @@ def simulate(
         out: the page to write.
         traces: file for the steps of all plays, one JSON object a line.
         format: on standard output, a table to read, or one JSON object with the measures and the profile.
+        sample: number of the one of a .jsonl file, from 1.
 
     Raises:
         UserError: A number is out of range, the file cannot be read or played, options do not fit together, or
             --choices names an option that is not open.
     """
     _check(runs, seed, max_steps, gate_plays, policy, choices, model)
-    world, issues = open_world(file)
+    text = world_text(file, sample)
+    world, issues = open_world(file, text)
     engine = Engine(world, nudge, reaction_tie)
     choose = make_policy(policy, choices, model, temperature)
     found = _played(engine, runs, seed, choose, max_steps, Path(file).stem, traces)
     result = summarise(found)
     told = {
-        "file": Path(file).name, "digest": blake2b(Path(file).read_bytes(), digest_size=8).hexdigest(),
+        "file": Path(file).name if sample is None else f"{Path(file).name}:{sample}",
+        "digest": blake2b(text.encode("utf-8", "backslashreplace"), digest_size=8).hexdigest(),
         "plays": found.runs, "seed": seed, "policy": policy, "choices": " ".join(choices) or "none",
         "model": model or "none", "max_steps": max_steps, "nudge": nudge, "reaction_tie": reaction_tie,
     }  # fmt: skip

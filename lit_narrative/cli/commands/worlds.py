@@ -15,7 +15,7 @@ from lit_narrative.tasks.storyworld.issues import Issue
 from lit_narrative.tasks.storyworld.verifiers.base import SIX, VerifierConfig
 from lit_narrative.tasks.storyworld.verifiers.score import FormerMode, Mode
 from lit_narrative.tasks.storyworld.verifiers.score import score as judge
-from lit_narrative.tasks.storyworld.world_files import read_world_file
+from lit_narrative.tasks.storyworld.world_files import read_world_texts
 
 MOST_SHOWN = 30
 """Issues of one file that the table lists."""
@@ -26,23 +26,26 @@ def score(
     mode: Mode | FormerMode = "strict",
     format: Literal["table", "json"] = "table",
     max_steps: int = VerifierConfig.max_steps,
+    sample: int | None = None,
 ) -> None:
     """Score files as storyworlds: six components, their weighted total, and what is wrong.
 
     Args:
-        files: files that each hold one text.
+        files: files that each hold one text, or .jsonl files with a world or a sample a line, such as a run's
+            samples/val.jsonl.
         mode: strict is what policies are trained on; original repeats the formulas of the system that this project
             began from (seed is its former name).
         format: a table to read, or one JSON list with an object a file: file, components, total, issues, and
             parts: what makes a world sound, answered by seeded plays.
         max_steps: bound on the steps of those plays; worlds with long stories need more.
+        sample: number of the one of a .jsonl file, from 1; default: all of them.
 
     Raises:
         SystemExit: with code 1, behind the scores of all files, where one of them could not be read.
     """
     check_least("--max_steps", max_steps, 1)
     config = VerifierConfig(limits=FILE_LIMITS, max_steps=max_steps)
-    rows = [_judged(file, mode, config) for file in files]
+    rows = [row for file in files for row in _judged(file, sample, mode, config)]
     if format == "json":
         print(json.dumps([_plain(row) for row in rows], indent=2))
     else:
@@ -63,12 +66,16 @@ class _Row:
     readable: bool = True
 
 
-def _judged(file: str, mode: Mode | FormerMode, config: VerifierConfig) -> _Row:
+def _judged(file: str, sample: int | None, mode: Mode | FormerMode, config: VerifierConfig) -> list[_Row]:
     try:
-        result = judge(read_world_file(file, FILE_LIMITS.max_chars), mode=mode, config=config)
+        texts = read_world_texts(file, sample, FILE_LIMITS.max_chars)
     except UserError as error:
-        return _Row(file, dict.fromkeys(SIX, 0.0), 0.0, (Issue("$", str(error)),), {}, readable=False)
-    return _Row(file, {name: result.components[name] for name in SIX}, result.total, result.issues, result.parts)
+        return [_Row(file, dict.fromkeys(SIX, 0.0), 0.0, (Issue("$", str(error)),), {}, readable=False)]
+    results = [(name, judge(text, mode=mode, config=config)) for name, text in texts]
+    return [
+        _Row(name, {part: result.components[part] for part in SIX}, result.total, result.issues, result.parts)
+        for name, result in results
+    ]
 
 
 def _plain(row: _Row) -> dict[str, Any]:

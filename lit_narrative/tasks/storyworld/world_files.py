@@ -74,6 +74,42 @@ def read_world_file(path: str | os.PathLike[str], max_chars: int = LIMITS.max_ch
     return text
 
 
+def read_world_texts(
+    path: str | os.PathLike[str], sample: int | None = None, max_chars: int = LIMITS.max_chars
+) -> list[tuple[str, str]]:
+    """The texts of a file with their names: of a ``.jsonl`` file one a line, of any other the file itself.
+
+    A line is a row of ``samples/*.jsonl``, whose ``text`` is read, or a world.
+
+    Args:
+        path: of the file.
+        sample: number of the one that is wanted, from 1; None: all.
+        max_chars: longest text, in characters.
+
+    Raises:
+        UserError: The file cannot be read, is empty, or has no such sample.
+    """
+    if Path(path).suffix != ".jsonl":
+        if sample is not None:
+            raise WorldFileError(f"--sample is of a .jsonl file, and '{path}' holds one text; leave it out")
+        return [(str(path), read_world_file(path, max_chars))]
+    lines = [line for _, _, line in _lines(Path(path))]
+    if not lines:
+        raise WorldFileError(f"'{path}' holds no samples")
+    if sample is not None and not 1 <= sample <= len(lines):
+        raise WorldFileError(f"--sample is {sample}; '{path}' holds samples 1 to {len(lines)}")
+    wanted = range(len(lines)) if sample is None else [sample - 1]
+    return [(f"{path}:{number + 1}", _written(lines[number], max_chars)) for number in wanted]
+
+
+def _written(line: str, max_chars: int) -> str:
+    """The text of a sample's row; any other line as it is."""
+    # A row is longer than its text: as JSON, and by what is said of it.
+    row = parse(line, Limits(max_chars=8 * max_chars)).value
+    text = row.get("text") if isinstance(row, dict) and "encounters" not in row else None
+    return text if isinstance(text, str) else line
+
+
 def custom_examples(path: str, held_out: Mapping[str, str] = MappingProxyType({})) -> dict[str, list[Example]]:
     """Read the worlds at ``path`` and assign each to a split by a digest of its content.
 

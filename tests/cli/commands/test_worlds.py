@@ -156,3 +156,38 @@ def test_it_starts_without_torch(files: list[str]) -> None:
     subprocess.run([sys.executable, "-c", program, "score", *files], check=True, capture_output=True)
     play = ["play", files[0], "--policy", "random"]
     subprocess.run([sys.executable, "-c", program, *play], check=True, capture_output=True)
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> str:
+    """What a run leaves, and a line with a world."""
+    rows = [{"prompt": "Write", "text": text, "reward": 0.5} for text in (WORLD, WORLD[:-1])]
+    (tmp_path / "val.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows) + f"\n{WORLD}\n")
+    return str(tmp_path / "val.jsonl")
+
+
+def test_the_samples_of_a_run_are_scored(samples: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["score", samples, "--format", "json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["file"] for row in rows] == [f"{samples}:{number}" for number in (1, 2, 3)]
+    assert [row["total"] for row in rows] == [judge(text).total for text in (WORLD, WORLD[:-1], WORLD)]
+    main(["score", samples, "--sample", "2", "--format", "json"])
+    assert json.loads(capsys.readouterr().out) == rows[1:2]
+
+
+@pytest.mark.parametrize(("command", "more"), [("play", ["--policy=random", "--runs=5"]), ("simulate", ["--runs=5"])])
+def test_a_sample_of_a_run_is_played(
+    command: str, more: list[str], samples: str, files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([command, files[0], *more])
+    table = capsys.readouterr().out
+    main([command, samples, "--sample=1", *more])
+    assert capsys.readouterr().out == table
+    for given, message in (
+        ([samples], "holds 3 samples; choose one by --sample=1 to 3"),
+        ([samples, "--sample=4"], "--sample is 4; "),
+        ([files[0], "--sample=1"], "holds one text; leave it out"),
+    ):
+        with pytest.raises(SystemExit):
+            main([command, *given, *more])
+        assert message in capsys.readouterr().err
