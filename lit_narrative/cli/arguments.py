@@ -36,19 +36,28 @@ def call(command: Function | Mapping[str, Function], prog: str, args: list[str],
     """
     if isinstance(command, Mapping):
         command, prog, args = _choose(command, prog, args)
-    parser = make_parser(command, prog)
+    values = parse(command, prog, args, configurable)
+    if values.get("out"):
+        note_run_folder(values["out"])
+    command(**values)
+
+
+def parse(function: Function, prog: str, args: list[str], configurable: bool = False) -> dict[str, Any]:
+    """Read a command line as the arguments of a function: see `call`.
+
+    Raises:
+        UserError: the arguments do not fit.
+    """
+    parser = make_parser(function, prog)
     if configurable:
         parser.add_argument("--config", action="config", help="settings from a YAML file, or a shipped one by its name")
         if any(argument.partition("=")[0] == "--config" for argument in args):
             from lit_narrative.cli.lightning import resolve_configs  # heavy, and help does without it
 
             args = resolve_configs(args)
-    values = parser.parse_args(_with_positionals_first(command, args)).as_dict()
+    values = parser.parse_args(_with_positionals_first(function, args)).as_dict()
     values.pop("config", None)
-    values = {f"{name}_" if iskeyword(name) else name: value for name, value in values.items()}
-    if values.get("out"):
-        note_run_folder(values["out"])
-    command(**values)
+    return {f"{name}_" if iskeyword(name) else name: value for name, value in values.items()}
 
 
 def make_parser(function: Function, prog: str) -> ArgumentParser:

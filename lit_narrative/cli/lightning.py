@@ -228,11 +228,7 @@ def run_job(args: list[str], trainer_class: type[Trainer] = Trainer) -> None:
     quieten()
     if redact(args) != args:  # W&B stores the command line of the process with a run's other metadata
         os.environ.setdefault("WANDB_X_DISABLE_META", "true")
-    for argument in args:
-        refuse_pipe(argument.rpartition("=")[2])  # here, since libraries that read what a setting names would wait
-    see_nameable_classes()
-    check_values(args)
-    args = with_callback_settings(resolve_configs(with_whole_lists(with_current_names(args))))
+    args = prepare_arguments(args)
     if hasattr(trainer_class, "write"):  # a person at a terminal, whose Ctrl-C ends a line and not the session
         NarrativeCLI(args, trainer_class)
         return
@@ -246,6 +242,19 @@ def run_job(args: list[str], trainer_class: type[Trainer] = Trainer) -> None:
                 # Lightning kills all processes, the one that saves too, when another than the first ends with an error.
                 raise SystemExit(0) from None
             raise
+
+
+def prepare_arguments(args: list[str]) -> list[str]:
+    """The command line of a job as the parser takes it, and the classes imported that it may name.
+
+    Raises:
+        UserError: a value is missing, or names a pipe or a configuration that there is not.
+    """
+    for argument in args:
+        refuse_pipe(argument.rpartition("=")[2])  # here, since libraries that read what a setting names would wait
+    see_nameable_classes()
+    check_values(args)
+    return with_callback_settings(resolve_configs(with_whole_lists(with_current_names(args))))
 
 
 def see_nameable_classes() -> None:

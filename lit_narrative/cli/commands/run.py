@@ -10,7 +10,7 @@ from lit_narrative.cli.commands.report import find_function, find_learned, find_
 from lit_narrative.cli.faults import note_run_folder
 from lit_narrative.cli.folder import locked
 from lit_narrative.cli.recipes.meter import clock
-from lit_narrative.cli.recipes.recipe import Recipe, read_recipe
+from lit_narrative.cli.recipes.recipe import Recipe, find_jobs, read_recipe
 from lit_narrative.cli.recipes.runner import run_recipe
 from lit_narrative.cli.recipes.sweep import write_sweep
 from lit_narrative.errors import check_least
@@ -24,10 +24,12 @@ def run(
     seed: Sequence[int] = (),
     set: Sequence[str] = (),
     workers: int | None = None,
+    force: Sequence[str] = (),
 ) -> None:
     """Run a recipe: its jobs in order, each in a process of its own.
 
-    A job that has finished is left out the next time, unless its settings, or the jobs that it builds on, have changed.
+    The settings of all jobs are checked before the first one starts. A job that has finished is left out the next time,
+    unless its settings, the modules of yours that they name, or the jobs that it builds on have changed.
     A fit that was interrupted resumes from its last checkpoint. ``recipe.json`` in ``out`` says what was asked for.
 
     Args:
@@ -38,6 +40,8 @@ def run(
             seed; may be given several times.
         workers: jobs at a time, in place of the recipe's; a job waits for those that it refers to. With several, what
             a job prints goes to ``log.txt`` in its folder; in a terminal it does so with one too, and is shown.
+        force: a job that runs anew even if it is done, and with it those that build on it: ``sft``, or ``seed_0/sft``
+            of one seed; may be given several times.
 
     Raises:
         UserError: the recipe, or what it names, is wrong.
@@ -48,14 +52,14 @@ def run(
     check_least("--workers", workers, 1)
     plan = read_recipe(recipe, out=out, changes=set, seeds=seed)
     note_run_folder(plan.out)
-    noted = _report_of(plan)
+    noted, forced = _report_of(plan), find_jobs(plan, force, "--force")
     with locked(plan.out, "run"):
         for job in plan.jobs:
             if job.command == "sweep":
                 write_sweep(plan, job)
         # Before the jobs, since one of them may be the report, which says how to make the folder again.
         write_json(plan.out / "recipe.json", {"recipe": recipe, "seeds": plan.seeds, "set": redact(list(set)), **noted})
-        seconds = run_recipe(replace(plan, workers=workers or plan.workers))
+        seconds = run_recipe(replace(plan, workers=workers or plan.workers), forced)
     for line in _closing(plan, recipe, seconds, noted.get("report")):
         print(printable(line))
 

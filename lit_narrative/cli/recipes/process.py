@@ -4,7 +4,6 @@ The status is a JSON file in the job's folder, ``job.json``: digest, when it fin
 """
 
 import ctypes
-import hashlib
 import json
 import os
 import shutil
@@ -12,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +20,11 @@ from typing import IO, Any
 
 from lit_narrative import __version__
 from lit_narrative.cli.folder import locked, whole_checkpoints
+from lit_narrative.cli.recipes.changes import digest_of, digests_of_parts, own_modules
 from lit_narrative.cli.recipes.meter import VARIABLE, Meter, Reading
 from lit_narrative.cli.recipes.recipe import FOLDER_COMMANDS, Job, Recipe
 from lit_narrative.errors import UserError
-from lit_narrative.files import write_json
+from lit_narrative.files import read_yaml, write_json
 from lit_narrative.interrupts import SIGNALS
 from lit_narrative.report.records import read_record
 
@@ -70,8 +70,13 @@ def _text(value: Any) -> str:
 
 
 def job_digest(plan: Recipe, job: Job) -> str:
-    """Return a digest of what decides a job's result: its settings, its configurations, the runs it builds on."""
-    decides = {
+    """Return a digest of what decides a job's result."""
+    return digest_of(what_decides(plan, job))
+
+
+def what_decides(plan: Recipe, job: Job) -> dict[str, Any]:
+    """Return what decides a job's result: its settings, its configurations, modules they name, runs it builds on."""
+    decides: dict[str, Any] = {
         "version": __version__,
         "command": job.command,
         "configs": [path.read_text(encoding="utf-8") for path in job.configs],
@@ -83,7 +88,10 @@ def job_digest(plan: Recipe, job: Job) -> str:
         decides["report"] = job.report
     if job.sections:
         decides["sections"] = list(job.sections)
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    named = [job.overrides, job.report, list(job.sections), *(read_yaml(path) for path in job.configs)]
+    if modules := own_modules(named):
+        decides["modules"] = modules
+    return decides
 
 
 def status_path(plan: Recipe, job: Job) -> Path:
@@ -146,7 +154,9 @@ def resumes_from(plan: Recipe, job: Job, digest: str) -> Path | None:
     return next(iter(whole_checkpoints(plan.folder(job))), None) if same and job.command == "fit" else None
 
 
-def start_job(plan: Recipe, job: Job, digest: str, *, quiet: bool, watched: bool = False) -> Started:
+def start_job(
+    plan: Recipe, job: Job, digest: str, *, quiet: bool, watched: bool = False, anew: bool = False
+) -> Started:
     """Start a job in a folder that holds nothing of an earlier one, or resume a fit.
 
     Args:
@@ -155,12 +165,14 @@ def start_job(plan: Recipe, job: Job, digest: str, *, quiet: bool, watched: bool
         digest: of its settings.
         quiet: write what it prints to a file.
         watched: ask it to say how far it is.
+        anew: do not resume.
     """
-    checkpoint = resumes_from(plan, job, digest)
+    checkpoint = None if anew else resumes_from(plan, job, digest)
     if checkpoint is None:
         clear(plan, job)
     # Before the process: a kill from here on leaves a folder that is known as a recipe's, and an unfinished job.
-    write_json(status_path(plan, job), {"digest": digest, "finished": None})
+    parts = digests_of_parts(job, what_decides(plan, job))
+    write_json(status_path(plan, job), {"digest": digest, "finished": None, "parts": parts})
     log = log_path(plan, job) if quiet else None
     start = log.stat().st_size if log and log.exists() else 0
     meter = Meter() if watched else None
@@ -201,6 +213,25 @@ def start_process(
     if meter is not None:
         os.close(meter.given)  # the job alone holds it from here on
     return process
+
+
+def check_settings(plan: Recipe, jobs: Sequence[Job]) -> None:
+    """Parse the settings of jobs as they will, in a process of its own, which says what is wrong.
+
+    Args:
+        plan: the recipe.
+        jobs: of it, that will run; of several seeds one is enough.
+
+    Raises:
+        SystemExit: a setting is wrong; with the code of the process.
+    """
+    by_name = {job.name.rpartition("/")[2]: job for job in jobs if job.command not in FOLDER_COMMANDS}
+    if len(by_name) < 2:  # a single one parses its own as it starts
+        return
+    lines = {name: arguments(plan, job) for name, job in by_name.items()}
+    command = [sys.executable, "-m", "lit_narrative.cli.check"]
+    if code := subprocess.run(command, input=json.dumps(lines), text=True).returncode:
+        raise SystemExit(exit_code(code))
 
 
 def source_commit() -> str:

@@ -167,6 +167,26 @@ def seeded(job: Job, seed: int | None, folder: str = "") -> Job:
     return replace(job, name=folder + job.name, overrides=overrides, needs=needs, seed=seed)
 
 
+def find_jobs(plan: Recipe, names: Sequence[str], flag: str) -> frozenset[str]:
+    """Find jobs by name: ``sft`` is that of every seed, ``seed_0/sft`` that of one.
+
+    Args:
+        plan: the recipe.
+        names: of jobs.
+        flag: by which they were given, for the message.
+
+    Raises:
+        UserError: there is no such job; naming the nearest.
+    """
+    known: dict[str, set[str]] = {}
+    for job in plan.jobs:
+        for name in {job.name, job.name.rpartition("/")[2]}:
+            known.setdefault(name, set()).add(job.name)
+    for name in names:
+        check_choice(f"{flag} {name}: jobs", name, known)
+    return frozenset(full for name in names for full in known[name])
+
+
 def _job(path: Path, entry: Mapping[str, Any], earlier: Sequence[Job]) -> Job:
     """Make a job; see that its configurations are there and that it refers to what comes before it."""
     names = entry.get("config", [])
@@ -235,7 +255,9 @@ def read_checked(path: Path, kind: str) -> dict[str, Any]:
     """
     content = read_yaml(path)
     schema = json.loads(files("lit_narrative.cli.recipes").joinpath(f"{kind}.schema.json").read_text(encoding="utf-8"))
-    if wrong := best_match(Draft202012Validator(schema).iter_errors(content)):
+    wrongs = list(Draft202012Validator(schema).iter_errors(content))
+    # A misspelt key comes first: what else is wrong is often that the key which was meant is not there.
+    if wrong := next((one for one in wrongs if one.validator == "additionalProperties"), None) or best_match(wrongs):
         raise UserError(f"{path}: {_describe(wrong, kind)}")
     return dict(content)
 

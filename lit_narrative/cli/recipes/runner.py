@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from lit_narrative import __version__
+from lit_narrative.cli.recipes.changes import describe_changes, digests_of_parts
 from lit_narrative.cli.recipes.meter import describe_figures
 from lit_narrative.cli.recipes.process import (
     LOG,
     Process,
     Started,
+    check_settings,
     ending,
     exit_code,
     job_digest,
@@ -25,6 +27,7 @@ from lit_narrative.cli.recipes.process import (
     source_commit,
     start_job,
     status_path,
+    what_decides,
 )
 from lit_narrative.cli.recipes.recipe import FOLDER_COMMANDS, Job, Recipe, references
 from lit_narrative.cli.recipes.results import Row, read_row, run_digest
@@ -123,21 +126,26 @@ def _wait(running: Running, watch: Callable[[Collection[Started]], None] | None)
 # --- recipes ----------------------------------------------------------------------------------------------------------
 
 
-def run_recipe(plan: Recipe) -> dict[str, float]:
+def run_recipe(plan: Recipe, forced: Collection[str] = ()) -> dict[str, float]:
     """Run all jobs of a recipe, ``workers`` at a time, and show how far they are.
+
+    Args:
+        plan: the recipe.
+        forced: names of jobs that run even if they are done.
 
     Returns:
         what each took, in seconds, in the order of their ends.
 
     Raises:
-        SystemExit: one failed; those that still run are ended.
+        SystemExit: a setting is wrong, or a job failed; those that still run are ended.
     """
+    check_settings(plan, waiting(plan, forced))
     seconds: dict[str, float] = {}
 
     def begin(job: Job) -> Started | None:
         # The report and a sweep stand alone, so that what they print never runs into what other jobs do.
         quiet = view.live or (plan.workers > 1 and job.command not in FOLDER_COMMANDS)
-        return begin_job(plan, job, seconds, quiet=quiet)
+        return begin_job(plan, job, seconds, quiet=quiet, forced=job.name in forced)
 
     # The view is left last: jobs that are told to end say where they have saved what they had reached.
     with (
@@ -150,7 +158,42 @@ def run_recipe(plan: Recipe) -> dict[str, float]:
     return seconds
 
 
-def begin_job(plan: Recipe, job: Job, seconds: dict[str, float], *, quiet: bool) -> Started | None:
+def waiting(plan: Recipe, forced: Collection[str] = ()) -> list[Job]:
+    """The jobs that are to run: those that are not done, and those that build on them."""
+    jobs: list[Job] = []
+    for job in plan.jobs:
+        anew = job.name in forced or any(other.name in job.needs for other in jobs)
+        if anew or not _is_done(plan, job, job_digest(plan, job)):
+            jobs.append(job)
+    return jobs
+
+
+def _is_done(plan: Recipe, job: Job, digest: str) -> bool:
+    status = read_status(plan, job)
+    return status.get("digest") == digest and bool(status.get("finished")) and not _gone(plan, job)
+
+
+def _gone(plan: Recipe, job: Job) -> list[str]:
+    return [str(path) for path in leaves(plan, job) if not path.exists()]
+
+
+def _why(plan: Recipe, job: Job, digest: str, forced: bool) -> str:
+    """Why a job runs that ran before; empty where it did not."""
+    status = read_status(plan, job)
+    if not status:
+        return ""
+    if forced:
+        return "again (--force) "
+    if status["digest"] != digest:
+        parts = digests_of_parts(job, what_decides(plan, job))
+        return f"again ({describe_changes(status.get('parts'), parts)}) "
+    gone = _gone(plan, job)
+    return f"again ('{gone[0]}' is gone) " if status["finished"] and gone else "again (it did not finish) "
+
+
+def begin_job(
+    plan: Recipe, job: Job, seconds: dict[str, float], *, quiet: bool, forced: bool = False
+) -> Started | None:
     """Start a job unless it has finished with the same settings.
 
     Args:
@@ -158,15 +201,17 @@ def begin_job(plan: Recipe, job: Job, seconds: dict[str, float], *, quiet: bool)
         job: of it.
         seconds: gets what the job took, if it is done.
         quiet: write what it prints to a file in its folder.
+        forced: start it in any case, and anew.
     """
-    digest, status = job_digest(plan, job), read_status(plan, job)
-    if status.get("digest") == digest and status.get("finished") and all(path.exists() for path in leaves(plan, job)):
-        seconds[job.name] = status["seconds"]
-        print(f"{_label(plan, job)}: done before, in {status['seconds']:.0f} s", flush=True)
+    digest = job_digest(plan, job)
+    if not forced and _is_done(plan, job, digest):
+        took = seconds[job.name] = read_status(plan, job)["seconds"]
+        print(f"{_label(plan, job)}: done before, in {took:.0f} s", flush=True)
         return None
-    how = "resumes from its last checkpoint " if resumes_from(plan, job, digest) else ""
+    resumes = not forced and resumes_from(plan, job, digest)
+    how = "resumes from its last checkpoint " if resumes else _why(plan, job, digest, forced)
     print(f"{_label(plan, job)}: {job.command} {how}...", flush=True)
-    return start_job(plan, job, digest, quiet=quiet, watched=True)
+    return start_job(plan, job, digest, quiet=quiet, watched=True, anew=forced)
 
 
 def _label(plan: Recipe, job: Job) -> str:
@@ -187,14 +232,16 @@ def finish_job(plan: Recipe, one: Started, seconds: dict[str, float]) -> None:
     """
     if code := exit_code(one.process.returncode):
         reason = f"'{one.log}' says why; " if one.log and plan.workers > 1 else ""  # else it stands above
-        message = f"error: job '{one.job.name}' ended with code {code}; {reason}run the same command again to resume"
+        remedy = "put that right, and " if code == 2 else ""
+        again = f"{remedy}run the same command again to resume"
+        message = f"error: job '{one.job.name}' ended with code {code}; {reason}{again}"
         print(message, file=sys.stderr)
         raise SystemExit(code)
     took = seconds[one.job.name] = time.monotonic() - one.since
     for path in leaves(plan, one.job):
         if not path.exists():
             raise UserError(f"job '{one.job.name}' left no '{path}': give its ModelCheckpoint `save_last: true`")
-    write_json(status_path(plan, one.job), {"digest": one.digest, "finished": time.time(), "seconds": took})
+    write_json(status_path(plan, one.job), read_status(plan, one.job) | {"finished": time.time(), "seconds": took})
     figures = ", ".join(describe_figures(one.reading().figures))
     if one.meter:
         one.meter.close()

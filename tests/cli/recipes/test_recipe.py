@@ -156,7 +156,7 @@ def test_a_sweep_with_a_key_is_refused_rather_than_written_down(tmp_path: Path) 
 
 
 def test_the_folder_notes_what_was_asked_for_without_its_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lit_narrative.cli.commands.run.run_recipe", lambda plan: {})
+    monkeypatch.setattr("lit_narrative.cli.commands.run.run_recipe", lambda plan, forced: {})
     changes = ["all.data.api_key=SECRET", "all.data.n=7"]
     run(str(write(tmp_path)), out=str(tmp_path / "out"), set=changes)
     assert json.loads((tmp_path / "out" / "recipe.json").read_text())["set"] == [
@@ -234,6 +234,7 @@ def job(**keys: Any) -> dict[str, Any]:
         ({"oot": "x"}, ["no key 'oot'", "did you mean 'out'"]),
         ({"jobs": []}, ["jobs"]),
         ({"jobs": [job(comand="fit")]}, ["jobs[0]", "no key 'comand'", "did you mean 'command'"]),
+        ({"jobs": [{"name": "a", "comand": "fit", "config": "CONFIG"}]}, ["no key 'comand'", "did you mean 'command'"]),
         ({"jobs": [job(command="fitt")]}, ["jobs[0].command", "'fitt'", "did you mean 'fit'"]),
         ({"jobs": [job(name="a b")]}, ["jobs[0].name", "'a b'"]),
         ({"jobs": [{"name": "a", "command": "fit"}]}, ["jobs[0]", "'config' is a required property"]),
@@ -298,7 +299,7 @@ def test_a_report_that_there_is_not_is_named_before_any_job(tmp_path: Path, keys
 
 
 def test_the_folder_notes_the_report_that_its_recipe_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lit_narrative.cli.commands.run.run_recipe", lambda plan: {})
+    monkeypatch.setattr("lit_narrative.cli.commands.run.run_recipe", lambda plan, forced: {})
     page = {"name": "page", "command": "report", "report": "cards", "sections": ["json:loads"]}
     run(str(write(tmp_path, jobs=[page])), out=str(tmp_path / "out"))
     noted = json.loads((tmp_path / "out" / "recipe.json").read_text())

@@ -64,7 +64,8 @@ def test_finished_jobs_are_left_out_and_changed_ones_run_again(
     assert states(capsys.readouterr().out) == ["done before,", "done before,"]
 
     main(["run", str(recipe), "--set", "exam.model.init_args.lr=0.75"])
-    assert states(capsys.readouterr().out) == ["done before,", "test", "done"]
+    again = "test again (changed: setting model.init_args.lr)"
+    assert states(capsys.readouterr().out) == ["done before,", again, "done"]
     assert float(rows(out / "exam" / "metrics_test.csv")[0]["test/lr"]) == 0.75
     noted = json.loads((out / "recipe.json").read_text())
     assert noted == {"recipe": str(recipe), "seeds": [], "set": ["exam.model.init_args.lr=0.75"]}
@@ -94,14 +95,14 @@ def test_seeds_run_side_by_side_and_one_that_is_done_is_left_out(
 @pytest.mark.slow
 def test_a_failed_job_ends_those_beside_it(recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     content = yaml.safe_load(recipe.read_text())
-    bad = {**content["jobs"][0], "name": "bad", "overrides": {"model.init_args.lr": "none"}}
+    bad = {**content["jobs"][0], "name": "bad", "overrides": {"model.init_args.width": 0}}
     endless = {**content["jobs"][0], "name": "endless", "overrides": {"trainer.max_epochs": -1}}
     recipe.write_text(yaml.safe_dump({**content, "jobs": [endless, bad]}))
     with pytest.raises(SystemExit) as ended:
         main(["run", str(recipe), "--workers", "2"])
     output = capfd.readouterr().err
     assert f"job 'bad' ended with code {ended.value.code}; '{tmp_path / 'out' / 'bad' / 'log.txt'}' says why" in output
-    assert "lr" in (tmp_path / "out" / "bad" / "log.txt").read_text()
+    assert "model.width must be" in (tmp_path / "out" / "bad" / "log.txt").read_text()
     assert json.loads((tmp_path / "out" / "endless" / "job.json").read_text())["finished"] is None
 
 
@@ -188,6 +189,18 @@ def test_a_job_that_was_told_to_end_never_counts_as_finished(
     assert 0 < done < 8
     main(["run", str(recipe), "--set", slowly])
     assert [row["step"] for row in rows(learn / "metrics.csv") if "loss" in row] == [str(step) for step in range(8)]
+
+
+def test_settings_of_all_jobs_are_checked_before_the_first(
+    recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    changes = ["exam.model.init_args.lr=much"]
+    with pytest.raises(SystemExit) as ended:
+        main(["run", str(recipe), "--set", *changes])
+    output = capfd.readouterr()
+    assert ended.value.code == 2
+    assert "error: job 'exam': model.lr: expected float, got 'much'" in output.err
+    assert not (tmp_path / "out" / "learn").exists() and "fit" not in output.out
 
 
 def test_folder_of_somebody_else_is_left_alone(
