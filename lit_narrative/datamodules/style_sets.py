@@ -10,7 +10,7 @@ from lit_narrative.datamodules.style_rewards import StyleRewards
 from lit_narrative.errors import UserError, check_choice
 from lit_narrative.rl.rewards.base import Reward, ask_once
 from lit_narrative.rl.rewards.similarity import SimilarityModel
-from lit_narrative.tasks.style.evaluation.copying import Sources
+from lit_narrative.tasks.style.evaluation.copying import Sources, human_span
 from lit_narrative.tasks.style.evaluation.evaluate import JUDGES, StyleAids, StyleTexts, evaluate
 from lit_narrative.tasks.style.evaluation.judging import StyleReferences
 from lit_narrative.tasks.style.prompts import StylePrompt
@@ -96,7 +96,9 @@ class StyleSets(StyleRewards):
                 raise UserError(f"data.books: {missing[0]} has no chunk in {split}, with which texts could be compared")
             human = [chunk.text for author in self.authors for chunk in self.corpus.of("train", author)]
             judges = {name: StyleReferences(model.arrays, chunks) for name, model in self._judges.items()}
-            self._aids[split] = StyleAids(judges, self._all_sources, human, self.window)
+            own = {author: chunks[author] for author in self.authors}
+            span = None if split == "train" else human_span(own, self.sources)
+            self._aids[split] = StyleAids(judges, self._all_sources, human, self.window, span)
         return self._aids[split]
 
     @cached_property

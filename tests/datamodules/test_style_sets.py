@@ -65,6 +65,7 @@ def test_the_authors_own_chunks_are_more_like_them_than_those_of_the_other(data:
     assert right["topic_swap"] > 0.9
     assert wrong["topic_swap"] < 0.1
     assert right["copied_span"] > wrong["copied_span"]  # held-out chunks are among what may be copied
+    assert right["copied_span_human"] == wrong["copied_span_human"] < right["copied_span"]
     assert right["slop"] == pytest.approx(0, abs=0.05)
     assert set(right["authors"]) == set(data.authors)
 

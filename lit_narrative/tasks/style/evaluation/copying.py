@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import cached_property
+from statistics import fmean
 
 from lit_narrative.text import CopyIndex, WordBits, ngrams, words_of
 
@@ -89,6 +90,16 @@ def copy_columns(
         columns["nearest_source"].append(source.nearest(text))
         columns["names_source"].append(float(names_one(text, source.names)))
     return columns
+
+
+def human_span(chunks: Mapping[str, Sequence[str]], sources: Mapping[str, Sources]) -> float:
+    """Mean bits of the longest span that chunks share with other texts of their author: an author repeats things, too.
+
+    Args:
+        chunks: of each author, at least one in all.
+        sources: without these chunks.
+    """
+    return fmean(sources[a].bits(sources[a].longest(text)) for a, texts in chunks.items() for text in texts)
 
 
 def names_one(text: str, names: AbstractSet[str]) -> bool:

@@ -43,12 +43,15 @@ class StyleAids:
         sources: all chunks of each author.
         human: texts of the authors, to compare the use of words with.
         window: words of the windows along which style is followed.
+        human_span: bits of the longest span that a held-out chunk shares with the author's training chunks, a mean:
+            what the authors repeat of themselves; None: it is not known.
     """
 
     judges: Mapping[str, StyleReferences]
     sources: Mapping[str, Sources]
     human: Sequence[str]
     window: int = 300
+    human_span: float | None = None
 
 
 def evaluate(rows: StyleTexts, aids: StyleAids) -> dict[str, Any]:
@@ -62,7 +65,7 @@ def evaluate(rows: StyleTexts, aids: StyleAids) -> dict[str, Any]:
     columns = copy_columns(rows.texts, rows.authors, aids.sources) | dict(rows.columns)
     columns["repetition"] = [repetition([text]) for text in rows.texts]
     columns["words"] = [float(len(text.split())) for text in rows.texts]
-    scores: dict[str, Any] = {"n": len(rows.texts), "documents": resamples.count}
+    scores: dict[str, Any] = {"n": len(rows.texts), "documents": resamples.count, "copied_span_human": aids.human_span}
     swaps: dict[str, dict[str, Any]] = {}
     for name, references in aids.judges.items():
         likeness, own = references.likeness(rows.texts, rows.shown), references.columns(rows.authors)

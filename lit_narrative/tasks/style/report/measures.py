@@ -44,6 +44,7 @@ TEXT: Mapping[str, Measure] = {
 """The text itself."""
 COPYING: Mapping[str, Measure] = {
     "copied_span": Measure("Longest copied span", "bits under the author's word frequencies"),
+    "copied_span_human": Measure("The same, held-out human text", "what the authors repeat of themselves"),
     "copied_words": Measure("Longest copied span", "words"),
     "nearest_source": Measure("Nearest source", "five-word runs that stand in the nearest chunk", share=True),
     "names_source": Measure("Texts that name the source's characters or places", share=True),
