@@ -8,9 +8,9 @@ from lit_narrative.report.format import clip, percent
 from lit_narrative.tasks.storyworld.report.world_graph import Arrow, Vertex, drawn
 from lit_narrative.tasks.storyworld.simulator.tally import Move, Tally
 
-MOST_BOXES = 24
-"""Encounters that are drawn: those that most plays visited."""
-MOST_ARROWS = 60
+MOST_BOXES, MOST_ENDINGS = 40, 12
+"""Encounters that are drawn: those that most plays visited, and as many of the endings that most came to."""
+MOST_ARROWS = 100
 """Ways that are drawn: those that most plays took."""
 _WIDEST = 6.0
 
@@ -31,9 +31,12 @@ def draw_plays(found: Tally, label: str) -> Markup:
 
 def most_visited(found: Tally) -> Sequence[int]:
     """Positions of the encounters that are drawn, the start first, then in the order of the file."""
-    first = found.engine.begin().index
-    ranked = sorted(found.visits, key=lambda index: (index != first, -found.visits[index], index))
-    return sorted(ranked[:MOST_BOXES], key=lambda index: (index != first, index))
+    first, scenes = found.engine.begin().index, found.engine.world.encounters
+    ranked = sorted(found.visits, key=lambda index: (-found.visits[index], index))
+    # Endings first: of a long story most of them are met by fewer plays than any scene of its beginning.
+    ends = [index for index in ranked if not scenes[index].options][:MOST_ENDINGS]
+    kept = list(dict.fromkeys([first, *ends, *ranked]))[:MOST_BOXES]
+    return sorted(kept, key=lambda index: (index != first, index))
 
 
 def _box(found: Tally, index: int) -> Vertex:

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from lit_narrative.report.charts import Dot, Frame, Level, Line, dot_chart, line_chart
 from lit_narrative.report.format import clip, number, percent
+from lit_narrative.report.intervals import share_interval
 from lit_narrative.report.page import Figure, Section, fill_page, render
 from lit_narrative.tasks.storyworld.expressions import describe
 from lit_narrative.tasks.storyworld.issues import Issue
@@ -76,7 +77,7 @@ class EndingRow:
 
     label: str
     share: float
-    interval: tuple[float, float] | None
+    interval: tuple[float, float]
     ending: bool
     chance: float | None = None
 
@@ -91,7 +92,7 @@ def ending_rows(one: Simulated) -> Iterator[EndingRow]:
         share = one.result.outcomes.get(outcome, 0.0)
         known = None if chances is None else chances.outcomes.get(outcome, 0.0)  # type: ignore[call-overload]
         if share or known:
-            yield EndingRow(f"({outcome})", share, None, False, known)
+            yield EndingRow(f"({outcome})", share, share_interval(share, one.result.runs), False, known)
 
 
 def verdict(one: Simulated) -> list[str]:

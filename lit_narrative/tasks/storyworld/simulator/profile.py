@@ -85,7 +85,7 @@ def _scripts(world: World, options: Sequence[Option], reactions: Sequence[Reacti
         yield Measure(f"{name}_dominance", commonest / max(used.total(), 1), meaning, high=dominance)
         varied = sum(_varies(script) for script in scripts)
         yield _share(f"{name}_varies", varied, len(scripts), 0.999, f"{name} scripts that read a variable")
-        yield _ratio(f"{name}_complexity", used.total(), len(scripts), 1.2, f"operators of a {name} script")
+        yield _ratio(f"{name}_complexity", used.total(), len(scripts), 1.2, f"operators of each {name} script")
     open_ = [[*option.gates, *option.performable] for option in options]
     yield _share("options_vary", sum(map(bool, open_)), len(options), 0.03, "options with conditions")
     yield _ratio("option_complexity", sum(map(_size, open_)), len(options), 0.6, "tests and operators of an option")
