@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lit_narrative.cli.main import main
+from tests.helpers import tiny_lm, tokenizer
 from tests.paths import LIGHT
 from tests.report.check_page import ATTACK, check
 from tests.tasks.storyworld.engine_worlds import scripted_world
@@ -51,6 +52,19 @@ def test_policies_choose(file: str, capsys: pytest.CaptureFixture[str]) -> None:
             main(["simulate", file, *args])
         assert caught.value.code == 2
         assert words in capsys.readouterr().err
+
+
+def test_a_language_model_chooses(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_lm("llama", scale=4.0).save_pretrained(tmp_path / "lm")
+    tokenizer().save_pretrained(tmp_path / "lm")
+    args = [file, "--runs", "3", "--policy", "model", "--model", str(tmp_path / "lm")]
+    sure = simulated(capsys, *args, "--temperature", "0")
+    table = {row["name"]: row["value"] for row in sure["measures"]}
+    assert table["path_diversity"] == pytest.approx(1 / 3)  # the likeliest is always the same
+    assert simulated(capsys, *args, "--temperature", "0", "--seed", "9")["endings"] == sure["endings"]
+    with pytest.raises(SystemExit) as caught:
+        main(["simulate", file, "--policy", "model", "--model", str(tmp_path / "nowhere")])
+    assert caught.value.code == 2
 
 
 def test_traces_have_every_step(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

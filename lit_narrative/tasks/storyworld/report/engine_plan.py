@@ -16,7 +16,7 @@ from lit_narrative.tasks.storyworld.expressions import (
 )
 from lit_narrative.tasks.storyworld.simulator.engine import Engine, Way
 from lit_narrative.tasks.storyworld.simulator.engine_scripts import alternatives
-from lit_narrative.tasks.storyworld.world import UNBOUNDED, Effect, Option, Reaction, SpoolEffect
+from lit_narrative.tasks.storyworld.world import UNBOUNDED, Option, Reaction, SpoolEffect
 
 
 def script_json(node: Node, engine: Engine) -> Any:
@@ -72,7 +72,7 @@ def _changes(reaction: Reaction, engine: Engine) -> list[list[Any]]:
         if isinstance(effect, SpoolEffect):
             active = float(effect.active) if isinstance(effect.active, bool) else script_json(effect.active, engine)
             found.append(["spool", slots.spools[effect.spool], active])
-        elif isinstance(effect, Effect) and effect.variable in slots.bounds:
+        elif effect.variable in slots.bounds:
             by = effect.change if effect.value is None else effect.value
             op = "push" if effect.op == "nudge" and engine.nudge == "additive" else effect.op
             bounds = map(finite, slots.bounds.get(effect.variable, UNBOUNDED))

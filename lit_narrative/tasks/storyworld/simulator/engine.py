@@ -50,7 +50,7 @@ class Moment(NamedTuple):
         turn: the story's clock: choices so far, and what selection skipped.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls
     state: Sequence[float]
     visited: int
     turn: int

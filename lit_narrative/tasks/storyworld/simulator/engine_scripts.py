@@ -99,7 +99,7 @@ class Candidate(NamedTuple):
         desirability: how much it is wanted.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls
     first: int
     last: float
     spools: tuple[int, ...]

@@ -92,8 +92,8 @@ class _Search:
     def result(self, left: float) -> Exact:
         """What was found; ``left`` is the chance of what was not followed."""
         outcomes = {name: chance for name, chance in self.outcomes.items() if chance > 0}
-        found = (self.met, self.opened, self.shut)
-        return Exact(outcomes, dict(self.endings), *map(frozenset, found), self.moments, left)
+        opened, shut = frozenset(self.opened), frozenset(self.shut)
+        return Exact(outcomes, dict(self.endings), frozenset(self.met), opened, shut, self.moments, left)
 
     def _free(self, moment: Moment) -> list[int]:
         free = []

@@ -70,8 +70,10 @@ def measures(found: Simulation) -> tuple[Measure, ...]:
     return (*_ends(found), *_choices(found), *_state(found))
 
 
-def _of_plays(name: str, share: float, found: Simulation, meaning: str, *aim: float | None) -> Measure:
-    return Measure(name, share, meaning, share_interval(share, found.runs), *aim)
+def _of_plays(
+    name: str, share: float, found: Simulation, meaning: str, low: float | None = None, high: float | None = None
+) -> Measure:
+    return Measure(name, share, meaning, share_interval(share, found.runs), low, high)
 
 
 def _ends(found: Simulation) -> Iterator[Measure]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from lit_narrative.errors import UserError, check_least
+from lit_narrative.errors import UserError
 from lit_narrative.report.format import clip, printable
 from lit_narrative.tasks.storyworld.simulator.engine_plays import Policy, Situation
 from lit_narrative.tasks.storyworld.simulator.records import Step
@@ -62,7 +62,8 @@ def by_likelihood(likelihood: Likelihood, rng: np.random.Generator, temperature:
     Raises:
         UserError: ``temperature`` is below 0.
     """
-    check_least("temperature", temperature, 0)
+    if not temperature >= 0:
+        raise UserError(f"temperature is {temperature}; it must be 0 or more")
 
     def choose(at: Situation) -> int:
         if len(at.open_options) == 1:

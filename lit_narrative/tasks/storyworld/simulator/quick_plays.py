@@ -215,8 +215,8 @@ def quick_engine_plays(engine: Engine, seed: int, runs: int = 32, max_steps: int
         cut += [moment] if outcome == "timeout" else []
     # What is met later is not noted: gates and endings count only where plays of the usual length find them.
     later = iter(_uniform_draws(seed, runs * max_steps)[: made * max_steps])
-    free: set[Key] = set()
-    result.endless = not all([_ends(engine, moment, later, free) for moment in cut])
+    escaped: set[Key] = set()
+    result.endless = not all([_ends(engine, moment, later, escaped) for moment in cut])
     return result
 
 
@@ -232,13 +232,13 @@ def _look(engine: Engine, moment: Moment, result: QuickPlays) -> list[int]:
     return free
 
 
-def _ends(engine: Engine, moment: Moment, draws: Iterator[float], free: set[Key]) -> bool:
+def _ends(engine: Engine, moment: Moment, draws: Iterator[float], escaped: set[Key]) -> bool:
     """Whether a play that was cut off comes to an ending while there are draws.
 
-    ``free`` are moments from which there is a way to one, since an earlier play took it.
+    ``escaped`` are moments from which there is a way to one, since an earlier play took it.
     """
     passed = []
-    while moment.index >= 0 and (key := engine.key(moment)) not in free:
+    while moment.index >= 0 and (key := engine.key(moment)) not in escaped:
         choices = [j for j, is_open in enumerate(engine.open(moment)) if is_open]
         if not choices and not engine.options[moment.index]:
             break
@@ -246,7 +246,7 @@ def _ends(engine: Engine, moment: Moment, draws: Iterator[float], free: set[Key]
             return False
         passed.append(key)
         moment, _ = engine.take(moment, choices[int(chance * len(choices))])
-    free.update(passed)
+    escaped.update(passed)
     return moment.index >= 0 or moment.index == END
 
 
