@@ -5,6 +5,7 @@ import logging
 import sys
 from functools import cache
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -138,6 +139,36 @@ def see_working_directory() -> None:
     """Let modules be found in the folder that the command is used in, behind all others."""
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
+
+
+def module_file(name: str) -> tuple[str, Path] | None:
+    """Find the innermost module of a dotted name, and its file, without importing any.
+
+    Args:
+        name: such as ``package.module.Class``.
+
+    Returns:
+        the module and its file; None where there is none, or it has no file.
+    """
+    top, *rest = name.split(".")
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError):  # of a module that was made by hand, such as `__main__`
+        return None
+    if spec is None:
+        return None
+    module, file = top, spec.origin
+    folders = list(spec.submodule_search_locations or ())
+    # By path and not by `find_spec` of the whole name, which imports the packages around it.
+    for part in rest:
+        inner = [Path(folder, part) for folder in folders]
+        paths = [path for one in inner for path in (one / "__init__.py", one.with_suffix(".py")) if path.is_file()]
+        spaces = [str(one) for one in inner if one.is_dir()]
+        if not paths and not spaces:
+            break
+        module, file = f"{module}.{part}", str(paths[0]) if paths else None
+        folders = spaces if not paths or paths[0].name == "__init__.py" else []
+    return (module, Path(file)) if file and Path(file).is_file() else None
 
 
 def import_named(module_name: str, what: str) -> ModuleType:

@@ -52,7 +52,7 @@ def parse(function: Function, prog: str, args: list[str], configurable: bool = F
     if configurable:
         parser.add_argument("--config", action="config", help="settings from a YAML file, or a shipped one by its name")
         if any(argument.partition("=")[0] == "--config" for argument in args):
-            from lit_narrative.cli.lightning import resolve_configs  # heavy, and help does without it
+            from lit_narrative.cli.names import resolve_configs  # which reads what other commands do without
 
             args = resolve_configs(args)
     values = parser.parse_args(_with_positionals_first(function, args)).as_dict()

@@ -28,14 +28,16 @@ from lit_narrative.cli.console import console_callbacks
 from lit_narrative.cli.folder import LAST, check_unused, check_whole, locked, prepare_folder, shared_scratch
 from lit_narrative.cli.job_progress import tell_recipe
 from lit_narrative.cli.messages import explain, innermost, option_names
+from lit_narrative.cli.names import resolve_configs
 from lit_narrative.cli.recipes.meter import pipe_of_recipe
 from lit_narrative.cli.run_folder import RunLogger, SaveRun
+from lit_narrative.cli.sources import NAMEABLE
 from lit_narrative.cli.threads import FastestThreads
 from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.errors import UserError, first_line
-from lit_narrative.files import read_yaml, refuse_pipe
+from lit_narrative.files import refuse_pipe
 from lit_narrative.interrupts import Interrupted, listening, requested
-from lit_narrative.lookup import current_path, find_config, see_working_directory
+from lit_narrative.lookup import current_path, see_working_directory
 from lit_narrative.modules.base import check_precision
 from lit_narrative.modules.language import LanguageModule
 from lit_narrative.modules.steering import SteeringModule
@@ -43,8 +45,6 @@ from lit_narrative.redaction import REDACTED, redact
 from lit_narrative.report.run_folder import versions
 from lit_narrative.resume import ExactResume
 
-NAMEABLE = ("modules", "datamodules", "callbacks")
-"""The subpackages whose classes a configuration can name without their module."""
 KEYWORDS = {None, "best", "last", "hpc"}
 """The values of ``--ckpt_path`` that are not paths."""
 logger = logging.getLogger(__name__)
@@ -310,31 +310,6 @@ def with_current_paths(value: Any) -> Any:
 
 _load_yaml = get_loader("yaml")
 set_loader("yaml", lambda text: with_current_paths(_load_yaml(text)), exceptions=(YAMLError,))
-
-
-def resolve_configs(args: list[str]) -> list[str]:
-    """Replace the names after ``--config`` and ``-c`` by the files they stand for, and check that each can be read.
-
-    Raises:
-        UserError: there is no such configuration, or it is not YAML.
-    """
-    resolved = list(args)
-    for index, argument in enumerate(args):
-        flag, equals, name = argument.partition("=")
-        if flag in {"--config", "-c"} and equals:
-            resolved[index] = f"{flag}={_readable(name)}"
-        elif flag in {"--config", "-c"} and index + 1 < len(args):
-            resolved[index + 1] = str(_readable(args[index + 1]))
-    return resolved
-
-
-def _readable(name: str) -> Path:
-    """Find a configuration and check that it holds a YAML mapping."""
-    path = find_config(name)
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold settings (`trainer:`, `model:`, `data:`), not {type(content).__name__}")
-    return path
 
 
 def quieten() -> None:

@@ -127,12 +127,11 @@ def dispatch(args: list[str]) -> None:
         print(usage())
         if name is None:
             raise SystemExit(2)
-    elif name == "write":
-        # Lightning's command line takes the methods of one Trainer class as subcommands, and `write` needs its own.
-        trainer_class = import_module("lit_narrative.cli.write.trainer").WriteTrainer
-        import_module("lit_narrative.cli.lightning").run_job(args, trainer_class)
+    elif name in JOBS and {"-h", "--help"}.intersection(args):
+        print(import_module("lit_narrative.cli.job_help").job_help(name, JOBS[name]))
     elif name in JOBS:
-        import_module("lit_narrative.cli.lightning").run_job(args)
+        import_module("lit_narrative.cli.names").check_names(name, args[1:])
+        _run_job(name, args)
     elif name in COMMANDS:
         command = getattr(import_module(f"lit_narrative.cli.commands.{FILES.get(name, name)}"), name)
         import_module("lit_narrative.cli.arguments").call(
@@ -141,6 +140,15 @@ def dispatch(args: list[str]) -> None:
     else:
         assert name is not None
         check_choice("command", name, [*JOBS, *COMMANDS])
+
+
+def _run_job(name: str, args: list[str]) -> None:
+    run_job = import_module("lit_narrative.cli.lightning").run_job
+    if name == "write":
+        # Lightning's command line takes the methods of one Trainer class as subcommands, and `write` needs its own.
+        run_job(args, import_module("lit_narrative.cli.write.trainer").WriteTrainer)
+    else:
+        run_job(args)
 
 
 def usage() -> str:

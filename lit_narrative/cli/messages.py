@@ -160,11 +160,20 @@ def _unknown_name(complaint: Complaint, options: Iterable[str]) -> str | None:
         return None
     unknown = match["name"] or match["flag"] or f"{match['group']}.{match['in_group']}"
     if complaint.owner is None:
-        return f"there is no setting '{unknown}'{_nearest(unknown, list(options))}"
-    names = argument_names(complaint.owner)
+        return no_setting(unknown, options)
+    return no_argument(_short(complaint.owner), unknown, argument_names(complaint.owner))
+
+
+def no_setting(unknown: str, options: Iterable[str]) -> str:
+    """Say that there is no such setting; ``options`` are those that there are (``trainer.max_epochs``)."""
+    return f"there is no setting '{unknown}'{_nearest(unknown, list(options))}"
+
+
+def no_argument(owner: str, unknown: str, names: list[str]) -> str:
+    """Say that a class has no such argument; ``names`` are those that it has (``sampling.temperature``)."""
     known = ", ".join(name for name in names if "." not in name) or "none"
     near = _called(unknown, names) or _nearest(unknown, names) or f"; it takes {known}"
-    return f"{_short(complaint.owner)} has no argument '{unknown}'{near}"
+    return f"{owner} has no argument '{unknown}'{near}"
 
 
 def _missing(complaint: Complaint) -> str | None:

@@ -17,8 +17,9 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lit_narrative.cli.lightning import quieten, resolve_configs
+from lit_narrative.cli.lightning import quieten
 from lit_narrative.cli.main import main
+from lit_narrative.cli.names import resolve_configs
 from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.errors import UserError
 from lit_narrative.lookup import shipped_folder

@@ -8,12 +8,12 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from importlib.util import find_spec, resolve_name
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
 
 from lit_narrative.cli.recipes.recipe import Job, texts_in
-from lit_narrative.lookup import see_working_directory
+from lit_narrative.lookup import module_file, see_working_directory
 
 _NAMED = re.compile(r"(?<![\w./\\-])([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)[.:][A-Za-z_]\w*")
 """``package.module:name`` or ``package.module.name``, anywhere in a text."""
@@ -88,26 +88,11 @@ def own_modules(value: Any) -> dict[str, str]:
 
 def _find(name: str) -> tuple[str, Path] | None:
     """The innermost module of a dotted name and its file; None where that is not a person's own."""
-    top, *rest = name.split(".")
+    top = name.partition(".")[0]
     if top == "lit_narrative" or top in sys.stdlib_module_names:
         return None
-    try:
-        spec = find_spec(top)
-    except ValueError:  # of a module that was made by hand, such as `__main__`
-        return None
-    if spec is None:
-        return None
-    module, file = top, spec.origin
-    folders = spec.submodule_search_locations or ()
-    # By path and not by `find_spec` of the whole name, which imports the packages around it.
-    for part in rest:
-        inner = [Path(folder, part) for folder in folders]
-        paths = [path for one in inner for path in (one / "__init__.py", one.with_suffix(".py")) if path.is_file()]
-        if not paths:
-            break
-        module, file = f"{module}.{part}", str(paths[0])
-        folders = [str(paths[0].parent)] if paths[0].name == "__init__.py" else []
-    return (module, Path(file)) if file and _is_own(Path(file)) else None
+    found = module_file(name)
+    return found if found and _is_own(found[1]) else None
 
 
 def _is_own(path: Path) -> bool:

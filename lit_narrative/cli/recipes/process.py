@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from lit_narrative import __version__
 from lit_narrative.cli.folder import locked, whole_checkpoints
+from lit_narrative.cli.names import check_names
 from lit_narrative.cli.recipes.changes import digest_of, digests_of_parts, own_modules
 from lit_narrative.cli.recipes.meter import VARIABLE, Meter, Reading
 from lit_narrative.cli.recipes.recipe import FOLDER_COMMANDS, Job, Recipe
@@ -216,15 +217,22 @@ def start_process(
 
 
 def check_settings(plan: Recipe, jobs: Sequence[Job]) -> None:
-    """Parse the settings of jobs as they will, in a process of its own, which says what is wrong.
+    """Check the names in the settings of jobs, and parse these as the jobs will, in a process of its own.
 
     Args:
         plan: the recipe.
         jobs: of it, that will run; of several seeds one is enough.
 
     Raises:
-        SystemExit: a setting is wrong; with the code of the process.
+        UserError: a name is wrong.
+        SystemExit: a value is wrong; with the code of the process.
     """
+    for job in jobs:
+        if job.command not in {*FOLDER_COMMANDS, "extract"}:
+            try:
+                check_names(job.command, arguments(plan, job)[1:])  # in a moment, and most mistakes are there
+            except UserError as error:
+                raise UserError(f"job '{job.name}': {error}") from error
     by_name = {job.name.rpartition("/")[2]: job for job in jobs if job.command not in FOLDER_COMMANDS}
     if len(by_name) < 2:  # a single one parses its own as it starts
         return

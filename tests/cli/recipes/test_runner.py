@@ -201,6 +201,11 @@ def test_settings_of_all_jobs_are_checked_before_the_first(
     assert ended.value.code == 2
     assert "error: job 'exam': model.lr: expected float, got 'much'" in output.err
     assert not (tmp_path / "out" / "learn").exists() and "fit" not in output.out
+    with pytest.raises(SystemExit) as ended:
+        main(["run", str(recipe), "--set", "exam.model.init_args.lrr=1"])
+    assert ended.value.code == 2
+    assert "job 'exam': model: TinyModule has no argument 'lrr'" in capfd.readouterr().err
+    assert not (tmp_path / "out" / "learn").exists()
 
 
 def test_folder_of_somebody_else_is_left_alone(
