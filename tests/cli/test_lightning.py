@@ -358,7 +358,10 @@ def test_classes_of_the_folder_it_runs_in_can_be_named(config: Path, monkeypatch
         ("--model=outside.broken.Model", "outside.broken.Model cannot be imported: No module named 'nothing_there'"),
         ("--model.widht=2", "model: Model has no argument 'widht'; did you mean 'width'?"),
         ("--data.rows=few", "data.rows: expected int, got 'few'"),
-        ("--trainer.callbacks.stp=1", "trainer.callbacks: Stop has no argument 'stp'; did you mean 'step'?"),
+        (
+            "--trainer.callbacks.stp=1",
+            "trainer.callbacks.stp: none of the callbacks has 'stp' (Stop); did you mean 'step'?",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_class_of_another_package_is_said_as_of_ours(
