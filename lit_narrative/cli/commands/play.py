@@ -14,25 +14,26 @@ from lit_narrative.cli.arguments import plain_console, printable
 from lit_narrative.cli.commands.worlds import count_issues, verdict
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.files import write_jsonl
-from lit_narrative.tasks.storyworld.expressions import Condition, describe
+from lit_narrative.tasks.storyworld.expressions import TOLERANCE, Condition, describe
 from lit_narrative.tasks.storyworld.formats.read import FILE_LIMITS, read_any
 from lit_narrative.tasks.storyworld.issues import Issue
 from lit_narrative.tasks.storyworld.scripts import Nudge
 from lit_narrative.tasks.storyworld.simulator.engine import Engine, ReactionTie
-from lit_narrative.tasks.storyworld.simulator.engine_plays import engine_play
-from lit_narrative.tasks.storyworld.simulator.play import play as play_once
-from lit_narrative.tasks.storyworld.simulator.policies import scripted, told, uniform
+from lit_narrative.tasks.storyworld.simulator.engine_plays import Situation, engine_play
+from lit_narrative.tasks.storyworld.simulator.policies import said, scripted, told, uniform
 from lit_narrative.tasks.storyworld.simulator.records import Play
 from lit_narrative.tasks.storyworld.simulator.records import trace as trace_rows
 from lit_narrative.tasks.storyworld.simulator.statistics import DEAD_ENDS, Simulation, simulate
 from lit_narrative.tasks.storyworld.verifiers.base import VerifierConfig
 from lit_narrative.tasks.storyworld.verifiers.score import score as judge
-from lit_narrative.tasks.storyworld.world import Encounter, World
+from lit_narrative.tasks.storyworld.world import World
 from lit_narrative.tasks.storyworld.world_files import read_world_texts
 
+MOST_VARIABLES = 12
+"""Variables that are shown to a reader."""
 ENDS = {
     "ending": "The end.",
-    "implicit": "The story stops here: the option does not say what follows.",
+    "implicit": "The story stops here: nothing says what follows, or nothing is left that could.",
     "stuck": "Stuck: no option is open.",
     "dangling": "Lost: the encounter that should follow does not exist.",
     "timeout": "Stopped: the play took too many steps.",
@@ -98,17 +99,15 @@ def _one_play(
     console: Console, engine: Engine, rng: np.random.Generator, choices: Sequence[str], script: bool, max_steps: int
 ) -> list[Play]:
     """A play with its words; none where the person left it."""
+    policy = scripted(choices, uniform(rng)) if script else Reader(console, rng)
     try:
-        if script:
-            played = engine_play(engine, scripted(choices, uniform(rng)), max_steps)
-            for step in played.steps:
-                console.print(Text(f"\n{_lines(told(engine.world, step))}"))
-        else:
-            played = play_once(engine, rng, Reader(console).choose, max_steps)
+        played = engine_play(engine, policy, max_steps)
     except (EOFError, KeyboardInterrupt):
         console.print("\nleft the story")
         return []
-    _print_end(console, engine.world, played, shown=script)
+    for step in played.steps if script else ():
+        console.print(Text(f"\n{_lines(told(engine.world, step))}"))
+    _print_end(console, engine, played, shown=script)
     return [played]
 
 
@@ -117,48 +116,54 @@ def _lines(text: str) -> str:
 
 
 class Reader:
-    """Shows encounters on a console and asks a person to choose."""
+    """A policy: shows encounters on a console and asks a person to choose."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, rng: np.random.Generator) -> None:
+        self.console, self.rng = console, rng
 
-    def choose(
-        self, rng: np.random.Generator, encounter: Encounter, state: dict[str, float], open_options: tuple[int, ...]
-    ) -> int:
+    def __call__(self, at: Situation) -> int:
         """Show an encounter and ask until the answer is the number of an open option, or empty for a random one."""
-        self._show(encounter, state, open_options)
+        self._show(at)
         while True:
-            answer = input(f"choose 1 to {len(encounter.options)} (Enter: at random, Ctrl-D: leave) > ").strip()
+            answer = input(f"choose 1 to {len(at.encounter.options)} (Enter: at random, Ctrl-D: leave) > ").strip()
             if not answer:
-                choice = open_options[int(rng.integers(len(open_options)))]
+                choice = at.open_options[int(self.rng.integers(len(at.open_options)))]
             # isdecimal, since isdigit takes "²" too; nine digits, since int() refuses very long numbers.
-            elif answer.isdecimal() and int(answer[:9]) - 1 in open_options:
+            elif answer.isdecimal() and int(answer[:9]) - 1 in at.open_options:
                 choice = int(answer) - 1
             else:
                 self.console.print("that is not an open option")
                 continue
-            self._follow(encounter, choice)
+            self._follow(at, choice)
             return choice
 
-    def _show(self, encounter: Encounter, state: dict[str, float], open_options: tuple[int, ...]) -> None:
-        self.console.print(Text(f"\n{printable(encounter.text)}", style="bold"))
-        self.console.print(Text("  ".join(f"{printable(n)} {v:g}" for n, v in state.items()), style="dim"))
-        for i, option in enumerate(encounter.options):
+    def _show(self, at: Situation) -> None:
+        self.console.print(Text(f"\n{printable(at.encounter.text)}", style="bold"))
+        self.console.print(Text(_shown_state(at.engine, at.state), style="dim"))
+        for i, option in enumerate(at.encounter.options):
             line = f"  {i + 1}. {printable(option.text or option.id)}"
-            if i in open_options:
+            if i in at.open_options:
                 self.console.print(Text(line))
             else:
                 needs = " and ".join(_condition(gate) for gate in (*option.gates, *option.performable))
                 self.console.print(Text(f"{line}  (closed: {needs})", style="dim"))
 
-    def _follow(self, encounter: Encounter, choice: int) -> None:
-        option = encounter.options[choice]
+    def _follow(self, at: Situation, choice: int) -> None:
+        option = at.encounter.options[choice]
         self.console.print(Text(f"→ {printable(option.text or option.id)}", style="cyan"))
-        for reaction in option.reactions:
-            if reaction.text:
-                self.console.print(Text(printable(reaction.text)))
-            if reaction.leads:
-                break
+        # What follows depends on the state: of several reactions the most desirable.
+        preferred, _ = at.engine.preferred(at.moment, choice)
+        if answer := said(option, at.engine.ways[at.moment.index][choice][preferred].reaction):
+            self.console.print(Text(_lines(answer)))
+
+
+def _shown_state(engine: Engine, state: dict[str, float]) -> str:
+    """The variables; of very many those that are no longer what they were at the start, a dozen of them."""
+    names = [*state]
+    if len(names) > MOST_VARIABLES:
+        firsts = zip(names, engine.start, strict=False)
+        names = [name for name, first in firsts if abs(state[name] - first) > TOLERANCE][:MOST_VARIABLES]
+    return "  ".join(f"{printable(name)} {state[name]:g}" for name in names)
 
 
 def world_text(file: str, sample: int | None = None) -> str:
@@ -195,12 +200,12 @@ def _condition(gate: Condition) -> str:
     return printable(describe(gate))
 
 
-def _print_end(console: Console, world: World, played: Play, shown: bool) -> None:
+def _print_end(console: Console, engine: Engine, played: Play, shown: bool) -> None:
     # Not shown yet: a reader is asked only where there is a choice.
     if not shown and played.steps and (last := played.steps[-1]).choice is None:
-        console.print(Text(f"\n{printable(world.encounters[last.index].text)}", style="bold"))
+        console.print(Text(f"\n{printable(engine.world.encounters[last.index].text)}", style="bold"))
     console.print(f"\n{ENDS[played.outcome]}")
-    console.print(Text("  ".join(f"{printable(n)} {v:g}" for n, v in played.state.items()), style="dim"))
+    console.print(Text(_shown_state(engine, played.state), style="dim"))
 
 
 def print_simulation(console: Console, result: Simulation, plays: str = "random plays") -> None:

@@ -124,3 +124,36 @@ def test_a_file_that_holds_no_world_is_one_error(tmp_path: Path, text: str, says
         play(str(tmp_path / "w.json"), policy="random")
     with pytest.raises(UserError, match="there is no file"):
         play(str(tmp_path / "none.json"), policy="random")
+
+
+def test_a_reader_is_told_of_the_reaction_that_follows(tmp_path: Path) -> None:
+    ways = [
+        {"text": f"It is {word}.", "desirability": worth, "after_effects": [], "next_encounter": "b"}
+        for word, worth in (("dull", 0), ("bright", "light"))
+    ]
+    state = {"light": 1, **{f"v{i}": 0 for i in range(20)}}
+    scenes = [{"id": "a", "text": "Dusk.", "options": [{"id": "go", "text": "Go.", "gates": [], "reactions": ways}]}]
+    world = {
+        "characters": {},
+        "initial_state": state,
+        "properties": {},
+        "encounters": [*scenes, {"id": "b", "text": "Night.", "options": []}],
+    }
+    path = tmp_path / "w.json"
+    path.write_text(json.dumps(world))
+    shown = at_a_terminal(["play", str(path)], [b"1\n"], TERM="dumb")
+    assert "It is bright." in shown
+    assert "It is dull." not in shown
+    assert "v3" not in shown  # of so many variables those that have moved
+
+
+def test_a_script_is_played_and_told(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = tmp_path / "t.jsonl"
+    main(["play", file, "--policy", "scripted", "--choices", "wait", "sleep", "--trace", str(trace)])
+    out = capsys.readouterr().out
+    assert "Wait" in out and "You sleep." in out and "Dawn breaks." in out and "The end." in out
+    assert [json.loads(line).get("choice") for line in trace.read_text().splitlines()] == ["wait", "sleep", None, None]
+    for policy, words in (("random", "--choices"), ("scripted", "open are")):
+        with pytest.raises(SystemExit):
+            main(["play", file, "--policy", policy, "--choices", "no"])
+        assert words in capsys.readouterr().err

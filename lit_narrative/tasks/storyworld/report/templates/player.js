@@ -6,7 +6,7 @@
 const ENDS = { "-1": "ending", "-2": "implicit", "-3": "dangling" };
 const SAID = {
   ending: "The end.",
-  implicit: "The story breaks off: this option does not say where it leads.",
+  implicit: "The story breaks off: nothing says where this option leads, or nothing is left that could follow.",
   dangling: "The story breaks off: this option leads to an encounter that does not exist.",
   stuck: "The story is stuck: no option is open here.",
 };
