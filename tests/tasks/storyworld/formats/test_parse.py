@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_narrative.errors import UserError
-from lit_narrative.tasks.storyworld.formats.parse import NO_VALUE, UNSUPPORTED, Limits, detect, nesting, parse
+from lit_narrative.tasks.storyworld.formats.parse import NO_VALUE, Limits, detect, nesting, parse
 from lit_narrative.tasks.storyworld.verifiers.base import SIX
 from lit_narrative.tasks.storyworld.verifiers.score import score
 from tests.tasks.storyworld.lighthouse import lighthouse
@@ -136,13 +136,12 @@ def test_nesting_is_the_depth_of_the_value(value: Any) -> None:
 SWEEPWEAVE = {"IFID": "SW-1", "characters": [], "authored_properties": [], "spools": [], "encounters": []}
 
 
-def test_a_sweepweave_file_has_one_issue_and_earns_nothing() -> None:
+def test_a_sweepweave_file_without_a_world_earns_nothing() -> None:
     assert detect(SWEEPWEAVE) == "sweepweave"
     result = score(json.dumps(SWEEPWEAVE))
-    assert result.issues == (UNSUPPORTED,)
+    assert "there are no encounters" in result.issues[-1].message
     assert result.components == {**dict.fromkeys(SIX, 0.0), "valid_json": 1.0}
     assert result.total == 0.0
-    assert result.world is None
 
 
 @pytest.mark.parametrize("value", [{}, {"spools": []}, lighthouse(), {**lighthouse(), "IFID": "x", "spools": []}])
