@@ -3,28 +3,32 @@
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from lit_narrative.datamodules.base import ExamplePrompts, Split, TaskDataModule
-from lit_narrative.errors import UserError, check_least
+from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.tasks.storyworld.adherence import adherence
+from lit_narrative.tasks.storyworld.custom import Dealt, custom_examples, custom_worlds
+from lit_narrative.tasks.storyworld.cutting import Cut
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQualitySettings
 from lit_narrative.tasks.storyworld.generator import Skew, example
 from lit_narrative.tasks.storyworld.grammar import prompt_grammar
 from lit_narrative.tasks.storyworld.rewards import REWARDS, RewardSettings, Scorer
 from lit_narrative.tasks.storyworld.similarity import unique_shares
+from lit_narrative.tasks.storyworld.simulator.play import Play
 from lit_narrative.tasks.storyworld.simulator.play import plays as play_world
 from lit_narrative.tasks.storyworld.states import StateLayout, states
+from lit_narrative.tasks.storyworld.themes import SPLITS
 from lit_narrative.tasks.storyworld.verifiers.base import DEFAULT_WEIGHTS, VerifierConfig
 from lit_narrative.tasks.storyworld.verifiers.soundness import funnel
 from lit_narrative.tasks.storyworld.world import World
-from lit_narrative.tasks.storyworld.world_files import custom_examples
+from lit_narrative.tasks.storyworld.world_files import CustomWorld, read_worlds
 from lit_narrative.views import Example, Prompt, Rollout, State, Verdict, prompt_text
 
 NAMED_WORLDS = 3_000
@@ -36,6 +40,8 @@ _IDENTIFIER = re.compile(r'"(\w+)"')
 
 logger = logging.getLogger(__name__)
 
+StateSplit = Literal["worlds", "plays"]
+"""What the states of two splits do not share: worlds, or plays of the same worlds."""
 MOST_LOOKED_AT = 256
 """Training worlds that are looked at before it is said that none of them is sound."""
 
@@ -44,15 +50,22 @@ class StoryworldData(TaskDataModule):
     """Views ``examples`` (prompt, world as JSON), ``prompts`` and ``states`` (moments of plays).
 
     Args:
-        worlds: a folder of ``*.json`` or a JSONL file with custom worlds, three or more; default: worlds from the
-            generator. About a tenth is held out to validate on, and a tenth to test on.
+        worlds: a folder of ``*.json`` of any format, or a JSONL file, with custom worlds, three or more; default:
+            worlds from the generator. About a tenth is held out to validate on, and a tenth to test on. A file of a
+            folder that cannot be read is named, and the others go on. Examples are worlds of the simple format as they
+            are, and pieces of the others.
         val_worlds: custom worlds to validate on, in place of that tenth.
         test_worlds: custom worlds to test on, likewise.
         train_size: generated worlds to train on, 1 or more (as the other sizes).
         val_size: held-out worlds, of themes and casts that training never sees.
         test_size: likewise, disjoint from those.
         state_worlds: worlds whose plays make the ``states`` view, 1 or more.
-        plays_per_world: plays of each, 1 or more.
+        plays_per_world: plays of each, 1 or more, of ``verifiers.max_steps`` steps at most.
+        state_split: what keeps the states of splits apart: ``worlds``, or, where a few large worlds are all there is,
+            ``plays`` of all of ``worlds``.
+        state_slots: slots for variables in a state's vector, 1 or more; two variables of a world in one slot are
+            averaged.
+        cut: the size of a piece of a custom world that is not of the simple format.
         corpus_seed: of the generated worlds.
         skew: what the generated corpus is rich and poor in.
         verifiers: minima and weights of the score, and how texts are read.
@@ -78,8 +91,11 @@ class StoryworldData(TaskDataModule):
         test_size: int = 512,
         state_worlds: int = 256,
         plays_per_world: int = 4,
+        state_split: StateSplit = "worlds",
+        state_slots: int = 32,
+        cut: Cut = Cut(),  # noqa: B008 (the command line shows the default's fields)
         corpus_seed: int = 0,
-        skew: Skew = Skew(),  # noqa: B008 (the command line shows the default's fields)
+        skew: Skew = Skew(),  # noqa: B008
         verifiers: VerifierConfig = VerifierConfig(),  # noqa: B008
         feature_quality: FeatureQualitySettings = FeatureQualitySettings(),  # noqa: B008
         grammar: bool = False,
@@ -94,10 +110,15 @@ class StoryworldData(TaskDataModule):
         self.verifiers, self.feature_quality, self.grammar = verifiers, feature_quality, grammar
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         counts = {f"{split}_size": size for split, size in self.sizes.items()}
-        for name, count in {**counts, "state_worlds": state_worlds, "plays_per_world": plays_per_world}.items():
+        counts |= {"state_worlds": state_worlds, "plays_per_world": plays_per_world, "state_slots": state_slots}
+        for name, count in counts.items():
             check_least(f"data.{name}", count, 1)
+        check_choice("data.state_split", state_split, get_args(StateSplit))
         self.state_worlds, self.plays_per_world = state_worlds, plays_per_world
-        self._custom: dict[str, list[Example]] | None = None
+        self.state_split, self.state_slots, self.cut = state_split, state_slots, cut
+        self._dealt: Dealt | None = None
+        self._all: list[CustomWorld] | None = None
+        self._custom: dict[Split, list[Example]] = {}
         self._layout: StateLayout | None = None
 
     # --- views ------------------------------------------------------------------------------------------------------
@@ -105,10 +126,16 @@ class StoryworldData(TaskDataModule):
     def examples(self, split: Split) -> Sequence[Example]:
         """Prompts with worlds to imitate."""
         if self.worlds is not None:
-            if self._custom is None:
-                self._custom = custom_examples(self.worlds, self.held_out)
+            if split not in self._custom:
+                self._custom[split] = custom_examples(self._worlds(split), self.cut)
             return self._custom[split]
         return _Generated(self.sizes[split], self.corpus_seed, self.skew, split)
+
+    def _worlds(self, split: Split) -> list[CustomWorld]:
+        assert self.worlds is not None
+        if self._dealt is None:
+            self._dealt = custom_worlds(self.worlds, self.held_out)
+        return self._dealt[split]
 
     def prompts(self, split: Split) -> Sequence[Prompt]:
         """Prompts for the policy; the column ``reference`` holds the corpus' world.
@@ -127,6 +154,8 @@ class StoryworldData(TaskDataModule):
     def states(self, split: Split) -> list[State]:
         """Moments of seeded plays of corpus worlds, standardised by the layout of the training split."""
         played = list(self._played(split))
+        if split == "train" and self._layout is None:
+            self._layout = self._fit_layout(played)
         return [s for key, world, runs in played for s in states(world, runs, self.layout, key)]
 
     @property
@@ -135,8 +164,11 @@ class StoryworldData(TaskDataModule):
         # Of corpus worlds, never of what the policy wrote: an SAE is warm-started from the last cycle's, and its
         # features would mean something else if the vectors' units moved from cycle to cycle.
         if self._layout is None:
-            self._layout = StateLayout.fit((world, runs) for _, world, runs in self._played("train"))
+            self._layout = self._fit_layout(self._played("train"))
         return self._layout
+
+    def _fit_layout(self, played: Iterable[tuple[str, World, list[Play]]]) -> StateLayout:
+        return StateLayout.fit(((world, runs) for _, world, runs in played), self.state_slots)
 
     def states_of(self, texts: Sequence[str], plays: int, seed: int) -> list[list[State]]:
         """States of seeded plays of every text that can be played, a list for each world."""
@@ -146,18 +178,37 @@ class StoryworldData(TaskDataModule):
             if world is None:
                 continue
             # Seeded by the text's number in the batch, so that a text that cannot be played shifts no other's plays.
-            runs = list(play_world(world, plays, np.random.default_rng([seed, number])))
+            rng = np.random.default_rng([seed, number])
+            runs = list(play_world(world, plays, rng, max_steps=self.verifiers.max_steps))
             if any(run.steps for run in runs):
                 worlds.append(states(world, runs, self.layout, str(number)))
         return worlds
 
-    def _played(self, split: Split) -> Iterator[tuple[str, World, Any]]:
-        scorer = self.scorer()
-        for number, row in enumerate(islice(self.examples(split), self.state_worlds)):
-            world = scorer(row.completion).world
-            if world is not None:
-                rng = np.random.default_rng([self.corpus_seed, number])
-                yield f"{split}-{number}", world, list(play_world(world, self.plays_per_world, rng))
+    def _played(self, split: Split) -> Iterator[tuple[str, World, list[Play]]]:
+        """(name, world, plays) of each world that can be played."""
+        shared = self.state_split == "plays"
+        for number, (name, world) in enumerate(islice(self._to_play(split), self.state_worlds)):
+            if world is None:
+                continue
+            # The same worlds in every split, then: what differs is the plays.
+            seeds = [self.corpus_seed, number, SPLITS.index(split)] if shared else [self.corpus_seed, number]
+            rng, most = np.random.default_rng(seeds), self.verifiers.max_steps
+            yield name or f"{split}-{number}", world, list(play_world(world, self.plays_per_world, rng, max_steps=most))
+
+    def _to_play(self, split: Split) -> Iterator[tuple[str, World | None]]:
+        """(name, world) of a split, whole worlds; all custom ones where splits differ in their plays alone."""
+        if self.worlds is None:
+            scorer, of = self.scorer(), "train" if self.state_split == "plays" else split
+            yield from (("", scorer(row.completion).world) for row in self.examples(of))
+        else:
+            found = self._every_world() if self.state_split == "plays" else self._worlds(split)
+            yield from ((one.name, one.world) for one in found)
+
+    def _every_world(self) -> list[CustomWorld]:
+        assert self.worlds is not None
+        if self._all is None:
+            self._all = read_worlds(self.worlds)
+        return self._all
 
     def tokenizer_names(self) -> Iterator[str]:
         """The words of prompts and of identifiers, but for those that belong to the format: nearly every text has them.

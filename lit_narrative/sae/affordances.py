@@ -14,6 +14,8 @@ TARGETS = "some option is closed here"
 SIGNIFICANT = 0.05
 """Largest share of false discoveries among the features called significant."""
 TOP_STATES = 5
+Exchange = Literal["worlds", "plays"]
+"""What is permuted to learn what chance does: whole worlds, or, within each encounter of a world, whole plays."""
 Method = Literal["correlation", "spearman", "mutual_info", "conditional_mi"]
 
 
@@ -25,8 +27,8 @@ class Affordances:
         rows: (n,) positions of the states that have options.
         closed: (n,) bool, whether one of them is closed.
         open_count: (n,) number of open options.
-        contexts: (n,) int codes of the states' contexts.
-        worlds: (n,) int codes of the worlds they were played in.
+        contexts: (n,) int codes of the states' contexts, of each world its own where plays are permuted.
+        worlds: (n,) int codes of what is permuted whole: the worlds they were played in, or the plays.
     """
 
     rows: np.ndarray
@@ -36,16 +38,20 @@ class Affordances:
     worlds: np.ndarray
 
     @classmethod
-    def of(cls, states: Sequence[State]) -> Self:
+    def of(cls, states: Sequence[State], exchange: Exchange = "worlds") -> Self:
         """Read them off the states; a state without options (an ending) is left out."""
         rows = [row for row, state in enumerate(states) if state.affordances]
         asked = [states[row] for row in rows]
+        contexts, blocks = [state.context for state in asked], [str(state.meta["world"]) for state in asked]
+        if exchange == "plays":
+            contexts = [f"{world}\n{context}" for world, context in zip(blocks, contexts, strict=True)]
+            blocks = [f"{world}\n{state.meta['play']}" for world, state in zip(blocks, asked, strict=True)]
         return cls(
             np.array(rows, dtype=np.int64),
             np.array([not all(state.affordances) for state in asked], dtype=bool),
             np.array([sum(state.affordances) for state in asked], dtype=np.float64),
-            _codes([state.context for state in asked]),
-            _codes([str(state.meta["world"]) for state in asked]),
+            _codes(contexts),
+            _codes(blocks),
         )
 
 
@@ -95,6 +101,7 @@ def analyse(
     *,
     seed: int,
     n_top: int = 12,
+    exchange: Exchange = "worlds",
 ) -> dict[str, Any]:
     """The feature-affordance analysis of one SAE as plain JSON values.
 
@@ -103,16 +110,19 @@ def analyse(
         encode: (n, dim) vectors to latents (n, m) and reconstructions.
         seed: of the permutations and folds.
         n_top: features in the table: the smallest q first, then the largest information.
+        exchange: what is permuted. Plays, where the worlds are few: of one encounter, any play might have been any
+            other, so chance is known from a single world, and what is found holds of these worlds.
 
     Returns:
         ``density`` (share of the states in which each latent fires), ``readout`` (areas under the ROC curve ``sae``,
         ``raw``, ``permuted``; None where undefined), ``features`` (the table), ``significant`` (number of features
-        with q below 0.05) and ``targets`` (the answer that was asked for, in words).
+        with q below 0.05), ``entropy`` (bits of the answer that the encounter leaves open) and ``targets`` (the answer
+        that was asked for, in words).
     """
     rng = np.random.default_rng(seed)
     vectors = np.stack([state.vector for state in states])
     z, _ = encode(vectors)
-    asked = Affordances.of(states)
+    asked = Affordances.of(states, exchange)
     latents = z[asked.rows]
     tested = associate(quantise(latents), asked.closed, asked.contexts, asked.worlds, rng)
     # By q first: a feature of many bits in few states would lead by bits alone, and may be chance.
@@ -123,6 +133,7 @@ def analyse(
         "readout": readouts(latents, vectors[asked.rows], asked.closed, asked.contexts, asked.worlds, rng),
         "features": [_row(int(latent), z, states, tested, correlation) for latent in order],
         "significant": int((tested.q < SIGNIFICANT).sum()),
+        "entropy": tested.entropy,
         "targets": TARGETS,
     }
 

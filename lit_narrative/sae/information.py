@@ -150,12 +150,14 @@ class Association:
         normalised: (m,) the same as a share of H(y | k), 0..1; 0 where the answer is never in doubt.
         p: (m,) from the permutation null, in 0..1; 1 for features that are constant.
         q: (m,) Benjamini–Hochberg over the features that vary.
+        entropy: H(y | k) in bits.
     """
 
     bits: np.ndarray
     normalised: np.ndarray
     p: np.ndarray
     q: np.ndarray
+    entropy: float
 
 
 def associate(
@@ -189,7 +191,8 @@ def associate(
     q = np.ones_like(p)
     if varies.any():
         q[varies] = false_discovery_control(p[varies])
-    return Association(bits, np.minimum(bits / entropy, 1) if entropy > 0 else np.zeros_like(bits), p, q)
+    normalised = np.minimum(bits / entropy, 1) if entropy > 0 else np.zeros_like(bits)
+    return Association(bits, normalised, p, q, float(entropy))
 
 
 def _p_values(

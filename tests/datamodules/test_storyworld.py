@@ -13,11 +13,13 @@ import torch
 from lit_narrative.datamodules.base import Split
 from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.errors import UserError
+from lit_narrative.tasks.storyworld.cutting import Cut
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality, FeatureQualitySettings
 from lit_narrative.tasks.storyworld.formats.parse import Limits
 from lit_narrative.tasks.storyworld.generator import Skew
 from lit_narrative.tasks.storyworld.verifiers.base import SIX, Context, VerifierConfig
 from lit_narrative.views import Rollout
+from tests.paths import LIGHT
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -195,6 +197,53 @@ def test_worlds_to_hold_out_can_be_named(tmp_path: Path, folder: Path) -> None:
 def test_own_worlds_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere"):
         StoryworldData(worlds=str(tmp_path / "nowhere")).examples("train")
+
+
+@pytest.fixture(scope="module")
+def authored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four SweepWeave files that differ in a word, and one file that is cut off."""
+    made = tmp_path_factory.mktemp("authored")
+    for word in ("red", "green", "blue", "grey"):
+        value = json.loads(LIGHT.read_text())
+        value["storyworld_title"] = f"The {word} light"
+        (made / f"{word}.json").write_text(json.dumps(value))
+    (made / "torn.json").write_text(LIGHT.read_text()[:500])
+    return made
+
+
+def test_authored_worlds_are_cut_to_examples_and_the_bad_file_is_named(
+    authored: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = StoryworldData(worlds=str(authored), cut=Cut(encounters=3, words=6))
+    rows = {split: own.examples(split) for split in SPLITS}
+    assert any("1 of the 5 files" in said and "torn.json" in said for said in caplog.messages)
+    names = {split: {str(row.meta["name"]).split(":")[0] for row in found} for split, found in rows.items()}
+    assert set.union(*names.values()) == {"red", "green", "blue", "grey"}
+    assert sum(map(len, names.values())) == 4
+    for row in rows["train"]:
+        world = json.loads(row.completion)
+        assert 2 <= len(world["encounters"]) <= 3
+        assert all(len(one["text"].split()) <= 7 for one in world["encounters"])
+        assert own.scorer()(row.completion).world is not None
+
+
+def test_states_of_authored_worlds_by_worlds_and_by_plays(authored: Path) -> None:
+    own = {kind: StoryworldData(worlds=str(authored), state_split=kind, state_slots=8) for kind in ("worlds", "plays")}
+    of = {kind: {split: {s.meta["world"] for s in one.states(split)} for split in SPLITS} for kind, one in own.items()}
+    assert not of["worlds"]["train"] & of["worlds"]["test"]
+    assert of["plays"]["train"] == of["plays"]["test"] == {"red", "green", "blue", "grey"}
+    assert own["plays"].states("train")[0].vector.shape == (2 * 8 + 18,)
+    many = StoryworldData(worlds=str(authored), state_split="plays", plays_per_world=12)
+    ways = {split: [s.vector.tobytes() for s in many.states(split)] for split in SPLITS}
+    assert ways["train"] != ways["test"]  # other plays of the same worlds
+
+
+def test_longer_plays_make_more_states(authored: Path) -> None:
+    counts = [
+        len(StoryworldData(worlds=str(authored), verifiers=VerifierConfig(max_steps=most)).states("train"))
+        for most in (1, 20)
+    ]
+    assert counts[0] < counts[1]
 
 
 # --- rewards and verifiers --------------------------------------------------------------------------------------------

@@ -1,44 +1,74 @@
-"""Files of custom worlds: a folder of ``*.json`` files or one JSONL file, checked before any training."""
+"""Files of custom worlds: a folder of ``*.json`` files of any format, or a JSONL file, checked before any training."""
 
-import hashlib
 import json
+import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from lit_narrative.errors import UserError
 from lit_narrative.files import refuse_pipe
-from lit_narrative.tasks.storyworld.formats.parse import UNSUPPORTED, Limits, detect, parse
+from lit_narrative.tasks.storyworld.formats.parse import Limits, parse
+from lit_narrative.tasks.storyworld.formats.read import FILE_LIMITS, read_any
 from lit_narrative.tasks.storyworld.issues import schema_issues
-from lit_narrative.views import Example
+from lit_narrative.tasks.storyworld.world import World
+
+logger = logging.getLogger(__name__)
 
 LIMITS = Limits()
-SPLITS = ("train", "val", "test")
-TENTHS = {"val": 1, "test": 1}
-"""Tenths of the worlds that go to the held-out splits; the rest is for training."""
+MOST_NAMED = 5
+"""Files that a warning names."""
 
 
 class WorldFileError(UserError, ValueError):
     """A file of worlds that cannot be used; the message names the file, the path in it, and the remedy."""
 
 
-def load_worlds(path: str | os.PathLike[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Read the worlds at ``path``.
+@dataclass(frozen=True)
+class CustomWorld:
+    """A world of a user.
+
+    Attributes:
+        name: the file's stem, with ``:line`` for JSONL.
+        world: what was read.
+        value: its JSON value.
+        simple: whether it is written in the simple format.
+    """
+
+    name: str
+    world: World
+    value: dict[str, Any]
+    simple: bool
+
+    @cached_property
+    def text(self) -> str:
+        """The value in compact JSON: it tells whether two worlds are one, and which split a world belongs to."""
+        return json.dumps(self.value, ensure_ascii=False, separators=(",", ":"))
+
+
+def read_worlds(path: str | os.PathLike[str]) -> list[CustomWorld]:
+    """Read the worlds at ``path``, in any format.
+
+    Of a folder a file that cannot be used is named in a warning and left out.
 
     Args:
         path: a folder (its ``*.json`` files in the order of their names), a ``.jsonl`` file (one world a line), or
             one ``.json`` file.
 
-    Returns:
-        (name, world) pairs in the simple format: the name is the file's stem, with ``:line`` for JSONL.
-
     Raises:
-        WorldFileError: The path holds no worlds, or one of them is unreadable, too large, or not in the format.
+        WorldFileError: The path holds no worlds, or the only one, or a line of a JSONL file, is unreadable, too large,
+            or in no format that is known.
     """
     path = Path(path)
-    worlds = [(name, _world(text, where)) for name, where, text in _texts(path)]
+    if path.is_dir():
+        worlds = _folder(path)
+    elif path.suffix == ".jsonl":
+        worlds = [_world(name, text, where) for name, where, text in _lines(path)]
+    else:
+        worlds = [_file(path)]
     if not worlds:
         raise WorldFileError(f"'{path}' holds no worlds; give a folder of *.json files or a .jsonl file")
     return worlds
@@ -110,89 +140,27 @@ def _written(line: str, max_chars: int) -> str:
     return text if isinstance(text, str) else line
 
 
-def custom_examples(path: str, held_out: Mapping[str, str] = MappingProxyType({})) -> dict[str, list[Example]]:
-    """Read the worlds at ``path`` and assign each to a split by a digest of its content.
-
-    About a tenth is for validation and a tenth for testing, and one world at least for each.
-
-    Args:
-        path: of the worlds.
-        held_out: by split, ``val`` or ``test``, the path of its worlds, where they stand apart; none at ``path`` is
-            then assigned to it.
-
-    Raises:
-        UserError: there are fewer worlds than splits to fill, one stands in two splits, or a file is malformed.
-    """
-    apart = {split: _examples(where) for split, where in held_out.items()}
-    places: dict[str, str] = {}
-    for split, rows in apart.items():
-        for row in rows:
-            if places.setdefault(row.completion, split) != split:
-                raise UserError(f"data.{split}_worlds: the world '{row.meta['name']}' is in data.val_worlds too")
-    dealt: dict[str, list[Example]] = {split: [] for split in SPLITS if split not in apart}
-    rows = _examples(path)
-    for row in rows:
-        if row.completion in places:
-            raise UserError(
-                f"data.worlds: the world '{row.meta['name']}' at '{path}' is in data.{places[row.completion]}_worlds "
-                "too; leave it out of one of them"
-            )
-        split = _split(row.completion)
-        dealt[split if split in dealt else "train"].append(row)
-    different = len({row.completion for row in rows})
-    if different < len(dealt):
-        raise UserError(
-            f"data.worlds: there are {different} different worlds at '{path}', and {len(dealt)} splits to fill "
-            f"({', '.join(dealt)}); add {len(dealt) - different} or more, or name worlds to validate and test on by "
-            "data.val_worlds and data.test_worlds"
-        )
-    return {**_filled(dealt), **apart}
-
-
-def _examples(path: str) -> list[Example]:
-    found = []
-    for name, world in load_worlds(path):
-        text = json.dumps(world, ensure_ascii=False, separators=(",", ":"))
-        found.append(Example(custom_prompt(world), text, {"name": name, **_asked(world)}))
+def _folder(path: Path) -> list[CustomWorld]:
+    files, found, bad = sorted(path.glob("*.json")), [], []
+    for file in files:
+        try:
+            found.append(_file(file))
+        except UserError as error:
+            bad.append(str(error))
+    if bad and not found:
+        raise WorldFileError(bad[0] + (f" (the other {len(bad) - 1} files cannot be used either)" if bad[1:] else ""))
+    if bad:
+        named = "; ".join(bad[:MOST_NAMED]) + ("; ..." if bad[MOST_NAMED:] else "")
+        logger.warning("%d of the %d files at '%s' are left out: %s", len(bad), len(files), path, named)
     return found
 
 
-def _filled(dealt: dict[str, list[Example]]) -> dict[str, list[Example]]:
-    """Splits of which none is empty: the largest gives a world to each that is, the one whose digest comes first."""
-    for rows in dealt.values():
-        if not rows:
-            largest = max(dealt.values(), key=lambda split: len({row.completion for row in split}))
-            given = min((row.completion for row in largest), key=_digest)
-            rows += [row for row in largest if row.completion == given]  # with its copies: splits share no world
-            largest[:] = [row for row in largest if row.completion != given]
-    return dealt
-
-
-def _asked(world: dict[str, Any]) -> dict[str, Any]:
-    """What the prompt asks for, as the columns of the generator's prompts have it."""
-    theme = {"theme": world["title"]} if isinstance(world.get("title"), str) else {}
-    return {**theme, "cast": tuple(world["characters"]), "properties": tuple(world["properties"])}
-
-
-def custom_prompt(world: dict[str, Any]) -> str:
-    """A prompt that names what the generator's prompts name, as far as the world says it."""
-    about = f" about {world['title']}" if isinstance(world.get("title"), str) else ""
-    cast, tracked = ", ".join(world["characters"]), ", ".join(world["properties"])
-    return f"Storyworld{about}. Cast: {cast}. Track: {tracked}.\n"
-
-
-def _texts(path: Path) -> Iterator[tuple[str, str, str]]:
-    """(name, file and line for messages, text) of each world."""
-    if path.is_dir():
-        for file in sorted(path.glob("*.json")):
-            yield file.stem, f"'{file}'", read_world_file(file)
-    elif path.suffix == ".jsonl":
-        yield from _lines(path)
-    else:
-        yield path.stem, f"'{path}'", read_world_file(path)
+def _file(path: Path) -> CustomWorld:
+    return _world(path.stem, read_world_file(path, FILE_LIMITS.max_chars), f"'{path}'")
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
+    """(name, file and line for messages, text) of each world."""
     refuse_pipe(path)
     try:
         with open(path, encoding="utf-8-sig") as file:
@@ -205,34 +173,28 @@ def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
         raise WorldFileError(f"'{path}' cannot be read: {error.strerror}") from None
 
 
-def _world(text: str, where: str) -> dict[str, Any]:
-    parsed = parse(text, LIMITS)
-    # A duplicate key counts as well: training would see the last value, a person reads the first.
-    if parsed.issues:
-        raise WorldFileError(f"{where}: {parsed.issues[0].message}; {_remedy(text)}")
-    value = parsed.value
+def _world(name: str, text: str, where: str) -> CustomWorld:
+    reading = read_any(text)
+    value, simple = reading.value, reading.dialect == "simple"
+    if value is None:
+        raise WorldFileError(f"{where}: {reading.issues[0].message}; {_remedy(text)}")
     if type(value) is not dict:
-        raise WorldFileError(f"{where}: the top level must be an object; write one world in the simple format")
-    if detect(value) == "sweepweave":
-        raise WorldFileError(f"{where}: {UNSUPPORTED.message}")
-    for issue in schema_issues(value):
-        raise WorldFileError(f"{where}: {issue.path}: {issue.message}; `lit-narrative score` lists all that is wrong")
-    world: dict[str, Any] = value
-    return world
+        raise WorldFileError(f"{where}: {reading.issues[0].message}; write one world in the simple format")
+    if simple:
+        # What is odd in a file of SweepWeave is an author's business. Simple worlds are imitated as they are, and of a
+        # key that occurs twice training would see the last value, where a person reads the first.
+        if reading.duplicates:
+            raise WorldFileError(f"{where}: {reading.issues[0].message}; {_remedy(text)}")
+        for issue in schema_issues(value):
+            raise WorldFileError(
+                f"{where}: {issue.path}: {issue.message}; `lit-narrative score` lists all that is wrong"
+            )
+    if reading.world is None:
+        raise WorldFileError(f"{where}: {reading.issues[0].message}; `lit-narrative check` lists all that is wrong")
+    return CustomWorld(name, reading.world, value, simple)
 
 
 def _remedy(text: str) -> str:
-    if len(text) > LIMITS.max_chars:
+    if len(text) > FILE_LIMITS.max_chars:
         return "split the world, or shorten its texts"
     return "mend the JSON, or leave the file out"
-
-
-def _split(text: str) -> str:
-    # backslashreplace: a JSON escape may make a lone surrogate, which UTF-8 cannot hold. As 256 is no multiple of ten,
-    # tenths 0 to 5 are 4 % larger; that no release moves a world to another split is worth more.
-    tenth = _digest(text)[-1] % 10
-    return "val" if tenth < TENTHS["val"] else "test" if tenth < TENTHS["val"] + TENTHS["test"] else "train"
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=8).digest()

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from lit_narrative.tasks.storyworld.adherence import adherence
+from lit_narrative.tasks.storyworld.custom import custom_examples, custom_worlds
+from lit_narrative.tasks.storyworld.cutting import Cut
 from lit_narrative.tasks.storyworld.generator import Skew, corpus, example
-from lit_narrative.tasks.storyworld.world_files import custom_examples
 from lit_narrative.views import Example
 from tests.tasks.storyworld.lighthouse import Json, lighthouse, read
 
@@ -92,7 +93,7 @@ def test_own_worlds_are_held_to_what_their_prompts_say(tmp_path: Path) -> None:
         titled = {**lighthouse(), "title": "Storm Night"} if n % 2 else lighthouse()
         titled["encounters"][0]["text"] = f"Night {n}."
         (tmp_path / f"{n}.json").write_text(json.dumps(titled))
-    for row in custom_examples(str(tmp_path))["train"]:
+    for row in custom_examples(custom_worlds(str(tmp_path))["train"], Cut()):
         world = read(json.loads(row.completion))
         assert adherence(world, row.meta) == 1.0
         assert ("theme" in row.meta) == ("title" in json.loads(row.completion))

@@ -188,12 +188,6 @@ def _failed(message: str, read: float = 0.0) -> Parsed:
 
 
 Dialect = Literal["simple", "sweepweave"]
-UNSUPPORTED = Issue(
-    "$",
-    "this is a SweepWeave file; write it in the simple format (characters, initial_state, properties, encounters): "
-    "`lit-narrative convert FILE --to simple --out NEW`",
-)
-"""The one issue of a SweepWeave file."""
 
 
 def detect(value: dict[str, Any]) -> Dialect:

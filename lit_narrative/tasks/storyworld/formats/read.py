@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from lit_narrative.tasks.storyworld.checks import Fault, faults
 from lit_narrative.tasks.storyworld.formats.file_paths import FilePaths
-from lit_narrative.tasks.storyworld.formats.parse import Limits, detect, parse
+from lit_narrative.tasks.storyworld.formats.parse import Limits, Parsed, detect, parse
 from lit_narrative.tasks.storyworld.formats.simple import read_world
 from lit_narrative.tasks.storyworld.formats.sweepweave.dialect import SweepWeaveDialect, sweepweave_dialect
 from lit_narrative.tasks.storyworld.formats.sweepweave.read import read_sweepweave
@@ -29,12 +29,14 @@ class Reading:
         issues: why it is not, or what is odd in it, errors first.
         dialect: what it is written in.
         value: the parsed text.
+        duplicates: objects in which a key occurs twice.
     """
 
     world: World | None
     issues: tuple[Issue, ...]
     dialect: Dialect
     value: Any = None
+    duplicates: int = 0
 
 
 def read_any(text: Any, limits: Limits = FILE_LIMITS) -> Reading:
@@ -51,18 +53,21 @@ def read_any(text: Any, limits: Limits = FILE_LIMITS) -> Reading:
         return Reading(None, (Issue("$", "the top level must be an object"),), "simple", parsed.value)
     if detect(parsed.value) == "sweepweave":
         world, issues = read_sweepweave(parsed.value)
-        return Reading(world, (*parsed.issues, *issues), sweepweave_dialect(parsed.value), parsed.value)
-    return _read_simple(parsed.value, parsed.issues)
+        return Reading(
+            world, (*parsed.issues, *issues), sweepweave_dialect(parsed.value), parsed.value, parsed.duplicates
+        )
+    return _read_simple(parsed)
 
 
-def _read_simple(value: dict[str, Any], issues: tuple[Issue, ...]) -> Reading:
+def _read_simple(parsed: Parsed) -> Reading:
+    value: dict[str, Any] = parsed.value
     world, malformed = read_world(value)
-    found = [*issues, *(schema_issues(value) if malformed else ())]
+    found = [*parsed.issues, *(schema_issues(value) if malformed else ())]
     if world is not None:
         file_path = FilePaths(value)
         for fault, _ in zip(faults(world), range(MOST_ISSUES), strict=False):
             found.append(Issue(file_path(fault.path), fault.message, repair=_repair(fault, world)))
-    return Reading(world, tuple(found), "simple", value)
+    return Reading(world, tuple(found), "simple", value, parsed.duplicates)
 
 
 def _repair(fault: Fault, world: World) -> str:
