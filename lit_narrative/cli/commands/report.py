@@ -61,7 +61,7 @@ def find_report(name: str) -> Callable[[Path], Any]:
     if name not in known:
         raise UserError(
             f"there is no report '{name}'{did_you_mean(name, known)} ({', '.join(known)}, or package.module:function "
-            "of a custom one); sweeps, such as those of poetry, write pages of their own: by_model/*/report.html"
+            "of a custom one); sweeps, such as those of poetry, write pages of their own: sweep.html"
         )
     # By name, so that no task is named here and none but the wanted one is imported.
     return import_module(f"lit_narrative.tasks.{name}.report").make_report  # type: ignore[no-any-return]
@@ -135,8 +135,7 @@ def report_of_files(folder: Path) -> str:
             return task
     if (folder / "master_results.csv").is_file():
         raise UserError(
-            f"'{folder}' holds a sweep, whose pages are by_model/*/report.html: `lit-narrative sweep SWEEP --collect` "
-            "makes them again"
+            f"'{folder}' holds a sweep, whose page is sweep.html: `lit-narrative sweep SWEEP --collect` makes it again"
         )
     tests = ", nor ".join(f"{figures} ({task})" for task, figures in LEFT_BY.items())
     raise UserError(

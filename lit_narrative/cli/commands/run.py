@@ -12,7 +12,7 @@ from lit_narrative.cli.folder import locked
 from lit_narrative.cli.recipes.meter import clock
 from lit_narrative.cli.recipes.recipe import Recipe, find_jobs, read_recipe
 from lit_narrative.cli.recipes.runner import run_recipe
-from lit_narrative.cli.recipes.sweep import write_sweep
+from lit_narrative.cli.recipes.sweep import SWEEP_PAGE, write_sweep
 from lit_narrative.errors import check_least
 from lit_narrative.files import write_json
 from lit_narrative.redaction import redact
@@ -67,10 +67,10 @@ def run(
 def _closing(plan: Recipe, recipe: str, seconds: Mapping[str, float], report: str | None) -> list[str]:
     """What was learned, how long each job took, where the page is, and what to do next."""
     took = ", ".join(f"{name} {clock(taken)}" for name, taken in seconds.items())
-    page = plan.out / "report.html"
+    page = next((path for name in ("report.html", SWEEP_PAGE) if (path := plan.out / name).is_file()), None)
     again = "the same command with a change by --set runs again only what depends on it"
     lines = [f"took: {clock(sum(seconds.values()))} ({took})"]
-    if not page.is_file():
+    if page is None:
         return [*lines, f"results: {plan.out}", f"next: {again}"]
     lines.append(f"report: {page}")
     learned = find_learned(report) if report else None

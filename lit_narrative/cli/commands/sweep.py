@@ -5,14 +5,16 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 
 import yaml
 
+from lit_narrative.cli.arguments import printable
 from lit_narrative.cli.folder import locked
 from lit_narrative.cli.recipes.meter import pipe_of_recipe
-from lit_narrative.cli.recipes.results import DONE, FAILED, Row, master_table, metric_names, read_row
+from lit_narrative.cli.recipes.results import DONE, FAILED, Row, master_table, metric_names, read_row, shown_metrics
 from lit_narrative.cli.recipes.runner import run_sweep
-from lit_narrative.cli.recipes.sweep import Run, Sweep, read_sweep
+from lit_narrative.cli.recipes.sweep import SWEEP_PAGE, Run, Sweep, read_sweep
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.files import write_text
 
@@ -24,12 +26,14 @@ def sweep(
     only: str | None = None,
     set: Sequence[str] = (),
     collect: bool = False,
+    metrics: Sequence[str] = (),
     wandb: str | None = None,
 ) -> None:
     """Run a sweep: a command under every combination of settings, each run in a process of its own.
 
     A run that is done is left out the next time, unless its settings have changed. A run that fails is recorded, and
-    the others still run. The tables are ``master_results.csv``, ``analysis_summary.csv``, ``by_model/*/report.html``.
+    the others still run. What comes of it is printed as a table, and left as ``sweep.html`` (all runs side by side),
+    ``by_model/*/report.html`` (where there are several axes), ``analysis_summary.csv`` and ``master_results.csv``.
 
     Args:
         sweep: a file, or the name of a shipped sweep.
@@ -38,6 +42,8 @@ def sweep(
         only: the key of one run, to run that alone.
         set: ``SETTING=VALUE``, over the settings of every run; may be given several times.
         collect: make the tables of what is there, and run nothing.
+        metrics: columns of the summary, the pages and the printed table, as logged, in place of the file's ``metrics``;
+            if neither names any, the main ones.
         wandb: write a configuration for the W&B sweeper to this file, and run nothing.
 
     Raises:
@@ -47,7 +53,7 @@ def sweep(
     check_least("--workers", workers, 1)
     if sum((only is not None, collect, wandb is not None)) > 1:
         raise UserError("--only, --collect and --wandb exclude each other: give one of them")
-    whole = read_sweep(sweep, out=out, changes=set)
+    whole = read_sweep(sweep, out=out, changes=set, metrics=metrics)
     if wandb is not None:
         print(f"W&B sweep: {write_text(wandb, sweep_configuration(whole, set))}")
         return
@@ -96,23 +102,28 @@ def _write_master(whole: Sweep, rows: Sequence[Row]) -> None:
 def write_tables(whole: Sweep) -> list[Row]:
     """Write every table and page of what is there; return the rows."""
     from lit_narrative.cli.recipes.page import SweepView, build_sweep_page
-    from lit_narrative.cli.recipes.statistics import group_rows, summary_table
+    from lit_narrative.cli.recipes.statistics import group_rows, summary_table, text_table
 
     rows = [read_row(whole, run) for run in whole.runs]  # agents elsewhere may have added some
     _write_master(whole, rows)
     metrics = metric_names(rows, whole.metrics)
-    groups = group_rows(rows, metrics, whole.baseline)
-    write_text(whole.out / "analysis_summary.csv", summary_table(groups, metrics))
+    shown = shown_metrics(metrics, whole.metrics)
+    groups = group_rows(rows, shown, whole.baseline)
+    # Without a choice of columns the summary has them all, as the table of runs does.
+    asked = shown if whole.metrics else metrics
+    write_text(whole.out / "analysis_summary.csv", summary_table(group_rows(rows, asked, whole.baseline), asked))
+    view = SweepView(whole.path.stem, "", "", groups, shown, whole.baseline, len(metrics) - len(shown))
+    write_text(whole.out / SWEEP_PAGE, build_sweep_page(view))
     first, values = next(iter(whole.axes.items()))
-    shown = [name for name in whole.metrics if name in metrics] or metrics
-    for value in values:
+    for value in values if len(whole.axes) > 1 else ():  # of a single axis each would have one group
         members = [group for group in groups if value in group.values[first]]
-        view = SweepView(whole.path.stem, first, value, members, shown, whole.baseline)
-        write_text(whole.out / "by_model" / value / "report.html", build_sweep_page(view))
+        page = build_sweep_page(replace(view, axis=first, value=value, groups=members))
+        write_text(whole.out / "by_model" / value / "report.html", page)
     done = sum(row.status == DONE for row in rows)
     if done and (unknown := [logged for name, logged in whole.metrics.items() if name not in metrics]):
         print(f"logged by no run: {', '.join(unknown)} (metrics of {whole.path})")
-    print(f"{done} of {len(rows)} runs are done; tables and by_model/ in {whole.out}")
+    print("\n".join(map(printable, text_table(groups, shown).splitlines())))
+    print(f"{done} of {len(rows)} runs are done; page: {whole.out / SWEEP_PAGE}; tables: {whole.out}")
     return rows
 
 

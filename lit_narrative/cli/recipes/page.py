@@ -1,4 +1,4 @@
-"""The page of a sweep: for one value of its first axis, what the others do."""
+"""The pages of a sweep: one on all of it, and for each value of its first axis one on what the others do."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +22,12 @@ class SweepView:
 
     Attributes:
         name: of the sweep.
-        axis: the first.
+        axis: the first; empty: the page is about all of the sweep.
         value: of the first axis.
         groups: that have this value.
         metrics: that the page shows.
         baseline: axis and value that the others are compared with.
+        others: how many metrics the runs have logged besides.
     """
 
     name: str
@@ -35,6 +36,7 @@ class SweepView:
     groups: Sequence[Group]
     metrics: Sequence[str]
     baseline: tuple[str, str] | None
+    others: int = 0
 
     def label(self, group: Group) -> str:
         """What the page calls a group: its values of the other axes, and how many prompts where that differs."""
@@ -52,7 +54,8 @@ def build_sweep_page(view: SweepView) -> str:
     """Return the HTML."""
     sections = [_runs(view), _figures(view), _costs(view), _samples(view)]
     lead = render(__name__, "lead.html", axis=view.axis, value=view.value, baseline=view.baseline)
-    return fill_page(f"{clip(view.name, 40)}: {clip(view.value, 40)}", lead, sections, "report of a sweep")
+    title = f"{clip(view.name, 40)}: {clip(view.value, 40)}" if view.axis else clip(view.name, 80)
+    return fill_page(title, lead, sections, "report of a sweep")
 
 
 def _runs(view: SweepView) -> Section:
@@ -75,6 +78,7 @@ def _figures(view: SweepView) -> Section:
         baseline=view.baseline,
         seeds=any(one.seeds for one in estimates),
         prompts=any(one.prompts for one in estimates if not one.seeds),
+        others=view.others,
     )
     return Section("figures", "Figures", body)
 

@@ -45,6 +45,9 @@ def _state(path: Path) -> list[int]:
     return [state.st_size, state.st_mtime_ns]
 
 
+_MAIN = ("reward", "verifiers", "sound", "valid_json", "accuracy", "loss", "perplexity")
+_SHOWN = 6
+"""Metrics that are shown where the sweep asks for none: at most so many, those of `_MAIN` first."""
 DONE, FAILED, MISSING = "done", "failed", "missing"
 """How a run stands; ``missing`` was not run yet, or not with the settings that it has now."""
 
@@ -168,6 +171,23 @@ def metric_names(rows: Iterable[Row], first: Iterable[str] = ()) -> list[str]:
     there = {name for row in rows for name in row.metrics}
     ahead = [name for name in first if name in there]
     return [*ahead, *sorted(there.difference(ahead))]
+
+
+def shown_metrics(metrics: Sequence[str], asked: Iterable[str]) -> list[str]:
+    """The metrics that summary, pages and the printed table have: those that were asked for, or else the main ones.
+
+    Args:
+        metrics: of the rows.
+        asked: by the sweep.
+    """
+    if wanted := [name for name in asked if name in metrics]:
+        return wanted
+    plain = [name for name in metrics if "/" not in name]  # with a stroke stand the parts of others
+    return sorted(plain or metrics, key=lambda name: (_rank(name), name))[:_SHOWN]
+
+
+def _rank(name: str) -> int:
+    return _MAIN.index(name) if name in _MAIN else len(_MAIN)
 
 
 def master_table(rows: Sequence[Row], metrics: Sequence[str]) -> str:

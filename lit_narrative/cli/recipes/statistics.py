@@ -15,6 +15,7 @@ import numpy as np
 
 from lit_narrative.cli.recipes.results import DONE, Row, value_name
 from lit_narrative.files import csv_text
+from lit_narrative.report.format import number
 from lit_narrative.report.intervals import Floats, Interval, bootstrap, student
 
 _ENDS = ("ci_low", "ci_high", "t_low", "t_high")  # of the intervals over prompts, and over seeds
@@ -176,6 +177,26 @@ def summary_table(groups: Sequence[Group], metrics: Sequence[str]) -> str:
         for group in groups
     ]
     return csv_text([header, *rows])
+
+
+def text_table(groups: Sequence[Group], metrics: Sequence[str]) -> str:
+    """The summary for a terminal: a line a group, of each metric the mean with its 95 % interval."""
+    counts = len({group.num_prompts for group in groups}) > 1
+    rows = [[*groups[0].values, *(["prompts"] if counts else []), "runs", *metrics]]
+    for group in groups:
+        done = sum(row.status == DONE for row in group.rows)
+        names = [value_name(values) for values in group.values.values()]
+        rows.append([*names, *([str(group.num_prompts)] if counts else []), f"{done} of {len(group.rows)}"])
+        rows[-1] += [_words(group.estimates.get(name)) for name in metrics]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _words(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "–"
+    ends = estimate.interval
+    return number(estimate.mean) + (f" [{number(ends[0])}, {number(ends[1])}]" if ends else "")
 
 
 def _cells(group: Group, metric: str, compared: bool) -> list[Any]:

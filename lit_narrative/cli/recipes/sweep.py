@@ -80,13 +80,14 @@ class Sweep:
         return runs[key]
 
 
-def read_sweep(name: str, *, out: str | None = None, changes: Sequence[str] = ()) -> Sweep:
+def read_sweep(name: str, *, out: str | None = None, changes: Sequence[str] = (), metrics: Sequence[str] = ()) -> Sweep:
     """Read a sweep and check it whole.
 
     Args:
         name: a file, or a shipped sweep.
         out: folder of the sweep, in place of the file's.
         changes: ``SETTING=VALUE``, over the settings of every run.
+        metrics: as logged, or as the file calls them, in place of its ``metrics``.
 
     Raises:
         UserError: something is wrong; it names the file and the position in it.
@@ -101,7 +102,10 @@ def read_sweep(name: str, *, out: str | None = None, changes: Sequence[str] = ()
     axes = {axis: tuple(values) for axis, values in content["axes"].items()}
     if taken := [axis for axis in axes if axis in OWN_COLUMNS]:
         raise UserError(f"{path}: axes.{taken[0]}: the tables have a column of that name; call the axis otherwise")
-    logged = list(content.get("metrics", {}).values())
+    named = content.get("metrics", {})
+    names = named if isinstance(named, dict) else {name: name for name in named}
+    content["metrics"] = {name: names.get(name, name) for name in metrics} if metrics else names
+    logged = list(content["metrics"].values())
     if twice := [name for name in logged if logged.count(name) > 1]:
         raise UserError(f"{path}: metrics: '{twice[0]}' is there under two names; keep one")
     content["overrides"] = content.get("overrides", {})
@@ -120,7 +124,7 @@ def read_sweep(name: str, *, out: str | None = None, changes: Sequence[str] = ()
         runs=runs,
         duplicates=len(grid) - len(runs),
         baseline=baseline,
-        metrics=content.get("metrics", {}),
+        metrics=content["metrics"],
     )
 
 
@@ -182,6 +186,8 @@ def _joined(runs: Sequence[Run]) -> Run:
     return Run(first.key, values, first.seed, first.prompts, first.job)
 
 
+SWEEP_PAGE = "sweep.html"
+"""The page on all of a sweep; a recipe that ends in one may have a ``report.html`` beside it."""
 OWN_COLUMNS = ("seed", "num_prompts", "num_samples", "status", "error", "seconds", "digest", "version", "commit")
 """Columns of every table of runs, between those of the axes and of the metrics."""
 

@@ -78,14 +78,14 @@ def test_folders_without_a_run_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no run that can be reported: no job in it has eval/test\.json"):
         report(str(tmp_path))
     (tmp_path / "master_results.csv").write_text("")
-    with pytest.raises(UserError, match=r"holds a sweep, whose pages are by_model"):
+    with pytest.raises(UserError, match=r"holds a sweep, whose page is sweep"):
         report(str(tmp_path))
 
 
 def test_a_run_of_another_task_has_no_such_report(out: Path) -> None:
     with pytest.raises(UserError, match="no test of the card game"):
         report(str(out), report="cards")
-    with pytest.raises(UserError, match=r"did you mean 'cards'\? \(cards, storyworld, verbalize, or package"):
+    with pytest.raises(UserError, match=r"did you mean 'cards'\? \(cards, storyworld, style, verbalize, or package"):
         report(str(out), report="card")
     with pytest.raises(
         UserError, match=r"no report 'poetry'.*sweeps, such as those of poetry, write pages of their own"

@@ -16,6 +16,7 @@ from jsonschema import validate
 
 from lit_narrative.cli.commands.sweep import sweep
 from lit_narrative.cli.main import main
+from lit_narrative.cli.recipes.results import shown_metrics
 from lit_narrative.cli.recipes.sweep import read_sweep
 from lit_narrative.errors import UserError
 from tests.cli.recipes.make_sweep import leave_failure, leave_results, write_sweep
@@ -67,7 +68,10 @@ def test_a_killed_sweep_resumes_and_a_failing_run_is_recorded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_sweep(
-        tmp_path, seeds=[1], axes={"model": {"tiny": {}}, "arm": {"base": {}, "bad": BROKEN, "cold": COLD}}
+        tmp_path,
+        seeds=[1],
+        axes={"model": {"tiny": {}}, "arm": {"base": {}, "bad": BROKEN, "cold": COLD}},
+        metrics={"avg_reward": "verifiers", "perplexity": "perplexity", "off_topic": "components/off_topic"},
     )
     out = tmp_path / "out"
     kill_while(path, "tiny__bad__s1")
@@ -91,7 +95,7 @@ def test_a_killed_sweep_resumes_and_a_failing_run_is_recorded(
     assert bad["avg_reward"] == "" and float(base["avg_reward"]) >= 0 <= float(cold["avg_reward"])
     summary = {row["arm"]: row for row in table(out / "analysis_summary.csv")}
     assert {arm: row["perplexity_count"] for arm, row in summary.items()} == {"base": "1", "bad": "0", "cold": "1"}
-    assert summary["cold"]["components/off_topic_ci_low"] != "" == summary["cold"]["components/off_topic_t_low"]
+    assert summary["cold"]["off_topic_ci_low"] != "" == summary["cold"]["off_topic_t_low"]
     assert summary["cold"]["perplexity_diff"] == "0.0"
     page = (out / "by_model" / "tiny" / "report.html").read_text()
     assert "max_new_tokens=0 must be at least 1" in page
@@ -125,7 +129,9 @@ def filled(folder: Path, **changes: Any) -> Path:
 
 
 def test_tables_of_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = filled(tmp_path, metrics={"avg_reward": "reward", "judged": "judge_perplexity"})
+    path = filled(
+        tmp_path, metrics={"avg_reward": "verifiers", "judged": "judge_perplexity", "distinct_2": "distinct_2"}
+    )
     main(["sweep", str(path), "--collect"])
     assert "logged by no run: judge_perplexity" in capsys.readouterr().out
     rows = table(tmp_path / "out" / "master_results.csv")
@@ -153,6 +159,41 @@ def test_tables_of_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert base["distinct_2_ci_low"] == "" == cold["avg_reward_t_low"]
     assert float(cold["avg_reward_diff"]) == pytest.approx(0.05)
     assert base["avg_reward_diff"] == "" and cold["distinct_2_ci_low"] == ""
+
+
+def test_a_sweep_of_one_setting_ends_in_a_page_and_a_printed_table_of_what_was_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    axes = {"temperature": {"base": {}, "low": COLD, "none": {"model.init_args.sampling.temperature": 0.0}}}
+    path = filled(tmp_path, axes=axes, baseline={"temperature": "base"}, metrics=["verifiers"])
+    main(["sweep", str(path), "--collect"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:4]] == ["temperature", "base", "low", "none"]
+    assert lines[0].split() == ["temperature", "runs", "verifiers"]
+    assert re.fullmatch(r"low +2 of 2 +0\.538 \[.*, .*\]", lines[2]) and lines[3].split()[1:4] == ["1", "of", "2"]
+    assert str(tmp_path / "out" / "sweep.html") in lines[4]
+    page = (tmp_path / "out" / "sweep.html").read_text()
+    assert all(f"</span> {value}</th>" in page for value in ("base", "low", "none"))
+    assert "sets them all side by side" in " ".join(page.split()) and "1 metrics more" in " ".join(page.split())
+    assert not (tmp_path / "out" / "by_model").exists()
+    assert "distinct_2_mean" not in table(tmp_path / "out" / "analysis_summary.csv")[0]
+    assert "distinct_2" in table(tmp_path / "out" / "master_results.csv")[0]
+
+    main(["sweep", str(path), "--collect", "--metrics", "distinct_2", "nothing"])
+    output = capsys.readouterr().out
+    assert output.startswith("logged by no run: nothing")
+    assert output.splitlines()[1].split() == ["temperature", "runs", "distinct_2"]
+
+
+def test_without_a_choice_the_main_metrics_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = filled(tmp_path, metrics=None)
+    main(["sweep", str(path), "--collect"])
+    assert capsys.readouterr().out.splitlines()[0].split() == ["model", "arm", "runs", "verifiers", "distinct_2"]
+    assert (tmp_path / "out" / "by_model" / "tiny" / "report.html").is_file()
+    many = ["a/b", "loss", "reward", *(f"m{number}" for number in range(9))]
+    assert shown_metrics(many, []) == ["reward", "loss", "m0", "m1", "m2", "m3"]
+    assert shown_metrics(many, ["a/b", "other"]) == ["a/b"]
+    assert shown_metrics(["x/y", "x/a"], []) == ["x/a", "x/y"]
 
 
 def test_a_changed_setting_touches_only_its_runs(tmp_path: Path) -> None:
