@@ -11,7 +11,9 @@ import yaml
 
 from lit_narrative.cli.arguments import printable
 from lit_narrative.cli.folder import locked
+from lit_narrative.cli.names import check_names
 from lit_narrative.cli.recipes.meter import pipe_of_recipe
+from lit_narrative.cli.recipes.process import arguments
 from lit_narrative.cli.recipes.results import DONE, FAILED, Row, master_table, metric_names, read_row, shown_metrics
 from lit_narrative.cli.recipes.runner import run_sweep
 from lit_narrative.cli.recipes.sweep import SWEEP_PAGE, Run, Sweep, read_sweep
@@ -75,6 +77,7 @@ def _run(whole: Sweep, runs: Sequence[Run], workers: int) -> None:
     """Run what is not done yet, with a line for each and the table of runs after each."""
     rows = {run.key: read_row(whole, run) for run in whole.runs}
     waiting = [run for run in runs if rows[run.key].status != DONE]
+    _check_names(whole, waiting)
     same = (
         f" ({whole.duplicates} combinations duplicate another's settings and are not run)" if whole.duplicates else ""
     )
@@ -93,6 +96,20 @@ def _run(whole: Sweep, runs: Sequence[Run], workers: int) -> None:
                 recipe.tell("", number, len(waiting), "run")
             rows[row.key] = row
             _write_master(whole, list(rows.values()))
+
+
+def _check_names(whole: Sweep, runs: Sequence[Run]) -> None:
+    """Check the names of the settings before the first run.
+
+    Raises:
+        UserError: there is no such setting; naming a run that has it.
+    """
+    plan = whole.plan()
+    for run in {tuple(run.job.overrides): run for run in runs}.values():  # the same names once
+        try:
+            check_names(whole.command, arguments(plan, run.job)[1:])
+        except UserError as error:
+            raise UserError(f"run '{run.key}': {error}") from error
 
 
 def _write_master(whole: Sweep, rows: Sequence[Row]) -> None:

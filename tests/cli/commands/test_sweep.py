@@ -185,6 +185,13 @@ def test_a_sweep_of_one_setting_ends_in_a_page_and_a_printed_table_of_what_was_a
     assert output.splitlines()[1].split() == ["temperature", "runs", "distinct_2"]
 
 
+def test_a_misspelt_setting_is_said_before_the_first_run(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path, axes={"lr": {"low": {"model.init_args.lrr": 0.1}}}, baseline=None)
+    with pytest.raises(UserError, match=r"run 'low__s\d': model: SFTModule has no argument 'lrr'; did you mean 'lr'"):
+        sweep(str(path))
+    assert not list((tmp_path / "out").glob("raw/*"))
+
+
 def test_without_a_choice_the_main_metrics_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = filled(tmp_path, metrics=None)
     main(["sweep", str(path), "--collect"])
