@@ -7,6 +7,8 @@ uses none of what engines of storyworlds add: scripts, selection of the next enc
 import math
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
+from types import ModuleType
 from typing import Any, Literal
 
 from lit_narrative.tasks.storyworld.expressions import Condition, Expr, Gate, node_json, plain
@@ -168,15 +170,11 @@ class World:
     extra: Extra = field(default_factory=dict)
 
     def __str__(self) -> str:
-        from lit_narrative.tasks.storyworld.report.notebook import describe_world  # which knows this type
-
-        return describe_world(self)
+        return str(notebook().describe_world(self))
 
     def _repr_html_(self) -> str:
         """The world as a notebook shows it."""
-        from lit_narrative.tasks.storyworld.report.notebook import world_html
-
-        return world_html(self)
+        return str(notebook().world_html(self))
 
     def to_json(self) -> dict[str, Any]:
         """The world in the simple format; reading it gives the same world back."""
@@ -204,6 +202,11 @@ class World:
             if bounds != variable_bounds(name, self.characters, self.properties):
                 properties[name] = bounds
         return properties
+
+
+def notebook() -> ModuleType:
+    """What shows worlds to people; found by name, since it knows these types."""
+    return import_module("lit_narrative.tasks.storyworld.report.notebook")
 
 
 def owners(variable: str) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ from lit_narrative.tasks.storyworld.verifiers.base import SIX, Context, Verifier
 from lit_narrative.tasks.storyworld.verifiers.explain import explain
 from lit_narrative.tasks.storyworld.verifiers.original import original_components, original_issues
 from lit_narrative.tasks.storyworld.verifiers.soundness import parts
-from lit_narrative.tasks.storyworld.world import World
+from lit_narrative.tasks.storyworld.world import World, notebook
 
 logger = logging.getLogger(__name__)
 
@@ -46,15 +46,11 @@ class Score:
     _config: VerifierConfig = field(repr=False, compare=False)
 
     def __str__(self) -> str:
-        from lit_narrative.tasks.storyworld.report.notebook import describe_score  # light scoring does without
-
-        return describe_score(self)
+        return str(notebook().describe_score(self))
 
     def _repr_html_(self) -> str:
         """The score as a notebook shows it."""
-        from lit_narrative.tasks.storyworld.report.notebook import score_html
-
-        return score_html(self)
+        return str(notebook().score_html(self))
 
     @cached_property
     def issues(self) -> tuple[Issue, ...]:
