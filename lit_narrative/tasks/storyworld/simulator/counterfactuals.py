@@ -12,6 +12,7 @@ from lit_narrative.tasks.storyworld.simulator.engine import Engine
 from lit_narrative.tasks.storyworld.simulator.engine_plays import Policy, engine_play
 from lit_narrative.tasks.storyworld.simulator.policies import uniform
 from lit_narrative.tasks.storyworld.simulator.records import MAX_STEPS
+from lit_narrative.tasks.storyworld.simulator.statistics import MOST_PARTS
 from lit_narrative.tasks.storyworld.world import World
 
 _RESAMPLES = 500
@@ -71,7 +72,7 @@ def gate_effects(
 
     Args:
         game: a world, or an engine with settings of its own.
-        runs: plays of each version, at least 1.
+        runs: plays of each version, at least 1; fewer of a world with very many parts.
         seed: of the plays.
         policy: from the source of chance to what chooses.
         max_steps: bound on the steps of a play.
@@ -83,6 +84,7 @@ def gate_effects(
     if runs < 1:
         raise ValueError(f"runs is {runs}; it must be 1 or more")
     engine = game if isinstance(game, Engine) else Engine(game)
+    runs = engine.affordable(runs, max_steps, MOST_PARTS // (1 + most))
     visits: Counter[int] = Counter()
     before = [*_ends(engine, runs, seed, policy, max_steps, visits)]
     gated = [

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from lit_narrative.tasks.storyworld.simulator.engine import Engine, Key, Moment
 from lit_narrative.tasks.storyworld.simulator.records import OUTCOMES, Outcome, shown
+from lit_narrative.tasks.storyworld.simulator.statistics import MOST_PARTS
 from lit_narrative.tasks.storyworld.world import World
 
 MOST_MOMENTS = 200_000
@@ -44,9 +45,10 @@ def exact(game: World | Engine, max_steps: int = 200, most: int = MOST_MOMENTS) 
     Args:
         game: a world, or an engine with settings of its own.
         max_steps: bound on the steps of a play.
-        most: bound on the moments looked at.
+        most: bound on the moments looked at; it is lower for a world with very many parts.
     """
     search = _Search(game if isinstance(game, Engine) else Engine(game))
+    most = min(most, MOST_PARTS // search.engine.cost)
     level = search.first()
     for _ in range(max_steps):
         if search.moments + len(level) > most:

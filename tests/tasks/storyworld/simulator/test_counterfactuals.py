@@ -42,3 +42,9 @@ def test_a_gate_that_no_play_comes_to_is_left_out_and_the_number_is_bounded() ->
     assert len(gate_effects(world, runs=5, most=2)) == 2
     with pytest.raises(ValueError, match="runs is 0"):
         gate_effects(world, runs=0)
+
+
+def test_versions_of_a_costly_world_are_played_less_often() -> None:
+    wide = [option(f"o{i}", "b", gates=[("logs", ">", i)]) for i in range(3000)]
+    (effect, *_) = gate_effects(read(make(encounter("a", *wide), encounter("b"))), runs=10**9, max_steps=5000, most=3)
+    assert effect.met == 1
