@@ -7,15 +7,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lit_narrative.errors import UserError, did_you_mean
+from lit_narrative.files import read_utf8
 from lit_narrative.lookup import import_named
 
 Returned = TypeVar("Returned")
-LEFT_BY = {"cards": "eval/test.json", "storyworld": "verifiers/test.json"}
-"""Task -> what its tests leave in a job's folder: tells the task of folders from before recipes named their report."""
+LEFT_BY = {
+    "cards": (["*/eval/test.json"], "CardsData"),
+    "storyworld": (["test_sft/verifiers/test.json", "test_final/verifiers/test.json"], ""),
+}
+"""Task -> what its tests leave, and what settings name: the task of folders whose recipe does not name its report."""
+ANY = "run"
+"""The report of any run, which knows nothing of the task."""
 
 
 def report(out: str, report: str | None = None, section: Sequence[str] = ()) -> None:
-    """Write ``summary.json`` and ``report.html`` into a recipe's out folder.
+    """Write ``summary.json`` and ``report.html`` into a run's folder: a recipe's, or that of a single job.
 
     Of a run of the card game it also compares each arm's circuits with those of its start: ``comparison.html`` beside
     them. Of a storyworld run with several seeds it also writes the page of each seed.
@@ -24,7 +30,7 @@ def report(out: str, report: str | None = None, section: Sequence[str] = ()) -> 
         out: the folder, such as ``runs/storyworld`` or ``runs/cards_recipe``, with the jobs' folders in it.
         report: whose report it is, such as ``cards``, or a custom one by its path, ``package.module:function``: a
             function from the folder to a ``lit_narrative.report.page.Report``. If left out, that of a task that the
-            recipe or the files name.
+            recipe or the files name, or else ``run``: the metrics and the samples of any run.
         section: a custom section to stand at the end, by its path: a function from the folder to a
             ``lit_narrative.report.page.Section``; may be given several times.
 
@@ -57,14 +63,21 @@ def find_report(name: str) -> Callable[[Path], Any]:
     """
     if "." in name or ":" in name:
         return find_function(name, "report", "make_report")
-    known = sorted(path.name for path in files("lit_narrative.tasks").iterdir() if path.joinpath("report").is_dir())
+    tasks = [path.name for path in files("lit_narrative.tasks").iterdir() if path.joinpath("report").is_dir()]
+    known = [*sorted(tasks), ANY]
     if name not in known:
         raise UserError(
             f"there is no report '{name}'{did_you_mean(name, known)} ({', '.join(known)}, or package.module:function "
             "of a custom one); sweeps, such as those of poetry, write pages of their own: sweep.html"
         )
     # By name, so that no task is named here and none but the wanted one is imported.
-    return import_module(f"lit_narrative.tasks.{name}.report").make_report  # type: ignore[no-any-return]
+    return import_module(_module(name)).make_report  # type: ignore[no-any-return]
+
+
+def _module(name: str) -> str:
+    if "." in name or ":" in name:
+        return name.partition(":")[0]
+    return "lit_narrative.report.run_page" if name == ANY else f"lit_narrative.tasks.{name}.report"
 
 
 def find_learned(name: str) -> Callable[[Path], list[str]] | None:
@@ -73,8 +86,7 @@ def find_learned(name: str) -> Callable[[Path], list[str]] | None:
     Args:
         name: of a report, as `find_report` knows it.
     """
-    module = name.partition(":")[0] if "." in name or ":" in name else f"lit_narrative.tasks.{name}.report"
-    return getattr(import_module(module), "learned", None)
+    return getattr(import_module(_module(name)), "learned", None)
 
 
 def find_function(path: str, kind: str, default: str = "") -> Callable[[Path], Any]:
@@ -130,18 +142,28 @@ def report_of_files(folder: Path) -> str:
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder '{folder}': give the out folder of a recipe, such as runs/storyworld")
-    for task, figures in LEFT_BY.items():
-        if any(folder.glob(f"*/{figures}")) or any(folder.glob(f"seed_*/*/{figures}")):
+    from lit_narrative.report.jobs import holds_jobs
+
+    for task, (patterns, named) in LEFT_BY.items():
+        left = [path for one in patterns for path in (*folder.glob(one), *folder.glob(f"seed_*/{one}"))]
+        if left and (not named or _settings_name(folder, named)):
             return task
     if (folder / "master_results.csv").is_file():
         raise UserError(
             f"'{folder}' holds a sweep, whose page is sweep.html: `lit-narrative sweep SWEEP --collect` makes it again"
         )
-    tests = ", nor ".join(f"{figures} ({task})" for task, figures in LEFT_BY.items())
+    if holds_jobs(folder):
+        return ANY
     raise UserError(
-        f"'{folder}' holds no run that can be reported: no job in it has {tests}. A custom report is named by "
-        "--report package.module:function"
+        f"'{folder}' holds no run that can be reported: no job in it has metrics.csv or samples/*.jsonl. A custom "
+        "report is named by --report package.module:function"
     )
+
+
+def _settings_name(folder: Path, name: str) -> bool:
+    """Whether the settings of a job in a run's folder name a class."""
+    configs = [*folder.glob("*/config*.yaml"), *folder.glob("seed_*/*/config*.yaml")]
+    return any(name in read_utf8(path) for path in configs)
 
 
 def _returned(value: object, kind: type[Returned], what: str) -> Returned:

@@ -59,7 +59,8 @@ def make_policy(folder: Path, name: str, rng: np.random.Generator, place: int, s
     mix = "".join(f"      {kind}: {weight}\n" for kind, weight in data.mix.items())
     config = (
         f"trainer:\n  accumulate_grad_batches: 1\nmodel:\n  class_path: {module}\n  init_args:\n    lr: 0.01\n{group}"
-        f"data:\n  init_args:\n    batch_size: 8\n    mix:\n{mix}"
+        "data:\n  class_path: lit_narrative.datamodules.cards.CardsData\n"
+        f"  init_args:\n    batch_size: 8\n    mix:\n{mix}"
     )
     write_text(job / "config.yaml", config)
     write_table(job / "metrics.csv", [{"step": step, "loss": 1.0} for step in range(10)])
