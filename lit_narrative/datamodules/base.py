@@ -15,6 +15,7 @@ from lit_narrative.datamodules.order import EpochSampler, TrainLoader
 from lit_narrative.datamodules.rejection_sampling import RejectionSampling, best_texts
 from lit_narrative.datamodules.task import Answered as Answered  # a custom task imports all it needs from here
 from lit_narrative.datamodules.task import ExamplePrompts as ExamplePrompts
+from lit_narrative.datamodules.task import NumberedPrompts as NumberedPrompts
 from lit_narrative.datamodules.task import Split as Split
 from lit_narrative.datamodules.task import Task, numbered
 from lit_narrative.errors import UserError, check_least

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from lit_narrative.datamodules.base import ExamplePrompts, Split, TaskDataModule
+from lit_narrative.datamodules.base import ExamplePrompts, NumberedPrompts, Split, TaskDataModule
 from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.tasks.storyworld.adherence import adherence
 from lit_narrative.tasks.storyworld.custom import Dealt, custom_examples, custom_worlds
@@ -19,6 +19,7 @@ from lit_narrative.tasks.storyworld.cutting import Cut
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQualitySettings
 from lit_narrative.tasks.storyworld.generator import Skew, example
 from lit_narrative.tasks.storyworld.grammar import prompt_grammar
+from lit_narrative.tasks.storyworld.prompt_space import PromptSpace
 from lit_narrative.tasks.storyworld.rewards import REWARDS, RewardSettings, Scorer
 from lit_narrative.tasks.storyworld.similarity import unique_shares
 from lit_narrative.tasks.storyworld.simulator.play import Play
@@ -68,6 +69,8 @@ class StoryworldData(TaskDataModule):
         cut: the size of a piece of a custom world that is not of the simple format.
         corpus_seed: of the generated worlds.
         skew: what the generated corpus is rich and poor in.
+        prompt_space: prompts of settings, themes, casts and properties in place of the examples'; as many as the sizes
+            say, no two alike.
         verifiers: minima and weights of the score, and how texts are read.
         feature_quality: how the reward of that name is measured.
         grammar: give each prompt a column ``grammar``, a schema with its cast and its properties, for
@@ -96,6 +99,7 @@ class StoryworldData(TaskDataModule):
         cut: Cut = Cut(),  # noqa: B008 (the command line shows the default's fields)
         corpus_seed: int = 0,
         skew: Skew = Skew(),  # noqa: B008
+        prompt_space: PromptSpace | None = None,
         verifiers: VerifierConfig = VerifierConfig(),  # noqa: B008
         feature_quality: FeatureQualitySettings = FeatureQualitySettings(),  # noqa: B008
         grammar: bool = False,
@@ -107,6 +111,7 @@ class StoryworldData(TaskDataModule):
         self.held_out = {split: path for split, path in held_out.items() if path is not None}
         if self.held_out and worlds is None:
             raise UserError(f"data.{next(iter(self.held_out))}_worlds stands beside data.worlds, which is not given")
+        self.prompt_space = prompt_space
         self.verifiers, self.feature_quality, self.grammar = verifiers, feature_quality, grammar
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         counts = {f"{split}_size": size for split, size in self.sizes.items()}
@@ -138,12 +143,17 @@ class StoryworldData(TaskDataModule):
         return self._dealt[split]
 
     def prompts(self, split: Split) -> Sequence[Prompt]:
-        """Prompts for the policy; the column ``reference`` holds the corpus' world.
+        """Prompts for the policy; the column ``reference`` of an example's holds the corpus' world.
 
         Raises:
-            UserError: grammars are asked for, and the worlds' prompts have no cast or no properties.
+            UserError: more prompts are asked for than `prompt_space` has, or grammars, and the worlds' prompts have no
+                cast or no properties.
         """
-        rows = ExamplePrompts(self.examples(split))
+        rows: NumberedPrompts
+        if self.prompt_space is None:
+            rows = ExamplePrompts(self.examples(split))
+        else:
+            rows = _Combined(self.prompt_space, self.sizes[split], self.corpus_seed, split)
         if self.grammar and len(rows) and prompt_grammar(rows[0].columns) is None:
             raise UserError(
                 "data.grammar needs prompts with the columns `cast` and `properties`, which those of data.worlds lack; "
@@ -284,15 +294,38 @@ def _verdict(strict: Scorer, original: Scorer, rollout: Rollout) -> Verdict:
     return Verdict(score.total, dict(score.components), valid, issues, extra, funnel(score.parts))
 
 
-class _WithGrammar(ExamplePrompts):
+class _WithGrammar(NumberedPrompts):
     """Prompts with the grammar of each."""
 
-    def __init__(self, rows: ExamplePrompts) -> None:
-        super().__init__(rows.rows)
+    def __init__(self, rows: NumberedPrompts) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> Prompt:  # type: ignore[override]
-        row = super().__getitem__(index)
+        row = self.rows[index]
         return replace(row, columns={**row.columns, "grammar": prompt_grammar(row.columns)})
+
+
+class _Combined(NumberedPrompts):
+    """The first prompts of a split of a space, made when asked for."""
+
+    def __init__(self, space: PromptSpace, size: int, seed: int, split: Split) -> None:
+        if size > (most := space.count(split)):
+            raise UserError(
+                f"data.{split}_size is {size:,}, and data.prompt_space has {most:,} prompts for that split; lower it, "
+                "or add settings, themes, names, properties or templates"
+            )
+        self.space, self.size, self.seed, self.split = space, size, seed, split
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> Prompt:  # type: ignore[override]
+        if not 0 <= index < self.size:
+            raise IndexError(index)
+        return self.space.prompt(index, self.seed, self.split)
 
 
 _KEPT = 2**16

@@ -322,7 +322,11 @@ def extra_means(verdicts: Sequence[Verdict]) -> dict[str, float]:
     return {name: fmean(v.extra[name] for v in verdicts if name in v.extra) for name in names}
 
 
-class ExamplePrompts(Sequence[Prompt]):
+class NumberedPrompts(Sequence[Prompt]):
+    """Prompts that have their place as the column ``index``; they need not all be made to know it."""
+
+
+class ExamplePrompts(NumberedPrompts):
     """The prompts of examples, numbered, with the rest as columns."""
 
     def __init__(self, rows: Sequence[Example]) -> None:
@@ -342,7 +346,7 @@ def numbered(rows: Sequence[Any]) -> Sequence[Any]:
     Raises:
         UserError: a column ``index`` holds something else than whole numbers from 0 on.
     """
-    if not len(rows) or not isinstance(rows[0], Prompt) or isinstance(rows, ExamplePrompts):
+    if not len(rows) or not isinstance(rows[0], Prompt) or isinstance(rows, NumberedPrompts):
         return rows
     given = [row.columns["index"] for row in rows if "index" in row.columns]
     if given:

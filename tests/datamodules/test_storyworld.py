@@ -12,11 +12,13 @@ import torch
 
 from lit_narrative.datamodules.base import Split
 from lit_narrative.datamodules.storyworld import StoryworldData
+from lit_narrative.datamodules.task import numbered
 from lit_narrative.errors import UserError
 from lit_narrative.tasks.storyworld.cutting import Cut
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality, FeatureQualitySettings
 from lit_narrative.tasks.storyworld.formats.parse import Limits
 from lit_narrative.tasks.storyworld.generator import Skew
+from lit_narrative.tasks.storyworld.prompt_space import PromptSpace
 from lit_narrative.tasks.storyworld.verifiers.base import SIX, Context, VerifierConfig
 from lit_narrative.views import Rollout
 from tests.paths import LIGHT
@@ -104,6 +106,27 @@ def test_more_worlds_and_plays_make_more_states() -> None:
     count = len(data().states("train"))
     assert len(data(state_worlds=24).states("train")) > count
     assert len(data(plays_per_world=8).states("train")) > count
+
+
+def test_prompts_of_a_space_take_the_place_of_the_examples() -> None:
+    space = PromptSpace()
+    many = data(prompt_space=space, train_size=10**9, grammar=True)
+    rows = many.prompts("train")
+    assert len(rows) == 10**9
+    assert rows[10**9 - 1].text == space.prompt(10**9 - 1, 0, "train").text
+    assert numbered(rows) is rows  # nothing is made of it
+    assert set(json.loads(rows[5].columns["grammar"])["properties"]["characters"]["properties"]) == set(
+        rows[5].columns["cast"]
+    )
+    assert (
+        data(prompt_space=space, corpus_seed=1).prompts("val")[0].text
+        != data(prompt_space=space).prompts("val")[0].text
+    )
+    with pytest.raises(IndexError):
+        rows[10**9]
+    few = PromptSpace(("a", "b", "c"), ("d", "e", "f"), ("Al", "Bo", "Cy"), ("gold",), tracked=1)
+    with pytest.raises(UserError, match=r"data\.train_size is 600, and data\.prompt_space has 112 prompts"):
+        data(prompt_space=few, train_size=600).prompts("train")
 
 
 # --- a user's own worlds ----------------------------------------------------------------------------------------------
