@@ -60,10 +60,10 @@ def endings(one: Simulated) -> Section:
     rows = sorted(ending_rows(one), key=lambda row: -row.share)
     shown = rows[:MOST_ENDINGS]
     dots = [
-        (clip(row.label, 18), [Dot("share", row.share, "final" if row.ending else "sft", row.interval)])
+        (clip(row.label, 22), [Dot("share", row.share, "final" if row.ending else "sft", row.interval)])
         for row in shown
     ]
-    chart = Figure("Share of plays, with 95% intervals", dot_chart("How plays end", dots, gutter=130)) if dots else None
+    chart = Figure("Share of plays, with 95% intervals", dot_chart("How plays end", dots, gutter=190)) if dots else None
     body = render(
         __name__, "simulated.html", sentences=verdict(one), chart=chart, rows=shown, more=len(rows) - len(shown),
         exact=one.truth is not None and one.truth.open_chance == 0,
