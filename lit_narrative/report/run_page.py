@@ -13,7 +13,7 @@ from lit_narrative.report.jobs import JobFolder, main_first, read_jobs, thinned
 from lit_narrative.report.page import Figure, Key, Report, Section, render, reproduce, settings
 from lit_narrative.report.run_folder import read_config
 
-_CHARTS, _ROWS, _POINTS, _FEW = 8, 24, 300, 12
+_CHARTS, _ROWS, _COLUMNS, _POINTS, _FEW = 8, 16, 5, 300, 12
 _PROMPT, _TEXT, _SCORES = 600, 1500, 8
 _TONES = ("final", "sft", "validation", "other", "corpus", "plain")
 Jobs = Mapping[str, Sequence[JobFolder]]
@@ -45,22 +45,43 @@ def _summary(job: JobFolder) -> dict[str, Any]:
 
 
 def _figures(jobs: Jobs) -> Section:
-    tables = []
-    for name, folders in jobs.items():
-        ends = [({f"{metric} (last)": curve[-1][1] for metric, curve in job.curves.items()}) for job in folders]
-        values = [end | dict(job.figures) for end, job in zip(ends, folders, strict=True)]
-        # What a test has measured comes before where training ended.
-        measured = main_first({metric for job in folders for metric in job.figures})
-        ended = main_first({metric for job in folders for metric in job.curves})
-        order = [*measured, *(f"{metric} (last)" for metric in ended)]
-        rows = [_row(metric, [one[metric] for one in values if metric in one]) for metric in order[:_ROWS]]
-        tables.append((name, rows, len(order) - len(rows)))
+    tests = {name: [dict(job.figures) for job in folders] for name, folders in jobs.items()}
+    ends = {name: [_ends(job) for job in folders] for name, folders in jobs.items()}
     several = any(len(folders) > 1 for folders in jobs.values())
-    return Section("figures", "Figures", render(__name__, "any_figures.html", tables=tables, several=several))
+    body = render(__name__, "any_figures.html", tests=_tables(tests), ends=_tables(ends), several=several)
+    return Section("figures", "Figures", body)
 
 
-def _row(metric: str, values: Sequence[float]) -> dict[str, Any]:
-    return {"metric": metric, "mean": fmean(values), "interval": student(values), "count": len(values)}
+def _ends(job: JobFolder) -> dict[str, float]:
+    return {metric: curve[-1][1] for metric, curve in job.curves.items()}
+
+
+def _tables(values: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict[str, Any]]:
+    """Tables of a few jobs side by side, the main metrics first: of each cell the mean and its interval."""
+    names = [name for name, seeds in values.items() if any(seeds)]
+    tables = []
+    for start in range(0, len(names), _COLUMNS):
+        columns = names[start : start + _COLUMNS]
+        metrics = main_first({metric for name in columns for one in values[name] for metric in one})
+        rows = []
+        for metric in metrics:
+            cells = [_cell([one[metric] for one in values[name] if metric in one]) for name in columns]
+            rows.append((metric.removeprefix("test/"), cells))
+        tables.append({"columns": columns, "rows": rows[:_ROWS], "more": rows[_ROWS:]})
+    return tables
+
+
+def _cell(values: Sequence[float]) -> tuple[str, str]:
+    if not values:
+        return "–", ""
+    ends = student(values)
+    return _short(fmean(values)), "" if ends is None else f"{_short(ends[0])} to {_short(ends[1])}"
+
+
+def _short(value: float) -> str:
+    """Four digits, whatever the size: a rate of learning and a count stand in one table."""
+    text = f"{abs(value):.4g}"
+    return f"−{text}" if value < 0 else text
 
 
 def _training(jobs: Jobs) -> Section:

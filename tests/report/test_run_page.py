@@ -39,8 +39,9 @@ def test_a_single_job_of_ones_own_has_a_page(tmp_path: Path, capsys: pytest.Capt
     check(page)
     assert "a tale" in page and "rolled out" in page and "an earlier cycle" not in page
     assert page.index("<figcaption>reward") < page.index("<figcaption>mine/rhymes")
-    assert "<figcaption>val/reward" not in page and "val/reward (last)" in page  # a single point is no curve
-    assert "95% interval" not in page and "class_path: GRPOModule" in page
+    assert "<figcaption>val/reward" not in page and ">val/reward</th>" in page  # a single point is no curve
+    assert "No test, validation or prediction" in page and "class_path: GRPOModule" in page
+    assert "95% interval" not in page
     summary = json.loads((out / "summary.json").read_text("utf-8"))
     assert summary["jobs"]["."]["last"]["reward"] == pytest.approx(0.9)
 
@@ -57,7 +58,9 @@ def test_a_recipe_of_ones_own_over_several_seeds(tmp_path: Path) -> None:
     assert [job.place for job in jobs] == ["seed_2/learn", "seed_2/exam", "seed_10/learn", "seed_10/exam"]
     page = build_page(out, make_report(out))
     check(page)
-    assert "with 2 seeds" in " ".join(page.split()) and "0.3000" in page and "Student's t" in page
+    assert "with 2 seeds" in " ".join(page.split()) and "Student's t" in page
+    # 0.3 ± 12.71 · 0.1: of two seeds
+    assert '>reward</th><td class="n">0.3<span class="under">−0.9706 to 1.571</span></td>' in page
     assert page.count("seed 10</li>") >= 2  # the legend of each curve
     assert folder.seconds == {"seed_2/learn": 5.0, "seed_10/learn": 5.0}
     report(str(out))
