@@ -295,11 +295,13 @@ class Activation:
         vector: (d_model,) float32.
         text: number of the text in its split.
         position: number of the token in the text, from 0.
+        target: (d_out,) float32, what it holds there at another hook, which a transcoder predicts.
     """
 
     vector: np.ndarray
     text: int
     position: int
+    target: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Literal
 
@@ -26,6 +27,7 @@ class ActivationSettings:
     Args:
         model: whose: a ``.ckpt`` of this package, a folder with transformers weights, or a hub name.
         hook: where: TransformerLens' name of an activation that has one vector a token.
+        target_hook: another such name: the vectors that a transcoder predicts from those at ``hook``.
         places: names of positions in the examples, or all tokens.
         rows: vectors of each split at most.
         batch_size: examples of one forward pass.
@@ -38,6 +40,7 @@ class ActivationSettings:
     rows: int = 20_000
     batch_size: int = 256
     trust_remote_code: bool = False
+    target_hook: str | None = None
 
     def __post_init__(self) -> None:
         check_least("data.activations.rows", self.rows, 1)
@@ -75,8 +78,9 @@ def read_activations(
         wanted = inputs.mask if settings.places == "all" else _at(inputs, settings.places)
         # The model reads only as many examples as have the vectors that are still missing.
         enough = int((wanted.sum(1).cumsum(0) < missing).sum()) + 1
-        activations = residuals(bridge, inputs.rows(slice(0, enough)), settings.hook, settings.batch_size)
-        found += islice(_rows(activations, inputs, wanted, start), missing)
+        read = partial(residuals, bridge, inputs.rows(slice(0, enough)), batch_size=settings.batch_size)
+        targets = None if settings.target_hook is None else read(settings.target_hook)
+        found += islice(_rows(read(settings.hook), targets, inputs, wanted, start), missing)
     return found
 
 
@@ -86,13 +90,16 @@ def _read_model(name: str, trusted: bool) -> tuple[PreTrainedModel, PreTrainedTo
     return load_lm(name, trust_remote_code=trusted), load_tokenizer(name, trusted)
 
 
-def _rows(activations: Residuals, inputs: AnalysisInputs, wanted: Tensor, first: int) -> Iterator[Activation]:
+def _rows(
+    activations: Residuals, targets: Residuals | None, inputs: AnalysisInputs, wanted: Tensor, first: int
+) -> Iterator[Activation]:
     """The wanted vectors (n, T) of a batch whose first example has the number ``first``."""
     # Prompts are padded on the left: a token's number in its text leaves the padding of its row out.
     vectors, padding = activations.vectors.cpu().numpy(), (~inputs.mask).sum(1).tolist()
+    aims = None if targets is None else targets.vectors.cpu().numpy()
     for index in wanted[activations.rows.cpu(), activations.columns.cpu()].nonzero().flatten().tolist():
         row, column = int(activations.rows[index]), int(activations.columns[index])
-        yield Activation(vectors[index], first + row, column - padding[row])
+        yield Activation(vectors[index], first + row, column - padding[row], None if aims is None else aims[index])
 
 
 def _at(inputs: AnalysisInputs, places: Sequence[str]) -> Tensor:

@@ -18,6 +18,7 @@ from lit_narrative.sae.autoencoder import (
     SAESettings,
     build_sae,
     inference_sae,
+    levels,
     permute_latents,
     sae_lens_options,
     save_sae,
@@ -52,14 +53,16 @@ class SAEModule(NarrativeModule):
     the vectors in `train_on`).
 
     Args:
-        architecture: standard (L1), topk, batchtopk, jumprelu or gated.
+        architecture: standard (L1), topk, batchtopk, matryoshka_batchtopk, jumprelu, gated, matching_pursuit, or
+            transcoder (L1), which predicts other vectors than those that it reads.
         d_sae: number of latents.
         d_in: length of the vectors; None asks the data.
-        k: active latents a vector (topk) or on average (batchtopk); None takes 8.
-        l1_coefficient: sparsity weight (standard, gated); 0.5 leaves 10 to 14 active latents on storyworld states.
+        k: active latents a vector (topk), on average (batchtopk, matryoshka_batchtopk) or at most (matching_pursuit);
+            None takes 8.
+        l1_coefficient: sparsity weight (standard, gated, transcoder); 0.5 leaves 10 to 14 active latents on states.
         l0_coefficient: sparsity weight (jumprelu).
-        sparsity_warmup_steps: steps over which that weight rises from 0 (standard, gated, jumprelu).
-        aux_loss_coefficient: weight of the loss that revives dead latents (topk, batchtopk).
+        sparsity_warmup_steps: steps over which that weight rises from 0 (standard, gated, jumprelu, transcoder).
+        aux_loss_coefficient: weight of the loss that revives dead latents (topk, batchtopk, matryoshka_batchtopk).
         jumprelu_init_threshold: first threshold of every latent (jumprelu).
         jumprelu_bandwidth: width of the threshold's straight-through estimate (jumprelu).
         lr: of Adam, betas 0.9 and 0.999.
@@ -67,6 +70,10 @@ class SAEModule(NarrativeModule):
         dead_window: steps without firing after which a latent counts as dead.
         seed: of the initial weights; default: the run's.
         view: what the rows are: ``states`` of play, or ``activations`` of a model.
+        d_out: length of the vectors that are predicted (transcoder); None asks the data.
+        matryoshka_widths: latents of each nested level, growing; the first ones reproduce the vectors by themselves
+            (matryoshka_batchtopk). None takes a quarter, a half and all of them.
+        residual_threshold: length of what is left of a vector at which no further latent is taken (matching_pursuit).
 
     An option that the architecture does not take is an error naming what it takes.
     """
@@ -91,6 +98,9 @@ class SAEModule(NarrativeModule):
         dead_window: int = 100,
         seed: int | None = None,
         view: Literal["states", "activations"] = "states",
+        d_out: int | None = None,
+        matryoshka_widths: Sequence[int] | None = None,
+        residual_threshold: float | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -110,6 +120,9 @@ class SAEModule(NarrativeModule):
             warmup_steps,
             dead_window,
             seed,
+            d_out,
+            matryoshka_widths,
+            residual_threshold,
         )
         sae_lens_options(architecture, d_sae, self.settings.options)  # an option it does not take fails here
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
@@ -118,20 +131,24 @@ class SAEModule(NarrativeModule):
         # In a tuple: as an attribute it would be a submodule, and so in the checkpoint and in the optimizer's sight.
         self._frozen: tuple[SAE[Any], ...] = ()
         if d_in is not None:
-            self.build(d_in)
+            self.build(d_in, d_out)
 
-    def build(self, d_in: int) -> None:
-        """Build the SAE for vectors of length ``d_in``; without effect where it exists."""
+    def build(self, d_in: int, d_out: int | None = None) -> None:
+        """Build the SAE for vectors of length ``d_in`` (that predict others of ``d_out``); not where it exists.
+
+        Raises:
+            UserError: a transcoder has nothing to predict, or anything else has.
+        """
         if "sae" not in self._modules:
             given = self.settings
             seed = run_seed() if given.seed is None else given.seed
-            self.sae = build_sae(given.architecture, d_in, given.d_sae, given.options, seed)
+            self.sae = build_sae(given.architecture, d_in, given.d_sae, given.options, seed, d_out)
 
     def setup(self, stage: str) -> None:
         """Ask the data for the length of its vectors, where ``d_in`` was not given.
 
         Raises:
-            UserError: There is no datamodule to ask.
+            UserError: There is no datamodule to ask, or its rows have nothing to predict, or have and should not.
         """
         if "sae" in self._modules:
             return
@@ -140,16 +157,23 @@ class SAEModule(NarrativeModule):
             raise UserError("SAEModule needs d_in where it is trained without a datamodule; set model.d_in")
         loaders = {"fit": "train_dataloader", "validate": "val_dataloader", "test": "test_dataloader"}
         row = getattr(data, loaders.get(stage, "predict_dataloader"))().dataset[0]
-        self.build(self.collate([row]).shape[1])
+        d_out = len(row.target) if isinstance(row, Activation) and row.target is not None else None
+        self.build(self.collate([row]).shape[1] - (d_out or 0), d_out)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the SAE by the checkpoint's shapes, where ``d_in`` was not given."""
-        self.build(checkpoint["state_dict"]["sae.b_dec"].shape[0])
+        weights = checkpoint["state_dict"]
+        d_out = weights["sae.b_dec"].shape[0]
+        # Only a transcoder's widths differ; matching pursuit has no encoder.
+        if self.settings.architecture == "transcoder":
+            self.build(weights["sae.W_enc"].shape[0], d_out)
+        else:
+            self.build(d_out)
 
     @staticmethod  # a worker of a loader gets no copy of the SAE, which cannot be pickled
     def collate(rows: Sequence[State | Activation | np.ndarray]) -> Tensor:
-        """The vectors of the rows: (batch, d_in) float32."""
-        vectors = [row if isinstance(row, np.ndarray) else row.vector for row in rows]
+        """The vectors of the rows, and behind them those to predict: (batch, d_in [+ d_out]) float32."""
+        vectors = [row if isinstance(row, np.ndarray) else _vector(row) for row in rows]
         return torch.from_numpy(np.stack(vectors).astype(np.float32, copy=False))
 
     # -- training
@@ -166,7 +190,7 @@ class SAEModule(NarrativeModule):
         made = training_pass(self.sae, x, self.since_fired, self.settings.dead_window, int(self.steps))
         self.steps.add_(1)
         metrics = {name: value.detach() for name, value in made.losses.items() if name != "mse_loss"}
-        metrics["mse"] = made.losses["mse_loss"].detach() / x.shape[1]
+        metrics["mse"] = made.losses["mse_loss"].detach() / len(self.sae.b_dec)
         metrics |= {"l0": made.fires.sum(1).float().mean(), "dead_fraction": made.dead.float().mean()}
         return SAEStep(made.loss, metrics)
 
@@ -221,9 +245,14 @@ class SAEModule(NarrativeModule):
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Add a batch to the metrics."""
-        latents = self._frozen[0].encode(batch)
+        given, wanted = self._sides(batch)
+        latents = self._frozen[0].encode(given)
         self.firing.update(latents)
-        self.errors.update(self._frozen[0].decode(latents), batch)
+        self.errors.update(self._frozen[0].decode(latents), wanted)
+
+    def _sides(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """What is read, and what is to come out: the same, but for a transcoder."""
+        return batch[:, : self.sae.cfg.d_in], batch[:, -len(self.sae.b_dec) :].contiguous()
 
     def on_validation_epoch_end(self, stage: str = "val") -> None:
         """Log mse, explained variance, l0 and the share of dead latents."""
@@ -242,9 +271,10 @@ class SAEModule(NarrativeModule):
         """``mse``, ``explained_variance``, ``l0``, ``dead_fraction`` and ``density`` (a list) on (n, d_in)."""
         frozen = inference_sae(self.sae)
         errors, firing = reconstruction_metrics().to(x.device), Firing(self.settings.d_sae).to(x.device)
-        latents = frozen.encode(x)
+        given, wanted = self._sides(x)
+        latents = frozen.encode(given)
         firing.update(latents)
-        errors.update(frozen.decode(latents), x)
+        errors.update(frozen.decode(latents), wanted)
         return {name: value.tolist() for name, value in {**errors.compute(), **firing.compute()}.items()}
 
     def encoder(self) -> Encode:
@@ -254,16 +284,16 @@ class SAEModule(NarrativeModule):
     # -- from one cycle to the next
 
     def decoder(self) -> np.ndarray:
-        """A copy of the decoder's directions: (d_sae, d_in), rows of unit norm."""
+        """A copy of the decoder's directions: (d_sae, d_out), rows of unit norm."""
         return torch.nn.functional.normalize(self.sae.W_dec.detach(), dim=1).float().cpu().numpy()
 
     def align(self, decoder: np.ndarray) -> Matching:
         """Reorder the latents so that each keeps the index of the feature it continues.
 
         Args:
-            decoder: (d_sae, d_in), the directions that `decoder` returned before training.
+            decoder: (d_sae, d_out), the directions that `decoder` returned before training.
         """
-        matching = match_features(decoder, self.decoder())
+        matching = match_features(decoder, self.decoder(), levels(self.sae))
         permutation = torch.from_numpy(matching.permutation).to(self.device)
         permute_latents(self.sae, permutation)
         self.since_fired.copy_(self.since_fired[permutation])
@@ -272,3 +302,9 @@ class SAEModule(NarrativeModule):
     def save(self, folder: str | Path, extras: Mapping[str, Any] | None = None) -> Path:
         """Save a folder that ``sae_lens.SAE.load_from_disk`` loads; see `lit_narrative.sae.autoencoder.save_sae`."""
         return save_sae(self.sae, folder, extras)
+
+
+def _vector(row: State | Activation) -> np.ndarray:
+    if isinstance(row, Activation) and row.target is not None:
+        return np.concatenate([row.vector, row.target])
+    return row.vector

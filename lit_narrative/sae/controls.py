@@ -56,7 +56,10 @@ def random_part_sae(frozen: FrozenPart, training: Training, seed: int) -> "SAE[A
     """
     given, x = training.settings, training.x
     sae = build_sae(given.architecture, x.shape[1], given.d_sae, given.options, seed).to(x.device)
-    for name, parameter in sae.named_parameters():
+    parameters = dict(sae.named_parameters())
+    if "W_enc" not in parameters:
+        frozen = "decoder"  # tied (matching pursuit): it is the encoder too
+    for name, parameter in parameters.items():
         parameter.requires_grad_((name in ("W_dec", "b_dec")) if frozen == "encoder" else name != "W_dec")
     generator = torch.Generator().manual_seed(seed)
     with torch.enable_grad():

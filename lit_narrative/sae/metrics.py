@@ -64,12 +64,13 @@ class Matching:
         return float(self.cosines.mean())
 
 
-def match_features(old: np.ndarray, new: np.ndarray) -> Matching:
+def match_features(old: np.ndarray, new: np.ndarray, groups: np.ndarray | None = None) -> Matching:
     """Match the features of two dictionaries so that the sum of their cosines is largest (Hungarian method).
 
     Args:
         old: (n, d) decoder directions, one a row.
         new: (n, d) likewise.
+        groups: (n,) int; a feature continues one of its own group. None: any.
 
     Raises:
         ValueError: The dictionaries differ in shape.
@@ -79,7 +80,9 @@ def match_features(old: np.ndarray, new: np.ndarray) -> Matching:
     if old.shape != new.shape or old.ndim != 2:
         raise ValueError(f"dictionaries to match must have one shape (n, d); got {old.shape} and {new.shape}")
     cosines = _unit(old) @ _unit(new).T
-    rows, permutation = linear_sum_assignment(cosines, maximize=True)
+    # No sum of cosines makes up for a pair of two groups.
+    barred = 0.0 if groups is None else 4.0 * len(old) * (groups[:, None] != groups)
+    rows, permutation = linear_sum_assignment(cosines - barred, maximize=True)
     return Matching(permutation.astype(np.int64), cosines[rows, permutation])
 
 

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 
+from lit_narrative.sae.autoencoder import unit_decoder
+
 if TYPE_CHECKING:
     from sae_lens import TrainingSAE
 
@@ -40,7 +42,7 @@ def training_pass(sae: "TrainingSAE[Any]", x: Tensor, since_fired: Tensor, dead_
 
     Args:
         sae: its decoder rows are made unit vectors first.
-        x: (n, d_in).
+        x: (n, d_in); of a transcoder (n, d_in + d_out).
         since_fired: (d_sae,) long, steps since each latent fired; updated in place.
         dead_window: a latent is dead after more steps than this.
         done: optimizer steps so far, which the warm-up of the coefficients goes by.
@@ -48,7 +50,7 @@ def training_pass(sae: "TrainingSAE[Any]", x: Tensor, since_fired: Tensor, dead_
     from sae_lens.saes.sae import TrainStepInput
 
     # Rescales the weights in place, so it must come before the forward pass: backward needs the weights it used.
-    sae.fold_W_dec_norm()
+    unit_decoder(sae)
     if sae.W_dec.dtype == torch.float64:
         sae.to(torch.float64)  # a JumpReLU threshold, always float32 in sae-lens, has been widened by the line above
     dead = since_fired > dead_window
@@ -132,8 +134,8 @@ def batches(n: int, batch_size: int, steps: int, generator: torch.Generator) -> 
 
 @torch.no_grad()
 def center(sae: "TrainingSAE[Any]", x: Tensor) -> None:
-    """Start the decoder's bias at the geometric median of ``x`` (n, d_in)."""
-    sae.b_dec.copy_(geometric_median(x))
+    """Start the decoder's bias at the geometric median of ``x`` (n, d_in), or of the vectors to predict."""
+    sae.b_dec.copy_(geometric_median(x[:, -len(sae.b_dec) :]))
 
 
 def geometric_median(x: Tensor, iterations: int = 20) -> Tensor:

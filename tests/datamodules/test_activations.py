@@ -67,6 +67,17 @@ def test_some_places_or_so_many_rows(folder: str) -> None:
     assert [(row.text, row.position) for row in few] == [(row.text, row.position) for row in everything[:31]]
 
 
+def test_a_second_hook_gives_what_a_transcoder_predicts(folder: str) -> None:
+    rows = data(model=folder, target_hook="blocks.1.hook_mlp_out", rows=40, batch_size=5).activations("val")
+    out = "blocks.1.hook_mlp_out"
+    plain, targets = (data(model=folder, hook=hook, rows=40).activations("val") for hook in (HOOK, out))
+    for row, one, other in zip(rows, plain, targets, strict=True):
+        assert (row.text, row.position) == (one.text, one.position)
+        assert one.target is None
+        np.testing.assert_allclose(row.vector, one.vector, atol=1e-5)
+        np.testing.assert_allclose(row.target, other.vector, atol=1e-5)
+
+
 def test_an_autoencoder_is_fitted_measured_and_exported(folder: str, tmp_path: Path) -> None:
     from sae_lens import SAE
 

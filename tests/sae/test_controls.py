@@ -1,5 +1,7 @@
 """Random-part controls, and permutation of plays."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -72,3 +74,11 @@ def test_contexts_are_encounters_of_one_world_where_plays_are_permuted() -> None
     assert (by_world.contexts.max(), by_world.worlds.max()) == (1, 1)
     assert by_play.contexts.max() == 3
     assert by_play.worlds.max() == 2 * 150 - 1
+
+
+@pytest.mark.parametrize("frozen", ["encoder", "decoder"])
+def test_a_tied_autoencoder_has_one_part_to_freeze(frozen: FrozenPart, training: Training) -> None:
+    tied = replace(training, settings=SAESettings("matching_pursuit", d_sae=12, k=3), steps=5)
+    found = random_part_sae(frozen, tied, seed=3)
+    drawn = build_sae("matching_pursuit", 8, 12, tied.settings.options, 3)
+    torch.testing.assert_close(found.W_dec, drawn.W_dec)

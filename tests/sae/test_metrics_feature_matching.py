@@ -30,3 +30,12 @@ def test_a_zero_direction_has_cosine_zero() -> None:
 def test_shapes_must_agree() -> None:
     with pytest.raises(ValueError, match=r"\(3, 2\) and \(2, 2\)"):
         match_features(np.ones((3, 2)), np.ones((2, 2)))
+
+
+def test_a_feature_continues_one_of_its_group() -> None:
+    new = np.eye(4)[[3, 0, 1, 2]]
+    assert match_features(np.eye(4), new).permutation.tolist() == [1, 2, 3, 0]
+    found = match_features(np.eye(4), new, np.array([0, 0, 1, 1]))
+    assert sorted(found.permutation[:2].tolist()) == [0, 1]
+    assert sorted(found.permutation[2:].tolist()) == [2, 3]
+    assert found.cosines.max() <= 1

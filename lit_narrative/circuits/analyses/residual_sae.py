@@ -1,6 +1,6 @@
 """A sparse autoencoder on the residual stream: its training, and the cost of splicing its reconstruction in."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,7 +27,7 @@ class ResidualSAESettings(AnalysisSettings):
     Args:
         hook: name of the activation, (n, T, d); ``auto`` is the stream before layer 1, or where ``layers`` of the
             callback leaves that out, before the first of them (of layer 0 alone, after it).
-        architecture: standard, topk, batchtopk, jumprelu or gated.
+        architecture: one of `lit_narrative.sae.autoencoder.ARCHITECTURES` but transcoder.
         expansion: latents for each dimension of the stream.
         options: of the architecture: ``k``, ``l1_coefficient`` …; see `lit_narrative.sae.autoencoder.OPTIONS`.
         lr: of Adam.
@@ -41,7 +41,7 @@ class ResidualSAESettings(AnalysisSettings):
     hook: str = "auto"
     architecture: sparse.Architecture = "topk"
     expansion: int = 4
-    options: Mapping[str, float | None] = field(default_factory=dict)
+    options: sparse.Options = field(default_factory=dict)
     lr: float = 2e-3
     steps: int = 600
     batch_size: int = 256
