@@ -26,8 +26,10 @@ import yaml
 from lit_narrative.errors import UserError
 
 
-def refuse_pipe(path: str | Path) -> None:
+def refuse_pipe(path: str | Path, what: str = "read") -> None:
     """Refuse a pipe or a device, which could keep a reader waiting for ever; what is not there passes.
+
+    A writer refuses it since a rename would put a file in the place of the device, for the whole machine.
 
     Raises:
         UserError: it is one.
@@ -37,7 +39,8 @@ def refuse_pipe(path: str | Path) -> None:
     except (OSError, ValueError):
         return
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise UserError(f"cannot read {path}: it is a pipe or a device; write its content to a file, and name that")
+        remedy = "write its content to a file, and name that" if what == "read" else "name a file"
+        raise UserError(f"cannot {what} {path}: it is a pipe or a device; {remedy}")
 
 
 def read_utf8(path: Path) -> str:
@@ -165,8 +168,12 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
     Raises:
         OSError: the disk is full, or the file cannot be written; the error names ``path``.
+        UserError: it is a pipe or a device.
     """
     path = Path(path)
+    _refuse_place(path)
+    if path.is_dir():
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
     # In the same folder, since a rename across file systems is a copy; with the process's number, as two may write it.
@@ -207,8 +214,10 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
     Raises:
         OSError: the disk is full, or the folder cannot be written; the error names ``path``.
+        UserError: it is a pipe or a device.
     """
     path = Path(path)
+    _refuse_place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=_prefix(path)) as scratch, _naming(path):
@@ -220,6 +229,13 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             os.replace(path, Path(scratch, "old"))
         os.replace(fresh, path)
         _sync_folder(path.parent)
+
+
+def _refuse_place(path: Path) -> None:
+    """Refuse to put a file or a folder in the place of a pipe, a device, or a link to an open file (/dev/stdout)."""
+    refuse_pipe(path, "write")
+    if path.is_symlink() and os.readlink(path).startswith("/proc/"):
+        raise UserError(f"cannot write {path}: it stands for an open file; name the file itself")
 
 
 @contextmanager

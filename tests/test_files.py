@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -184,3 +185,18 @@ def test_pipes_and_devices_are_refused_and_not_waited_for(tmp_path: Path) -> Non
         for path in (tmp_path / "pipe", tmp_path / "link", Path("/dev/zero")):
             with pytest.raises(UserError, match=f"cannot read {path}: it is a pipe or a device"):
                 read(path)
+
+
+def test_nothing_is_put_in_the_place_of_a_device_or_of_an_open_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "stdout").symlink_to("/proc/self/fd/1")
+    for name in ("pipe", "stdout"):
+        with pytest.raises(UserError, match=r"cannot write .*; name "):
+            write_text(tmp_path / name, "text")
+        with pytest.raises(UserError, match=r"cannot write .*; name "), atomic_folder(tmp_path / name):
+            pass
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert os.readlink(tmp_path / "stdout") == "/proc/self/fd/1"
+    with pytest.raises(IsADirectoryError):
+        write_text("", "text")
+    assert sorted(os.listdir(tmp_path)) == ["pipe", "stdout"]

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from keyword import iskeyword
+from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
@@ -13,6 +14,7 @@ from rich.console import Console
 from lit_narrative.cli.faults import note_run_folder
 from lit_narrative.cli.messages import actions
 from lit_narrative.errors import UserError, check_choice, did_you_mean
+from lit_narrative.files import refuse_pipe
 
 Function = Callable[..., None]
 
@@ -151,3 +153,25 @@ def printable(text: str) -> str:
 def plain_console() -> Console:
     """A console that takes texts as they are: no markup, no emoji codes, no highlighting of numbers."""
     return Console(markup=False, emoji=False, highlight=False, soft_wrap=False)
+
+
+def check_places(source: str, **places: str | None) -> None:
+    """Check, before the work, that what a command writes takes the place of neither its source nor of each other.
+
+    Args:
+        source: the file that is read.
+        places: name of an option -> the file that it names; ``None`` where it is not given.
+
+    Raises:
+        UserError: a place is empty, a folder, a pipe or a device, the source, or that of another option.
+    """
+    taken = {Path(source).resolve(): "the file that is read"}
+    for name, place in places.items():
+        if place is None:
+            continue
+        refuse_pipe(place, "write")
+        if Path(place).is_dir():
+            raise UserError(f"--{name} is {place!r}; name a file" + (", not a folder" if place else ""))
+        if other := taken.get(Path(place).resolve()):
+            raise UserError(f"--{name} is '{place}', {other}; give another name")
+        taken[Path(place).resolve()] = f"as --{name} is"

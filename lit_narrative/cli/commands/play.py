@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lit_narrative.cli.arguments import plain_console, printable
+from lit_narrative.cli.arguments import check_places, plain_console, printable
 from lit_narrative.cli.commands.worlds import count_issues, verdict
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.files import write_jsonl
@@ -76,6 +76,7 @@ def play(
     check_least("--seed", seed, 0)
     if choices and policy != "scripted":
         raise UserError(f"--choices are for --policy scripted, not {policy}")
+    check_places(file, trace=trace)
     text = world_text(file, sample)
     world, issues = open_world(file, text)
     engine, console, kept = Engine(world, nudge, reaction_tie), plain_console(), list[Play]()

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lit_narrative.cli.arguments import plain_console, printable
+from lit_narrative.cli.arguments import check_places, plain_console, printable
 from lit_narrative.cli.commands.play import open_world, print_simulation, world_text
 from lit_narrative.cli.commands.worlds import count_issues
 from lit_narrative.errors import UserError, check_least
@@ -73,6 +73,7 @@ def simulate(
             --choices names an option that is not open.
     """
     _check(runs, seed, max_steps, gate_plays, policy, choices, model)
+    check_places(file, out=out, traces=traces)
     text = world_text(file, sample)
     world, issues = open_world(file, text)
     engine = Engine(world, nudge, reaction_tie)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.text import Text
 
-from lit_narrative.cli.arguments import plain_console, printable
+from lit_narrative.cli.arguments import check_places, plain_console, printable
 from lit_narrative.errors import UserError
 from lit_narrative.files import write_text
 from lit_narrative.tasks.storyworld.formats.read import FILE_LIMITS, Reading, read_any
@@ -78,8 +78,7 @@ def convert(file: str, to: Format = "simple", out: str | None = None) -> None:
     Raises:
         UserError: The file cannot be read, is no world, or has what the other format cannot say.
     """
-    if out is not None and Path(out).exists() and Path(file).exists() and Path(out).samefile(file):
-        raise UserError(f"--out is '{out}', the file that is converted; give another name")
+    check_places(file, out=out)
     reading = read_any(read_world_file(file, FILE_LIMITS.max_chars))
     if reading.world is None or not reading.world.encounters:
         first = reading.issues[0] if reading.issues else Issue("$.encounters", "there are no encounters")
@@ -88,7 +87,7 @@ def convert(file: str, to: Format = "simple", out: str | None = None) -> None:
     if out is None:
         print(text, end="")
     else:
-        print(f"wrote {write_text(out, text)}")
+        print(f"wrote {printable(str(write_text(out, text)))}")
     if reading.issues:  # beside the text, which may go to another program
         print(f"{_count(reading.issues)} in '{printable(file)}'; `lit-narrative check` lists them", file=sys.stderr)
 

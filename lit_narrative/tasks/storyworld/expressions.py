@@ -28,6 +28,7 @@ OPERATORS: Mapping[str, tuple[int, int | None]] = {
 """Fewest and most arguments of each operator; ``scripts.py`` says what each is."""
 _LOGICAL = frozenset(("xor", "same"))
 _NUMBER = frozenset((int, float))
+_NESTING = frozenset(("any", "all", "not", "expr"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +171,14 @@ def is_number(value: Any) -> bool:
 
 
 def read_expr(value: Any, depth: int = 0) -> Expr | None:
-    """The expression that a JSON value says, ``None`` where any part of it is malformed or nested too deep."""
+    """The expression that a JSON value says, ``None`` where it is too large or any part of it malformed."""
     if is_number(value):
         return float(value)
     if type(value) is str:
         return value or None
     if type(value) is not list or not value or type(value[0]) is not str or depth >= DEEPEST:
+        return None
+    if not depth and is_too_large(value):
         return None
     op, least_most = value[0], OPERATORS.get(value[0])
     if least_most is None or not least_most[0] <= len(value) - 1 <= (least_most[1] or MOST_NODES):
@@ -193,7 +196,7 @@ def read_expr(value: Any, depth: int = 0) -> Expr | None:
 
 
 def read_condition(value: Any, depth: int = 0) -> Condition | None:
-    """The condition that a JSON value says, ``None`` where any part of it is malformed or nested too deep."""
+    """The condition that a JSON value says, ``None`` where it is too large or any part of it malformed."""
     if type(value) is not dict or depth > DEEPEST:
         return None
     variable, comparison, number = value.get("variable"), value.get("comparison"), value.get("value")
@@ -208,6 +211,8 @@ def read_condition(value: Any, depth: int = 0) -> Condition | None:
         return _read_happened(value)
     if len(value) != 1:
         return None
+    if not depth and is_too_large(value):
+        return None
     ((key, inner),) = value.items()
     if key in ("any", "all"):
         return _read_parts(key, inner, depth)
@@ -216,6 +221,24 @@ def read_condition(value: Any, depth: int = 0) -> Condition | None:
         return None if part is None else Not(part)
     expr = read_expr(inner, depth + 1) if key == "expr" else None
     return None if expr is None else Holds(expr)
+
+
+def is_too_large(value: Any) -> bool:
+    """Whether a JSON value is refused as an expression or a condition for its size alone."""
+    pending, count = [(value, 0)], 0
+    while pending:  # no recursion: a file may be nested deeper than a validator's stack goes
+        part, depth = pending.pop()
+        count += 1
+        inner: list[Any] = []
+        if type(part) is list:
+            inner, depth = part[1:], depth + 1
+        elif type(part) is dict:
+            for key in part.keys() & _NESTING:
+                inner += part[key] if key in ("any", "all") and type(part[key]) is list else [part[key]]
+        if depth > DEEPEST or count + len(pending) + len(inner) > MOST_NODES:
+            return True
+        pending += [(item, depth + (type(part) is dict)) for item in inner]
+    return False
 
 
 def _read_parts(key: str, value: Any, depth: int) -> Condition | None:

@@ -9,6 +9,8 @@ from importlib.resources import files
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
+from lit_narrative.tasks.storyworld.expressions import DEEPEST, MOST_NODES, is_too_large
+
 if TYPE_CHECKING:
     from jsonschema import ValidationError
     from jsonschema.protocols import Validator
@@ -101,17 +103,52 @@ def validator(name: SchemaName = "simple_plus") -> "Validator":
     return Draft202012Validator(schema(name))
 
 
+_SCRIPTS: dict[str, Any] = {
+    "acceptability": [], "gates": [], "performable": [], "desirability": 0, "value": 0, "active": True,
+}  # fmt: skip
+"""Keys of encounters, options, reactions and effects that hold scripts -> a script that fits there."""
+_PARTS = frozenset(("encounters", "options", "reactions", "after_effects"))
+
+
 def schema_issues(value: Any) -> list[Issue]:
-    """Where a parsed value departs from the schema; at most ``MOST_ISSUES`` departures are looked at.
+    """Where a parsed value departs from the schema, or has a script too large to be read.
+
+    At most ``MOST_ISSUES`` departures are looked at, and as many scripts.
 
     Departures at the same path of the format (``encounters[*].options``) make one issue, which names the first of
     them and says how many more there are, so that one bad list does not fill the page.
     """
+    large: list[Path] = []
+    value = _without_large_scripts(value, (), large)
     groups: dict[tuple[str | int, ...], list[ValidationError]] = {}
     # iter_errors is lazy: the validator stops at the bound, however broken the text is.
     for error in map(_nearest, islice(validator().iter_errors(value), MOST_ISSUES)):
         groups.setdefault(_general(error.absolute_path), []).append(error)
-    return [_schema_issue(errors) for errors in groups.values()]
+    too_large = f"nested more than {DEEPEST} deep, or of more than {MOST_NODES:,} parts; it is left out"
+    named = [Issue(json_path(path), too_large) for path in large[:MOST_ISSUES]]
+    return [*(_schema_issue(errors) for errors in groups.values()), *named]
+
+
+def _is_listed(key: str, inner: Any) -> bool:
+    """Whether what stands under a key is a list of conditions, not one script."""
+    return _SCRIPTS[key] == [] and type(inner) is list
+
+
+def _without_large_scripts(value: Any, path: Path, large: list[Path]) -> Any:
+    """The value with another script for each that is too large, which the validator's stack might not hold."""
+    if type(value) is list:
+        return [_without_large_scripts(item, (*path, i), large) for i, item in enumerate(value)]
+    if type(value) is not dict:
+        return value
+    kept = dict(value)
+    for key, inner in value.items():
+        at = (*path, key)
+        if key in _PARTS:
+            kept[key] = _without_large_scripts(inner, at, large)
+        elif key in _SCRIPTS and any(map(is_too_large, inner if _is_listed(key, inner) else [inner])):
+            large.append(at)
+            kept[key] = _SCRIPTS[key]
+    return kept
 
 
 def _nearest(error: "ValidationError") -> "ValidationError":

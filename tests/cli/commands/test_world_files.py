@@ -1,6 +1,7 @@
 """The commands check and convert, as a user calls them."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -130,4 +131,53 @@ def test_what_cannot_be_converted_is_said_in_one_line(
 def test_a_file_is_not_written_over_itself(world: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["convert", world, "--out", world])
-    assert "the file that is converted" in capsys.readouterr().err
+    assert "the file that is read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [("convert", "--out"), ("simulate", "--out"), ("simulate", "--traces"), ("play", "--trace")]
+)
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    command: str, option: str, world: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = Path(world).read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    for place, says in (
+        (world, "the file that is read; give another name"),
+        ("", f"{option} is ''; name a file"),
+        (str(tmp_path), "name a file, not a folder"),
+        (str(tmp_path / "pipe"), "it is a pipe or a device; name a file"),
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            main([command, world, option, place, *(["--policy", "random"] if command == "play" else [])])
+        caught = capsys.readouterr()
+        assert (exit_.value.code, caught.out) == (2, "") and says in caught.err
+    assert Path(world).read_bytes() == before and sorted(os.listdir(tmp_path)) == ["lighthouse.json", "pipe"]
+
+
+def test_two_results_are_not_written_to_one_file(
+    world: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = str(tmp_path / "page.html")
+    with pytest.raises(SystemExit):
+        main(["simulate", world, "--out", page, "--traces", page])
+    assert "as --out is; give another name" in capsys.readouterr().err and not Path(page).exists()
+
+
+def test_a_start_that_is_not_there_is_mended_by_leaving_it_out_and_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({**lighthouse(), "start": "###"}), encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main(["check", str(path)])
+    assert "mend: leave it out" in " ".join(capsys.readouterr().out.split())
+    for to in ("simple", "sweepweave", "twee"):
+        main(["convert", str(path), "--to", to])
+        assert len(capsys.readouterr().out) > 500
+
+
+def test_a_name_that_is_not_unicode_is_written(world: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["convert", world, "--out", str(tmp_path / "caf\udce9.json")])
+    assert "caf\ufffd.json" in capsys.readouterr().out
+    assert b"caf\xe9.json" in os.listdir(os.fsencode(tmp_path))

@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_narrative.tasks.storyworld.formats.parse import Limits, parse
+from lit_narrative.tasks.storyworld.formats.read import FILE_LIMITS, read_any
 from lit_narrative.tasks.storyworld.formats.simple import read_world
 from lit_narrative.tasks.storyworld.similarity import unique_shares
+from lit_narrative.tasks.storyworld.simulator.engine import Engine
 from lit_narrative.tasks.storyworld.simulator.play import all_paths, play
 from lit_narrative.tasks.storyworld.simulator.statistics import simulate
 from lit_narrative.tasks.storyworld.verifiers.base import DEFAULT_WEIGHTS, VerifierConfig
@@ -178,3 +180,36 @@ def test_any_value_can_be_read_and_simulated(value: Any) -> None:
     assert (world is None) is not isinstance(value, dict)
     if world is not None:
         assert simulate(world, 3, 0).runs == 3
+
+
+def nested(kind: str, size: int) -> Any:
+    """A script of that many levels, or parts."""
+    if kind == "wide":
+        return ["+", ["+", *[1] * (size // 2)], ["+", *[1] * (size // 2)]]
+    script: Any = "oil" if kind in ("neg", "if") else {"variable": "oil", "comparison": ">=", "value": 1}
+    for _ in range(size):
+        script = {
+            "neg": ["neg", script],
+            "if": ["if", {"expr": script}, 1, 0],
+            "not": {"not": script},
+            "any": {"any": [script]},
+        }[kind]
+    return script
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [("neg", 25), ("neg", 180), ("if", 40), ("if", 80), ("not", 25), ("not", 180), ("any", 80), ("wide", 10_000)],
+)
+def test_a_script_that_is_too_large_is_named_and_left_out(kind: str, size: int) -> None:
+    script = nested(kind, size)
+    for key in ("gates", "acceptability") if kind in ("not", "any") else ("desirability",):
+        choice: dict[str, Any] = {"id": "go", "text": "go", "reactions": [{"next_encounter": None}]}
+        scene: dict[str, Any] = {"id": "a", "text": "a", "options": [choice]}
+        (choice if key == "gates" else scene)[key] = [script] if kind in ("not", "any") else script
+        text = json.dumps({"characters": {}, "initial_state": {"oil": 0}, "properties": {}, "encounters": [scene]})
+        reading = read_any(text)
+        (named,) = [issue for issue in reading.issues if "nested more than 24 deep, or of more than" in issue.message]
+        assert named.path.endswith(f".{key}") and reading.world is not None
+        assert simulate(Engine(reading.world), 3, 0).runs == 3
+        assert 0 < score(text, config=VerifierConfig(limits=FILE_LIMITS)).total < 1

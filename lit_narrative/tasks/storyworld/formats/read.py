@@ -76,7 +76,9 @@ def _repair(fault: Fault, world: World) -> str:
         case "next_encounter" | "start" as key:
             last: Any = world.start if key == "start" else _at(world, fault.path)
             near = nearest(str(last), [encounter.id for encounter in world.encounters])
-            return f"write {near!r}" if near else "write null, which ends the story"
+            if near:
+                return f"write {near!r}"
+            return "leave it out" if key == "start" else "write null, which ends the story"
         case "variable":
             near = nearest(fault.message.split("'")[1], world.variables)
             return f"write {near!r}" if near else "declare it in `initial_state`"

@@ -141,7 +141,8 @@ class _Writer:
     def _put_first(self, spools: list[Json], pages: Sequence[Json]) -> None:
         """See to it that a play starts where it should: at the first encounter of the first active spool."""
         start = self.world.start or next((page["id"] for page in pages), None)
-        if start is None or "page_0000" in self.ids:
+        # One that is not there cannot be said: the editor has no word for a start that leads nowhere.
+        if start not in self.ids or "page_0000" in self.ids:
             return
         order = sorted(spools, key=lambda spool: spool["creation_index"] if is_number(spool["creation_index"]) else 0)
         first = next((spool for spool in order if spool["starts_active"] and spool["encounters"]), None)
