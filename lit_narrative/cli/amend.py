@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
+from itertools import pairwise
 from typing import Any
 
 from jsonargparse import get_loader
@@ -24,7 +25,7 @@ def check_values(args: Sequence[str]) -> None:
     Raises:
         UserError: naming the first one that has none.
     """
-    for argument, following in zip(args, [*args[1:], "--"], strict=True):
+    for argument, following in pairwise([*args, "--"]):
         asks = argument.startswith(OF_CLASSES) and "=" not in argument and not argument.endswith(".help")
         if asks and following.startswith("--"):
             raise UserError(f"{argument}: no value is given; write it as {argument}=VALUE")
@@ -72,7 +73,7 @@ def _configured(args: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _configs(args: Sequence[str]) -> Iterator[str]:
-    for argument, following in zip(args, [*args[1:], ""], strict=True):
+    for argument, following in pairwise([*args, ""]):
         flag, equals, value = argument.partition("=")
         if flag in {"--config", "-c"}:
             yield value if equals else following

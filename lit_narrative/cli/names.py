@@ -5,6 +5,7 @@ What is wrong for certain is said at once; what the sources do not tell goes on 
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def check_names(command: str, args: Sequence[str]) -> None:
     """
     see_working_directory()
     checker, given = _Checker(command), resolve_configs(list(args))
-    for argument, following in zip(given, [*given[1:], ""], strict=True):
+    for argument, following in pairwise([*given, ""]):
         flag, equals, value = argument.partition("=")
         value = value if equals else following
         if flag in _CONFIG and value:

@@ -60,6 +60,7 @@ def test_the_folder_is_the_list_in_the_order_of_a_page() -> None:
     assert set(groups) == {"faithfulness", *ANALYSES}
 
 
+@pytest.mark.slow
 def test_an_analysis_of_another_package_has_a_section_and_a_part_of_the_comparison(
     norms: str, circuits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

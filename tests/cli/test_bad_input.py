@@ -160,7 +160,7 @@ def test_wrong_settings(
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [('{"characters": 1', "not JSON"), ('{"a": "' + "x" * 2**20 + '"}', "split")]
+    ("text", "expected"), [('{"characters": 1', "not JSON"), ('{"a": "' + "x" * 2**24 + '"}', "split")]
 )
 def test_malformed_and_oversize_worlds(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, expected: str

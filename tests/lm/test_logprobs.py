@@ -71,7 +71,7 @@ def gradients(lm: nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def test_layout() -> None:
-    ids, targets, _ = completion_batch([[5, 6], torch.tensor([7])], [[8], torch.tensor([9, 1])])
+    ids, targets, *_ = completion_batch([[5, 6], torch.tensor([7])], [[8], torch.tensor([9, 1])])
     assert ids.tolist() == [[5, 6, 8], [7, 9, 1]]
     assert targets.tolist() == [[False, False, True], [False, True, True]]
     uneven = completion_batch([[5, 6], [7]], [[8], [9]])
@@ -162,7 +162,7 @@ def test_gradients_are_those_of_the_full_logits_whatever_is_in_memory_at_once(
 ) -> None:
     torch.manual_seed(0)
     lm = HEADS[head]().double()
-    ids, targets, _ = batch()
+    ids, targets, *_ = batch()
     distributions = torch.log_softmax(lm(ids).logits[:, :-1][targets[:, 1:]] / 0.7, -1)
     entropy = -(distributions.exp() * distributions).sum(-1)
     expected = TokenScores(distributions.gather(-1, ids[targets][:, None]).squeeze(-1), entropy)
@@ -224,7 +224,7 @@ def test_impossible_tokens_have_neither_entropy_nor_gradients_that_are_no_number
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_what_stands_on_the_right_has_no_influence(architecture: str) -> None:
     lm = tiny_lm(architecture, scale=4)
-    ids, targets, _ = batch()
+    ids, targets, *_ = batch()
     ends = (targets * torch.arange(ids.shape[1])).amax(1, keepdim=True)
     junk = ids.where(torch.arange(ids.shape[1]) <= ends, 17)
     wider = CompletionBatch(nn.functional.pad(junk, (0, 5), value=33), nn.functional.pad(targets, (0, 5)))

@@ -63,6 +63,7 @@ def _runs(process: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_killed_sweep_resumes_and_a_failing_run_is_recorded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

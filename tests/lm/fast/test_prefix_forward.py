@@ -107,10 +107,10 @@ def test_targets_with_gaps(architecture: str) -> None:
 
 
 def test_a_batch_taken_apart() -> None:
-    assert shared_prompts(*completion_batch([[5, 6], [5]], [[20, 21], [22]])) is None  # nothing is shared
+    assert shared_prompts(*completion_batch([[5, 6], [5]], [[20, 21], [22]])[:3]) is None  # nothing is shared
     long = [[*range(20, 60)]] * 2
-    assert shared_prompts(*completion_batch([[5, 6]] * 2, long)) is None  # 2 + 2 x 39 positions for 2 x 42: no use
-    apart = shared_prompts(*completion_batch([[5, 6, 7]] * 3 + [[5, 6]] * 3, [[20], [21, 22], [23]] * 2))
+    assert shared_prompts(*completion_batch([[5, 6]] * 2, long)[:3]) is None  # 2 + 2 x 39 positions for 2 x 42: no use
+    apart = shared_prompts(*completion_batch([[5, 6, 7]] * 3 + [[5, 6]] * 3, [[20], [21, 22], [23]] * 2)[:3])
     assert apart is not None
     assert sorted(map(tuple, apart.prompts.tolist())) == [(0, 5, 6), (5, 6, 7)]
     assert apart.mask[apart.owner].sum(1).tolist() == [3, 3, 3, 2, 2, 2]
@@ -121,13 +121,13 @@ def test_equal_prompts_with_different_injections_are_not_shared() -> None:
     prompts, completions = [[5, 6, 7]] * 6, [[20, 21], [22, 23]] * 3
     four, nine = np.full(3, 4.0), np.full((1, 3), 9.0)
     injections = [four, four, nine, nine, None, None]
-    apart = shared_prompts(*completion_batch(prompts, completions, injections))
+    apart = shared_prompts(*completion_batch(prompts, completions, injections)[:3])
     assert apart is not None
     assert apart.prompts.tolist() == [[5, 6, 7]] * 3
     assert [apart.owner[n] == apart.owner[n + 1] for n in (0, 2, 4)] == [True] * 3
     assert len(set(apart.owner.tolist())) == 3
     for same in ([four] * 6, [None] * 6, []):
-        together = shared_prompts(*completion_batch(prompts, completions, same))
+        together = shared_prompts(*completion_batch(prompts, completions, same)[:3])
         assert together is not None
         assert together.prompts.tolist() == [[5, 6, 7]]
 
