@@ -34,6 +34,7 @@ COMMANDS = {
     "simulate": "play a world many times, and make a page of what the plays show",
     "check": "say what is wrong with files of worlds, of any format, and how to mend it",
     "convert": "write a world in another format: simple, sweepweave, ink, twee",
+    "enrich": "put passages of a corpus beside the encounters of a world that they are near to in meaning",
     "configs": "list, show or copy the configurations that come with the package",
     "export": "write a checkpoint in the form that other libraries read",
     "explain": "put the activations of a text, or latents of an SAE, into words",

@@ -13,9 +13,11 @@ import numpy as np
 
 from lit_narrative.datamodules.base import ExamplePrompts, NumberedPrompts, Split, TaskDataModule
 from lit_narrative.errors import UserError, check_choice, check_least
+from lit_narrative.lm.passages import Passages, PassageSettings
 from lit_narrative.tasks.storyworld.adherence import adherence
 from lit_narrative.tasks.storyworld.custom import Dealt, custom_examples, custom_worlds
 from lit_narrative.tasks.storyworld.cutting import Cut
+from lit_narrative.tasks.storyworld.enrichment import Nearest, enrich_prompt
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQualitySettings
 from lit_narrative.tasks.storyworld.generator import Skew, example
 from lit_narrative.tasks.storyworld.grammar import prompt_grammar
@@ -71,6 +73,8 @@ class StoryworldData(TaskDataModule):
         skew: what the generated corpus is rich and poor in.
         prompt_space: prompts of settings, themes, casts and properties in place of the examples'; as many as the sizes
             say, no two alike.
+        passages: a corpus whose passages, those nearest to it in meaning, stand above each prompt.
+        passages_per_prompt: at most, 1 or more.
         verifiers: minima and weights of the score, and how texts are read.
         feature_quality: how the reward of that name is measured.
         grammar: give each prompt a column ``grammar``, a schema with its cast and its properties, for
@@ -100,6 +104,8 @@ class StoryworldData(TaskDataModule):
         corpus_seed: int = 0,
         skew: Skew = Skew(),  # noqa: B008
         prompt_space: PromptSpace | None = None,
+        passages: PassageSettings | None = None,
+        passages_per_prompt: int = 1,
         verifiers: VerifierConfig = VerifierConfig(),  # noqa: B008
         feature_quality: FeatureQualitySettings = FeatureQualitySettings(),  # noqa: B008
         grammar: bool = False,
@@ -111,7 +117,9 @@ class StoryworldData(TaskDataModule):
         self.held_out = {split: path for split, path in held_out.items() if path is not None}
         if self.held_out and worlds is None:
             raise UserError(f"data.{next(iter(self.held_out))}_worlds stands beside data.worlds, which is not given")
-        self.prompt_space = prompt_space
+        check_least("data.passages_per_prompt", passages_per_prompt, 1)
+        self.prompt_space, self.passages, self.passages_per_prompt = prompt_space, passages, passages_per_prompt
+        self._passages: Passages | None = None
         self.verifiers, self.feature_quality, self.grammar = verifiers, feature_quality, grammar
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         counts = {f"{split}_size": size for split, size in self.sizes.items()}
@@ -154,12 +162,20 @@ class StoryworldData(TaskDataModule):
             rows = ExamplePrompts(self.examples(split))
         else:
             rows = _Combined(self.prompt_space, self.sizes[split], self.corpus_seed, split)
+        if self.passages is not None:
+            rows = _Enriched(rows, self._nearest, self.passages_per_prompt)
         if self.grammar and len(rows) and prompt_grammar(rows[0].columns) is None:
             raise UserError(
                 "data.grammar needs prompts with the columns `cast` and `properties`, which those of data.worlds lack; "
                 "leave it out, or name a grammar by model.sampling.grammar"
             )
         return _WithGrammar(rows) if self.grammar else rows
+
+    def _nearest(self, texts: Sequence[str], count: int) -> list[list[str]]:
+        assert self.passages is not None
+        if self._passages is None:
+            self._passages = Passages.open(self.passages)
+        return [[one.text for one in found] for found in self._passages.nearest(texts, count)]
 
     def states(self, split: Split) -> list[State]:
         """Moments of seeded plays of corpus worlds, standardised by the layout of the training split."""
@@ -306,6 +322,19 @@ class _WithGrammar(NumberedPrompts):
     def __getitem__(self, index: int) -> Prompt:  # type: ignore[override]
         row = self.rows[index]
         return replace(row, columns={**row.columns, "grammar": prompt_grammar(row.columns)})
+
+
+class _Enriched(NumberedPrompts):
+    """Prompts with passages above them, found when a prompt is read."""
+
+    def __init__(self, rows: NumberedPrompts, nearest: Nearest, count: int) -> None:
+        self.rows, self.nearest, self.most = rows, nearest, count
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Prompt:  # type: ignore[override]
+        return enrich_prompt(self.rows[index], self.nearest, self.most)
 
 
 class _Combined(NumberedPrompts):

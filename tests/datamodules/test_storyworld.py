@@ -14,6 +14,7 @@ from lit_narrative.datamodules.base import Split
 from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.datamodules.task import numbered
 from lit_narrative.errors import UserError
+from lit_narrative.lm.passages import PassageSettings
 from lit_narrative.tasks.storyworld.cutting import Cut
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality, FeatureQualitySettings
 from lit_narrative.tasks.storyworld.formats.parse import Limits
@@ -127,6 +128,19 @@ def test_prompts_of_a_space_take_the_place_of_the_examples() -> None:
     few = PromptSpace(("a", "b", "c"), ("d", "e", "f"), ("Al", "Bo", "Cy"), ("gold",), tracked=1)
     with pytest.raises(UserError, match=r"data\.train_size is 600, and data\.prompt_space has 112 prompts"):
         data(prompt_space=few, train_size=600).prompts("train")
+
+
+def test_passages_of_a_corpus_stand_above_prompts(tmp_path: Path) -> None:
+    pytest.importorskip("faiss", reason="passages need the extra `retrieval`")
+    (tmp_path / "corpus.txt").write_text("The bell of the abbey rang at dawn.\n\nNobody crossed the bridge that night.")
+    settings = PassageSettings(str(tmp_path / "corpus.txt"), least=-1, cache=str(tmp_path / "cache"))
+    plain, rich = data().prompts("val")[3], data(passages=settings, passages_per_prompt=2).prompts("val")[3]
+    assert len(rich.columns["passages"]) == 2
+    above = "".join(f"Passage: {one}\n" for one in rich.columns["passages"])
+    assert rich.text == f"{above}{plain.text}"
+    assert rich.columns["reference"] == plain.columns["reference"]
+    with pytest.raises(UserError, match=r"data\.passages_per_prompt is 0"):
+        data(passages=settings, passages_per_prompt=0)
 
 
 # --- a user's own worlds ----------------------------------------------------------------------------------------------
