@@ -112,7 +112,7 @@ class StyleRewards(TaskDataModule):
                 "model.rewards: 'style' and 'diversity' need a judge; set data.judge to the folder that "
                 "`lit-narrative test --config style/judge` wrote"
             )
-        judge = SimilarityModel.load(self.judge)
+        judge = SimilarityModel.load(self.judge, setting="data.judge")
         check_fit(self.judge, judge.examination, self.style.accept_unfit)
         judge.to("cuda" if torch.cuda.is_available() else "cpu")
         chunks = {author: self._training_texts(author) for author in self.authors}

@@ -109,7 +109,12 @@ class StyleSets(StyleRewards):
     def _judges(self) -> dict[str, SimilarityModel]:
         """The judges that are given, by name."""
         paths = zip(JUDGES, (self.judge, self.judge_b), strict=True)
-        return {name: SimilarityModel.load(path) for name, path in paths if path is not None}
+        keys = ("data.judge", "data.judge_b")
+        return {
+            name: SimilarityModel.load(path, setting=key)
+            for key, (name, path) in zip(keys, paths, strict=True)
+            if path is not None
+        }
 
     @cached_property
     def _all_sources(self) -> dict[str, Sources]:

@@ -65,12 +65,20 @@ def build_encoder(spec: StaticEncoder, texts: Sequence[str]) -> "SentenceTransfo
     return SentenceTransformer(modules=[StaticEmbedding(tokenizer, vectors.contiguous())], device="cpu")
 
 
-def load_encoder(name: str, trust_remote_code: bool = False) -> "SentenceTransformer":
+BUILT_IN = "use the built-in `encoder: {width: 64}`, which needs none"
+"""What else can be done where there is no such encoder."""
+
+
+def load_encoder(
+    name: str, trust_remote_code: bool = False, setting: str = "model.encoder", instead: str = BUILT_IN
+) -> "SentenceTransformer":
     """Load an encoder by hub name or folder; any other transformers model encodes by the mean of its hidden states.
 
     Args:
         name: of it.
         trust_remote_code: run the Python code that it brings along.
+        setting: what names it, for the error.
+        instead: what else can be done, for the error.
 
     Raises:
         UserError: there is none, the hub cannot be reached, it cannot be read, or it needs code of its own.
@@ -86,9 +94,8 @@ def load_encoder(name: str, trust_remote_code: bool = False) -> "SentenceTransfo
         if needs_code(name, error, trust_remote_code):
             raise UserError(foreign_code(name)) from error
         raise UserError(
-            f"model.encoder: no sentence-transformers model at '{name}' ({reason(error)}); give a folder that is "
-            "here, download the model while there is a network, or use the built-in `encoder: {width: 64}`, "
-            "which needs none"
+            f"{setting}: no sentence-transformers model at '{name}' ({reason(error)}); give a folder that is "
+            f"here, download the model while there is a network, or {instead}"
         ) from error
     tokenizer = encoder.tokenizer
     if isinstance(tokenizer, PreTrainedTokenizerBase) and tokenizer.pad_token is None:

@@ -143,3 +143,9 @@ def test_a_damaged_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "judge.json").write_text('{"window": 5, "calibration": {"same_mean": "x"}, "examination": null}')
     with pytest.raises(UserError, match="calibration"):
         SimilarityModel.load(str(tmp_path))
+
+
+def test_a_judge_that_is_not_there_is_told_by_the_setting_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"^data\.judge_b: no sentence-transformers model at .* or train one: `fit`"):
+        SimilarityModel.load(str(tmp_path / "empty"), setting="data.judge_b")

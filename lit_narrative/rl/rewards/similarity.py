@@ -30,6 +30,8 @@ SIMILARITY = "similarity"
 """The key of a checkpoint of ``SimilarityModule`` under which the encoder stands."""
 JUDGE_FILE = "judge.json"
 """What stands beside an encoder in a judge's folder: window, calibration and examination."""
+INSTEAD = "train one: `fit`, then `test`, which examines it and writes its folder"
+"""What else can be done where there is no judge."""
 DEFAULT_WINDOW = 300
 """Words of a window of an encoder that reads texts of any length."""
 WORDS_A_TOKEN = 0.6
@@ -77,13 +79,14 @@ class SimilarityModel(nn.Module):
         self._known: LRUCache[bytes, Tensor] = LRUCache(REMEMBERED)
 
     @classmethod
-    def load(cls, path: str, trust_remote_code: bool = False) -> Self:
+    def load(cls, path: str, trust_remote_code: bool = False, setting: str = "judge") -> Self:
         """Read a judge: on the CPU, in evaluation mode, frozen.
 
         Args:
             path: a folder that :meth:`save` wrote, a checkpoint of ``SimilarityModule``, or any sentence-transformers
                 model by folder or hub name, which was then never examined.
             trust_remote_code: run the Python code that its encoder brings along.
+            setting: what names it, for errors.
 
         Raises:
             UserError: there is none, or it is damaged.
@@ -92,7 +95,7 @@ class SimilarityModel(nn.Module):
             model = cls._of_checkpoint(path, trust_remote_code)
         else:
             beside = _read_beside(Path(path) / JUDGE_FILE)
-            model = cls(load_encoder(path, trust_remote_code), beside.get("window"))
+            model = cls(load_encoder(path, trust_remote_code, setting, INSTEAD), beside.get("window"))
             model.calibration, model.examination = beside.get("calibration") or {}, beside.get("examination")
         return model.eval().requires_grad_(False)
 
