@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError
 from lit_narrative.files import decode_json, read_utf8
+from lit_narrative.lm.load import base_lm, end_ids
 from lit_narrative.lookup import shipped_grammars
 from lit_narrative.views import Prompt, TokenMasks
 
@@ -67,7 +69,7 @@ def read_grammar(name: str) -> str:
         UserError: there is none, or it is no JSON object.
     """
     path = shipped_grammars().get(name, Path(name))
-    if not path.is_file():
+    if not path.is_file():  # a folder is none either
         known = ", ".join([*shipped_grammars(), PROMPT])
         raise UserError(
             f"model.sampling.grammar: there is no file '{name}' (looked in {path.resolve().parent}); give a JSON "
@@ -203,6 +205,17 @@ def _matcher(
     if matcher.is_error():
         raise UserError(f"{where} cannot be used: {matcher.get_error():.300}")
     return matcher
+
+
+def check_named(name: str, lm: nn.Module, tokenizer: PreTrainedTokenizerBase, steps: int) -> None:
+    """Check a grammar before a run; those of prompts are looked at when they are asked for.
+
+    Raises:
+        UserError: it cannot be used with this model.
+    """
+    if name != PROMPT:
+        vocab = base_lm(lm).config.get_text_config().vocab_size
+        check_grammar(read_grammar(name), name, tokenizer, vocab, tuple(end_ids(lm, tokenizer)), steps)
 
 
 @lru_cache(maxsize=1024)

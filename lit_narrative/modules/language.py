@@ -30,6 +30,7 @@ from lit_narrative.lm.checkpoint import (
     stored_tokenizer,
 )
 from lit_narrative.lm.encoding import ExampleReader, LongExamples, LongPrompts, PromptReader
+from lit_narrative.lm.grammar import check_named
 from lit_narrative.lm.load import Attention, Dtype, Lora, ScratchModel, add_end_id, max_positions
 from lit_narrative.lm.logprobs import CompletionBatch, score_completions
 from lit_narrative.lm.optim import MUON_LR, GradientGuard, MuonAdamW, OptimizerName, Schedule, adamw
@@ -312,7 +313,9 @@ class LanguageModule(NarrativeModule):
             logger.warning("%s %d of %d %s that exceed %s tokens", done, too_long, total, kind, limit)
 
     def on_fit_start(self) -> None:
-        """Read all rows once, so that one that cannot be used fails now and not in the middle of the run."""
+        """Read all rows and the grammar once, so that what cannot be used fails now and not amid the run."""
+        if self.sampling.grammar is not None:
+            check_named(self.sampling.grammar, self.lm, self.tokenizer, self.sampling.max_new_tokens)
         self.task.rows_for(self.view, "train")
         if self.trainer.enable_validation:
             self.task.eval_rows("val")

@@ -22,7 +22,7 @@ from lit_narrative.rl.batch import RolloutBatch
 from lit_narrative.steering.baselines import Unsteered
 from lit_narrative.steering.sampler import SteeredSampler
 from lit_narrative.views import Prompt, Rollout
-from tests.helpers import ARCHITECTURES, TEXTS, requests, sizes, tiny_lm, tokenizer
+from tests.helpers import ARCHITECTURES, TEXTS, Recorder, TinyTask, fit, grpo, requests, sizes, tiny_lm, tokenizer
 
 TALE = str(Path(__file__).parents[1] / "data" / "grammars" / "tale.json")
 PARAMS = SamplingParams(40, temperature=0.9, grammar=TALE)
@@ -185,3 +185,12 @@ def test_scoring_without_a_batch_of_masks_is_as_ever() -> None:
     batch = completion_batch([[5, 6]], [[7, 8, 1]])
     assert batch.allowed is None
     assert score_completions(tiny_lm(), batch).logprobs.shape == (3,)
+
+
+def test_a_run_is_refused_before_its_first_step(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("[]")
+    params = SamplingParams(12, grammar=str(tmp_path / "bad.json"))
+    seen = Recorder()
+    with pytest.raises(UserError, match="not a JSON Schema"):
+        fit(grpo(tmp_path, sampling=params), TinyTask(), tmp_path, seen, max_steps=1)
+    assert not seen.batches
