@@ -168,9 +168,10 @@ class SimilarityModel(nn.Module):
 
 def _means(read: Tensor, counts: Sequence[int]) -> Tensor:
     """(n, d) the mean of the vectors of each text's windows, of unit length; zeros of a text without windows."""
-    unit = nn.functional.normalize(read, dim=1)
+    # Likeness is told by the third digit, which bfloat16 does not have.
+    unit = nn.functional.normalize(read.to(torch.promote_types(read.dtype, torch.float32)), dim=1)
     owner = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts, dtype=torch.long))
-    sums = torch.zeros(len(counts), read.shape[1], device=read.device).index_add(0, owner.to(read.device), unit)
+    sums = unit.new_zeros(len(counts), unit.shape[1]).index_add(0, owner.to(unit.device), unit)
     return nn.functional.normalize(sums, dim=1)
 
 
