@@ -117,6 +117,7 @@ def test_model_and_random_streams_are_as_they_were(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "watched" / "circuits").iterdir()) == ["epoch_000", "epoch_001"]
 
 
+@pytest.mark.slow
 def test_every_analysis_by_the_command_line_on_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What SFT wrote is tested, and compared with what it was a step before."""
     monkeypatch.chdir(tmp_path)

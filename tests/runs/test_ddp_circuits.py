@@ -47,6 +47,7 @@ def written(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.name != "manifest.json"}
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_writes(tmp_path: Path) -> None:
     metrics = measure(tmp_path / "one")
     assert "circuits/patching/id_test/recovery" in metrics

@@ -112,6 +112,7 @@ def test_a_negative_seed_is_refused_before_any_job(recipe: Path, tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_failed_job_ends_the_recipe_with_its_code_and_a_killed_fit_resumes(recipe: Path, tmp_path: Path) -> None:
     out, content = tmp_path / "out", yaml.safe_load(recipe.read_text())
     recipe.write_text(yaml.safe_dump({**content, "jobs": content["jobs"][:1]}))
