@@ -71,6 +71,17 @@ class Record:
         for index, item in enumerate(self.items(key)):
             yield as_record(f"{self.where}: '{key}[{index}]'", item)
 
+    def figures(self) -> dict[str, tuple[float, tuple[float, float] | None]]:
+        """Return each finite number with the interval at ``<key>_ci``, None where there is none.
+
+        Raises:
+            UserError: an interval is not two finite numbers.
+        """
+        known = {key: value for key in self.value if (value := self.maybe(key)) is not None}
+        return {
+            key: (value, self.pair(f"{key}_ci") if self.items(f"{key}_ci") else None) for key, value in known.items()
+        }
+
     def items(self, key: str) -> list[Any]:
         """Return the list at ``key`` (empty if absent).
 
@@ -120,3 +131,25 @@ def read_records(path: Path) -> list[Record]:
     lines = read_utf8(path).split("\n")
     named = [(f"{path}, line {index}", line) for index, line in enumerate(lines, start=1) if line.strip()]
     return [as_record(where, decode_json(line, where)) for where, line in named]
+
+
+def read_answers(path: Path, name: str, count: int) -> list[Record]:
+    """Return the rows of a set in the file of answers that `SetEvaluation` writes beside its figures.
+
+    Args:
+        path: the file, ``<stage>.jsonl``.
+        name: of the set.
+        count: rows that the figures are of.
+
+    Raises:
+        UserError: there is no such file, or it has another number of rows of the set.
+    """
+    figures = path.with_suffix(".json").name
+    if not path.is_file():
+        raise UserError(f"'{path}' is missing; SetEvaluation writes it beside {figures}")
+    records = [record for record in read_records(path) if record.text("set") == name]
+    if len(records) != count:
+        raise UserError(
+            f"{path} has {len(records)} rows of set '{name}', but {figures} {count}: they are not of the same test"
+        )
+    return records

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.files import atomic_folder, read_json, write_json
 from lit_narrative.lm.checkpoint import load_checkpoint, naming_checkpoint
+from lit_narrative.lm.logprobs import at_least_float32
 from lit_narrative.lm.sentence_encoder import encode, encode_to_learn, load_encoder
 from lit_narrative.rl.rewards.model import PARTS, restore_encoder
 from lit_narrative.text import unicode_text
@@ -169,7 +170,7 @@ class SimilarityModel(nn.Module):
 def _means(read: Tensor, counts: Sequence[int]) -> Tensor:
     """(n, d) the mean of the vectors of each text's windows, of unit length; zeros of a text without windows."""
     # Likeness is told by the third digit, which bfloat16 does not have.
-    unit = nn.functional.normalize(read.to(torch.promote_types(read.dtype, torch.float32)), dim=1)
+    unit = nn.functional.normalize(at_least_float32(read), dim=1)
     owner = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts, dtype=torch.long))
     sums = unit.new_zeros(len(counts), unit.shape[1]).index_add(0, owner.to(unit.device), unit)
     return nn.functional.normalize(sums, dim=1)

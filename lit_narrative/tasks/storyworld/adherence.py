@@ -43,14 +43,14 @@ def adherence(world: World | None, columns: Mapping[str, Any]) -> float | None:
 
 def keeps_cast(world: World, cast: str | Iterable[str]) -> bool:
     """Whether the characters are the cast, and nobody else that is known is named."""
-    wanted = set(_names(cast))
+    wanted = set(names(cast))
     strangers = set(themes.NAMES) - wanted
     return set(world.characters) == wanted and not any(strangers.intersection(_WORD.findall(t)) for t in _texts(world))
 
 
 def keeps_properties(world: World, properties: str | Iterable[str]) -> bool:
     """Whether the properties are those asked for, and every variable is of one of them."""
-    wanted = set(_names(properties))
+    wanted = set(names(properties))
     return set(world.properties) == wanted and all(
         name in wanted or any(who in world.characters and prop in wanted for who, prop in owners(name))
         for name in world.variables
@@ -88,9 +88,10 @@ def _generated() -> dict[str, tuple[frozenset[str], re.Pattern[str]]]:
     return made
 
 
-def _names(value: str | Iterable[str]) -> Iterator[str]:
-    names = value.split(",") if isinstance(value, str) else map(str, value)
-    return (name.strip() for name in names)
+def names(value: str | Iterable[str]) -> Iterator[str]:
+    """The names of a column: a list of them, or one text with commas between them."""
+    parts = value.split(",") if isinstance(value, str) else map(str, value)
+    return (name.strip() for name in parts)
 
 
 def _texts(world: World) -> Iterator[str]:

@@ -6,12 +6,13 @@ schema can hold it to.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from lit_narrative.lookup import shipped_grammars
 from lit_narrative.tasks.storyworld import themes
+from lit_narrative.tasks.storyworld.adherence import names
 
 Json = dict[str, Any]
 
@@ -26,7 +27,7 @@ def prompt_grammar(columns: Mapping[str, Any]) -> str | None:
     Returns:
         The schema; None where the prompt lacks one of the two.
     """
-    cast, properties = (tuple(_names(columns.get(name, ()))) for name in ("cast", "properties"))
+    cast, properties = (tuple(filter(None, names(columns.get(name, ())))) for name in ("cast", "properties"))
     return _schema(cast, properties) if cast and properties else None
 
 
@@ -51,8 +52,3 @@ def _schema(cast: tuple[str, ...], properties: tuple[str, ...]) -> str:
 def _exactly(properties: Json) -> Json:
     """An object with these keys, all of them, in this order."""
     return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
-
-
-def _names(value: str | Iterable[str]) -> list[str]:
-    names = value.split(",") if isinstance(value, str) else map(str, value)
-    return [name for part in names if (name := part.strip())]

@@ -13,7 +13,7 @@ import numpy as np
 
 from lit_narrative.errors import UserError
 from lit_narrative.report.intervals import Floats, Resamples, Value
-from lit_narrative.report.records import Record, finite, read_record, read_records
+from lit_narrative.report.records import Record, finite, read_answers, read_record
 from lit_narrative.report.run_folder import Curve, RunFolder, SeedFolder, read_config, read_curves, read_run_folder
 
 FIGURES, EXAMINATION = "eval/test.json", "eval/judge.json"
@@ -193,8 +193,8 @@ def _read_arm(job: Path, split: str, name: str, record: Record) -> Arm:
     return Arm(
         name=name,
         where=job / FIGURES,
-        figures=_figures(record),
-        authors={author: _figures(authors.child(author)) for author in authors.value},
+        figures=record.figures(),
+        authors={author: authors.child(author).figures() for author in authors.value},
         documents=documents,
         columns={
             key: _column(columns, key, len(documents)) for key in columns.value if key not in ("document", "author")
@@ -210,14 +210,6 @@ def _read_arm(job: Path, split: str, name: str, record: Record) -> Arm:
     )
 
 
-def _figures(record: Record) -> dict[str, Value]:
-    known = {name: value for name in record.value if (value := record.maybe(name)) is not None}
-    return {
-        name: (value, record.pair(f"{name}_ci") if record.items(f"{name}_ci") else None)
-        for name, value in known.items()
-    }
-
-
 def _column(record: Record, name: str, count: int) -> Floats:
     values = [finite(value) for value in record.items(name)]
     if len(values) != count:
@@ -226,14 +218,7 @@ def _column(record: Record, name: str, count: int) -> Floats:
 
 
 def _texts(path: Path, split: str, count: int) -> tuple[Mapping[str, str], ...]:
-    if not path.is_file():
-        raise UserError(f"'{path}' is missing; SetEvaluation writes it beside {path.with_suffix('.json').name}")
-    records = [record for record in read_records(path) if record.text("set") == split]
-    if len(records) != count:
-        raise UserError(
-            f"{path} has {len(records)} rows of set '{split}', but {path.with_suffix('.json').name} {count}: they are "
-            "not of the same test"
-        )
+    records = read_answers(path, split, count)
     return tuple({key: record.text(key) for key in ("author", "plot", "text")} for record in records)
 
 
@@ -241,7 +226,7 @@ def _read_judge(job: Path) -> Judge:
     record = read_record(job / EXAMINATION)
     found = record.child("sets")
     sets = {
-        name: {measure: _figures(found.child(name).child(measure)) for measure in MEASURES}
+        name: {measure: found.child(name).child(measure).figures() for measure in MEASURES}
         for name in (BOOKS, AUTHORS)
         if name in found.value
     }

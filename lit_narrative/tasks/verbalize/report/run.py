@@ -12,7 +12,7 @@ import numpy as np
 
 from lit_narrative.errors import UserError
 from lit_narrative.report.intervals import Floats, Value
-from lit_narrative.report.records import Record, finite, read_record, read_records
+from lit_narrative.report.records import Record, finite, read_answers, read_record
 from lit_narrative.report.run_folder import RunFolder, SeedFolder, read_config, read_run_folder
 from lit_narrative.tasks.verbalize.evaluation.controls import CONTROLS, SEPARATE, privileged_gain
 
@@ -186,12 +186,10 @@ def _read_actor(job: Path) -> Actor:
 
 
 def _scores(record: Record) -> Scores:
-    known = {name: value for name in record.value if (value := record.maybe(name)) is not None}
-    intervals = {name: record.pair(f"{name}_ci") for name in known if record.items(f"{name}_ci")}
     columns = record.child("rows")
     documents = tuple(str(name) for name in columns.items("document"))
     rows = {name: _column(columns, name, len(documents)) for name in columns.value if name != "document"}
-    return Scores({name: (value, intervals.get(name)) for name, value in known.items()}, documents, rows)
+    return Scores(record.figures(), documents, rows)
 
 
 def _column(record: Record, name: str, count: int) -> Floats:
@@ -202,14 +200,7 @@ def _column(record: Record, name: str, count: int) -> Floats:
 
 
 def _rows(path: Path, scores: Scores) -> tuple[Explained, ...]:
-    if not path.is_file():
-        raise UserError(f"'{path}' is missing; SetEvaluation writes it beside {path.with_suffix('.json').name}")
-    records = [record for record in read_records(path) if record.text("set") == TEST]
-    if len(records) != len(scores.documents):
-        raise UserError(
-            f"{path} has {len(records)} rows of set '{TEST}', but {path.with_suffix('.json').name} "
-            f"{len(scores.documents)}: they are not of the same test"
-        )
+    records = read_answers(path, TEST, len(scores.documents))
     values = scores.rows.get("fve")
     return tuple(_row(record, None if values is None else float(values[n])) for n, record in enumerate(records))
 
