@@ -22,7 +22,7 @@ from lit_narrative.tasks.storyworld.expressions import (
     Not,
     nodes,
 )
-from lit_narrative.tasks.storyworld.world import WILD, Effect, Option, Reaction, SpoolEffect, World
+from lit_narrative.tasks.storyworld.world import WILD, Effect, Encounter, Option, Reaction, SpoolEffect, World
 
 FUNCTIONS = ("abs", "min", "max", "clamp", "nudge", "blend", "near", "distance", "bounded_sum", "choose")
 """Functions that the code of scripts calls; each writer defines them in its language, of two or three numbers."""
@@ -55,6 +55,14 @@ def _scripts(option: Option) -> list[Node]:
     effects = [effect for reaction in option.reactions for effect in reaction.effects]
     values = [effect.value for effect in effects if isinstance(effect, Effect) and effect.value is not None]
     return [*option.gates, *option.performable, *values, *[reaction.desirability for reaction in option.reactions]]
+
+
+def met_by_id(world: World) -> list[Encounter]:
+    """The encounters that a link can lead to, in order: of two with one id the first is played."""
+    found: dict[str, Encounter] = {}
+    for encounter in world.encounters:
+        found.setdefault(encounter.id, encounter)
+    return list(found.values())
 
 
 def identifiers(names: Iterable[str], prefix: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from lit_narrative.tasks.storyworld.formats.branching import (
     decimal,
     ending_of,
     identifiers,
+    met_by_id,
     most_desirable,
     refuse_inexpressible,
 )
@@ -85,7 +86,8 @@ class _Writer:
         self.world = world
         variables = identifiers(world.variables, "v")
         self.code = Code(variables, lambda name: f"f_{name}", SLACK)
-        self.knots = identifiers(dict.fromkeys([encounter.id for encounter in world.encounters]), "k")
+        self.encounters = met_by_id(world)
+        self.knots = identifiers([encounter.id for encounter in self.encounters], "k")
 
     def lines(self) -> Iterator[str]:
         for name, variable in self.world.variables.items():
@@ -93,11 +95,8 @@ class _Writer:
         yield 'VAR ending = ""'
         start = self.world.start if self.world.start in self.knots else next(iter(self.knots), None)
         yield f"-> {self.knots[start]}" if start is not None else "-> END"
-        written: set[str] = set()
-        for encounter in self.world.encounters:
-            if encounter.id not in written:  # of two with one id the first is played
-                yield from self._encounter(encounter)
-            written.add(encounter.id)
+        for encounter in self.encounters:
+            yield from self._encounter(encounter)
         yield "\n=== stuck ===\n-> END\n"
         yield _FUNCTIONS
 

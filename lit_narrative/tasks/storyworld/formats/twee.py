@@ -16,6 +16,7 @@ from lit_narrative.tasks.storyworld.formats.branching import (
     decimal,
     ending_of,
     identifiers,
+    met_by_id,
     most_desirable,
     refuse_inexpressible,
 )
@@ -57,7 +58,8 @@ class _Writer:
         self.world = world
         variables = {name: f"${short}" for name, short in identifiers(world.variables, "v").items()}
         self.code = Code(variables, lambda name: f"setup.{name}", TOLERANCE)
-        self.passages = identifiers(dict.fromkeys([encounter.id for encounter in world.encounters]), "k")
+        self.encounters = met_by_id(world)
+        self.passages = identifiers([encounter.id for encounter in self.encounters], "k")
 
     def lines(self) -> Iterator[str]:
         start = self.world.start if self.world.start in self.passages else next(iter(self.passages), "")
@@ -75,11 +77,8 @@ class _Writer:
         for name, variable in self.world.variables.items():
             yield f"<<set {self.code.variables[name]} to {decimal(variable.initial)}>>"
         yield '<<set $ending to "">>\n'
-        written: set[str] = set()
-        for encounter in self.world.encounters:
-            if encounter.id not in written:  # of two with one id the first is played
-                yield from self._encounter(encounter)
-            written.add(encounter.id)
+        for encounter in self.encounters:
+            yield from self._encounter(encounter)
 
     def _encounter(self, encounter: Encounter) -> Iterator[str]:
         passage = self.passages[encounter.id]
