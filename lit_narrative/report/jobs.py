@@ -19,7 +19,7 @@ _STAGES = ("test", "validate", "predict")
 
 
 @dataclass(frozen=True, slots=True)
-class Sampled:
+class Sample:
     """A text that a job wrote.
 
     Attributes:
@@ -44,7 +44,7 @@ class Excerpt:
     """
 
     file: str
-    samples: tuple[Sampled, ...]
+    samples: tuple[Sample, ...]
     unreadable: int
 
 
@@ -133,7 +133,7 @@ def read_excerpt(path: Path, name: str) -> Excerpt:
     return Excerpt(name, tuple(one for one in found if one), sum(one is None for one in found))
 
 
-def _sampled(line: bytes) -> Sampled | None:
+def _sampled(line: bytes) -> Sample | None:
     try:
         row = decode_json(line.decode("utf-8", errors="replace"), "a sample")
     except UserError:
@@ -142,7 +142,7 @@ def _sampled(line: bytes) -> Sampled | None:
         return None
     text = next((row[key] for key in ("text", "completion") if isinstance(row.get(key), str)), None)
     prompt = row.get("prompt")
-    return None if text is None else Sampled(prompt if isinstance(prompt, str) else "", text, _scores(row))
+    return None if text is None else Sample(prompt if isinstance(prompt, str) else "", text, _scores(row))
 
 
 def _scores(row: Mapping[str, Any]) -> dict[str, float]:

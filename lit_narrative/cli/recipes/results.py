@@ -12,6 +12,7 @@ from lit_narrative.cli.recipes.process import job_digest, read_status
 from lit_narrative.cli.recipes.recipe import Recipe, texts_in
 from lit_narrative.cli.recipes.sweep import OWN_COLUMNS, Run, Sweep
 from lit_narrative.files import csv_text, read_table, read_yaml
+from lit_narrative.report.jobs import Sample as Sample
 from lit_narrative.report.records import read_records
 
 _SPLITS = {"validate": "val", "test": "test", "predict": "predict"}
@@ -50,21 +51,6 @@ _SHOWN = 6
 """Metrics that are shown where the sweep asks for none: at most so many, those of `_MAIN` first."""
 DONE, FAILED, MISSING = "done", "failed", "missing"
 """How a run stands; ``missing`` was not run yet, or not with the settings that it has now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A text that a run wrote.
-
-    Attributes:
-        prompt: what it continues.
-        text: what was written.
-        scores: metric -> its value for this sample.
-    """
-
-    prompt: str
-    text: str
-    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
