@@ -167,8 +167,15 @@ def _general(path: Sequence[str | int]) -> tuple[str | int, ...]:
 
 
 def _schema_issue(errors: "list[ValidationError]") -> Issue:
-    first = errors[0]
+    first, others = errors[0], errors[1:]
     message = first.message if len(first.message) <= 200 else f"{first.message[:120]} … {first.message[-60:]}"
-    if len(errors) > 1:
-        message += f" (and {len(errors) - 1} more such faults)"
+    if first.validator == "required":
+        # jsonschema has an error a key; a person wants to hear of all at once.
+        required: Any = first.validator_value
+        part: Any = first.instance
+        missing = [repr(key) for key in required if key not in part]
+        message = message if len(missing) == 1 else f"{', '.join(missing)} are required properties"
+        others = [one for one in others if one.validator != "required" or one.absolute_path != first.absolute_path]
+    if others:
+        message += f" (and {len(others)} more such faults)"
     return Issue(json_path(first.absolute_path), message)

@@ -61,7 +61,7 @@ def test_the_table_holds_every_number_and_the_issues(files: list[str], capsys: p
         round(judge(WORLD).total, 3),
     ]
     assert "not JSON: Expecting ',' delimiter" in out
-    assert "'characters' is a required property" in out
+    assert "'characters', 'initial_state', 'properties', 'encounters' are required properties" in " ".join(out.split())
 
 
 def test_score_and_play_say_alike_whether_a_world_is_sound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,6 +94,15 @@ def test_schema_issues_of_one_list_are_one_issue() -> None:
     assert len(schema_issues(value)) == 2
 
 
+def test_all_keys_that_a_part_lacks_are_named_at_once() -> None:
+    assert [issue.message for issue in schema_issues({"characters": {}})] == [
+        "'initial_state', 'properties', 'encounters' are required properties"
+    ]
+    (issue,) = schema_issues({**lighthouse(), "encounters": [{"id": "storm"}, {"text": "Rain."}]})
+    assert issue.path == "$.encounters[0]"
+    assert issue.message == "'text', 'options' are required properties (and 2 more such faults)"
+
+
 def test_a_long_value_does_not_fill_the_message() -> None:
     (issue,) = schema_issues(make("x" * 100_000))  # type: ignore[arg-type]
     assert len(issue.message) < 250

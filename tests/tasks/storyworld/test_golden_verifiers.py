@@ -160,7 +160,7 @@ def hack(text: str) -> None:
         "endings": 0.0,
     }
     assert result.total == 0.0
-    assert "'id' is a required property" in messages(result)
+    assert "'id', 'text' are required properties" in messages(result)
 
 
 def empty_object(text: str) -> None:
