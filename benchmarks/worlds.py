@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from lit_narrative.tasks.storyworld.formats.read import read_any
-from lit_narrative.tasks.storyworld.formats.write import write_world
+from lit_narrative.tasks.storyworld.formats.files import read_any, write_world
 from lit_narrative.tasks.storyworld.generator import Skew, corpus
 from lit_narrative.tasks.storyworld.simulator.engine import Engine
 from lit_narrative.tasks.storyworld.simulator.statistics import tally

@@ -23,7 +23,7 @@ from lit_narrative.sae.autoencoder import build_sae
 PRIVATE = [
     # (our function that calls it, module, attribute)
     (
-        "cli.console.EpochBar",
+        "cli.job_callbacks.EpochBar",
         "lightning.pytorch.callbacks.progress.rich_progress",
         "RichProgressBar._get_train_description",
     ),

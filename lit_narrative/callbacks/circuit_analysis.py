@@ -26,12 +26,19 @@ from lit_narrative.callbacks.base import dry_run, first_process_works, isolated
 from lit_narrative.circuits.analysis import Analysis, AnalysisJob, Layers, Metrics
 from lit_narrative.circuits.bridge import build_bridge, check_layers, shape
 from lit_narrative.circuits.data import AnalysisData, collect
-from lit_narrative.circuits.estimate import duration, estimate
 from lit_narrative.circuits.hooks import Progress
 from lit_narrative.circuits.report.comparison import write_comparison
 from lit_narrative.circuits.report.page import write_circuits_page
 from lit_narrative.circuits.store import Done, Store, key_of, model_digest
-from lit_narrative.circuits.suite import ANALYSES, CircuitSettings, SettingsGroups, join_settings, load_extra
+from lit_narrative.circuits.suite import (
+    ANALYSES,
+    CircuitSettings,
+    SettingsGroups,
+    duration,
+    estimate,
+    join_settings,
+    load_extra,
+)
 from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.files import atomic_folder, write_json
 from lit_narrative.lm.checkpoint import read_language_model

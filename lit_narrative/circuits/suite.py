@@ -1,14 +1,16 @@
-"""The suite: the analyses of the folder ``analyses``, those of other packages by path, and the settings of all."""
+"""The suite: the analyses of the folder ``analyses`` and of other packages, the settings of all, and their work."""
 
 import importlib
 import pkgutil
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from lit_narrative.circuits import analyses as folder_of_analyses
-from lit_narrative.circuits.analysis import Analysis, AnalysisSettings, CircuitResults, Layers
+from lit_narrative.circuits.analysis import Analysis, AnalysisJob, AnalysisSettings, CircuitResults, Layers
+from lit_narrative.circuits.inputs import ask_all
 from lit_narrative.errors import UserError, did_you_mean
 from lit_narrative.lookup import import_named
 
@@ -24,6 +26,9 @@ def _list_folder() -> dict[str, Analysis]:
 
 ANALYSES = _list_folder()
 """The analyses of the package by name, in the order of a page."""
+TIMED = 8
+"""Rows that are read to time one."""
+UNCOUNTED = "probes and autoencoders are fitted on top of that"
 
 
 @dataclass(frozen=True)
@@ -124,3 +129,24 @@ def read_low_confidence(folder: Path) -> frozenset[str]:
         UserError: a file is not what it should be.
     """
     return frozenset(split for analysis in ANALYSES.values() for split in analysis.low_confidence(folder))
+
+
+def estimate(analyses: Iterable[Analysis], job: AnalysisJob) -> str:
+    """What the analyses will take, in one line: all of them, and each that reads many rows, the longest first."""
+    rows = {analysis.name: analysis.work(job) for analysis in analyses}
+    inputs = job.data.inputs[job.data.reference_split].rows(slice(0, TIMED))
+    begun = time.perf_counter()
+    ask_all(job.bridge, inputs, TIMED)
+    each = (time.perf_counter() - begun) / len(inputs)
+    largest = sorted((name for name in rows if rows[name]), key=lambda name: -rows[name])
+    named = ", ".join(f"{name} {duration(rows[name] * each)}" for name in largest)
+    total = sum(rows.values())
+    time_taken = f"{duration(total * each)} at {each:.2g} s a row"
+    return f"the model reads about {total:,} rows, in {time_taken} ({named}); {UNCOUNTED}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: ``40 s``, ``12 min`` or ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

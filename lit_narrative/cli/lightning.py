@@ -24,15 +24,14 @@ from yaml import YAMLError
 from lit_narrative.callbacks.evaluation import Verifiers
 from lit_narrative.callbacks.writers import PredictionWriter
 from lit_narrative.cli.amend import check_values, with_callback_settings
-from lit_narrative.cli.console import console_callbacks
 from lit_narrative.cli.folder import LAST, check_unused, check_whole, locked, prepare_folder, shared_scratch
+from lit_narrative.cli.job_callbacks import FastestThreads, console_callbacks
 from lit_narrative.cli.job_progress import tell_recipe
 from lit_narrative.cli.messages import explain, innermost, option_names
 from lit_narrative.cli.names import resolve_configs
 from lit_narrative.cli.recipes.meter import pipe_of_recipe
 from lit_narrative.cli.run_folder import RunLogger, SaveRun
 from lit_narrative.cli.sources import NAMEABLE
-from lit_narrative.cli.threads import FastestThreads
 from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.errors import UserError, first_line
 from lit_narrative.files import refuse_pipe

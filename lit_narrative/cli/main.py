@@ -45,8 +45,9 @@ COMMANDS = {
 CONFIGURABLE = {"extract"}
 """Commands whose arguments a configuration can hold."""
 
-FILES = {"compare": "report", "score": "worlds", "check": "world_files", "convert": "world_files"}
-"""Commands that stand in another command's file -> that file's name."""
+WORLDS = ("score", "play", "simulate", "check", "convert", "enrich")
+FILES = {"compare": "report", **dict.fromkeys(WORLDS, "worlds")}
+"""Commands that stand in a file of another name -> that name."""
 
 
 def main(args: list[str] | None = None) -> None:

@@ -22,8 +22,8 @@ from lit_narrative.report.intervals import Floats
 from lit_narrative.seeds import stream_seed
 from lit_narrative.steering.factory import read_policy
 from lit_narrative.tasks.verbalize.evaluation.causal import causal_scores, edit_claims
+from lit_narrative.tasks.verbalize.evaluation.claims import knowledge_scores
 from lit_narrative.tasks.verbalize.evaluation.evaluate import FROZEN, Aids, AnswerSet, evaluate
-from lit_narrative.tasks.verbalize.evaluation.knowledge import knowledge_scores
 from lit_narrative.tasks.verbalize.evaluation.readings import Critics, Pool, Reconstruct
 from lit_narrative.tasks.verbalize.prompts import explanation_of
 from lit_narrative.tasks.verbalize.sidecar import Sidecar

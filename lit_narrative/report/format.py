@@ -23,6 +23,11 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
+def one_line(text: str) -> str:
+    """``text`` as a line of a terminal: control characters and lone surrogates become U+FFFD, line ends spaces."""
+    return "".join(char if char.isprintable() else " " if char in "\n\r\t" else "\ufffd" for char in text)
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """Write a value with fixed decimals; ``None`` becomes a dash, and a negative zero loses its sign."""
     if value is None:

@@ -15,10 +15,9 @@ from lit_narrative.circuits.analyses.ablation import AblationSettings
 from lit_narrative.circuits.analysis import AnalysisJob
 from lit_narrative.circuits.bridge import build_bridge
 from lit_narrative.circuits.data import AnalysisData, collect
-from lit_narrative.circuits.estimate import duration
 from lit_narrative.circuits.inputs import encode_inputs
 from lit_narrative.circuits.store import Done, Store, key_of, model_digest
-from lit_narrative.circuits.suite import ANALYSES
+from lit_narrative.circuits.suite import ANALYSES, duration
 from lit_narrative.datamodules.cards import CardsData
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.views import Example

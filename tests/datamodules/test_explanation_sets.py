@@ -20,8 +20,8 @@ from lit_narrative.lm.vectors.reconstructor import ReconstructorSettings
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.reconstructor import ReconstructorModule
 from lit_narrative.modules.sft import SFTModule
+from lit_narrative.tasks.verbalize.evaluation.claims import WORLDS
 from lit_narrative.tasks.verbalize.evaluation.controls import CONTROLS
-from lit_narrative.tasks.verbalize.evaluation.knowledge import WORLDS
 from lit_narrative.tasks.verbalize.stories import facts, stories
 from tests.helpers import fit, sizes, trainer
 

@@ -9,10 +9,10 @@ from lit_narrative.books.catalogue import Entry, Query, entry_of, parse_catalogu
 from lit_narrative.books.download import DownloadError, Downloads, Mirror
 from lit_narrative.books.read import Book, decode, parse_book, read_books
 from lit_narrative.books.shelf import FILE, Checked, check_book, write_shelf
-from lit_narrative.cli.arguments import printable
 from lit_narrative.datamodules.style_refills import Refills
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.files import read_utf8
+from lit_narrative.report.format import one_line
 
 RAW = "raw"
 """Folder of what was downloaded, as it came."""
@@ -113,7 +113,7 @@ def refill(
     for asked in refills.fill(client):
         print(f"{to}: {len(refills.rows)} chunks; {asked} of {len(refills.left)} asked about")
     for reason, count in refills.failed.most_common(3):
-        print(f"{count} sentences without answer: {printable(reason)}")
+        print(f"{count} sentences without answer: {one_line(reason)}")
     if not refills.rows:
         raise UserError("no chunk could be refilled: the server has no sentence for any of them that is of use")
 
@@ -189,14 +189,14 @@ def _differences(book: Book, listed: Book) -> Iterator[str]:
 def _report(entry: Entry, checked: Checked) -> Checked:
     """Print a line of a book."""
     book = checked.book
-    named = f"{entry.id:>6}  {printable(book.title)[:50]:<50}  {printable(book.author)[:24]:<24}"
+    named = f"{entry.id:>6}  {one_line(book.title)[:50]:<50}  {one_line(book.author)[:24]:<24}"
     if checked.fault:
-        print(f"{named}  left out: {printable(checked.fault)}")
+        print(f"{named}  left out: {one_line(checked.fault)}")
         return checked
     dropped = ", ".join(f"{count} {reason}" for reason, count in checked.dropped.items())
     print(f"{named}  {len(book.text.split())} words; taken out: {dropped or 'nothing'}")
     for note in checked.notes:
-        print(f"{'':>6}  {printable(note)}")
+        print(f"{'':>6}  {one_line(note)}")
     return checked
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from lit_narrative.cli.arguments import plain_console, printable
+from lit_narrative.cli.arguments import plain_console
 from lit_narrative.errors import UserError, check_least
+from lit_narrative.report.format import one_line
 
 if TYPE_CHECKING:  # torch takes seconds, and `--help` does without
     from torch import Tensor, nn
@@ -126,7 +127,7 @@ def _print_table(heads: Sequence[str], rows: Sequence[tuple[str, str, "Explanati
         table.add_column("score", justify="right", no_wrap=True)
     for number, token, one in rows:
         said = f"no explanation: {one.answer}" if one.text is None else one.text
-        cells = [Text(printable(cell)) for cell in [*(number, token)[: len(heads)], said]]
+        cells = [Text(one_line(cell)) for cell in [*(number, token)[: len(heads)], said]]
         score = "–" if one.score is None else f"{one.score:.3f}"
         table.add_row(*cells, *([score] if scored else []))
     console.print(table)
@@ -170,7 +171,7 @@ def _causal_test(verbalizer: "Verbalizer", read: _Read, edit: str, seed: int, sa
     tokens = [first_token(read.tokenizer, word) for word in (new, old)]
     for word, token in zip((new, old), tokens, strict=True):
         change = "not a token of the model" if token is None else f"{float(after[token] - before[token]):+.3f} nats"
-        console.print(Text(f"log-probability of '{printable(word)}': {change}"))
+        console.print(Text(f"log-probability of '{one_line(word)}': {change}"))
 
 
 def _print_next(tokenizer: "PreTrainedTokenizerBase", logprobs: "Tensor") -> None:
@@ -179,5 +180,5 @@ def _print_next(tokenizer: "PreTrainedTokenizerBase", logprobs: "Tensor") -> Non
     best = logprobs.topk(min(_SHOWN, logprobs.shape[-1]))
     for rank in range(best.values.shape[1]):
         pairs = zip(best.indices[:, rank].tolist(), best.values[:, rank].exp().tolist(), strict=True)
-        table.add_row(*(Text(f"{printable(str(tokenizer.decode([token])))!r} {share:.1%}") for token, share in pairs))
+        table.add_row(*(Text(f"{one_line(str(tokenizer.decode([token])))!r} {share:.1%}") for token, share in pairs))
     plain_console().print(table)

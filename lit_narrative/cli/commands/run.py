@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lit_narrative.cli.arguments import printable
 from lit_narrative.cli.commands.report import find_function, find_learned, find_report
 from lit_narrative.cli.faults import note_run_folder
 from lit_narrative.cli.folder import locked
@@ -16,6 +15,7 @@ from lit_narrative.cli.recipes.sweep import SWEEP_PAGE, write_sweep
 from lit_narrative.errors import check_least
 from lit_narrative.files import write_json
 from lit_narrative.redaction import redact
+from lit_narrative.report.format import one_line
 
 
 def run(
@@ -61,7 +61,7 @@ def run(
         write_json(plan.out / "recipe.json", {"recipe": recipe, "seeds": plan.seeds, "set": redact(list(set)), **noted})
         seconds = run_recipe(replace(plan, workers=workers or plan.workers), forced)
     for line in _closing(plan, recipe, seconds, noted.get("report")):
-        print(printable(line))
+        print(one_line(line))
 
 
 def _closing(plan: Recipe, recipe: str, seconds: Mapping[str, float], report: str | None) -> list[str]:

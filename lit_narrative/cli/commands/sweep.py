@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import yaml
 
-from lit_narrative.cli.arguments import printable
 from lit_narrative.cli.folder import locked
 from lit_narrative.cli.names import check_names
 from lit_narrative.cli.recipes.meter import pipe_of_recipe
@@ -19,6 +18,7 @@ from lit_narrative.cli.recipes.runner import run_sweep
 from lit_narrative.cli.recipes.sweep import SWEEP_PAGE, Run, Sweep, read_sweep
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.files import write_text
+from lit_narrative.report.format import one_line
 
 
 def sweep(
@@ -139,7 +139,7 @@ def write_tables(whole: Sweep) -> list[Row]:
     done = sum(row.status == DONE for row in rows)
     if done and (unknown := [logged for name, logged in whole.metrics.items() if name not in metrics]):
         print(f"logged by no run: {', '.join(unknown)} (metrics of {whole.path})")
-    print("\n".join(map(printable, text_table(groups, shown).splitlines())))
+    print("\n".join(map(one_line, text_table(groups, shown).splitlines())))
     print(f"{done} of {len(rows)} runs are done; page: {whole.out / SWEEP_PAGE}; tables: {whole.out}")
     return rows
 

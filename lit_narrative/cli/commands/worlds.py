@@ -1,24 +1,53 @@
-"""The command ``lit-narrative score``, which judges files of storyworlds."""
+"""The commands on files of storyworlds: ``score``, ``play``, ``simulate``, ``check``, ``convert`` and ``enrich``.
+
+No other file of ``cli/`` knows a task; what these show is made in ``tasks/storyworld/``.
+"""
 
 import json
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from rich.table import Table
-from rich.text import Text
+import numpy as np
+from rich.console import Console
 
-from lit_narrative.cli.arguments import plain_console, printable
+from lit_narrative.cli.arguments import check_places, plain_console
 from lit_narrative.errors import UserError, check_least
-from lit_narrative.tasks.storyworld.formats.read import FILE_LIMITS
+from lit_narrative.files import write_text
+from lit_narrative.report.format import one_line
+from lit_narrative.tasks.storyworld.enrichment import enrich_world
+from lit_narrative.tasks.storyworld.formats.files import FILE_LIMITS, Format, write_world
 from lit_narrative.tasks.storyworld.issues import Issue
-from lit_narrative.tasks.storyworld.verifiers.base import SIX, VerifierConfig
+from lit_narrative.tasks.storyworld.report.simulation import (
+    Simulated,
+    exact_and_effects,
+    simulation_json,
+    simulation_page,
+)
+from lit_narrative.tasks.storyworld.scripts import Nudge
+from lit_narrative.tasks.storyworld.simulator.engine import Engine, ReactionTie
+from lit_narrative.tasks.storyworld.simulator.engine_plays import Policy
+from lit_narrative.tasks.storyworld.simulator.policies import by_likelihood, greedy, scripted, uniform
+from lit_narrative.tasks.storyworld.simulator.records import write_traces
+from lit_narrative.tasks.storyworld.simulator.statistics import simulate as simulated
+from lit_narrative.tasks.storyworld.simulator.statistics import summarise, tally
+from lit_narrative.tasks.storyworld.terminal.plays import print_simulation, read_play, tell_play
+from lit_narrative.tasks.storyworld.terminal.verdicts import (
+    check_file,
+    count_issues,
+    print_checked,
+    print_scores,
+    score_file,
+    verdict,
+)
+from lit_narrative.tasks.storyworld.verifiers.base import VerifierConfig
 from lit_narrative.tasks.storyworld.verifiers.score import FormerMode, Mode
 from lit_narrative.tasks.storyworld.verifiers.score import score as judge
-from lit_narrative.tasks.storyworld.world_files import read_world_texts
+from lit_narrative.tasks.storyworld.world_files import read_playable, read_world_file, read_world_text
 
-MOST_SHOWN = 30
-"""Issues of one file that the table lists."""
+PolicyName = Literal["uniform", "greedy", "scripted", "model"]
 
 
 def score(
@@ -45,94 +74,272 @@ def score(
     """
     check_least("--max_steps", max_steps, 1)
     config = VerifierConfig(limits=FILE_LIMITS, max_steps=max_steps)
-    rows = [row for file in files for row in _judged(file, sample, mode, config)]
+    rows = [row for file in files for row in score_file(file, sample, mode, config)]
     if format == "json":
-        print(json.dumps([_plain(row) for row in rows], indent=2))
+        print(json.dumps([row.to_json() for row in rows], indent=2))
     else:
-        _print_table(rows)
+        print_scores(plain_console(), rows)
     if not all(row.readable for row in rows):
         raise SystemExit(1)
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A file with its scores; one that cannot be read has 0 in each, and why as its one issue."""
+def play(
+    file: str,
+    seed: int = 0,
+    policy: Literal["interactive", "random", "scripted"] = "interactive",
+    runs: int = 200,
+    max_steps: int = 200,
+    choices: Sequence[str] = (),
+    nudge: Nudge = "asymptotic",
+    reaction_tie: ReactionTie = "first",
+    trace: str | None = None,
+    sample: int | None = None,
+) -> None:
+    """Play a storyworld.
 
-    file: str
-    components: dict[str, float]
-    total: float
-    issues: tuple[Issue, ...]
-    parts: dict[str, bool]
-    readable: bool = True
+    Args:
+        file: a world in the simple format or of SweepWeave, or a .jsonl file of worlds or samples.
+        seed: source of every random choice, 0 or more.
+        policy: interactive asks for each choice (an empty answer takes a random open option); random plays many
+            times and prints endings, dead ends and coverage; scripted takes the --choices, and then at random.
+        runs: number of random plays.
+        max_steps: bound on the steps of a play.
+        choices: of a scripted play: ids of options, or their positions from 1.
+        nudge: what the operator of that name means: asymptotic, x(1 - |w|) + w, or additive, x + w cut to -1 to 1.
+        reaction_tie: which of equally desirable reactions follows.
+        trace: file for the steps of the plays, one JSON object a line.
+        sample: number of the one of a .jsonl file, from 1.
 
-
-def _judged(file: str, sample: int | None, mode: Mode | FormerMode, config: VerifierConfig) -> list[_Row]:
-    try:
-        texts = read_world_texts(file, sample, FILE_LIMITS.max_chars)
-    except UserError as error:
-        return [_Row(file, dict.fromkeys(SIX, 0.0), 0.0, (Issue("$", str(error)),), {}, readable=False)]
-    results = [(name, judge(text, mode=mode, config=config)) for name, text in texts]
-    return [
-        _Row(name, {part: result.components[part] for part in SIX}, result.total, result.issues, result.parts)
-        for name, result in results
-    ]
-
-
-def _plain(row: _Row) -> dict[str, Any]:
-    issues = [{"path": i.path, "message": i.message, "severity": i.severity} for i in row.issues]
-    return {"file": row.file, "components": row.components, "total": row.total, "issues": issues, "parts": row.parts}
-
-
-def _print_table(rows: list[_Row]) -> None:
-    console = plain_console()
-    columns = (*SIX, "total")
-    # What the numbers leave is for the name of the file, which is cut where it does not fit.
-    name_width = console.width - sum(len(name) + 2 for name in columns)
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("file", overflow="ellipsis", no_wrap=True, max_width=max(name_width, 12))
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
-    for row in rows:
-        numbers = [f"{number:.3f}" for number in (*row.components.values(), row.total)]
-        table.add_row(Text(printable(Path(row.file).name)), *numbers)
-    console.print(table)
-    for row in rows:
-        console.print(Text(f"\n{printable(row.file)}: {count_issues(row.issues)}", "bold"), overflow="fold")
-        if row.parts:
-            console.print(f"  {verdict(row.parts)}")
-        for issue in row.issues[:MOST_SHOWN]:
-            console.print(_line(issue))
-        if len(row.issues) > MOST_SHOWN:
-            console.print(Text(f"  … {len(row.issues) - MOST_SHOWN} more; --format json lists all"))
-
-
-def count_issues(issues: tuple[Issue, ...]) -> str:
-    """How many errors and warnings there are."""
-    errors = sum(issue.severity == "error" for issue in issues)
-    return f"{errors} errors, {len(issues) - errors} warnings" if issues else "no issues"
-
-
-def verdict(parts: dict[str, bool]) -> str:
-    """Whether a world is sound, and what it lacks."""
-    if not parts["parses"]:
-        return "no world"
-    missing = [words for name, words in LACKS.items() if not parts[name]]
-    if not missing:
-        return "sound: seeded plays meet two endings, a gate open and closed, and no dead end"
-    return f"{'playable' if parts['playable'] else 'not playable'}, not sound: {', '.join(missing)}"
+    Raises:
+        UserError: A number is out of range, the file cannot be read or played, there is no terminal to ask in, or
+            --choices names an option that is not open.
+    """
+    check_least("--runs", runs, 1)
+    check_least("--max_steps", max_steps, 1)
+    check_least("--seed", seed, 0)
+    if choices and policy != "scripted":
+        raise UserError(f"--choices are for --policy scripted, not {policy}")
+    check_places(file, trace=trace)
+    text = read_world_text(file, sample)
+    world, reading = read_playable(file, text)
+    engine, console = Engine(world, nudge, reaction_tie), plain_console()
+    # Without a terminal input() would read a pipe, and end at once with EOFError.
+    if policy == "interactive" and not sys.stdin.isatty():
+        raise UserError("there is no terminal to ask in; play at random with `--policy random`")
+    rng = np.random.default_rng(seed)
+    with write_traces(trace, Path(file).stem) as keep:
+        if policy == "random":
+            print_simulation(console, simulated(engine, runs, seed, max_steps=max_steps, keep=keep))
+            judged = judge(text, config=VerifierConfig(limits=FILE_LIMITS))
+            console.print(f"as scored   {verdict(judged.parts)}")
+            _print_issues(console, reading.issues)
+        elif policy == "scripted":
+            keep(tell_play(console, engine, rng, choices, max_steps))
+        elif told := read_play(console, engine, rng, max_steps):
+            keep(told)
+    if trace:
+        console.print(f"trace       {keep.count} plays in {one_line(trace)}")
 
 
-def _line(issue: Issue) -> Text:
-    style = "red" if issue.severity == "error" else "yellow"
-    return Text.assemble(
-        "  ", (f"{issue.severity:<8}", style), (printable(issue.path), "cyan"), "  ", printable(issue.message)
+def simulate(
+    file: str,
+    runs: int = 1000,
+    seed: int = 0,
+    policy: PolicyName = "uniform",
+    choices: Sequence[str] = (),
+    model: str | None = None,
+    temperature: float = 1.0,
+    max_steps: int = 200,
+    nudge: Nudge = "asymptotic",
+    reaction_tie: ReactionTie = "first",
+    gate_plays: int = 200,
+    out: str | None = None,
+    traces: str | None = None,
+    format: Literal["table", "json"] = "table",
+    sample: int | None = None,
+) -> None:
+    """Play a world many times and say what the plays show: endings, dead ends, gates, variables.
+
+    Args:
+        file: a world in the simple format or of SweepWeave, or a .jsonl file of worlds or samples.
+        runs: number of plays; fewer of a world with very many parts.
+        seed: of the plays, 0 or more; the same seed makes the same plays.
+        policy: uniform, each open option is equally likely; greedy, the option whose reaction is most desirable;
+            scripted, the --choices and then uniform; model, as a language model would go on.
+        choices: of scripted plays: ids of options, or their positions from 1.
+        model: of the policy of that name: a checkpoint of this package, a folder, or a hub name.
+        temperature: of the model's choices; 0 takes the likeliest.
+        max_steps: bound on the steps of a play.
+        nudge: what the operator of that name means: asymptotic, x(1 - |w|) + w, or additive, x + w cut to -1 to 1.
+        reaction_tie: which of equally desirable reactions follows.
+        gate_plays: for the page, plays with each gate flipped, to see what it is worth; 0 leaves that out.
+        out: the page to write.
+        traces: file for the steps of all plays, one JSON object a line.
+        format: on standard output, a table to read, or one JSON object with the measures and the profile.
+        sample: number of the one of a .jsonl file, from 1.
+
+    Raises:
+        UserError: A number is out of range, the file cannot be read or played, options do not fit together, or
+            --choices names an option that is not open.
+    """
+    _check_simulation(runs, seed, max_steps, gate_plays, policy, choices, model)
+    check_places(file, out=out, traces=traces)
+    text = read_world_text(file, sample)
+    world, reading = read_playable(file, text)
+    engine = Engine(world, nudge, reaction_tie)
+    choose = _make_policy(policy, choices, model, temperature)
+    with write_traces(traces, Path(file).stem) as keep:
+        found = tally(engine, runs, seed, choose, max_steps, keep=keep)
+    result = summarise(found)
+    settings = {
+        "file": Path(file).name if sample is None else f"{Path(file).name}:{sample}",
+        "digest": blake2b(text.encode("utf-8", "backslashreplace"), digest_size=8).hexdigest(),
+        "plays": found.runs, "seed": seed, "policy": policy, "choices": " ".join(choices) or "none",
+        "model": model or "none", "max_steps": max_steps, "nudge": nudge, "reaction_tie": reaction_tie,
+    }  # fmt: skip
+    if format == "json":
+        print(json.dumps({"settings": settings, **simulation_json(world, result)}, indent=2))
+    else:
+        console = plain_console()
+        print_simulation(console, result, f"{policy} plays")
+        if found.runs < runs:
+            console.print(f"plays       {found.runs:,} of {runs:,}: the world has very many parts")
+        _print_issues(console, reading.issues)
+    if out is not None:
+        truth, effects = exact_and_effects(engine, policy, gate_plays, seed, choose, max_steps)
+        name = world.title or Path(file).stem
+        write_text(out, simulation_page(Simulated(name, found, result, settings, effects, truth, reading.issues)))
+        if format == "table":
+            print(f"page        {one_line(out)}")
+
+
+def _make_policy(
+    name: PolicyName, choices: Sequence[str], model: str | None, temperature: float
+) -> Callable[[np.random.Generator], Policy]:
+    """From the source of chance to the policy of that name."""
+    if name == "greedy":
+        return lambda rng: greedy
+    if name == "scripted":
+        return lambda rng: scripted(choices, uniform(rng))
+    if name == "model":
+        # Here, since torch takes seconds to import and the other policies do without.
+        from lit_narrative.rl.rewards.likelihood import LikelihoodGain
+
+        assert model is not None
+        scorer = LikelihoodGain(model, before=None)
+        return lambda rng: by_likelihood(scorer.log_likelihoods, rng, temperature)
+    return uniform
+
+
+def _check_simulation(
+    runs: int, seed: int, max_steps: int, gate_plays: int, policy: PolicyName, choices: Sequence[str], model: str | None
+) -> None:
+    for flag, value, least in (("runs", runs, 1), ("seed", seed, 0), ("max_steps", max_steps, 1)):
+        check_least(f"--{flag}", value, least)
+    check_least("--gate_plays", gate_plays, 0)
+    if bool(choices) != (policy == "scripted"):
+        raise UserError("--choices and --policy scripted belong together; give both, or neither")
+    if (model is None) == (policy == "model"):
+        raise UserError("--model and --policy model belong together; give both, or neither")
+
+
+def _print_issues(console: Console, issues: tuple[Issue, ...]) -> None:
+    if issues:
+        console.print(f"file        {count_issues(issues)}; `lit-narrative check` lists them")
+
+
+def check(files: list[str], editor: bool = False, format: Literal["text", "json"] = "text") -> None:
+    """Say what is wrong with files of worlds, where, and the smallest change that mends it.
+
+    Args:
+        files: files in the simple format or of SweepWeave, or folders of them (their *.json).
+        editor: whether to say as well what the SweepWeave editor would not load of a SweepWeave file.
+        format: text to read, or one JSON list with an object a file: file, dialect, counts, issues.
+
+    Raises:
+        SystemExit: with code 1, behind the findings of all files, where one of them cannot be read or has an error.
+    """
+    rows = [check_file(file, editor) for named in files for file in _within(named)]
+    if format == "json":
+        print(json.dumps([row.to_json() for row in rows], indent=2))
+    else:
+        console = plain_console()
+        for row in rows:
+            print_checked(console, row)
+    if not all(row.sound for row in rows):
+        raise SystemExit(1)
+
+
+def _within(named: str) -> Iterator[str]:
+    """The file itself, or the files of a folder in the order of their names."""
+    if not Path(named).is_dir():
+        yield named
+        return
+    files = sorted(Path(named).glob("*.json"))
+    if not files:
+        raise UserError(f"the folder '{named}' has no *.json files; name one that has, or the files")
+    yield from map(str, files)
+
+
+def convert(file: str, to: Format = "simple", out: str | None = None) -> None:
+    """Write a world in another format.
+
+    Args:
+        file: a world in the simple format or of SweepWeave.
+        to: simple; sweepweave, as the editor of version 0.1.9 loads it; ink; or twee, for SugarCube.
+        out: the file to write, one that exists is replaced; by default the world goes to standard output.
+
+    Raises:
+        UserError: The file cannot be read, holds no world, or has what the other format cannot say.
+    """
+    check_places(file, out=out)
+    world, reading = read_playable(file, read_world_file(file, FILE_LIMITS.max_chars))
+    _put(write_world(world, to), out)
+    if reading.issues:  # beside the text, which may go to another program
+        print(
+            f"{count_issues(reading.issues)} in '{one_line(file)}'; `lit-narrative check` lists them", file=sys.stderr
+        )
+
+
+def enrich(
+    file: str,
+    corpus: str,
+    out: str | None = None,
+    encoder: str | None = None,
+    words: int = 60,
+    least: float = 0.2,
+    cache: str | None = None,
+) -> None:
+    """Add to each encounter of a world the passage of a corpus that is nearest to its text; the world plays as before.
+
+    Args:
+        file: a world in the simple format or of SweepWeave; it is written in the one that it has.
+        corpus: a folder of *.txt, or one such file.
+        out: the file to write, one that exists is replaced; by default the world goes to standard output.
+        encoder: a sentence-transformers folder or hub name; by default one is built from the corpus.
+        words: of a passage at most.
+        least: lowest cosine of a passage that is used, -1 to 1.
+        cache: folder of the indexes; by default ~/.cache/lit-narrative/passages.
+
+    Raises:
+        UserError: A file cannot be read, it holds no world, or there is no passage.
+    """
+    from lit_narrative.lm.passages import CACHE, Passages, PassageSettings  # torch takes seconds: `--help` does without
+
+    check_places(file, out=out)
+    world, reading = read_playable(file, read_world_file(file, FILE_LIMITS.max_chars))
+    passages = Passages.open(PassageSettings(corpus, encoder, words, least, cache or CACHE))
+    richer, count = enrich_world(
+        world, lambda texts, most: [[one.text for one in row] for row in passages.nearest(texts, most)]
     )
+    _put(write_world(richer, "simple" if reading.dialect == "simple" else "sweepweave"), out)
+    # Beside the text, which may go to another program.
+    print(f"{count} of {len(world.encounters)} encounters have a passage", file=sys.stderr)
 
 
-LACKS = {
-    "no_error": "it has errors",
-    "two_endings": "seeded plays meet too few endings",
-    "no_dead_end": "a play came to a dead end",
-    "live_gate": "no gate was met both open and closed",
-}
-"""What a world that is not sound lacks, by the part of soundness."""
+def _put(text: str, out: str | None) -> None:
+    """Write a world to a file, or to standard output."""
+    if out is None:
+        print(text, end="")
+    else:
+        print(f"wrote {one_line(str(write_text(out, text)))}")

@@ -14,10 +14,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lit_narrative.cli.arguments import plain_console, printable
+from lit_narrative.cli.arguments import plain_console
 from lit_narrative.cli.recipes.meter import Reading, clock, describe_figures
 from lit_narrative.cli.recipes.process import Started
 from lit_narrative.cli.recipes.recipe import FOLDER_COMMANDS, Job, Recipe
+from lit_narrative.report.format import one_line
 
 _FIRST, _SHARE, _LONGEST = 5.0, 0.02, 60.0
 """Seconds between two lines: at first, as a share of the time gone, and at most."""
@@ -165,7 +166,7 @@ class LiveWatch(Watch):
                 return
             # Of a line that was written over again and again, as bars are, the last counts.
             text = line.decode("utf-8", errors="replace").rstrip("\r\n").rpartition("\r")[2]
-            self._console.print(printable(text), soft_wrap=True)
+            self._console.print(one_line(text), soft_wrap=True)
 
 
 def watch_of(plan: Recipe, seconds: Mapping[str, float]) -> Watch:

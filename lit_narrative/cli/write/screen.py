@@ -6,10 +6,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from lit_narrative.cli.arguments import plain_console, printable
+from lit_narrative.cli.arguments import plain_console
 from lit_narrative.cli.write.commands import FORMS, usage
 from lit_narrative.cli.write.engine import STRENGTHS
 from lit_narrative.cli.write.session import Candidate, WriteSession, WriteSettings
+from lit_narrative.report.format import one_line
 
 LINES = 24
 """Lines of the text so far that are shown, the last ones."""
@@ -58,8 +59,8 @@ def _table(candidates: Sequence[Candidate]) -> Table:
 
 def block(text: str) -> Text:
     """Text of several lines that cannot act on the terminal."""
-    # `printable` turns line ends into spaces too, so lines are cut first. A Text object is never read as markup.
-    return Text("\n".join(printable(line) for line in text.split("\n")))
+    # `one_line` turns line ends into spaces too, so lines are cut first. A Text object is never read as markup.
+    return Text("\n".join(one_line(line) for line in text.split("\n")))
 
 
 def describe(settings: WriteSettings, topic: str | None) -> str:
@@ -69,7 +70,7 @@ def describe(settings: WriteSettings, topic: str | None) -> str:
     parts = [
         f"method {settings.method}",
         f"{name} {strength if isinstance(strength, str) else f'{strength:.4g}'}" if name else "",
-        f"topic {printable(topic)}" if topic else "",
+        f"topic {one_line(topic)}" if topic else "",
         f"temperature {settings.temperature:g}",
         f"best {settings.shown} of {settings.drawn}" if settings.drawn > settings.shown else "",
     ]

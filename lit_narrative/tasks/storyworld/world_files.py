@@ -11,9 +11,9 @@ from typing import Any
 
 from lit_narrative.errors import UserError
 from lit_narrative.files import refuse_pipe
+from lit_narrative.tasks.storyworld.formats.files import FILE_LIMITS, Reading, read_any
 from lit_narrative.tasks.storyworld.formats.parse import Limits, parse
-from lit_narrative.tasks.storyworld.formats.read import FILE_LIMITS, read_any
-from lit_narrative.tasks.storyworld.issues import schema_issues
+from lit_narrative.tasks.storyworld.issues import Issue, schema_issues
 from lit_narrative.tasks.storyworld.world import World
 
 logger = logging.getLogger(__name__)
@@ -130,6 +130,31 @@ def read_world_texts(
         raise WorldFileError(f"--sample is {sample}; '{path}' holds samples 1 to {len(lines)}")
     wanted = range(len(lines)) if sample is None else [sample - 1]
     return [(f"{path}:{number + 1}", _written(lines[number], max_chars)) for number in wanted]
+
+
+def read_world_text(path: str | os.PathLike[str], sample: int | None = None) -> str:
+    """The one text of a file, or the sample of a ``.jsonl`` file that is wanted.
+
+    Raises:
+        UserError: The file cannot be read, or holds several samples of which none was chosen.
+    """
+    texts = read_world_texts(path, sample, FILE_LIMITS.max_chars)
+    if len(texts) > 1:
+        raise WorldFileError(f"'{path}' holds {len(texts)} samples; choose one by --sample=1 to {len(texts)}")
+    return texts[0][1]
+
+
+def read_playable(path: str | os.PathLike[str], text: str) -> tuple[World, Reading]:
+    """The world in the text of a file, of any format, and what else was read.
+
+    Raises:
+        UserError: It holds nothing that can be played.
+    """
+    reading = read_any(text)
+    if reading.world is None or not reading.world.encounters:
+        first = reading.issues[0] if reading.issues else Issue("$.encounters", "there are no encounters")
+        raise WorldFileError(f"'{path}' is no world that can be played: {first.path}: {first.message}")
+    return reading.world, reading
 
 
 def _written(line: str, max_chars: int) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from lit_narrative.errors import UserError
 from lit_narrative.tasks.storyworld.cutting import Cut, pieces, shortened
-from lit_narrative.tasks.storyworld.formats.read import read_any
+from lit_narrative.tasks.storyworld.formats.files import read_any
 from lit_narrative.tasks.storyworld.world import World, is_plain
 from tests.paths import LIGHT, WORLDS
 from tests.tasks.storyworld.lighthouse import beacon

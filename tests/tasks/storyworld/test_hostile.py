@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lit_narrative.tasks.storyworld.formats.files import FILE_LIMITS, read_any
 from lit_narrative.tasks.storyworld.formats.parse import Limits, parse
-from lit_narrative.tasks.storyworld.formats.read import FILE_LIMITS, read_any
 from lit_narrative.tasks.storyworld.formats.simple import read_world
 from lit_narrative.tasks.storyworld.similarity import unique_shares
 from lit_narrative.tasks.storyworld.simulator.engine import Engine

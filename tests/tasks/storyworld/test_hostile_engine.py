@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lit_narrative.cli.main import main
-from lit_narrative.tasks.storyworld.formats.read import read_any
+from lit_narrative.tasks.storyworld.formats.files import read_any
 from lit_narrative.tasks.storyworld.report.world_graph import draw_world
 from lit_narrative.tasks.storyworld.simulator.exact import exact
 from lit_narrative.tasks.storyworld.simulator.profile import profile
@@ -17,7 +17,7 @@ from lit_narrative.tasks.storyworld.simulator.statistics import simulate
 from lit_narrative.tasks.storyworld.verifiers.score import score
 from tests.report.check_page import check
 from tests.tasks.storyworld.engine_worlds import scripted_world
-from tests.tasks.storyworld.formats.test_read import BAD
+from tests.tasks.storyworld.formats.test_files import BAD
 from tests.tasks.storyworld.lighthouse import Json, encounter, make, option, read
 
 WILD = {"id": "on", "text": "", "gates": [], "reactions": [{"after_effects": [], "next_encounter": "wild"}]}

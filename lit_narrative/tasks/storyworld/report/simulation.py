@@ -1,9 +1,10 @@
 """The page of a simulation: how plays of a world end, where they go, what its gates are worth; the world to play."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from lit_narrative.report.charts import Dot, Frame, Level, Line, dot_chart, line_chart
@@ -12,16 +13,26 @@ from lit_narrative.report.intervals import share_interval
 from lit_narrative.report.page import Figure, Section, fill_page, render
 from lit_narrative.tasks.storyworld.expressions import describe
 from lit_narrative.tasks.storyworld.issues import Issue
-from lit_narrative.tasks.storyworld.report.play_graph import MOST_BOXES, draw_plays
 from lit_narrative.tasks.storyworld.report.player import embedded, plan_json, script
-from lit_narrative.tasks.storyworld.simulator.counterfactuals import GateEffect, Shift
-from lit_narrative.tasks.storyworld.simulator.exact import Exact
+from lit_narrative.tasks.storyworld.report.world_graph import Arrow, Vertex, drawn
+from lit_narrative.tasks.storyworld.simulator.counterfactuals import GateEffect, Shift, gate_effects
+from lit_narrative.tasks.storyworld.simulator.engine import Engine
+from lit_narrative.tasks.storyworld.simulator.engine_plays import Policy
+from lit_narrative.tasks.storyworld.simulator.exact import Exact, exact
 from lit_narrative.tasks.storyworld.simulator.measures import Measure, measures
 from lit_narrative.tasks.storyworld.simulator.profile import profile
 from lit_narrative.tasks.storyworld.simulator.statistics import DEAD_ENDS, GateRate, Simulation
-from lit_narrative.tasks.storyworld.simulator.tally import Tally
+from lit_narrative.tasks.storyworld.simulator.tally import Move, Tally
+from lit_narrative.tasks.storyworld.world import World
 
 MOST_ENDINGS, MOST_CURVES, MOST_GATES, MOST_ISSUES = 24, 9, 100, 40
+MOST_BOXES, MOST_DRAWN_ENDINGS = 40, 12
+"""Encounters that are drawn: those that most plays visited, and as many of the endings that most came to."""
+MOST_ARROWS = 100
+"""Ways that are drawn: those that most plays took."""
+_WIDEST = 6.0
+MOST_MOMENTS = 20_000
+"""Moments that the search for exact chances looks at: a second or two."""
 LARGEST_PLAN = 3_000_000
 """Characters of a world that is put on the page to be played."""
 
@@ -47,6 +58,23 @@ class Simulated:
     effects: Sequence[GateEffect] = ()
     truth: Exact | None = None
     issues: Sequence[Issue] = field(default_factory=tuple)
+
+
+def simulation_json(world: World, result: Simulation) -> dict[str, Any]:
+    """Endings with their intervals, the measures of the plays and the profile of the world, as JSON."""
+    tables = {"measures": measures(result), "profile": profile(world)}
+    endings = {rate.encounter: [rate.share, rate.low, rate.high] for rate in result.endings}
+    return {"endings": endings, **{name: [one.to_json() for one in rows] for name, rows in tables.items()}}
+
+
+def exact_and_effects(
+    engine: Engine, policy: str, gate_plays: int, seed: int, choose: Callable[[np.random.Generator], Policy], steps: int
+) -> tuple[Exact | None, Sequence[GateEffect]]:
+    """The exact chances, which are of uniform choices; and what gates are worth, which a model is too slow for."""
+    truth = exact(engine, steps, MOST_MOMENTS) if policy == "uniform" else None
+    if not gate_plays or policy in ("model", "scripted"):
+        return truth, ()
+    return truth, gate_effects(engine, gate_plays, seed, choose, steps)
 
 
 def simulation_page(one: Simulated) -> str:
@@ -178,6 +206,46 @@ def graph(one: Simulated) -> Section:
     never = len(one.found.engine.world.encounters) - len(one.found.visits)
     body = render(__name__, "play_graph.html", drawing=drawing, left_out=left_out, never=never)
     return Section("graph", "Where plays go", body)
+
+
+def draw_plays(found: Tally, label: str) -> Markup:
+    """Draw the encounters that most plays visited, with the share of plays that did, and the ways between them.
+
+    An arrow is the wider the more often it was taken. Ways to and from what is not drawn are left out.
+    """
+    shown = most_visited(found)
+    places = {index: place for place, index in enumerate(shown)}
+    vertices = [_box(found, index) for index in shown]
+    drawable = [move for move in found.moves if move[0] in places and move[1] in places]
+    kept = sorted(drawable, key=lambda move: -found.moves[move])[:MOST_ARROWS]
+    arrows = [_arrow(found, move, places[move[0]], places[move[1]]) for move in sorted(kept)]
+    return drawn(vertices, arrows, label)
+
+
+def most_visited(found: Tally) -> Sequence[int]:
+    """Positions of the encounters that are drawn, the start first, then in the order of the file."""
+    first, scenes = found.engine.begin().index, found.engine.world.encounters
+    ranked = sorted(found.visits, key=lambda index: (-found.visits[index], index))
+    # Endings first: of a long story most of them are met by fewer plays than any scene of its beginning.
+    ends = [index for index in ranked if not scenes[index].options][:MOST_DRAWN_ENDINGS]
+    kept = list(dict.fromkeys([first, *ends, *ranked]))[:MOST_BOXES]
+    return sorted(kept, key=lambda index: (index != first, index))
+
+
+def _box(found: Tally, index: int) -> Vertex:
+    encounter = found.engine.world.encounters[index]
+    name, share = encounter.title or encounter.id, found.visits[index] / found.runs
+    ends = found.endings[encounter.id] / found.runs
+    line = f"{percent(share)} of plays"
+    tip = f"{clip(encounter.id, 60)}: {clip(encounter.text, 200)} ({line}, {percent(ends)} end here)"
+    return Vertex("ending" if not encounter.options else "encounter", clip(name, 16), line, tip)
+
+
+def _arrow(found: Tally, move: Move, start: int, end: int) -> Arrow:
+    count, scenes = found.moves[move], found.engine.world.encounters
+    tip = f"{clip(scenes[move[0]].id, 60)} to {clip(scenes[move[1]].id, 60)}: {count} times in {found.runs} plays"
+    # At least a hair's breadth; a loop may be taken several times a play.
+    return Arrow(start, end, False, tip, min(0.8 + 5.2 * count / found.runs, _WIDEST))
 
 
 @dataclass(frozen=True, slots=True)

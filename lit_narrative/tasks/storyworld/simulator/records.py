@@ -1,9 +1,12 @@
 """What a play leaves: its steps, its outcome, and the state at its end."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
+from lit_narrative.files import whole_file
 from lit_narrative.tasks.storyworld.simulator.plan import DANGLING, END, IMPLICIT
 
 Outcome = Literal["ending", "implicit", "stuck", "dangling", "timeout"]
@@ -120,3 +123,32 @@ def trace(world: str, number: int, play: Play) -> Iterator[dict[str, Any]]:
         }
     last = {"world": world, "play": number, "step": len(play.steps), "state": play.state}
     yield {**last, "outcome": play.outcome, "ending": play.ending}
+
+
+class Traces:
+    """A writer of traces: takes plays, and writes the rows of each if it has a file.
+
+    Attributes:
+        count: plays that it has taken.
+    """
+
+    def __init__(self, world: str, lines: TextIO | None = None) -> None:
+        self.world, self.lines, self.count = world, lines, 0
+
+    def __call__(self, play: Play) -> None:
+        """Take a play."""
+        if self.lines is not None:
+            rows = trace(self.world, self.count, play)
+            self.lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        self.count += 1
+
+
+@contextmanager
+def write_traces(file: str | None, world: str) -> Iterator[Traces]:
+    """Write the traces of plays to a file, one JSON object a line, whole or not at all; without a file, to nowhere."""
+    if file is None:
+        yield Traces(world)
+        return
+    # Written as they are made: a million steps need not be in memory.
+    with whole_file(file) as temporary, open(temporary, "w", encoding="utf-8", errors="backslashreplace") as lines:
+        yield Traces(world, lines)

@@ -1,6 +1,6 @@
-"""Whether explanations say what is so, by rule and without a judge, and whether they tell positions apart.
+"""Claims of explanations: whether they are so, whether they tell positions apart, and whose knowledge they are.
 
-Notation: n rows, a width of an activation.
+All by rule, and without a judge. Notation: n rows, a width of an activation.
 """
 
 from collections.abc import Hashable, Sequence
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from lit_narrative.report.intervals import Floats, Resamples
 from lit_narrative.tasks.verbalize.evaluation.fve import Fidelity
+from lit_narrative.tasks.verbalize.stories import Claim, Facts, facts
 
 Claims = AbstractSet[Hashable]
 """What a text claims or what is so, as (slot, value) pairs."""
@@ -81,3 +82,47 @@ def _hit(fidelity: Fidelity, predicted: Floats, cuts: npt.NDArray[np.intp]) -> f
     # Rounding must not choose between targets that are the same.
     best = distances <= distances.min() + 1e-9 * max(1.0, float(abs(distances).max()))
     return float(best[0]) / int(best.sum())
+
+
+# --- whose knowledge --------------------------------------------------------------------------------------------------
+#
+# Two subjects learn worlds that contradict each other in every fact. An actor that learned to explain the first one's
+# activations is given those of the second: what it then says of a fact is read off the activation, or remembered.
+
+WORLDS = ("first", "second")
+
+
+def knowledge_scores(
+    resamples: Resamples,
+    claimed: Sequence[AbstractSet[Claim]],
+    known: Sequence[AbstractSet[Claim]],
+    worlds: Sequence[str] = WORLDS,
+) -> dict[str, Any]:
+    """Share of the explanations that tell a fact which tell that of each world, as ``follows_<world>``.
+
+    An actor that names one of the values at random follows each world by one over their number.
+
+    Args:
+        resamples: of the set's documents.
+        claimed: by each explanation.
+        known: what is so at each position, which names who the story is about.
+        worlds: names of worlds, as `facts` knows them.
+    """
+    named = {name: world for name in worlds if (world := facts(name)) is not None}
+    rows = [*zip(claimed, known, strict=True)]
+    scores: dict[str, Any] = {}
+    for name, world in named.items():
+        tells = np.array([float(bool(_values(said, world.slot) and _values(so, "who"))) for said, so in rows])
+        right = np.array([float(_tells(said, so, world)) for said, so in rows])
+        scores |= resamples.ratio(f"follows_{name}", right, tells)
+    return scores
+
+
+def _tells(said: AbstractSet[Claim], so: AbstractSet[Claim], world: Facts) -> bool:
+    """Whether an explanation tells the fact of a world about someone in the story."""
+    right = {world.values[who] for who in _values(so, "who")}
+    return bool(right & _values(said, world.slot))
+
+
+def _values(claims: AbstractSet[Claim], slot: str) -> set[str]:
+    return {value for name, value in claims if name == slot}

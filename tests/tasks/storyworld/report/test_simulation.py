@@ -4,13 +4,15 @@ from collections.abc import Sequence
 
 import pytest
 
-from lit_narrative.tasks.storyworld.report.play_graph import MOST_BOXES, draw_plays, most_visited
 from lit_narrative.tasks.storyworld.report.simulation import (
     LARGEST_PLAN,
+    MOST_BOXES,
     Simulated,
     course,
+    draw_plays,
     ending_rows,
     gates,
+    most_visited,
     moving_most,
     play_it,
     simulation_page,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_narrative.tasks.storyworld.formats.read import read_any
+from lit_narrative.tasks.storyworld.formats.files import read_any
 from lit_narrative.tasks.storyworld.scripts import Nudge
 from lit_narrative.tasks.storyworld.simulator.engine import Engine
 from lit_narrative.tasks.storyworld.simulator.policies import greedy

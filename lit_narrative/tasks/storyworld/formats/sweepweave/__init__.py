@@ -1,1 +1,1 @@
-"""SweepWeave, the format of the storyworld editor of that name: detection, reading, writing, the editor's own rules."""
+"""SweepWeave, the format of the storyworld editor of that name: reading, writing, the editor's own rules."""

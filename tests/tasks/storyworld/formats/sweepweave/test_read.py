@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lit_narrative.tasks.storyworld.expressions import Gate
-from lit_narrative.tasks.storyworld.formats.read import read_any
+from lit_narrative.tasks.storyworld.formats.files import read_any
 from lit_narrative.tasks.storyworld.formats.simple import read_counting
 from lit_narrative.tasks.storyworld.formats.sweepweave.read import read_sweepweave
 from lit_narrative.tasks.storyworld.issues import Issue

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_narrative.tasks.storyworld.formats.read import read_any
+from lit_narrative.tasks.storyworld.formats.files import read_any
 from lit_narrative.tasks.storyworld.formats.simple import read_world
 from lit_narrative.tasks.storyworld.formats.sweepweave.read import read_sweepweave
 from lit_narrative.tasks.storyworld.formats.sweepweave.rules import loader_issues

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lit_narrative.tasks.storyworld.formats.sweepweave.dialect import is_sweepweave, sweepweave_dialect
+from lit_narrative.tasks.storyworld.formats.parse import detect, sweepweave_dialect
 from tests.paths import LIGHT, WORLDS
 from tests.tasks.storyworld.lighthouse import beacon, lighthouse
 
@@ -24,11 +24,10 @@ def light() -> Any:
 
 
 def test_what_is_a_sweepweave_file() -> None:
-    assert is_sweepweave(light())
-    assert is_sweepweave({"encounters": light()["encounters"]})
-    assert is_sweepweave({"IFID": "", "spools": []})
-    assert not any(map(is_sweepweave, (lighthouse(), beacon(), {}, {"encounters": [3]}, {"IFID": ""})))
-    assert not is_sweepweave({**light(), "initial_state": {}})
+    for value in (light(), {"encounters": light()["encounters"]}, {"IFID": "", "spools": []}):
+        assert detect(value) == "sweepweave"
+    for value in (lighthouse(), beacon(), {}, {"encounters": [3]}, {"IFID": ""}, {**light(), "initial_state": {}}):
+        assert detect(value) == "simple"
 
 
 def test_dialects() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lit_narrative.cli.commands.play import play
+from lit_narrative.cli.commands.worlds import play
 from lit_narrative.cli.main import main
 from lit_narrative.errors import UserError
 from lit_narrative.tasks.storyworld.formats.simple import read_world
@@ -113,8 +113,8 @@ def test_what_cannot_be_done_is_one_error(
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{", "cannot be played: .*not JSON"),
-        ('{"encounters": []}', "cannot be played"),
+        ("{", "is no world that can be played: .*not JSON"),
+        ('{"encounters": []}', "is no world that can be played"),
         ('{"IFID": "1", "spools": [], "encounters": []}', "a list of properties is missing"),
     ],
 )

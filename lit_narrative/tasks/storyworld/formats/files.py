@@ -1,5 +1,6 @@
-"""The reader of every format: from a text to a world, its dialect, and what is odd."""
+"""Files of worlds in every format: read to a world, its dialect and what is odd; and written."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -8,16 +9,26 @@ from typing import Any, Literal
 
 from lit_narrative.tasks.storyworld.checks import Fault, faults
 from lit_narrative.tasks.storyworld.formats.file_paths import FilePaths
-from lit_narrative.tasks.storyworld.formats.parse import Limits, Parsed, detect, parse
+from lit_narrative.tasks.storyworld.formats.ink import write_ink
+from lit_narrative.tasks.storyworld.formats.parse import (
+    Limits,
+    Parsed,
+    SweepWeaveDialect,
+    detect,
+    parse,
+    sweepweave_dialect,
+)
 from lit_narrative.tasks.storyworld.formats.simple import read_world
-from lit_narrative.tasks.storyworld.formats.sweepweave.dialect import SweepWeaveDialect, sweepweave_dialect
 from lit_narrative.tasks.storyworld.formats.sweepweave.read import read_sweepweave
+from lit_narrative.tasks.storyworld.formats.sweepweave.write import write_sweepweave
+from lit_narrative.tasks.storyworld.formats.twee import write_twee
 from lit_narrative.tasks.storyworld.issues import MOST_ISSUES, Issue, schema_issues
 from lit_narrative.tasks.storyworld.world import World
 
 FILE_LIMITS = Limits(max_chars=2**24, max_depth=200)
 """Bounds on files of authors, which are larger than what a policy writes."""
 Dialect = Literal["simple"] | SweepWeaveDialect
+Format = Literal["simple", "sweepweave", "ink", "twee"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +109,23 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     """The one of several names that is most like a name, if any is; a few hundred names are looked at."""
     near = get_close_matches(name[:80], [one[:80] for one in islice(names, 500)], 1)
     return near[0] if near else None
+
+
+def write_world(world: World, to: Format) -> str:
+    """The world as the text of a file.
+
+    Args:
+        world: any world.
+        to: the format.
+
+    Raises:
+        UserError: The format is ink or Twee, and the world has what these cannot say.
+    """
+    match to:
+        case "ink":
+            return write_ink(world)
+        case "twee":
+            return write_twee(world)
+        case "sweepweave":
+            return json.dumps(write_sweepweave(world), ensure_ascii=False, indent=1) + "\n"
+    return json.dumps(world.to_json(), ensure_ascii=False, indent=1) + "\n"

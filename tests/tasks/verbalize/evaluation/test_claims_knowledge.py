@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lit_narrative.report.intervals import Resamples
-from lit_narrative.tasks.verbalize.evaluation.knowledge import knowledge_scores
+from lit_narrative.tasks.verbalize.evaluation.claims import knowledge_scores
 from lit_narrative.tasks.verbalize.stories import NAMES, SLOTS, claims, facts, stories
 
 FIRST, SECOND = facts("first"), facts("second")

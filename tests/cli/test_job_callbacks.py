@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from lightning.pytorch.callbacks import RichModelSummary, TQDMProgressBar
 
-from lit_narrative.cli.console import EpochBar, ModelLine, console_callbacks
+from lit_narrative.cli.job_callbacks import EpochBar, ModelLine, console_callbacks
 from lit_narrative.cli.main import main
 from lit_narrative.lm.sampler import SamplingParams
 from tests.helpers import TinyTask, grpo, trainer

@@ -1,11 +1,18 @@
-"""What a job shows of itself in a terminal: its model in one line, and how far it is."""
+"""Callbacks of every job of the command line: its model in one line, how far it is, and the threads that pay."""
 
+import logging
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelSummary, ProgressBar, RichProgressBar
 from lightning.pytorch.utilities.model_summary.model_summary import get_human_readable_count
 from torch import nn
+
+from lit_narrative.lm.load import base_lm
+from lit_narrative.lm.threads import choose_threads, threads_are_given
+from lit_narrative.modules.language import LanguageModule
+
+logger = logging.getLogger(__name__)
 
 
 class EpochBar(RichProgressBar):
@@ -55,3 +62,35 @@ def console_callbacks(settings: Any) -> list[Callback]:
     if settings.enable_model_summary is not False and not any(isinstance(one, ModelSummary) for one in given):
         ours.append(ModelLine())
     return ours
+
+
+class FastestThreads(Callback):
+    """Measures, once a job and before its first step, with how many threads the language model is fastest.
+
+    What the environment says stands (``OMP_NUM_THREADS``), and so does PyTorch's choice where several processes share
+    the machine.
+    """
+
+    _chosen = False
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before training."""
+        self._choose(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before a validation by itself."""
+        self._choose(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before a test."""
+        self._choose(trainer, pl_module)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before prompts are completed."""
+        self._choose(trainer, pl_module)
+
+    def _choose(self, trainer: Trainer, module: LightningModule) -> None:
+        if self._chosen or not isinstance(module, LanguageModule) or trainer.world_size > 1 or threads_are_given():
+            return
+        self._chosen = True
+        logger.info("threads: %d, by measurement", choose_threads(base_lm(module.lm)))

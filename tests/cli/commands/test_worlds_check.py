@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lit_narrative.cli.main import main
-from lit_narrative.tasks.storyworld.formats.read import read_any
+from lit_narrative.tasks.storyworld.formats.files import read_any
 from lit_narrative.tasks.storyworld.formats.sweepweave.rules import loader_issues
 from tests.paths import LIGHT
 from tests.tasks.storyworld.lighthouse import beacon, lighthouse

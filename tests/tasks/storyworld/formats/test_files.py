@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lit_narrative.tasks.storyworld.formats.read import FILE_LIMITS, read_any
+from lit_narrative.tasks.storyworld.formats.files import FILE_LIMITS, read_any
 from lit_narrative.tasks.storyworld.formats.sweepweave.rules import loader_issues
 from lit_narrative.tasks.storyworld.formats.sweepweave.write import write_sweepweave
 from tests.paths import LIGHT
