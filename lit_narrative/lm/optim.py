@@ -10,6 +10,7 @@ from torch.nn.utils import get_total_norm
 from transformers import PreTrainedModel, get_scheduler
 
 from lit_narrative.errors import UserError, check_least
+from lit_narrative.lm.fast.layers import fast_linear
 from lit_narrative.lm.load import blocks
 
 Schedule = Literal["constant", "linear", "cosine", "cosine_with_min_lr"]
@@ -98,8 +99,8 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     x = x / (x.norm() + 1e-7)
     a, b, c = 3.4445, -4.775, 2.0315  # chosen for the steepest slope at 0, not to converge on 1
     for _ in range(5):
-        square = x @ x.T
-        x = a * x + (b * square + c * square @ square) @ x
+        square = fast_linear(x, x, None)  # x @ x.T, and so on: a product of its own on processors
+        x = a * x + fast_linear(b * square + c * fast_linear(square, square, None), x.T, None)
     return (x.T if matrix.shape[0] > matrix.shape[1] else x).to(matrix.dtype)
 
 

@@ -21,11 +21,13 @@ from transformers import PreTrainedModel
 from transformers.activations import FastGELUActivation, NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
-# oneDNN compiles a kernel for every shape (1.5 ms). The few shapes of decoding steps recur, and pay for it in time; any
-# other shape is taken only if a single product is large enough to gain more. In multiplications and additions.
-FEW_ROWS, FEW_ROWS_OPERATIONS, OPERATIONS = 256, 4e6, 3e8
-# Kernels that oneDNN keeps. Batches of texts have ever new shapes: with the default of 1,024 a run grew by a GiB.
-KERNELS = "64"
+# oneDNN compiles a kernel for every shape (0.2 to 0.4 ms, two products of the smaller size below). The few shapes of
+# decoding steps recur, and pay for it in time; any other shape is taken only if it is large enough, as it comes back in
+# every block. In multiplications and additions.
+FEW_ROWS, FEW_ROWS_OPERATIONS, OPERATIONS = 256, 4e6, 3e7
+# Kernels that are kept, half a MiB each. Batches of texts have ever new shapes: with the default of 1,024 a run grew by
+# a GiB. The first variable is oneDNN's, the second of what stands between it and PyTorch, which keeps them, too.
+KERNELS, CACHES = "128", ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 # From so many parameters on, large tensors get pages of their own. Below, the time to map them would show.
 LARGE_MODEL = 50_000_000
 OWN_PAGES = 2**20
@@ -36,8 +38,9 @@ _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 def use_faster_modules(lm: PreTrainedModel) -> PreTrainedModel:
     """Swap modules of ``lm`` in place for faster ones of the same function; other types are left alone."""
     if _AVAILABLE:
-        # oneDNN reads the variable at its first use in the process; a value that the user has set is kept.
-        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS)
+        # They are read at the first use in the process; a value that the user has set is kept.
+        for name in CACHES:
+            os.environ.setdefault(name, KERNELS)
     if sum(parameter.numel() for parameter in lm.parameters()) >= LARGE_MODEL:
         give_pages_back()
     for module in lm.modules():
