@@ -1,6 +1,7 @@
 """Errors that a person can put right, and the checks that raise them."""
 
 import difflib
+import math
 from collections.abc import Iterable
 
 from lit_narrative.redaction import redact_text
@@ -25,6 +26,21 @@ def check_least(flag: str, value: int | None, least: int) -> None:
     """
     if value is not None and value < least:
         raise UserError(f"{flag} is {value}; it must be {least} or more")
+
+
+def check_finite(prefix: str, **values: float) -> None:
+    """Check that numbers that a person gave are finite, and 0 or more.
+
+    Args:
+        prefix: what stands before the names, such as ``model.``.
+        values: by the names of their settings.
+
+    Raises:
+        UserError: one is negative, infinite or no number; the message names it.
+    """
+    for name, value in values.items():
+        if not 0 <= value < math.inf:
+            raise UserError(f"{prefix}{name}={value} must be a number of 0 or more")
 
 
 def check_choice(what: str, value: str, known: Iterable[str], other: str = "") -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lit_narrative.callbacks.base import RolloutCallback, RolloutModule, task
 from lit_narrative.distributed import gather, sum_gradients
-from lit_narrative.errors import UserError, check_choice, check_least
+from lit_narrative.errors import UserError, check_choice, check_finite, check_least
 from lit_narrative.lm.optim import GradientGuard, adamw, schedule_by_step
 from lit_narrative.lm.vectors.reconstructor import RECONSTRUCTOR, Reconstructor
 from lit_narrative.rl.rewards.base import UsesCritic
@@ -73,9 +73,8 @@ class CriticTraining(RolloutCallback):
         check_least("callback CriticTraining: epochs", epochs, 1)
         check_least("callback CriticTraining: micro_batch_size", micro_batch_size, 1)
         check_least("callback CriticTraining: warmup_steps", warmup_steps, 0)
-        for name, value in (("lr", lr), ("weight_decay", weight_decay), ("gradient_clip_val", gradient_clip_val)):
-            if not 0 <= value < math.inf:
-                raise UserError(f"callback CriticTraining: {name}={value} must be a number of 0 or more")
+        rates = {"lr": lr, "weight_decay": weight_decay, "gradient_clip_val": gradient_clip_val}
+        check_finite("callback CriticTraining: ", **rates)
         self.checkpoint, self.learns_from, self.epochs = checkpoint, learns_from, epochs
         self.micro_batch_size, self.lr, self.weight_decay = micro_batch_size, lr, weight_decay
         self.warmup_steps, self.gradient_clip_val = warmup_steps, gradient_clip_val

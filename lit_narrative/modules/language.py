@@ -1,7 +1,6 @@
 """The base of modules that own a causal language model: SFT, GRPO, the classifier and steering extend it."""
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 from transformers import PreTrainedTokenizerBase
 
-from lit_narrative.errors import UserError, check_choice, check_least
+from lit_narrative.errors import UserError, check_choice, check_finite, check_least
 from lit_narrative.lm.adapter_folder import adapter_base, lora_settings
 from lit_narrative.lm.base_model import BaseModel
 from lit_narrative.lm.chat import turn_end
@@ -126,9 +125,7 @@ class LanguageModule(NarrativeModule):
         injection: InjectionSettings | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("lr", lr), ("muon_lr", muon_lr or 0.0), ("weight_decay", weight_decay)):
-            if not 0 <= value < math.inf:
-                raise UserError(f"model.{name}={value} must be a number of 0 or more")
+        check_finite("model.", lr=lr, muon_lr=muon_lr or 0.0, weight_decay=weight_decay)
         check_least("model.warmup_steps", warmup_steps, 0)
         check_least("model.max_length", max_length, 2)
         check_least("model.max_prompt_length", max_prompt_length, 1)

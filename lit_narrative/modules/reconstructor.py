@@ -1,6 +1,5 @@
 """Training of a reconstructor: from a text to the vector that it describes, on a truncated language model."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
-from lit_narrative.errors import UserError, check_least
+from lit_narrative.errors import UserError, check_finite, check_least
 from lit_narrative.lm.checkpoint import load_checkpoint, naming_checkpoint
 from lit_narrative.lm.load import Attention, Dtype, Lora
 from lit_narrative.lm.optim import GradientGuard, Schedule, adamw
@@ -86,9 +85,7 @@ class ReconstructorModule(NarrativeModule):
         trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in (("lr", lr), ("weight_decay", weight_decay)):
-            if not 0 <= value < math.inf:
-                raise UserError(f"model.{name}={value} must be a number of 0 or more")
+        check_finite("model.", lr=lr, weight_decay=weight_decay)
         check_least("model.warmup_steps", warmup_steps, 0)
         self.save_hyperparameters(ignore=["trust_remote_code"])
         self.hparams.update({name: plain(value) for name, value in self.hparams.items()})

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
 from lit_narrative.distributed import gather, gather_ragged
-from lit_narrative.errors import UserError
+from lit_narrative.errors import UserError, check_finite
 from lit_narrative.lm.optim import adamw
 from lit_narrative.lm.sentence_encoder import RememberedVectors, StaticEncoder, build_encoder, load_encoder
 from lit_narrative.modules.base import NarrativeModule, as_settings, plain
@@ -92,9 +92,7 @@ class RewardModule(NarrativeModule):
         trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in (("lr", lr), ("encoder_lr", encoder_lr), ("weight_decay", weight_decay)):
-            if not 0 <= value < math.inf:
-                raise UserError(f"model.{name}={value} must be a number of 0 or more")
+        check_finite("model.", lr=lr, encoder_lr=encoder_lr, weight_decay=weight_decay)
         check_head(hidden, dropout)
         self.save_hyperparameters(ignore=["trust_remote_code"])
         self.hparams.update(encoder=plain(encoder), hidden=list(hidden))

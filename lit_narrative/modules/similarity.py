@@ -1,7 +1,6 @@
 """Training of a judge of similarity: a sentence encoder learns how alike two texts are."""
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from lit_narrative.distributed import gather, gather_ragged
-from lit_narrative.errors import UserError, check_choice, check_least
+from lit_narrative.errors import UserError, check_choice, check_finite, check_least
 from lit_narrative.lm.optim import Schedule, adamw
 from lit_narrative.lm.sentence_encoder import StaticEncoder, build_encoder, load_encoder
 from lit_narrative.modules.base import NarrativeModule, as_settings, plain, scheduled
@@ -109,9 +108,7 @@ class SimilarityModule(NarrativeModule):
         trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in (("lr", lr), ("weight_decay", weight_decay)):
-            if not 0 <= value < math.inf:
-                raise UserError(f"model.{name}={value} must be a number of 0 or more")
+        check_finite("model.", lr=lr, weight_decay=weight_decay)
         check_choice("model.loss", loss, get_args(Loss))
         if not -1 <= margin < 1:
             raise UserError(f"model.margin={margin} must be a cosine below 1")

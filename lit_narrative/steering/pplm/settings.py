@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from lit_narrative.errors import UserError, check_least
+from lit_narrative.errors import UserError, check_finite, check_least
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class PPLMSettings:
         for name in ("num_iterations", "window_length", "grad_length"):
             check_least(f"model.pplm.{name}", getattr(self, name), 0)
         check_least("model.pplm.horizon_length", self.horizon_length, 1)  # at 0 the loss would not depend on the logits
-        for name in ("gamma", "kl_scale") + (("stepsize",) if self.stepsize != "auto" else ()):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"model.pplm.{name}={getattr(self, name)} must be a number of 0 or more")
+        check_finite("model.pplm.", gamma=self.gamma, kl_scale=self.kl_scale)
+        if self.stepsize != "auto":
+            check_finite("model.pplm.", stepsize=self.stepsize)
         if not 0 <= self.gm_scale <= 1:
             raise UserError(f"model.pplm.gm_scale={self.gm_scale} must be from 0 (no steering) to 1 (no fusion)")
         if not 0 < self.target_kl < math.inf:

@@ -1,23 +1,8 @@
 """The measures of the page: what each is called, what it means, and where it belongs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """A figure of an evaluation.
-
-    Attributes:
-        title: its name on the page.
-        note: what it means, for someone who has not met it.
-        share: whether it is shown as a percentage.
-    """
-
-    title: str
-    note: str = ""
-    share: bool = False
-
+from lit_narrative.report.measures import Measure
 
 STYLE: Mapping[str, Measure] = {
     "judge_a": Measure("Judge A", "cosine with held-out chunks of the author named; training is by this judge"),

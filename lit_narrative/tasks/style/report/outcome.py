@@ -1,13 +1,13 @@
 """The outcome of a style run: what reinforcement changed under both judges, and what it cost."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from lit_narrative.report.charts import Dot, dot_chart
-from lit_narrative.report.format import NONE, interval, number, percent, signed
+from lit_narrative.report.format import NONE, percent
 from lit_narrative.report.intervals import Value, pooled
+from lit_narrative.report.measures import every_measure, measure_groups, measure_rows, say_change
 from lit_narrative.report.page import Figure, Key, Section, render
-from lit_narrative.tasks.style.report.measures import GROUPS, MAIN, Measure
+from lit_narrative.tasks.style.report.measures import GROUPS, MAIN
 from lit_narrative.tasks.style.report.run import BASE, BEST_OF_N, GRPO, PROMPTING, SFT, StyleRun
 from lit_narrative.tasks.style.report.summary import alarm
 
@@ -21,6 +21,7 @@ NAMES = {
 """What the page calls the arms."""
 JUDGES = {"judge_a": ("judge A", "sft"), "judge_b": ("judge B", "final")}
 """Judges: what the page calls them, and their tone."""
+MAIN_MEASURES = every_measure(GROUPS, MAIN)
 
 
 def headline(run: StyleRun) -> Section:
@@ -55,19 +56,7 @@ def sentences(run: StyleRun) -> Iterator[str]:
 def _change(run: StyleRun, changes: Sequence[Mapping[str, Value]], name: str) -> str:
     """A figure before and after reinforcement, with the change; only that of one arm where there is no other."""
     before, after = (pooled(run.of(arm), name) for arm in (SFT, GRPO))
-    if before is None or after is None:
-        one = before or after
-        return _with_interval(one) if one else ""
-    said = f"{_with_interval(before)} after supervised training, {_with_interval(after)} after reinforcement"
-    change = pooled(changes, name)
-    if change is None or change[1] is None:
-        return said
-    over = "over seeds" if len(changes) > 1 else "over plots"
-    return f"{said}; change {signed(change[0])} (95% {interval(change[1])} {over})"
-
-
-def _with_interval(value: Value) -> str:
-    return number(value[0]) + (f" (95% {interval(value[1])})" if value[1] else "")
+    return say_change(before, after, pooled(changes, name), "seeds" if len(changes) > 1 else "plots")
 
 
 def _share(value: Value) -> str:
@@ -100,13 +89,13 @@ def _dots(seeds: Sequence[Mapping[str, Value]]) -> list[Dot]:
 def tables(run: StyleRun) -> Section:
     """List every measure of every arm, with intervals, and the main ones of each author."""
     figures = {arm: run.of(arm) for arm in run.arms}
-    groups = [(title, [*_rows(measures, [*figures.values()])]) for title, measures in GROUPS.items()]
+    authors = {author: _of_author(run, author) for author in _authors(run)}
     body = render(
         __name__,
         "tables.html",
         arms=[NAMES.get(arm, arm.replace("_", " ")) for arm in run.arms],
-        groups=[(title, rows) for title, rows in groups if rows],
-        authors=[(author, [*_rows(_main(), _of_author(run, author))]) for author in _authors(run)],
+        groups=measure_groups(GROUPS, [*figures.values()]),
+        authors=[(author, [*measure_rows(MAIN_MEASURES, columns)]) for author, columns in authors.items()],
         several=len(run.seeds) > 1,
     )
     return Section("figures", "All figures", body)
@@ -123,29 +112,6 @@ def _of_author(run: StyleRun, author: str) -> list[list[Mapping[str, Value]]]:
     ]
 
 
-def _rows(
-    measures: Mapping[str, Measure], figures: Sequence[Sequence[Mapping[str, Value]]]
-) -> Iterator[dict[str, Any]]:
-    for name, measure in measures.items():
-        cells = [pooled(seeds, name) for seeds in figures]
-        if any(cells):
-            yield {"title": measure.title, "note": measure.note, "cells": [cell_of(cell, measure) for cell in cells]}
-
-
-def _main() -> dict[str, Measure]:
-    every = {name: measure for group in GROUPS.values() for name, measure in group.items()}
-    return {name: every[name] for name in MAIN}
-
-
-def cell_of(value: Value | None, measure: Measure) -> tuple[str, str]:
-    """A figure and its interval as text."""
-    if value is None:
-        return NONE, ""
-    if not measure.share:
-        return number(value[0]), interval(value[1]) if value[1] else ""
-    return percent(value[0], 1), f"{percent(value[1][0], 1)} to {percent(value[1][1], 1)}" if value[1] else ""
-
-
 def seed_table(run: StyleRun) -> Section | None:
     """List the main figures seed by seed; None of a single seed, whose figures stand above."""
     if len(run.seeds) < 2:
@@ -154,11 +120,11 @@ def seed_table(run: StyleRun) -> Section | None:
         (
             NAMES.get(arm, arm),
             seed.name,
-            [cell_of(seed.arms[arm].figures.get(name), one) for name, one in _main().items()],
+            [one.cell(seed.arms[arm].figures.get(name)) for name, one in MAIN_MEASURES.items()],
         )
         for arm in run.arms
         for seed in run.seeds
         if arm in seed.arms
     ]
-    titles = [measure.title for measure in _main().values()]
+    titles = [measure.title for measure in MAIN_MEASURES.values()]
     return Section("seeds", "Seed by seed", render(__name__, "seeds.html", rows=rows, titles=titles))

@@ -7,7 +7,7 @@ from lit_narrative.report.charts import Frame, Line, line_chart
 from lit_narrative.report.intervals import pooled
 from lit_narrative.report.page import Figure, Key, Section, render
 from lit_narrative.tasks.style.report.measures import EXAMINED
-from lit_narrative.tasks.style.report.outcome import JUDGES, NAMES, cell_of
+from lit_narrative.tasks.style.report.outcome import JUDGES, NAMES
 from lit_narrative.tasks.style.report.run import AUTHORS, BOOKS, MEASURES, StyleRun
 
 CURVES = {
@@ -38,7 +38,7 @@ def _judge(run: StyleRun, name: str) -> dict[str, Any]:
         sets = [judge.sets[pairs] for judge in examined if pairs in judge.sets]
         for measure in MEASURES if sets else ():
             figures = [found[measure] for found in sets if measure in found]
-            cells = [cell_of(pooled(figures, key), one) for key, one in EXAMINED.items()]
+            cells = [one.cell(pooled(figures, key)) for key, one in EXAMINED.items()]
             rows.append((f"{measure.replace('_', ' ')}, {title}", cells))
     fit = sum(judge.fit for judge in examined)
     return {"name": name, "rows": rows, "fit": fit, "seeds": len(examined), "why": examined[0].why}

@@ -1,52 +1,42 @@
 """The measures of the page: what each is called, what it means, and where it belongs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from lit_narrative.report.measures import Measure
+
+FROZEN = "_frozen"
+"""What stands behind the name of a figure under the frozen critic."""
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """A figure of an evaluation.
-
-    Attributes:
-        title: its name on the page.
-        note: what it means, for someone who has not met it.
-        share: whether it is shown as a percentage.
-        frozen: whether it is measured under the frozen critic too, as ``<name>_frozen``.
-    """
-
-    title: str
-    note: str = ""
-    share: bool = False
-    frozen: bool = False
+def _both(name: str, title: str, note: str = "", share: bool = False) -> dict[str, Measure]:
+    """A measure that is taken under the frozen critic too."""
+    return {name: Measure(title, note, share), f"{name}{FROZEN}": Measure(f"{title}, frozen critic", note, share)}
 
 
 FVE: Mapping[str, Measure] = {
-    "fve": Measure("Explanations", "mean over positions", frozen=True),
+    **_both("fve", "Explanations", "mean over positions"),
     "fve_median": Measure("Explanations, median", "the middle position; rows that went wholly wrong move it less"),
-    "teacher": Measure("Teacher's text", "what imitation can reach", frozen=True),
+    **_both("teacher", "Teacher's text", "what imitation can reach"),
     "nearest_copy": Measure("Nearest activation", "that of the nearest training position itself, with no text between"),
-    "nearest_neighbour": Measure("Nearest neighbour's text", "the teacher's, of that training position", frozen=True),
-    "fve_paraphrase": Measure("Paraphrased explanations", "the same claims in other words", frozen=True),
+    **_both("nearest_neighbour", "Nearest neighbour's text", "the teacher's, of that training position"),
+    **_both("fve_paraphrase", "Paraphrased explanations", "the same claims in other words"),
     "floor_constant": Measure("Constant answer", "the best answer that knows nothing of the activation"),
 }
 """Fractions of variance explained: of explanations, and what they stand beside."""
 CONTROLS: Mapping[str, Measure] = {
-    "shuffled": Measure("Another activation", "of another document", frozen=True),
-    "mean_activation": Measure("Mean activation", frozen=True),
-    "no_injection": Measure("Nothing injected", frozen=True),
-    "text_only": Measure("Text instead of activation", "an actor of its own, which reads the text", frozen=True),
-    "no_activation": Measure("No activation in training", "an actor of its own, which is given nothing", frozen=True),
-    "privileged_gain": Measure("Privileged gain", "explanations less the best of these controls", frozen=True),
+    **_both("shuffled", "Another activation", "of another document"),
+    **_both("mean_activation", "Mean activation"),
+    **_both("no_injection", "Nothing injected"),
+    **_both("text_only", "Text instead of activation", "an actor of its own, which reads the text"),
+    **_both("no_activation", "No activation in training", "an actor of its own, which is given nothing"),
+    **_both("privileged_gain", "Privileged gain", "explanations less the best of these controls"),
 }
 """Fractions of variance explained by actors that are not given the activation."""
 WORDS: Mapping[str, Measure] = {
     "claims_precision": Measure("Claims that are so", "precision, by rule", share=True),
     "claims_recall": Measure("What is so and is claimed", "recall", share=True),
     "claims_per_text": Measure("Claims an explanation"),
-    "position_match": Measure(
-        "Own position found", "among five of its document; chance is 20%", share=True, frozen=True
-    ),
+    **_both("position_match", "Own position found", "among five of its document; chance is 20%", share=True),
     "copied_bits": Measure("Longest copied span", "bits under word frequencies"),
     "copied_words": Measure("Longest copied span", "words"),
     "words_in_source": Measure("Words that stand in the source", share=True),

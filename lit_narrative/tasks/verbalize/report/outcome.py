@@ -1,21 +1,20 @@
 """The outcome of a verbalize run: what reinforcement changed, beside floors, ceilings and controls."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from lit_narrative.report.charts import Dot, Frame, Line, dot_chart, line_chart
-from lit_narrative.report.format import NONE, interval, number, percent, signed
 from lit_narrative.report.intervals import Value, pooled
+from lit_narrative.report.measures import every_measure, measure_groups, say_change, with_interval
 from lit_narrative.report.page import Figure, Key, Section, render
 from lit_narrative.tasks.verbalize.evaluation.controls import SEPARATE
 from lit_narrative.tasks.verbalize.evaluation.readings import PREFIXES
-from lit_narrative.tasks.verbalize.report.measures import CONTROLS, FVE, GROUPS, Measure
+from lit_narrative.tasks.verbalize.report.measures import CONTROLS, FROZEN, FVE, GROUPS
 from lit_narrative.tasks.verbalize.report.run import BASE, FINAL, VerbalizeRun
 from lit_narrative.tasks.verbalize.report.summary import changes
 
 NAMES = {BASE: "after supervised training", FINAL: "after reinforcement"}
 TONES = {BASE: "sft", FINAL: "final"}
-CRITICS = {"": "co-trained critic", "_frozen": "frozen critic"}
+CRITICS = {"": "co-trained critic", FROZEN: "frozen critic"}
 """Critics by what stands behind the names of their figures."""
 
 
@@ -36,32 +35,21 @@ def sentences(run: VerbalizeRun) -> Iterator[str]:
         yield f"Share of an explanation's claims that are so: {said}."
     if gain := pooled(figures, "privileged_gain"):
         yield (
-            f"Privileged gain, what explanations owe to the activation: {_with_interval(gain)}: "
+            f"Privileged gain, what explanations owe to the activation: {with_interval(gain)}: "
             f"{_reading(gain, 'the best control knows less', 'a control that never sees the activation knows as much')}"
         )
     if match := pooled(figures, "position_match"):
         chance = "above the chance of 20%" if match[1] and match[1][0] > 0.2 else "not told from the chance of 20%"
-        yield f"An explanation finds its own position among five of its document: {_with_interval(match)}, {chance}."
+        yield f"An explanation finds its own position among five of its document: {with_interval(match)}, {chance}."
     if shift := pooled(figures, "causal_shift"):
         said = _reading(shift, "the subject follows the edit", "not told from no effect")
-        yield f"A word edited in the explanation moves the subject's next token by {_with_interval(shift)} nats: {said}"
+        yield f"A word edited in the explanation moves the subject's next token by {with_interval(shift)} nats: {said}"
 
 
 def _change(run: VerbalizeRun, name: str) -> str:
     """A figure before and after reinforcement, with the change; only that of one actor where there is no other."""
     before, after = (pooled([*run.of(actor).values()], name) for actor in (BASE, FINAL))
-    if before is None or after is None:
-        one = before or after
-        return _with_interval(one) if one else ""
-    change = pooled(changes(run), name)
-    said = f"{_with_interval(before)} after supervised training, {_with_interval(after)} after reinforcement"
-    if change is None or change[1] is None:
-        return said
-    return f"{said}; change {signed(change[0])} (95% {interval(change[1])} over seeds)"
-
-
-def _with_interval(value: Value) -> str:
-    return number(value[0]) + (f" (95% {interval(value[1])})" if value[1] else "")
+    return say_change(before, after, pooled(changes(run), name), "seeds")
 
 
 def _reading(value: Value, above: str, otherwise: str) -> str:
@@ -76,7 +64,7 @@ def _chart(run: VerbalizeRun) -> Figure | None:
         if actor in run.actors:
             rows.append((NAMES[actor], _dots([*run.of(actor).values()], "fve")))
     for name, measure in {**FVE, **CONTROLS}.items():
-        if not name.startswith("fve") and name != "privileged_gain":
+        if not name.startswith("fve") and not name.endswith(FROZEN) and name != "privileged_gain":
             rows.append((measure.title, _dots([*final.values()], name)))
     rows = [(name, dots) for name, dots in rows if dots]
     if not rows:
@@ -89,7 +77,7 @@ def _chart(run: VerbalizeRun) -> Figure | None:
 
 
 def _dots(figures: Sequence[Mapping[str, Value]], name: str) -> list[Dot]:
-    tones = {"": "final", "_frozen": "sft"}
+    tones = {"": "final", FROZEN: "sft"}
     found = {suffix: pooled(figures, name + suffix) for suffix in CRITICS}
     return [Dot(CRITICS[suffix], one[0], tones[suffix], one[1]) for suffix, one in found.items() if one]
 
@@ -97,35 +85,14 @@ def _dots(figures: Sequence[Mapping[str, Value]], name: str) -> list[Dot]:
 def tables(run: VerbalizeRun) -> Section:
     """List every measure of every actor, with intervals."""
     figures = {actor: [*run.of(actor).values()] for actor in run.actors}
-    groups = [(title, [*_table(measures, figures)]) for title, measures in GROUPS.items()]
     body = render(
         __name__,
         "tables.html",
         actors=[NAMES.get(actor, actor.replace("_", " ")) for actor in run.actors],
-        groups=[(title, rows) for title, rows in groups if rows],
+        groups=measure_groups(GROUPS, [*figures.values()]),
         several=len(run.seeds) > 1,
     )
     return Section("figures", "All figures", body)
-
-
-def _table(
-    measures: Mapping[str, Measure], figures: Mapping[str, Sequence[Mapping[str, Value]]]
-) -> Iterator[dict[str, Any]]:
-    for name, measure in measures.items():
-        for suffix in ("", "_frozen") if measure.frozen else ("",):
-            cells = [pooled(seeds, name + suffix) for seeds in figures.values()]
-            if any(cells):
-                shown = [_cell(cell, measure) for cell in cells]
-                yield {"title": measure.title, "note": measure.note, "frozen": bool(suffix), "cells": shown}
-
-
-def _cell(value: Value | None, measure: Measure) -> tuple[str, str]:
-    """A figure and its interval as text."""
-    if value is None:
-        return NONE, ""
-    if not measure.share:
-        return number(value[0]), interval(value[1]) if value[1] else ""
-    return percent(value[0], 1), f"{percent(value[1][0], 1)} to {percent(value[1][1], 1)}" if value[1] else ""
 
 
 def prefixes(run: VerbalizeRun) -> Section | None:
@@ -160,13 +127,12 @@ def seed_table(run: VerbalizeRun) -> Section | None:
         "position_match",
         "causal_shift",
     )
-    measures = {name: measure for group in GROUPS.values() for name, measure in group.items()}
-    measures["fve_frozen"] = Measure("Explanations, frozen critic")
+    measures = every_measure(GROUPS, names)
     rows = [
-        (actor_name, seed.name, [_cell(seed.figures(actor).get(name), measures[name]) for name in names])
+        (actor_name, seed.name, [one.cell(seed.figures(actor).get(name)) for name, one in measures.items()])
         for actor, actor_name in NAMES.items()
         for seed in run.seeds
         if actor in seed.actors
     ]
-    titles = [measures[name].title for name in names]
+    titles = [measure.title for measure in measures.values()]
     return Section("seeds", "Seed by seed", render(__name__, "seeds.html", rows=rows, titles=titles))
