@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from lit_narrative.tasks.storyworld.expressions import DEEPEST
 from lit_narrative.tasks.storyworld.formats.simple import read_counting, read_world
 from lit_narrative.tasks.storyworld.issues import validator
+from lit_narrative.tasks.storyworld.verifiers.score import score
 from lit_narrative.tasks.storyworld.world import Variable, is_plain, owners, variable_bounds
+from tests.paths import ROOT
 from tests.tasks.storyworld.lighthouse import beacon, encounter, lighthouse, make, option, read
 
 JUNK = st.recursive(
@@ -215,3 +218,16 @@ def test_a_script_that_is_nested_too_deep_is_malformed() -> None:
         gate = {"not": gate}
         value["encounters"][0]["options"][0]["gates"] = [gate]
         assert read_world(value)[1] is (depth > DEEPEST)
+
+
+def test_the_annotated_world_of_the_docs_is_sound_and_has_every_key_of_a_plain_world() -> None:
+    (annotated,) = re.findall(r"```jsonc\n(.*?)```", (ROOT / "docs" / "worlds.md").read_text(encoding="utf-8"), re.S)
+    text = re.sub(" +//.*", "", annotated)
+    result = score(text)
+    assert result.parts["sound"]
+    assert [issue.message for issue in result.issues if issue.severity == "error"] == []
+    assert f"{result.total:.3f}" == "0.990"  # as the docs say
+    assert {path[-1] for path in positions(json.loads(text)) if path} >= {
+        *("title", "start", "characters", "initial_state", "properties", "encounters", "min", "max", "id", "text"),
+        *("options", "gates", "comparison", "value", "reactions", "after_effects", "change", "next_encounter"),
+    }
