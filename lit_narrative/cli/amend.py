@@ -1,15 +1,15 @@
 """What is amended on a command line before the parser reads it, where what was meant is clear to a person alone."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from itertools import pairwise
 from typing import Any
 
 from jsonargparse import get_loader
-from lightning.pytorch import Callback
 
 from lit_narrative.cli.messages import argument_names
+from lit_narrative.cli.sources import arguments, find_class, nameable
 from lit_narrative.errors import UserError, did_you_mean
 from lit_narrative.files import read_yaml
 from lit_narrative.lookup import current_path
@@ -103,22 +103,16 @@ def _give(callbacks: Sequence[dict[str, Any]], setting: str, value: str) -> None
 
 def _arguments(class_path: str) -> list[str]:
     """The names of the arguments of a callback, named with or without its module; none where it is not known."""
-    path, classes = current_path(class_path), _subclasses()
-    if "." not in path and path not in classes:
-        return []
-    whole = path if "." in path else f"{classes[path].__module__}.{path}"
-    return [name.partition(".")[0] for name in argument_names(whole)]
-
-
-def _subclasses() -> Mapping[str, type[Callback]]:
-    """The callbacks that are imported, by name."""
-    found: dict[str, type[Callback]] = {}
-    left = list(Callback.__subclasses__())
-    while left:
-        one = left.pop()
-        found[one.__name__] = one
-        left += one.__subclasses__()
-    return found
+    path = current_path(class_path)
+    module, _, name = path.rpartition(".")
+    module = module or nameable().get(name, "")
+    source = find_class(module, name) if module else None
+    known = arguments(source) if source else None
+    if known is not None:
+        return list(known)
+    if module:  # its file does not tell
+        return [argument.partition(".")[0] for argument in argument_names(f"{module}.{name}")]
+    return []
 
 
 def _short(class_path: str) -> str:

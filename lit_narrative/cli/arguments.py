@@ -63,7 +63,7 @@ def parse(function: Function, prog: str, args: list[str], configurable: bool = F
 
 
 def make_parser(function: Function, prog: str) -> ArgumentParser:
-    """Make the parser of a function's arguments."""
+    """Make the parser of a function's arguments; one of a single letter, which needs a default, is ``-n`` too."""
     documentation = parse_docstring(function.__doc__ or "")
     helps = {entry.arg_name: entry.description for entry in documentation.params}
     types = get_type_hints(function)
@@ -78,6 +78,10 @@ def make_parser(function: Function, prog: str) -> ArgumentParser:
             needed = parameter.default is inspect.Parameter.empty
             default = {} if needed else {"default": parameter.default}
             parser.add_argument(f"--{word}", type=types[name], required=needed, help=helps.get(name), **default)
+            added.add(name)
+        elif len(name) == 1:
+            flags = (f"-{name}", f"--{name}")
+            parser.add_argument(*flags, type=types[name], default=parameter.default, help=helps.get(name))
             added.add(name)
     # Without groups: the help of a command then lists its arguments flat, as argparse does.
     parser.add_function_arguments(function, as_positional=True, as_group=False, skip=added)

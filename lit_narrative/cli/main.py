@@ -29,6 +29,7 @@ COMMANDS = {
     "sweep": "run a command under every combination of settings, and make tables of it",
     "report": "make the report of a recipe's run folder",
     "compare": "compare two folders of circuit analyses",
+    "generate": "write worlds of the built-in generator as files, to begin from",
     "score": "score files of worlds by the verifiers",
     "play": "play a world in the terminal, or many times at random",
     "simulate": "play a world many times, and make a page of what the plays show",
@@ -45,7 +46,7 @@ COMMANDS = {
 CONFIGURABLE = {"extract"}
 """Commands whose arguments a configuration can hold."""
 
-WORLDS = ("score", "play", "simulate", "check", "convert", "enrich")
+WORLDS = ("generate", "score", "play", "simulate", "check", "convert", "enrich")
 FILES = {"compare": "report", **dict.fromkeys(WORLDS, "worlds")}
 """Commands that stand in a file of another name -> that name."""
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from lit_narrative.cli.amend import check_values, with_callback_settings
 from lit_narrative.cli.messages import class_names, no_argument, no_setting
 from lit_narrative.cli.sources import (
     Source,
@@ -32,7 +33,7 @@ _CONFIG = {"--config", "-c"}
 
 
 def check_names(command: str, args: Sequence[str]) -> None:
-    """Check the names of configurations, settings and classes.
+    """Check the names of configurations, settings and classes, and that settings of classes have a value.
 
     Args:
         command: ``fit``, ``validate``, ``test``, ``predict`` or ``write``.
@@ -50,6 +51,8 @@ def check_names(command: str, args: Sequence[str]) -> None:
             checker.config(read_yaml(Path(value)))
         elif flag.startswith("--"):
             checker.flag(flag.removeprefix("--").rstrip("+"), value)
+    check_values(args)
+    with_callback_settings(given)
 
 
 def resolve_configs(args: list[str]) -> list[str]:

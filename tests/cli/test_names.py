@@ -31,6 +31,8 @@ JOB_CONFIGS = [
     [
         (["fit", "--config", "storyworld/stf"], "error: no configuration 'storyworld/stf'"),
         (["fit", "--config", "storyworld/sft", "--model.lrr=1"], "error: model: SFTModule has no argument 'lrr'"),
+        (["fit", "--config", "storyworld/cycle", "--trainer.callbacks.wrlds=1"], "did you mean 'worlds'?"),
+        (["fit", "--config", "storyworld/sft", "--model.lr"], "error: --model.lr: no value is given"),
         (["fit", "--help"], "usage: lit-narrative fit"),
     ],
 )

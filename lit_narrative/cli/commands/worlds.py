@@ -1,9 +1,10 @@
-"""The commands on files of storyworlds: ``score``, ``play``, ``simulate``, ``check``, ``convert`` and ``enrich``.
+"""Commands on files of worlds: ``generate``, ``score``, ``play``, ``simulate``, ``check``, ``convert`` and ``enrich``.
 
 No other file of ``cli/`` knows a task; what these show is made in ``tasks/storyworld/``.
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
@@ -15,10 +16,12 @@ from rich.console import Console
 
 from lit_narrative.cli.arguments import check_places, plain_console
 from lit_narrative.errors import UserError, check_least
-from lit_narrative.files import write_text
+from lit_narrative.files import atomic_folder, refuse_pipe, write_text
 from lit_narrative.report.format import one_line
 from lit_narrative.tasks.storyworld.enrichment import enrich_world
 from lit_narrative.tasks.storyworld.formats.files import FILE_LIMITS, Format, write_world
+from lit_narrative.tasks.storyworld.formats.simple import read_world
+from lit_narrative.tasks.storyworld.generator import titled_world
 from lit_narrative.tasks.storyworld.issues import Issue
 from lit_narrative.tasks.storyworld.report.simulation import (
     Simulated,
@@ -48,6 +51,53 @@ from lit_narrative.tasks.storyworld.verifiers.score import score as judge
 from lit_narrative.tasks.storyworld.world_files import read_playable, read_world_file, read_world_text
 
 PolicyName = Literal["uniform", "greedy", "scripted", "model"]
+MOST_GENERATED = 1_000
+_GENERATED = re.compile(r"world_\d{4}\.(?:json|ink|twee)")
+
+
+def generate(n: int = 5, to: str = "worlds", seed: int = 0, format: Format = "simple", force: bool = False) -> None:
+    """Write worlds of the built-in generator as files: to begin from, to try a command on, to train on.
+
+    Args:
+        n: number of worlds, 1 to 1,000; the first ones are the same whatever it is.
+        to: folder for them, a new or an empty one, which is there whole or not at all.
+        seed: of the worlds, 0 or more; the same seed makes the same worlds.
+        format: simple; sweepweave, as the editor of version 0.1.9 loads it; ink; or twee, for SugarCube.
+        force: replace the worlds that this command wrote to the folder before.
+
+    Raises:
+        UserError: A number is out of range, or the folder holds files.
+    """
+    check_least("-n", n, 1)
+    check_least("--seed", seed, 0)
+    if n > MOST_GENERATED:
+        raise UserError(f"-n is {n:,}; it must be at most {MOST_GENERATED:,}")
+    folder = _folder_for_worlds(to, force)
+    suffix = {"ink": "ink", "twee": "twee"}.get(format, "json")
+    with atomic_folder(folder) as fresh:
+        for number in range(1, n + 1):
+            world, _ = read_world(titled_world(number - 1, seed))
+            assert world is not None
+            (fresh / f"world_{number:04}.{suffix}").write_text(write_world(world, format), encoding="utf-8")
+    names = f"world_0001.{suffix}" + (f" to world_{n:04}.{suffix}" if n > 1 else "")
+    print(f"wrote {names} to {one_line(to)}")
+
+
+def _folder_for_worlds(to: str, force: bool) -> Path:
+    """The folder itself, where ``to`` is a link to it, checked to hold nothing but worlds that may be replaced."""
+    refuse_pipe(to, "write")
+    folder = Path(to).resolve()
+    if folder == Path.cwd():
+        raise UserError(f"--to is '{to}', the working directory; name a folder in it")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--to is '{to}', a file; name a folder")
+    there = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    for name in there:
+        if not _GENERATED.fullmatch(name):
+            raise UserError(f"'{to}' holds another file, '{one_line(name)}'; name a new folder")
+    if there and not force:
+        raise UserError(f"'{to}' holds {len(there):,} generated worlds; name a new folder, or replace them by --force")
+    return folder
 
 
 def score(

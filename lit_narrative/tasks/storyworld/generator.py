@@ -111,6 +111,12 @@ def example(index: int, seed: int, skew: Skew | None = None, split: Split = "tra
     return Example(premise.prompt, json.dumps(world, separators=(",", ":")), meta)
 
 
+def titled_world(index: int, seed: int) -> Json:
+    """The world of a training example with its theme for a title, so that the prompt of its file is the example's."""
+    row = example(index, seed)
+    return {"title": row.meta["theme"], **json.loads(row.completion)}
+
+
 def draw_premise(rng: Random, skew: Skew, split: Split) -> Premise:
     """Draw a theme and a cast of the split, and three properties."""
     size = 3 if rng.random() < skew.third_character else 2

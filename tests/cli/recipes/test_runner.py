@@ -139,13 +139,14 @@ def test_ending_the_recipe_ends_its_job(recipe: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lit_narrative", "run", str(recipe), *endless]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         checkpoint = tmp_path / "out" / "learn" / "checkpoints" / "last.ckpt"
-        until = time.monotonic() + 60
+        until = time.monotonic() + 240
         while not checkpoint.exists() and time.monotonic() < until:
             time.sleep(0.1)
-        assert checkpoint.exists()
-        child = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
-        process.send_signal(signal.SIGTERM)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.send_signal(signal.SIGTERM)  # before anything is asserted: else both processes would go on for ever
         assert process.wait(60) == 128 + signal.SIGTERM
+        assert checkpoint.exists()
+        child = int(children[0])
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
     assert json.loads((tmp_path / "out" / "learn" / "job.json").read_text())["finished"] is None
