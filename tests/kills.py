@@ -59,7 +59,7 @@ data:
 """
 """Two epochs of four optimizer steps, each on half of a rollout batch; a checkpoint after every step."""
 
-CLOCKS = ("step_time", "cycle/refresh_share", "cycle/seconds", "time/")
+CLOCKS = ("step_time", "rewards_time", "cycle/refresh_share", "cycle/seconds", "time/")
 """Columns of ``metrics.csv`` that say how long something took."""
 
 

@@ -147,6 +147,8 @@ def book_files(path: str | Path, setting: str = "data.books") -> list[Path]:
     Raises:
         UserError: there is none.
     """
+    if path == "":  # as a path it would be the current folder
+        raise UserError(f"{setting} is empty; name a folder of books, or a text file")
     path = Path(path)
     if path.is_file():
         return [path]

@@ -96,7 +96,7 @@ def read_shelf(path: str | Path) -> list[Book]:
         UserError: there is none, a text is not the one that was written, or no book is left.
     """
     folder = Path(path)
-    if (folder / FILE).is_file():
+    if str(path) and (folder / FILE).is_file():
         rows = enumerate(read_utf8(folder / FILE).split("\n"), 1)
         return [
             _listed(folder, decode_json(line, f"{folder / FILE}, line {number}"), number)

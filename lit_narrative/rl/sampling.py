@@ -94,7 +94,7 @@ class GroupSampler:
             step: where the run stands.
             pool: all training prompts, to draw replacements from.
         """
-        rounds = self.settings.dynamic_sampling
+        rounds, spent = self.settings.dynamic_sampling, self.scorer.seconds
         rollouts, rewards, failures = self._sample_once(policy, prompts, prompts, step, 0)
         replaced = torch.zeros(())
         for again in range(1, rounds + 1):
@@ -116,6 +116,7 @@ class GroupSampler:
             left = torch.tensor(float(len(self._zero_variance_groups(rewards))))
             metrics["dynamic_sampling/replaced"] = float(self._sum(replaced))
             metrics["dynamic_sampling/left"] = float(self._sum(left))
+        metrics["rewards_time"] = self.scorer.seconds - spent
         return SampledRollouts(rollouts, rewards, metrics)
 
     def _sample_once(

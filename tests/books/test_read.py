@@ -90,6 +90,8 @@ def test_what_is_no_book_is_said(tmp_path: Path) -> None:
         read_books(tmp_path)
     with pytest.raises(UserError, match=r"data\.books: no file or folder .*nowhere"):
         read_books(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"data\.books is empty"):
+        read_books("")
     (tmp_path / "picture.txt").unlink()
     with pytest.raises(UserError, match=r"no \.txt file under"):
         read_books(tmp_path)

@@ -142,7 +142,7 @@ def test_features_keep_their_index_from_cycle_to_cycle(policy: Path, tmp_path: P
 
 def test_the_same_run_gives_the_same_cycle(cycle: Cycle, policy: Path, tmp_path: Path) -> None:
     again = run(tmp_path, policy, refresh(threshold=0.01))
-    timed = {"cycle/refresh_share": 0, "step_time": 0}
+    timed = {"cycle/refresh_share": 0, "step_time": 0, "rewards_time": 0}
     for one, other in ((again.first, cycle.first), (again.last, cycle.last)):
         assert {**one, **timed} == pytest.approx({**other, **timed}, abs=1e-5)
 

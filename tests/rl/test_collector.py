@@ -1,5 +1,6 @@
 """What a rollout batch holds: replaced groups, values, masks, corrections; and how it is split."""
 
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -66,9 +67,12 @@ def test_groups_that_teach_nothing_are_drawn_again_from_other_prompts(tmp_path: 
 def test_drawing_again_is_bounded_and_the_rest_is_counted(tmp_path: Path) -> None:
     class Same(LowTokens):
         def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
+            time.sleep(0.02)
             return [1.0] * len(rollouts)
 
     _, seen = run(tmp_path, TinyTask(rows=4, rewards=[Same()]), dynamic_sampling=3)
+    # Scored once, and again in each of the three rounds.
+    assert 4 * 0.02 <= seen.metrics[0]["rewards_time"] < seen.metrics[0]["step_time"]
     assert seen.metrics[0]["dynamic_sampling/replaced"] == 3 * 4
     assert seen.metrics[0]["dynamic_sampling/left"] == 4
     assert seen.metrics[0]["frac_reward_zero_std"] == 1

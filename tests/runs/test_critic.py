@@ -74,7 +74,7 @@ def critic_weights(folder: Path, step: int) -> dict[str, torch.Tensor]:
 
 def metrics(folder: Path) -> dict[str, float]:
     found = torch.load(folder / "found_0.pt", weights_only=True)
-    return {name: float(value) for name, value in found.items() if name not in ("step_time", "loss")}
+    return {name: float(value) for name, value in found.items() if name not in ("step_time", "rewards_time", "loss")}
 
 
 @pytest.fixture(scope="module", params=[describe, explain], ids=["alone", "along"])

@@ -58,7 +58,7 @@ def gutenberg(
     source = (
         _mirror(Mirror(from_, timeout, max_bytes, retries, pause), Path(to), query)
         if "://" in from_
-        else (_folder(Path(from_)))
+        else _folder(from_)
     )
     entries = _first(search(source.entries, query), most)
     if not entries:
@@ -144,10 +144,10 @@ def _mirror(mirror: Mirror, to: Path, query: Query) -> _Source:
     return _Source(entries, lambda entry: parse_book(decode(downloads.text(entry.id), entry.id), entry.id))
 
 
-def _folder(folder: Path) -> _Source:
+def _folder(folder: str) -> _Source:
     """A folder of texts: its own catalogue where it has one, else the headers."""
     books = {book.id: book for book in read_books(folder, "--from")}
-    table = folder / "pg_catalog.csv"
+    table = Path(folder) / "pg_catalog.csv"
     entries = parse_catalogue(read_utf8(table), str(table)) if table.is_file() else [*map(entry_of, books.values())]
 
     def text(entry: Entry) -> Book:

@@ -1,6 +1,7 @@
 """A client of chat completions, as OpenAI and many servers offer them, bounded as rewards of servers are."""
 
 import json
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ class ChatClient(HTTPReward):
         check_least("ChatClient: max_tokens", self.max_tokens, 1)
         if not self.model:
             raise UserError("ChatClient: model is empty; give the name that the server knows the model by")
+        if not 0 <= self.temperature < math.inf:
+            raise UserError(f"ChatClient: temperature is {self.temperature}; it must be a number of 0 or more")
 
     def complete(self, questions: Sequence[str]) -> list[str | Lost]:
         """The answers to questions, in order; why there is none where the server fails."""

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -80,6 +81,7 @@ class RewardRunner:
 
     Attributes:
         labels: what metrics and messages call each reward, by its name.
+        seconds: that scoring took so far, in which nothing else was done.
 
     Raises:
         UserError: one of them is not a reward, cannot be sent to a worker, or cannot be independent.
@@ -88,6 +90,7 @@ class RewardRunner:
     def __init__(self, rewards: Mapping[str, AnyReward], settings: ScoringSettings = ScoringSettings()) -> None:
         self.names, self.settings = list(rewards), settings
         self.labels = metric_names(rewards)
+        self.seconds = 0.0
         self._check(rewards)
         awaited = [name for name in rewards if _is_async(rewards[name])]
         self._awaited: dict[str, Any] = {name: rewards[name] for name in awaited}
@@ -112,12 +115,14 @@ class RewardRunner:
             UserError: a reward returned another number of scores, or failed on everything in three rollout
                 batches in a row.
         """
+        start = time.perf_counter()
         try:
             answers = self._answers(rollouts)
         # Worker processes end whatever interrupts the call, Ctrl-C included.
         except BaseException:
             self.close()
             raise
+        self.seconds += time.perf_counter() - start
         failures = {name: self._note(name, column, again) for name, column in answers.items()}
         columns = [[row if isinstance(row, float) else math.nan for row in column] for column in answers.values()]
         # (k, R) to (R, k).

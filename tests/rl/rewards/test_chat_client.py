@@ -59,6 +59,9 @@ def test_settings_are_checked() -> None:
         ChatClient("http://localhost")
     with pytest.raises(UserError, match="max_tokens"):
         ChatClient("http://localhost", model="m", max_tokens=0)
+    for wrong in (-1.0, float("nan")):
+        with pytest.raises(UserError, match="temperature"):
+            ChatClient("http://localhost", model="m", temperature=wrong)
 
 
 def test_an_endpoint_teaches(url: str, tmp_path: Path) -> None:
