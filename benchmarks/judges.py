@@ -18,8 +18,7 @@ from lit_narrative.datamodules.style import StyleData
 from lit_narrative.rl.rewards.similarity import SimilarityModel
 from lit_narrative.tasks.style.chunks import ChunkWords
 from lit_narrative.tasks.style.examination import HeldOut, examine
-
-ORIGINALS = (0.0, 1.0)
+from lit_narrative.tasks.style.pairs import ORIGINALS
 
 
 def measure(path: str, books: str | None, words: int, pairs: int) -> dict[str, Any]:

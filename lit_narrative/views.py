@@ -185,6 +185,8 @@ class Pair:
         score: likeness in 0..1, 0 for what has nothing in common.
         meta: where the pair comes from, such as ``kind``, ``author`` and ``title`` of the first text, ``author2`` and
             ``title2`` of the second, and their ``subject``.
+        labels: what each of the texts is of, such as its author: those of one label are alike, also across pairs. None
+            where one cannot be told, such as of a mixture.
 
     Raises:
         UserError: the score is out of range.
@@ -194,6 +196,7 @@ class Pair:
     other: str
     score: float
     meta: Mapping[str, Any] = field(default_factory=dict)
+    labels: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.score <= 1:

@@ -18,7 +18,7 @@ from lit_narrative.tasks.style.completeness import CompletenessSettings
 from lit_narrative.tasks.style.content import ContentSettings
 from lit_narrative.tasks.style.corpus import Chunk, Part, StyleCorpus, grouped, split_authors
 from lit_narrative.tasks.style.masking import mask_some
-from lit_narrative.tasks.style.pairs import PairMaker, check_leakage
+from lit_narrative.tasks.style.pairs import BINS, ORIGINALS, PairMaker, check_leakage
 from lit_narrative.tasks.style.plots import PREMISES, Keywords
 from lit_narrative.tasks.style.prompts import StylePrompt
 from lit_narrative.tasks.style.refills import read_refills, refills_of
@@ -53,6 +53,8 @@ class StyleData(StyleSets):
         part: half of the training chunks that training pairs are made of, so that two judges share none; None: all.
         refills: what ``lit-narrative data refill`` had a language model write for graded pairs; None: sentences of a
             third author stand in.
+        graded: whether training pairs are of all scores; false: of whole chunks of one author and of two (1 and 0), for
+            losses that go by who wrote a text.
         masked: share of training pairs whose texts are without their topic (content words masked), 0..1, so that a
             judge learns to do without it.
         judge: what the reward ``style`` is by, and ``judge_a`` of an evaluation: the folder that ``lit-narrative test
@@ -86,6 +88,7 @@ class StyleData(StyleSets):
         held_out: list[str] | None = None,
         part: Part | None = None,
         refills: str | None = None,
+        graded: bool = True,
         masked: float = 0.5,
         judge: str | None = None,
         judge_b: str | None = None,
@@ -119,7 +122,8 @@ class StyleData(StyleSets):
         self.books, self.asked, self.prompt, self.chunk_words = books, authors, prompt, chunk_words
         self.split_by, self.held_out, self.part, self.seed = split_by, held_out, part, seed
         self.refills = None if refills is None else read_refills(refills)
-        self.masked, self.judge, self.judge_b, self.window = masked, judge, judge_b, window
+        self.graded, self.masked = graded, masked
+        self.judge, self.judge_b, self.window = judge, judge_b, window
         self.style, self.content, self.completeness = style, content, completeness
         self.train_size, self.prompt_size, self.pair_size = train_size, prompt_size, pair_size
         self.eval_sizes = {"val": val_size, "test": test_size}
@@ -225,7 +229,8 @@ class StyleData(StyleSets):
         pairs: dict[Split, list[Pair]] = {}
         for number, split in enumerate(_SPLITS):
             maker = PairMaker(self._pair_chunks(split), 3 * self.seed + number, refills)
-            pairs[split] = maker.pairs(self._size(split, self.pair_size) or 0)
+            scores = BINS if self.graded or split != "train" else ORIGINALS
+            pairs[split] = maker.pairs(self._size(split, self.pair_size) or 0, scores)
             if not pairs[split]:
                 raise UserError(f"data.books: no pair of chunks can be made for {split}; give more books or authors")
         for split in ("val", "test"):

@@ -19,7 +19,7 @@ from lit_narrative.tasks.style.content import ChatReward, ContentSettings, PlotR
 from lit_narrative.tasks.style.corpus import Chunk, StyleCorpus
 from lit_narrative.tasks.style.evaluation.copying import Sources
 from lit_narrative.tasks.style.examination import HeldOut, examine
-from lit_narrative.tasks.style.pairs import PairMaker
+from lit_narrative.tasks.style.pairs import ORIGINALS, PairMaker
 from lit_narrative.tasks.style.rewards import (
     CopyReward,
     DiversityReward,
@@ -28,7 +28,7 @@ from lit_narrative.tasks.style.rewards import (
     StyleRewardSettings,
 )
 
-ORIGINALS = 600
+EXAMINED = 600
 """Pairs of originals that a judge is examined on, of each set at most."""
 GRADED = 400
 """Graded pairs, likewise."""
@@ -137,7 +137,7 @@ class StyleRewards(TaskDataModule):
         """Pairs of whole chunks, and graded ones."""
         if not chunks:
             return HeldOut((), ())
-        originals = PairMaker(chunks, self.seed).pairs(ORIGINALS, (0.0, 1.0))
+        originals = PairMaker(chunks, self.seed).pairs(EXAMINED, ORIGINALS)
         return HeldOut(originals, PairMaker(chunks, self.seed).pairs(GRADED))
 
 

@@ -23,7 +23,7 @@ from lit_narrative.seeds import run_seed, stream_seed
 from lit_narrative.views import Pair
 
 logger = logging.getLogger(__name__)
-Loss = Literal["cosine", "contrastive"]
+Loss = Literal["cosine", "contrastive", "supervised_contrastive"]
 MODEL = "model."
 """The prefix of the judge's weights in this module."""
 SAMPLE = 256
@@ -37,23 +37,46 @@ class PairBatch(NamedTuple):
         texts: n texts.
         others: n texts, the other one of each pair.
         scores: (n,) float32, how alike they are, in 0..1.
+        labels: (2n,) int64, numbers of what the texts are of, then of the others; -1 where that is not known.
     """
 
     texts: list[str]
     others: list[str]
     scores: Tensor
+    labels: Tensor
 
 
 def pair_losses(found: Tensor, scores: Tensor, loss: Loss = "cosine", margin: float = 0.5) -> Tensor:
     """(n,) losses of similarities (n,) in -1..1 against scores (n,) in 0..1.
 
     ``cosine``: (c - s)², the CosineSimilarityLoss of sentence-transformers. ``contrastive`` (Hadsell et al. 2006, on
-    cosines): (1 - c)² of pairs above 0.5, max(0, c - margin)² of those below, and nothing of those at 0.5.
+    cosines): (1 - c)² of pairs above 0.5, max(0, c - margin)² of those below, and nothing of those at 0.5. The loss of
+    a whole batch (:func:`batch_loss`) has no such part; what is said of its pairs is ``cosine``.
     """
-    if loss == "cosine":
+    if loss != "contrastive":
         return (found - scores).square()
     alike, apart = (scores > 0.5).to(found.dtype), (scores < 0.5).to(found.dtype)
     return alike * (1 - found).square() + apart * (found - margin).clamp(min=0).square()
+
+
+def batch_loss(vectors: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Supervised contrastive loss of a batch, a scalar; 0 where no two texts have a label in common.
+
+    Of every text, the mean over the others of its label of -log softmax(cosines / temperature), the softmax over all
+    other texts with a label (Khosla et al. 2020, equation 2).
+
+    Args:
+        vectors: (m, d) of unit length.
+        labels: (m,) int64; texts of -1 are left out.
+        temperature: above 0.
+    """
+    vectors, labels = vectors[labels >= 0], labels[labels >= 0]
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    alike = (labels[:, None] == labels) & ~itself
+    with torch.autocast(vectors.device.type, enabled=False):  # in bfloat16 texts that are almost alike would be equal
+        logits = (vectors @ vectors.T / temperature).masked_fill(itself, torch.finfo(vectors.dtype).min)
+    each = (logits.log_softmax(1).where(alike, 0)).sum(1) / alike.sum(1).clamp(min=1)
+    return -each.sum() / alike.any(1).sum().clamp(min=1)
 
 
 def calibration(found: Tensor, scores: Tensor) -> dict[str, float]:
@@ -78,8 +101,10 @@ class SimilarityModule(NarrativeModule):
         encoder: a sentence-transformers model by hub name or folder, or the settings of the built-in one, which needs
             no download.
         loss: ``cosine``, the squared distance of cosine and score; ``contrastive``, which reads of the score only
-            whether it is above 0.5.
+            whether it is above 0.5; ``supervised_contrastive``, by which every text of a batch is compared with every
+            other one by their labels, so that a batch of n pairs teaches as 2n² would.
         margin: of ``contrastive``: the cosine up to which unlike pairs cost nothing.
+        temperature: of ``supervised_contrastive``: lower ones look at the most alike texts alone.
         window: words of the windows that a long text is read in; default: what fits within the encoder's limit.
         train_windows: of a text, read in a step, drawn anew each time.
         lr: peak learning rate of AdamW: some 2e-5 of a pretrained encoder, 1e-2 of the built-in one.
@@ -99,6 +124,7 @@ class SimilarityModule(NarrativeModule):
         encoder: str | StaticEncoder = StaticEncoder(),  # noqa: B008 (the command line shows the default's fields)
         loss: Loss = "cosine",
         margin: float = 0.5,
+        temperature: float = 0.1,
         window: int | None = None,
         train_windows: int = 4,
         lr: float = 1e-2,
@@ -112,13 +138,16 @@ class SimilarityModule(NarrativeModule):
         check_choice("model.loss", loss, get_args(Loss))
         if not -1 <= margin < 1:
             raise UserError(f"model.margin={margin} must be a cosine below 1")
+        if not 0 < temperature < math.inf:
+            raise UserError(f"model.temperature={temperature} must be a number above 0")
         for name, number, least in (("window", window, 1), ("train_windows", train_windows, 1)):
             check_least(f"model.{name}", number, least)
         check_least("model.warmup_steps", warmup_steps, 0)
         self.save_hyperparameters(ignore=["trust_remote_code"])
         self.hparams.update(encoder=plain(encoder))
         self.source: str | StaticEncoder = as_settings(encoder, StaticEncoder)
-        self.loss, self.margin, self.window, self.train_windows = loss, margin, window, train_windows
+        self.loss, self.margin, self.temperature = loss, margin, temperature
+        self.window, self.train_windows = window, train_windows
         self.lr, self.weight_decay, self.warmup_steps, self.schedule = lr, weight_decay, warmup_steps, schedule
         self.trust_remote_code = trust_remote_code
         self.mean_loss = MeanMetric()
@@ -190,15 +219,23 @@ class SimilarityModule(NarrativeModule):
     def collate(self, rows: Sequence[Pair]) -> PairBatch:
         """A batch of rows, still as texts."""
         scores = torch.tensor([row.score for row in rows], dtype=torch.float32)
-        return PairBatch([row.text for row in rows], [row.other for row in rows], scores)
+        known = [row.labels or (None, None) for row in rows]
+        labels = [label for side in zip(*known, strict=True) for label in side]
+        numbers: dict[str | None, int] = {None: -1}
+        for label in labels:
+            numbers.setdefault(label, len(numbers))
+        numbered = torch.tensor([numbers[label] for label in labels])
+        return PairBatch([row.text for row in rows], [row.other for row in rows], scores, numbered)
 
     def on_fit_start(self) -> None:
         """Warn, once a run, of windows that the encoder does not read to their end.
 
         Raises:
-            UserError: all pairs have the same score.
+            UserError: all pairs have the same score, or the loss goes by labels and none has some.
         """
         rows: Sequence[Pair] = self.task.rows_for(self.view, "train")
+        if self.loss == "supervised_contrastive" and not any(row.labels for row in rows):
+            raise UserError("model.loss=supervised_contrastive goes by the labels of pairs, and none has some")
         if len({row.score for row in rows}) < 2:
             raise UserError(f"all {len(rows)} training pairs have the score {rows[0].score}: there is nothing to learn")
         share = truncated_share(self.model, list(dict.fromkeys(_texts(rows[:SAMPLE]))))
@@ -219,8 +256,11 @@ class SimilarityModule(NarrativeModule):
         seed = stream_seed(run_seed(), self.current_epoch, batch_idx, self.global_rank)
         generator = torch.Generator().manual_seed(seed)
         vectors = self.model.vectors_to_learn(batch.texts + batch.others, self.train_windows, generator)
-        first, second = vectors.chunk(2)
-        loss = self._losses((first * second).sum(1), batch.scores).mean()
+        if self.loss == "supervised_contrastive":
+            loss = batch_loss(vectors, batch.labels.to(vectors.device), self.temperature)
+        else:
+            first, second = vectors.chunk(2)
+            loss = self._losses((first * second).sum(1), batch.scores).mean()
         self.log("loss", loss.detach(), prog_bar=True, batch_size=len(batch.texts))
         return loss
 

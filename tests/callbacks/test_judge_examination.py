@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     module = SimilarityModule(StaticEncoder(32, 1024, sample=500))
     run = trainer(folder, JudgeExamination(), limit_test_batches=1.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(style_rewards, "ORIGINALS", 150)
+        patch.setattr(style_rewards, "EXAMINED", 150)
         patch.setattr(style_rewards, "GRADED", 60)
         (result,) = run.test(module, StyleData(pair_size=200, test_size=50), verbose=False)
     (folder / "metrics.json").write_text(json.dumps(result))

@@ -10,6 +10,7 @@ from lit_narrative.datamodules.base import Split
 from lit_narrative.datamodules.style import StyleData
 from lit_narrative.errors import UserError
 from lit_narrative.lm.tokenizer import TrainedTokenizer, train_tokenizer
+from lit_narrative.tasks.style.pairs import BINS, ORIGINALS
 from lit_narrative.tasks.style.prompts import StylePrompt
 from lit_narrative.tasks.style.synthetic import MAIN
 from lit_narrative.views import Pair
@@ -71,7 +72,9 @@ def test_pairs_of_the_test_are_of_authors_that_training_lacks(data: StyleData) -
 
 
 def test_pairs_by_book_and_of_half_the_books() -> None:
-    halves = [StyleData(split_by="book", part=part, pair_size=100) for part in (0, 1)]
+    halves = [StyleData(split_by="book", part=part, pair_size=100, graded=part == 0) for part in (0, 1)]
+    assert {pair.score for pair in halves[0].pairs("train")} == {*BINS}
+    assert {pair.score for pair in halves[1].pairs("train")} == {*ORIGINALS}
     titles = [{(p.meta["author"], p.meta["title"]) for p in half.pairs("train")} for half in halves]
     assert titles[0].isdisjoint(titles[1])
     assert halves[0].pairs("test") == halves[1].pairs("test")

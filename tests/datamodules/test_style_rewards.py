@@ -63,7 +63,7 @@ def test_a_chat_model_rates_content_and_may_die(url: str) -> None:
 
 
 def test_judges_are_examined_on_what_they_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(style_rewards, "ORIGINALS", 150)
+    monkeypatch.setattr(style_rewards, "EXAMINED", 150)
     monkeypatch.setattr(style_rewards, "GRADED", 60)
     data = StyleData(pair_size=100)
     asked: set[str] = set()

@@ -26,11 +26,11 @@ def text(habit: str, rng: np.random.Generator, words: int = 24) -> str:
 
 
 class Habits(TaskDataModule):
-    """Pairs of one habit (score 1) and of two (score 0)."""
+    """Pairs of one habit (score 1) and of two (score 0), or all of one score; without labels where it says so."""
 
-    def __init__(self, rows: int = 128, words: int = 24, score: float | None = None) -> None:
+    def __init__(self, rows: int = 128, words: int = 24, score: float | None = None, labels: bool = True) -> None:
         super().__init__(batch_size=16, eval_batch_size=64)
-        self.rows, self.words, self.score = rows, words, score
+        self.rows, self.words, self.score, self.labels = rows, words, score, labels
 
     def pairs(self, split: Split) -> list[Pair]:
         rng, found = np.random.default_rng(SEEDS[split]), []
@@ -38,7 +38,8 @@ class Habits(TaskDataModule):
             first, second = rng.choice(list(HABITS), 2)
             score = float(first == second) if self.score is None else self.score
             meta = {"author": str(first), "author2": str(second), "title": f"{first} {number % 5}"}
-            found.append(Pair(text(first, rng, self.words), text(second, rng, self.words), score, meta))
+            labels = (str(first), str(second)) if self.labels else None
+            found.append(Pair(text(first, rng, self.words), text(second, rng, self.words), score, meta, labels))
         return found
 
 

@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 
 from lit_narrative.errors import UserError
 from lit_narrative.lm.sentence_encoder import StaticEncoder, build_encoder
-from lit_narrative.modules.similarity import SimilarityModule, calibration, pair_losses
+from lit_narrative.modules.similarity import SimilarityModule, batch_loss, calibration, pair_losses
 from lit_narrative.rl.rewards.similarity import SimilarityModel
 from tests.helpers import trainer, weights
 from tests.modules.pairs import SMALL, Habits, text, train
@@ -36,6 +36,25 @@ def test_losses_are_those_published() -> None:
     torch.testing.assert_close(pair_losses(found, scores, "contrastive", margin=0.5), expected)
 
 
+def test_the_loss_of_a_batch_is_that_of_khosla_et_al() -> None:
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.nn.functional.normalize(torch.randn(6, 4, generator=generator), dim=1).requires_grad_()
+    labels = torch.tensor([0, 1, 0, -1, 0, 2])
+    anchors = []
+    for anchor, alike in ((0, (2, 4)), (2, (0, 4)), (4, (0, 2))):  # the texts of 1 and 2 are alone
+        others = torch.stack([vectors[anchor] @ vectors[row] / 0.2 for row in (0, 1, 2, 4, 5) if row != anchor])
+        terms = [vectors[anchor] @ vectors[row] / 0.2 - others.logsumexp(0) for row in alike]
+        anchors.append(-sum(terms) / 2)
+    loss = batch_loss(vectors, labels, 0.2)
+    torch.testing.assert_close(loss, sum(anchors) / 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(batch_loss(vectors, labels, 0.2), loss)
+    for few in (torch.tensor([0, 1, 2, -1, -1, -1]), torch.full((6,), -1), torch.tensor([0, -1, -1, -1, -1, -1])):
+        nothing = batch_loss(vectors, few, 0.2)
+        (gradient,) = torch.autograd.grad(nothing, vectors)
+        assert nothing == 0 and gradient.abs().max() == 0
+
+
 def test_calibration_says_where_pairs_lie() -> None:
     found = calibration(torch.tensor([0.6, 0.8, 0.0, 0.2, 0.9]), torch.tensor([1.0, 1.0, 0.0, 0.0, 0.5]))
     assert found["same_mean"] == pytest.approx(0.7)
@@ -43,7 +62,7 @@ def test_calibration_says_where_pairs_lie() -> None:
     assert calibration(torch.tensor([0.6]), torch.tensor([1.0])) == {}
 
 
-@pytest.mark.parametrize("loss", ["cosine", "contrastive"])
+@pytest.mark.parametrize("loss", ["cosine", "contrastive", "supervised_contrastive"])
 def test_pairs_are_told_apart(loss: str, tmp_path: Path) -> None:
     module, measured, _ = train(tmp_path, Habits(), loss=loss)
     assert measured["val/auroc"] > 0.95
@@ -123,6 +142,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         ({"lr": -1.0}, "model.lr"),
         ({"loss": "cosin"}, "cosine"),
         ({"margin": 1.0}, "model.margin"),
+        ({"temperature": 0.0}, "model.temperature"),
         ({"window": 0}, "model.window"),
         ({"train_windows": 0}, "model.train_windows"),
     ):
@@ -130,6 +150,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
             SimilarityModule(**settings)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="nothing to learn"):
         train(tmp_path, Habits(16, score=1.0))
+    with pytest.raises(UserError, match="labels of pairs, and none has some"):
+        train(tmp_path, Habits(16, labels=False), loss="supervised_contrastive")
     with pytest.raises(UserError, match="no rows"):
         train(tmp_path, Habits(0))
 

@@ -21,6 +21,8 @@ from lit_narrative.views import Pair
 
 BINS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Scores of pairs; 0.5 says nothing, and is left out."""
+ORIGINALS = (0.0, 1.0)
+"""Scores of pairs of whole chunks."""
 KINDS = ("same", "cross", "same_mixed", "cross_mixed")
 """Kinds of pairs: originals of one author and of two, and with replaced sentences."""
 _TRIES, _CANDIDATES = 60, 3
@@ -99,7 +101,7 @@ class PairMaker:
 
     def _pair(self, subject: str, score: float) -> Pair | None:
         """A new pair of a score; None where none is found."""
-        authors = (self.subjects if score in (0.0, 1.0) else self.mixable).get(subject, {})
+        authors = (self.subjects if score in ORIGINALS else self.mixable).get(subject, {})
         same = score > 0.5
         if len(authors) < (1 if same else 2):
             return None
@@ -131,7 +133,7 @@ class PairMaker:
     def _graded(self, authors: Mapping[str, list[Chunk]], two: tuple[Chunk, Chunk], score: float) -> Pair | None:
         first, second = two
         counts = (0, 0)
-        if score not in (0.0, 1.0):
+        if score not in ORIGINALS:
             ways = replaceable(self.sentences[first.name], self.sentences[second.name], score > 0.5, score)
             if not ways:
                 return None
@@ -142,7 +144,8 @@ class PairMaker:
             return None
         self.made.add(key)
         self.used.update((first.name, second.name))
-        return Pair(*texts, score, self._meta(first, second, counts))
+        labels = (first.author, second.author) if counts == (0, 0) else None
+        return Pair(*texts, score, self._meta(first, second, counts), labels)
 
     def _replaced(
         self, authors: Mapping[str, list[Chunk]], two: tuple[Chunk, Chunk], counts: tuple[int, int]
