@@ -134,12 +134,12 @@ class SimilarityModule(NarrativeModule):
         trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
-        check_finite("model.", lr=lr, weight_decay=weight_decay)
+        check_finite("model.", lr=lr, weight_decay=weight_decay, temperature=temperature)
         check_choice("model.loss", loss, get_args(Loss))
         if not -1 <= margin < 1:
             raise UserError(f"model.margin={margin} must be a cosine below 1")
-        if not 0 < temperature < math.inf:
-            raise UserError(f"model.temperature={temperature} must be a number above 0")
+        if temperature == 0:
+            raise UserError("model.temperature=0 must be a number above 0")
         for name, number, least in (("window", window, 1), ("train_windows", train_windows, 1)):
             check_least(f"model.{name}", number, least)
         check_least("model.warmup_steps", warmup_steps, 0)

@@ -1,13 +1,12 @@
 """A client of chat completions, as OpenAI and many servers offer them, bounded as rewards of servers are."""
 
 import json
-import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from lit_narrative.errors import UserError, check_least
+from lit_narrative.errors import UserError, check_finite, check_least
 from lit_narrative.rl.rewards.base import Lost
 from lit_narrative.rl.rewards.http import HTTPReward, _BadAnswerError, _run
 
@@ -33,8 +32,7 @@ class ChatClient(HTTPReward):
         check_least("ChatClient: max_tokens", self.max_tokens, 1)
         if not self.model:
             raise UserError("ChatClient: model is empty; give the name that the server knows the model by")
-        if not 0 <= self.temperature < math.inf:
-            raise UserError(f"ChatClient: temperature is {self.temperature}; it must be a number of 0 or more")
+        check_finite("ChatClient: ", temperature=self.temperature)
 
     def complete(self, questions: Sequence[str]) -> list[str | Lost]:
         """The answers to questions, in order; why there is none where the server fails."""
