@@ -366,6 +366,8 @@ class _SharedPast:
     def select(self, rows: torch.Tensor) -> None:
         """Keep only ``rows``."""
         self.groups.select(rows)
+        if self.step is not None:
+            self.step.select(rows)
         self.lengths = self.lengths[rows]
 
     def read(self, tokens: torch.Tensor, step: int) -> torch.Tensor:

@@ -21,6 +21,7 @@ from transformers.models.llama.modeling_llama import (
     LlamaRotaryEmbedding,
 )
 
+from lit_narrative.lm.fast.kv_cache import ChunkedLayer
 from lit_narrative.lm.fast.layers import LARGE_MODEL, FastLinear, fast_linear
 from lit_narrative.lm.fast.prefix_decoding import Groups, attend, can_share_prefix
 from lit_narrative.lm.vectors.inject import Injector
@@ -49,7 +50,7 @@ def can_fuse(base: PreTrainedModel) -> bool:
 
 
 class FusedLlama:
-    """The weights of a Llama as they are now, joined for decoding.
+    """The weights of a Llama as they are now, joined for decoding, and the completions so far.
 
     Args:
         base: see :func:`can_fuse`.
@@ -72,13 +73,18 @@ class FusedLlama:
         Args:
             tokens: (R,).
             positions: (R,) of the tokens.
-            groups: their past, to which they are added.
+            groups: their prompts.
         """
         states = functional.embedding(tokens, self.embedding)
         cos, sin = self.cos[positions][:, None], self.sin[positions][:, None]
         for layer, block in enumerate(self.blocks):
             states = block(states, cos, sin, groups, layer)
         return fast_linear(_unit(states, self.norm), self.head, None)
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep only ``rows`` of the completions (indices)."""
+        for block in self.blocks:
+            block.past.select(rows)
 
 
 class _Block:
@@ -92,6 +98,7 @@ class _Block:
         self.read = _joined(self.before, attention.q_proj, attention.k_proj, attention.v_proj)
         self.widen = _joined(self.between, mlp.gate_proj, mlp.up_proj)
         self.write, self.down = attention.o_proj, mlp.down_proj
+        self.past = ChunkedLayer()
 
     def __call__(
         self, states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, groups: Groups, layer: int
@@ -101,8 +108,8 @@ class _Block:
         turning = heads[:, : -self.key_heads]  # queries and keys
         turned = turning * cos + turning.roll(self.width // 2, -1) * sin
         query, key = turned[:, : -self.key_heads], turned[:, -self.key_heads :]
-        keys, values = groups.completions[layer].update(key[:, :, None], heads[:, -self.key_heads :, None])
-        found = attend(query * self.scaling, keys, values, groups, layer)
+        past = self.past.append(key, heads[:, -self.key_heads :])
+        found = attend(query * self.scaling, past, groups, layer)
         states = states + self.write(found)
         gate, up = fast_linear(_unit(states, self.between), *self.widen).chunk(2, -1)
         return states + self.down(functional.silu(gate) * up)

@@ -9,6 +9,7 @@ Notation: R rows, U prompts, n largest number of rows of one prompt, P longest p
 heads, g query heads per key head, D head width.
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -140,16 +141,17 @@ def prefix_attention(
     """
     refuse_arguments("prefix attention", attention_mask=attention_mask, **kwargs)
     scaled = query.squeeze(2) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    return attend(scaled, key, value, groups, module.layer_idx).unflatten(-1, (1, -1, query.shape[-1])), None  # type: ignore[arg-type]
+    return attend(scaled, [(key, value)], groups, module.layer_idx).unflatten(-1, (1, -1, query.shape[-1])), None  # type: ignore[arg-type]
 
 
-def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, groups: Groups, layer: int) -> torch.Tensor:
+def attend(
+    query: torch.Tensor, past: Sequence[tuple[torch.Tensor, torch.Tensor]], groups: Groups, layer: int
+) -> torch.Tensor:
     """Attention of block ``layer``, each row with one scaled query a head.
 
     Args:
         query: (R, H g, D).
-        key: (R, H, T, D).
-        value: (R, H, T, D).
+        past: keys and values of the completions, (R, H, t, D) each, in pieces whose t add up to T.
         groups: the prompts.
         layer: the block.
 
@@ -158,18 +160,19 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, groups: 
     """
     prompt = groups.prompts[layer]
     assert prompt.keys is not None and prompt.values is not None
-    rows, heads = key.shape[:2]
+    rows, heads = past[0][0].shape[:2]
     # The heads of one key head lie side by side in `query`, so that a view groups them.
     query = query.view(rows, heads, -1, query.shape[-1])
     shared = groups.to_grid(query) @ prompt.keys.transpose(-1, -2)  # (U, H, n g, P)
     if groups.bias is not None:
         shared = shared + groups.bias
     # One softmax over prompt and completion together: two would need to be merged by their normalisers.
-    scores = torch.cat([groups.to_rows(shared, query.shape[2]), query @ key.transpose(-1, -2)], dim=-1)
-    weights = scores.softmax(-1)  # (R, H, g, P + T)
-    width = shared.shape[-1]
-    out = groups.to_rows(groups.to_grid(weights[..., :width]) @ prompt.values, query.shape[2])
-    out = out + weights[..., width:] @ value
+    own = [query @ keys.transpose(-1, -2) for keys, _ in past]
+    weights = torch.cat([groups.to_rows(shared, query.shape[2]), *own], dim=-1).softmax(-1)  # (R, H, g, P + T)
+    of_prompt, *of_past = weights.split([shared.shape[-1], *(part.shape[-1] for part in own)], dim=-1)
+    out = groups.to_rows(groups.to_grid(of_prompt) @ prompt.values, query.shape[2])
+    for part, (_, values) in zip(of_past, past, strict=True):
+        out = out + part @ values
     return out.flatten(1)
 
 
