@@ -22,14 +22,14 @@ from transformers.models.llama.modeling_llama import (
 )
 
 from lit_narrative.lm.fast.kv_cache import ChunkedLayer
-from lit_narrative.lm.fast.layers import LARGE_MODEL, FastLinear, fast_linear
+from lit_narrative.lm.fast.layers import LARGE_MODEL, FastLinear, FastRMSNorm, fast_linear
 from lit_narrative.lm.fast.prefix_decoding import Groups, attend, can_share_prefix
 from lit_narrative.lm.vectors.inject import Injector
 
 # Modules whose function is known here. Adapters, quantised layers and shards have classes of their own.
 _KNOWN = (
     {LlamaForCausalLM, LlamaModel, LlamaDecoderLayer, LlamaAttention, LlamaMLP, LlamaRMSNorm, LlamaRotaryEmbedding}
-    | {nn.Embedding, nn.ModuleList, nn.Linear, FastLinear}
+    | {nn.Embedding, nn.ModuleList, nn.Linear, FastLinear, FastRMSNorm}
     | {Injector}  # vectors belong to prompts, which are read before
     | {type(ACT2FN["silu"])}
 )

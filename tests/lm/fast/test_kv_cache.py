@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import Cache, DynamicCache, MistralConfig, PreTrainedModel
 
-from lit_narrative.lm.fast.kv_cache import BufferedLayer, decoding_cache, select_rows
+from lit_narrative.lm.fast.kv_cache import CHUNK, BufferedLayer, ChunkedLayer, decoding_cache, select_rows
 from lit_narrative.lm.load import build_lm
 from tests.helpers import ARCHITECTURES, tiny_lm
 
@@ -66,3 +66,18 @@ def test_models_with_a_sliding_window_keep_the_library_cache() -> None:
     with torch.no_grad():
         expected = lm(IDS, use_cache=False).logits
     torch.testing.assert_close(steps(lm, decoding_cache(lm, 10), IDS), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_pieces_hold_all_positions_of_the_rows_that_are_left() -> None:
+    length, kept = 2 * CHUNK + 5, torch.tensor([0, 2])
+    keys, values = torch.randn(2, 3, 2, length, 4).unbind()  # (rows, heads, positions, width)
+    layer = ChunkedLayer()
+    for place in range(length):
+        if place == CHUNK + 3:
+            layer.select(kept)
+            keys, values = keys[kept], values[kept]
+        pieces = layer.append(keys[:, :, place], values[:, :, place])
+        of_keys, of_values = (torch.cat(parts, 2) for parts in zip(*pieces, strict=True))
+        assert torch.equal(of_keys, keys[:, :, : place + 1])
+        assert torch.equal(of_values, values[:, :, : place + 1])
+    assert len(pieces) == 3

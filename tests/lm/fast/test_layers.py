@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 from transformers.activations import ACT2FN
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.pytorch_utils import Conv1D
 
 from lit_narrative.lm.fast.layers import FastConv1D, FastLinear, onednn_pays, use_faster_modules
@@ -97,6 +98,20 @@ def test_other_precisions_are_left_to_pytorch(kind: type[nn.Module]) -> None:
     with torch.backends.mkldnn.flags(enabled=False):
         assert torch.equal(faster(x), layer(x))
     assert torch.equal(faster.bfloat16()(x.bfloat16()), layer.bfloat16()(x.bfloat16()))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_norm_and_its_gradients(frozen: bool) -> None:
+    norm, x = LlamaRMSNorm(24, eps=1e-3), torch.randn(*ROWS, 24)
+    nn.init.normal_(norm.weight)
+    norm.requires_grad_(not frozen)
+    holder = use_faster_modules(nn.ModuleList([copy.deepcopy(norm)]))  # type: ignore[arg-type]
+    faster = holder[0]  # type: ignore[index]
+    assert type(faster(x.requires_grad_()).grad_fn).__name__ == "_RMSNormBackward"
+    assert_close(results(faster, x.detach()), results(norm, x.detach()))
+    assert torch.equal(faster(x), norm(x))
+    with torch.no_grad():
+        assert torch.equal(faster.bfloat16()(x.bfloat16()), norm.bfloat16()(x.bfloat16()))
 
 
 @pytest.mark.parametrize("name", ["gelu_new", "gelu_fast"])
