@@ -97,11 +97,34 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     x = matrix.to(torch.float32 if matrix.device.type == "cpu" else torch.bfloat16)
     x = x.T if matrix.shape[0] > matrix.shape[1] else x  # the products below have the shorter side
     x = x / (x.norm() + 1e-7)
-    a, b, c = 3.4445, -4.775, 2.0315  # chosen for the steepest slope at 0, not to converge on 1
-    for _ in range(5):
-        square = fast_linear(x, x, None)  # x @ x.T, and so on: a product of its own on processors
-        x = a * x + fast_linear(b * square + c * fast_linear(square, square, None), x.T, None)
+    if x.dtype == torch.float32 and x.shape[1] >= 2 * x.shape[0]:
+        x = _product(_five_factors(_product(x, x.T)), x)
+    else:
+        for _ in range(5):
+            x = _product(_newton_schulz(_product(x, x.T)), x)
     return (x.T if matrix.shape[0] > matrix.shape[1] else x).to(matrix.dtype)
+
+
+def _newton_schulz(square: torch.Tensor) -> torch.Tensor:
+    """What a step multiplies x by on its left, given x xᵀ, (m, m)."""
+    a, b, c = 3.4445, -4.775, 2.0315  # chosen for the steepest slope at 0, not to converge on 1
+    factor = _product(square, square).mul_(c).add_(square, alpha=b)
+    factor.diagonal().add_(a)
+    return factor
+
+
+def _five_factors(square: torch.Tensor) -> torch.Tensor:
+    """The factors of five steps as one, (m, m): a wide x is multiplied once, and not twice a step."""
+    factor = total = _newton_schulz(square)
+    for _ in range(4):
+        square = _product(_product(factor, square), factor)  # of the x that the step has made
+        factor = _newton_schulz(square)
+        total = _product(factor, total)
+    return total
+
+
+def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    return fast_linear(left, right.T, None)
 
 
 class MuonAdamW(torch.optim.Optimizer):
