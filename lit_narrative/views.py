@@ -262,6 +262,10 @@ class ContrastPair:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
+Span = tuple[int, int]
+"""Part of a text: its first character and the one behind its last."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class State:
     """A moment of a play.
@@ -270,7 +274,9 @@ class State:
         vector: (dim,) float32, standardised by its layout.
         context: the coarse context within which states are compared (an encounter).
         affordances: for each option slot, whether the option is open.
-        meta: where the state comes from: at least ``world``, the world it was played in.
+        meta: where the state comes from: at least ``world``, the world it was played in, and ``play``, the number of
+            the play; ``pieces``, for an autoencoder of the residual stream, the spans (`Span`) of the text that the
+            play has read by then.
     """
 
     vector: np.ndarray
@@ -284,6 +290,20 @@ class Layout(Protocol):
 
     def to_json(self) -> dict[str, Any]:
         """Plain values from which the task rebuilds the layout exactly."""
+
+
+class TextLayout(Layout, Protocol):
+    """How the moments of texts become vectors, by what the policy holds at the pieces that have been read by then."""
+
+    def vectors(
+        self, rollouts: "Sequence[Rollout]", moments: "Sequence[Sequence[Sequence[Span]] | None]"
+    ) -> list[np.ndarray]:
+        """The moments of each completion as (n, d) float32.
+
+        Args:
+            rollouts: completions of the policy.
+            moments: of each, the pieces of each of its moments; None: the task knows none, and tokens are read.
+        """
 
 
 Encode = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]

@@ -11,12 +11,15 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.errors import UserError
 from lit_narrative.rl.rewards.base import AnyReward
+from lit_narrative.rl.rewards.runner import ScoringSettings
 from lit_narrative.views import Prompt, Rollout, ScoredRollouts
 
 
 @runtime_checkable
 class RolloutModule(Protocol):
     """A LightningModule that learns from scored completions of its own, such as `GRPOModule`."""
+
+    scoring: ScoringSettings
 
     @property
     def device(self) -> torch.device:

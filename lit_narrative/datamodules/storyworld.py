@@ -14,11 +14,11 @@ import numpy as np
 from lit_narrative.datamodules.base import ExamplePrompts, NumberedPrompts, Split, TaskDataModule
 from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.lm.passages import Passages, PassageSettings
+from lit_narrative.sae.quality import FeatureQualitySettings
 from lit_narrative.tasks.storyworld.adherence import adherence
 from lit_narrative.tasks.storyworld.custom import Dealt, custom_examples, custom_worlds
 from lit_narrative.tasks.storyworld.cutting import Cut
 from lit_narrative.tasks.storyworld.enrichment import Nearest, enrich_prompt
-from lit_narrative.tasks.storyworld.feature_quality import FeatureQualitySettings
 from lit_narrative.tasks.storyworld.generator import Skew, example
 from lit_narrative.tasks.storyworld.grammar import prompt_grammar
 from lit_narrative.tasks.storyworld.prompt_space import PromptSpace
@@ -207,7 +207,7 @@ class StoryworldData(TaskDataModule):
             rng = np.random.default_rng([seed, number])
             runs = list(play_world(world, plays, rng, max_steps=self.verifiers.max_steps))
             if any(run.steps for run in runs):
-                worlds.append(states(world, runs, self.layout, str(number)))
+                worlds.append(states(world, runs, self.layout, str(number), text))
         return worlds
 
     def _played(self, split: Split) -> Iterator[tuple[str, World, list[Play]]]:

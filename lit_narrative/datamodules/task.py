@@ -290,6 +290,11 @@ class Task:
     # --- plays, for the cycle ---------------------------------------------------------------------------------------
 
     @property
+    def has_plays(self) -> bool:
+        """Whether the texts of this task are played."""
+        return type(self).states_of is not Task.states_of
+
+    @property
     def layout(self) -> Layout:
         """How a moment of a play becomes the vector of a state.
 
@@ -302,6 +307,9 @@ class Task:
 
     def states_of(self, texts: Sequence[str], plays: int, seed: int) -> list[list[State]]:
         """States of seeded plays of texts that the policy wrote, a list for each text that can be played.
+
+        The ``world`` of a state is the number of its text. Its ``pieces`` are for a cycle on the policy's residual
+        stream, which reads the text there; a text whose states have none is left out of that.
 
         Args:
             texts: completions, in order; what cannot be played is left out.

@@ -251,6 +251,13 @@ def drop_reference(state: dict[str, torch.Tensor]) -> None:
         del state[name]
 
 
+def keep_policy(state: dict[str, torch.Tensor], *beside: str) -> None:
+    """Delete from a checkpoint's weights all but the policy's, and those whose names begin with one of ``beside``."""
+    drop_reference(state)
+    for name in [name for name in state if not name.startswith((PREFIX, *beside))]:
+        del state[name]
+
+
 def of_reference(name: str) -> bool:
     """Whether a weight of this name belongs to a reference policy."""
     return name.startswith(f"{REFERENCE}.") or f".{REFERENCE}." in name

@@ -75,7 +75,8 @@ class GRPOModule(LanguageModule):
         scoring: how rewards are run.
         dynamic_sampling: how often at most groups whose completions all have the same reward, which teach nothing, are
             replaced by those of other prompts (DAPO, Yu et al. 2025, section 3.2); 0 is off.
-        shuffle_rewards: permute the rewards over the batch: a control run, which should learn nothing.
+        shuffle_rewards: permute the rewards over the batch: a control run, which should learn nothing. Names of
+            rewards: permute these alone, so that what they say of a completion is of another one.
         **kwargs: of :class:`LanguageModule`.
     """
 
@@ -98,7 +99,7 @@ class GRPOModule(LanguageModule):
         reference: ReferenceSettings = ReferenceSettings(),  # noqa: B008
         scoring: ScoringSettings = ScoringSettings(),  # noqa: B008
         dynamic_sampling: int = 0,
-        shuffle_rewards: bool = False,
+        shuffle_rewards: bool | Sequence[str] = False,
         **kwargs: Any,
     ) -> None:
         named, given = split_rewards(rewards)

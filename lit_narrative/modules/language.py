@@ -1,11 +1,12 @@
 """The base of modules that own a causal language model: SFT, GRPO, the classifier and steering extend it."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
@@ -20,7 +21,6 @@ from lit_narrative.lm.chat import turn_end
 from lit_narrative.lm.checkpoint import (
     PREFIX,
     check_adapters,
-    drop_reference,
     fits,
     load_checkpoint,
     naming_checkpoint,
@@ -38,6 +38,7 @@ from lit_narrative.lm.sampler import LoopSampler, Request, Sampler, SamplingPara
 from lit_narrative.lm.shard import gathered, shard
 from lit_narrative.lm.tokenizer import TrainedTokenizer
 from lit_narrative.lm.vectors.inject import InjectionSettings
+from lit_narrative.lm.vectors.residual import completion_residuals
 from lit_narrative.modules.base import NarrativeModule, as_settings, guard_gradients, plain, scheduled
 from lit_narrative.seeds import run_seed, stream_seed
 from lit_narrative.views import Conversation, Example, Prompt, Rollout, as_prompts, prompt_number
@@ -379,6 +380,15 @@ class LanguageModule(NarrativeModule):
         finally:
             self.train(self.training)
 
+    def residuals(self, rollouts: Sequence[Rollout], layer: int) -> Iterator[tuple[int, np.ndarray]]:
+        """The number of each completion and what the model holds at its tokens: see `completion_residuals`."""
+        self.lm.eval()
+        try:
+            with self.precision(), gathered(self.lm):
+                yield from completion_residuals(self.lm, rollouts, layer)
+        finally:
+            self.train(self.training)
+
     def precision(self) -> AbstractContextManager[None]:
         """The Trainer's precision, for model calls outside of its steps."""
         return self.attached.precision_plugin.forward_context() if self.attached else nullcontext()
@@ -432,10 +442,3 @@ class LanguageModule(NarrativeModule):
         if self.nll.update_called:
             nll = self.nll.compute()
             self.log_dict({f"{stage}/loss": nll, f"{stage}/perplexity": nll.exp()}, prog_bar=True)
-
-
-def keep_policy(state: dict[str, torch.Tensor], *beside: str) -> None:
-    """Delete from a checkpoint's weights all but the policy's, and those whose names begin with one of ``beside``."""
-    drop_reference(state)
-    for name in [name for name in state if not name.startswith((PREFIX, *beside))]:
-        del state[name]

@@ -10,8 +10,9 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from lit_narrative.distributed import gather
+from lit_narrative.lm.checkpoint import keep_policy
 from lit_narrative.lm.logprobs import CompletionBatch, score_completions
-from lit_narrative.modules.language import LanguageModule, keep_policy
+from lit_narrative.modules.language import LanguageModule
 from lit_narrative.progress import batches_begun
 
 

@@ -13,12 +13,13 @@ import torch
 
 from lit_narrative.distributed import gather_objects
 from lit_narrative.errors import UserError, check_least
+from lit_narrative.lm.checkpoint import keep_policy
 from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.perplexity import external_nll, mean_log_ratio, sampled_nll, weight_distance
 from lit_narrative.lm.policy import Policy
 from lit_narrative.modules.base import as_settings
 from lit_narrative.modules.classifier import ClassifierModule
-from lit_narrative.modules.language import LanguageModule, keep_policy
+from lit_narrative.modules.language import LanguageModule
 from lit_narrative.rl.best_of import BestOf, Rank
 from lit_narrative.rl.rewards.base import Reward, ask_once
 from lit_narrative.seeds import run_seed

@@ -205,11 +205,12 @@ class RolloutCollector:
         settings, count = self.settings, len(sampled.rollouts)
         divergence = self._divergence(batch)
         table = self._gather_table(batch, sampled, divergence.sum(1))
-        if settings.shuffle_rewards:
+        if settings.shuffled:
             seed = stream_seed(run_seed(), step.epoch, step.number, SHUFFLE)
             # The seed does not know the rank: every process permutes the gathered table alike.
             order = torch.randperm(len(table.rewards), generator=torch.Generator().manual_seed(seed))
-            table = table._replace(rewards=table.rewards[order])
+            shuffled = torch.tensor([name in settings.shuffled for name in settings.rewards])
+            table = table._replace(rewards=table.rewards[order].where(shuffled, table.rewards))
         totals = weighted_sum(table.rewards, settings.weights)
         # Each process has equally many completions, and `gather` keeps the order of ranks.
         local = slice(self.rank * count, (self.rank + 1) * count)

@@ -5,13 +5,13 @@ micro-batches, and a cycle (an epoch of the Trainer) is a whole number of rollou
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 
-from lit_narrative.errors import UserError, check_least
+from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.lm.checkpoint import of_reference
 from lit_narrative.lm.load import Lora
 from lit_narrative.lm.sampler import SamplingParams
@@ -159,7 +159,7 @@ class GRPOSettings:
     value: ValueSettings = field(default_factory=ValueSettings)
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
     dynamic_sampling: int = 0
-    shuffle_rewards: bool = False
+    shuffle_rewards: bool | Sequence[str] = False
 
     def __post_init__(self) -> None:
         least = 1 if self.advantage == "gae" else 2
@@ -186,6 +186,13 @@ class GRPOSettings:
         return torch.tensor(list(self.rewards.values()))
 
     @property
+    def shuffled(self) -> tuple[str, ...]:
+        """Names of the rewards that are permuted over the batch."""
+        if isinstance(self.shuffle_rewards, bool):
+            return tuple(self.rewards) if self.shuffle_rewards else ()
+        return tuple(self.shuffle_rewards)
+
+    @property
     def scale(self) -> Scale:
         """The deviation that advantages are divided by; ``gae`` compares no groups, so its default is the batch's."""
         return self.scale_rewards or ("batch" if self.advantage == "gae" else "group")
@@ -201,6 +208,8 @@ class GRPOSettings:
         for name, weight in self.rewards.items():
             if not math.isfinite(weight):
                 raise UserError(f"model.rewards: the weight of '{name}' is {weight}; give a number")
+        for name in self.shuffled:
+            check_choice("model.shuffle_rewards: rewards", name, self.rewards)
 
     def _check_policy(self) -> None:
         # Scored log-probabilities know nothing of filters: ratios would be off before the first step.

@@ -21,7 +21,7 @@ from lit_narrative.sae.training import fit
 from lit_narrative.views import Encode, State
 
 if TYPE_CHECKING:
-    from sae_lens import SAE
+    from sae_lens import SAE, TrainingSAE
 
 FrozenPart = Literal["encoder", "decoder"]
 FROZEN_PARTS: tuple[FrozenPart, ...] = get_args(FrozenPart)
@@ -44,6 +44,15 @@ class Training:
     batch_size: int
 
 
+def freeze(sae: "TrainingSAE[Any]", part: FrozenPart) -> None:
+    """Let an autoencoder learn all but its encoder, or all but its decoder; where they are tied, it is one part."""
+    parameters = dict(sae.named_parameters())
+    if "W_enc" not in parameters:
+        part = "decoder"  # matching pursuit: it is the encoder too
+    for name, parameter in parameters.items():
+        parameter.requires_grad_((name in ("W_dec", "b_dec")) if part == "encoder" else name != "W_dec")
+
+
 def random_part_sae(frozen: FrozenPart, training: Training, seed: int) -> "SAE[Any]":
     """The inference form of an autoencoder trained with its encoder, or its decoder, frozen as it was drawn.
 
@@ -56,11 +65,7 @@ def random_part_sae(frozen: FrozenPart, training: Training, seed: int) -> "SAE[A
     """
     given, x = training.settings, training.x
     sae = build_sae(given.architecture, x.shape[1], given.d_sae, given.options, seed).to(x.device)
-    parameters = dict(sae.named_parameters())
-    if "W_enc" not in parameters:
-        frozen = "decoder"  # tied (matching pursuit): it is the encoder too
-    for name, parameter in parameters.items():
-        parameter.requires_grad_((name in ("W_dec", "b_dec")) if frozen == "encoder" else name != "W_dec")
+    freeze(sae, frozen)
     generator = torch.Generator().manual_seed(seed)
     with torch.enable_grad():
         fit(

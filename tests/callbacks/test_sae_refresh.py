@@ -19,7 +19,9 @@ from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sae import SAEModule
 from lit_narrative.modules.sft import SFTModule
-from lit_narrative.sae.autoencoder import SAESettings
+from lit_narrative.rl.rewards.feature_quality import TokenFeatureQuality
+from lit_narrative.rl.rewards.runner import ScoringSettings
+from lit_narrative.sae.autoencoder import SAESettings, build_sae
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality
 from lit_narrative.views import ScoredRollouts
 from tests.helpers import Recorder, TinyTask, fit, sizes, tokenizer_folder
@@ -181,8 +183,127 @@ def test_a_run_that_does_not_use_the_reward_is_refused(tmp_path: Path) -> None:
 
 def test_a_task_without_plays_is_refused(tmp_path: Path) -> None:
     module = GRPOModule({"low": 1.0}, model=sizes(), tokenizer=tokenizer_folder(tmp_path))
-    with pytest.raises(UserError, match="TinyTask offers no plays of texts, which the cycle needs"):
+    with pytest.raises(UserError, match="TinyTask offers no plays of texts, which view=states reads; set view"):
         fit(module, TinyTask(), tmp_path, refresh(), max_steps=1)
+
+
+@pytest.fixture(scope="module")
+def residual(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Cycle:
+    """The cycle on the policy's residual stream."""
+    callback = refresh(view="activations", layer=1)
+    return run(tmp_path_factory.mktemp("residual"), policy, callback)
+
+
+def test_a_cycle_on_the_residual_stream(residual: Cycle) -> None:
+    for number, metrics in enumerate((residual.first, residual.last)):
+        assert metrics["cycle/skipped"] == 0
+        assert metrics["cycle/explained_variance"] > 0
+        folder = residual.folder / "sae" / f"cycle_{number:03d}"
+        layout = json.loads((folder / "layout.json").read_text())
+        assert (layout["view"], layout["layer"], len(layout["mean"])) == ("activations", 1, 64)
+        assert json.loads((folder / "features.json").read_text())["view"] == "activations"
+    # The units stay those of the first cycle, and the SAE is as wide as the policy.
+    means = [json.loads((residual.folder / "sae" / f"cycle_00{n}" / "layout.json").read_text())["mean"] for n in (0, 1)]
+    assert means[0] == means[1]
+    assert residual.callback.sae.decoder().shape == (16, 64)
+    scores = torch.cat([scored.rewards["feature_quality"] for scored in residual.windows.given])
+    assert not scores.isnan().any()
+    assert 0 < scores.max() <= 1
+
+
+def test_a_resumed_cycle_on_the_residual_stream_has_its_layout(residual: Cycle) -> None:
+    state = residual.callback.state_dict()
+    again = refresh(view="activations", layer=1)
+    again.sae = SAEModule(d_sae=16, k=4)
+    again.load_state_dict(state)
+    assert again.version == 1
+    for name, value in state["layout"].items():
+        assert torch.equal(torch.as_tensor(again.state_dict()["layout"][name]), torch.as_tensor(value))
+
+
+def test_the_report_of_a_cycle_has_controls_with_a_random_part(cycle: Cycle) -> None:
+    features = json.loads((cycle.folder / "sae" / "cycle_001" / "features.json").read_text())
+    assert [one["frozen"] for one in features["controls"]] == ["encoder", "decoder"]
+    assert {"random_encoder", "random_decoder"} <= set(features["readout"])
+    assert "cycle/auc_random_encoder" in cycle.last
+
+
+def test_an_sae_of_the_first_cycle_may_stay(policy: Path, tmp_path: Path) -> None:
+    found = run(tmp_path, policy, refresh(refresh=False, controls=0))
+    assert found.windows.versions == [0, 0, 0, 0]
+    weights = [(tmp_path / "sae" / f"cycle_00{n}" / "sae_weights.safetensors").read_bytes() for n in (0, 1)]
+    assert weights[0] == weights[1]
+    assert "cycle/matched_cosine" not in found.last
+    assert "cycle/auc_random_encoder" not in found.last
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_part_of_the_sae_may_stay_as_it_was_drawn(part: Any, policy: Path, tmp_path: Path) -> None:
+    callback = refresh(frozen_part=part, controls=0)
+    found = run(tmp_path, policy, callback, cycles=1)
+    sae = callback.sae.sae
+    drawn = build_sae("topk", sae.cfg.d_in, 16, {"k": 4}, seed=0)
+    # Directions: the norms of the decoder's rows are moved into the encoder.
+    for name, axis, kept in (("W_enc", 0, part == "encoder"), ("W_dec", 1, part == "decoder")):
+        now, begun = (torch.nn.functional.normalize(getattr(one, name), dim=axis) for one in (sae, drawn))
+        assert torch.allclose(now, begun, atol=1e-3) == kept
+    assert found.windows.versions == [0, 0]
+
+
+def test_a_task_without_plays_has_a_cycle_on_its_tokens(tmp_path: Path) -> None:
+    reward = TokenFeatureQuality()
+    module = GRPOModule(
+        {"low": 1.0, reward: 0.5},
+        num_generations=2,
+        model=sizes(),
+        tokenizer=tokenizer_folder(tmp_path),
+        sampling=SamplingParams(32),
+    )
+    callback = refresh(view="activations", worlds=8, min_worlds=2, controls=0)
+    after = AfterEpoch()
+    fit(module, TinyTask(), tmp_path, callback, after, max_epochs=1, limit_train_batches=1)
+    assert after.metrics[0]["cycle/states"] > 8
+    assert after.metrics[0]["rewards/feature_quality/mean"] > 0
+    assert (callback.version, reward.version) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"view": "actvations"}, "view.*'actvations'.*activations"),
+        ({"layer": 1}, "layer=1 is a layer of the policy, which view=states does not read"),
+        ({"frozen_part": "both"}, "frozen_part.*encoder, decoder"),
+        ({"controls": -1}, "controls is -1"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        refresh(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "module", "message"),
+    [
+        ({"view": "activations", "layer": 9}, {}, r"layer is 9, and the model has the layers 0 .* to 1"),
+        (
+            {"view": "activations"},
+            {"scoring": ScoringSettings(workers=1)},
+            "reads the policy in this process, and model.scoring.workers is 1; set it to 0",
+        ),
+        (
+            {},
+            {"rewards": {TokenFeatureQuality(): 1.0}},
+            "'feature_quality' reads the view activations, and view is states",
+        ),
+    ],
+)
+def test_what_cannot_go_well_is_refused_before_training(
+    settings: dict[str, Any], module: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    given = {"rewards": REWARDS, "model": sizes(), "tokenizer": tokenizer_folder(tmp_path), **module}
+    data = StoryworldData(train_size=16, val_size=2, state_worlds=4, batch_size=2)
+    with pytest.raises(UserError, match=message):
+        fit(GRPOModule(**given, sampling=SamplingParams(16)), data, tmp_path, refresh(**settings), max_steps=1)
 
 
 @pytest.mark.parametrize("settings", [{"heldout": 0.0}, {"heldout": 1.0}, {"min_worlds": 1}])

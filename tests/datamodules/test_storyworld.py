@@ -15,8 +15,9 @@ from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.datamodules.task import numbered
 from lit_narrative.errors import UserError
 from lit_narrative.lm.passages import PassageSettings
+from lit_narrative.sae.quality import FeatureQualitySettings
 from lit_narrative.tasks.storyworld.cutting import Cut
-from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality, FeatureQualitySettings
+from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality
 from lit_narrative.tasks.storyworld.formats.parse import Limits
 from lit_narrative.tasks.storyworld.generator import Skew
 from lit_narrative.tasks.storyworld.prompt_space import PromptSpace
@@ -340,7 +341,7 @@ def test_limits_hold_for_every_reward_and_for_uniqueness() -> None:
     reward = made.reward_functions(["feature_quality"])["feature_quality"]
     assert isinstance(reward, FeatureQuality)
     reward.update_encoder(lambda x: (x, x), made.layout, 0)
-    assert all(quality.explained_variance == 1 for quality in reward.qualities([row.text for row in fenced]))
+    assert all(quality.explained_variance == 1 for quality in reward.qualities(fenced))
 
 
 def test_settings_of_feature_quality_reach_the_reward() -> None:

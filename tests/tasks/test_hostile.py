@@ -23,6 +23,7 @@ from lit_narrative.tasks.poetry.rewards import REWARDS as VERSE_REWARDS
 from lit_narrative.tasks.poetry.topics import TOPICS
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality
 from lit_narrative.tasks.storyworld.formats.simple import read_world
+from lit_narrative.tasks.storyworld.pieces import encounter_spans
 from lit_narrative.tasks.storyworld.report.world_graph import draw_world
 from lit_narrative.tasks.storyworld.similarity import unique_shares
 from lit_narrative.tasks.storyworld.simulator.play import play
@@ -136,7 +137,8 @@ def study_world(text: str) -> None:
     unique_shares([text])
     quality = FeatureQuality()
     quality.update_encoder(lambda states: (states[:, :8], states), LAYOUT, 0)
-    quality.qualities([text])
+    quality([written("", text, {})])
+    encounter_spans(text)
     world = score(text, config=EVERYTHING).world
     if world is not None:
         play(world, np.random.default_rng(0))

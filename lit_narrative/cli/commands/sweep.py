@@ -15,9 +15,9 @@ from lit_narrative.cli.recipes.meter import pipe_of_recipe
 from lit_narrative.cli.recipes.process import arguments
 from lit_narrative.cli.recipes.results import DONE, FAILED, Row, master_table, metric_names, read_row, shown_metrics
 from lit_narrative.cli.recipes.runner import run_sweep
-from lit_narrative.cli.recipes.sweep import SWEEP_PAGE, Run, Sweep, read_sweep
+from lit_narrative.cli.recipes.sweep import SWEEP_PAGE, Ablation, Run, Sweep, read_sweep
 from lit_narrative.errors import UserError, check_least
-from lit_narrative.files import write_text
+from lit_narrative.files import write_json, write_text
 from lit_narrative.report.format import one_line
 
 
@@ -105,9 +105,10 @@ def _check_names(whole: Sweep, runs: Sequence[Run]) -> None:
         UserError: there is no such setting; naming a run that has it.
     """
     plan = whole.plan()
-    for run in {tuple(run.job.overrides): run for run in runs}.values():  # the same names once
+    jobs = {(job.command, job.configs, *job.overrides): (run, job) for run in runs for job in run.jobs}
+    for run, job in jobs.values():  # the same names once
         try:
-            check_names(whole.command, arguments(plan, run.job)[1:])
+            check_names(job.command, arguments(plan, job)[1:])
         except UserError as error:
             raise UserError(f"run '{run.key}': {error}") from error
 
@@ -139,9 +140,27 @@ def write_tables(whole: Sweep) -> list[Row]:
     done = sum(row.status == DONE for row in rows)
     if done and (unknown := [logged for name, logged in whole.metrics.items() if name not in metrics]):
         print(f"logged by no run: {', '.join(unknown)} (metrics of {whole.path})")
-    print("\n".join(map(one_line, text_table(groups, shown).splitlines())))
+    print_text(text_table(groups, shown))
+    if whole.ablation:
+        _write_ablation(whole, whole.ablation, rows)
     print(f"{done} of {len(rows)} runs are done; page: {whole.out / SWEEP_PAGE}; tables: {whole.out}")
     return rows
+
+
+def _write_ablation(whole: Sweep, ablation: Ablation, rows: Sequence[Row]) -> None:
+    """Write the page and the record of what is on trial, and print them."""
+    from lit_narrative.cli.recipes.ablation import ABLATION_PAGE, ablation_record, ablation_text, build_ablation_page
+    from lit_narrative.cli.recipes.statistics import group_rows
+
+    record = ablation_record(ablation, group_rows(rows, list(ablation.margins), None))
+    write_json(whole.out / "ablation.json", record)
+    print_text(ablation_text(record))
+    print(f"page: {write_text(whole.out / ABLATION_PAGE, build_ablation_page(whole.path.stem, record))}")
+
+
+def print_text(text: str) -> None:
+    """Print a text line by line, without what a terminal would obey."""
+    print("\n".join(map(one_line, text.splitlines())))
 
 
 # --- W&B sweeper ------------------------------------------------------------------------------------------------------

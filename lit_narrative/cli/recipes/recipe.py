@@ -81,7 +81,7 @@ class Recipe:
     def _value(self, reference: str) -> str:
         if reference == "out":
             return str(self.out)
-        _, name, attribute = reference.split(".")
+        name, _, attribute = reference.removeprefix("jobs.").rpartition(".")
         folder = self.out / name
         return str(folder / "checkpoints" / "last.ckpt" if attribute == "ckpt" else folder)
 
@@ -101,14 +101,10 @@ def read_recipe(name: str, *, out: str | None = None, changes: Sequence[str] = (
     path = find_config(name, within="recipes")
     content = read_checked(path, "recipe")
     for change in changes:
-        _change(content["jobs"], change)
+        _change(content["jobs"], *change.partition("=")[::2], f"--set {change}")
     for entry in content["jobs"] if changes else ():  # the shares were measured without them
         entry.pop("share", None)
-    jobs: list[Job] = []
-    for entry in content["jobs"]:
-        if entry["name"] in {job.name for job in jobs}:
-            raise UserError(f"{path}: two jobs have the name '{entry['name']}'")
-        jobs.append(_job(path, entry, jobs))
+    jobs = list(_jobs(path, content["jobs"]))
     # `dict.fromkeys`: a seed that is given twice counts once, and the order stays.
     given = tuple(dict.fromkeys(seeds or content.get("seeds", [content["seed"]] if "seed" in content else [])))
     if "seeds" in content:
@@ -118,6 +114,32 @@ def read_recipe(name: str, *, out: str | None = None, changes: Sequence[str] = (
     else:
         jobs = [seeded(job, given[0] if given else None) for job in jobs]
     return Recipe(Path(out or content["out"]), tuple(jobs), content.get("threads"), content.get("workers", 1), given)
+
+
+def jobs_with(name: str, changes: Mapping[str, Any]) -> list[Job]:
+    """The jobs of a recipe with some of their settings changed, without folders of seeds.
+
+    Args:
+        name: a file, or a shipped recipe.
+        changes: ``JOB.SETTING`` -> value.
+
+    Raises:
+        UserError: something is wrong; it names the file and the position in it.
+    """
+    path = find_config(name, within="recipes")
+    content = read_checked(path, "recipe")
+    for setting, value in changes.items():
+        _change(content["jobs"], setting, value, setting)
+    return list(_jobs(path, content["jobs"]))
+
+
+def _jobs(path: Path, entries: Sequence[Mapping[str, Any]]) -> Iterator[Job]:
+    jobs: list[Job] = []
+    for entry in entries:
+        if entry["name"] in {job.name for job in jobs}:
+            raise UserError(f"{path}: two jobs have the name '{entry['name']}'")
+        jobs.append(_job(path, entry, jobs))
+        yield jobs[-1]
 
 
 def with_texts(value: Any, change: Callable[[str], str]) -> Any:
@@ -230,15 +252,14 @@ def _needed(reference: str, earlier: Sequence[Job]) -> list[str]:
     return [name]
 
 
-def _change(entries: Sequence[dict[str, Any]], change: str) -> None:
-    """Apply ``JOB.SETTING=VALUE`` to the job's entry, or to all."""
-    key, equals, value = change.partition("=")
+def _change(entries: Sequence[dict[str, Any]], key: str, value: Any, where: str) -> None:
+    """Apply ``JOB.SETTING`` and its value to the job's entry, or to all; ``where`` they were given is for messages."""
     name, _, setting = key.partition(".")
     jobs = {entry["name"]: entry for entry in entries if entry["command"] != "report"}
-    if not (equals and setting):
-        raise UserError(f"--set {change}: write JOB.SETTING=VALUE, such as {next(iter(jobs))}.trainer.max_epochs=1")
+    if not setting or (where.startswith("--set") and "=" not in where):
+        raise UserError(f"{where}: write JOB.SETTING=VALUE, such as {next(iter(jobs))}.trainer.max_epochs=1")
     if name != "all":
-        check_choice(f"--set {change}: jobs with settings", name, jobs, "all")
+        check_choice(f"{where}: jobs with settings", name, jobs, "all")
     for entry in [jobs[name]] if name in jobs else jobs.values():
         entry["overrides"] = {**entry.get("overrides", {}), setting: value}
 

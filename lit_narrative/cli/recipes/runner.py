@@ -267,6 +267,8 @@ def leaves(plan: Recipe, job: Job) -> list[Path]:
 def run_sweep(sweep: Sweep, runs: Iterable[Run], workers: int, threads: int) -> Generator[Row]:
     """Run some of a sweep's runs; give the row of each when it has ended. A run that fails does not end the others.
 
+    Jobs that several runs build on run once; where one fails, the runs that build on it fail with it.
+
     Args:
         sweep: the whole.
         runs: of it.
@@ -275,24 +277,61 @@ def run_sweep(sweep: Sweep, runs: Iterable[Run], workers: int, threads: int) -> 
     """
     plan, commit = sweep.plan(threads), source_commit()
     run_of = {run.job.name: run for run in runs}
+    jobs = {job.name: job for run in run_of.values() for job in run.jobs}
+    broken: dict[str, str] = {}  # jobs that failed, or could not begin -> why
+    unstarted: list[Run] = []
 
-    def begin(job: Job) -> Started:
-        return start_job(plan, job, run_digest(plan, run_of[job.name]), quiet=True)
+    def begin(job: Job) -> Started | None:
+        run = run_of.get(job.name)
+        if cause := next((broken[name] for name in job.needs if name in broken), None):
+            broken[job.name] = cause
+            if run is not None:
+                _write_end(plan, job, run_digest(plan, run), commit, error=cause)
+                unstarted.append(run)
+            return None
+        if run is not None:
+            return start_job(plan, job, run_digest(plan, run), quiet=True)
+        digest = job_digest(plan, job)
+        return None if _is_done(plan, job, digest) else start_job(plan, job, digest, quiet=True)
 
-    with closing(execute([run.job for run in run_of.values()], workers, begin)) as ended:
+    with closing(execute(list(jobs.values()), workers, begin)) as ended:
         for one in ended:
-            _record(plan, one, commit)
-            yield read_row(sweep, run_of[one.job.name])
+            while unstarted:
+                yield read_row(sweep, unstarted.pop(0))
+            if one.job.name in run_of:
+                _record(plan, one, commit)
+                yield read_row(sweep, run_of[one.job.name])
+            elif error := _end_shared(plan, one):
+                broken[one.job.name] = f"its job '{one.job.name}' failed: {error}"
+    while unstarted:
+        yield read_row(sweep, unstarted.pop(0))
+
+
+def _end_shared(plan: Recipe, one: Started) -> str:
+    """Write down how a job ended that runs build on; why it failed, empty if it did not."""
+    if code := exit_code(one.process.returncode):
+        print(f"{one.job.name}: failed", flush=True)
+        return redact_text(f"code {code}: {_last_lines(plan.folder(one.job) / LOG)}")
+    if missing := _gone(plan, one.job):
+        return f"it left no '{missing[0]}'; give its ModelCheckpoint `save_last: true`"
+    took = time.monotonic() - one.since
+    write_json(status_path(plan, one.job), read_status(plan, one.job) | {"finished": time.time(), "seconds": took})
+    print(f"{one.job.name}: done in {took:.0f} s", flush=True)
+    return ""
 
 
 def _record(plan: Recipe, one: Started, commit: str) -> None:
     """Write down how a run ended."""
-    status: dict[str, Any] = {"digest": one.digest, "finished": None, "version": __version__, "commit": commit}
     if code := exit_code(one.process.returncode):
-        status["error"] = redact_text(f"code {code}: {_last_lines(plan.folder(one.job) / LOG)}")
+        error = redact_text(f"code {code}: {_last_lines(plan.folder(one.job) / LOG)}")
+        _write_end(plan, one.job, one.digest, commit, error=error)
     else:
-        status |= {"finished": time.time(), "seconds": time.monotonic() - one.since}
-    write_json(status_path(plan, one.job), status)
+        _write_end(plan, one.job, one.digest, commit, finished=time.time(), seconds=time.monotonic() - one.since)
+
+
+def _write_end(plan: Recipe, job: Job, digest: str, commit: str, **how: Any) -> None:
+    status = {"digest": digest, "finished": None, "version": __version__, "commit": commit, **how}
+    write_json(status_path(plan, job), status)
 
 
 def _last_lines(log: Path) -> str:

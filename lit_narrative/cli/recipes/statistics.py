@@ -81,7 +81,7 @@ def group_rows(rows: Sequence[Row], metrics: Sequence[str], baseline: tuple[str,
 
 def _estimated(group: Group, base: Group | None, metrics: Sequence[str]) -> Group:
     estimates = {name: estimate([(row, None) for row in measured(group, name)], name) for name in metrics}
-    pairs = {} if base is None else {name: estimate(_pairs(group, base, name), name) for name in metrics}
+    pairs = {} if base is None else {name: difference(group, base, name) for name in metrics}
     return Group(group.values, group.num_prompts, group.rows, _known(estimates), _known(pairs))
 
 
@@ -118,6 +118,11 @@ def measured(group: Group, metric: str) -> list[Row]:
 def _pairs(group: Group, base: Group, metric: str) -> list[tuple[Row, Row | None]]:
     by_seed = {row.seed: row for row in measured(base, metric)}
     return [(row, by_seed[row.seed]) for row in measured(group, metric) if row.seed in by_seed]
+
+
+def difference(group: Group, base: Group, metric: str) -> Estimate | None:
+    """The mean difference of a metric between two groups, seed by seed; None where no seed has both, or of itself."""
+    return None if group is base else estimate(_pairs(group, base, metric), metric)
 
 
 def estimate(pairs: Sequence[tuple[Row, Row | None]], metric: str) -> Estimate | None:

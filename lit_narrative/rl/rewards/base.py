@@ -92,6 +92,18 @@ class UsesEncoder(Protocol):
         """
 
 
+@runtime_checkable
+class UsesViews(UsesEncoder, Protocol):
+    """A reward whose autoencoder may read something else than game states.
+
+    Attributes:
+        encoder_views: ``states``, and ``activations``: then the layout of `update_encoder` is a `TextLayout`, which
+            reads the policy's residual stream at its completions. Without the attribute it is ``states`` alone.
+    """
+
+    encoder_views: frozenset[str]
+
+
 Reconstruct = Callable[[Sequence[str]], torch.Tensor]
 """A critic as a function: n texts to the vectors that they describe, (n, a) float32 on the CPU."""
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
+from lit_narrative.sae.quality import FeatureQualitySettings
 from lit_narrative.tasks.storyworld.adherence import adherence
-from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality, FeatureQualitySettings
+from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality
 from lit_narrative.tasks.storyworld.similarity import shape, skeleton_digest
 from lit_narrative.tasks.storyworld.verifiers.base import COMPONENTS, VerifierConfig
 from lit_narrative.tasks.storyworld.verifiers.score import Mode, Score, score

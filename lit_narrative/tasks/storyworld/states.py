@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from lit_narrative.tasks.storyworld.pieces import moment_pieces
 from lit_narrative.tasks.storyworld.simulator.play import Play
 from lit_narrative.tasks.storyworld.world import Variable, World
 from lit_narrative.views import State
@@ -135,7 +136,9 @@ def raw_vectors(world: World, plays: Iterable[Play], slots: int) -> np.ndarray:
     return raw
 
 
-def states(world: World, plays: Iterable[Play], layout: StateLayout, world_id: str) -> list[State]:
+def states(
+    world: World, plays: Iterable[Play], layout: StateLayout, world_id: str, text: str | None = None
+) -> list[State]:
     """The rows of the ``states`` view for one world.
 
     Args:
@@ -143,11 +146,14 @@ def states(world: World, plays: Iterable[Play], layout: StateLayout, world_id: s
         plays: its plays.
         layout: fitted on a corpus.
         world_id: tells the worlds of a set apart; splits and permutations keep a world's states together.
+        text: of the world, for the ``pieces`` of it that each moment has read: none where it has malformed parts.
     """
     plays = list(plays)
     steps = [(number, step) for number, play in enumerate(plays) for step in play.steps]
+    read = moment_pieces(text, world, plays) if text is not None else []
+    pieces = read or [()] * len(steps)
     rows = []
-    for vector, (number, step) in zip(layout.vectors(world, plays), steps, strict=True):
+    for vector, (number, step), spans in zip(layout.vectors(world, plays), steps, pieces, strict=True):
         meta = {
             "world": world_id,
             "play": number,
@@ -155,6 +161,7 @@ def states(world: World, plays: Iterable[Play], layout: StateLayout, world_id: s
             "encounter": step.encounter,
             "text": world.encounters[step.index].text,
             "options": step.options,
+            "pieces": spans,
         }
         rows.append(State(vector, str(step.index), step.open, meta))
     return rows

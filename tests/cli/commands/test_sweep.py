@@ -19,7 +19,7 @@ from lit_narrative.cli.main import main
 from lit_narrative.cli.recipes.results import shown_metrics
 from lit_narrative.cli.recipes.sweep import read_sweep
 from lit_narrative.errors import UserError
-from tests.cli.recipes.make_sweep import leave_failure, leave_results, write_sweep
+from tests.cli.recipes.make_sweep import leave_failure, leave_results, write_chain, write_sweep
 
 COLD = {"model.init_args.sampling.temperature": 0.1}
 BROKEN = {"model.init_args.sampling.max_new_tokens": 0}
@@ -61,6 +61,38 @@ def _runs(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+@pytest.mark.slow
+def test_runs_share_what_they_build_on_and_fall_with_what_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = {"all.trainer.max_steps": 1, "all.trainer.limit_val_batches": 0}
+    saver = [{"class_path": "ModelCheckpoint", "init_args": {"save_last": True}}]
+    fits = {f"{name}.trainer.callbacks": saver for name in ("start", "learn")}
+    arms = {
+        "base": {},
+        "bad": {"learn.model.init_args.sampling.max_new_tokens": 0},
+        "cold": {"exam.model.init_args.sampling.temperature": 0.1},
+    }
+    path = write_chain(tmp_path, seeds=[1], axes={"arm": arms}, overrides={**few, **fits})
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", str(path), "--workers", "2"])
+    assert ended.value.code == 1
+    rows = {row["arm"]: row for row in table(tmp_path / "out" / "master_results.csv")}
+    assert {arm: row["status"] for arm, row in rows.items()} == {"base": "done", "bad": "failed", "cold": "done"}
+    assert re.search(r"its job 'raw/bad__s1/learn' failed: .*max_new_tokens", rows["bad"]["error"])
+    # The start ran once, and `cold` tests the model of `base`.
+    assert sorted(path.name for path in (tmp_path / "out").glob("*/*/*/checkpoints")) == ["checkpoints"]
+    assert (tmp_path / "out" / "shared" / "start__s1" / "checkpoints" / "last.ckpt").is_file()
+    said = capsys.readouterr().out
+    assert said.count("shared/start__s1: done") == 1
+    # What is done stays; what failed is tried again, and nothing else.
+    with pytest.raises(SystemExit):
+        main(["sweep", str(path)])
+    said = capsys.readouterr().out
+    assert "2 done before, 1 to do" in said
+    assert "shared/start__s1" not in said
 
 
 @pytest.mark.slow

@@ -50,6 +50,36 @@ def write_sweep(folder: Path, **changes: Any) -> Path:
     return path
 
 
+def write_chain(folder: Path, **changes: Any) -> Path:
+    """A sweep over a recipe of a warm start, two jobs that build on it, a test and a report."""
+    plain = write_sweep(folder)  # leaves tiny.yaml
+    job = {"command": "fit", "config": str(folder / "tiny.yaml")}
+    recipe = {
+        "out": "unused",
+        "seed": 7,
+        "jobs": [
+            {"name": "start", **job},
+            {"name": "other", **job, "overrides": {"model.init_args.model": "${jobs.start.ckpt}"}},
+            {"name": "learn", **job, "overrides": {"model.init_args.model": "${jobs.start.ckpt}"}},
+            {
+                **{**job, "command": "test"},
+                "name": "exam",
+                "overrides": {"model.init_args.model": "${jobs.learn.ckpt}", "trainer.callbacks.seed": "${seed}"},
+            },
+            {"name": "report", "command": "report"},
+        ],
+    }
+    (folder / "chain.yaml").write_text(yaml.safe_dump(recipe))
+    content = yaml.safe_load(plain.read_text())
+    del content["config"], content["overrides"]
+    arms = {"base": {}, "a.cold": {"learn.model.init_args.lr": 0.5}, "none": {"exam.model.init_args.model": "x"}}
+    content |= {"recipe": str(folder / "chain.yaml"), "job": "exam", "axes": {"arm": arms}, "baseline": None, **changes}
+    path = folder / "chain_sweep.yaml"
+    kept = {key: value for key, value in content.items() if value is not None}
+    path.write_text(yaml.safe_dump(kept, sort_keys=False))
+    return path
+
+
 def leave_results(sweep: Sweep, run: Run, rewards: list[float], **metrics: float) -> None:
     """Write what a finished run leaves: its status, its metrics, and a sample a prompt."""
     plan = sweep.plan()

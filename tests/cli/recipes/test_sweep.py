@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from lit_narrative.cli.names import check_names
 from lit_narrative.cli.recipes.process import arguments
+from lit_narrative.cli.recipes.recipe import read_recipe
 from lit_narrative.cli.recipes.sweep import read_sweep
 from lit_narrative.errors import UserError
-from tests.cli.recipes.make_sweep import write_sweep
+from tests.cli.recipes.make_sweep import write_chain, write_sweep
 
 
 def test_the_grid_is_the_product_of_axes_prompts_and_seeds(tmp_path: Path) -> None:
@@ -86,3 +88,70 @@ def test_wrong_change_or_key_is_one_clear_error(tmp_path: Path) -> None:
         read_sweep(path, changes=["trainer.precision"])
     with pytest.raises(UserError, match=r"no such run; did you mean 'tiny__base__s2'\?"):
         read_sweep(path).find("tiny_base_s2")
+
+
+def test_a_sweep_over_a_recipe_shares_the_jobs_that_arms_have_in_common(tmp_path: Path) -> None:
+    sweep = read_sweep(str(write_chain(tmp_path)), out="out")
+    assert [run.key for run in sweep.runs] == [
+        f"{arm}__s{seed}" for arm in ("base", "a.cold", "none") for seed in (1, 2)
+    ]
+    jobs = {run.key: [job.name for job in run.jobs] for run in sweep.runs}
+    # Not all arms of a seed build on the start (`none` does not), so it lies with the first that does.
+    assert jobs["base__s1"] == ["raw/base__s1/start", "raw/base__s1/learn", "raw/base__s1/exam"]
+    assert jobs["a.cold__s1"] == ["raw/base__s1/start", "raw/a.cold__s1/learn", "raw/a.cold__s1/exam"]
+    assert jobs["none__s1"] == ["raw/none__s1/exam"]
+    assert len(sweep.plan().jobs) == len({job.name for job in sweep.plan().jobs}) == 12
+    assert sweep.command == "test"
+    line = arguments(sweep.plan(), sweep.find("a.cold__s2").job)
+    assert "--model.init_args.model=out/raw/a.cold__s2/learn/checkpoints/last.ckpt" in line
+    assert {"--seed_everything=2", "--trainer.callbacks.seed=2"} < set(line)
+    learn = sweep.find("a.cold__s2").before[-1]
+    assert "--model.init_args.model=out/raw/base__s2/start/checkpoints/last.ckpt" in arguments(sweep.plan(), learn)
+
+
+def test_what_all_arms_of_a_seed_build_on_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    arms = {"base": {}, "cold": {"learn.model.init_args.lr": 0.5}, "hot": {"exam.model.init_args.lr": 0.5}}
+    sweep = read_sweep(str(write_chain(tmp_path, axes={"arm": arms}, overrides={"start.trainer.max_steps": 3})))
+    for run in sweep.runs:
+        assert run.before[0].name == f"shared/start__s{run.seed}"
+        assert run.before[0].overrides == {"trainer.max_steps": 3}
+    assert sweep.find("hot__s1").before == sweep.find("base__s1").before
+    same = read_sweep(str(write_chain(tmp_path, axes={"arm": {"one": {}, "other": {"all.trainer.max_steps": 3}}})))
+    assert len(same.runs) == 4
+    merged = read_sweep(str(write_chain(tmp_path, axes={"arm": {"one": {}, "other": None}})))
+    assert (len(merged.runs), merged.duplicates) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"config": "poetry/steer"}, ["`config`", "`recipe`"]),
+        ({"job": None}, ["with `recipe` give `job`"]),
+        ({"command": "test"}, ["no `command`"]),
+        ({"job": "exm"}, ["did you mean 'exam'", "start, other, learn, exam"]),
+        ({"job": "report"}, ["that may be measured"]),
+        ({"axes": {"arm": {"base": {"lern.model.init_args.lr": 1}}}}, ["did you mean 'learn'"]),
+        ({"axes": {"arm": {"base": {"learn": 1}}}}, ["JOB.SETTING"]),
+        ({"axes": {"arm": {"base": {"exam.model.init_args.model": "${jobs.lern.ckpt}"}}}}, ["did you mean 'learn'"]),
+        ({"recipe": None, "config": "poetry/steer"}, ["`job` is of a sweep with `recipe`"]),
+    ],
+)
+def test_a_wrong_sweep_over_a_recipe_is_one_clear_error(
+    tmp_path: Path, changes: dict[str, Any], parts: list[str]
+) -> None:
+    with pytest.raises(UserError) as raised:
+        read_sweep(str(write_chain(tmp_path, **changes)))
+    assert len(str(raised.value).splitlines()) == 1
+    assert all(part in str(raised.value) for part in parts), str(raised.value)
+
+
+def test_the_shipped_ablation_shares_a_warm_start_a_seed_and_follows_the_recipe() -> None:
+    sweep, recipe = read_sweep("storyworld_ablation"), read_recipe("storyworld")
+    assert len(sweep.runs) == 33
+    shared = {job.name for run in sweep.runs for job in run.before if job.name.startswith("shared/")}
+    assert shared == {f"shared/sft__s{seed}" for seed in (0, 1, 2)}
+    configs = {job.name: job.configs for job in recipe.jobs}
+    for run in sweep.runs:
+        assert [job.configs for job in run.jobs] == [configs[name] for name in ("sft", "cycle", "test_final")]
+        for job in run.jobs:
+            check_names(job.command, arguments(sweep.plan(), job)[1:])

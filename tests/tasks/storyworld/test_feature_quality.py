@@ -11,13 +11,8 @@ import torch
 
 from lit_narrative.errors import UserError
 from lit_narrative.rl.rewards.base import Reward
-from lit_narrative.tasks.storyworld.feature_quality import (
-    FeatureQuality,
-    FeatureQualitySettings,
-    Quality,
-    band_score,
-    explained,
-)
+from lit_narrative.sae.quality import FeatureQualitySettings, Quality, band_score, explained
+from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality
 from lit_narrative.tasks.storyworld.formats.parse import Limits
 from lit_narrative.tasks.storyworld.formats.simple import read_world
 from lit_narrative.tasks.storyworld.generator import Skew, corpus
@@ -84,11 +79,13 @@ def test_it_is_a_reward_that_scores_nothing_before_the_first_update() -> None:
     assert reward.name == "feature_quality"
     assert reward([rollout(tower(None))] * 2) == [None, None]
     with pytest.raises(RuntimeError, match="call update_encoder first"):
-        reward.qualities([tower(None)])
+        reward.qualities([rollout(tower(None))])
 
 
 def test_a_gate_that_choices_decide_is_read_and_others_are_not() -> None:
-    live, none, always, never = with_sae().qualities([tower(gate(2)), tower(None), tower(gate(0)), tower(gate(9))])
+    live, none, always, never = with_sae().qualities(
+        [rollout(tower(gate(2))), rollout(tower(None)), rollout(tower(gate(0))), rollout(tower(gate(9)))]
+    )
     assert live.affordances > 0.1
     assert (none.affordances, always.affordances, never.affordances) == (0, 0, 0)
 
@@ -96,17 +93,20 @@ def test_a_gate_that_choices_decide_is_read_and_others_are_not() -> None:
 def test_features_that_know_nothing_of_the_gate_earn_nothing_for_it() -> None:
     reward = FeatureQuality()
     reward.update_encoder(mute, layout(), 0)
-    assert reward.qualities([tower(gate(2))]) == [Quality(0, 0, 0)]
+    assert reward.qualities([rollout(tower(gate(2)))]) == [Quality(0, 0, 0)]
 
     def coin(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.random.default_rng(0).random((len(x), 40)).astype(np.float32), x
 
     reward.update_encoder(coin, layout(), 1)
-    assert reward.qualities([tower(gate(2))])[0].affordances < with_sae().qualities([tower(gate(2))])[0].affordances
+    assert (
+        reward.qualities([rollout(tower(gate(2)))])[0].affordances
+        < with_sae().qualities([rollout(tower(gate(2)))])[0].affordances
+    )
 
 
 def test_the_score_is_the_weighted_mean_of_the_terms() -> None:
-    (quality,) = with_sae().qualities([tower(gate(2))])
+    (quality,) = with_sae().qualities([rollout(tower(gate(2)))])
     assert quality.explained_variance == 1
     assert Quality(0.5, 1.0, 0.25).total((0.2, 0.4, 0.4)) == pytest.approx(0.6)
     assert with_sae(weights=(0, 0, 1))([rollout(tower(gate(2)))]) == [quality.affordances]
@@ -114,15 +114,17 @@ def test_the_score_is_the_weighted_mean_of_the_terms() -> None:
 
 
 def test_the_band_is_what_earns_full_sparsity() -> None:
-    (usual,), (all_active,) = (with_sae(**band).qualities([tower(gate(2))]) for band in ({}, {"band": (0.98, 1.0)}))
+    (usual,), (all_active,) = (
+        with_sae(**band).qualities([rollout(tower(gate(2)))]) for band in ({}, {"band": (0.98, 1.0)})
+    )
     assert 0 < usual.sparsity < 1
     assert all_active.sparsity != usual.sparsity
 
 
 def test_limits_say_how_the_text_is_read() -> None:
     fenced = f"```json\n{tower(gate(2))}\n```"
-    assert with_sae().qualities([fenced]) == [Quality()]
-    (quality,) = with_sae(verifiers=VerifierConfig(limits=Limits(strip_code_fence=True))).qualities([fenced])
+    assert with_sae().qualities([rollout(fenced)]) == [Quality()]
+    (quality,) = with_sae(verifiers=VerifierConfig(limits=Limits(strip_code_fence=True))).qualities([rollout(fenced)])
     assert quality.explained_variance == 1
 
 

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from lit_narrative.tasks.storyworld.adherence import adherence
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality
 from lit_narrative.tasks.storyworld.formats.parse import Limits
+from lit_narrative.tasks.storyworld.pieces import encounter_spans
 from lit_narrative.tasks.storyworld.report.world_graph import draw_world
 from lit_narrative.tasks.storyworld.similarity import unique_shares
 from lit_narrative.tasks.storyworld.simulator.statistics import simulate
@@ -17,6 +19,7 @@ from lit_narrative.tasks.storyworld.states import StateLayout, dimension
 from lit_narrative.tasks.storyworld.verifiers.base import COMPONENTS, DEFAULT_WEIGHTS, VerifierConfig, read_text
 from lit_narrative.tasks.storyworld.verifiers.explain import explain
 from lit_narrative.tasks.storyworld.verifiers.score import score
+from lit_narrative.views import Rollout
 from tests.tasks.storyworld.large_worlds import KINDS, large_world
 
 EVERYTHING = VerifierConfig(
@@ -30,7 +33,9 @@ PER_CHARACTER, CONSTANT = 2e-6, 0.3
 def of_features(text: str) -> None:
     quality, layout = FeatureQuality(), StateLayout(32, np.zeros(dimension(32)), np.ones(dimension(32)))
     quality.update_encoder(lambda states: (states[:, :8], states), layout, 0)
-    quality.qualities([text])
+    nothing = torch.zeros(0)
+    quality([Rollout(nothing, nothing, nothing, True, text)])
+    encounter_spans(text)
 
 
 def simulated(text: str) -> None:

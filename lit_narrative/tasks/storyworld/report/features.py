@@ -13,8 +13,14 @@ SHOWN_FEATURES = 12
 """Rows of a feature table."""
 SHOWN_STATES = 3
 """States shown of a feature."""
-READOUTS = {"sae": "SAE features", "raw": "raw state", "permuted": "permuted labels"}
-"""What the read-out is trained on; the last is what chance looks like."""
+READOUTS = {
+    "sae": "SAE features",
+    "raw": "raw state",
+    "permuted": "permuted labels",
+    "random_encoder": "random encoder",
+    "random_decoder": "random decoder",
+}
+"""What the read-out is trained on: permuted labels are what chance looks like, the last two SAEs with a random part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,12 @@ def sae(run: Run) -> Section:
     cycles = [cycle for job in run.jobs.values() for cycle in job.cycles]
     parts = [_part(cycle) for cycle in reversed(cycles)]
     trends = [figure for trend in TRENDS if (figure := _trend(trend, cycles)) is not None]
-    body = render(__name__, "features.html", cycles=cycles, parts=parts, trends=trends, readouts=READOUTS)
+    # Runs of earlier releases have no controls.
+    shown = {k: n for k, n in READOUTS.items() if "random" not in k or any(k in cycle.readout for cycle in cycles)}
+    residual = any(cycle.view == "activations" for cycle in cycles)
+    body = render(
+        __name__, "features.html", cycles=cycles, parts=parts, trends=trends, readouts=shown, residual=residual
+    )
     return Section("features", "What the SAE saw", body)
 
 

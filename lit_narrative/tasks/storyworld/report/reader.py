@@ -164,6 +164,7 @@ def _cycle(record: Record) -> Cycle:
         significant=max(listed, int(record.maybe("significant") or 0)),
         targets=record.text("targets"),
         matched_cosine=record.maybe("matched_cosine"),
+        view=record.text("view") or "states",
     )
 
 

@@ -150,11 +150,13 @@ class Cycle:
         metrics: ``explained_variance``, ``explained_variance_heldout``, ``l0``, ``dead_fraction``, ``mse``; missing
             where not measured.
         density: one share per latent.
-        readout: area under the ROC curve of a linear read-out from ``sae``, ``raw`` and ``permuted``.
+        readout: area under the ROC curve of a linear read-out from ``sae``, ``raw`` and ``permuted``, and of controls
+            ``random_encoder`` and ``random_decoder``.
         features: the most telling ones, or all.
         significant: number of features that passed the test, listed or not.
         targets: what the features were tested against, in words.
         matched_cosine: mean decoder cosine with the SAE of the cycle before; None for the first.
+        view: ``states`` of the games, or ``activations`` of the policy.
     """
 
     number: int
@@ -165,6 +167,7 @@ class Cycle:
     significant: int
     targets: str
     matched_cosine: float | None
+    view: str = "states"
 
 
 @dataclass(frozen=True, slots=True)
