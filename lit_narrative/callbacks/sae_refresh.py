@@ -265,7 +265,7 @@ class SAERefresh(RolloutCallback):
         """The layout of the SAE that a checkpoint brought."""
         if self._statistics is None:
             return task(trainer).layout
-        mean, std = (self._statistics[name].numpy() for name in ("mean", "std"))
+        mean, std = (self._statistics[name].cpu().numpy() for name in ("mean", "std"))
         return ResidualLayout(self._statistics["layer"], mean, std, readable("SAERefresh", module))
 
     # --- checkpoints ------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_narrative.callbacks.base import RolloutCallback
 from lit_narrative.callbacks.sae_refresh import SAERefresh
@@ -25,6 +26,7 @@ from lit_narrative.sae.autoencoder import SAESettings, build_sae
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality
 from lit_narrative.views import ScoredRollouts
 from tests.helpers import Recorder, TinyTask, fit, sizes, tokenizer_folder
+from tests.runs.jobs import trainer
 
 SETTINGS: dict[str, Any] = {"worlds": 16, "plays_per_world": 2, "steps": 20, "min_worlds": 4}
 REWARDS = {"valid_json": 0.6, "feature_quality": 0.4}
@@ -219,6 +221,28 @@ def test_a_resumed_cycle_on_the_residual_stream_has_its_layout(residual: Cycle) 
     assert again.version == 1
     for name, value in state["layout"].items():
         assert torch.equal(torch.as_tensor(again.state_dict()["layout"][name]), torch.as_tensor(value))
+
+
+@pytest.mark.slow
+def test_a_run_on_the_residual_stream_resumes_where_it_was(policy: Path, tmp_path: Path) -> None:
+    def cycles(folder: Path, callback: SAERefresh, ckpt_path: Path | None = None) -> None:
+        seed_everything(0, verbose=False)
+        sampling = SamplingParams(128)
+        module = GRPOModule(
+            REWARDS, num_generations=2, micro_batch_size=4, model=str(policy), sampling=sampling, lr=1e-4
+        )
+        data = StoryworldData(train_size=16, val_size=16, test_size=16, state_worlds=16, batch_size=2)
+        saver = ModelCheckpoint(folder, filename="{epoch}-{step}", save_top_k=-1, every_n_train_steps=1)
+        options = {"max_epochs": 2, "limit_train_batches": 2, "limit_val_batches": 0}
+        trainer(folder, callback, saver, **options).fit(module, data, ckpt_path=ckpt_path)
+
+    whole, resumed = (refresh(view="activations", controls=0) for _ in range(2))
+    cycles(tmp_path / "whole", whole)
+    cycles(tmp_path / "resumed", resumed, tmp_path / "whole" / "epoch=0-step=1.ckpt")
+    assert whole.version == resumed.version == 1
+    np.testing.assert_allclose(resumed.sae.decoder(), whole.sae.decoder(), atol=1e-5)
+    for name in ("mean", "std"):
+        np.testing.assert_array_equal(resumed.state_dict()["layout"][name], whole.state_dict()["layout"][name])
 
 
 def test_the_report_of_a_cycle_has_controls_with_a_random_part(cycle: Cycle) -> None:

@@ -78,6 +78,27 @@ def test_drawing_again_is_bounded_and_the_rest_is_counted(tmp_path: Path) -> Non
     assert seen.metrics[0]["frac_reward_zero_std"] == 1
 
 
+def test_one_reward_alone_may_be_dealt_to_other_completions(tmp_path: Path) -> None:
+    class Other(LowTokens):
+        name = "other"
+
+    task = TinyTask(rows=4, rewards=[LowTokens(), Other()])
+    weights = {"low": 1.0, "other": 1.0}
+    module, _ = run(tmp_path, task, rewards=weights, lr=0.0, shuffle_rewards=["other"])
+    assert module.scored is not None
+    true = torch.tensor(LowTokens()(module.scored.rollouts))
+    dealt = module.scored.rewards
+    assert torch.equal(dealt["low"], true)
+    assert not torch.equal(dealt["other"], true)
+    assert torch.equal(dealt["other"].sort().values, true.sort().values)
+    torch.testing.assert_close(module.scored.totals, true + dealt["other"])
+    again, _ = run(tmp_path, task, rewards=weights, lr=0.0, shuffle_rewards=["other"])
+    assert again.scored is not None
+    assert torch.equal(again.scored.rewards["other"], dealt["other"])
+    with pytest.raises(UserError, match=r"model.shuffle_rewards.*did you mean 'other'"):
+        policy(tmp_path, rewards=weights, shuffle_rewards=["othr"])
+
+
 def test_ppo_learns_returns_and_weighs_tokens_by_what_came_of_them(tmp_path: Path) -> None:
     value = ValueSettings(gamma=0.9, lam=0.8, value_loss_weight=1.0)
     settings: dict[str, Any] = {"advantage": "gae", "value": value, "num_generations": 1, "scale_rewards": "none"}
