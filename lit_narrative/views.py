@@ -92,6 +92,22 @@ class Rows(Generic[Row]):
         return self._rows[index]
 
 
+class Turn(NamedTuple):
+    """An earlier turn of a completion that was written in several: it was answered, and written again behind that.
+
+    Attributes:
+        text: what was written.
+        observation: the answer.
+        length: of a rollout, the number of tokens written in this turn.
+        ids: of a rollout, the token ids of the observation. No policy drew them: they are in no loss.
+    """
+
+    text: str
+    observation: str
+    length: int = 0
+    ids: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """A prompt and the completion to imitate (SFT, perplexity).
@@ -100,6 +116,7 @@ class Example:
         prompt: what is read.
         completion: what is imitated.
         meta: where the example comes from.
+        turns: earlier turns, which are read with the prompt and not imitated; the completion answers the last of them.
         injection: (a,) or (k, a) float32, vectors to inject into the model at the prompt's markers, in their order
             (`lit_narrative.lm.vectors.inject`); None: nothing.
     """
@@ -109,6 +126,7 @@ class Example:
     meta: Mapping[str, Any] = field(default_factory=dict)
     # Left out of comparisons, since arrays do not compare to one truth value.
     injection: np.ndarray | None = field(default=None, compare=False, repr=False)
+    turns: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,16 +388,19 @@ class Rollout:
 
     Attributes:
         prompt_ids: (prompt_length,) int64.
-        completion_ids: (length,) int64, the sampled ids themselves, the end token included; never re-tokenised.
+        completion_ids: (length,) int64, the sampled ids themselves, the end token included; never re-tokenised. Of
+            several turns those of all, without the observations between them.
         logprobs: (length,) float32, log-probability of each sampled id under the sampling distribution, in nats.
-        finished: whether the policy ended the text itself (False: it ran out of tokens).
-        text: the decoded completion without special tokens.
+        finished: whether the policy ended the text itself (False: it ran out of tokens); of several turns the last.
+        text: the decoded completion without special tokens; of several turns the last.
         prompt: the prompt's text.
         columns: what the prompt carries for the rewards.
         group: index of the prompt within its batch; rollouts of one group share a prompt.
         injection: (a,) or (k, a) float32, the vectors that were injected into the prompt; None: nothing.
         messages: the prompt's messages, if it was given as such.
         masks: the tokens that a grammar allowed at each place; None: all of them.
+        turns: earlier turns, each with what it was answered.
+        untaken: the environment had an answer that is longer than it may be, so that no further turn was taken.
     """
 
     prompt_ids: "torch.Tensor"
@@ -393,6 +414,18 @@ class Rollout:
     injection: "torch.Tensor | None" = None
     messages: Sequence[Message] = ()
     masks: TokenMasks | None = None
+    turns: tuple[Turn, ...] = ()
+    untaken: bool = False
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What the policy wrote, turn by turn."""
+        return (*(turn.text for turn in self.turns), self.text)
+
+    @property
+    def last_ids(self) -> "torch.Tensor":
+        """The sampled ids of the last turn."""
+        return self.completion_ids[sum(turn.length for turn in self.turns) :]
 
     @property
     def prompt_columns(self) -> dict[str, Any]:

@@ -74,6 +74,11 @@ def grpo(folder: Path, kind: type[GRPOModule] = GRPOModule, **settings: Any) -> 
     return kind(**{**given, **settings})
 
 
+def critic(rollouts: Sequence[Rollout]) -> list[str | None]:
+    """An environment that answers every text but each third, by its length."""
+    return [f"No: {len(rollout.text)}.\n" if len(rollout.text) % 3 else None for rollout in rollouts]
+
+
 class TinyTask(TaskDataModule):
     """A few prompts with completions to imitate; text is judged by how much of it is lower case.
 
@@ -81,6 +86,8 @@ class TinyTask(TaskDataModule):
         rows: of each split.
         rewards: what it offers; default: `LowTokens`.
     """
+
+    environments = {"critic": lambda task: critic}  # noqa: RUF012 (read only)
 
     def __init__(self, rows: int = 8, rewards: Sequence[Reward] = (LowTokens(),), **kwargs: Any) -> None:
         super().__init__(**{"batch_size": 4, **kwargs})

@@ -161,8 +161,8 @@ class RewardMonitor(RolloutCallback):
 
     def on_rollouts(self, trainer: Trainer, module: RolloutModule, scored: ScoredRollouts) -> None:
         """Measure a rollout batch, over all processes."""
-        lengths = gather_lists(trainer, [float(len(rollout.completion_ids)) for rollout in scored.rollouts])
-        again = gather_lists(trainer, [-repetition.penalty(rollout.completion_ids) for rollout in scored.rollouts])
+        lengths = gather_lists(trainer, [float(len(rollout.last_ids)) for rollout in scored.rollouts])
+        again = gather_lists(trainer, [-repetition.penalty(rollout.last_ids) for rollout in scored.rollouts])
         columns = metric_names(module.reward_functions)
         for key, reward in _learned(module).items():
             distances, beyond = (gather_lists(trainer, result) for result in reward.ood_score(scored.rollouts))

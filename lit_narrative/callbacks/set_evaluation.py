@@ -20,7 +20,7 @@ from lit_narrative.lm.shard import gathered
 from lit_narrative.modules.language import LanguageModule
 from lit_narrative.report.run_folder import versions
 from lit_narrative.seeds import run_seed
-from lit_narrative.views import Example, Rollout
+from lit_narrative.views import Example, Rollout, Turn
 
 _BATCH = 256
 
@@ -99,7 +99,8 @@ class SetEvaluation(Callback):
         # The sampler has no greedy mode: of one candidate the likeliest token is certain, whatever the random stream.
         params = replace(module.sampling, temperature=1.0, top_k=1, top_p=1.0) if self.greedy else None
         rollouts = module.generate(local, seed=run_seed(), params=params)
-        written = log_probabilities(module, rollouts, [rollout.completion_ids for rollout in rollouts])
+        completions, turns = [rollout.completion_ids for rollout in rollouts], [rollout.turns for rollout in rollouts]
+        written = log_probabilities(module, rollouts, completions, turns)
         golden = _gold(module, rollouts)
         answers = [Answered(*row) for row in zip(rollouts, written.exp().tolist(), golden, strict=True)]
         # Processes took every n-th prompt; in order of rank, sums would round differently for each number of processes.
@@ -129,15 +130,26 @@ def _gold(module: LanguageModule, rollouts: Sequence[Rollout]) -> list[float | N
 
 @torch.no_grad()
 def log_probabilities(
-    module: LanguageModule, rollouts: Sequence[Rollout], completions: Sequence[torch.Tensor]
+    module: LanguageModule,
+    rollouts: Sequence[Rollout],
+    completions: Sequence[torch.Tensor],
+    turns: Sequence[Sequence[Turn]] = (),
 ) -> torch.Tensor:
-    """(n,) log-probability, in nats, that the policy gives each completion to the prompt of each rollout."""
+    """(n,) log-probability, in nats, that the policy gives each completion to the prompt of each rollout.
+
+    Args:
+        module: the policy.
+        rollouts: n prompts.
+        completions: n of them.
+        turns: the earlier turns of each completion; empty: none at all.
+    """
     sums = [torch.zeros(0)]
     with module.precision(), gathered(module.lm):
         for start in range(0, len(rollouts), _BATCH):
             part = slice(start, start + _BATCH)
             prompts = [rollout.prompt_ids for rollout in rollouts[part]]
-            batch = completion_batch(prompts, completions[part], [rollout.injection for rollout in rollouts[part]])
+            vectors = [rollout.injection for rollout in rollouts[part]]
+            batch = completion_batch(prompts, completions[part], vectors, turns[part])
             # The tokens of all completions come in one row; they are summed in float32 on the CPU, on any device alike.
             counts = batch.targets.sum(1).tolist()
             scores = score_completions(module.lm, batch.to(module.device))

@@ -14,6 +14,7 @@ from lit_narrative.errors import check_least
 from lit_narrative.tasks.cards.answers import REWARDS, Judgement, judge, parse
 from lit_narrative.tasks.cards.contrasts import contrast_pairs, question
 from lit_narrative.tasks.cards.dealing import MIXTURE, Bucket, Deal, deal, deals
+from lit_narrative.tasks.cards.env import revise
 from lit_narrative.tasks.cards.game import KINDS, SETS, TEST_SETS, CardGame, check_mixture, check_names
 from lit_narrative.tasks.cards.prompts import example, prompt_text, vocabulary_texts
 from lit_narrative.tasks.cards.scores import gaps, mean_gap, set_scores
@@ -52,6 +53,7 @@ class CardsData(TaskDataModule):
     """
 
     rewards = REWARDS
+    environments = {"revise": lambda task: revise}  # noqa: RUF012 (read only)
 
     def __init__(
         self,

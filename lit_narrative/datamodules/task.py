@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lit_narrative.errors import UserError, check_choice
+from lit_narrative.lm.turns import Environment
 from lit_narrative.rl.rewards.base import AnyReward
 from lit_narrative.rl.rewards.loading import function_reward, import_reward
 from lit_narrative.views import (
@@ -57,12 +58,15 @@ class Task:
         extra_views: names of views beside `VIEWS`, for a custom algorithm (``docs/extending.md``).
         whole_texts: a part of a text means nothing, as half of a JSON object does: it is written at once.
         rewards: what makes each of the task's rewards by name, called with what `reward_settings` returns.
+        environments: what makes each of the environments by name that completions may be answered by, called with the
+            task.
     """
 
     extra_views: ClassVar[tuple[str, ...]] = ()
     whole_texts: ClassVar[bool] = False
     # Read-only: a table on the class is shared by every task, which must set its own rather than add to this one.
     rewards: Mapping[str, Callable[[Any], AnyReward]] = MappingProxyType({})
+    environments: Mapping[str, Callable[[Any], Environment]] = MappingProxyType({})
 
     # --- views ------------------------------------------------------------------------------------------------------
 
@@ -153,6 +157,17 @@ class Task:
                 where = f"model.rewards of {type(self).__name__}"
                 check_choice(where, name, self.rewards, "a custom one as package.module:Class")
         return {name: custom[name] if name in custom else self.rewards[name](settings) for name in names}
+
+    def environment(self, name: str) -> Environment:
+        """What answers completions, so that they are written in turns.
+
+        Raises:
+            UserError: there is none of that name.
+        """
+        if not self.environments:
+            raise UserError(f"{type(self).__name__} has no environments; leave model.turns out, or take another task")
+        check_choice(f"model.turns.environment of {type(self).__name__}", name, self.environments)
+        return self.environments[name](self)
 
     @property
     def has_verifiers(self) -> bool:

@@ -109,6 +109,29 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return None
 
 
+def chat_observation(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a user's turn that answers a completion, up to where the next completion begins.
+
+    They are what the template writes behind the token that ends a turn.
+
+    Raises:
+        UserError: the template refuses a second turn, or writes it otherwise.
+    """
+    end = turn_end(tokenizer)
+    answered = [_QUESTION, {"role": "assistant", "content": _PROBE}]
+    # The first of them: a text may hold whatever the policy wrote.
+    behind = _text(tokenizer, [*answered, {"role": "user", "content": text}], generate=True).partition(_PROBE)[2]
+    ids = _ids(tokenizer, behind)
+    if end is None:
+        return ids
+    if end not in ids:
+        raise UserError(
+            "the tokenizer's chat template does not end an answer that is not the last one as it ends the last, so "
+            "that turns cannot be read as they are written; leave model.turns out, or take another template"
+        )
+    return ids[ids.index(end) + 1 :]
+
+
 def cut_chat_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Conversation, limit: int) -> list[int]:
     """Token ids of a prompt's end, ``limit`` at most, in the template's form.
 

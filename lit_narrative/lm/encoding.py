@@ -18,6 +18,7 @@ from lit_narrative.errors import UserError
 from lit_narrative.lm.chat import chat_example, chat_prompt, cut_chat_prompt, turn_end
 from lit_narrative.lm.logprobs import CompletionBatch, completion_batch
 from lit_narrative.lm.tokenizer import encode_completions, encode_prompts
+from lit_narrative.lm.turns import TurnSettings, observation_ids
 from lit_narrative.views import Conversation, Example, Prompt, check_completion, check_prompt, plain_prompt, prompt_text
 
 Row = TypeVar("Row")
@@ -38,6 +39,7 @@ class PromptReader:
         long_prompts: treatment of a longer one. ``truncate_left`` keeps its last tokens, and its first one if that is
             the tokenizer's BOS token; with ``chat`` all that the template writes around them, too.
         chat: write prompts by the tokenizer's chat template; only then may they be messages.
+        turns: of a completion, all of which have to fit; None: one.
 
     Raises:
         UserError: completions, or prompts and completions, do not fit the positions.
@@ -49,28 +51,42 @@ class PromptReader:
     max_length: int | None = None
     long_prompts: LongPrompts = "error"
     chat: bool = False
+    turns: TurnSettings | None = None
 
     def __post_init__(self) -> None:
         if self.positions is None:
             return
-        if self.max_new_tokens >= self.positions:
+        if self._behind >= self.positions:
+            lower = f"it to {self.positions - 1} or less" if self.turns is None else "one of them"
             raise UserError(
-                f"model.sampling.max_new_tokens={self.max_new_tokens} leaves no room for a prompt in the model's "
-                f"{self.positions} positions; lower it to {self.positions - 1} or less, or take a model with more "
-                "positions"
+                f"{self._lengths} leaves no room for a prompt in the model's {self.positions} positions; lower "
+                f"{lower}, or take a model with more positions"
             )
-        if self.max_length is not None and self.max_length + self.max_new_tokens > self.positions:
+        if self.max_length is not None and self.max_length + self._behind > self.positions:
             raise UserError(
-                f"model.max_prompt_length={self.max_length} plus model.sampling.max_new_tokens={self.max_new_tokens} "
-                f"exceeds the model's {self.positions} positions; lower one of them"
+                f"model.max_prompt_length={self.max_length} plus {self._lengths} exceeds the model's {self.positions} "
+                "positions; lower one of them"
             )
+
+    @property
+    def _behind(self) -> int:
+        """Tokens behind a prompt at most."""
+        return self.max_new_tokens if self.turns is None else self.max_new_tokens * self.turns.most + self.turns.tokens
+
+    @property
+    def _lengths(self) -> str:
+        each = f"model.sampling.max_new_tokens={self.max_new_tokens}"
+        if self.turns is None:
+            return each
+        between = f"observations of model.turns.observation_tokens={self.turns.observation_tokens}"
+        return f"{each} in model.turns.most={self.turns.most} turns, with {between} between them"
 
     @property
     def limit(self) -> int | None:
         """Longest prompt in tokens; None if nothing limits it."""
         if self.max_length is not None or self.positions is None:
             return self.max_length
-        return self.positions - self.max_new_tokens
+        return self.positions - self._behind
 
     def encode(self, prompts: Sequence[Conversation]) -> list[list[int]]:
         """Token ids of prompts.
@@ -140,7 +156,7 @@ class PromptReader:
     def _reason(self) -> str:
         if self.max_length is not None:
             return f"are allowed by model.max_prompt_length={self.max_length}"
-        return f"of the model's {self.positions} positions are left by sampling.max_new_tokens={self.max_new_tokens}"
+        return f"of the model's {self.positions} positions are left by {self._lengths.removeprefix('model.')}"
 
     @property
     def _remedy(self) -> str:
@@ -318,7 +334,7 @@ def _digest(row: Example) -> bytes:
     check_prompt(row.prompt)
     check_completion(row.completion)
     prompt = row.prompt if isinstance(row.prompt, str) else [dict(message) for message in row.prompt]
-    return blake2b(repr((prompt, row.completion)).encode(), digest_size=16).digest()
+    return blake2b(repr((prompt, row.completion, row.turns)).encode(), digest_size=16).digest()
 
 
 def _int32(ids: Sequence[int]) -> torch.Tensor:
@@ -330,12 +346,31 @@ def example_ids(
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Token ids of the prompts of examples, and of their completions with what ends these.
 
+    Earlier turns stand behind the prompt as a rollout has them: text, end, observation.
+
     Raises:
         UserError: a prompt is one of messages without ``chat``, or one that the chat template refuses; or a completion
             is no text.
     """
     for row in rows:
         check_completion(row.completion)
+    prompts, completions = _pairs(rows, tokenizer, chat)
+    turns = [(number, turn) for number, row in enumerate(rows) for turn in row.turns]
+    if not turns:
+        return prompts, completions
+    end = turn_end(tokenizer) if chat else None
+    _, texts = _pairs([Example(rows[number].prompt, turn.text) for number, turn in turns], tokenizer, chat)
+    for (number, turn), ids in zip(turns, texts, strict=True):
+        # As they are sampled: a text ends with the token that ends a turn, whatever a template writes behind it.
+        written = ids[: ids.index(end) + 1] if end in ids else ids
+        prompts[number] = [*prompts[number], *written, *observation_ids(tokenizer, turn.observation, chat)]
+    return prompts, completions
+
+
+def _pairs(
+    rows: Sequence[Example], tokenizer: PreTrainedTokenizerBase, chat: bool
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Token ids of prompts and of completions, earlier turns left out."""
     if chat:
         end = turn_end(tokenizer)
         pairs = [chat_example(tokenizer, row.prompt, row.completion, end) for row in rows]

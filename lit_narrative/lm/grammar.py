@@ -10,11 +10,13 @@ Notation: R rows, T longest completion, V tokens that the model has logits for, 
 """
 
 import json
+import os
 import re
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,7 +30,7 @@ from lit_narrative.lookup import shipped_grammars
 from lit_narrative.views import Prompt, TokenMasks
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher, LLTokenizer
+    from llguidance import LLExecutor, LLMatcher, LLTokenizer
 
 PROMPT = "prompt"
 """The grammar of each prompt: its column `grammar`."""
@@ -54,12 +56,24 @@ def join_masks(masks: Sequence[TokenMasks | None]) -> TokenMasks | None:
         return None
     if len(known) < len(masks):
         raise UserError("some completions were sampled by a grammar and some without; sample all of them alike")
-    tables = {id(one.table): one.table for one in known}
+    table, starts = _one_table(known)
+    rows = [one.rows + starts[id(one.table)] for one in known]
+    return TokenMasks(table, torch.nn.utils.rnn.pad_sequence(rows, batch_first=True))
+
+
+def join_turns(parts: Sequence[Sequence[TokenMasks]]) -> list[TokenMasks]:
+    """Masks of completions, each of the masks of its turns one behind the other; all share one table."""
+    table, starts = _one_table([one for turns in parts for one in turns])
+    return [TokenMasks(table, torch.cat([one.rows + starts[id(one.table)] for one in turns])) for turns in parts]
+
+
+def _one_table(masks: Sequence[TokenMasks]) -> tuple[torch.Tensor, dict[int, int]]:
+    """The tables of masks, each once, in one; and where each of them begins, by its `id`."""
+    tables = {id(one.table): one.table for one in masks}
     starts, start = {}, 0
     for key, table in tables.items():
         starts[key], start = start, start + len(table)
-    rows = [one.rows + starts[id(one.table)] for one in known]
-    return TokenMasks(torch.cat([*tables.values()]), torch.nn.utils.rnn.pad_sequence(rows, batch_first=True))
+    return torch.cat([*tables.values()]), starts
 
 
 def read_grammar(name: str) -> str:
@@ -111,32 +125,23 @@ class Constraint:
         # Grammars of prompts are alike, so that one of them shows what the tokenizer can write and how long it gets.
         check_grammar(texts[0], grammar, tokenizer, vocab, self.ends, steps)
         self.matchers = [made[text].deep_copy() for text in texts]
-        self.packed = np.zeros((len(texts), -(-vocab // 32)), dtype=np.int32)
-        self.table = [np.full_like(self.packed[0], -1)]
+        self.table = [np.full(-(-vocab // 32), -1, dtype=np.int32)]
         self.known = {self.table[0].tobytes(): 0}
         self.places, self.numbers = np.arange(len(texts)), np.zeros((len(texts), steps), dtype=np.int64)
+        self.step = 0
+        self.pending = self._begin(None)
 
-    def allow(self, logits: torch.Tensor, step: int) -> torch.Tensor:
-        """Logits (rows, V) of the tokens of a step, -inf where a token may not come."""
-        packed = self.packed[: len(self.matchers)]
-        _fill(self.matchers, packed)
-        if not (full := packed.any(1)).all():
-            # The parser gave up on a text that is too complex for it: it has to end here.
-            packed[~full] = _only(self.ends, packed.shape[1])
-        for place, mask in zip(self.places, packed, strict=True):
-            number = self.known.setdefault(mask.tobytes(), len(self.table))
-            if number == len(self.table):
-                self.table.append(mask.copy())
-            self.numbers[place, step] = number
-        return logits.masked_fill(~unpack(torch.from_numpy(packed).to(logits.device), logits.shape[-1]), -torch.inf)
+    def allow(self, logits: torch.Tensor) -> torch.Tensor:
+        """The logits (rows, V) of the next tokens, set to -inf where a token may not come."""
+        return logits.masked_fill_(torch.from_numpy(self.pending.result()).to(logits.device), -torch.inf)
 
     def advance(self, tokens: torch.Tensor) -> None:
-        """Read the tokens (rows,) that were drawn."""
-        for matcher, token in zip(self.matchers, tokens.tolist(), strict=True):
-            matcher.consume_token(token)  # a text that has ended takes no more, and says nothing of it
+        """Read the tokens (rows,) that were drawn, and begin to compute what may follow, beside the model's work."""
+        self.step += 1
+        self.pending = self._begin(tokens.tolist())
 
     def select(self, rows: torch.Tensor) -> None:
-        """Keep only ``rows``."""
+        """Keep only ``rows``; the next call is :meth:`advance`."""
         kept = rows.tolist()
         self.matchers, self.places = [self.matchers[row] for row in kept], self.places[kept]
 
@@ -144,6 +149,36 @@ class Constraint:
     def masks(self) -> TokenMasks:
         """Of all completions, (R, T)."""
         return TokenMasks(torch.from_numpy(np.stack(self.table)), torch.from_numpy(self.numbers))
+
+    def _begin(self, tokens: Sequence[int] | None) -> "Future[np.ndarray]":
+        thread, executor = _workers(os.getpid())
+        return thread.submit(self._refused, executor, tokens)
+
+    def _refused(self, executor: "LLExecutor", tokens: Sequence[int] | None) -> np.ndarray:
+        """The tokens (rows, V) bool that may not come, once ``tokens`` were read; notes the masks of this step."""
+        from llguidance.numpy import consume_token_par, fill_next_token_bitmask_par
+
+        # All that takes long runs without Python's lock, so that the model's thread goes on.
+        if tokens is not None:  # a text that has ended takes no more, and says nothing of it
+            consume_token_par(executor, [*zip(self.matchers, tokens, strict=True)])
+        packed = np.zeros((len(self.matchers), len(self.table[0])), dtype=np.int32)
+        fill_next_token_bitmask_par(executor, [*zip(self.matchers, range(len(packed)), strict=True)], packed)
+        if not (full := packed.any(1)).all():
+            # The parser gave up on a text that is too complex for it: it has to end here.
+            packed[~full] = _only(self.ends, packed.shape[1])
+        keys: list[bytes] = packed.view(np.dtype((np.void, packed.strides[0]))).ravel().tolist()  # type: ignore[assignment]
+        numbers = [self.known.get(key, -1) for key in keys]
+        if -1 in numbers:
+            numbers = [self._number(*row) for row in zip(keys, packed, strict=True)]
+        self.numbers[self.places, self.step] = numbers
+        return np.unpackbits((~packed).view(np.uint8), axis=1, count=self.vocab, bitorder="little").view(np.bool_)
+
+    def _number(self, key: bytes, mask: np.ndarray) -> int:
+        """The number of a mask in the table."""
+        number = self.known.setdefault(key, len(self.table))
+        if number == len(self.table):
+            self.table.append(mask.copy())
+        return number
 
 
 def _of_prompt(prompt: Prompt) -> str:
@@ -227,13 +262,15 @@ def check_grammar(
     Raises:
         UserError: there is a place where the tokenizer has no token, or the text does not end within ``steps`` tokens.
     """
+    from llguidance.numpy import fill_next_token_bitmask
+
     where = f"model.sampling.grammar '{name}'"
     matcher = _matcher(text, name, tokenizer, vocab, ends).deep_copy()
     packed = np.zeros((1, -(-vocab // 32)), dtype=np.int32)
     texts, orders = _closing_orders(tokenizer)
     written, in_string = "", False
     for _ in range(steps):
-        _fill([matcher], packed)
+        fill_next_token_bitmask(matcher, packed)
         allowed = unpack(torch.from_numpy(packed), vocab)[0]
         if matcher.is_accepting() and allowed[list(ends)].any():
             return
@@ -272,18 +309,15 @@ def _closing_orders(tokenizer: PreTrainedTokenizerBase) -> tuple[list[str], tupl
 
 
 @lru_cache(maxsize=1)
-def _executor() -> Any:
+def _workers(process: int) -> tuple[ThreadPoolExecutor, "LLExecutor"]:
+    """The thread that waits for masks, and that of llguidance which computes them, without Python's lock.
+
+    Args:
+        process: this one's id; threads do not come along with a fork.
+    """
     from llguidance import LLExecutor
 
-    return LLExecutor(num_threads=1)  # for so little work more threads cost time
-
-
-def _fill(matchers: Sequence["LLMatcher"], packed: np.ndarray) -> None:
-    """Write the mask of each matcher's next token, (rows, W) int32."""
-    from llguidance.numpy import fill_next_token_bitmask_par
-
-    packed[:] = 0
-    fill_next_token_bitmask_par(_executor(), [(matcher, row) for row, matcher in enumerate(matchers)], packed)
+    return ThreadPoolExecutor(1, "grammar"), LLExecutor(num_threads=1)  # for so little work more threads cost time
 
 
 def _only(ids: Sequence[int], words: int) -> np.ndarray:

@@ -24,7 +24,7 @@ from lit_narrative.lm.grammar import unpack
 from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.tokenizer import pad_right
 from lit_narrative.lm.vectors.inject import stack_injections
-from lit_narrative.views import TokenMasks
+from lit_narrative.views import TokenMasks, Turn
 
 WORKSPACE = 2**24
 """Logits in memory at once by default: 64 MiB in float32, and a few times that with temporaries and gradients."""
@@ -35,7 +35,7 @@ class CompletionBatch(NamedTuple):
 
     Attributes:
         ids: (B, L) int64, prompt then completion, zeros on the right.
-        targets: (B, L) bool, true where ``ids`` holds a completion token.
+        targets: (B, L) bool, true where ``ids`` holds a completion token; false on observations between turns.
         injections: (B, K, a), the vectors at the markers of each row's prompt, NaN where it has fewer; None: no row has
             any. A prompt is read once for all rows of equal vectors, never for rows of others.
         masks: (B, T), the tokens that a grammar allowed at each completion token; None: all of them.
@@ -84,6 +84,7 @@ def completion_batch(
     prompts: Sequence[Sequence[int] | torch.Tensor],
     completions: Sequence[Sequence[int] | torch.Tensor],
     injections: Sequence["np.ndarray | torch.Tensor | None"] = (),
+    turns: Sequence[Sequence[Turn]] = (),
 ) -> CompletionBatch:
     """Lay out prompts and completions as one right-padded batch.
 
@@ -91,16 +92,35 @@ def completion_batch(
         prompts: B prompts.
         completions: B completions.
         injections: the vectors at the markers of each prompt, (a,) or (k, a), None for none; empty: none at all.
+        turns: the earlier turns of each completion, whose observations stand between its tokens and are no targets;
+            empty: none at all.
 
     Raises:
         UserError: the vectors differ in width, or are not finite.
     """
-    rows = [torch.cat([torch.as_tensor(p), torch.as_tensor(c)]) for p, c in zip(prompts, completions, strict=True)]
+    written = completions if not turns else [*map(with_observations, completions, turns)]
+    rows = [torch.cat([torch.as_tensor(p), torch.as_tensor(c)]) for p, c in zip(prompts, written, strict=True)]
     ids = pad_right(rows)
     starts = torch.tensor([len(prompt) for prompt in prompts])[:, None]
     ends = torch.tensor([len(row) for row in rows])[:, None]
     columns = torch.arange(ids.shape[1])
-    return CompletionBatch(ids, (columns >= starts) & (columns < ends), stack_injections(injections))
+    targets = (columns >= starts) & (columns < ends)
+    for row, earlier in enumerate(turns):
+        end = len(prompts[row])
+        for turn in earlier:
+            start = end + turn.length
+            end = start + len(turn.ids)
+            targets[row, start:end] = False
+    return CompletionBatch(ids, targets, stack_injections(injections))
+
+
+def with_observations(completion: Sequence[int] | torch.Tensor, turns: Sequence[Turn]) -> torch.Tensor:
+    """All that stands behind a prompt: the completion's tokens, with each observation behind the turn it answers."""
+    left, parts = torch.as_tensor(completion), list[torch.Tensor]()
+    for turn in turns:
+        parts += [left[: turn.length], torch.tensor(turn.ids, dtype=torch.long)]
+        left = left[turn.length :]
+    return torch.cat([*parts, left])
 
 
 def score_completions(

@@ -248,10 +248,8 @@ def _decode(
     rows, alive = torch.arange(count, device=device), torch.ones(count, dtype=torch.bool, device=device)
     with prefix_decoding(base) if way == "shared" else nullcontext():
         for step in range(steps):
-            logits = logits.float() if constraint is None else constraint.allow(logits.float(), step)
+            logits = logits.float() if constraint is None else constraint.allow(logits.float())
             tokens, ids_logprobs = sample_token(warp(logits), noise[:, step])
-            if constraint is not None:
-                constraint.advance(tokens)
             ids[rows, step], logprobs[rows, step] = tokens, ids_logprobs
             alive &= (tokens[:, None] != stops).all(1)
             unfinished = int(alive.sum())
@@ -263,6 +261,8 @@ def _decode(
                 if constraint is not None:
                     constraint.select(keep)
                 rows, tokens, alive, noise = rows[keep], tokens[keep], alive[keep], noise[keep]
+            if constraint is not None:
+                constraint.advance(tokens)
             logits = past.read(tokens, step)
     # Rows went on drawing after their end until they were dropped: only tokens up to the first end count.
     before_end = (ids[..., None] != stops).all(-1).cumprod(1).sum(1)

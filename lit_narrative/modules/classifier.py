@@ -49,6 +49,7 @@ class ClassifierModule(LanguageModule):
 
     def setup(self, stage: str) -> None:
         """Take the classes from the task, where they were not given."""
+        super().setup(stage)
         if stage == "fit" and not self.classes:
             labels = {row.label for row in self.task.view("labelled", "train")}
             self.classes = self.task.label_names or tuple(map(str, range(max(labels, default=0) + 1)))

@@ -116,6 +116,7 @@ class GRPOModule(LanguageModule):
                 num_generations, generation_batch_size, micro_batch_size, steps_per_generation, num_iterations
             ),
             sampling=self.sampling,
+            turns=self.turns,
             lora=self.lora,
             loss=loss,
             advantage=advantage,
@@ -161,6 +162,7 @@ class GRPOModule(LanguageModule):
 
     def setup(self, stage: str) -> None:
         """Ask the task for the rewards, so that an unknown name fails before any work."""
+        super().setup(stage)
         self._learns, self._collected = stage == "fit", None
         if self._learns:
             names = [name for name in self.settings.rewards if name not in self.given_rewards]
@@ -254,7 +256,7 @@ class GRPOModule(LanguageModule):
             parts,
             generator=torch.Generator().manual_seed(seed),
             gather=partial(gather, self),
-            max_completion_length=self.sampling.max_new_tokens,
+            max_completion_length=self.settings.max_completion_length,
             first_pass=iteration == 0,
         )
 

@@ -37,6 +37,7 @@ from lit_narrative.lm.policy import PolicySource
 from lit_narrative.lm.sampler import LoopSampler, Request, Sampler, SamplingParams
 from lit_narrative.lm.shard import gathered, shard
 from lit_narrative.lm.tokenizer import TrainedTokenizer
+from lit_narrative.lm.turns import Environment, TurnSampler, TurnSettings
 from lit_narrative.lm.vectors.inject import InjectionSettings
 from lit_narrative.lm.vectors.residual import completion_residuals
 from lit_narrative.modules.base import NarrativeModule, as_settings, guard_gradients, plain, scheduled
@@ -82,6 +83,7 @@ class LanguageModule(NarrativeModule):
             every model and tokenizer that it loads. It stays out of checkpoints.
         injection: how the vectors that the task's rows carry are put into the model; marker, width and mean norm are
             those of the task. A ``.ckpt`` as ``model`` brings its own along.
+        turns: an environment of the task answers completions, and the policy writes again; default: nothing does.
 
     Attributes:
         frozen: the policy keeps its weights: no gradients, always in evaluation mode, no adapters.
@@ -89,6 +91,7 @@ class LanguageModule(NarrativeModule):
         tokenizer: its tokenizer.
         base_model: of its adapters, or under its head, where checkpoints leave it out; else None.
         sampler: draws completions from it.
+        environment: what answers completions where there are turns, the task's once a Trainer runs the module.
         written: completions of the test so far, by this process; None where the test writes nothing.
     """
 
@@ -97,6 +100,7 @@ class LanguageModule(NarrativeModule):
     lm: nn.Module
     tokenizer: PreTrainedTokenizerBase
     base_model: BaseModel | None = None
+    environment: Environment | None = None
     written: list[Rollout] | None = None
     _examples: ExampleReader | None = None
 
@@ -124,6 +128,7 @@ class LanguageModule(NarrativeModule):
         max_skipped_steps: int = 10,
         trust_remote_code: bool = False,
         injection: InjectionSettings | None = None,
+        turns: TurnSettings | None = None,
     ) -> None:
         super().__init__()
         check_finite("model.", lr=lr, muon_lr=muon_lr or 0.0, weight_decay=weight_decay)
@@ -146,6 +151,7 @@ class LanguageModule(NarrativeModule):
                 "a frozen model takes no adapters; leave model.lora out, or train them with SFTModule first"
             )
         self.sampling: SamplingParams = as_settings(sampling, SamplingParams)
+        self.turns: TurnSettings | None = as_settings(turns, TurnSettings)
         self.source = PolicySource(
             as_settings(model, ScratchModel),
             as_settings(tokenizer, TrainedTokenizer),
@@ -175,6 +181,11 @@ class LanguageModule(NarrativeModule):
         self.strict_loading = self.lora is None
 
     # --- building ---------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Ask the task for what answers completions, so that an unknown name fails before any work."""
+        if self.turns is not None:
+            self.environment = self.task.environment(self.turns.environment)
 
     @property
     def ready(self) -> bool:
@@ -293,22 +304,17 @@ class LanguageModule(NarrativeModule):
 
     def validate_rows(self, rows: Sequence[Any]) -> Sequence[Any]:
         """The rows that the model can read: all, or without those that are too long and are to be dropped."""
-        if len(rows) and isinstance(rows[0], Example):
-            examples = self.example_reader()
-            usable, too_long = examples.validate_rows(rows)
-            self._say_long(too_long, len(rows), "examples", examples.limit, self.long_examples == "drop")
-            return usable
-        if not len(rows) or not isinstance(rows[0], Prompt):
+        if not len(rows) or not isinstance(rows[0], Example | Prompt):
             return rows
-        prompts = self.prompt_reader()
-        kept = prompts.validate_rows(rows)
-        self._say_long(len(rows) - len(kept), len(rows), "prompts", prompts.limit, True)
-        return kept
-
-    def _say_long(self, too_long: int, total: int, kind: str, limit: int | None, dropped: bool) -> None:
+        if isinstance(rows[0], Example):
+            limit, (kept, too_long) = self.example_reader().limit, self.example_reader().validate_rows(rows)
+        else:
+            limit, kept = self.prompt_reader().limit, self.prompt_reader().validate_rows(rows)
+            too_long = len(rows) - len(kept)
         if too_long and self.global_rank == 0:
-            done = "left out" if dropped else "cut"
-            logger.warning("%s %d of %d %s that exceed %s tokens", done, too_long, total, kind, limit)
+            done, kind = "left out" if len(kept) < len(rows) else "cut", f"{type(rows[0]).__name__.lower()}s"
+            logger.warning("%s %d of %d %s that exceed %s tokens", done, too_long, len(rows), kind, limit)
+        return kept
 
     def on_fit_start(self) -> None:
         """Read all rows and the grammar once, so that what cannot be used fails now and not amid the run."""
@@ -343,6 +349,7 @@ class LanguageModule(NarrativeModule):
             self.max_prompt_length,
             self.long_prompts,
             self.chat,
+            self.turns if self.environment else None,
         )
 
     # --- sampling ---------------------------------------------------------------------------------------------------
@@ -358,7 +365,7 @@ class LanguageModule(NarrativeModule):
         """Sample ``samples`` completions of every prompt, in order, in evaluation mode.
 
         A prompt may be a text, or with ``chat`` a list of messages. A model that has a name, a folder or a checkpoint
-        is read first, where that was not done yet.
+        is read first, where that was not done yet. With `turns` completions are answered by the `environment`.
 
         The random stream of a completion depends on ``seed``, its sample number and the prompt's number in ``streams``
         (default: its ``index`` column, its position in ``prompts`` without one), so that it is the same on any number
@@ -373,10 +380,12 @@ class LanguageModule(NarrativeModule):
             Request(prompt, row, [stream_seed(seed, number, n) for n in range(samples)])
             for number, prompt, row in zip(streams or numbers, prompts, ids, strict=True)
         ]
+        turns, answers, sampler = self.turns, self.environment, self.sampler
+        sampler = TurnSampler(sampler, answers, turns, self.chat) if turns and answers else sampler
         self.lm.eval()
         try:
             with self.precision(), gathered(self.lm):
-                return self.sampler.sample(self.lm, self.tokenizer, requests, params or self.sampling)
+                return sampler.sample(self.lm, self.tokenizer, requests, params or self.sampling)
         finally:
             self.train(self.training)
 
@@ -401,12 +410,10 @@ class LanguageModule(NarrativeModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer, with decay on matrices only, and a schedule by optimizer steps."""
-        optimizer: Optimizer
+        optimizer: Optimizer = adamw(self, self.lr, self.weight_decay)
         if self.optimizer == "muon":
             muon_lr = MUON_LR if self.muon_lr is None else self.muon_lr
             optimizer = MuonAdamW(self, self.lr, self.weight_decay, muon_lr)
-        else:
-            optimizer = adamw(self, self.lr, self.weight_decay)
         return scheduled(self, optimizer, self.schedule, self.warmup_steps)
 
     def configure_gradient_clipping(

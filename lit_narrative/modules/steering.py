@@ -93,6 +93,8 @@ class SteeringModule(LanguageModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(weight_decay=weight_decay, **kwargs)
+        if self.turns is not None:
+            raise UserError("model.turns is not known to steered sampling; leave it out")
         check_least("model.samples", samples, 1)
         check_least("model.rows", rows, 1)
         self.given = [as_settings(attribute, Attribute) for attribute in attributes]

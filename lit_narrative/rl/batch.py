@@ -1,6 +1,7 @@
 """Rollouts as tensors to learn from: laid out, split into micro-batches, and the loss of one of them.
 
-Notation: R completions, L longest prompt + completion, T longest completion.
+Notation: R completions, L longest prompt + completion, T longest completion. Of several turns a completion is what the
+policy wrote in all of them: observations stand in the (R, L) ids, and nowhere among the (R, T).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -60,7 +61,10 @@ class RolloutBatch(NamedTuple):
     def of(cls, rollouts: Sequence[Rollout]) -> "RolloutBatch":
         """Rollouts side by side; their advantages are 0 until they are computed."""
         batch = completion_batch(
-            [r.prompt_ids for r in rollouts], [r.completion_ids for r in rollouts], [r.injection for r in rollouts]
+            [r.prompt_ids for r in rollouts],
+            [r.completion_ids for r in rollouts],
+            [r.injection for r in rollouts],
+            [r.turns for r in rollouts],
         )
         batch = batch._replace(masks=join_masks([r.masks for r in rollouts]))
         old = pad_sequence([r.logprobs for r in rollouts], batch_first=True)

@@ -68,5 +68,5 @@ def order_keys(rollouts: Sequence[Rollout], scores: Sequence[Answer], min_distin
 
 def mean_distinct(rollout: Rollout) -> float:
     """Mean of the shares of distinct 1-, 2- and 3-grams among a completion's tokens; 1 where there are none."""
-    ids = rollout.completion_ids.tolist()
+    ids = rollout.last_ids.tolist()
     return fmean(distinct_share(ngrams(ids, n), empty=1.0) for n in (1, 2, 3))

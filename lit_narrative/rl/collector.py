@@ -47,14 +47,18 @@ class RolloutTable(NamedTuple):
         penalty: beta times the divergence of the completion from the reference, where that costs reward.
         lengths: tokens of the completion.
         finished: 1 where the policy ended the text itself.
-        prompt_lengths: tokens of the prompt.
+        read: tokens of the prompt and of observations.
+        turns: turns taken.
+        untaken: 1 where a turn was not taken, since the observation was too long.
     """
 
     rewards: torch.Tensor
     penalty: torch.Tensor
     lengths: torch.Tensor
     finished: torch.Tensor
-    prompt_lengths: torch.Tensor
+    read: torch.Tensor
+    turns: torch.Tensor
+    untaken: torch.Tensor
 
 
 class Collected(NamedTuple):
@@ -227,18 +231,19 @@ class RolloutCollector:
         return batch, scored, self._metrics(table, by_name, totals)
 
     def _gather_table(self, batch: RolloutBatch, sampled: SampledRollouts, penalty: torch.Tensor) -> RolloutTable:
-        lengths = batch.mask.sum(1).float()
-        finished = torch.tensor([float(rollout.finished) for rollout in sampled.rollouts])
-        prompt_lengths = torch.tensor([float(len(rollout.prompt_ids)) for rollout in sampled.rollouts])
-        columns = torch.stack([penalty, lengths, finished, prompt_lengths], 1)
+        counts = [
+            [r.finished, len(r.prompt_ids) + sum(len(t.ids) for t in r.turns), 1 + len(r.turns), r.untaken]
+            for r in sampled.rollouts
+        ]
+        columns = torch.cat([penalty[:, None], batch.mask.sum(1, keepdim=True), torch.tensor(counts)], 1).float()
         table = self.gather(torch.cat([sampled.rewards, columns], dim=1))  # one collective for all of them
-        return RolloutTable(table[:, :-4], *table[:, -4:].T)
+        return RolloutTable(table[:, :-6], *table[:, -6:].T)
 
     def _metrics(
         self, table: RolloutTable, by_name: Mapping[str, torch.Tensor], totals: torch.Tensor
     ) -> dict[str, float]:
         """Metrics of the rollouts of all processes; counts their tokens."""
-        self.tokens += int(table.lengths.sum() + table.prompt_lengths.sum())
+        self.tokens += int(table.lengths.sum() + table.read.sum())
         metrics = rollout_metrics(
             by_name,
             totals,
@@ -248,6 +253,8 @@ class RolloutCollector:
             scale=self.settings.scale,
             aggregation=self.settings.multi_objective_aggregation,
         )
+        if self.settings.turns is not None:
+            metrics |= {"turns/mean": float(table.turns.mean()), "turns/untaken": float(table.untaken.mean())}
         return {**metrics, "num_tokens": float(self.tokens)}
 
     def _divergence(self, batch: RolloutBatch) -> torch.Tensor:

@@ -15,6 +15,7 @@ from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.lm.checkpoint import of_reference
 from lit_narrative.lm.load import Lora
 from lit_narrative.lm.sampler import SamplingParams
+from lit_narrative.lm.turns import TurnSettings
 from lit_narrative.rl.advantages import Aggregation, Scale
 from lit_narrative.rl.gae import ValueSettings
 from lit_narrative.rl.loss_settings import LossSettings
@@ -151,6 +152,7 @@ class GRPOSettings:
     rewards: Mapping[str, float]
     plan: BatchPlan
     sampling: SamplingParams = field(default_factory=SamplingParams)
+    turns: TurnSettings | None = None
     lora: Lora | None = None
     loss: LossSettings = field(default_factory=LossSettings)
     advantage: Advantage = "group"
@@ -179,6 +181,11 @@ class GRPOSettings:
     def num_generations(self) -> int:
         """Completions of a group."""
         return self.plan.num_generations
+
+    @property
+    def max_completion_length(self) -> int:
+        """Tokens of a completion at most, over all its turns."""
+        return self.sampling.max_new_tokens * (1 if self.turns is None else self.turns.most)
 
     @property
     def weights(self) -> torch.Tensor:

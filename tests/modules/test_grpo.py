@@ -11,6 +11,7 @@ from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.lm.load import Lora
 from lit_narrative.lm.logprobs import score_completions, to_rows
 from lit_narrative.lm.sampler import SamplingParams
+from lit_narrative.lm.turns import TurnSettings
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.rl.batch import RolloutBatch
 from lit_narrative.rl.loss_settings import LossSettings, LossType
@@ -18,6 +19,7 @@ from tests.helpers import ARCHITECTURES, Recorder, TinyTask, fit, grpo, sizes, w
 from tests.rewards import LowTokens
 
 TALE = str(Path(__file__).parents[1] / "data" / "grammars" / "tale.json")
+TURNS = TurnSettings("critic", observation_tokens=16)
 LOSSES: tuple[LossType, ...] = get_args(LossType)
 
 
@@ -61,13 +63,13 @@ def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tole
         torch.testing.assert_close(value, expected[name], atol=tolerance, rtol=1e-4)
 
 
-@pytest.mark.parametrize("grammar", [None, TALE], ids=["free", "grammar"])
+@pytest.mark.parametrize("kind", ["free", "grammar", "turns"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_policy_that_stands_still_has_no_divergence_and_nothing_to_clip(
-    architecture: str, grammar: str | None, tmp_path: Path
+    architecture: str, kind: str, tmp_path: Path
 ) -> None:
     """Invariant 2, with dropout in the model and two passes over each rollout batch."""
-    settings: dict[str, Any] = {"sampling": SamplingParams(30, temperature=0.9, grammar=grammar)} if grammar else {}
+    settings: dict[str, Any] = {} if kind == "free" else VARIANTS[kind]
     module, seen = (
         policy(
             tmp_path,
@@ -106,6 +108,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "gae": {"advantage": "gae"},
     "grammar": {"sampling": SamplingParams(30, temperature=0.9, grammar=TALE)},
     "rloo": {"advantage": "rloo", "scale_rewards": "none"},
+    "turns": {"advantage": "gae", "sampling": SamplingParams(24, temperature=0.9, grammar=TALE), "turns": TURNS},
 }
 SETTINGS = {loss_type: {"loss": LossSettings(loss_type)} for loss_type in LOSSES} | VARIANTS
 

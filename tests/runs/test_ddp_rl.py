@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_narrative.lm.load import Lora
 from lit_narrative.lm.sampler import SamplingParams
+from lit_narrative.lm.turns import TurnSettings
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.rl.gae import ValueSettings
 from lit_narrative.rl.loss_settings import LossSettings
@@ -19,6 +20,7 @@ from tests.helpers import TinyTask, sizes, tokenizer_folder, trainer
 from tests.runs.jobs import difference, weights
 
 pytestmark = pytest.mark.ddp
+TALE = str(Path(__file__).parents[1] / "data" / "grammars" / "tale.json")
 FOLLOWS = ReferenceSettings(sync_ref_model=True, ref_model_sync_steps=1, ref_model_mixup_alpha=0.5)
 VARIANTS: dict[str, dict[str, Any]] = {
     "dapo": {"loss": LossSettings("dapo", beta=0.1), "dynamic_sampling": 2, "reference": FOLLOWS},
@@ -31,6 +33,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "entropy": {"loss": LossSettings(top_entropy_quantile=0.4, use_adaptive_entropy=True, entropy_target=9.0)},
     "adapters": {"lora": Lora(r=2), "reference": FOLLOWS, "loss": LossSettings("sapo", beta=0.1)},
+    "turns": {
+        "sampling": SamplingParams(24, grammar=TALE),
+        "turns": TurnSettings("critic", 2, 16),
+        "loss": LossSettings("dr_grpo", beta=0.1),
+    },
     "scored apart": {"scoring": ScoringSettings(workers=1, independent=("low",)), "generation_batch_size": 16},
 }
 
@@ -51,8 +58,7 @@ def learn(folder: Path, variant: str, devices: int) -> dict[str, float]:
         rewards={"low": 1.0},
         num_generations=4,
         micro_batch_size=4,
-        sampling=SamplingParams(10),
-        **VARIANTS[variant],
+        **{"sampling": SamplingParams(10), **VARIANTS[variant]},
     )
     saver = ModelCheckpoint(folder / "checkpoints", save_top_k=-1, every_n_train_steps=1)
     options: dict[str, Any] = {"max_epochs": 3, "accumulate_grad_batches": 4 // devices, "enable_checkpointing": True}

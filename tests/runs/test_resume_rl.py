@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_narrative.lm.load import Lora
 from lit_narrative.lm.sampler import SamplingParams
+from lit_narrative.lm.turns import TurnSettings
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.rl.loss_settings import LossSettings
 from lit_narrative.rl.reference import ReferenceSettings
@@ -20,6 +21,7 @@ from tests.helpers import TinyTask, sizes, tokenizer_folder, trainer
 from tests.runs.jobs import difference, weights
 from tests.runs.test_resume import ROUNDING, KillAt
 
+TALE = str(Path(__file__).parents[1] / "data" / "grammars" / "tale.json")
 FOLLOWS = ReferenceSettings(sync_ref_model=True, ref_model_sync_steps=3)
 VARIANTS: dict[str, dict[str, Any]] = {
     "ppo": {
@@ -32,6 +34,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "loss": LossSettings("grpo", "sequence", top_entropy_quantile=0.5, beta=0.1),
         "reference": FOLLOWS,
         "dynamic_sampling": 2,
+        "sampling": SamplingParams(24, grammar=TALE),
+        "turns": TurnSettings("critic", observation_tokens=16),
     },
 }
 STEPS = 16  # two epochs of two rollout batches of two passes of two steps
@@ -47,9 +51,8 @@ def learn(folder: Path, variant: str, callbacks: Sequence[Callback] = (), ckpt_p
         num_generations=4,
         micro_batch_size=4,
         num_iterations=2,
-        sampling=SamplingParams(8),
         lr=2e-2,
-        **VARIANTS[variant],
+        **{"sampling": SamplingParams(8), **VARIANTS[variant]},
     )
     saver = ModelCheckpoint(folder / "checkpoints", save_top_k=-1, every_n_train_steps=1)
     options = {"max_epochs": 2, "accumulate_grad_batches": 2, "enable_checkpointing": True}

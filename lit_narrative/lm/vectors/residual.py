@@ -4,7 +4,7 @@ A moment of a text is a list of pieces, spans of characters: what a reader has r
 storyworld where a play stands and the options that were chosen on the way there. Its vector is the mean over the
 pieces of the mean over each piece's tokens, standardised component by component.
 
-Notation: R completions, T tokens of one, d width of the model, n moments of one.
+Notation: R completions, T tokens of one (of its last turn), d width of the model, n moments of one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -53,6 +53,8 @@ def completion_residuals(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """What a model holds after a layer at the tokens of completions, each read behind its prompt.
 
+    Of several turns these are the tokens of the last, read behind all that stands before it.
+
     Args:
         lm: in evaluation mode, with or without adapters.
         rollouts: R of them; vectors that were injected into their prompts are injected again.
@@ -74,20 +76,23 @@ def completion_residuals(
         rows = order[start : start + batch_size]
         part = [rollouts[row] for row in rows]
         batch = completion_batch(
-            [one.prompt_ids for one in part], [one.completion_ids for one in part], [one.injection for one in part]
+            [one.prompt_ids for one in part],
+            [one.completion_ids for one in part],
+            [one.injection for one in part],
+            [one.turns for one in part],
         ).to(base.device)
         read: list[torch.Tensor] = []
         prompts = batch.targets.cumsum(1) == 0
         with injecting(base, batch.ids, batch.injections, prompts), at_layer(lm, layer, read.append):
             base.get_decoder()(input_ids=batch.ids, use_cache=False)
         for row, states, wanted in zip(rows, read[0], batch.targets, strict=True):
-            yield row, states[wanted].float().cpu().numpy()
+            yield row, states[wanted][-len(rollouts[row].last_ids) :].float().cpu().numpy()
 
 
 def token_ends(tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]) -> list[np.ndarray]:
     """Where each token of each completion ends in its text: (T,) int, characters from 0; a special token has none."""
     options: Any = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-    rows = [rollout.completion_ids.tolist() for rollout in rollouts]
+    rows = [rollout.last_ids.tolist() for rollout in rollouts]
     known = sorted({token for row in rows for token in row})
     # Of no rows at all a tokenizer may make one text.
     decoded = tokenizer.batch_decode([[token] for token in known], **options) if known else []

@@ -39,7 +39,7 @@ class SoftOverlong:
 
     def __call__(self, rollouts: Sequence[Rollout]) -> list[float]:
         """Penalties, in order."""
-        return [self.penalty(len(rollout.completion_ids)) for rollout in rollouts]
+        return [self.penalty(len(rollout.last_ids)) for rollout in rollouts]
 
     def penalty(self, length: int) -> float:
         """Penalty of a completion of ``length`` tokens."""
@@ -77,7 +77,7 @@ class Repetition:
 
     def __call__(self, rollouts: Sequence[Rollout]) -> list[float]:
         """Penalties, in order."""
-        return [self.penalty(rollout.completion_ids) for rollout in rollouts]
+        return [self.penalty(rollout.last_ids) for rollout in rollouts]
 
     def penalty(self, ids: torch.Tensor) -> float:
         """Penalty of one completion, (length,) token ids."""

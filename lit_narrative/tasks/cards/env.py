@@ -7,13 +7,13 @@ from random import Random
 from typing import Any
 
 from lit_narrative.errors import UserError, check_least
-from lit_narrative.tasks.cards.answers import PARTS, judge
+from lit_narrative.tasks.cards.answers import PARTS, Judgement, judge
 from lit_narrative.tasks.cards.dealing import MIXTURE, Deal, deals, draw_hand, kind_of
 from lit_narrative.tasks.cards.families import find_rule, sentences_of
 from lit_narrative.tasks.cards.game import SETS, CardGame, check_mixture, check_names
 from lit_narrative.tasks.cards.prompts import MISSING, WRONG, example
 from lit_narrative.tasks.cards.rules import COLORS, Card
-from lit_narrative.views import plain_prompt
+from lit_narrative.views import Rollout, plain_prompt
 
 WEIGHTS = {"correct": 1.0, "format": 0.1, "process": 0.0, "length": 0.0}
 """Of the parts of the reward, where none are given."""
@@ -102,7 +102,7 @@ class CardGameEnv:
         if terminated or truncated:
             self._columns = None
         else:
-            self._text += WRONG if judgement.valid else MISSING
+            self._text += _feedback(judgement)
         info = {
             "parsed": judgement.answer,
             "valid": judgement.valid,
@@ -117,6 +117,16 @@ class CardGameEnv:
         # Each answer is rewarded by itself; feedback earns and costs nothing.
         reward = sum(self.weights[name] * value for name, value in parts.items())
         return self._text, reward, terminated, truncated, info
+
+
+def revise(rollouts: Sequence[Rollout]) -> list[str | None]:
+    """The feedback on answers to prompts of the game, for turns of reinforcement learning; None where one is right."""
+    judgements = [judge(rollout.text, rollout.columns) for rollout in rollouts]
+    return [None if judgement.correct else _feedback(judgement) for judgement in judgements]
+
+
+def _feedback(judgement: Judgement) -> str:
+    return WRONG if judgement.valid else MISSING
 
 
 class _Source:

@@ -1,13 +1,17 @@
 """The game as an environment."""
 
 import pytest
+import torch
 
+from lit_narrative.datamodules.cards import CardsData
+from lit_narrative.datamodules.poetry import PoetryData
 from lit_narrative.errors import UserError
 from lit_narrative.tasks.cards.dealing import bucket_of
 from lit_narrative.tasks.cards.env import CardGameEnv
 from lit_narrative.tasks.cards.game import CardGame
 from lit_narrative.tasks.cards.prompts import MISSING, WRONG, completion_text
 from lit_narrative.tasks.cards.rules import Card
+from lit_narrative.views import Rollout
 from tests.tasks.cards.hands import HAND
 
 MIX = {"id": 1.0, "paraphrase": 1.0, "new_colors": 1.0}
@@ -123,3 +127,16 @@ def test_settings_that_cannot_be() -> None:
         CardGameEnv(weights={"corect": 1})
     with pytest.raises(UserError, match="max_revisions is 0"):
         CardGameEnv(max_revisions=0)
+
+
+def test_in_reinforcement_learning_answers_get_the_feedback_of_the_game() -> None:
+    row = next(iter(CardsData(train_size=1).prompts("val")))
+    right = str(row.columns["reference"])
+    answers = [right, " 999 ; 999", "what?", ""]
+    none = torch.zeros(0, dtype=torch.long)
+    rollouts = [Rollout(none, none, torch.zeros(0), True, text, columns=row.columns) for text in answers]
+    assert CardsData(train_size=1).environment("revise")(rollouts) == [None, WRONG, MISSING, MISSING]
+    with pytest.raises(UserError, match=r"model.turns.environment of CardsData.*'revise'"):
+        CardsData(train_size=1).environment("revises")
+    with pytest.raises(UserError, match="PoetryData has no environments"):
+        PoetryData().environment("revise")
