@@ -43,18 +43,6 @@ def check_prompt(prompt: object) -> None:
             raise UserError(f"a message of a prompt needs a role and a content, both texts: {message!r:.200}")
 
 
-def check_completion(completion: object) -> None:
-    """Refuse what is no text.
-
-    Raises:
-        UserError: showing what was given.
-    """
-    if not isinstance(completion, str):
-        raise UserError(
-            f"the completion of an example is a text, in a chat the assistant's, and not {completion!r:.200}"
-        )
-
-
 def plain_prompt(prompt: Conversation) -> str:
     """A prompt that is to be read as it stands.
 

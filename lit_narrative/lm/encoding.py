@@ -19,7 +19,7 @@ from lit_narrative.lm.chat import chat_example, chat_prompt, cut_chat_prompt, tu
 from lit_narrative.lm.logprobs import CompletionBatch, completion_batch
 from lit_narrative.lm.tokenizer import encode_completions, encode_prompts
 from lit_narrative.lm.turns import TurnSettings, observation_ids
-from lit_narrative.views import Conversation, Example, Prompt, check_completion, check_prompt, plain_prompt, prompt_text
+from lit_narrative.views import Conversation, Example, Prompt, check_prompt, plain_prompt, prompt_text
 
 Row = TypeVar("Row")
 LongPrompts = Literal["error", "drop", "truncate_left"]
@@ -329,10 +329,22 @@ class ExampleIds:
         return found
 
 
+def _check_completion(completion: object) -> None:
+    """Refuse what is no text.
+
+    Raises:
+        UserError: showing what was given.
+    """
+    if not isinstance(completion, str):
+        raise UserError(
+            f"the completion of an example is a text, in a chat the assistant's, and not {completion!r:.200}"
+        )
+
+
 def _digest(row: Example) -> bytes:
     """A key of an example's content; not the texts themselves, which would stay in memory."""
     check_prompt(row.prompt)
-    check_completion(row.completion)
+    _check_completion(row.completion)
     prompt = row.prompt if isinstance(row.prompt, str) else [dict(message) for message in row.prompt]
     return blake2b(repr((prompt, row.completion, row.turns)).encode(), digest_size=16).digest()
 
@@ -353,7 +365,7 @@ def example_ids(
             is no text.
     """
     for row in rows:
-        check_completion(row.completion)
+        _check_completion(row.completion)
     prompts, completions = _pairs(rows, tokenizer, chat)
     turns = [(number, turn) for number, row in enumerate(rows) for turn in row.turns]
     if not turns:

@@ -77,13 +77,12 @@ class LanguageModule(NarrativeModule):
             ``sampling.max_new_tokens``.
         long_prompts: what to do with a longer one: ``error``, ``drop`` its row before training, or keep its last tokens
             (``truncate_left``; with ``chat`` the template around them stays).
-        max_skipped_steps: stop after so many optimizer steps in a row whose gradients were not finite; fewer are
-            skipped and counted.
+        max_skipped_steps: stop after so many steps in a row whose gradients were not finite; fewer are skipped.
         trust_remote_code: run the Python code that model folders and hub repositories bring along, for this run: of
             every model and tokenizer that it loads. It stays out of checkpoints.
         injection: how the vectors that the task's rows carry are put into the model; marker, width and mean norm are
             those of the task. A ``.ckpt`` as ``model`` brings its own along.
-        turns: an environment of the task answers completions, and the policy writes again; default: nothing does.
+        turns: an environment of the task answers completions, and the policy writes again; default: none does.
 
     Attributes:
         frozen: the policy keeps its weights: no gradients, always in evaluation mode, no adapters.
@@ -147,9 +146,7 @@ class LanguageModule(NarrativeModule):
             model = adapter_base(folder)
             self.hparams.update(model=model, lora=plain(self.lora), adapters="merge")
         if self.frozen and self.lora:
-            raise UserError(
-                "a frozen model takes no adapters; leave model.lora out, or train them with SFTModule first"
-            )
+            raise UserError("a frozen model takes no adapters; leave model.lora out, or train them by SFTModule first")
         self.sampling: SamplingParams = as_settings(sampling, SamplingParams)
         self.turns: TurnSettings | None = as_settings(turns, TurnSettings)
         self.source = PolicySource(
@@ -306,6 +303,7 @@ class LanguageModule(NarrativeModule):
         """The rows that the model can read: all, or without those that are too long and are to be dropped."""
         if not len(rows) or not isinstance(rows[0], Example | Prompt):
             return rows
+        kept: Sequence[Any]
         if isinstance(rows[0], Example):
             limit, (kept, too_long) = self.example_reader().limit, self.example_reader().validate_rows(rows)
         else:
@@ -380,8 +378,8 @@ class LanguageModule(NarrativeModule):
             Request(prompt, row, [stream_seed(seed, number, n) for n in range(samples)])
             for number, prompt, row in zip(streams or numbers, prompts, ids, strict=True)
         ]
-        turns, answers, sampler = self.turns, self.environment, self.sampler
-        sampler = TurnSampler(sampler, answers, turns, self.chat) if turns and answers else sampler
+        answers, sampler = self.environment, self.sampler
+        sampler = TurnSampler(sampler, answers, self.turns, self.chat) if self.turns and answers else sampler
         self.lm.eval()
         try:
             with self.precision(), gathered(self.lm):
