@@ -152,12 +152,14 @@ def _scores(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def main_first(names: Iterable[str]) -> list[str]:
-    """Put metrics in order: the main ones, others of their own, parts of others, each by name."""
+    """Put metrics in order: the main ones (behind the reward its parts), others, parts of others, each by name."""
     return sorted((name for name in names if name != "epoch"), key=_rank)
 
 
 def _rank(name: str) -> tuple[int, int, str]:
     short = name.removeprefix("val/").removeprefix("test/").removeprefix("train/")
+    if short.startswith("rewards/") and short.endswith("/mean"):
+        return (_MAIN.index("reward"), short.count("/"), name)
     return (_MAIN.index(short) if short in _MAIN else len(_MAIN), short.count("/"), name)
 
 

@@ -13,7 +13,7 @@ from lit_narrative.report.jobs import JobFolder, main_first, read_jobs, thinned
 from lit_narrative.report.page import Figure, Key, Report, Section, render, reproduce, settings
 from lit_narrative.report.run_folder import read_config
 
-_CHARTS, _ROWS, _COLUMNS, _POINTS, _FEW = 8, 16, 5, 300, 12
+_CHARTS, _ROWS, _COLUMNS, _POINTS, _FEW = 12, 16, 5, 300, 12
 _PROMPT, _TEXT, _SCORES = 600, 1500, 8
 _TONES = ("final", "sft", "validation", "other", "corpus", "plain")
 Jobs = Mapping[str, Sequence[JobFolder]]
@@ -111,7 +111,7 @@ def _samples(jobs: Jobs) -> Section:
         # One seed's are enough to read; the others lie beside it.
         for excerpt in folders[0].excerpts:
             cards = [
-                (one.prompt, one.text, [(score, one.scores[score]) for score in main_first(one.scores)[:_SCORES]])
+                (one.prompt, one.text, [(part, _short(one.scores[part])) for part in main_first(one.scores)[:_SCORES]])
                 for one in excerpt.samples
             ]
             groups.append((f"{name}/{excerpt.file}", cards, excerpt.unreadable))

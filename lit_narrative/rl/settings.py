@@ -104,7 +104,9 @@ class BatchPlan:
         """
         if rollout_batches == 0:
             given = "model.generation_batch_size" if self.generation_batch_size else "data.batch_size"
-            raise UserError(f"fewer training prompts than the {prompts} of a rollout batch; lower {given}")
+            raise UserError(
+                f"fewer training prompts than the {prompts} of a rollout batch; lower {given}, or add prompts"
+            )
         completions = prompts * self.num_generations
         if self.steps_per_generation and completions % self.steps_per_generation:
             raise UserError(
@@ -113,10 +115,11 @@ class BatchPlan:
             )
         steps = self.micro_batches(prompts)
         if steps % accumulate:
+            fits = max(number for number in range(1, accumulate) if steps % number == 0)
             raise UserError(
                 f"trainer.accumulate_grad_batches={accumulate} does not divide the {steps} micro-batches of a rollout "
                 f"batch ({prompts} prompts x num_generations={self.num_generations} completions, "
-                f"{self.micro_batch_rows(completions)} a micro-batch)"
+                f"{self.micro_batch_rows(completions)} a micro-batch); set it to {fits}"
             )
         if not dry_run:
             self._check_limit(rollout_batches, steps * self.num_iterations, limit)

@@ -42,6 +42,9 @@ def test_a_single_job_of_ones_own_has_a_page(tmp_path: Path, capsys: pytest.Capt
     assert "<figcaption>val/reward" not in page and ">val/reward</th>" in page  # a single point is no curve
     assert "No test, validation or prediction" in page and "class_path: GRPOModule" in page
     assert "95% interval" not in page
+    assert "The last value of each metric" not in page  # without a test these are the figures, in the open
+    assert "<code>config.yaml</code>" in page and f"--config {out}/config.yaml" in page
+    assert "advantage <b>0.5</b>" in page
     summary = json.loads((out / "summary.json").read_text("utf-8"))
     assert summary["jobs"]["."]["last"]["reward"] == pytest.approx(0.9)
 
@@ -92,7 +95,7 @@ def test_what_cannot_be_reported_is_said(tmp_path: Path) -> None:
 
 def test_metrics_are_put_in_order_and_long_curves_thinned() -> None:
     names = ["epoch", "z", "rewards/a/mean", "val/loss", "loss", "reward"]
-    assert main_first(names) == ["reward", "loss", "val/loss", "z", "rewards/a/mean"]
+    assert main_first(names) == ["reward", "rewards/a/mean", "loss", "val/loss", "z"]
     curve = tuple((float(step), 1.0) for step in range(1001))
     points = thinned(curve, 300)
     assert len(points) <= 301 and points[0] == curve[0] and points[-1] == curve[-1]

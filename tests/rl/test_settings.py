@@ -46,7 +46,8 @@ def test_what_may_not_change_within_a_cycle_is_named() -> None:
     ("change", "message"),
     [
         ({"rollout_batches": 0}, r"fewer training prompts than the 4 of a rollout batch; lower data\.batch_size"),
-        ({"accumulate": 3}, r"accumulate_grad_batches=3 does not divide the 4 micro-batches of a rollout batch"),
+        ({"accumulate": 3}, r"accumulate_grad_batches=3 does not divide the 4 micro-batches of a .*; set it to 2$"),
+        ({"accumulate": 5}, r"; set it to 4$"),
         ({"limit": 6}, r"limit_train_batches=6 ends a cycle within a rollout batch of 4 micro-batches"),
         ({"limit": 0.5}, r"limit_train_batches=0\.5 ends a cycle within a rollout batch of 4"),
     ],
