@@ -61,6 +61,7 @@ COMMANDS = {"verbalize/extract"}
 SHORT = ["--data.chunk_words.most=80", "--data.chunk_words.least=40"]
 OTHERWISE = {
     "style/grpo_v1": ["--model.lora=null"],
+    "style/judge_pretrained": ["--model.encoder={width: 8, vocab_size: 300}", "--data.books=null", *SHORT],
     "style/full": ["--trainer.devices=1", "--trainer.strategy=auto", "--trainer.precision=32-true", *SHORT],
 }
 """What a configuration of a large model has to leave out for a tiny one of another architecture on one core."""

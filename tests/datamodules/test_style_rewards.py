@@ -62,6 +62,20 @@ def test_a_chat_model_rates_content_and_may_die(url: str) -> None:
         StyleData(content=ContentSettings(url, "")).reward_functions(["content"])
 
 
+def test_a_chat_model_that_dies_in_a_run_costs_its_own_scores_alone() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    data = StyleData(content=ContentSettings(f"http://127.0.0.1:{server.server_port}", "judge", timeout=1.0))
+    runner = RewardRunner(data.reward_functions(["content", "completeness"]))
+    texts = [rollout("A tale.\nTHE END.")]
+    assert runner.score(texts).values[0, 0] == pytest.approx(0.7)
+    server.shutdown()
+    server.server_close()
+    scores = runner.score([*texts, rollout("")])
+    assert scores.failures == {"content": 1, "completeness": 0}  # an empty text is worth 0 without being asked about
+    assert bool(scores.values[0, 0].isnan()) and scores.values[:, 1].isfinite().all()
+
+
 def test_judges_are_examined_on_what_they_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(style_rewards, "EXAMINED", 150)
     monkeypatch.setattr(style_rewards, "GRADED", 60)
