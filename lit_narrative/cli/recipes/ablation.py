@@ -59,7 +59,10 @@ def ablation_record(ablation: Ablation, groups: Sequence[Group]) -> dict[str, An
         answers = {m: answer(difference(ours, base, m), margin) for m, margin in ablation.margins.items()}
         made = {"about": question.about, "ours": question.ours, "without": ablation.without, "arms": arms}
         made |= {"controls": list(question.controls), "answers": answers}
-        questions.append({**made, "sentence": _sentence(ablation, question, of_arm, answers)})
+        changes = {metric: difference(ours, base, metric) for metric in metrics}
+        beside = [_figure(name, changes[name], answers[name]) for name in metrics[1:]]
+        made |= {"sentence": _sentence(ablation, question, of_arm, answers), "beside": beside}
+        questions.append(made)
     pairing = "same seed and same prompts; seeds: Student's t over seeds; prompts: bootstrap, seeds averaged"
     return {"margins": dict(ablation.margins), "intervals": f"95 %, paired: {pairing}", "questions": questions}
 
@@ -69,7 +72,7 @@ def _plain(estimate: Estimate | None) -> dict[str, Any] | None:
 
 
 def _sentence(ablation: Ablation, question: Question, of_arm: Mapping[str, Group], answers: Mapping[str, str]) -> str:
-    """The answer to a question with the figures that give it."""
+    """The answer to a question, by the first metric, with the figure that gives it."""
     ours, base = of_arm[question.ours], of_arm[ablation.without]
     first = next(iter(ablation.margins))
     words = {
@@ -77,39 +80,39 @@ def _sentence(ablation: Ablation, question: Question, of_arm: Mapping[str, Group
         NO_HELP: f"{question.about} does not help",
         UNKNOWN: f"whether {question.about} helps cannot be told",
     }[answers[first]]
-    figures = [_figure(name, difference(ours, base, name), answers[name]) for name in ablation.margins]
-    above = [name for name in question.controls if answer(difference(ours, of_arm[name], first), 0.0) == HELPS]
-    count = len(question.controls)
-    beyond = f"; it is above {len(above)} of {count} controls in {first}" if count else ""
+    figure = _figure(first, difference(ours, base, first))
+    changes = {name: difference(ours, of_arm[name], first) for name in question.controls}
+    known = [name for name, change in changes.items() if change is not None]
+    above = [name for name in known if answer(changes[name], 0.0) == HELPS]
     named = f" ({', '.join(above)})" if above else ""
-    sentence = f"{words}: against {ablation.without}, {'; '.join(figures)}{beyond}{named}."
+    beyond = f"; it is above {len(above)} of {len(known)} controls in {first}{named}" if known else ""
+    sentence = f"{words}: against {ablation.without}, {figure}{beyond}."
     return sentence[0].upper() + sentence[1:]
 
 
-def _figure(name: str, change: Estimate | None, answered: str) -> str:
+def _figure(name: str, change: Estimate | None, answered: str = "") -> str:
     if change is None:
         return f"{name} was not measured"
     told = "" if change.seeds is None else f" ({interval(change.seeds)}, {change.count} seeds)"
-    return f"{name} {signed(change.mean)}{told}: {answered}"
+    return f"{name} {signed(change.mean)}{told}" + (f": {answered}" if answered else "")
 
 
 def ablation_text(record: Mapping[str, Any]) -> str:
-    """The record for a terminal: of each question a line an arm, then the answer."""
+    """The record for a terminal: of each question a table a metric, then the answer."""
     lines = []
     for question in record["questions"]:
-        lines.append(
-            f"\n{question['about']}: arm less {question['ours']}, and less {question['without']} [95 % over seeds]"
-        )
-        rows = [["arm", "runs", *(f"{metric}: mean, less ours, less without" for metric in record["margins"])]]
-        for name, arm in question["arms"].items():
-            cells = [
-                "  ".join([_mean(arm["mean"][m]), _change(arm["minus_ours"][m]), _change(arm["minus_without"][m])])
-                for m in record["margins"]
-            ]
-            rows.append([name, f"{arm['runs']['done']} of {arm['runs']['of']}", *cells])
+        ours, without = question["ours"], question["without"]
+        lines.append(f"\n{question['about']}: means, and differences with 95 % intervals over seeds")
+        rows = [["metric", "arm", "runs", "mean", f"less {ours}", f"less {without}"]]
+        for metric in record["margins"]:
+            for name, arm in question["arms"].items():
+                changes = (_change(arm[other][metric]) for other in ("minus_ours", "minus_without"))
+                runs = f"{arm['runs']['done']} of {arm['runs']['of']}"
+                rows.append([metric, name, runs, _mean(arm["mean"][metric]), *changes])
         widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-        lines += ["   ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         lines.append(f"answer: {question['sentence']}")
+        lines += [f"beside it: {'; '.join(question['beside'])}"] if question["beside"] else []
     return "\n".join(lines)
 
 

@@ -41,6 +41,15 @@ def test_what_was_not_measured_is_a_dash(run: Run) -> None:
     assert body.count("–</td>") == 8 and "No feature was listed" in body and "the open options" not in body[:100]
 
 
+def test_controls_and_the_residual_stream_are_named(run: Run) -> None:
+    job = run.jobs["cycle"]
+    assert "random encoder" not in sae(run).body and "residual" not in sae(run).body
+    readout = {**job.cycles[0].readout, "random_encoder": 0.61, "random_decoder": 0.62}
+    seen = replace(job.cycles[0], readout=readout, view="activations")
+    body = sae(replace(run, jobs={"cycle": replace(job, cycles=(seen,))})).body
+    assert "AUC, random encoder" in body and "0.61" in body and "residual\nstream" in body
+
+
 def test_a_run_without_an_sae_says_so(run: Run) -> None:
     assert "No SAE was saved" in sae(replace(run, jobs={})).body
 
