@@ -50,7 +50,7 @@ def warm_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def subcommand(name: str) -> str:
     if name in COMMANDS:
         return name.rpartition("/")[2]
-    if name.endswith("/samples"):
+    if name.endswith(("/samples", "/predict")):
         return "predict"
     return "test" if name.endswith(("/test", "/circuits", "/steer", "/best_of_n")) else "fit"
 

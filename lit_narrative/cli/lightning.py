@@ -109,6 +109,8 @@ class NarrativeCLI(LightningCLI):
             self.trainer.ckpt_path = kwargs.pop("ckpt_path")
         if self.recipe and "verbose" in kwargs:
             kwargs["verbose"] = False  # the recipe says the figures that matter, and all are in the run folder
+        if subcommand == "predict" and kwargs.get("return_predictions") is None:
+            kwargs["return_predictions"] = False  # nobody is there to take them, and they would fill the memory
         return kwargs
 
     def _parse_ckpt_path(self) -> None:

@@ -11,7 +11,7 @@ from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from lit_narrative.arguments import NativeArguments
-from lit_narrative.datamodules.order import EpochSampler, TrainLoader
+from lit_narrative.datamodules.order import EpochSampler, ShardSampler, TrainLoader
 from lit_narrative.datamodules.rejection_sampling import RejectionSampling, best_texts
 from lit_narrative.datamodules.task import Answered as Answered  # a custom task imports all it needs from here
 from lit_narrative.datamodules.task import ExamplePrompts as ExamplePrompts
@@ -39,9 +39,14 @@ class TaskDataModule(Task, LightningDataModule, metaclass=NativeArguments):
         preferred: rejection sampling: a model's best texts, to train on in place of the task's examples.
         predict_split: whose prompts ``predict`` completes.
 
+    Attributes:
+        predict_shards: where predictions are written by shards: prompts a shard, and the shards that are written.
+
     Raises:
         UserError: one of them is out of range.
     """
+
+    predict_shards: tuple[int, frozenset[int]] | None = None
 
     def __init__(
         self,
@@ -142,7 +147,12 @@ class TaskDataModule(Task, LightningDataModule, metaclass=NativeArguments):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Prompts to complete."""
-        return self._each_once(self.rows_for("prompts", self.predict_split))
+        rows = self.rows_for("prompts", self.predict_split)
+        if self.predict_shards is None:
+            return self._each_once(rows)
+        size, done = self.predict_shards
+        sampler = ShardSampler(_Rows(rows), size, done, **self._replica(rows))
+        return self._loader(rows, self.eval_batch_size or self.batch_size, sampler)
 
     # --- loaders ----------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """The order of the rows that a run learns from, and its place among them."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import cycle, islice
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain, cycle, islice
 from typing import Any
 
 import torch
@@ -83,6 +83,30 @@ class EpochSampler(DistributedSampler[Any]):
         self._resumed = {"step_rows": 0, **state, "batches": first}
         self.set_epoch(state["epoch"])  # Lightning sets it later, when loader workers have asked for their first rows
         begin_at(self.trainer, first, batches)
+
+
+class ShardSampler(DistributedSampler[Any]):
+    """The rows of the shards that this process writes, in order; a process without shards reads one row.
+
+    Args:
+        rows: those of all processes.
+        size: rows a shard; the last may have fewer.
+        done: shards that are written.
+        **replica: which of how many processes this is.
+    """
+
+    def __init__(self, rows: Any, size: int, done: Collection[int], **replica: Any) -> None:
+        super().__init__(rows, shuffle=False, **replica)
+        left = [shard for shard in range(math.ceil(len(rows) / size)) if shard not in done]
+        shards = left[self.rank :: self.num_replicas]
+        self.parts = [range(shard * size, min((shard + 1) * size, len(rows))) for shard in shards]
+
+    def __iter__(self) -> Iterator[Any]:
+        # Without a batch a process would leave the others waiting where all meet.
+        return chain.from_iterable(self.parts or [range(1)])
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts)) or 1
 
 
 def sort_within_steps(order: Sequence[int], lengths: Sequence[int], step_rows: int) -> list[int]:

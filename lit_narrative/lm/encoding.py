@@ -5,6 +5,7 @@ error, is left out of the data before training begins, or loses its beginning. A
 :attr:`ExampleReader.limit` is an error, is left out, or is cut on the right. Nothing is cut without being asked for.
 """
 
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -112,16 +113,17 @@ class PromptReader:
         none = f"longer than {self.limit} tokens, and model.long_prompts=drop leaves none; {self._remedy}"
         return _kept(prompts, self._usable, f"prompts are {none}")
 
-    def _usable(self, block: Sequence[Prompt], first: int) -> Iterator[Prompt]:
+    def _usable(self, block: Sequence[Prompt], first: int) -> Iterator[bool]:
         texts = [prompt.text for prompt in block]
         rows = self._tokenize(texts)
         self._check_empty(texts, rows, first)
         for index, (prompt, row) in enumerate(zip(block, rows, strict=True), first):
             if self.limit is not None and len(row) > self.limit:
                 if self.long_prompts == "drop":
+                    yield False
                     continue
                 self._cut(index, prompt.text, row, self.limit)  # fails where it may not, or cannot be
-            yield prompt
+            yield True
 
     def _tokenize(self, prompts: Sequence[Conversation]) -> list[list[int]]:
         if self.chat:
@@ -165,25 +167,37 @@ class PromptReader:
         return f"shorten the prompt, {change}, or set model.long_prompts={other}"
 
 
-def _kept(rows: Sequence[Row], usable: Callable[[Sequence[Row], int], Iterable[Row]], none_left: str) -> Sequence[Row]:
+class _Chosen(Sequence[Row]):
+    """Some rows of a sequence, in order; none is made before it is asked for."""
+
+    def __init__(self, rows: Sequence[Row], numbers: Sequence[int]) -> None:
+        self.rows, self.numbers = rows, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> Row:  # type: ignore[override]
+        return self.rows[self.numbers[index]]
+
+
+def _kept(rows: Sequence[Row], usable: Callable[[Sequence[Row], int], Iterable[bool]], none_left: str) -> Sequence[Row]:
     """The rows that can be used, in order; the very same sequence where all can.
 
     Args:
-        rows: of any number.
-        usable: (a block of rows, the number of its first one) -> those of it that can be used.
+        rows: of any number; they are not kept in memory.
+        usable: (a block of rows, the number of its first one) -> for each whether it can be used.
         none_left: what is said of all of them if none can.
 
     Raises:
         UserError: there are rows, and none can be used.
     """
-    kept: list[Row] = []
-    total = 0
+    numbers, total = array("q"), 0
     for block in _blocks(rows):
-        kept += usable(block, total)
+        numbers.extend(number for number, good in enumerate(usable(block, total), total) if good)
         total += len(block)
-    if total and not kept:
+    if total and not numbers:
         raise UserError(f"all {total} {none_left}")
-    return kept if len(kept) < total else rows
+    return _Chosen(rows, numbers) if len(numbers) < total else rows
 
 
 def _blocks(rows: Sequence[Row]) -> Iterator[list[Row]]:
@@ -261,10 +275,10 @@ class ExampleReader:
         """
         long: list[bool] = []
 
-        def usable(block: Sequence[Example], first: int) -> list[Example]:
+        def usable(block: Sequence[Example], first: int) -> list[bool]:
             found = [self._too_long(number, *pair) for number, pair in enumerate(self._known(block), first)]
             long.extend(found)
-            return [row for row, one in zip(block, found, strict=True) if not one or self.long_examples == "truncate"]
+            return [not one or self.long_examples == "truncate" for one in found]
 
         none = f"longer than {self.limit} tokens, and model.long_examples=drop leaves none; {self._remedy}"
         return _kept(rows, usable, f"examples are {none}"), sum(long)

@@ -203,11 +203,13 @@ def test_predictions_are_written_in_order(tmp_path: Path) -> None:
     assert [json.loads(line) for line in lines] == [
         {
             "prompt": rollout.prompt,
+            "index": number,
             "text": rollout.text,
             "finished": rollout.finished,
             "logprob": pytest.approx(float(rollout.logprobs.sum())),
+            "tokens": len(rollout.completion_ids),
         }
-        for rollout in rollouts
+        for number, rollout in enumerate(rollouts)
     ]
     assert len(lines) == 6
 

@@ -144,6 +144,10 @@ class Cast:
             self.notes.add("unauthored", path, message, "warning", "add it to `authored_properties`")
         if len(self.values) < MOST_ENTRIES:
             own = self.values.get(variable_name(character, keys[:1]), self.defaults.get(keys[0], 0.0))
+            if len(keys) - 1 > self.depths.get(keys[0], 2):
+                of = f"the property {keys[0][:80]!r} has depth {self.depths[keys[0]]}"
+                message = f"{of}, so that nothing stores this perceived value; it starts at {own:g}, as the own value"
+                self.notes.add("perceived", path, message, "warning", f"use a property of depth {len(keys) - 1}")
             self.values[name] = own
             self._used[keys[0]] = None
 

@@ -151,6 +151,20 @@ def test_spools_and_perceived_values() -> None:
     )
 
 
+def test_a_perceived_value_of_a_property_that_is_the_characters_own_is_named() -> None:
+    pointer = {"pointer_type": "Bounded Number Pointer", "character": "char_mara", "keyring": ["Calm", "char_teo"]}
+
+    def change(value: Json) -> None:
+        value["characters"][0]["bnumber_properties"]["Calm"] = 0.25
+        first_reaction(value)["after_effects"] = [{"effect_type": "Bounded Number Effect", "Set": pointer, "to": 0.5}]
+
+    world, (issue,) = read(change)
+    assert issue.path == "$.encounters[0].options[0].reactions[0].after_effects[0].Set"
+    assert "'Calm' has depth 0" in issue.message and "starts at 0.25" in issue.message
+    assert (issue.severity, issue.repair) == ("warning", "use a property of depth 1")
+    assert world.variables["char_mara.Calm[char_teo]"].initial == 0.25
+
+
 def test_a_generated_file_in_hundredths_has_bounds_of_a_hundred() -> None:
     def change(value: Json) -> None:
         pointer = {"pointer_type": "Bounded Number Property", "character": "char_mara", "keyring": ["Calm"]}
