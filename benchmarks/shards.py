@@ -85,10 +85,10 @@ def write(count: int, format: ShardFormat) -> None:
         trainer.predict(module, datamodule=data, return_predictions=False)
         seconds = time.process_time() - begun - making
         size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-    rate, bandwidth, grown = count / seconds, size / 1e6 / seconds, peak() - module.before
+    rate, bandwidth, each, grown = count / seconds, size / 1e6 / seconds, size / 1000 / count, peak() - module.before
     print(
-        f"{format}: {count:,} texts of {CHARACTERS:,} characters, {rate:,.0f} texts a CPU second, {bandwidth:,.0f} MB/s, "
-        f"{size / count / 1000:.1f} kB a text; memory +{grown:.0f} MiB"
+        f"{format}: {count:,} texts of {CHARACTERS:,} characters, {rate:,.0f} texts a CPU second, "
+        f"{bandwidth:,.0f} MB/s, {each:.1f} kB a text; memory +{grown:.0f} MiB"
     )
 
 

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 
 from lit_narrative.cli.faults import note_run_folder
-from lit_narrative.cli.messages import actions
+from lit_narrative.cli.messages import actions, innermost, unfit
 from lit_narrative.errors import UserError, check_choice, did_you_mean
 from lit_narrative.files import refuse_pipe
 
@@ -144,6 +144,10 @@ class _CommandParser(ArgumentParser):
         if not self.exit_on_error:
             super().error(message, ex)
         options = [option for action in actions(self) for option in action.option_strings]
+        complaint = innermost(message)
+        if what := unfit(complaint):  # of jsonargparse's tree what a person needs: the choices, and what was given
+            flag = f"--{complaint.where}"
+            raise UserError(f"{flag if flag in options else complaint.where}: {what}") from ex
         wrong = message.removeprefix("unrecognized arguments: ").split()[0] if "unrecognized" in message else ""
         text = " ".join(message.split())
         raise UserError(f"{text}{did_you_mean(wrong, options)} (see `{self.prog} --help`)") from ex

@@ -79,7 +79,7 @@ def explain(message: str, options: Iterable[str]) -> str:
         or _other_class(complaint)
         or _unknown_name(complaint, options)
         or _missing(complaint)
-        or _unfit(complaint)
+        or unfit(complaint)
     )
     line = what or " ".join(complaint.text.split())
     return f"{complaint.where}: {line}" if complaint.where else line
@@ -187,13 +187,16 @@ def _missing(complaint: Complaint) -> str | None:
     return f"not given: {', '.join(names)}; name a configuration (`--config storyworld/sft`), or give {flags}"
 
 
-def _unfit(complaint: Complaint) -> str | None:
-    """Say which types or values were expected and what was given."""
-    expected = [_type_name(text) for text in _EXPECTED.findall(complaint.text)]
+def unfit(complaint: Complaint) -> str | None:
+    """Say which types or values were expected and what was given; None of a message about something else."""
+    expected = [*dict.fromkeys(name for text in _EXPECTED.findall(complaint.text) for name in _type_names(text))]
     given = _GIVEN.search(complaint.text)
     if not (expected and given and complaint.where):
         return None
-    return f"expected {' or '.join(dict.fromkeys(expected))}, got {given[1]!r}"
+    *others, last = expected
+    wanted = f"{', '.join(others)} or {last}" if others else last
+    near = did_you_mean(given[1], [name.strip("'") for name in expected])
+    return f"expected {wanted}, got {given[1]!r}{near}"
 
 
 def _called(unknown: str, names: list[str]) -> str:
@@ -214,7 +217,8 @@ def _short(class_path: str) -> str:
     return class_path.rpartition(".")[2]
 
 
-def _type_name(text: str) -> str:
-    """``<class 'int'>`` -> ``int``, ``typing.Literal['a', 'b']`` -> ``'a', 'b'``, ``NoneType`` -> ``null``."""
-    text = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", text.strip())
-    return re.sub(r"^typing\.Literal\[(.*)\]$", r"\1", text).replace("NoneType", "null")
+def _type_names(text: str) -> list[str]:
+    """``<class 'int'>`` -> ``int``, ``typing.Literal['a', 'b']`` -> ``'a'`` and ``'b'``, ``NoneType`` -> ``null``."""
+    text = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", text.strip()).replace("NoneType", "null")
+    choices = re.match(r"^typing\.Literal\[(.*)\]$", text)
+    return choices[1].split(", ") if choices else [text]

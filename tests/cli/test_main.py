@@ -87,7 +87,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "--seed", "1", "nothing", "--out", "x"], "no configuration 'nothing'"),
         (["run", "--set", "a=b", "c=d"], "arguments are required: recipe"),
         (["run", "x", "--sed", "1"], "did you mean '--seed'?"),
-        (["run", "x", "--seed", "one"], "seed"),
+        (["run", "x", "--seed", "one"], "--seed: invalid int"),
+        (["score", "x", "--mode", "orginal"], "'strict', 'original' or 'seed', got 'orginal'; did you mean"),
     ],
 )
 def test_wrong_arguments_are_one_clear_error(

@@ -87,6 +87,10 @@ Parser key "model":
             "trainer.precision: expected 64, 32 or null, got '17'",
         ),
         (
+            "Parser key \"mode\":\n  Expected a typing.Literal['strict', 'original']. Got value: orginal",
+            "mode: expected 'strict' or 'original', got 'orginal'; did you mean 'original'?",
+        ),
+        (
             "the following arguments are required: fit.data, fit.model",
             "not given: data, model; name a configuration (`--config storyworld/sft`), or give --data and --model",
         ),

@@ -7,12 +7,14 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
 
 from lit_narrative.cli.arguments import check_places, plain_console
 from lit_narrative.errors import UserError, check_least
@@ -33,9 +35,9 @@ from lit_narrative.tasks.storyworld.scripts import Nudge
 from lit_narrative.tasks.storyworld.simulator.engine import Engine, ReactionTie
 from lit_narrative.tasks.storyworld.simulator.engine_plays import Policy
 from lit_narrative.tasks.storyworld.simulator.policies import by_likelihood, greedy, scripted, uniform
-from lit_narrative.tasks.storyworld.simulator.records import write_traces
+from lit_narrative.tasks.storyworld.simulator.records import Play, write_traces
+from lit_narrative.tasks.storyworld.simulator.statistics import MOST_PARTS, summarise, tally
 from lit_narrative.tasks.storyworld.simulator.statistics import simulate as simulated
-from lit_narrative.tasks.storyworld.simulator.statistics import summarise, tally
 from lit_narrative.tasks.storyworld.terminal.plays import print_simulation, read_play, tell_play
 from lit_narrative.tasks.storyworld.terminal.verdicts import (
     check_file,
@@ -52,6 +54,8 @@ from lit_narrative.tasks.storyworld.world_files import read_playable, read_world
 
 PolicyName = Literal["uniform", "greedy", "scripted", "model"]
 MOST_GENERATED = 1_000
+_OFTEN = 50
+"""Plays between two changes of the bar: a change costs as much as a play."""
 _GENERATED = re.compile(r"world_\d{4}\.(?:json|ink|twee)")
 
 
@@ -179,7 +183,9 @@ def play(
     rng = np.random.default_rng(seed)
     with write_traces(trace, Path(file).stem) as keep:
         if policy == "random":
-            print_simulation(console, simulated(engine, runs, seed, max_steps=max_steps, keep=keep))
+            with _counted(keep, engine.affordable(runs, max_steps, MOST_PARTS)) as seen:
+                found = simulated(engine, runs, seed, max_steps=max_steps, keep=seen)
+            print_simulation(console, found)
             judged = judge(text, config=VerifierConfig(limits=FILE_LIMITS))
             console.print(f"as scored   {verdict(judged.parts)}")
             _print_issues(console, reading.issues)
@@ -212,7 +218,7 @@ def simulate(
 
     Args:
         file: a world in the simple format or of SweepWeave, or a .jsonl file of worlds or samples.
-        runs: number of plays; fewer of a world with very many parts.
+        runs: number of plays; at most what takes some minutes, half a million of a small world.
         seed: of the plays, 0 or more; the same seed makes the same plays.
         policy: uniform, each open option is equally likely; greedy, the option whose reaction is most desirable;
             scripted, the --choices and then uniform; model, as a language model would go on.
@@ -238,8 +244,11 @@ def simulate(
     world, reading = read_playable(file, text)
     engine = Engine(world, nudge, reaction_tie)
     choose = _make_policy(policy, choices, model, temperature)
-    with write_traces(traces, Path(file).stem) as keep:
-        found = tally(engine, runs, seed, choose, max_steps, keep=keep)
+    with (
+        write_traces(traces, Path(file).stem) as keep,
+        _counted(keep, engine.affordable(runs, max_steps, MOST_PARTS)) as seen,
+    ):
+        found = tally(engine, runs, seed, choose, max_steps, keep=seen)
     result = summarise(found)
     settings = {
         "file": Path(file).name if sample is None else f"{Path(file).name}:{sample}",
@@ -253,7 +262,7 @@ def simulate(
         console = plain_console()
         print_simulation(console, result, f"{policy} plays")
         if found.runs < runs:
-            console.print(f"plays       {found.runs:,} of {runs:,}: the world has very many parts")
+            console.print(f"plays       {found.runs:,} of {runs:,}: no more are made of a world of this size")
         _print_issues(console, reading.issues)
     if out is not None:
         truth, effects = exact_and_effects(engine, policy, gate_plays, seed, choose, max_steps)
@@ -261,6 +270,25 @@ def simulate(
         write_text(out, simulation_page(Simulated(name, found, result, settings, effects, truth, reading.issues)))
         if format == "table":
             print(f"page        {one_line(out)}")
+
+
+@contextmanager
+def _counted(keep: Callable[[Play], None], plays: int) -> Iterator[Callable[[Play], None]]:
+    """Take plays as ``keep`` does, with a bar in a terminal of how many are made."""
+    shown = sys.stderr.isatty() and plays > _OFTEN
+    bars = Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True), transient=True)
+    made = 0
+
+    def seen(play: Play) -> None:
+        nonlocal made
+        keep(play)
+        made += 1
+        if shown and made % _OFTEN == 0:
+            bars.update(bar, completed=made)
+
+    bar = bars.add_task("plays", total=plays)
+    with bars if shown else nullcontext():
+        yield seen
 
 
 def _make_policy(
@@ -321,14 +349,8 @@ def check(files: list[str], editor: bool = False, format: Literal["text", "json"
 
 
 def _within(named: str) -> Iterator[str]:
-    """The file itself, or the files of a folder in the order of their names."""
-    if not Path(named).is_dir():
-        yield named
-        return
-    files = sorted(Path(named).glob("*.json"))
-    if not files:
-        raise UserError(f"the folder '{named}' has no *.json files; name one that has, or the files")
-    yield from map(str, files)
+    """The files of a folder in the order of their names; anything else itself, a folder without files too."""
+    yield from [str(path) for path in sorted(Path(named).glob("*.json"))] or [named]
 
 
 def convert(file: str, to: Format = "simple", out: str | None = None) -> None:

@@ -91,7 +91,8 @@ def read_world_file(path: str | os.PathLike[str], max_chars: int = LIMITS.max_ch
     except FileNotFoundError:
         raise WorldFileError(f"there is no file '{path}' (looked in '{path.absolute().parent}')") from None
     except IsADirectoryError:
-        raise WorldFileError(f"'{path}' is a folder; name a file in it") from None
+        what = "folder" if any(path.glob("*.json")) else "folder without *.json files"
+        raise WorldFileError(f"'{path}' is a {what}; name a file in it") from None
     except UnicodeDecodeError as error:
         raise WorldFileError(f"'{path}' is not UTF-8 (byte {error.start}); save it as UTF-8") from None
     except OSError as error:

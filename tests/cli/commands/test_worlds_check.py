@@ -44,6 +44,19 @@ def test_issues_have_a_place_and_a_repair(tmp_path: Path, capsys: pytest.Capture
     assert "mend: write 'page_end_" in out
 
 
+def test_a_folder_without_worlds_is_named_and_the_other_files_go_on(
+    tmp_path: Path, world: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(SystemExit) as exit_:
+        main(["check", str(empty), world, "--format", "json"])
+    assert exit_.value.code == 1
+    first, second = json.loads(capsys.readouterr().out)
+    assert f"'{empty}' is a folder without *.json files" in first["issues"][0]["message"]
+    assert (second["file"], second["issues"]) == (world, [])
+
+
 def test_in_a_folder_the_bad_file_is_named_and_the_others_go_on(
     tmp_path: Path, world: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
