@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from lit_narrative.callbacks.base import RolloutCallback, RolloutModule, dry_run, first_process_works, task
+from lit_narrative.datamodules.order import own_shards
 from lit_narrative.distributed import gather_lists, gather_objects
 from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.files import csv_text, write_jsonl, write_table
@@ -138,7 +139,12 @@ class PredictionWriter(BasePredictionWriter):
         shard_rows: prompts a file; None: one file, of everything.
         format: of these files, ``jsonl`` or ``parquet``.
         deduplicate: of texts that differ in white space alone keep the first by the order of prompts, over all files.
+
+    Attributes:
+        written: what was written, in a line; on the first process, at the end.
     """
+
+    written = ""
 
     def __init__(self, shard_rows: int | None = None, format: ShardFormat = "jsonl", deduplicate: bool = True) -> None:
         super().__init__(write_interval="epoch" if shard_rows is None else "batch")
@@ -148,6 +154,7 @@ class PredictionWriter(BasePredictionWriter):
             raise UserError(f"callback PredictionWriter: format={format} is of shards; give shard_rows as well")
         self.shard_rows, self.format, self.deduplicate = shard_rows, format, deduplicate
         self._pending: list[dict[str, Any]] = []
+        self._own: frozenset[int] = frozenset()
         self._prompts, self._since = 0, 0.0
         self._totals = np.zeros(4)  # texts, tokens, seconds, texts kept; of this process and this run
 
@@ -160,7 +167,8 @@ class PredictionWriter(BasePredictionWriter):
         rollouts = gather_lists(trainer, [rollout for batch in predictions for rollout in batch])
         if trainer.is_global_zero and not dry_run(trainer):
             rows = map(prediction_row, rollouts)
-            write_jsonl(Path(trainer.default_root_dir, "samples", "predictions.jsonl"), rows)
+            path = write_jsonl(Path(trainer.default_root_dir, "samples", "predictions.jsonl"), rows)
+            self.written = f"{len(rollouts):,} texts in '{path}'"
 
     # --- shards -----------------------------------------------------------------------------------------------------
 
@@ -187,9 +195,10 @@ class PredictionWriter(BasePredictionWriter):
         with first_process_works(trainer) as works:
             if works:
                 self.shards.begin(self._settings(trainer, pl_module))
-        done = data.predict_shards[1]
+        rows, (size, done) = data.rows_for("prompts", data.predict_split), data.predict_shards
         if done:
-            logger.info("%d of %d shards in '%s' are written", len(done), self._count(trainer), self.shards.folder)
+            logger.info("%d of %d shards in '%s' are there", len(done), -(-len(rows) // size), self.shards.folder)
+        self._own = frozenset(own_shards(len(rows), size, done, trainer.global_rank, trainer.world_size))
         self._pending, self._prompts, self._totals = [], 0, np.zeros(4)
         self._since = time.perf_counter()
 
@@ -210,12 +219,6 @@ class PredictionWriter(BasePredictionWriter):
             "content": {name: _content(path) for name, path in files.items() if isinstance(path, str)},
         }
 
-    def _count(self, trainer: Trainer) -> int:
-        """Shards in all."""
-        assert self.shard_rows is not None
-        data = task(trainer)
-        return -(-len(data.rows_for("prompts", data.predict_split)) // self.shard_rows)
-
     def write_on_batch_end(
         self,
         trainer: Trainer,
@@ -230,11 +233,11 @@ class PredictionWriter(BasePredictionWriter):
         data = task(trainer)
         if data.predict_shards is None or not batch_indices:
             return
-        size, done = data.predict_shards
+        size, _ = data.predict_shards
         total, samples = len(data.rows_for("prompts", data.predict_split)), len(prediction) // len(batch_indices)
         for place, position in enumerate(batch_indices):
             shard = position // size
-            if shard in done:  # a process without shards completes one prompt, to be there when the others meet
+            if shard not in self._own:  # a process without shards completes a prompt, to be there when the others meet
                 continue
             self._pending += map(prediction_row, prediction[place * samples : (place + 1) * samples])
             self._prompts += 1
@@ -258,7 +261,7 @@ class PredictionWriter(BasePredictionWriter):
         if self._pending:
             logger.warning("%d texts of a shard that is not complete are left out", len(self._pending))
         parts = gather_objects(trainer, self._totals)  # behind which every process has written its shards
-        count, done = self._count(trainer), self.shards.done()
+        count, done = -(-len(data.rows_for("prompts", data.predict_split)) // self.shard_rows), self.shards.done()
         if len(done) < count:
             logger.warning("%d of %d shards are written; the same command goes on", len(done), count)
             return
@@ -275,11 +278,12 @@ class PredictionWriter(BasePredictionWriter):
         rates = _rates(drawn, tokens, parts[:, 2].max(), 0)
         unique = totals["texts"] / totals["drawn"]
         _log(trainer, {**rates, "predict/unique": unique, "predict/texts": totals["drawn"]}, totals["drawn"])
-        logger.info(
-            "'%s': %d texts of %d that were drawn (%.2f %%), %d tokens; this run: %.3g texts/s, %.4g tokens/s",
-            self.shards.folder, totals["texts"], totals["drawn"], 100 * unique, totals["tokens"],
-            rates["predict/texts_per_second"], rates["predict/tokens_per_second"],
-        )  # fmt: skip
+        speed = f"{rates['predict/texts_per_second']:.3g} texts/s, {rates['predict/tokens_per_second']:.4g} tokens/s"
+        self.written = (
+            f"{totals['texts']:,} different texts of {totals['drawn']:,} ({unique:.2%}), {totals['tokens']:,} tokens, "
+            f"in '{self.shards.folder}'; this run: {speed}"
+        )
+        logger.info(self.written)
 
 
 def prediction_row(rollout: Rollout) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import ModelSummary, ProgressBar, RichProgressB
 from lightning.pytorch.utilities.model_summary.model_summary import get_human_readable_count
 from torch import nn
 
+from lit_narrative.callbacks.writers import PredictionWriter
 from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.threads import choose_threads, threads_are_given
 from lit_narrative.modules.language import LanguageModule
@@ -32,6 +33,16 @@ class ModelLine(Callback):
         parts = [f"{name} {text}" for name, part in pl_module.named_children() if (text := _size(part))]
         if parts and trainer.is_global_zero:
             print(f"{type(pl_module).__name__}: {'; '.join(parts)}")
+
+
+class PredictionLine(Callback):
+    """A line on what a prediction has written, and where."""
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Behind whatever is written at the end."""
+        for one in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(one, PredictionWriter) and one.written:
+                print(one.written)
 
 
 def _size(part: nn.Module) -> str:

@@ -25,7 +25,7 @@ from lit_narrative.callbacks.evaluation import Verifiers
 from lit_narrative.callbacks.writers import PredictionWriter
 from lit_narrative.cli.amend import check_values, with_callback_settings
 from lit_narrative.cli.folder import LAST, check_unused, check_whole, locked, prepare_folder, shared_scratch
-from lit_narrative.cli.job_callbacks import FastestThreads, console_callbacks
+from lit_narrative.cli.job_callbacks import FastestThreads, PredictionLine, console_callbacks
 from lit_narrative.cli.job_progress import tell_recipe
 from lit_narrative.cli.messages import explain, innermost, option_names
 from lit_narrative.cli.names import resolve_configs
@@ -204,6 +204,8 @@ class NarrativeCLI(LightningCLI):
                 callbacks.append(PredictionWriter())  # what was sampled would be lost
             if self.recipe:
                 tell_recipe(trainer, self.recipe)
+            else:
+                callbacks.append(PredictionLine())
             return trainer
         except (MisconfigurationException, ValueError) as error:
             raise UserError(f"trainer: {error}") from error

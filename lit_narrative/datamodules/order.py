@@ -97,8 +97,7 @@ class ShardSampler(DistributedSampler[Any]):
 
     def __init__(self, rows: Any, size: int, done: Collection[int], **replica: Any) -> None:
         super().__init__(rows, shuffle=False, **replica)
-        left = [shard for shard in range(math.ceil(len(rows) / size)) if shard not in done]
-        shards = left[self.rank :: self.num_replicas]
+        shards = own_shards(len(rows), size, done, self.rank, self.num_replicas)
         self.parts = [range(shard * size, min((shard + 1) * size, len(rows))) for shard in shards]
 
     def __iter__(self) -> Iterator[Any]:
@@ -107,6 +106,11 @@ class ShardSampler(DistributedSampler[Any]):
 
     def __len__(self) -> int:
         return sum(map(len, self.parts)) or 1
+
+
+def own_shards(rows: int, size: int, done: Collection[int], rank: int, processes: int) -> list[int]:
+    """The shards that a process writes: of those that are left, as many as of any other process, or one fewer."""
+    return [shard for shard in range(math.ceil(rows / size)) if shard not in done][rank::processes]
 
 
 def sort_within_steps(order: Sequence[int], lengths: Sequence[int], step_rows: int) -> list[int]:

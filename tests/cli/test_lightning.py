@@ -172,7 +172,7 @@ def test_a_test_leaves_the_files_of_the_fit_alone(config: Path, tmp_path: Path) 
     assert yaml.safe_load((run / "config_test.yaml").read_text())["data"]
 
 
-def test_predict_writes_its_samples_where_no_callback_does(tmp_path: Path) -> None:
+def test_predict_writes_its_samples_where_no_callback_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny_lm().save_pretrained(tmp_path / "model")
     tokenizer().save_pretrained(tmp_path / "model")
     model = ["--model=SFTModule", f"--model.model={tmp_path / 'model'}", "--model.sampling.max_new_tokens=2"]
@@ -180,6 +180,11 @@ def test_predict_writes_its_samples_where_no_callback_does(tmp_path: Path) -> No
     main(["predict", *model, "--data=PoetryData", "--data.test_size=8", *run])
     written = (tmp_path / "run" / "samples" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(written) == 8 and {"prompt", "text", "finished"} <= json.loads(written[0]).keys()
+    assert f"8 texts in '{tmp_path / 'run' / 'samples' / 'predictions.jsonl'}'" in capsys.readouterr().out
+    writer = ["--trainer.callbacks+=PredictionWriter", "--trainer.callbacks.shard_rows=3"]
+    main(["predict", *model, "--data=PoetryData", "--data.test_size=8", *run, *writer])
+    assert len(list((tmp_path / "run" / "samples" / "predictions").glob("*.jsonl"))) == 3
+    assert "texts of 8" in capsys.readouterr().out
 
 
 def test_command_line_wins_over_the_checkpoint(config: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 
 from lit_narrative.datamodules.base import Split, TaskDataModule
-from lit_narrative.datamodules.order import EpochSampler
+from lit_narrative.datamodules.order import EpochSampler, ShardSampler
 from lit_narrative.lm.load import ScratchModel
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.progress import begin_at
@@ -29,6 +29,23 @@ def order(done: int = 0, state: dict[str, int] | None = None, **settings: Any) -
     if state:
         sampler.load_state_dict(state, batches)
     return list(sampler)
+
+
+@pytest.mark.parametrize(("done", "processes"), [((), 1), ((0, 2), 2), ((), 3), ((1, 2, 3), 4)])
+def test_shards_are_shared_out_whole(done: tuple[int, ...], processes: int) -> None:
+    """Eleven rows in shards of three; a process without one has a row to read all the same."""
+    dealt = [[*ShardSampler(range(11), 3, done, num_replicas=processes, rank=rank)] for rank in range(processes)]
+    assert all(
+        len(rows) == len(ShardSampler(range(11), 3, done, num_replicas=processes, rank=n))
+        for n, rows in enumerate(dealt)
+    )
+    left = [row for row in range(11) if row // 3 not in done]
+    idle = max(0, processes - (4 - len(done)))
+    busy = dealt[: processes - idle]
+    assert sorted(chain.from_iterable(busy)) == left and dealt[processes - idle :] == [[0]] * idle
+    for rows in busy:
+        assert rows == sorted(rows)
+        assert all({3 * (row // 3) + n for n in range(3)} & set(left) <= set(rows) for row in rows)
 
 
 def test_order_depends_on_seed_and_epoch_only() -> None:
