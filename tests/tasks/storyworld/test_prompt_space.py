@@ -1,7 +1,10 @@
 """Prompts in any number."""
 
+import tracemalloc
+from hashlib import blake2b
 from itertools import combinations, pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +62,23 @@ def test_thousands_of_prompts_are_all_different() -> None:
     space = PromptSpace()
     assert space.count("train") > 10**9
     assert len({space.prompt(n, 0, "train").text for n in range(20_000)}) == 20_000
+
+
+@pytest.mark.slow
+def test_a_million_prompts_are_all_different_and_take_no_memory() -> None:
+    space = PromptSpace()
+    digests = np.empty(1_000_000, np.uint64)
+    for first in (0, 1_000_000):  # what is made once, such as the premises, is made in the first round
+        tracemalloc.start()
+        for number in range(first, first + 20_000):
+            space.prompt(number, 0, "train")
+        grown = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+    assert grown < 100_000
+    for number in range(len(digests)):
+        digest = blake2b(space.prompt(number, 0, "train").text.encode(), digest_size=8).digest()
+        digests[number] = int.from_bytes(digest, "big")
+    assert len(np.unique(digests)) == len(digests)
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,24 @@ def test_the_nearest_name_is_the_repair() -> None:
     assert messages["gold"] == "declare it in `initial_state`"
 
 
+def doubled(depth: int) -> Any:
+    """A script that grows twofold with each level."""
+    return (
+        constant(0.5) if not depth else {"operator_type": "Blend", "operands": [doubled(depth - 1)] * 2 + [constant(0)]}
+    )
+
+
+def everywhere_wild() -> Any:
+    """Each page leads to whatever may follow, again and again."""
+    value = light()
+    page = value["encounters"][0]
+    for reaction in [one for choice in page["options"] for one in choice["reactions"]]:
+        reaction["consequence_id"] = "wild"
+    value["encounters"] = [{**page, "id": f"page_{number:04}", "latest_turn": 0} for number in range(9)]
+    value["spools"][0]["encounters"] = [one["id"] for one in value["encounters"]]
+    return value
+
+
 BAD = {
     "empty": "",
     "truncated": TEXT[:-400],
@@ -97,7 +115,11 @@ BAD = {
     "one operand": desirable({"operator_type": "Addition", "operands": [constant(0.1)]}),
     "duplicate key": TEXT.replace('"IFID"', '"IFID": "y", "IFID"', 1),
     "large": json.dumps(large()),
+    "exponential script": desirable(doubled(14)),
+    "a wild loop": json.dumps(everywhere_wild()),
+    "one id twice": json.dumps({**light(), "encounters": light()["encounters"] * 2}),
 }
+"""What authors and machines do to files."""
 
 
 @pytest.mark.parametrize("name", BAD)
