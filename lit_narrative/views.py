@@ -417,9 +417,10 @@ class Rollout:
 
     @property
     def prompt_columns(self) -> dict[str, Any]:
-        """The prompt as plain values: its text, and its messages where it has any."""
+        """What stands before the text, as plain values: the prompt, and its messages and earlier turns, if any."""
         messages = {"messages": [dict(message) for message in self.messages]} if self.messages else {}
-        return {"prompt": self.prompt, **messages}
+        turns = {"turns": [{"text": one.text, "observation": one.observation} for one in self.turns]}
+        return {"prompt": self.prompt, **messages, **(turns if self.turns else {})}
 
     def to(self, device: "torch.device") -> "Rollout":
         """The same rollout with its tensors on ``device``; Lightning asks for it when it collects predictions."""

@@ -38,6 +38,7 @@ def warm_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
         main(["fit", "--config", "verbalize/actor_sft", *QUIET, *small])
         main(["fit", "--config", "verbalize/critic_sft", *QUIET, *small])
         main(["fit", "--config", "style/sft", *QUIET, *small, "--data.train_size=64"])
+    shutil.copytree(folder / "runs" / "storyworld" / "sft", folder / "runs" / "storyworld" / "repair_sft")
     # As `lit-narrative test --config style/judge` writes it, which tests/callbacks/test_judge_examination.py runs.
     judge = SimilarityModel(build_encoder(StaticEncoder(8, 300), ["the salt road", "and the sea"]))
     judge.examination = {"fit": True}
@@ -65,7 +66,13 @@ OTHERWISE = {
     "style/full": ["--trainer.devices=1", "--trainer.strategy=auto", "--trainer.precision=32-true", *SHORT],
 }
 """What a configuration of a large model has to leave out for a tiny one of another architecture on one core."""
-SLOW = {"storyworld/grpo_dr_grpo", "storyworld/grpo_gspo", "storyworld/grpo_lora", "cards/circuits"}
+SLOW = {
+    "storyworld/repair",
+    "storyworld/grpo_dr_grpo",
+    "storyworld/grpo_gspo",
+    "storyworld/grpo_lora",
+    "cards/circuits",
+}
 RUNS = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in JOBS if name not in COMMANDS]
 
 
@@ -75,7 +82,11 @@ def test_configuration_runs(name: str, warm_start: Path, tmp_path: Path, monkeyp
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
     # An untrained policy ends no text by itself. One batch is read: most rows would be made and tokenised for nothing.
-    short = ["--model.sampling.max_new_tokens=32"] if "/grpo" in name or name.endswith(("/cycle", "/full")) else []
+    short = (
+        ["--model.sampling.max_new_tokens=32"]
+        if "/grpo" in name or name.endswith(("/cycle", "/full", "/repair"))
+        else []
+    )
     given = [*QUIET, *short, *OTHERWISE.get(name, [])]
     main([subcommand(name), "--config", name, "--trainer.fast_dev_run=true", "--data.train_size=256", *given])
     assert sorted(tmp_path.rglob("*")) == before

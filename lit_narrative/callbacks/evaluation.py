@@ -11,11 +11,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_narrative.callbacks.base import dry_run, task
-from lit_narrative.datamodules.task import Split, extra_means
+from lit_narrative.datamodules.task import Split, Task, extra_means
 from lit_narrative.distributed import gather_lists
 from lit_narrative.errors import UserError
 from lit_narrative.files import write_json, write_jsonl
 from lit_narrative.modules.language import LanguageModule
+from lit_narrative.report.intervals import paired_share_interval, share_interval
 from lit_narrative.rl.rewards.base import Reward, ask_once
 from lit_narrative.views import Prompt, Rollout, Verdict
 
@@ -28,6 +29,9 @@ class Verifiers(Callback):
     (`SteeringModule`), the test judges those texts.
 
     The verifiers' total is logged as ``val/verifiers``: a run may learn by other rewards, whose sum is ``reward``.
+
+    Where the module takes turns, the last text of each is judged, and beside that what the texts were worth after each
+    turn: ``val/turns/1/<name>`` and so on.
 
     Files in the run folder: ``samples/<stage>.jsonl`` (a row a sample) and ``verifiers/<stage>.json`` (the summary).
 
@@ -105,6 +109,8 @@ class Verifiers(Callback):
         # Gathered by rank; in the prompts' order, figures and files do not depend on the number of processes.
         rollouts.sort(key=lambda rollout: rollout.columns["index"])
         summary = self._write(trainer, split, rollouts, self._judged(trainer, rollouts))
+        for number, row in enumerate(summary.get("turns", ()), 1):
+            summary |= {f"turns/{number}/{name}": value for name, value in row["shares"].items()}
         named = {"verifiers" if name == "reward" else name: value for name, value in summary.items()}
         metrics = {f"{split}/{name}": value for name, value in named.items() if isinstance(value, float)}
         metrics |= {f"{split}/components/{name}": value for name, value in summary["components"].items()}
@@ -129,6 +135,8 @@ class Verifiers(Callback):
     ) -> dict[str, Any]:
         data = task(trainer)
         summary = summarise(verdicts) | data.unique_shares([r.text for r in rollouts]) | {"seed": self.seed}
+        if (turns := trainer.lightning_module.turns) is not None:  # type: ignore[union-attr]
+            summary["turns"] = by_turn(data, rollouts, verdicts, turns.most)  # type: ignore[union-attr,arg-type]
         references = [_reference(rollout) for rollout in rollouts if "reference" in rollout.columns]
         # What the verifiers say of the corpus itself is what a model can hope for on these prompts.
         if references:
@@ -160,6 +168,48 @@ def summarise(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         **extra_means(verdicts),
         **({"funnel": stages} if stages else {}),
     }
+
+
+def by_turn(data: Task, rollouts: Sequence[Rollout], verdicts: Sequence[Verdict], most: int) -> list[dict[str, Any]]:
+    """What completions are worth after each turn; one that was not answered stands as it is.
+
+    Args:
+        data: the task that judges.
+        rollouts: n completions.
+        verdicts: of their last texts.
+        most: turns.
+
+    Returns:
+        A row a turn: the share of completions that have it as ``written``, mean ``reward`` with its interval, and for
+        what a verdict says by yes or no ``shares`` with Wilson's 95 % intervals; from the second turn on ``gains``, the
+        paired change since the first, with theirs.
+    """
+    rows, first = list[dict[str, Any]](), dict[str, Any]()
+    for turn in range(1, most + 1):
+        earlier = [number for number, rollout in enumerate(rollouts) if len(rollout.texts) > turn]
+        pairs = [(rollouts[number], rollouts[number].turns[: turn - 1]) for number in earlier]
+        stood = [replace(rollout, text=rollout.texts[turn - 1], turns=turns) for rollout, turns in pairs]
+        judged = dict(zip(earlier, data.verify(stood), strict=True)) if stood else {}
+        found = [judged.get(number, verdict) for number, verdict in enumerate(verdicts)]
+        values = [{**verdict.components, **verdict.extra} for verdict in found]
+        columns = {name: [row.get(name) for row in values] for name in values[0]}
+        held = {name: np.array(column) for name, column in columns.items() if set(column) <= {0.0, 1.0}}
+        row = {
+            "written": float(np.mean([len(rollout.texts) >= turn for rollout in rollouts])),
+            **{name: value for name, value in summarise(found).items() if name in ("n", "reward", "reward_ci")},
+            "shares": {name: float(column.mean()) for name, column in held.items()},
+            "shares_ci": {name: share_interval(float(column.mean()), len(column)) for name, column in held.items()},
+        }
+        first = first or held
+        if turn > 1:
+            changes = {name: column - first[name] for name, column in held.items() if name in first}
+            row["gains"] = {name: float(change.mean()) for name, change in changes.items()}
+            row["gains_ci"] = {
+                name: paired_share_interval(int((change > 0).sum()), int((change < 0).sum()), len(change))
+                for name, change in changes.items()
+            }
+        rows.append(row)
+    return rows
 
 
 def sample_row(rollout: Rollout, verdict: Verdict) -> dict[str, Any]:

@@ -21,7 +21,9 @@ from lit_narrative.tasks.storyworld.cutting import Cut
 from lit_narrative.tasks.storyworld.enrichment import Nearest, enrich_prompt
 from lit_narrative.tasks.storyworld.generator import Skew, example
 from lit_narrative.tasks.storyworld.grammar import prompt_grammar
+from lit_narrative.tasks.storyworld.playing import PlayEnvironment, PlaySettings, play_prompt, play_verdict
 from lit_narrative.tasks.storyworld.prompt_space import PromptSpace
+from lit_narrative.tasks.storyworld.repair import RepairEnvironment, Repairs, RepairSettings
 from lit_narrative.tasks.storyworld.rewards import REWARDS, RewardSettings, Scorer
 from lit_narrative.tasks.storyworld.similarity import unique_shares
 from lit_narrative.tasks.storyworld.simulator.play import Play
@@ -79,6 +81,9 @@ class StoryworldData(TaskDataModule):
         feature_quality: how the reward of that name is measured.
         grammar: give each prompt a column ``grammar``, a schema with its cast and its properties, for
             ``model.sampling.grammar=prompt``.
+        repair: examples of worlds that are mended, and what the environment ``repair`` says of a world.
+        play: prompts are worlds to be played turn by turn, which the environment ``play`` tells; default: worlds to be
+            written.
         **kwargs: of :class:`TaskDataModule`.
 
     Raises:
@@ -86,6 +91,10 @@ class StoryworldData(TaskDataModule):
     """
 
     rewards = REWARDS
+    environments = {  # noqa: RUF012 (read only)
+        "repair": lambda task: RepairEnvironment(task.scorer(), task.repair or RepairSettings()),
+        "play": lambda task: PlayEnvironment(task.play_settings()),
+    }
     whole_texts = True
 
     def __init__(
@@ -109,6 +118,8 @@ class StoryworldData(TaskDataModule):
         verifiers: VerifierConfig = VerifierConfig(),  # noqa: B008
         feature_quality: FeatureQualitySettings = FeatureQualitySettings(),  # noqa: B008
         grammar: bool = False,
+        repair: RepairSettings | None = None,
+        play: PlaySettings | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -132,12 +143,21 @@ class StoryworldData(TaskDataModule):
         self._dealt: Dealt | None = None
         self._all: list[CustomWorld] | None = None
         self._custom: dict[Split, list[Example]] = {}
+        self.repair, self._repairs, self.play = repair, dict[Split, Repairs](), play
         self._layout: StateLayout | None = None
 
     # --- views ------------------------------------------------------------------------------------------------------
 
     def examples(self, split: Split) -> Sequence[Example]:
-        """Prompts with worlds to imitate."""
+        """Prompts with worlds to imitate, with ``repair`` a share of them behind a faulty one and its issues."""
+        rows = self._corpus(split)
+        if self.repair is None:
+            return rows
+        if split not in self._repairs:
+            self._repairs[split] = Repairs(rows, self.scorer(), self.repair, f"{self.corpus_seed}/{split}")
+        return self._repairs[split]
+
+    def _corpus(self, split: Split) -> Sequence[Example]:
         if self.worlds is not None:
             if split not in self._custom:
                 self._custom[split] = custom_examples(self._worlds(split), self.cut)
@@ -151,15 +171,17 @@ class StoryworldData(TaskDataModule):
         return self._dealt[split]
 
     def prompts(self, split: Split) -> Sequence[Prompt]:
-        """Prompts for the policy; the column ``reference`` of an example's holds the corpus' world.
+        """Prompts for the policy; their column ``reference`` holds the corpus' world, that of a play ``world``.
 
         Raises:
             UserError: more prompts are asked for than `prompt_space` has, or grammars, and the worlds' prompts have no
                 cast or no properties.
         """
         rows: NumberedPrompts
+        if self.play is not None:
+            return _Plays(self._corpus(split), self.play)
         if self.prompt_space is None:
-            rows = ExamplePrompts(self.examples(split))
+            rows = ExamplePrompts(self._corpus(split))
         else:
             rows = _Combined(self.prompt_space, self.sizes[split], self.corpus_seed, split)
         if self.passages is not None:
@@ -225,7 +247,7 @@ class StoryworldData(TaskDataModule):
         """(name, world) of a split, whole worlds; all custom ones where splits differ in their plays alone."""
         if self.worlds is None:
             scorer, of = self.scorer(), "train" if self.state_split == "plays" else split
-            yield from (("", scorer(row.completion).world) for row in self.examples(of))
+            yield from (("", scorer(row.completion).world) for row in self._corpus(of))
         else:
             found = self._every_world() if self.state_split == "plays" else self._worlds(split)
             yield from ((one.name, one.world) for one in found)
@@ -261,7 +283,18 @@ class StoryworldData(TaskDataModule):
         wanted = {"rarity": "playable"}
         for kind in dict.fromkeys(wanted.get(name, name) for name in names if name in (*wanted, "playable", "sound")):
             self._warn_of_none(kind)
-        return RewardSettings(self.verifiers, self.feature_quality, names)
+        play = self.play_settings() if "play" in names else PlaySettings()
+        return RewardSettings(self.verifiers, self.feature_quality, names, play)
+
+    def play_settings(self) -> PlaySettings:
+        """What plays of the policy are worth.
+
+        Raises:
+            UserError: prompts are not of plays.
+        """
+        if self.play is None:
+            raise UserError("worlds are played where data.play is given, {} at the least; prompts then begin a play")
+        return self.play
 
     def _warn_of_none(self, kind: str) -> None:
         """Say so if no training example has the component ``kind``, of as many as are looked at."""
@@ -276,7 +309,12 @@ class StoryworldData(TaskDataModule):
         )  # fmt: skip
 
     def verify(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
-        """Strict scores with their issues, and the total by the formulas of the original system beside them."""
+        """Strict scores with their issues, and the total by the formulas of the original system beside them.
+
+        Of plays: whether they came to an ending.
+        """
+        if self.play is not None:
+            return [play_verdict(rollout, self.play) for rollout in rollouts]
         # The original has six components of fixed weights; those of the user's configuration are the strict score's.
         strict = self.scorer()
         original = Scorer(replace(self.verifiers, weights=dict(DEFAULT_WEIGHTS)), "original")
@@ -308,6 +346,23 @@ def _verdict(strict: Scorer, original: Scorer, rollout: Rollout) -> Verdict:
         extra["adherence"] = kept
     valid = score.components["valid_json"] > 0
     return Verdict(score.total, dict(score.components), valid, issues, extra, funnel(score.parts))
+
+
+class _Plays(NumberedPrompts):
+    """Prompts of worlds to be played; one that has nothing to choose gives its place to the next."""
+
+    def __init__(self, rows: Sequence[Example], settings: PlaySettings) -> None:
+        self.rows, self.settings = rows, settings
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Prompt:  # type: ignore[override]
+        for place in range(index, index + len(self.rows)):
+            row = self.rows[place % len(self.rows)] if place > index else self.rows[index]
+            if (made := play_prompt(row.completion, {**row.meta, "index": index}, self.settings)) is not None:
+                return made
+        raise UserError("data.play: none of the worlds has anything to choose")
 
 
 class _WithGrammar(NumberedPrompts):

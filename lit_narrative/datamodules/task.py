@@ -100,8 +100,10 @@ class Task:
         return {}
 
     def tokenizer_texts(self) -> Iterable[str]:
-        """Texts to train a tokenizer on: the task's training examples."""
-        return (prompt_text(row.prompt) + row.completion for row in self.view("examples", "train"))
+        """Texts to train a tokenizer on: the task's training examples, with their earlier turns."""
+        for row in self.view("examples", "train"):
+            turns = "".join(turn.text + turn.observation for turn in row.turns)
+            yield prompt_text(row.prompt) + turns + row.completion
 
     def tokenizer_names(self) -> Iterable[str]:
         """Words that a tokenizer of ``kind: names`` keeps whole wherever they occur; default: none."""

@@ -181,7 +181,7 @@ class RewardRunner:
             return name, row
         # As lists: equal tensors may differ as pickles, by the storage that they share.
         ids = (rollout.prompt_ids.tolist(), rollout.completion_ids.tolist())
-        visible = (name, rollout.prompt_columns, rollout.text, rollout.finished, ids, rollout.columns, rollout.turns)
+        visible = (name, rollout.prompt_columns, rollout.text, rollout.finished, ids, rollout.columns)
         return hashlib.sha256(pickled(visible, "what a prompt carries in its columns")).digest()
 
     def _call(self, calls: Sequence[Call], rollouts: Sequence[Rollout]) -> Iterator[tuple[str, int, Answer]]:

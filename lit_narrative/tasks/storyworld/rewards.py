@@ -9,6 +9,7 @@ from typing import Any
 from lit_narrative.sae.quality import FeatureQualitySettings
 from lit_narrative.tasks.storyworld.adherence import adherence
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality
+from lit_narrative.tasks.storyworld.playing import PlayReward, PlaySettings
 from lit_narrative.tasks.storyworld.similarity import shape, skeleton_digest
 from lit_narrative.tasks.storyworld.verifiers.base import COMPONENTS, VerifierConfig
 from lit_narrative.tasks.storyworld.verifiers.score import Mode, Score, score
@@ -107,11 +108,13 @@ class RewardSettings:
         verifiers: minima, weights and limits of the score.
         feature_quality: how the reward of that name is measured.
         names: the rewards of the run that `REWARDS` makes.
+        play: what plays of the policy are worth.
     """
 
     verifiers: VerifierConfig = field(default_factory=VerifierConfig)
     feature_quality: FeatureQualitySettings = field(default_factory=FeatureQualitySettings)
     names: Sequence[str] = ()
+    play: PlaySettings = field(default_factory=PlaySettings)
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -124,13 +127,14 @@ class RewardSettings:
 
 
 RewardFactory = Callable[
-    [RewardSettings], ComponentReward | NoveltyReward | RarityReward | AdherenceReward | FeatureQuality
+    [RewardSettings], ComponentReward | NoveltyReward | RarityReward | AdherenceReward | FeatureQuality | PlayReward
 ]
 _MODEL_REWARDS: Mapping[str, RewardFactory] = {
     "novelty": lambda settings: NoveltyReward(settings.scorer),
     "rarity": lambda settings: RarityReward(settings.scorer),
     "adherence": lambda settings: AdherenceReward(settings.scorer),
     "feature_quality": lambda settings: FeatureQuality(settings.feature_quality, verifiers=settings.verifiers),
+    "play": lambda settings: PlayReward(settings.play),
 }
 """Rewards that are not a component of the score."""
 

@@ -68,7 +68,21 @@ def verdict(run: Run) -> list[str]:
     )
     old, new = before.level.soundness, after.level.soundness
     headline = [sound_sentence(old, new)] if old is not None and new is not None else []
-    return [*headline, first, _beside_corpus(run.corpus, after), _validity(before, after)]
+    turns = [turns_sentence(name, one) for name, one in (("SFT", before), ("final", after)) if len(one.turns) > 1]
+    return [*headline, first, *turns, _beside_corpus(run.corpus, after), _validity(before, after)]
+
+
+def turns_sentence(name: str, outcome: Outcome) -> str:
+    """Return what further turns made of a model's texts."""
+    first, last = outcome.turns[0], outcome.turns[-1]
+    assert last.gain is not None and last.gain_ci is not None
+    word = direction(*last.gain_ci, "more", "fewer", "no measurable change")
+    return (
+        f"Of the {name} model's worlds {percent(first.sound)} are sound after one turn (95% interval "
+        f"{percent_interval(first.sound_ci)}) and {percent(last.sound)} after {len(outcome.turns)} "
+        f"({percent_interval(last.sound_ci)}): {word} ({signed(last.gain)}; 95% interval over the same texts "
+        f"{signed_interval(last.gain_ci)}); {percent(last.written)} were written again."
+    )
 
 
 def sound_sentence(before: Soundness, after: Soundness) -> str:

@@ -24,6 +24,7 @@ from lit_narrative.tasks.storyworld.report.run import (
     Soundness,
     TopState,
     TrainingSample,
+    TurnOutcome,
 )
 
 BEFORE, AFTER = "test_sft", "test_final"
@@ -116,7 +117,15 @@ def _outcome(record: Record) -> Outcome:
         unique_skeleton=record.maybe("unique_skeleton"),
         corpus=_level(corpus) if corpus.value else None,
         seed=None if seed is None else int(seed),
+        turns=tuple(_turn(turn) for turn in record.children("turns") if "sound" in turn.child("shares").value),
     )
+
+
+def _turn(record: Record) -> TurnOutcome:
+    shares = record.child("shares").number("sound"), record.child("shares_ci").pair("sound")
+    if (gain := record.child("gains").maybe("sound")) is None:
+        return TurnOutcome(record.number("written"), *shares)
+    return TurnOutcome(record.number("written"), *shares, gain, record.child("gains_ci").pair("sound"))
 
 
 def _level(record: Record) -> Level:

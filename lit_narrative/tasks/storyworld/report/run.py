@@ -70,6 +70,25 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnOutcome:
+    """What texts are worth after a turn; one that the environment did not answer stands as it is.
+
+    Attributes:
+        written: share of the texts that have this turn.
+        sound: share of sound worlds.
+        sound_ci: its 95 % interval.
+        gain: change of that share since the first turn, over the same texts; None of the first.
+        gain_ci: its paired 95 % interval.
+    """
+
+    written: float
+    sound: float
+    sound_ci: tuple[float, float]
+    gain: float | None = None
+    gain_ci: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """A policy's figures on the held-out prompts.
 
@@ -83,6 +102,7 @@ class Outcome:
         unique_skeleton: the same with names, texts and numbers removed.
         corpus: the same means over the corpus that SFT imitates.
         seed: of the sampling.
+        turns: figures after each turn, where the policy takes turns.
     """
 
     n: int
@@ -94,6 +114,7 @@ class Outcome:
     unique_skeleton: float | None
     corpus: Level | None
     seed: int | None
+    turns: tuple[TurnOutcome, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from lit_narrative.tasks.storyworld.report.summary import summarise
 
 TITLES = {
     "sound": "Sound worlds",
+    "sound_after_one_turn": "Sound worlds after one turn",
     "playable": "Playable worlds",
     "effective_shapes": "Effective number of shapes",
     "encounters": "Encounters a world",
@@ -88,6 +89,8 @@ def _values(outcome: Outcome) -> dict[str, float]:
     if found is not None:
         sound = {"sound": found.sound, "playable": found.playable, "effective_shapes": found.effective_shapes}
         sound |= {"encounters": found.encounters, "adherence": found.adherence}
+    if outcome.turns:
+        sound["sound_after_one_turn"] = outcome.turns[0].sound
     named = {
         **sound,
         "reward": level.reward,

@@ -1,5 +1,6 @@
 """The figures of a run as plain data, for scripts that compare runs, and what they teach, in two lines."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ def summarise(run: Run) -> dict[str, Any]:
 
     Scores are strict verifiers' on held-out prompts; ``original_total`` is the lenient total of the same samples.
     ``improvement`` is final minus SFT, and ``over_corpus`` final minus corpus. Intervals hold 95 %, those of shares are
-    Wilson's. Keys of soundness are missing of runs of earlier releases.
+    Wilson's. Keys of soundness are missing of runs of earlier releases; ``turns`` is there of policies that take turns.
     """
     before, after = run.before.outcome, run.after.outcome
     return {
@@ -55,6 +56,7 @@ def _figures(outcome: Outcome) -> dict[str, Any]:
         "unique_names": outcome.unique_names,
         "unique_skeleton": outcome.unique_skeleton,
         "seed": outcome.seed,
+        **({"turns": [asdict(turn) for turn in outcome.turns]} if outcome.turns else {}),
     }
 
 
@@ -118,6 +120,10 @@ def _of_one(summary: Record) -> list[str]:
     like = corpus.maybe("sound")
     known = "" if like is None else f"; the corpus {percent(like)}"
     shares = f"{percent(before.maybe('sound'))} -> {percent(after.maybe('sound'))}"
+    if turns := list(after.children("turns")):
+        first, last = turns[0], turns[-1]
+        ends = f"{percent(first.maybe('sound'))} after one turn, {percent(last.maybe('sound'))} after {len(turns)}"
+        known += f"; {ends}"
     return [*lines, f"sound: {shares} of worlds (95% {percent(low)} to {percent(high)}{known}); play two on the page"]
 
 

@@ -76,7 +76,7 @@ class WorldEnv:
 
         Returns:
             The story so far; the reward; whether the play has ended; whether ``max_steps`` cut it off; and what is
-            known, as of :meth:`reset`, with ``valid``.
+            known, as of :meth:`reset`, with ``valid``, and ``told``: what the action led to.
 
         Raises:
             RuntimeError: the episode is over, or was not begun.
@@ -86,6 +86,7 @@ class WorldEnv:
         self._actions += 1
         position = self._read(text)
         self._text += f"{text.strip()[:200]}\n"
+        before = len(self._text)
         if position is None:
             self._text += INVALID
             reward = self.invalid
@@ -95,7 +96,17 @@ class WorldEnv:
         terminated = self.outcome is not None
         truncated = not terminated and self._actions >= self.max_steps
         self._over = terminated or truncated
-        return self._text, reward, terminated, truncated, {**self._info(), "valid": position is not None}
+        return (
+            self._text,
+            reward,
+            terminated,
+            truncated,
+            {
+                **self._info(),
+                "valid": position is not None,
+                "told": self._text[before:],
+            },
+        )
 
     def _read(self, text: str) -> int | None:
         """The open option that an action names."""

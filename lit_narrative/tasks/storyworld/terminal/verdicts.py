@@ -16,6 +16,7 @@ from lit_narrative.tasks.storyworld.formats.sweepweave.rules import loader_issue
 from lit_narrative.tasks.storyworld.issues import Issue
 from lit_narrative.tasks.storyworld.verifiers.base import SIX, VerifierConfig
 from lit_narrative.tasks.storyworld.verifiers.score import FormerMode, Mode, score
+from lit_narrative.tasks.storyworld.verifiers.soundness import LACKS
 from lit_narrative.tasks.storyworld.world import World
 from lit_narrative.tasks.storyworld.world_files import read_world_file, read_world_texts
 
@@ -28,13 +29,6 @@ DIALECTS = {
     "mixed": "SweepWeave, partly as programs write it",
     "stub": "SweepWeave, a stub without reactions",
 }
-LACKS = {
-    "no_error": "it has errors",
-    "two_endings": "seeded plays meet too few endings",
-    "no_dead_end": "a play came to a dead end",
-    "live_gate": "no gate was met both open and closed",
-}
-"""What a world that is not sound lacks, by the part of soundness."""
 
 
 # --- what is wrong ----------------------------------------------------------------------------------------------------

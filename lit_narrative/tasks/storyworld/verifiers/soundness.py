@@ -13,6 +13,13 @@ from lit_narrative.tasks.storyworld.verifiers.base import Context, component
 
 LOST: tuple[Outcome, ...] = ("stuck", "dangling", "implicit")
 """Dead ends. So is a play that is cut off after ``max_steps`` and finds no ending when it goes on (``endless``)."""
+LACKS = {
+    "no_error": "it has errors",
+    "two_endings": "seeded plays meet too few endings",
+    "no_dead_end": "a play came to a dead end",
+    "live_gate": "no gate was met both open and closed",
+}
+"""What a world that is not sound lacks, by the part of soundness."""
 
 
 @component("no_error")

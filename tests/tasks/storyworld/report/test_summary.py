@@ -7,9 +7,11 @@ import pytest
 
 from lit_narrative.files import write_json
 from lit_narrative.report.intervals import share_interval
+from lit_narrative.tasks.storyworld.report.outcome import verdict
 from lit_narrative.tasks.storyworld.report.reader import read_run
 from lit_narrative.tasks.storyworld.report.run import Run
-from lit_narrative.tasks.storyworld.report.summary import difference_interval, summarise
+from lit_narrative.tasks.storyworld.report.seeds import measures
+from lit_narrative.tasks.storyworld.report.summary import difference_interval, learned, summarise
 from tests.tasks.storyworld.report.make_run import CORPUS, FINAL, SFT, SOUND, STAGES, make_run, soundness, total
 
 
@@ -75,3 +77,22 @@ def test_without_a_corpus_there_is_nothing_to_compare_with(run: Run) -> None:
 def test_the_interval_of_a_difference_is_wider_than_either(run: Run) -> None:
     low, high = difference_interval(run.before.outcome, run.after.outcome)
     assert high - low == pytest.approx(2 * 0.031 * math.sqrt(2))
+
+
+def test_turns_have_shares_of_sound_worlds_with_intervals(out: Path) -> None:
+    for side, (first, last) in {"sft": (0.1, 0.1), "final": (0.3, 0.5)}.items():
+        path = out / f"test_{side}" / "verifiers" / "test.json"
+        one = {"written": 1.0, "shares": {"sound": first}, "shares_ci": {"sound": [first - 0.05, first + 0.05]}}
+        two = {"written": 0.7, "shares": {"sound": last}, "shares_ci": {"sound": [last - 0.05, last + 0.05]}}
+        two |= {"gains": {"sound": last - first}, "gains_ci": {"sound": [last - first - 0.02, last - first + 0.02]}}
+        write_json(path, {**json.loads(path.read_text()), "turns": [one, two]})
+    run = read_run(out)
+    assert [turn["sound"] for turn in summarise(run)["final"]["turns"]] == [0.3, 0.5]
+    assert summarise(run)["final"]["turns"][1]["gain_ci"] == pytest.approx((0.18, 0.22))
+    *_, sft, final, _, _ = verdict(run)
+    assert "10% are sound after one turn" in sft and "no measurable change (0.000" in sft
+    assert "30% are sound after one turn (95% interval 25% to 35%) and 50% after 2 (45% to 55%): more (+0.200" in final
+    assert "70% were written again" in final
+    assert measures({"seed 0": run})["sound_after_one_turn"].after[0] == 0.3
+    write_json(out / "summary.json", summarise(run))
+    assert "30% after one turn, 50% after 2" in learned(out)[1]
