@@ -122,11 +122,16 @@ def _kind(value: str) -> str:
 
 def _argparse_options(kind: Any, default: Any) -> dict[str, Any]:
     """Return argparse's options for a sequence or a switch, which jsonargparse reads as one value."""
-    if get_origin(kind) in {list, Sequence}:
+    if is_many(kind):
         # `extend` lets `--set a=1 --set b=2` and `--set a=1 b=2` mean the same.
         many = {"nargs": "+", "type": get_args(kind)[0]}
         return many if default is inspect.Parameter.empty else {**many, "action": "extend", "default": list(default)}
     return {"action": "store_true"} if kind is bool and default is False else {}
+
+
+def is_many(kind: Any) -> bool:
+    """Whether a parameter of a type takes one or more values."""
+    return get_origin(kind) in {list, Sequence}
 
 
 def _choose(commands: Mapping[str, Function], prog: str, args: list[str]) -> tuple[Function, str, list[str]]:

@@ -5,12 +5,15 @@ asked for, so that help, version and the light commands answer at once.
 """
 
 import errno
+import gc
 import os
 import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
+from typing import Any
 
 from lit_narrative import __version__
 from lit_narrative.cli.faults import in_one_line
@@ -41,6 +44,7 @@ COMMANDS = {
     "explain": "put the activations of a text, or latents of an SAE, into words",
     "data": "make data: books of an author from a mirror or a folder, cleaned",
     "extract": "read a model's activations on a corpus, to put them into words",
+    "doctor": "say what here stands in the way of a run: versions, devices, threads, disk, the hub",
 }
 
 CONFIGURABLE = {"extract"}
@@ -62,6 +66,10 @@ def main(args: list[str] | None = None) -> None:
             1; with code 141 where the reader of the output went away; with 128 and the number of a signal that asked
             it to end.
     """
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what may stand next
+        import_module("lit_narrative.cli.completion").complete(
+            JOBS, {name: partial(find_command, name) for name in COMMANDS}
+        )
     let_threads_sleep()
     given = list(sys.argv[1:] if args is None else args)
     # `--debug` may stand anywhere, and no command has a value of that name.
@@ -136,22 +144,41 @@ def dispatch(args: list[str]) -> None:
         import_module("lit_narrative.cli.names").check_names(name, args[1:])
         _run_job(name, args)
     elif name in COMMANDS:
-        command = getattr(import_module(f"lit_narrative.cli.commands.{FILES.get(name, name)}"), name)
         import_module("lit_narrative.cli.arguments").call(
-            command, f"lit-narrative {name}", args[1:], name in CONFIGURABLE
+            find_command(name), f"lit-narrative {name}", args[1:], name in CONFIGURABLE
         )
     else:
         assert name is not None
         check_choice("command", name, [*JOBS, *COMMANDS])
 
 
+def find_command(name: str) -> Any:
+    """The function of a command, or its functions by name."""
+    return getattr(import_module(f"lit_narrative.cli.commands.{FILES.get(name, name)}"), name)
+
+
 def _run_job(name: str, args: list[str]) -> None:
-    run_job = import_module("lit_narrative.cli.lightning").run_job
+    with no_garbage_among_libraries():
+        run_job = import_module("lit_narrative.cli.lightning").run_job
     if name == "write":
         # Lightning's command line takes the methods of one Trainer class as subcommands, and `write` needs its own.
         run_job(args, import_module("lit_narrative.cli.write.trainer").WriteTrainer)
     else:
         run_job(args)
+
+
+@contextmanager
+def no_garbage_among_libraries() -> Iterator[None]:
+    """Look for no garbage while libraries are read, nor ever after in what they made: a second or two of a job."""
+    first = "torch" not in sys.modules  # in a process that is in use already there may be garbage
+    if first:
+        gc.disable()
+    try:
+        yield
+    finally:
+        if first:
+            gc.freeze()
+            gc.enable()
 
 
 def usage() -> str:

@@ -36,6 +36,12 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}f}".replace("-", "−") if round(value, digits) else f"{0:.{digits}f}"
 
 
+def significant(value: float) -> str:
+    """Write a value with four digits, whatever its size: a rate of learning and a count stand in one table."""
+    text = f"{abs(value):.4g}"
+    return f"−{text}" if value < 0 else text
+
+
 def signed(value: float, digits: int = 3) -> str:
     """Write a difference with its sign, a true minus sign included."""
     return ("+" if round(value, digits) > 0 else "") + number(value, digits)

@@ -8,6 +8,7 @@ from typing import Any
 
 from lit_narrative.errors import UserError
 from lit_narrative.report.charts import Frame, Line, line_chart
+from lit_narrative.report.format import significant
 from lit_narrative.report.intervals import student
 from lit_narrative.report.jobs import JobFolder, main_first, read_jobs, thinned
 from lit_narrative.report.page import Figure, Key, Report, Section, render, reproduce, settings
@@ -75,13 +76,7 @@ def _cell(values: Sequence[float]) -> tuple[str, str]:
     if not values:
         return "–", ""
     ends = student(values)
-    return _short(fmean(values)), "" if ends is None else f"{_short(ends[0])} to {_short(ends[1])}"
-
-
-def _short(value: float) -> str:
-    """Four digits, whatever the size: a rate of learning and a count stand in one table."""
-    text = f"{abs(value):.4g}"
-    return f"−{text}" if value < 0 else text
+    return significant(fmean(values)), "" if ends is None else f"{significant(ends[0])} to {significant(ends[1])}"
 
 
 def _training(jobs: Jobs) -> Section:
@@ -111,7 +106,11 @@ def _samples(jobs: Jobs) -> Section:
         # One seed's are enough to read; the others lie beside it.
         for excerpt in folders[0].excerpts:
             cards = [
-                (one.prompt, one.text, [(part, _short(one.scores[part])) for part in main_first(one.scores)[:_SCORES]])
+                (
+                    one.prompt,
+                    one.text,
+                    [(part, significant(one.scores[part])) for part in main_first(one.scores)[:_SCORES]],
+                )
                 for one in excerpt.samples
             ]
             groups.append((f"{name}/{excerpt.file}", cards, excerpt.unreadable))

@@ -1,6 +1,6 @@
 import pytest
 
-from lit_narrative.report.format import clip, interval, number, percent, printable, signed
+from lit_narrative.report.format import clip, interval, number, percent, printable, signed, significant
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,11 @@ def test_signed(value: float, text: str) -> None:
 def test_percent_never_claims_all_or_nothing_by_rounding(share: float | None, text: str) -> None:
     assert percent(share) == text
     assert percent(0.9996, 1) == "99.96%" and percent(0.5, 1) == "50.0%" and percent(1, 1) == "100.0%"
+
+
+@pytest.mark.parametrize(("value", "text"), [(1e-5, "1e-05"), (-0.25, "−0.25"), (8.0, "8"), (12345.6, "1.235e+04")])
+def test_significant(value: float, text: str) -> None:
+    assert significant(value) == text
 
 
 def test_interval() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from lit_narrative.cli.recipes.results import DONE, Row, value_name
 from lit_narrative.files import csv_text
-from lit_narrative.report.format import number
+from lit_narrative.report.format import number, significant
 from lit_narrative.report.intervals import Floats, Interval, bootstrap, student
 
 _ENDS = ("ci_low", "ci_high", "t_low", "t_high")  # of the intervals over prompts, and over seeds
@@ -201,7 +201,12 @@ def _words(estimate: Estimate | None) -> str:
     if estimate is None:
         return "–"
     ends = estimate.interval
-    return number(estimate.mean) + (f" [{number(ends[0])}, {number(ends[1])}]" if ends else "")
+    return _figure(estimate.mean) + (f" [{_figure(ends[0])}, {_figure(ends[1])}]" if ends else "")
+
+
+def _figure(value: float) -> str:
+    """Three decimals, but for what these would leave nothing of, such as a rate of learning."""
+    return number(value) if abs(value) >= 0.01 or not value else significant(value)
 
 
 def _cells(group: Group, metric: str, compared: bool) -> list[Any]:

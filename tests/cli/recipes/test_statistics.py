@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lit_narrative.cli.recipes.results import DONE, FAILED, Row, Sample, master_table, metric_names
-from lit_narrative.cli.recipes.statistics import group_rows, summary_table
+from lit_narrative.cli.recipes.statistics import group_rows, summary_table, text_table
 from lit_narrative.report.intervals import student
 
 BASELINE = ("arm", "base")
@@ -69,6 +69,11 @@ def test_scores_that_are_not_what_the_metric_is_the_mean_of_are_left_alone() -> 
         Row(one.key, one.values, one.seed, status=DONE, metrics={"reward": 0.9}, samples=one.samples) for one in rows
     ]
     assert group_rows(rows, ["reward"], None)[0].estimates["reward"].prompts is None
+
+
+def test_a_small_figure_is_not_printed_as_nothing() -> None:
+    (group,) = group_rows([row("base", 1, [0.5], lr=1e-5, zero=0.0)], ["lr", "zero"], None)
+    assert text_table([group], ["reward", "lr", "zero"]).splitlines()[1].split()[-2:] == ["1e-05", "0.000"]
 
 
 def test_failed_runs_and_figures_that_are_no_numbers_do_not_count() -> None:
