@@ -11,6 +11,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 
+from tests.once import MadeOnce
+
 torch.set_num_threads(1)
 
 
@@ -44,24 +46,34 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """What several tests begin from, made once for all parallel processes."""
+    own = tmp_path_factory.getbasetemp()
+    # Parallel processes have their folders side by side in that of the session.
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "made_once"
+    folder.mkdir(exist_ok=True)
+    return MadeOnce(folder)
+
+
+@pytest.fixture(scope="session")
+def policy(made_once: MadeOnce) -> Path:
     """A checkpoint of a tiny policy that writes worlds that can be played."""
     from tests.runs.jobs import warm_start
 
-    return warm_start(tmp_path_factory.mktemp("sft"))
+    return made_once("policy", warm_start) / "checkpoints" / "last.ckpt"
 
 
 @pytest.fixture(scope="session")
-def circuits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def circuits(made_once: MadeOnce) -> Path:
     """A folder of circuit analyses; of a model whose mechanism is known."""
     from tests.circuits.make_results import make_results
 
-    return make_results(tmp_path_factory.mktemp("planted") / "circuits")
+    return made_once("circuits", make_results)
 
 
 @pytest.fixture(scope="session")
-def noisy_circuits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def noisy_circuits(made_once: MadeOnce) -> Path:
     """The same analyses of the same model with other noise."""
     from tests.circuits.make_results import make_results
 
-    return make_results(tmp_path_factory.mktemp("noisy") / "circuits", 0.05, checkpoint="runs/rl/last.ckpt")
+    return made_once("noisy_circuits", lambda folder: make_results(folder, 0.05, checkpoint="runs/rl/last.ckpt"))

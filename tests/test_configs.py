@@ -26,7 +26,7 @@ def warm_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the checkpoints that other configurations begin from, after two steps on few rows."""
     folder = tmp_path_factory.mktemp("run")
     small = ["--trainer.max_steps=2", "--trainer.val_check_interval=2", "--trainer.limit_val_batches=0"]
-    data = ["--data.train_size=64", "--model.tokenizer.sample=64", "--model.tokenizer.vocab_size=300"]
+    data = ["--data.train_size=64", "--model.tokenizer.sample=64"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         main(["fit", "--config", "storyworld/sft", *QUIET, *small, *data, "--model.model.positions=2048"])
@@ -38,13 +38,16 @@ def warm_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
         main(["fit", "--config", "verbalize/actor_sft", *QUIET, *small])
         main(["fit", "--config", "verbalize/critic_sft", *QUIET, *small])
         main(["fit", "--config", "style/sft", *QUIET, *small, "--data.train_size=64"])
-    shutil.copytree(folder / "runs" / "storyworld" / "sft", folder / "runs" / "storyworld" / "repair_sft")
+    for name in ("repair_sft", "cycle"):
+        shutil.copytree(folder / "runs" / "storyworld" / "sft", folder / "runs" / "storyworld" / name)
     # As `lit-narrative test --config style/judge` writes it, which tests/callbacks/test_judge_examination.py runs.
     judge = SimilarityModel(build_encoder(StaticEncoder(8, 300), ["the salt road", "and the sea"]))
     judge.examination = {"fit": True}
     judge.save(folder / "runs" / "style" / "judge" / "judge")
     row = {"prompt": "the night\n", "text": "the sea", "finished": True, "reward": 0, "components": {"learned": 0}}
     write_jsonl(folder / "runs" / "poetry" / "samples" / "samples" / "predict.jsonl", [row] * 100)
+    worlds = [{**row, "prompt": f"Write {n // 2}:", "text": f"{{{n}}}", "reward": n} for n in range(20)]
+    write_jsonl(folder / "runs" / "storyworld" / "samples" / "samples" / "predict.jsonl", worlds)
     return folder
 
 
@@ -61,11 +64,12 @@ COMMANDS = {"verbalize/extract"}
 """Configurations of another command than Lightning's; the warm start runs them."""
 SHORT = ["--data.chunk_words.most=80", "--data.chunk_words.least=40"]
 OTHERWISE = {
+    "poetry/steer": ["--data.eval_batch_size=10"],
     "style/grpo_v1": ["--model.lora=null"],
     "style/judge_pretrained": ["--model.encoder={width: 8, vocab_size: 300}", "--data.books=null", *SHORT],
     "style/full": ["--trainer.devices=1", "--trainer.strategy=auto", "--trainer.precision=32-true", *SHORT],
 }
-"""What a configuration of a large model has to leave out for a tiny one of another architecture on one core."""
+"""Few rows; and what a configuration of a large model has to leave out for a tiny one of another architecture."""
 SLOW = {
     "storyworld/repair",
     "storyworld/grpo_dr_grpo",
@@ -82,11 +86,8 @@ def test_configuration_runs(name: str, warm_start: Path, tmp_path: Path, monkeyp
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
     # An untrained policy ends no text by itself. One batch is read: most rows would be made and tokenised for nothing.
-    short = (
-        ["--model.sampling.max_new_tokens=32"]
-        if "/grpo" in name or name.endswith(("/cycle", "/full", "/repair"))
-        else []
-    )
+    writes = "/grpo" in name or name.endswith(("/cycle", "/full", "/best_of_n", "/repair", "storyworld/test"))
+    short = ["--model.sampling.max_new_tokens=32"] if writes else []
     given = [*QUIET, *short, *OTHERWISE.get(name, [])]
     main([subcommand(name), "--config", name, "--trainer.fast_dev_run=true", "--data.train_size=256", *given])
     assert sorted(tmp_path.rglob("*")) == before

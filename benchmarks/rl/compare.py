@@ -45,7 +45,7 @@ def run_worker(side: str, job: str, shape: Shape, folder: Path, note: str = "") 
     env = {**os.environ, **quiet, "OMP_NUM_THREADS": str(shape.threads), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([*command, folder, out], cwd=ROOT, env=env, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"{side} failed:\n{done.stderr[-4000:]}")
+        sys.exit(f"{side} failed with code {done.returncode}:\n{done.stderr[-4000:]}")
     values = json.loads(out.read_text(encoding="utf-8"))
     return Round(**{**values, "steps": [Step(**step) for step in values.get("steps", [])]})
 

@@ -66,6 +66,7 @@ def check_jobs(jobs: dict[str, Any]) -> None:
             raise UserError(f"job '{name}': {error}") from error
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Check the jobs on standard input."""
     with in_one_line(debug=False):
         check_jobs(json.load(sys.stdin))

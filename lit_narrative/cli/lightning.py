@@ -86,8 +86,11 @@ class NarrativeCLI(LightningCLI):
             )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override] # static in the original
-        """The subcommands, Lightning's or ``write``, each with the arguments that are not settings."""
-        return {"write": {"model", "datamodule"}} if hasattr(self.trainer_class, "write") else super().subcommands()
+        """The one subcommand that is run, Lightning's or ``write``, with the arguments that are not settings."""
+        if hasattr(self.trainer_class, "write"):
+            return {"write": {"model", "datamodule"}}
+        # Lightning would make a parser for each of four, which takes as long as reading the settings of one.
+        return {name: others for name, others in super().subcommands().items() if name == self.given[0]}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Make a parser whose saved configurations name our versions."""

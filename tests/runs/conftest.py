@@ -1,15 +1,15 @@
 """One unbroken run to compare with."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.once import MadeOnce
 from tests.runs.jobs import cycle
 
 
 @pytest.fixture(scope="session")
-def unbroken(tmp_path_factory: pytest.TempPathFactory, policy: Path) -> Path:
+def unbroken(made_once: MadeOnce, policy: Path) -> Path:
     """The folder of a run that nothing interrupted."""
-    folder = tmp_path_factory.mktemp("unbroken")
-    cycle(folder, policy)
-    return folder
+    return made_once("unbroken", partial(cycle, policy=policy))

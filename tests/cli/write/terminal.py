@@ -1,35 +1,29 @@
 """A person at a terminal, typing at the command line."""
 
-import fcntl
 import os
 import pty
 import select
 import signal
-import subprocess
 import sys
-import termios
+import traceback
 from collections.abc import Sequence
+
+from lit_narrative.cli.main import main
 
 
 def at_a_terminal(arguments: Sequence[str], answers: Sequence[bytes], **environment: str) -> str:
     """Everything that a terminal shows while somebody types an answer at every prompt; the command ends well.
+
+    The command runs in a copy of this process, which has imported already what a new one would take seconds for.
 
     Args:
         arguments: of ``lit-narrative``.
         answers: keys.
         environment: of the terminal, such as ``TERM``.
     """
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lit_narrative", *arguments],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env={**os.environ, **environment},
-        start_new_session=True,
-        preexec_fn=_own_terminal,
-    )
-    os.close(theirs)
+    child, ours = pty.fork()
+    if not child:
+        _sit_down(list(arguments), environment)
     shown = b""
     for answer in answers:
         while not shown.endswith(b"> "):
@@ -46,12 +40,25 @@ def at_a_terminal(arguments: Sequence[str], answers: Sequence[bytes], **environm
                 shown += piece
     except OSError:  # how a pseudo terminal says that the other side has closed
         pass
-    assert process.wait(timeout=60) == 0
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, shown.decode()
     os.close(ours)
     return shown.decode()
 
 
-def _own_terminal() -> None:
-    """Make the terminal on standard input that of the new session, so that Ctrl-C reaches it and is heard."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # programs in the background ignore it
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+def _sit_down(arguments: list[str], environment: dict[str, str]) -> None:
+    """Run the command at the terminal that this process has as its standard streams, and end."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # programs in the background ignore it
+    os.environ.update(environment)
+    # They last as long as the process.
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
+    code = 1
+    try:
+        main(arguments)
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)  # nothing of the tests is to end here as well
