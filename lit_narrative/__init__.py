@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lit_narrative.datamodules.style import StyleData as StyleData
     from lit_narrative.datamodules.verbalize import VerbalizeData as VerbalizeData
     from lit_narrative.modules.grpo import GRPOModule as GRPOModule
+    from lit_narrative.modules.preference import PreferenceModule as PreferenceModule
     from lit_narrative.modules.reward import RewardModule as RewardModule
     from lit_narrative.modules.sae import SAEModule as SAEModule
     from lit_narrative.modules.sft import SFTModule as SFTModule
@@ -27,6 +28,7 @@ _MODULES = {
     "StyleData": "datamodules.style",
     "VerbalizeData": "datamodules.verbalize",
     "GRPOModule": "modules.grpo",
+    "PreferenceModule": "modules.preference",
     "RewardModule": "modules.reward",
     "SAEModule": "modules.sae",
     "SFTModule": "modules.sft",

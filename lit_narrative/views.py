@@ -174,11 +174,12 @@ class InjectedVectors:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A text with a score, or a preferred text beside another one (reward model)."""
+    """A text with a score, the more the better, or one preferred to another; whole, or behind a prompt."""
 
     text: str
     score: float
     other: str | None = None
+    prompt: Conversation | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ def test_what_a_notebook_needs_comes_from_the_package_itself_and_is_read_when_it
         "print(GRPOModule.__module__, StoryworldData.__module__, len(dir(lit_narrative)))"
     )
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
-    assert found == ["lit_narrative.modules.grpo", "lit_narrative.datamodules.storyworld", "11"]
+    assert found == ["lit_narrative.modules.grpo", "lit_narrative.datamodules.storyworld", "12"]
     with pytest.raises(ImportError, match="cannot import name 'GRPOModul'"):
         from lit_narrative import GRPOModul  # type: ignore[attr-defined]  # noqa: F401
 

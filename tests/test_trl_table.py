@@ -15,7 +15,7 @@ from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.language import LanguageModule
 from lit_narrative.rl.gae import ValueSettings
 from lit_narrative.rl.loss_settings import LossSettings
-from lit_narrative.rl.reference import ReferenceSettings
+from lit_narrative.rl.reference import DistillationSettings, ReferenceSettings
 from lit_narrative.rl.rewards.runner import ScoringSettings
 from tests.helpers import Recorder, TinyTask, fit, sizes, tokenizer_folder
 from tests.paths import ROOT
@@ -24,6 +24,7 @@ PAGE = (ROOT / "docs" / "trl.md").read_text(encoding="utf-8")
 GROUPS: dict[str, type] = {
     "loss": LossSettings,
     "reference": ReferenceSettings,
+    "distillation": DistillationSettings,
     "sampling": SamplingParams,
     "scoring": ScoringSettings,
     "value": ValueSettings,
@@ -54,7 +55,7 @@ def test_every_option_named_exists() -> None:
 
 def test_every_setting_of_loss_and_reference_is_named() -> None:
     listed = PAGE.replace("`model.loss.` and the same names", " ".join(f"`model.loss.{n}`" for n in adaptive()))
-    for name in ("loss", "reference", "value", "scoring"):
+    for name in ("loss", "reference", "distillation", "value", "scoring"):
         assert {f"model.{name}.{field.name}" for field in fields(GROUPS[name])} <= quoted(listed)
 
 

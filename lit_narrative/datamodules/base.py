@@ -11,6 +11,7 @@ from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from lit_narrative.arguments import NativeArguments
+from lit_narrative.datamodules.judged import JudgedCompletions, judged_rows
 from lit_narrative.datamodules.order import EpochSampler, ShardSampler, TrainLoader
 from lit_narrative.datamodules.rejection_sampling import RejectionSampling, best_texts
 from lit_narrative.datamodules.task import Answered as Answered  # a custom task imports all it needs from here
@@ -21,7 +22,7 @@ from lit_narrative.datamodules.task import Task, numbered
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.lookup import BUILDER
 from lit_narrative.seeds import run_seed
-from lit_narrative.views import Rows
+from lit_narrative.views import Rows, Scored
 
 saving._ALLOWED_INSTANTIATORS.add(BUILDER)
 
@@ -37,6 +38,7 @@ class TaskDataModule(Task, LightningDataModule, metaclass=NativeArguments):
         eval_batch_size: rows a batch and process elsewhere, 1 or more; default: ``batch_size``.
         num_workers: processes that read rows and collate them, 0 or more.
         preferred: rejection sampling: a model's best texts, to train on in place of the task's examples.
+        judged: completions with scores, or preferences, from a file: they make the view ``scored``.
         predict_split: whose prompts ``predict`` completes.
 
     Attributes:
@@ -54,6 +56,7 @@ class TaskDataModule(Task, LightningDataModule, metaclass=NativeArguments):
         eval_batch_size: int | None = None,
         num_workers: int = 0,
         preferred: RejectionSampling | None = None,
+        judged: JudgedCompletions | None = None,
         predict_split: Split = "test",
     ) -> None:
         super().__init__()
@@ -61,7 +64,8 @@ class TaskDataModule(Task, LightningDataModule, metaclass=NativeArguments):
         check_least("data.eval_batch_size", eval_batch_size, 1)
         check_least("data.num_workers", num_workers, 0)
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
-        self.preferred, self.predict_split = preferred, predict_split
+        self.preferred, self.judged, self.predict_split = preferred, judged, predict_split
+        self._judged: dict[str, list[Scored]] | None = None
         self._rows: dict[tuple[str, Split], Sequence[Any]] = {}
 
     @classmethod
@@ -80,14 +84,24 @@ class TaskDataModule(Task, LightningDataModule, metaclass=NativeArguments):
     # --- rows -------------------------------------------------------------------------------------------------------
 
     def view(self, name: str, split: Split) -> Sequence[Any]:
-        """The rows of a view; training examples are those of `preferred`, if it is given.
+        """The rows of a view; training examples are those of `preferred`, and scored texts those of `judged`, if given.
 
         Raises:
             UserError: the task lacks the view; the message names those that it has.
         """
         if self.preferred is not None and (name, split) == ("examples", "train") and name in self.views:
             return best_texts(self.preferred)
+        if self.judged is not None and name == "scored":
+            if self._judged is None:
+                self._judged = judged_rows(self.judged)
+            return self._judged[split]
         return super().view(name, split)
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Names of the views that this task defines, and of that which a file gives it."""
+        given = ("scored",) if self.judged is not None else ()
+        return tuple(dict.fromkeys((*super().views, *given)))
 
     def rows_for(self, name: str, split: Split) -> Sequence[Any]:
         """The rows of a view that the module being run takes; it is asked once a run.

@@ -4,14 +4,12 @@ A simple stand-in for reinforcement learning: train on the best of what the mode
 (RAFT, Dong et al. 2023, algorithm 1). Here one round is one run, and the texts come from a file.
 """
 
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from lit_narrative.errors import UserError, did_you_mean
+from lit_narrative.datamodules.judged import lines, read_sample
+from lit_narrative.errors import UserError
 from lit_narrative.views import Example
 
 
@@ -49,13 +47,8 @@ def best_texts(settings: RejectionSampling) -> list[Example]:
         UserError: there is no such file, it has no such score, or no text is kept.
     """
     path = Path(settings.file)
-    if not path.is_file():
-        raise UserError(
-            f"data.preferred.file: no file '{path}'; `lit-narrative predict` with the callback Verifiers writes it"
-        )
-    # Not splitlines(): it also splits at U+2028 and its like, which texts may hold and JSON does not escape.
-    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    rows = [_read(line, settings.by, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+    read = [read_sample(row, settings.by, where, "data.preferred") for where, row in lines(path, "preferred")]
+    rows = [None if row is None else Example(row.prompt or "", row.text, {"score": row.score}) for row in read]
     # The sort is stable: of equal scores the earlier text comes first, so that the same file keeps the same texts.
     finished = sorted((row for row in rows if row is not None), key=lambda row: row.meta["score"], reverse=True)
     if not finished:
@@ -69,22 +62,3 @@ def best_texts(settings: RejectionSampling) -> list[Example]:
             "it, or leave it out and go by share"
         )
     return [row for row in finished if row.meta["score"] >= settings.threshold]
-
-
-def _read(line: str, by: str, where: str) -> Example | None:
-    """A text and its score; None for one that was cut off."""
-    try:
-        row = json.loads(line)
-        prompt, text, finished, scores = row["prompt"], row["text"], row["finished"], _scores(row)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{where} is not a judged sample: it needs prompt, text, finished, reward, components"
-        ) from error
-    if by not in scores:
-        known = ", ".join(scores)
-        raise UserError(f"data.preferred.by: {where} has no score '{by}'{did_you_mean(by, scores)} ({known})")
-    return Example(row.get("messages") or prompt, text, {"score": scores[by]}) if finished else None
-
-
-def _scores(row: Mapping[str, Any]) -> dict[str, float]:
-    return {"reward": float(row["reward"])} | {name: float(value) for name, value in row["components"].items()}

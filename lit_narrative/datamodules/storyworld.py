@@ -21,13 +21,13 @@ from lit_narrative.tasks.storyworld.cutting import Cut
 from lit_narrative.tasks.storyworld.enrichment import Nearest, enrich_prompt
 from lit_narrative.tasks.storyworld.generator import Skew, example
 from lit_narrative.tasks.storyworld.grammar import prompt_grammar
-from lit_narrative.tasks.storyworld.playing import PlayEnvironment, PlaySettings, play_prompt, play_verdict
 from lit_narrative.tasks.storyworld.prompt_space import PromptSpace
 from lit_narrative.tasks.storyworld.repair import RepairEnvironment, Repairs, RepairSettings
 from lit_narrative.tasks.storyworld.rewards import REWARDS, RewardSettings, Scorer
 from lit_narrative.tasks.storyworld.similarity import unique_shares
 from lit_narrative.tasks.storyworld.simulator.play import Play
 from lit_narrative.tasks.storyworld.simulator.play import plays as play_world
+from lit_narrative.tasks.storyworld.simulator.playing import PlayEnvironment, PlaySettings, play_prompt, play_verdict
 from lit_narrative.tasks.storyworld.states import StateLayout, states
 from lit_narrative.tasks.storyworld.themes import SPLITS
 from lit_narrative.tasks.storyworld.verifiers.base import DEFAULT_WEIGHTS, VerifierConfig

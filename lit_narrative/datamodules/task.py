@@ -82,9 +82,10 @@ class Task:
             UserError: the task lacks the view; the message names those that it has.
         """
         if name not in self.views:
+            file = ", or give completions with scores by data.judged" if name == "scored" else ""
             raise UserError(
                 f"{type(self).__name__} offers no '{name}' view; it has: {', '.join(self.views)}. "
-                "Choose another algorithm or another task"
+                f"Choose another algorithm or another task{file}"
             )
         rows: Sequence[Any] = getattr(self, name)(split)
         return rows

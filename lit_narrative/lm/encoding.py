@@ -330,7 +330,7 @@ class ExampleIds:
         Raises:
             UserError: see :func:`example_ids`.
         """
-        keys = [_digest(row) for row in rows]
+        keys = [example_key(row) for row in rows]
         new = {key: row for key, row in zip(keys, rows, strict=True) if key not in self._known}
         pairs = zip(*example_ids([*new.values()], self.tokenizer, self.chat), strict=True)
         read = {key: (_int32(prompt), _int32(completion)) for key, (prompt, completion) in zip(new, pairs, strict=True)}
@@ -355,7 +355,7 @@ def _check_completion(completion: object) -> None:
         )
 
 
-def _digest(row: Example) -> bytes:
+def example_key(row: Example) -> bytes:
     """A key of an example's content; not the texts themselves, which would stay in memory."""
     check_prompt(row.prompt)
     _check_completion(row.completion)

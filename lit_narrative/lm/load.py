@@ -25,7 +25,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
 from lit_narrative.adapters import merge_adapters
-from lit_narrative.errors import UserError, first_line
+from lit_narrative.errors import UserError, check_choice, first_line
 from lit_narrative.lm.adapter_folder import adapter_base, is_adapter_folder, load_adapters
 from lit_narrative.lm.fast.layers import use_faster_modules
 
@@ -87,12 +87,18 @@ class Lora:
         alpha: scale; the update is multiplied by alpha / r.
         dropout: on the adapter's input.
         target_modules: names of the layers to adapt; default: what peft knows for the architecture.
+        quantization: hold the linear layers of the base in 4 bits (``nf4``, QLoRA); of a model by hub name or folder.
     """
 
     r: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
     target_modules: list[str] = field(default_factory=list)
+    quantization: Literal["nf4"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.quantization is not None:
+            check_choice("model.lora.quantization", self.quantization, ("nf4",))
 
 
 def scratch_config(spec: ScratchModel, vocab_size: int, eos_id: int) -> PretrainedConfig:

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lit_narrative.errors import UserError, first_line
 from lit_narrative.lm.fast.layers import FEW_ROWS
+from lit_narrative.lm.fast.packed_forward import packed_states
 from lit_narrative.lm.fast.prefix_forward import completion_states
 from lit_narrative.lm.grammar import unpack
 from lit_narrative.lm.load import base_lm
@@ -28,6 +29,21 @@ from lit_narrative.views import TokenMasks, Turn
 
 WORKSPACE = 2**24
 """Logits in memory at once by default: 64 MiB in float32, and a few times that with temporaries and gradients."""
+LEAST = -1e4
+"""Log-probability in place of minus infinity, of tokens that a grammar forbids: they add 0 instead of NaN."""
+
+
+class Teacher(NamedTuple):
+    """Whom a model is to come nearer to.
+
+    Attributes:
+        lm: the teacher, a transformers causal LM of the same vocabulary, in evaluation mode.
+        beta: 0 for KL(teacher || student), 1 for KL(student || teacher), between them the generalised Jensen-Shannon
+            divergence.
+    """
+
+    lm: nn.Module
+    beta: float
 
 
 class CompletionBatch(NamedTuple):
@@ -73,11 +89,13 @@ class TokenScores(NamedTuple):
         logprobs: (N,) float32 (float64 of a model in float64, and so the others), nats.
         entropy: (N,) float32, nats, of the distribution of the token; None unless asked for.
         values: (N,) float32, the value head's estimate at the position before the token; None without a head.
+        divergence: (N,) float32, nats, from the teacher's distribution of the token; None without a teacher.
     """
 
     logprobs: torch.Tensor
     entropy: torch.Tensor | None = None
     values: torch.Tensor | None = None
+    divergence: torch.Tensor | None = None
 
 
 def completion_batch(
@@ -130,6 +148,8 @@ def score_completions(
     temperature: float = 1.0,
     entropy: bool = False,
     value_head: nn.Module | None = None,
+    teacher: Teacher | None = None,
+    packing: int | None = None,
     workspace: int = WORKSPACE,
 ) -> TokenScores:
     """Score every completion token of ``batch``.
@@ -140,12 +160,16 @@ def score_completions(
         temperature: logits are divided by it, as in sampling.
         entropy: compute the entropies too, with their gradient.
         value_head: turns the hidden states (N, d) that predict the tokens into their values, (N,) or (N, 1).
+        teacher: whose distribution is compared with the model's; without gradient of its own.
+        packing: read rows side by side in longer ones of that many tokens at most, without injections
+            (:mod:`lit_narrative.lm.fast.packed_forward`); None: each by itself.
         workspace: logits that are in memory at once; one position's V are the least.
     """
     base = base_lm(lm)
     # FSDP2 gathers weights around registered forward methods only: `shard` makes scoring one of them.
     score: Any = base.score_tokens if isinstance(base, FSDPModule) else partial(score_tokens, base)
-    return score(batch, temperature=temperature, entropy=entropy, value_head=value_head, workspace=workspace)
+    asked = {"entropy": entropy, "value_head": value_head, "teacher": teacher, "packing": packing}
+    return score(batch, temperature=temperature, workspace=workspace, **asked)
 
 
 def score_tokens(
@@ -155,6 +179,8 @@ def score_tokens(
     temperature: float,
     entropy: bool,
     value_head: nn.Module | None,
+    teacher: Teacher | None,
+    packing: int | None,
     workspace: int,
 ) -> TokenScores:
     """As :func:`score_completions`, of the transformers model itself.
@@ -164,40 +190,64 @@ def score_tokens(
     as many positions at a time as fit, and again in the backward pass: neither the logits of the whole batch nor their
     gradient are ever in memory at once.
     """
-    hidden, labels = completion_states(base, batch.ids, batch.targets, batch.injections), batch.ids[batch.targets]
+    if packing is None:
+        hidden = completion_states(base, batch.ids, batch.targets, batch.injections)
+    else:
+        hidden = packed_states(base, batch.ids, batch.targets, packing)
+    labels = batch.ids[batch.targets]
     values = None if value_head is None else at_least_float32(value_head(hidden).reshape(-1))
-    score = partial(_score_positions, base, temperature=temperature, entropy=entropy)
-    positions = max(workspace // base.config.get_text_config().vocab_size, 1)  # type: ignore[operator,union-attr]
+    score = partial(_score_positions, base, teacher, temperature=temperature, entropy=entropy)
+    models = 1 if teacher is None else 2
+    positions = max(workspace // (models * base.config.get_text_config().vocab_size), 1)  # type: ignore[operator,union-attr]
     if len(labels) > positions and torch.is_grad_enabled():
         score = partial(checkpoint, score, use_reentrant=False)
     elif hidden.is_cpu:
         # Each pass over the logits then finds them in the processor's cache; a GPU has no use for small products.
         positions = min(positions, FEW_ROWS)
-    columns = [hidden.split(positions), labels.split(positions)]
-    if (allowed := batch.allowed) is not None:
-        columns.append(allowed.split(positions))
-    parts = [score(*part) for part in zip(*columns, strict=True)]
-    logprobs, entropies = zip(*parts, strict=True)
-    return TokenScores(torch.cat(logprobs), torch.cat(entropies) if entropy else None, values)
+    columns = {"hidden": hidden, "labels": labels, "allowed": batch.allowed}
+    if teacher is not None:
+        with torch.no_grad():
+            columns["taught"] = completion_states(base_lm(teacher.lm), batch.ids, batch.targets)
+    parts = {name: values.split(positions) for name, values in columns.items() if values is not None}
+    scored = [score(**dict(zip(parts, part, strict=True))) for part in zip(*parts.values(), strict=True)]
+    logprobs, entropies, divergences = zip(*scored, strict=True)
+    return TokenScores(
+        torch.cat(logprobs),
+        torch.cat(entropies) if entropy else None,
+        values,
+        None if teacher is None else torch.cat(divergences),
+    )
 
 
 def _score_positions(
     base: nn.Module,
+    teacher: Teacher | None,
+    *,
     hidden: torch.Tensor,
     labels: torch.Tensor,
     allowed: torch.Tensor | None = None,
-    *,
+    taught: torch.Tensor | None = None,
     temperature: float,
     entropy: bool,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Log-probability of each label, and entropy, both (n,), among the tokens allowed, packed (n, W)."""
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """Log-probability of each label, entropy and divergence, all (n,), among the tokens allowed, packed (n, W)."""
+    logits, divergence = _position_logits(base, hidden, allowed, temperature), None
+    if teacher is not None and taught is not None:
+        with torch.no_grad():
+            others = _position_logits(base_lm(teacher.lm), taught, allowed, temperature)
+        divergence = token_divergence(logits, others, teacher.beta)
+    return *_Scores.apply(logits, labels, entropy), divergence  # type: ignore[no-untyped-call]
+
+
+def _position_logits(
+    base: nn.Module, hidden: torch.Tensor, allowed: torch.Tensor | None, temperature: float
+) -> torch.Tensor:
+    """(n, V) logits at a temperature, minus infinity where a token is not allowed."""
     # float32 from here on: in bfloat16 log-probabilities would differ from the sampler's by more than a ratio may.
     logits = at_least_float32(output_logits(base, hidden))
     if temperature != 1:
         logits /= temperature
-    if allowed is not None:
-        logits = logits.masked_fill(~unpack(allowed, logits.shape[-1]), -torch.inf)
-    return _Scores.apply(logits, labels, entropy)  # type: ignore[no-any-return,no-untyped-call]
+    return logits if allowed is None else logits.masked_fill(~unpack(allowed, logits.shape[-1]), -torch.inf)
 
 
 class _Scores(torch.autograd.Function):
@@ -303,3 +353,35 @@ def check_output_layer(lm: nn.Module) -> None:
 def to_rows(values: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Flat token values (N,) at their positions (B, L); zeros elsewhere."""
     return values.new_zeros(targets.shape).masked_scatter(targets, values)
+
+
+def token_divergence(student: torch.Tensor, teacher: torch.Tensor, beta: float) -> torch.Tensor:
+    """Generalised Jensen-Shannon divergence at each position, nats (Agarwal et al. 2024, eq. 1).
+
+    With the mixture M = beta T + (1 - beta) S: beta KL(T || M) + (1 - beta) KL(S || M). The limits that are used at
+    ``beta`` 0 and 1 are KL(T || S) and KL(S || T), as in TRL: the definition itself is 0 there.
+
+    Args:
+        student: (n, V) logits, with gradient.
+        teacher: (n, V') logits; of padded vocabularies the common tokens are compared.
+        beta: in 0..1.
+
+    Returns:
+        (n,) of 0 or more.
+    """
+    common = min(student.shape[-1], teacher.shape[-1])
+    log_student, log_teacher = (
+        torch.log_softmax(logits[..., :common], dim=-1).clamp(min=LEAST) for logits in (student, teacher)
+    )
+    if beta == 0:
+        return _kl(log_teacher, log_student)
+    if beta == 1:
+        return _kl(log_student, log_teacher)
+    weight = log_student.new_tensor(beta)
+    mixture = torch.logaddexp(log_student + torch.log1p(-weight), log_teacher + weight.log())
+    return beta * _kl(log_teacher, mixture) + (1 - beta) * _kl(log_student, mixture)
+
+
+def _kl(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
+    """(n,) KL(p || q) of log-probabilities (n, V)."""
+    return (log_p.exp() * (log_p - log_q)).sum(-1)

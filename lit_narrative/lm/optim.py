@@ -13,6 +13,9 @@ from lit_narrative.errors import UserError, check_least
 from lit_narrative.lm.fast.layers import fast_linear
 from lit_narrative.lm.load import blocks
 
+SLOPE = 3.4445
+"""Of Muon's polynomial at 0: the steepest of a fifth degree, which does not converge on 1 (Jordan et al. 2024)."""
+
 Schedule = Literal["constant", "linear", "cosine", "cosine_with_min_lr"]
 MIN_RATE = 0.2
 """Share of the peak learning rate at which ``cosine_with_min_lr`` ends."""
@@ -97,19 +100,24 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     x = matrix.to(torch.float32 if matrix.device.type == "cpu" else torch.bfloat16)
     x = x.T if matrix.shape[0] > matrix.shape[1] else x  # the products below have the shorter side
     x = x / (x.norm() + 1e-7)
-    if x.dtype == torch.float32 and x.shape[1] >= 2 * x.shape[0]:
+    # Shards (DTensor) have no diagonal that could be added to in place.
+    if type(x) is torch.Tensor and x.dtype == torch.float32 and x.shape[1] >= 2 * x.shape[0]:
         x = _product(_five_factors(_product(x, x.T)), x)
     else:
         for _ in range(5):
-            x = _product(_newton_schulz(_product(x, x.T)), x)
+            x = SLOPE * x + _product(_polynomial(_product(x, x.T)), x)
     return (x.T if matrix.shape[0] > matrix.shape[1] else x).to(matrix.dtype)
+
+
+def _polynomial(square: torch.Tensor) -> torch.Tensor:
+    """What a step multiplies x by on its left beside ``SLOPE``, given x xᵀ, (m, m)."""
+    return -4.775 * square + 2.0315 * _product(square, square)
 
 
 def _newton_schulz(square: torch.Tensor) -> torch.Tensor:
     """What a step multiplies x by on its left, given x xᵀ, (m, m)."""
-    a, b, c = 3.4445, -4.775, 2.0315  # chosen for the steepest slope at 0, not to converge on 1
-    factor = _product(square, square).mul_(c).add_(square, alpha=b)
-    factor.diagonal().add_(a)
+    factor = _polynomial(square)
+    factor.diagonal().add_(SLOPE)
     return factor
 
 

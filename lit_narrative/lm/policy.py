@@ -27,6 +27,7 @@ from lit_narrative.lm.load import (
     scratch_config,
 )
 from lit_narrative.lm.logprobs import check_output_layer
+from lit_narrative.lm.quantize import quantize
 from lit_narrative.lm.sampler import check_decoding
 from lit_narrative.lm.tokenizer import TrainedTokenizer, load_tokenizer, train_tokenizer
 from lit_narrative.lm.vectors.inject import InjectionSettings, add_injector, describe_injector
@@ -62,6 +63,12 @@ class PolicySource:
             raise UserError(
                 f"model.tokenizer asks to train a tokenizer, but the embeddings of '{self.model}' belong to its own: "
                 "give --model.tokenizer=null to take that one"
+            )
+
+        if self.lora and self.lora.quantization and (self._is_checkpoint or not isinstance(self.model, str)):
+            raise UserError(
+                "model.lora.quantization holds a base of its own name in 4 bits: give a hub name or a folder as "
+                "model.model (lit-narrative export writes one of a checkpoint), or leave it out"
             )
 
     @property
@@ -141,6 +148,8 @@ class PolicySource:
         supports_shared_prompts(lm)
         if self.gradient_checkpointing:
             lm.gradient_checkpointing_enable()
+        if self.lora and self.lora.quantization:  # behind the checks, and under the adapters
+            quantize(lm)
         adapted = load_adapters(lm, adapter) if adapter else add_lora(lm, self.lora) if self.lora else lm
         if describe_injector(lm):  # one from a checkpoint, which peft has frozen with the rest of the model
             lm.injector.requires_grad_(True)

@@ -12,6 +12,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from lit_narrative.errors import UserError
 from lit_narrative.lm.load import blocks
 from lit_narrative.lm.logprobs import TokenScores, score_tokens
 
@@ -28,7 +29,12 @@ def shard(module: nn.Module, mesh: DeviceMesh, dtype: torch.dtype | None = None)
         mesh: one dimension of processes, on the device that the weights move to.
         dtype: in which blocks compute and weights are gathered; gradients are summed in float32. Default: the dtype of
             the weights.
+
+    Raises:
+        UserError: weights are held in 4 bits.
     """
+    if not all(parameter.is_floating_point() for parameter in module.parameters()):
+        raise UserError("model.lora.quantization: weights in 4 bits are not spread over processes; take strategy ddp")
     root = next((part for part in module.modules() if isinstance(part, PreTrainedModel)), module)
     if isinstance(root, FSDPModule):
         return

@@ -11,7 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 
 from lit_narrative.errors import UserError
 from lit_narrative.lm.checkpoint import keep_policy
-from lit_narrative.lm.hidden_states import mean_states
+from lit_narrative.lm.vectors.hidden_states import mean_states
 from lit_narrative.modules.language import LanguageModule
 from lit_narrative.steering.heads import HeadCard, head_card, store_head, stored_card
 from lit_narrative.views import Labelled

@@ -8,7 +8,6 @@ optimizer step over all processes, so its gradient does not depend on the micro-
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,12 +19,13 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.distributed import gather, gather_objects
+from lit_narrative.errors import UserError
 from lit_narrative.interrupts import may_be_left
-from lit_narrative.lm.checkpoint import drop_reference, of_reference
-from lit_narrative.lm.load import base_lm, blocks
-from lit_narrative.lm.logprobs import CompletionBatch, TokenScores, score_completions
-from lit_narrative.modules.base import as_settings, plain
-from lit_narrative.modules.language import LanguageModule
+from lit_narrative.lm.load import base_lm
+from lit_narrative.lm.logprobs import CompletionBatch, Teacher, TokenScores, score_completions
+from lit_narrative.lm.vectors.inject import describe_injector
+from lit_narrative.modules.base import as_settings
+from lit_narrative.modules.referenced import ReferencedModule
 from lit_narrative.progress import batches_resumed
 from lit_narrative.rl.advantages import Aggregation, Scale
 from lit_narrative.rl.batch import RolloutBatch, split_minibatches, step_loss
@@ -35,20 +35,22 @@ from lit_narrative.rl.gae import ValueSettings
 from lit_narrative.rl.loader import RolloutLoader
 from lit_narrative.rl.loss_settings import LossSettings
 from lit_narrative.rl.metrics import StepMetrics
-from lit_narrative.rl.reference import ReferenceKind, ReferenceSettings, add_reference_adapters, follow, reference_model
+from lit_narrative.rl.reference import DistillationSettings, ReferenceSettings, other_model
 from lit_narrative.rl.rewards.base import AnyReward
 from lit_narrative.rl.rewards.loading import RewardKey, split_rewards
 from lit_narrative.rl.rewards.runner import RewardRunner, ScoringSettings
 from lit_narrative.rl.sampling import CollectStep
-from lit_narrative.rl.settings import Advantage, BatchPlan, GRPOSettings, check_auxiliary
+from lit_narrative.rl.settings import Advantage, BatchPlan, GRPOSettings
 from lit_narrative.seeds import run_seed, stream_seed
 from lit_narrative.views import Prompt, ScoredRollouts
 
 ROLLOUTS = "rollouts"
 """Key of a checkpoint under which the state of the rollouts stands."""
+TEACHER = "teacher."
+"""The prefix of the teacher's weights in this module; checkpoints leave them out."""
 
 
-class GRPOModule(LanguageModule):
+class GRPOModule(ReferencedModule):
     """Policy gradient on rewarded completions, with clipping and a penalty for leaving the reference policy.
 
     One epoch of the Trainer is one cycle. A batch of the task's prompts, with ``num_generations`` completions each, is
@@ -72,9 +74,13 @@ class GRPOModule(LanguageModule):
         multi_objective_aggregation: add up rewards and then normalise, or the other way round (GDPO).
         value: the value head of ``gae``.
         reference: the policy that the divergence keeps this one near to.
+        distillation: a teacher that the policy comes nearer to on what it writes, beside the rewards or, with
+            ``rewards: {}``, in place of them.
         scoring: how rewards are run.
         dynamic_sampling: how often at most groups whose completions all have the same reward, which teach nothing, are
             replaced by those of other prompts (DAPO, Yu et al. 2025, section 3.2); 0 is off.
+        curriculum: share of the prompts of a rollout batch that are drawn from those seen before, in proportion to the
+            deviation of the rewards within their groups; from 0, off, to below 1.
         shuffle_rewards: permute the rewards over the batch: a control run, which should learn nothing. Names of
             rewards: permute these alone, so that what they say of a completion is of another one.
         **kwargs: of :class:`LanguageModule`.
@@ -97,19 +103,18 @@ class GRPOModule(LanguageModule):
         multi_objective_aggregation: Aggregation = "sum_then_normalize",
         value: ValueSettings = ValueSettings(),  # noqa: B008
         reference: ReferenceSettings = ReferenceSettings(),  # noqa: B008
+        distillation: DistillationSettings = DistillationSettings(),  # noqa: B008
         scoring: ScoringSettings = ScoringSettings(),  # noqa: B008
         dynamic_sampling: int = 0,
+        curriculum: float = 0.0,
         shuffle_rewards: bool | Sequence[str] = False,
         **kwargs: Any,
     ) -> None:
         named, given = split_rewards(rewards)
         rewards = named  # type: ignore[assignment]  # so that checkpoints and loggers get names alone
         super().__init__(**kwargs)
-        loss, reference = as_settings(loss, LossSettings), as_settings(reference, ReferenceSettings)
-        if self.source.adapter and loss.beta and (reference.kind, reference.model) == ("auto", None):
-            # The run starts from the adapters that were given, not from their base.
-            reference = replace(reference, kind="adapter_copy")
-            self.hparams.update(reference=plain(reference))
+        loss = as_settings(loss, LossSettings)
+        reference = self.take_reference(as_settings(reference, ReferenceSettings), bool(loss.beta))
         self.settings = GRPOSettings(
             rewards=named,
             plan=BatchPlan(
@@ -124,9 +129,12 @@ class GRPOModule(LanguageModule):
             multi_objective_aggregation=multi_objective_aggregation,
             value=as_settings(value, ValueSettings),
             reference=reference,
+            distillation=as_settings(distillation, DistillationSettings),
             dynamic_sampling=dynamic_sampling,
+            curriculum=curriculum,
             shuffle_rewards=shuffle_rewards,
         )
+        self.reference_settings, self.reference_kind = reference, self.settings.reference_kind
         self.scoring = as_settings(scoring, ScoringSettings)
         self.value_head: nn.Module | None = None
         self.given_rewards, self.reward_functions = given, dict[str, AnyReward]()
@@ -137,7 +145,6 @@ class GRPOModule(LanguageModule):
         self._rollout_metrics: dict[str, float] = {}
         self._prompts: Sequence[Prompt] = ()
         self._step = StepMetrics()
-        self._learns = False
         self._mean_entropy = math.inf
         self._clock = self._paused = 0.0
         self._logged: set[str] = set()
@@ -148,23 +155,13 @@ class GRPOModule(LanguageModule):
         """Sizes of a rollout batch."""
         return self.settings.plan
 
-    @property
-    def reference_kind(self) -> ReferenceKind:
-        """The reference that this run needs, never ``auto``."""
-        return self.settings.reference_kind
-
-    @property
-    def reference_copy(self) -> nn.Module | None:
-        """The reference, where it is a model beside the policy."""
-        return self._modules.get("reference")
-
     # --- building ---------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         """Ask the task for the rewards, so that an unknown name fails before any work."""
         super().setup(stage)
-        self._learns, self._collected = stage == "fit", None
-        if self._learns:
+        self._collected = None
+        if stage == "fit":
             names = [name for name in self.settings.rewards if name not in self.given_rewards]
             self.check_paths("rewards", names)
             known = {**self.task.reward_functions(names), **self.given_rewards}
@@ -183,36 +180,35 @@ class GRPOModule(LanguageModule):
         self.collector.close()
 
     def set_model(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Take a policy; the reference and the value head of another one go."""
-        self._modules.pop("reference", None)
+        """Take a policy; what stood beside another one goes."""
         self.value_head = None
+        self._modules.pop("teacher", None)
         super().set_model(lm, tokenizer)
 
     def build_auxiliary(self) -> None:
-        """Build the value head, and the reference where the run learns."""
+        """Build the value head, and where the run learns the reference and the teacher."""
         if self.settings.advantage == "gae" and self.value_head is None:
             width, like = base_lm(self.lm).config.get_text_config().hidden_size, next(self.lm.parameters())
             self.value_head = nn.Linear(width, 1, device=like.device, dtype=like.dtype)
             nn.init.zeros_(self.value_head.weight)
             nn.init.zeros_(self.value_head.bias)
-        if self._learns and self.reference_kind == "copy" and "reference" not in self._modules:
-            self.reference = reference_model(self.settings.reference, self.lm, self.tokenizer, self.source)
-        elif self._learns and self.reference_kind == "adapter_copy":
-            add_reference_adapters(self.lm)
-        self.train()
+        if self.uses_reference and self.settings.distillation.model is not None and "teacher" not in self._modules:
+            self.teacher = self._read_teacher(self.settings.distillation.model)
+        super().build_auxiliary()
 
-    def train(self, mode: bool = True) -> "GRPOModule":
-        """Training without dropout: the language models stay in evaluation mode."""
-        super().train(mode)
-        for name in ("lm", "reference"):
-            if name in self._modules:
-                self._modules[name].eval()  # type: ignore[union-attr]
-        if mode and self.ready and self.gradient_checkpointing:
-            # transformers recomputes a block's activations only if the block says that it trains. The flag is set on
-            # the block alone: `train()` would switch on the dropouts within it.
-            for block in blocks(self.lm):
-                block.training = True
-        return self
+    def _read_teacher(self, name: str) -> nn.Module:
+        """The teacher of distillation.
+
+        Raises:
+            UserError: it has another vocabulary, or cannot teach this policy.
+        """
+        if self.device_mesh is not None:
+            raise UserError("model.distillation is not for trainer.strategy=fsdp2, which spreads weights; take ddp")
+        if describe_injector(self.lm):
+            raise UserError(
+                "model.distillation: the policy reads injected vectors, which a teacher cannot; leave it out"
+            )
+        return other_model("model.distillation.model", name, self.tokenizer, self.source)
 
     # --- rollout batches --------------------------------------------------------------------------------------------
 
@@ -261,7 +257,12 @@ class GRPOModule(LanguageModule):
         )
 
     def score(
-        self, lm: nn.Module, batch: CompletionBatch, value_head: nn.Module | None = None, entropy: bool = False
+        self,
+        lm: nn.Module,
+        batch: CompletionBatch,
+        value_head: nn.Module | None = None,
+        entropy: bool = False,
+        teacher: Teacher | None = None,
     ) -> TokenScores:
         """Score completions at the temperature they were sampled with."""
         return score_completions(
@@ -270,15 +271,25 @@ class GRPOModule(LanguageModule):
             temperature=self.sampling.temperature,
             entropy=entropy,
             value_head=value_head,
+            teacher=teacher,
         )
 
     # --- learning ---------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: RolloutBatch, batch_idx: int) -> torch.Tensor:
         """This micro-batch's part of the optimizer step's loss."""
-        loss, value = self.settings.loss, self.settings.value
-        scores = self.score(self.lm, batch.batch, self.value_head, entropy=True)  # logged also where it is no bonus
-        step = step_loss(batch, scores, loss, value, entropy_coef=self.entropy.coefficient)
+        settings, lm = self.settings, self._modules.get("teacher")
+        teacher = None if lm is None else Teacher(lm, settings.distillation.beta)
+        # The entropy is logged also where it is no bonus.
+        scores = self.score(self.lm, batch.batch, self.value_head, entropy=True, teacher=teacher)
+        step = step_loss(
+            batch,
+            scores,
+            settings.loss,
+            settings.value,
+            entropy_coef=self.entropy.coefficient,
+            distillation_weight=settings.distillation.weight,
+        )
         self._step.add(step.sums, step.min_max)
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._log_step()
@@ -320,20 +331,18 @@ class GRPOModule(LanguageModule):
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Optimizer | LightningOptimizer, optimizer_closure: Any = None
     ) -> None:
-        """Make the step; then update the entropy coefficient, and move the reference where it follows."""
+        """Make the step; then update the entropy coefficient."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if math.isfinite(self._mean_entropy):  # a step of a policy that broke down was skipped, and says nothing
             self.entropy.update(self._mean_entropy)
-        settings = self.settings.reference
-        # Lightning counts the step after this hook, hence the 1.
-        if settings.sync_ref_model and (self.trainer.global_step + 1) % settings.ref_model_sync_steps == 0:
-            follow(self.lm, self.reference_copy, settings.ref_model_mixup_alpha)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the rollout batch in progress, so that a killed run resumes with the very same completions."""
         super().on_save_checkpoint(checkpoint)
+        for name in [name for name in checkpoint["state_dict"] if name.startswith(TEACHER)]:
+            del checkpoint["state_dict"][name]  # it never changes, and is read by its name
         rollouts = None if self._rollout_batch is None else self._rollout_batch.as_dict()
         checkpoint[ROLLOUTS] = {
             "batches": gather_objects(self.attached, rollouts),
@@ -346,14 +355,10 @@ class GRPOModule(LanguageModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the rollout batch in progress; a run that does not learn leaves the reference as it is."""
-        state = checkpoint["state_dict"]
-        if not self._learns or self.reference_kind in ("none", "adapter_off"):
-            drop_reference(state)
         super().on_load_checkpoint(checkpoint)
-        if not self._learns:
-            # An earlier fit may have left a reference, and strict loading asks for every weight of the module.
-            state.update({name: value for name, value in self.state_dict().items() if of_reference(name)})
-        check_auxiliary(set(self.state_dict()), set(state))
+        # Strict loading asks for every weight of the module.
+        taught = {name: value for name, value in self.state_dict().items() if name.startswith(TEACHER)}
+        checkpoint["state_dict"].update(taught)
         stored = checkpoint.get(ROLLOUTS)
         if not stored or self.attached is None:
             return

@@ -91,6 +91,8 @@ class ReconstructorModule(NarrativeModule):
         self.hparams.update({name: plain(value) for name, value in self.hparams.items()})
         self.settings: ReconstructorSettings = as_settings(critic, ReconstructorSettings)
         self.lora: Lora | None = as_settings(lora, Lora)
+        if self.lora and self.lora.quantization:
+            raise UserError("model.lora.quantization is not for a reconstructor, whose base is cut short; leave it out")
         self.source = PolicySource(model, tokenizer, None, dtype, attention, gradient_checkpointing, trust_remote_code)
         self.lr, self.weight_decay, self.warmup_steps, self.schedule = lr, weight_decay, warmup_steps, schedule
         self.guard = GradientGuard(max_skipped_steps)

@@ -1,19 +1,24 @@
 """Supervised fine-tuning: imitate the completions of a task's examples."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
-from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import Trainer
+from torch import nn
 from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.distributed import gather
+from lit_narrative.errors import UserError, check_least
 from lit_narrative.lm.checkpoint import keep_policy
+from lit_narrative.lm.fast.packed_forward import supports_packing
+from lit_narrative.lm.load import Lora, ScratchModel, base_lm
 from lit_narrative.lm.logprobs import CompletionBatch, score_completions
+from lit_narrative.lm.tokenizer import TrainedTokenizer
+from lit_narrative.lm.vectors.inject import describe_injector
 from lit_narrative.modules.language import LanguageModule
-from lit_narrative.progress import batches_begun
+from lit_narrative.modules.steps import StepLoader
 
 
 class StepBatch(NamedTuple):
@@ -36,44 +41,10 @@ class StepBatch(NamedTuple):
         """The micro-batch by itself."""
         return CompletionBatch(self.ids, self.targets, self.injections)
 
-
-class StepLoader:
-    """Micro-batches with the number of tokens in their optimizer step, for which it reads a step ahead.
-
-    Args:
-        loader: the task's.
-        trainer: which accumulates them.
-        gather: puts the (1,) counts of all processes together, (W,).
-    """
-
-    def __init__(
-        self, loader: DataLoader[Any], trainer: Trainer, gather: Callable[[torch.Tensor], torch.Tensor]
-    ) -> None:
-        self.loader, self.trainer, self.gather = loader, trainer, gather
-        self.sampler = loader.sampler  # Lightning looks for this name, to set the epoch on it
-        # Its place in the epoch, for checkpoints, is the task's loader's.
-        self.state_dict, self.load_state_dict = loader.state_dict, loader.load_state_dict  # type: ignore[attr-defined]
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[StepBatch]:
-        # Now and not with the first batch: it draws a random number, which a resumed run has drawn before it restores
-        # the random state.
-        return self._batches(iter(self.loader))
-
-    def _batches(self, batches: Iterator[CompletionBatch]) -> Iterator[StepBatch]:
-        begun = batches_begun(self.trainer)
-        while True:
-            # Lightning makes a step with every so many batches, counted from the start of the epoch, and with the last.
-            size = self.trainer.accumulate_grad_batches - begun % self.trainer.accumulate_grad_batches
-            step = list(islice(batches, min(size, int(self.trainer.num_training_batches) - begun)))
-            if not step:
-                return
-            tokens = int(self.gather(torch.tensor([sum(int(batch.targets.sum()) for batch in step)])).sum())
-            for number, batch in enumerate(step, 1):
-                yield StepBatch(batch.ids, batch.targets, batch.injections, tokens, last=number == len(step))
-            begun += len(step)
+    @classmethod
+    def of(cls, batch: CompletionBatch, step_tokens: int, last: bool) -> "StepBatch":
+        """A micro-batch of a step."""
+        return cls(batch.ids, batch.targets, batch.injections, step_tokens, last)
 
 
 class SFTModule(LanguageModule):
@@ -82,15 +53,51 @@ class SFTModule(LanguageModule):
     The mean is over all tokens of an optimizer step: its gradient does not depend on how the step is cut into
     micro-batches (``accumulate_grad_batches``) and spread over processes.
 
-    Its arguments are those of :class:`LanguageModule`.
+    Args:
+        model: of :class:`LanguageModule`, as the following two.
+        tokenizer: of the model.
+        lora: adapters.
+        packing: read the examples of a micro-batch side by side in rows of that many tokens at most, with a mask that
+            keeps them apart, so that little is computed on padding; the loss is the same. None: one a row.
+        **kwargs: of :class:`LanguageModule`.
+
+    Raises:
+        UserError: ``packing`` is below 2, or stands beside vectors to inject.
     """
 
     view = "examples"
     _loss: torch.Tensor | float = 0.0
 
+    def __init__(
+        self,
+        model: str | ScratchModel = ScratchModel(),  # noqa: B008 (the command line shows the default's fields)
+        tokenizer: str | TrainedTokenizer | None = None,
+        lora: Lora | None = None,
+        packing: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model, tokenizer, lora, **kwargs)
+        check_least("model.packing", packing, 2)
+        self.packing = packing
+
+    def set_model(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Take a policy.
+
+        Raises:
+            UserError: the examples are to be packed, and the model cannot keep them apart.
+        """
+        if self.packing is not None:
+            base, remove = base_lm(lm), "leave model.packing out"
+            if describe_injector(lm):
+                raise UserError(f"model.packing: the model reads injected vectors, which rows cannot share; {remove}")
+            if not supports_packing(base.eval()):
+                kind = base.config.model_type
+                raise UserError(f"models of type '{kind}' do not keep packed examples apart; {remove}")
+        super().set_model(lm, tokenizer)
+
     def wrap_train_loader(self, loader: DataLoader[Any]) -> Iterable[StepBatch]:
         """Batches that know how much their optimizer step holds."""
-        return StepLoader(loader, self.trainer, partial(gather, self))
+        return StepLoader(loader, self.trainer, partial(gather, self), _tokens, StepBatch.of)
 
     def on_train_start(self) -> None:
         """The first step begins."""
@@ -98,7 +105,8 @@ class SFTModule(LanguageModule):
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> torch.Tensor:
         """This micro-batch's part of the loss of its optimizer step, in nats per token."""
-        loss = -score_completions(self.lm, batch.examples).logprobs.sum() / batch.step_tokens
+        scores = score_completions(self.lm, batch.examples, packing=self.packing)
+        loss = -scores.logprobs.sum() / batch.step_tokens
         self._loss = self._loss + loss.detach()
         if batch.last:
             self.log("loss", gather(self, torch.as_tensor(self._loss)[None]).sum(), prog_bar=True, batch_size=1)
@@ -112,3 +120,8 @@ class SFTModule(LanguageModule):
         # Weights that this module lacks would fail the strict loading.
         keep_policy(checkpoint["state_dict"])
         super().on_load_checkpoint(checkpoint)
+
+
+def _tokens(batch: CompletionBatch) -> int:
+    """Completion tokens of a micro-batch."""
+    return int(batch.targets.sum())

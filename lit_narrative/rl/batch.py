@@ -166,14 +166,15 @@ def split_minibatches(
     loss_mask = rollouts.loss_mask
     entropy_mask = loss_mask if rollouts.keep is None else loss_mask & rollouts.keep
     shuffled = list(rollouts.shuffle_rows(steps, generator))
-    counts = [[len(rows), int(loss_mask[rows].sum()), int(entropy_mask[rows].sum())] for rows in shuffled]
+    masks = (loss_mask, entropy_mask, rollouts.mask)
+    counts = [[len(rows), *(int(mask[rows].sum()) for mask in masks)] for rows in shuffled]
     # The totals of all processes are known before the first backward pass: a loss divided by its own micro-batch's
     # tokens, as is common, would weigh a token by how the rows happen to be split.
     totals: list[list[int]] = gather(torch.tensor(counts)[None]).sum(0).tolist()
     batches: list[RolloutBatch] = []
-    for rows, (count, tokens, entropy_tokens) in zip(shuffled, totals, strict=True):
+    for rows, (count, tokens, entropy_tokens, all_tokens) in zip(shuffled, totals, strict=True):
         # Fresh until the first optimizer step of the first pass: from then on the policy is not the one that sampled.
-        step_totals = StepTotals(count, tokens, entropy_tokens, max_completion_length)
+        step_totals = StepTotals(count, tokens, entropy_tokens, max_completion_length, all_tokens)
         step = rollouts._replace(totals=step_totals, fresh=first_pass and not batches)
         batches += [step.select(part) for part in rows.tensor_split(parts)]
     return batches
@@ -194,9 +195,15 @@ class StepLoss(NamedTuple):
 
 
 def step_loss(
-    batch: RolloutBatch, scores: TokenScores, settings: LossSettings, value: ValueSettings, *, entropy_coef: float
+    batch: RolloutBatch,
+    scores: TokenScores,
+    settings: LossSettings,
+    value: ValueSettings,
+    *,
+    entropy_coef: float,
+    distillation_weight: float = 1.0,
 ) -> StepLoss:
-    """Loss of the policy on a micro-batch, and of the value head where there is one.
+    """Loss of the policy on a micro-batch, of the value head and of distillation where they are.
 
     Args:
         batch: R completions.
@@ -204,6 +211,7 @@ def step_loss(
         settings: of the policy's loss.
         value: of the value head's.
         entropy_coef: weight of the entropy bonus in this step.
+        distillation_weight: of the mean divergence from the teacher, where the scores have it.
     """
     logprobs = to_rows(scores.logprobs, batch.mask)
     entropy = None if scores.entropy is None else to_rows(scores.entropy, batch.mask)
@@ -217,6 +225,11 @@ def step_loss(
         )
         loss = loss + value.value_loss_weight * error
         sums |= {"value_loss": error, "value_clip_ratio": clipped}
+    if scores.divergence is not None:
+        # Its own denominator: a completion that the policy loss masks is the policy's own writing all the same.
+        divergence = scores.divergence.sum() / max(batch.totals.completion_tokens, 1)
+        loss = loss + distillation_weight * divergence
+        sums["distillation"] = divergence.detach()
     if batch.fresh and batch.sampler is None:  # the policy has not moved: what differs is how it was computed
         drift = (logprobs.detach() - batch.old).abs() * batch.loss_mask
         sums["sampling/sampling_logp_difference/mean"] = drift.sum() / max(batch.totals.tokens, 1)

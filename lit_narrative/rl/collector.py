@@ -98,13 +98,15 @@ class RolloutCollector:
         """End the processes that score."""
         self.sampler.scorer.close()
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
-        return {"tokens": self.tokens}
+        return {"tokens": self.tokens, "curriculum": self.sampler.curriculum.state_dict()}
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Undo :meth:`state_dict`."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Undo :meth:`state_dict`; older checkpoints know nothing of prompts."""
         self.tokens = state["tokens"]
+        if "curriculum" in state:
+            self.sampler.curriculum.load_state_dict(state["curriculum"])
 
     @torch.no_grad()
     def collect(
@@ -193,7 +195,8 @@ class RolloutCollector:
         with policy.precision():
             for rows in batch.by_length(self.settings.plan.micro_batch_rows(len(batch.mask))):
                 part = batch.select(rows)
-                for whole, values in zip(scores, policy.score(lm, part.batch, value_head, entropy), strict=True):
+                found = policy.score(lm, part.batch, value_head, entropy)
+                for whole, values in zip(scores, (found.logprobs, found.entropy, found.values), strict=True):
                     if whole is not None and values is not None:
                         # A part is as wide as its own longest row; the columns behind stay 0. Results wait on the CPU,
                         # in float32.

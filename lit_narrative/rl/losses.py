@@ -22,12 +22,14 @@ class StepTotals(NamedTuple):
         tokens: tokens of the loss mask.
         entropy_tokens: tokens of the entropy bonus: those of the loss mask that the top-entropy mask keeps.
         max_completion_length: the constant length of ``dr_grpo``.
+        completion_tokens: all tokens of completions, of those too that the loss mask leaves out.
     """
 
     rows: int
     tokens: int
     entropy_tokens: int
     max_completion_length: int
+    completion_tokens: int = 0
 
 
 class LossInputs(NamedTuple):

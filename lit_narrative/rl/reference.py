@@ -1,6 +1,7 @@
-"""The reference policy, which the divergence keeps the policy near to: a copy or adapters, and how it follows."""
+"""Models beside the policy: the reference, which it stays near to, and the teacher, which it comes nearer to."""
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -80,6 +81,37 @@ class ReferenceSettings:
         return kind
 
 
+@dataclass(frozen=True)
+class DistillationSettings:
+    """A teacher for the policy, on what the policy itself writes (on-policy distillation, Agarwal et al. 2024).
+
+    At each completion token the whole distributions are compared, at the temperature of sampling; the mean over all
+    completion tokens of the optimizer step, those of completions that the policy loss leaves out too, is added to the
+    loss.
+
+    Args:
+        model: hub name, folder or checkpoint of the teacher, of the policy's vocabulary; None: no teacher.
+        weight: of the mean divergence in the loss, above 0.
+        beta: which divergence: 1 is KL(policy || teacher), 0 is KL(teacher || policy), between them the generalised
+            Jensen-Shannon divergence.
+
+    Raises:
+        UserError: a number is out of range, or one is given without a teacher.
+    """
+
+    model: str | None = None
+    weight: float = 1.0
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < math.inf:
+            raise UserError(f"model.distillation.weight={self.weight} must be a number above 0")
+        if not 0 <= self.beta <= 1:
+            raise UserError(f"model.distillation.beta={self.beta} must be in 0..1")
+        if self.model is None and (self.weight, self.beta) != (1.0, 1.0):
+            raise UserError("model.distillation: weight and beta are of a teacher; name it by model.distillation.model")
+
+
 def add_reference_adapters(lm: Any) -> None:
     """Give a policy of adapters a frozen second set with the same weights, unless it has one."""
     if REFERENCE in lm.peft_config:
@@ -104,16 +136,31 @@ def reference_model(
     if settings.model is None:
         # Without gradients: the optimizer takes what asks for one, and DDP would wait for them in each backward pass.
         return copy.deepcopy(lm).requires_grad_(False).eval()
+    return other_model("model.reference.model", settings.model, tokenizer, source)
+
+
+def other_model(flag: str, name: str, tokenizer: PreTrainedTokenizerBase, source: PolicySource) -> nn.Module:
+    """Another model beside the policy, frozen and in evaluation mode.
+
+    Args:
+        flag: the setting that names it.
+        name: a hub name, folder or checkpoint.
+        tokenizer: the policy's.
+        source: of the policy, whose precision and attention it shares.
+
+    Raises:
+        UserError: it reads another vocabulary.
+    """
     # Neither adapters nor gradient checkpointing: this model only scores.
     plain: dict[str, Any] = {"tokenizer": None, "lora": None, "adapter": None, "gradient_checkpointing": False}
     # A checkpoint brings its own injection along.
-    reference, vocabulary = replace(source, model=settings.model, injection=None, **plain).build()
+    model, vocabulary = replace(source, model=name, injection=None, **plain).build()
     if vocabulary.get_vocab() != tokenizer.get_vocab():
         raise UserError(
-            f"model.reference.model '{settings.model}' has another vocabulary ({len(vocabulary)} tokens) than the "
-            f"policy ({len(tokenizer)} tokens), so its log-probabilities mean something else; choose one with the same"
+            f"{flag} '{name}' has another vocabulary ({len(vocabulary)} tokens) than the policy ({len(tokenizer)} "
+            "tokens), so its log-probabilities mean something else; choose one with the same"
         )
-    return reference.requires_grad_(False).eval()
+    return model.requires_grad_(False).eval()
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.lm.logprobs import CompletionBatch, TokenScores
 from lit_narrative.rl.advantages import nanstd, weighted_sum
+from lit_narrative.rl.curriculum import Curriculum
 from lit_narrative.rl.rewards.runner import RewardRunner
 from lit_narrative.rl.settings import GRPOSettings
 from lit_narrative.seeds import run_seed, stream_seed
@@ -71,8 +72,9 @@ class SampledRollouts(NamedTuple):
 class GroupSampler:
     """Samples a group of completions of each prompt and rewards them.
 
-    With ``dynamic_sampling``, groups whose completions all have the same reward are replaced by groups of other prompts
-    (DAPO, Yu et al. 2025, section 3.2).
+    With ``curriculum``, some prompts are replaced by earlier ones before anything is sampled
+    (:class:`lit_narrative.rl.curriculum.Curriculum`). With ``dynamic_sampling``, groups whose completions all have the
+    same reward are replaced by groups of other prompts (DAPO, Yu et al. 2025, section 3.2).
 
     Args:
         settings: of the run.
@@ -82,6 +84,7 @@ class GroupSampler:
 
     def __init__(self, settings: GRPOSettings, scorer: RewardRunner, gather: Gather) -> None:
         self.settings, self.scorer, self.gather = settings, scorer, gather
+        self.curriculum = Curriculum(settings.curriculum)
 
     def sample(
         self, policy: Policy, prompts: Sequence[Prompt], step: CollectStep, pool: Sequence[Prompt]
@@ -94,8 +97,12 @@ class GroupSampler:
             step: where the run stands.
             pool: all training prompts, to draw replacements from.
         """
-        rounds, spent = self.settings.dynamic_sampling, self.scorer.seconds
-        rollouts, rewards, failures = self._sample_once(policy, prompts, prompts, step, 0)
+        rounds, spent, slots = self.settings.dynamic_sampling, self.scorer.seconds, prompts
+        prompts = self.curriculum.choose(slots, step.epoch, step.number, pool)
+        rollouts, rewards, failures = self._sample_once(policy, prompts, slots, step, 0)
+        if self.settings.curriculum:
+            numbers = torch.tensor([prompt_number(prompt) for prompt in prompts])
+            self.curriculum.update(self.gather(numbers), self.gather(self._deviations(rewards)))
         replaced = torch.zeros(())
         for again in range(1, rounds + 1):
             equal = self._zero_variance_groups(rewards)
@@ -103,7 +110,7 @@ class GroupSampler:
             if not self._sum(torch.tensor(float(len(equal)))):
                 break
             replaced += len(equal)
-            failed = [prompts[index] for index in equal]
+            failed = [slots[index] for index in equal]
             others = [_replacement(prompt, step, again, pool) for prompt in failed]
             fresh, scores, failed_again = self._sample_once(policy, others, failed, step, again)
             self._put(rollouts, rewards, equal, fresh, scores)
@@ -112,6 +119,9 @@ class GroupSampler:
             f"rewards/{name}/failures": float(count)
             for name, count in zip(self.scorer.labels.values(), self._sum(failures), strict=True)
         }
+        if self.settings.curriculum:
+            again_seen = sum(one is not slot for one, slot in zip(prompts, slots, strict=True))
+            metrics["curriculum/drawn_again"] = float(self._sum(torch.tensor(float(again_seen))))
         if rounds:
             left = torch.tensor(float(len(self._zero_variance_groups(rewards))))
             metrics["dynamic_sampling/replaced"] = float(self._sum(replaced))
@@ -155,9 +165,13 @@ class GroupSampler:
 
     def _zero_variance_groups(self, rewards: torch.Tensor) -> list[int]:
         """Groups of this process whose completions all have the same total reward, and so no advantage."""
-        totals = weighted_sum(rewards, self.settings.weights).view(-1, self.settings.num_generations)
         # A group with fewer than two scores has no deviation (NaN) and no advantage either: it counts as equal.
-        return (nanstd(totals).squeeze(1).nan_to_num() < EQUAL).nonzero().flatten().tolist()
+        return (self._deviations(rewards).nan_to_num() < EQUAL).nonzero().flatten().tolist()
+
+    def _deviations(self, rewards: torch.Tensor) -> torch.Tensor:
+        """The deviation of the total rewards (R, k) of each group; NaN of fewer than two scores."""
+        totals = weighted_sum(rewards, self.settings.weights).view(-1, self.settings.num_generations)
+        return nanstd(totals).squeeze(1)
 
     def _sum(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over processes."""

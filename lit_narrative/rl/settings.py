@@ -19,7 +19,7 @@ from lit_narrative.lm.turns import TurnSettings
 from lit_narrative.rl.advantages import Aggregation, Scale
 from lit_narrative.rl.gae import ValueSettings
 from lit_narrative.rl.loss_settings import LossSettings
-from lit_narrative.rl.reference import ReferenceKind, ReferenceSettings
+from lit_narrative.rl.reference import DistillationSettings, ReferenceKind, ReferenceSettings
 
 Advantage = Literal["group", "rloo", "gae"]
 MICRO_BATCH = 32
@@ -163,7 +163,9 @@ class GRPOSettings:
     multi_objective_aggregation: Aggregation = "sum_then_normalize"
     value: ValueSettings = field(default_factory=ValueSettings)
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
+    distillation: DistillationSettings = field(default_factory=DistillationSettings)
     dynamic_sampling: int = 0
+    curriculum: float = 0.0
     shuffle_rewards: bool | Sequence[str] = False
 
     def __post_init__(self) -> None:
@@ -213,8 +215,15 @@ class GRPOSettings:
         return self.reference.resolve(self.loss.beta, self.lora is not None)
 
     def _check_rewards(self) -> None:
-        if not self.rewards:
+        if not self.rewards and self.distillation.model is None:
             raise UserError("model.rewards is empty; name at least one reward with its weight")
+        if not 0 <= self.curriculum < 1:
+            raise UserError(f"model.curriculum={self.curriculum} is a share: from 0 on, and below 1")
+        for name in ("dynamic_sampling", "curriculum", "shuffle_rewards"):
+            if getattr(self, name) and not self.rewards:
+                raise UserError(f"model.{name} is about rewards, and model.rewards is empty; leave it out")
+        if self.advantage == "gae" and not self.rewards:
+            raise UserError("model.advantage=gae learns the value of rewards, and model.rewards is empty; leave it out")
         for name, weight in self.rewards.items():
             if not math.isfinite(weight):
                 raise UserError(f"model.rewards: the weight of '{name}' is {weight}; give a number")
@@ -236,10 +245,9 @@ class GRPOSettings:
         gae = self.advantage == "gae"
         if gae and self.scale == "group":
             raise UserError("model.scale_rewards=group has no meaning for model.advantage=gae; choose batch or none")
-        if gae and self.dynamic_sampling:
-            raise UserError(
-                "model.dynamic_sampling replaces groups, which model.advantage=gae does not compare; remove it"
-            )
+        for name in ("dynamic_sampling", "curriculum"):
+            if gae and getattr(self, name):
+                raise UserError(f"model.{name} looks at groups, which model.advantage=gae does not compare; remove it")
         # An option that was given cannot be told from one that was not, but by another value than its default.
         if not gae and self.value != ValueSettings():
             raise UserError(f"model.value is not read with model.advantage={self.advantage}, only with gae; remove it")
@@ -279,8 +287,7 @@ def check_auxiliary(local: set[str], stored: set[str]) -> None:
     # Before Lightning loads the weights, whose error would name tensors and not the options that ask for them.
     if any(of_reference(name) for name in local - stored):
         raise UserError(
-            "the checkpoint holds no reference policy, as model.loss.beta and model.reference ask for one; "
-            f"{RESUME_HINT}"
+            f"the checkpoint holds no reference policy, as model.reference and the loss ask for one; {RESUME_HINT}"
         )
     # Both ways: a head that is missing would begin untrained, and one too many has no module to load into.
     if any(name.startswith("value_head.") for name in local ^ stored):

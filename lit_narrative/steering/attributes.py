@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from lit_narrative.lm.hidden_states import mean_states
+from lit_narrative.lm.vectors.hidden_states import mean_states
 from lit_narrative.steering.bags import BagOfWords, BagsOfRows, ColumnBag, Words, encode_bag, find_words
 from lit_narrative.steering.heads import Target, load_head
 from lit_narrative.steering.losses import class_loss

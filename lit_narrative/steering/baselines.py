@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.hidden_states import block, mean_states
+from lit_narrative.lm.vectors.hidden_states import block, mean_states
 from lit_narrative.steering.bags import BagsOfRows, labels_of
 from lit_narrative.steering.past import Reader
 from lit_narrative.steering.sampler import Scores, Texts, now

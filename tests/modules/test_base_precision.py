@@ -20,6 +20,7 @@ from lit_narrative.lm.sentence_encoder import StaticEncoder, build_encoder
 from lit_narrative.modules.base import PRECISIONS, NarrativeModule, check_precision
 from lit_narrative.modules.classifier import ClassifierModule
 from lit_narrative.modules.grpo import GRPOModule
+from lit_narrative.modules.preference import PreferenceModule
 from lit_narrative.modules.reward import RewardModule
 from lit_narrative.modules.sae import SAEModule
 from lit_narrative.modules.sft import SFTModule
@@ -35,6 +36,7 @@ from tests.helpers import Recorder, TinyTask, fit, sizes, tokenizer_folder, trai
 from tests.modules.labelled import LabelledTask
 from tests.modules.pairs import Habits
 from tests.modules.ratings import Ratings, texts
+from tests.modules.test_preference import Preferring
 from tests.modules.test_sae import Data
 from tests.paths import ROOT
 
@@ -86,6 +88,7 @@ CASES = {
     "`GRPOModule`": grpo(loss=LossSettings(beta=0.1)),
     "`GRPOModule` with `gae`": grpo(advantage="gae"),
     "`GRPOModule` on prompts alone": grpo(data=PromptsOnly),
+    "`PreferenceModule`": language(PreferenceModule, data=Preferring),
     "`SimilarityModule`": Case(lambda _: SimilarityModule(StaticEncoder(8, 300)), lambda: Habits(20), ("fit", "test")),
     "`RewardModule`": Case(lambda _: reward(), lambda: Ratings(rows=20), ("fit", "test")),
     "`RewardModule` with `finetune_encoder`": Case(

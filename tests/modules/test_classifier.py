@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_narrative.cli.main import main
 from lit_narrative.errors import UserError
 from lit_narrative.lm.checkpoint import export_model, load_checkpoint, read_language_model
-from lit_narrative.lm.hidden_states import mean_states
+from lit_narrative.lm.vectors.hidden_states import mean_states
 from lit_narrative.modules.classifier import ClassifierModule
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.steering.heads import load_head

@@ -290,7 +290,7 @@ def test_a_fault_ends_the_workers(tmp_path: Path) -> None:
     [
         ({"rewards": {"low": float("nan")}}, r"the weight of 'low' is nan"),
         ({"lora": Lora(dropout=0.1)}, r"model\.lora\.dropout=0\.1: dropout is off in RL"),
-        ({"advantage": "gae", "dynamic_sampling": 1}, r"dynamic_sampling replaces groups"),
+        ({"advantage": "gae", "dynamic_sampling": 1}, r"dynamic_sampling looks at groups"),
         (
             {"multi_objective_aggregation": "normalize_then_sum", "scale_rewards": "batch"},
             r"without model\.scale_rewards",

@@ -19,7 +19,7 @@ from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.modules.steering import SteeringModule
 from lit_narrative.tasks.cards.prompts import MISSING, WRONG
-from lit_narrative.tasks.storyworld.playing import PlaySettings
+from lit_narrative.tasks.storyworld.simulator.playing import PlaySettings
 from tests.helpers import Recorder, TinyTask, fit, grpo, tiny_lm, tokenizer, trainer
 
 NARROW = ScratchModel("llama", hidden_size=16, layers=1, heads=2, positions=320, seed=0)

@@ -11,9 +11,11 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_narrative.datamodules.base import Split
+from lit_narrative.errors import UserError
+from lit_narrative.lm.vectors.inject import InjectionSettings, add_injector
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.views import Example
-from tests.helpers import Recorder, TinyTask, sizes, tokenizer_folder, trainer, weights
+from tests.helpers import Recorder, TinyTask, sizes, tiny_lm, tokenizer, tokenizer_folder, trainer, weights
 from tests.runs.processes import two_processes
 
 
@@ -27,9 +29,9 @@ class Uneven(TinyTask):
 def learn(folder: Path, batch_size: int, accumulate: int, *callbacks: Callback, **options: Any) -> SFTModule:
     """An epoch of 20 rows and no more than that."""
     ckpt_path, workers = options.pop("ckpt_path", None), options.pop("num_workers", 0)
-    schedule, optimizer = options.pop("schedule", "constant"), options.pop("optimizer", "adamw")
+    given = {name: options.pop(name) for name in ("schedule", "optimizer", "packing") if name in options}
     seed_everything(0, verbose=False)
-    module = SFTModule(sizes(), tokenizer_folder(folder.parent), optimizer=optimizer, lr=1e-2, schedule=schedule)
+    module = SFTModule(sizes(), tokenizer_folder(folder.parent), lr=1e-2, **given)
     run = trainer(folder, *callbacks, **{"max_epochs": 1, "accumulate_grad_batches": accumulate, **options})
     run.fit(module, Uneven(rows=20, batch_size=batch_size, num_workers=workers), ckpt_path=ckpt_path)
     return module
@@ -60,6 +62,25 @@ def test_a_step_does_not_depend_on_how_it_is_cut(
     batch_size: int, accumulate: int, at_once: list[dict[str, torch.Tensor]], tmp_path: Path
 ) -> None:
     assert same(at_once, gradients(tmp_path / "run", batch_size, accumulate))
+
+
+def test_packed_steps_are_the_same_steps_and_resume_exactly(
+    at_once: list[dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    assert same(at_once, gradients(tmp_path / "whole", 16, 1, packing=64), 1e-5)
+    saved = weights(learn(tmp_path / "run", 4, 1, SaveAt(2), packing=64))
+    resumed = weights(learn(tmp_path / "resumed", 4, 1, ckpt_path=tmp_path / "run" / "within.ckpt", packing=64))
+    assert all(torch.equal(value, resumed[name]) for name, value in saved.items())
+
+
+def test_what_cannot_be_packed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.packing is 1; it must be 2 or more"):
+        SFTModule(sizes(), tokenizer_folder(tmp_path), packing=1)
+    vectors = InjectionSettings(marker="a", width=16, scale=1.0)
+    lm, words = tiny_lm(), tokenizer()
+    add_injector(lm, words, vectors)
+    with pytest.raises(UserError, match=r"model\.packing: the model reads injected vectors"):
+        SFTModule(sizes(), packing=64).set_model(lm, words)
 
 
 def test_a_share_of_the_batches_ends_in_a_whole_step(at_once: list[dict[str, torch.Tensor]], tmp_path: Path) -> None:

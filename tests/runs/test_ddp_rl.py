@@ -23,7 +23,7 @@ pytestmark = pytest.mark.ddp
 TALE = str(Path(__file__).parents[1] / "data" / "grammars" / "tale.json")
 FOLLOWS = ReferenceSettings(sync_ref_model=True, ref_model_sync_steps=1, ref_model_mixup_alpha=0.5)
 VARIANTS: dict[str, dict[str, Any]] = {
-    "dapo": {"loss": LossSettings("dapo", beta=0.1), "dynamic_sampling": 2, "reference": FOLLOWS},
+    "dapo": {"loss": LossSettings("dapo", beta=0.1), "dynamic_sampling": 2, "curriculum": 0.5, "reference": FOLLOWS},
     "gspo": {"loss": LossSettings("grpo", "sequence"), "scale_rewards": "batch", "num_iterations": 2},
     "sentences": {"loss": LossSettings("cispo", "sentence"), "num_iterations": 2},
     "ppo": {

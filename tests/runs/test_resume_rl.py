@@ -36,6 +36,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "dynamic_sampling": 2,
         "sampling": SamplingParams(24, grammar=TALE),
         "turns": TurnSettings("critic", observation_tokens=16),
+        "curriculum": 0.5,
     },
 }
 STEPS = 16  # two epochs of two rollout batches of two passes of two steps

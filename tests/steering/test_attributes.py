@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from lit_narrative.lm.hidden_states import mean_states
 from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.lm.tokenizer import TrainedTokenizer, train_tokenizer
+from lit_narrative.lm.vectors.hidden_states import mean_states
 from lit_narrative.steering.attributes import Attributes, attribute_losses, read_attributes
 from lit_narrative.steering.bags import BagOfWords, BagsOfRows, ColumnBag
 from lit_narrative.steering.baselines import LogitBias

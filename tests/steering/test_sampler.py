@@ -10,10 +10,10 @@ import torch
 from transformers import PreTrainedModel
 
 from lit_narrative.errors import UserError
-from lit_narrative.lm.hidden_states import mean_states
 from lit_narrative.lm.logprobs import completion_batch, score_completions
 from lit_narrative.lm.perplexity import external_nll
 from lit_narrative.lm.sampler import LoopSampler, Request, SamplingParams
+from lit_narrative.lm.vectors.hidden_states import mean_states
 from lit_narrative.rl.best_of import BestOf, mean_distinct
 from lit_narrative.steering.bags import BagOfWords, BagsOfRows
 from lit_narrative.steering.baselines import (

@@ -126,7 +126,9 @@ class RewardRunner:
         failures = {name: self._note(name, column, again) for name, column in answers.items()}
         columns = [[row if isinstance(row, float) else math.nan for row in column] for column in answers.values()]
         # (k, R) to (R, k).
-        return Scores(torch.tensor(columns, dtype=torch.float32).view(len(columns), -1).T.contiguous(), failures)
+        return Scores(
+            torch.tensor(columns, dtype=torch.float32).view(len(columns), len(rollouts)).T.contiguous(), failures
+        )
 
     def close(self) -> None:
         """End the workers and the event loop; `score` would start new ones."""

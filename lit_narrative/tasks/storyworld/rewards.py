@@ -9,8 +9,8 @@ from typing import Any
 from lit_narrative.sae.quality import FeatureQualitySettings
 from lit_narrative.tasks.storyworld.adherence import adherence
 from lit_narrative.tasks.storyworld.feature_quality import FeatureQuality
-from lit_narrative.tasks.storyworld.playing import PlayReward, PlaySettings
 from lit_narrative.tasks.storyworld.similarity import shape, skeleton_digest
+from lit_narrative.tasks.storyworld.simulator.playing import PlayReward, PlaySettings
 from lit_narrative.tasks.storyworld.verifiers.base import COMPONENTS, VerifierConfig
 from lit_narrative.tasks.storyworld.verifiers.score import Mode, Score, score
 from lit_narrative.views import Rollout

@@ -7,7 +7,13 @@ import torch
 
 from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.errors import UserError
-from lit_narrative.tasks.storyworld.playing import PlayEnvironment, PlayReward, PlaySettings, play, play_prompt
+from lit_narrative.tasks.storyworld.simulator.playing import (
+    PlayEnvironment,
+    PlayReward,
+    PlaySettings,
+    play,
+    play_prompt,
+)
 from lit_narrative.views import Rollout, Turn
 from tests.tasks.storyworld.lighthouse import encounter, lighthouse, make
 
