@@ -11,7 +11,8 @@ from lightning.pytorch.loggers import CSVLogger
 
 def bare_trainer(folder: str | Path, steps: int, callback: Callback, **options: Any) -> Trainer:
     """On the CPU for ``steps`` optimizer steps, its metrics as a table in ``folder``."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for library in ("lightning.pytorch", "lit_narrative"):  # ours warns that no checkpoint is saved
+        logging.getLogger(library).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     return Trainer(
         default_root_dir=folder,
