@@ -28,6 +28,16 @@ def check_least(flag: str, value: int | None, least: int) -> None:
         raise UserError(f"{flag} is {value}; it must be {least} or more")
 
 
+def check_most(flag: str, value: int, most: int) -> None:
+    """Check that a number that a person gave is not too large to be done in some minutes.
+
+    Raises:
+        UserError: it is above ``most``; the message names the flag and the value.
+    """
+    if value > most:
+        raise UserError(f"{flag} is {value:,}; it must be at most {most:,}")
+
+
 def check_finite(prefix: str, **values: float) -> None:
     """Check that numbers that a person gave are finite, and 0 or more.
 

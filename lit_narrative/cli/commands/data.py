@@ -10,7 +10,7 @@ from lit_narrative.books.download import DownloadError, Downloads, Mirror
 from lit_narrative.books.read import Book, decode, parse_book, read_books
 from lit_narrative.books.shelf import FILE, Checked, check_book, write_shelf
 from lit_narrative.datamodules.style_refills import Refills
-from lit_narrative.errors import UserError, check_least
+from lit_narrative.errors import UserError, check_finite, check_least
 from lit_narrative.files import read_utf8
 from lit_narrative.report.format import one_line
 
@@ -108,6 +108,7 @@ def refill(
     from lit_narrative.rl.rewards.chat_client import ChatClient  # heavy, and help does without it
 
     check_least("--most", most, 1)
+    check_finite("--", temperature=temperature)
     client = ChatClient(url, key_env=key_env, timeout=timeout, model=model, max_tokens=400, temperature=temperature)
     refills = Refills(to, books, words, least, seed, most)
     for asked in refills.fill(client):

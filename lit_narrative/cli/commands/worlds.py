@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
 from lit_narrative.cli.arguments import check_places, plain_console
-from lit_narrative.errors import UserError, check_least
+from lit_narrative.errors import UserError, check_finite, check_least, check_most
 from lit_narrative.files import atomic_folder, refuse_pipe, write_text
 from lit_narrative.report.format import one_line
 from lit_narrative.tasks.storyworld.enrichment import enrich_world
@@ -54,6 +54,8 @@ from lit_narrative.tasks.storyworld.world_files import read_playable, read_world
 
 PolicyName = Literal["uniform", "greedy", "scripted", "model"]
 MOST_GENERATED = 1_000
+MOST_PLAYS, MOST_STEPS = 1_000_000, 100_000
+"""Plays of a world, and steps of one of them, that a person may ask for."""
 _OFTEN = 50
 """Plays between two changes of the bar: a change costs as much as a play."""
 _GENERATED = re.compile(r"world_\d{4}\.(?:json|ink|twee)")
@@ -74,8 +76,7 @@ def generate(n: int = 5, to: str = "worlds", seed: int = 0, format: Format = "si
     """
     check_least("-n", n, 1)
     check_least("--seed", seed, 0)
-    if n > MOST_GENERATED:
-        raise UserError(f"-n is {n:,}; it must be at most {MOST_GENERATED:,}")
+    check_most("-n", n, MOST_GENERATED)
     folder = _folder_for_worlds(to, force)
     suffix = {"ink": "ink", "twee": "twee"}.get(format, "json")
     with atomic_folder(folder) as fresh:
@@ -126,7 +127,7 @@ def score(
     Raises:
         SystemExit: with code 1, behind the scores of all files, where one of them could not be read.
     """
-    check_least("--max_steps", max_steps, 1)
+    _check_plays(max_steps=max_steps)
     config = VerifierConfig(limits=FILE_LIMITS, max_steps=max_steps)
     rows = [row for file in files for row in score_file(file, sample, mode, config)]
     if format == "json":
@@ -156,8 +157,8 @@ def play(
         seed: source of every random choice, 0 or more.
         policy: interactive asks for each choice (an empty answer takes a random open option); random plays many
             times and prints endings, dead ends and coverage; scripted takes the --choices, and then at random.
-        runs: number of random plays.
-        max_steps: bound on the steps of a play.
+        runs: number of random plays, 1 to 1,000,000.
+        max_steps: bound on the steps of a play, 1 to 100,000.
         choices: of a scripted play: ids of options, or their positions from 1.
         nudge: what the operator of that name means: asymptotic, x(1 - |w|) + w, or additive, x + w cut to -1 to 1.
         reaction_tie: which of equally desirable reactions follows.
@@ -168,9 +169,7 @@ def play(
         UserError: A number is out of range, the file cannot be read or played, there is no terminal to ask in, or
             --choices names an option that is not open.
     """
-    check_least("--runs", runs, 1)
-    check_least("--max_steps", max_steps, 1)
-    check_least("--seed", seed, 0)
+    _check_plays(runs, seed, max_steps)
     if choices and policy != "scripted":
         raise UserError(f"--choices are for --policy scripted, not {policy}")
     check_places(file, trace=trace)
@@ -218,14 +217,14 @@ def simulate(
 
     Args:
         file: a world in the simple format or of SweepWeave, or a .jsonl file of worlds or samples.
-        runs: number of plays; at most what takes some minutes, half a million of a small world.
+        runs: number of plays, 1 to 1,000,000; of a world of many parts fewer are made, what takes some minutes.
         seed: of the plays, 0 or more; the same seed makes the same plays.
         policy: uniform, each open option is equally likely; greedy, the option whose reaction is most desirable;
             scripted, the --choices and then uniform; model, as a language model would go on.
         choices: of scripted plays: ids of options, or their positions from 1.
         model: of the policy of that name: a checkpoint of this package, a folder, or a hub name.
         temperature: of the model's choices; 0 takes the likeliest.
-        max_steps: bound on the steps of a play.
+        max_steps: bound on the steps of a play, 1 to 100,000.
         nudge: what the operator of that name means: asymptotic, x(1 - |w|) + w, or additive, x + w cut to -1 to 1.
         reaction_tie: which of equally desirable reactions follows.
         gate_plays: for the page, plays with each gate flipped, to see what it is worth; 0 leaves that out.
@@ -238,7 +237,9 @@ def simulate(
         UserError: A number is out of range, the file cannot be read or played, options do not fit together, or
             --choices names an option that is not open.
     """
-    _check_simulation(runs, seed, max_steps, gate_plays, policy, choices, model)
+    _check_plays(runs, seed, max_steps, gate_plays)
+    check_finite("--", temperature=temperature)
+    _check_policy(policy, choices, model)
     check_places(file, out=out, traces=traces)
     text = read_world_text(file, sample)
     world, reading = read_playable(file, text)
@@ -309,12 +310,18 @@ def _make_policy(
     return uniform
 
 
-def _check_simulation(
-    runs: int, seed: int, max_steps: int, gate_plays: int, policy: PolicyName, choices: Sequence[str], model: str | None
-) -> None:
-    for flag, value, least in (("runs", runs, 1), ("seed", seed, 0), ("max_steps", max_steps, 1)):
-        check_least(f"--{flag}", value, least)
-    check_least("--gate_plays", gate_plays, 0)
+def _check_plays(runs: int = 1, seed: int = 0, max_steps: int = 1, gate_plays: int = 0) -> None:
+    check_least("--seed", seed, 0)
+    for flag, value, least, most in (
+        ("--runs", runs, 1, MOST_PLAYS),
+        ("--max_steps", max_steps, 1, MOST_STEPS),
+        ("--gate_plays", gate_plays, 0, MOST_PLAYS),
+    ):
+        check_least(flag, value, least)
+        check_most(flag, value, most)
+
+
+def _check_policy(policy: PolicyName, choices: Sequence[str], model: str | None) -> None:
     if bool(choices) != (policy == "scripted"):
         raise UserError("--choices and --policy scripted belong together; give both, or neither")
     if (model is None) == (policy == "model"):

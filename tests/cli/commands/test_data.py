@@ -149,3 +149,9 @@ def test_a_teacher_that_is_of_no_use(tmp_path: Path, capsys: pytest.CaptureFixtu
             ["data", "refill", "http://127.0.0.1:1", "m", "--to", str(tmp_path / "r.jsonl"), "--most=1", "--timeout=1"]
         )
     assert "no chunk could be refilled" in capsys.readouterr().err
+
+
+def test_a_temperature_below_zero_is_refused_before_the_server_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["data", "refill", "http://127.0.0.1:1", "m", "--temperature", "-1"])
+    assert "--temperature=-1.0 must be a number of 0 or more" in capsys.readouterr().err

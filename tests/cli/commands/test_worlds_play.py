@@ -99,6 +99,8 @@ def test_a_person_may_leave(file: str) -> None:
         ({"runs": 0, "policy": "random"}, "--runs is 0; it must be 1 or more"),
         ({"max_steps": 0, "policy": "random"}, "--max_steps is 0; it must be 1 or more"),
         ({"seed": -1, "policy": "random"}, "--seed is -1; it must be 0 or more"),
+        ({"runs": 10**9, "policy": "random"}, "--runs is 1,000,000,000; it must be at most 1,000,000"),
+        ({"max_steps": 10**9, "policy": "random"}, "--max_steps is 1,000,000,000; it must be at most 100,000"),
     ],
 )
 def test_what_cannot_be_done_is_one_error(

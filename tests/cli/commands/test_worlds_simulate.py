@@ -46,7 +46,11 @@ def test_policies_choose(file: str, capsys: pytest.CaptureFixture[str]) -> None:
         (["--policy", "model"], "--model"),
         (["--policy", "scripted", "--choices", "nothing"], "no open option 'nothing'"),
         (["--runs", "0"], "--runs"),
+        (["--runs", "1000001"], "--runs is 1,000,001; it must be at most 1,000,000"),
+        (["--max_steps", "1000000000"], "--max_steps is 1,000,000,000; it must be at most 100,000"),
         (["--gate_plays", "-1"], "--gate_plays"),
+        (["--gate_plays", "9000000"], "--gate_plays is 9,000,000"),
+        (["--policy", "model", "--model", "nowhere", "--temperature", "-1"], "--temperature=-1.0 must be a number"),
     ):
         with pytest.raises(SystemExit) as caught:
             main(["simulate", file, *args])

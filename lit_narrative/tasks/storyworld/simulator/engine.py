@@ -30,6 +30,7 @@ from lit_narrative.tasks.storyworld.simulator.engine_scripts import (
     compile_scene,
 )
 from lit_narrative.tasks.storyworld.simulator.plan import DANGLING, END, IMPLICIT
+from lit_narrative.tasks.storyworld.simulator.records import MAX_STEPS
 from lit_narrative.tasks.storyworld.world import WILD, Effect, Encounter, SpoolEffect, World
 
 SELECTION = -4
@@ -215,7 +216,8 @@ class Engine:
 
     def affordable(self, runs: int, max_steps: int, most: int) -> int:
         """How many of ``runs`` plays of ``max_steps`` steps look at ``most`` parts together; at least one."""
-        return max(1, min(runs, most // (self.cost * max_steps)))
+        # Beside its steps a play costs what counting it does, as much as some steps.
+        return max(1, min(runs, most // (self.cost * max(max_steps, MAX_STEPS))))
 
     def _ways(self, encounter: Encounter) -> tuple[tuple[Way, ...], ...]:
         return tuple([self._ways_of(encounter, j) for j in range(len(encounter.options))])

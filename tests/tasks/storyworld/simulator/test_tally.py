@@ -39,3 +39,4 @@ def test_plays_of_a_costly_world_are_fewer() -> None:
     engine = Engine(read(lighthouse()))
     assert tally(engine, 50, 0, most=engine.cost * 20 * 7).runs == 7
     assert tally(engine, 50, 0, most=1).runs == 1
+    assert engine.affordable(50, 1, engine.cost * 20 * 7) == 7  # short plays are not free: each is counted
