@@ -238,7 +238,9 @@ def _box(found: Tally, index: int) -> Vertex:
     ends = found.endings[encounter.id] / found.runs
     line = f"{percent(share)} of plays"
     tip = f"{clip(encounter.id, 60)}: {clip(encounter.text, 200)} ({line}, {percent(ends)} end here)"
-    return Vertex("ending" if not encounter.options else "encounter", clip(name, 16), line, tip)
+    if encounter.options:
+        return Vertex("encounter", name, line, tip)
+    return Vertex("ending", name.removeprefix("Ending: "), line, tip)  # which the frame says
 
 
 def _arrow(found: Tally, move: Move, start: int, end: int) -> Arrow:

@@ -21,6 +21,8 @@ MAX_OPTIONS = 6
 """Options drawn of one encounter."""
 _COLUMN, _LAYER, _BOX_W, _BOX_H, _STUB = 150.0, 88.0, 132.0, 46.0, 0.45
 _MARGIN = 16.0
+_MOST_LETTERS = 16
+"""Of a title that fit in its box, the mark included."""
 # In a notebook there is no style sheet, and SVG fills shapes with black; a page's style sheet wins over these.
 _LINE = {"fill": "none", "stroke": "currentColor"}
 _INK = {"fill": "currentColor"}
@@ -33,7 +35,7 @@ class Vertex:
     Attributes:
         kind: of a box, ``encounter`` or ``ending``, with `` unreached`` where no play comes; of a stub, ``stop`` where
             the story ends, ``missing`` where the option leads to nothing.
-        title: of a box; a stub has none.
+        title: of a box, which shows as much of it as fits; a stub has none.
         line: beneath the title.
         tip: shown when pointed at.
     """
@@ -144,7 +146,7 @@ def _box(encounter: Encounter, ending: bool, reached: bool) -> Vertex:
     kind = ("ending" if ending else "encounter") + ("" if reached else " unreached")
     notes = (" (ending)" if ending else "") + ("" if reached else " (cannot be reached)")
     tip = f"{clip(encounter.id, 60)}: {clip(encounter.text, 200)}{notes}"
-    return Vertex(kind, clip(encounter.id, 16), clip(encounter.text, 24), tip)
+    return Vertex(kind, encounter.id, clip(encounter.text, 24), tip)
 
 
 def _stub(plan: Plan, option: Option, target: int) -> Vertex:
@@ -176,9 +178,8 @@ def _box_parts(vertex: Vertex, x: float, y: float, start: bool) -> list[Element]
             node("rect", x=left + 3, y=top + 3, width=_BOX_W - 6, height=_BOX_H - 6, rx=6, class_="inner", **_LINE)
         )
     mark = "▸ " if start else "■ " if vertex.kind.startswith("ending") else ""
-    parts.append(
-        node("text", text=mark + vertex.title, x=x, y=y - 2, text_anchor="middle", class_="id", font_size=12, **_INK)
-    )
+    title = clip(mark + vertex.title, _MOST_LETTERS)
+    parts.append(node("text", text=title, x=x, y=y - 2, text_anchor="middle", class_="id", font_size=12, **_INK))
     parts.append(
         node("text", text=vertex.line, x=x, y=y + 13, text_anchor="middle", class_="line", font_size=9, **_INK)
     )

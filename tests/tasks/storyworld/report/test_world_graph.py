@@ -1,3 +1,4 @@
+import re
 from typing import Any
 from xml.etree import ElementTree
 
@@ -7,8 +8,11 @@ from lit_narrative.tasks.storyworld.formats.simple import read_world
 from lit_narrative.tasks.storyworld.report.world_graph import (
     MAX_ENCOUNTERS,
     MAX_OPTIONS,
+    Arrow,
+    Vertex,
     describe_option,
     draw_world,
+    drawn,
     graph_of,
 )
 from lit_narrative.tasks.storyworld.simulator.plan import make_plan
@@ -124,3 +128,11 @@ def test_an_option_in_words(lighthouse: World) -> None:
     plain, gated, *_ = lighthouse.encounters[0].options
     assert describe_option(plain) == "option: Try tend.; changes oil by -1"
     assert describe_option(gated) == "option: Try hide.; only if oil >= 2; changes oil by -1"
+
+
+@pytest.mark.parametrize("title", ["A title that is longer than any box", "W" * 10_000, "at 16 characters"])
+def test_a_title_fits_in_its_box_with_its_mark(title: str) -> None:
+    kinds = [Vertex("encounter", title), Vertex("ending", title)]
+    found = re.findall(r'class="id"[^>]*>([^<]*)<', str(drawn(kinds, [Arrow(0, 1, False, "")], "a world")))
+    assert [text[:2] for text in found] == ["▸ ", "■ "]
+    assert all(len(text) <= 16 for text in found)
