@@ -17,6 +17,7 @@ from lit_narrative.rl.gae import ValueSettings
 from lit_narrative.rl.loss_settings import LossSettings
 from lit_narrative.rl.reference import DistillationSettings, ReferenceSettings
 from lit_narrative.rl.rewards.runner import ScoringSettings
+from lit_narrative.rl.served.settings import ServedSettings
 from tests.helpers import Recorder, TinyTask, fit, sizes, tokenizer_folder
 from tests.paths import ROOT
 
@@ -27,6 +28,7 @@ GROUPS: dict[str, type] = {
     "distillation": DistillationSettings,
     "sampling": SamplingParams,
     "scoring": ScoringSettings,
+    "served": ServedSettings,
     "value": ValueSettings,
 }
 
@@ -55,7 +57,7 @@ def test_every_option_named_exists() -> None:
 
 def test_every_setting_of_loss_and_reference_is_named() -> None:
     listed = PAGE.replace("`model.loss.` and the same names", " ".join(f"`model.loss.{n}`" for n in adaptive()))
-    for name in ("loss", "reference", "distillation", "value", "scoring"):
+    for name in ("loss", "reference", "distillation", "value", "scoring", "served"):
         assert {f"model.{name}.{field.name}" for field in fields(GROUPS[name])} <= quoted(listed)
 
 

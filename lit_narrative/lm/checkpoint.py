@@ -295,13 +295,23 @@ def export_model(
     # Adapters are merged in float32 and rounded once.
     lm.to(_run_dtype(load_checkpoint(checkpoint)))  # type: ignore[arg-type]
     lm._modules.pop("injector", None)  # transformers knows of none, and would warn of its weights
+    with atomic_folder(folder) as scratch:
+        write_model(lm, tokenizer, scratch)
+    return Path(folder)
+
+
+def write_model(
+    lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, state: dict[str, Any] | None = None
+) -> None:
+    """Fill a folder with a model and its tokenizer; ``state`` are its weights, where they are not whole in it."""
     # As they are: `save_pretrained` refuses what published models have, such as a temperature without sampling.
     generation, lm.generation_config = lm.generation_config, GenerationConfig()
-    with atomic_folder(folder) as scratch:
-        lm.save_pretrained(scratch)
-        generation.to_json_file(scratch / "generation_config.json")  # type: ignore[union-attr]
-        tokenizer.save_pretrained(scratch)
-    return Path(folder)
+    try:
+        lm.save_pretrained(folder, state_dict=state)
+    finally:
+        lm.generation_config = generation
+    generation.to_json_file(folder / "generation_config.json")  # type: ignore[union-attr]
+    tokenizer.save_pretrained(folder)
 
 
 def _run_dtype(checkpoint: dict[str, Any]) -> torch.dtype:

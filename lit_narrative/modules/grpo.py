@@ -7,8 +7,10 @@ optimizer step over all processes, so its gradient does not depend on the micro-
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,6 +42,8 @@ from lit_narrative.rl.rewards.base import AnyReward
 from lit_narrative.rl.rewards.loading import RewardKey, split_rewards
 from lit_narrative.rl.rewards.runner import RewardRunner, ScoringSettings
 from lit_narrative.rl.sampling import CollectStep
+from lit_narrative.rl.served.sampler import ServedSampler, measure_drift
+from lit_narrative.rl.served.settings import DriftBudget, ServedSettings
 from lit_narrative.rl.settings import Advantage, BatchPlan, GRPOSettings
 from lit_narrative.seeds import run_seed, stream_seed
 from lit_narrative.views import Prompt, ScoredRollouts
@@ -77,6 +81,7 @@ class GRPOModule(ReferencedModule):
         distillation: a teacher that the policy comes nearer to on what it writes, beside the rewards or, with
             ``rewards: {}``, in place of them.
         scoring: how rewards are run.
+        served: a server that draws the rollouts, in place of the sampler in this process (docs/served.md).
         dynamic_sampling: how often at most groups whose completions all have the same reward, which teach nothing, are
             replaced by those of other prompts (DAPO, Yu et al. 2025, section 3.2); 0 is off.
         curriculum: share of the prompts of a rollout batch that are drawn from those seen before, in proportion to the
@@ -105,6 +110,7 @@ class GRPOModule(ReferencedModule):
         reference: ReferenceSettings = ReferenceSettings(),  # noqa: B008
         distillation: DistillationSettings = DistillationSettings(),  # noqa: B008
         scoring: ScoringSettings = ScoringSettings(),  # noqa: B008
+        served: ServedSettings | None = None,
         dynamic_sampling: int = 0,
         curriculum: float = 0.0,
         shuffle_rewards: bool | Sequence[str] = False,
@@ -130,6 +136,7 @@ class GRPOModule(ReferencedModule):
             value=as_settings(value, ValueSettings),
             reference=reference,
             distillation=as_settings(distillation, DistillationSettings),
+            served=as_settings(served, ServedSettings),
             dynamic_sampling=dynamic_sampling,
             curriculum=curriculum,
             shuffle_rewards=shuffle_rewards,
@@ -139,6 +146,7 @@ class GRPOModule(ReferencedModule):
         self.value_head: nn.Module | None = None
         self.given_rewards, self.reward_functions = given, dict[str, AnyReward]()
         self.collector = RolloutCollector(self.settings, RewardRunner({}))
+        self.served: ServedSampler | None = None
         self.scored: ScoredRollouts | None = None
         self.entropy = AdaptiveEntropy(self.settings.loss)
         self._rollout_batch: RolloutBatch | None = None
@@ -174,10 +182,16 @@ class GRPOModule(ReferencedModule):
             )
             collector.load_state_dict(self.collector.state_dict())  # a module that is fitted again counts on
             self.collector = collector
+            if (served := self.settings.served) is not None:
+                where = Path(self.trainer.default_root_dir, "served")
+                broadcast = self.trainer.strategy.broadcast
+                self.served, self.drift = ServedSampler(served, where, self.global_rank, broadcast), DriftBudget(served)
 
     def teardown(self, stage: str) -> None:
-        """End the processes that score."""
+        """End the processes that score; remove the weights that were written for a server."""
         self.collector.close()
+        if self.served is not None:
+            self.served.close()
 
     def set_model(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
         """Take a policy; what stood beside another one goes."""
@@ -212,6 +226,25 @@ class GRPOModule(ReferencedModule):
 
     # --- rollout batches --------------------------------------------------------------------------------------------
 
+    def on_fit_start(self) -> None:
+        """Read all rows; then see that a server samples from the policy, before anything is learned."""
+        super().on_fit_start()
+        if self.served is not None:
+            with self._rollout_sampler():
+                self.drift.check(measure_drift(self, self.task.rows_for(self.view, "train")[:1]))
+
+    @contextmanager
+    def _rollout_sampler(self) -> Iterator[None]:
+        """Within it a server that draws the rollouts stands in place of the sampler, and has the weights of now."""
+        sampler = self.sampler
+        if self.served is not None:
+            self.served.update(self.lm, self.tokenizer, self.trainer.global_step)
+            self.sampler = self.served
+        try:
+            yield
+        finally:
+            self.sampler = sampler
+
     def train_batch_size(self, batch_size: int, world_size: int) -> int:
         """Prompts of a rollout batch on each process."""
         return self.plan.prompts(batch_size, world_size)
@@ -235,10 +268,12 @@ class GRPOModule(ReferencedModule):
         if not resumed and self._collected != (self.current_epoch, number):
             step = CollectStep(self.current_epoch, number, self.trainer.global_step)
             # Sampling takes long and changes nothing before its end; several processes leave together, after a step.
-            with may_be_left(alone=self.trainer.world_size == 1):
+            with may_be_left(alone=self.trainer.world_size == 1), self._rollout_sampler():
                 collected = self.collector.collect(self, prompts, step, self._prompts)
             self._rollout_batch, self.scored, self._rollout_metrics = collected
             self._collected = (self.current_epoch, number)
+            if self.served is not None:
+                self.drift.update(collected.metrics["sampling/sampling_logp_difference/mean"])
         assert self._rollout_batch is not None
         return self._rollout_batch
 

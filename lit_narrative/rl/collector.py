@@ -153,7 +153,7 @@ class RolloutCollector:
         loss, metrics = self.settings.loss, dict[str, float]()
         filtered = loss.top_entropy_quantile < 1
         with policy.precision():
-            mode = loss.importance_mode(reduced_precision(policy.lm))
+            mode = loss.importance_mode(self.settings.served is not None or reduced_precision(policy.lm))
         if not (filtered or mode or policy.value_head):
             return batch, metrics
         scores = self._score_under(policy.lm, policy, batch, policy.value_head, entropy=filtered)

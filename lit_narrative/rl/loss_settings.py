@@ -70,8 +70,9 @@ class LossSettings:
         vespo_k_neg: exponent k where it is negative.
         vespo_lambda_neg: decay lambda where it is negative.
         importance_sampling_mode: correction for a sampler that is not quite the policy, see
-            :func:`lit_narrative.rl.ratios.importance_ratio`; ``auto``: ``token_truncate`` where the policy computes in
-            less than float32, whose rounding differs between sampler and trainer, else none; None: no correction.
+            :func:`lit_narrative.rl.ratios.importance_ratio`; ``auto``: ``token_truncate`` where a server samples, or
+            the policy computes in less than float32, whose rounding differs between sampler and trainer, else none;
+            None: no correction.
         importance_sampling_clip_min: lower bound of that ratio.
         importance_sampling_clip_max: upper bound of that ratio.
 
@@ -130,14 +131,15 @@ class LossSettings:
             return CISPO_CAP if self.epsilon_high is None else self.epsilon_high
         return 1 + (self.epsilon if self.epsilon_high is None else self.epsilon_high)
 
-    def importance_mode(self, reduced_precision: bool) -> ImportanceMode | None:
+    def importance_mode(self, differs: bool) -> ImportanceMode | None:
         """The correction for the sampler, never ``auto``.
 
         Args:
-            reduced_precision: the policy computes in less than float32.
+            differs: the sampler rounds otherwise than the trainer: it is a server, or both compute in less than
+                float32.
         """
         if self.importance_sampling_mode == "auto":
-            return "token_truncate" if reduced_precision else None
+            return "token_truncate" if differs else None
         return self.importance_sampling_mode
 
 

@@ -20,6 +20,7 @@ from lit_narrative.rl.advantages import Aggregation, Scale
 from lit_narrative.rl.gae import ValueSettings
 from lit_narrative.rl.loss_settings import LossSettings
 from lit_narrative.rl.reference import DistillationSettings, ReferenceKind, ReferenceSettings
+from lit_narrative.rl.served.settings import ServedSettings
 
 Advantage = Literal["group", "rloo", "gae"]
 MICRO_BATCH = 32
@@ -164,6 +165,7 @@ class GRPOSettings:
     value: ValueSettings = field(default_factory=ValueSettings)
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
     distillation: DistillationSettings = field(default_factory=DistillationSettings)
+    served: ServedSettings | None = None
     dynamic_sampling: int = 0
     curriculum: float = 0.0
     shuffle_rewards: bool | Sequence[str] = False
@@ -178,6 +180,7 @@ class GRPOSettings:
         check_least("model.dynamic_sampling", self.dynamic_sampling, 0)
         self._check_rewards()
         self._check_policy()
+        self._check_served()
         self._check_advantage()
         if self.reference_kind == "none":
             self.loss.check_without_reference()
@@ -240,6 +243,17 @@ class GRPOSettings:
         # With dropout an unmoved policy differs from itself: at rate 0.1 about 30 % of GPT-2's tokens were clipped.
         if self.lora and self.lora.dropout:
             raise UserError(f"model.lora.dropout={self.lora.dropout}: dropout is off in RL; leave it at 0")
+
+    def _check_served(self) -> None:
+        if self.served is None:
+            return
+        if self.sampling.grammar is not None:
+            raise UserError("model.served: a server knows nothing of model.sampling.grammar; leave one of them out")
+        if self.loss.importance_sampling_mode is None:
+            raise UserError(
+                "model.served: a server rounds otherwise than the trainer, and model.loss.importance_sampling_mode is "
+                "null, which corrects for nothing; leave that out"
+            )
 
     def _check_advantage(self) -> None:
         gae = self.advantage == "gae"

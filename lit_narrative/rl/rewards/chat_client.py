@@ -8,7 +8,7 @@ from typing import Any
 
 from lit_narrative.errors import UserError, check_finite, check_least
 from lit_narrative.rl.rewards.base import Lost
-from lit_narrative.rl.rewards.http import HTTPReward, _BadAnswerError, _run
+from lit_narrative.rl.rewards.http import BadAnswerError, HTTPReward, _run
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class ChatClient(HTTPReward):
         """The text of an answer.
 
         Raises:
-            _BadAnswerError: it is something else.
+            BadAnswerError: it is something else.
         """
         try:
             content = json.loads(answer)
         except (ValueError, RecursionError) as error:
-            raise _BadAnswerError(f"the server's answer is not JSON ({error})") from error
+            raise BadAnswerError(f"the server's answer is not JSON ({error})") from error
         match content:
             case {"choices": [{"message": {"content": str(text)}}, *_]}:
                 return [text]
-        raise _BadAnswerError("the server's answer has no choices[0].message.content that is a text")
+        raise BadAnswerError("the server's answer has no choices[0].message.content that is a text")

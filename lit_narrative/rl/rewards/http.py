@@ -27,11 +27,11 @@ class NoAnswer(Lost):
     """The reason why a server's answer is of no use; it says nothing of any one text."""
 
 
-class _BadAnswerError(Exception):
+class BadAnswerError(Exception):
     """An answer that would be the same another time."""
 
 
-class _BusyError(Exception):
+class BusyError(Exception):
     """An answer that may be another one later."""
 
 
@@ -73,14 +73,7 @@ class HTTPReward:
             check_least(f"HTTPReward: {name}", getattr(self, name), least)
         if not (math.isfinite(self.timeout) and self.timeout > 0):
             raise UserError(f"HTTPReward: timeout is {self.timeout}; it must be a number of seconds above 0")
-        try:
-            url = httpx2.URL(self.url)
-        except httpx2.InvalidURL as error:
-            raise UserError(f"HTTPReward: url='{self.url}' is not a URL ({error})") from error
-        if url.scheme not in ("http", "https") or not url.host:
-            raise UserError(f"HTTPReward: url='{self.url}' must begin with http:// or https:// and name a host")
-        if url.userinfo:
-            raise UserError(f"HTTPReward: url='{self.url}' has user info; give a key by the environment, as key_env")
+        check_url("HTTPReward: ", self.url)
         self._headers()
 
     def __call__(self, rollouts: Sequence[Rollout]) -> list[Answer]:
@@ -92,17 +85,7 @@ class HTTPReward:
             return pool.submit(_run, self._ask_all(questions)).result()
 
     def _headers(self) -> dict[str, str]:
-        # `identity`: a few kB of gzip may hold 1 GB, and the bound is on what arrives.
-        headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
-        if self.key_env is None:
-            return headers
-        if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.key_env):  # not shown: it may be the key itself
-            raise UserError("HTTPReward: key_env must be the name of an environment variable, such as JUDGE_KEY")
-        key = os.environ.get(self.key_env, "").strip()
-        # Checked here: the error of the HTTP library would show the header.
-        if not (key and key.isascii() and key.isprintable()):
-            raise UserError(f"HTTPReward: the environment variable {self.key_env} is not set to a key")
-        return {**headers, "Authorization": f"Bearer {key}"}
+        return request_headers("HTTPReward: ", self.key_env)
 
     def _question(self, rollouts: Sequence[Rollout]) -> bytes:
         rows = [
@@ -135,11 +118,11 @@ class HTTPReward:
                     cause = "the server was silent or slow"
                     try:
                         return [*self._read(await self._post(client, body), count)]
-                    except (httpx2.TransportError, _BusyError) as error:
+                    except (httpx2.TransportError, BusyError) as error:
                         cause = str(error) or type(error).__name__
         except TimeoutError:
             return [TimedOut(f"no answer within {self.timeout:g} s: {cause}")] * count
-        except _BadAnswerError as error:
+        except BadAnswerError as error:
             return [NoAnswer(str(error))] * count
         return [NoAnswer(f"{cause} (attempts: {self.retries + 1})")] * count
 
@@ -147,35 +130,86 @@ class HTTPReward:
         return read_scores(answer, count)
 
     async def _post(self, client: httpx2.AsyncClient, body: bytes) -> bytes:
-        async with client.stream("POST", self.url, content=body) as reply:
-            status, answer = reply.status_code, bytearray()
-            if 300 <= status < 400:
-                where = reply.headers.get("Location", "nowhere")
-                raise _BadAnswerError(f"the server redirects to '{where}', which is not followed; give the final URL")
-            if status in RETRIED:
-                raise _BusyError(f"the server answered with status {status}")
-            if status != 200:
-                raise _BadAnswerError(f"the server answered with status {status}")
-            async for chunk in reply.aiter_raw():
-                answer += chunk
-                if len(answer) > self.max_bytes:
-                    raise _BadAnswerError(f"the server's answer is longer than max_bytes={self.max_bytes}")
-        return bytes(answer)
+        status, answer = await exchange(client, "POST", self.url, body, self.max_bytes)
+        if status in RETRIED:
+            raise BusyError(f"the server answered with status {status}")
+        if status != 200:
+            raise BadAnswerError(f"the server answered with status {status}")
+        return answer
+
+
+async def exchange(
+    client: httpx2.AsyncClient, method: str, url: str, body: bytes | None, max_bytes: int
+) -> tuple[int, bytes]:
+    """Status and content of the answer to one request; the content is read up to a bound.
+
+    Raises:
+        BadAnswerError: the server redirects, or its answer is longer than ``max_bytes``.
+    """
+    async with client.stream(method, url, content=body) as reply:
+        status, answer = reply.status_code, bytearray()
+        if 300 <= status < 400:
+            where = reply.headers.get("Location", "nowhere")
+            raise BadAnswerError(f"the server redirects to '{where}', which is not followed; give the final URL")
+        async for chunk in reply.aiter_raw():
+            answer += chunk
+            if len(answer) > max_bytes:
+                raise BadAnswerError(f"the server's answer is longer than max_bytes={max_bytes}")
+    return status, bytes(answer)
+
+
+def check_url(prefix: str, url: str) -> None:
+    """Check the URL of a server that a person gave.
+
+    Args:
+        prefix: what stands before the setting's name ``url``, such as ``HTTPReward: ``.
+        url: http or https, without user info.
+
+    Raises:
+        UserError: it is not one.
+    """
+    try:
+        parts = httpx2.URL(url)
+    except httpx2.InvalidURL as error:
+        raise UserError(f"{prefix}url='{url}' is not a URL ({error})") from error
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise UserError(f"{prefix}url='{url}' must begin with http:// or https:// and name a host")
+    if parts.userinfo:
+        raise UserError(f"{prefix}url='{url}' has user info; give a key by the environment, as key_env")
+
+
+def request_headers(prefix: str, key_env: str | None) -> dict[str, str]:
+    """Headers of a request of JSON, with the key that an environment variable holds.
+
+    Raises:
+        UserError: there is no such variable, or it holds no key.
+    """
+    # `identity`: a few kB of gzip may hold 1 GB, and the bound is on what arrives.
+    headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
+    if key_env is None:
+        return headers
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", key_env):  # not shown: it may be the key itself
+        raise UserError(f"{prefix}key_env must be the name of an environment variable, such as JUDGE_KEY")
+    key = os.environ.get(key_env, "").strip()
+    # Checked here: the error of the HTTP library would show the header.
+    if not (key and key.isascii() and key.isprintable()):
+        raise UserError(f"{prefix}the environment variable {key_env} is not set to a key")
+    return {**headers, "Authorization": f"Bearer {key}"}
 
 
 def read_scores(answer: bytes, count: int) -> list[float | None]:
     """Read ``{"scores": [...]}``, with a finite number or null for each of ``count`` completions.
 
     Raises:
-        _BadAnswerError: it is something else.
+        BadAnswerError: it is something else.
     """
     try:
         content = json.loads(answer, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        raise _BadAnswerError(f"the server's answer is not JSON ({error})") from error
+        raise BadAnswerError(f"the server's answer is not JSON ({error})") from error
     if wrong := next(Draft202012Validator(_schema(count)).iter_errors(content), None):
         needed = f'{{"scores": […]}} with a number or null for each of {count} completions'
-        raise _BadAnswerError(f"the server's answer must be {needed}; {wrong.json_path}: {wrong.message}")
+        raise BadAnswerError(f"the server's answer must be {needed}; {wrong.json_path}: {wrong.message}")
     return [None if score is None else float(score) for score in content["scores"]]
 
 

@@ -1,0 +1,1 @@
+"""Rollouts by an inference server, vLLM or SGLang, that gets the policy's weights as they change."""
