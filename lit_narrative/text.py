@@ -18,6 +18,11 @@ from lit_narrative.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase  # slow to import; tools that read worlds do without it
 
+    from lit_narrative.views import Rollout
+
+ASKED = "asked"
+"""Column of a few-shot prompt: the prompt without what stands before it."""
+
 Item = TypeVar("Item", str, int)
 # Letters of any script: \w without digits and the underscore.
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
@@ -198,3 +203,8 @@ class CopyIndex:
             if worths[end] - worths[start] > best:
                 best, span = worths[end] - worths[start], (start, end)
         return tuple(words[slice(*span)])
+
+
+def asked(rollout: "Rollout") -> str:
+    """The prompt that a rollout answers, without the examples that a few-shot prompt shows before it."""
+    return str(rollout.columns.get(ASKED, rollout.prompt))

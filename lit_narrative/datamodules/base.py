@@ -11,6 +11,7 @@ from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from lit_narrative.arguments import NativeArguments
+from lit_narrative.datamodules.few_shot import FewShot, FewShotExamples, FewShotPrompts, Shots
 from lit_narrative.datamodules.judged import JudgedCompletions, judged_rows
 from lit_narrative.datamodules.order import EpochSampler, ShardSampler, TrainLoader
 from lit_narrative.datamodules.rejection_sampling import RejectionSampling, best_texts
@@ -22,7 +23,7 @@ from lit_narrative.datamodules.task import Task, numbered
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.lookup import BUILDER
 from lit_narrative.seeds import run_seed
-from lit_narrative.views import Rows, Scored
+from lit_narrative.views import Prompt, Rows, Scored
 
 saving._ALLOWED_INSTANTIATORS.add(BUILDER)
 
@@ -40,6 +41,7 @@ class TaskDataModule(Task, LightningDataModule, metaclass=NativeArguments):
         preferred: rejection sampling: a model's best texts, to train on in place of the task's examples.
         judged: completions with scores, or preferences, from a file: they make the view ``scored``.
         predict_split: whose prompts ``predict`` completes.
+        few_shot: training examples that stand before each prompt and each example, and an instruction.
 
     Attributes:
         predict_shards: where predictions are written by shards: prompts a shard, and the shards that are written.
@@ -58,6 +60,7 @@ class TaskDataModule(Task, LightningDataModule, metaclass=NativeArguments):
         preferred: RejectionSampling | None = None,
         judged: JudgedCompletions | None = None,
         predict_split: Split = "test",
+        few_shot: FewShot | None = None,
     ) -> None:
         super().__init__()
         check_least("data.batch_size", batch_size, 1)
@@ -65,6 +68,8 @@ class TaskDataModule(Task, LightningDataModule, metaclass=NativeArguments):
         check_least("data.num_workers", num_workers, 0)
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.preferred, self.judged, self.predict_split = preferred, judged, predict_split
+        self.few_shot = few_shot
+        self._shots: Shots | None = None
         self._judged: dict[str, list[Scored]] | None = None
         self._rows: dict[tuple[str, Split], Sequence[Any]] = {}
 
@@ -95,7 +100,26 @@ class TaskDataModule(Task, LightningDataModule, metaclass=NativeArguments):
             if self._judged is None:
                 self._judged = judged_rows(self.judged)
             return self._judged[split]
-        return super().view(name, split)
+        rows = super().view(name, split)
+        return self.shown(rows, f"{name}/{split}") if name in ("examples", "prompts") else rows
+
+    def shown(self, rows: Sequence[Any], key: str) -> Sequence[Any]:
+        """Examples or prompts behind what `few_shot` shows; as they are without it.
+
+        Args:
+            rows: of one of the two views.
+            key: of the draw, beside a row's number.
+
+        Raises:
+            UserError: the task has no examples, or fewer than are to be shown.
+        """
+        if self.few_shot is None or not len(rows):
+            return rows
+        if self._shots is None:
+            self._shots = Shots(self.few_shot, super().view("examples", "train"))
+        if isinstance(rows[0], Prompt):
+            return FewShotPrompts(numbered(rows), self._shots, key)
+        return FewShotExamples(rows, self._shots, key)
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -110,7 +134,13 @@ class TaskDataModule(Task, LightningDataModule, metaclass=NativeArguments):
             UserError: the task lacks the view, or a row cannot be used.
         """
         if (name, split) not in self._rows:
-            self._rows[name, split] = self._module.validate_rows(numbered(self.view(name, split)))
+            rows = numbered(self.view(name, split))
+            try:
+                self._rows[name, split] = self._module.validate_rows(rows)
+            except UserError as error:
+                if self.few_shot is None or not self.few_shot.shots:
+                    raise
+                raise UserError(f"{error}; or show fewer examples by data.few_shot.shots") from error
         return self._rows[name, split]
 
     def eval_rows(self, split: Split) -> Sequence[Any]:

@@ -93,7 +93,7 @@ class CardsData(TaskDataModule):
     def prompts(self, split: Split) -> Sequence[Prompt]:
         """Prompts for the policy, for training those of the mixture; ``reference`` is the worked answer."""
         name = {"train": MIXTURE, "val": "val", "test": self.test_set}[split]
-        return self.named_prompts(name)
+        return ExamplePrompts(self.named_examples(name))
 
     def labelled(self, split: Split) -> list[Labelled]:
         """Prompts of all kinds with the class that ``label`` asks for; `label_names` says what the numbers mean."""
@@ -165,7 +165,7 @@ class CardsData(TaskDataModule):
 
     def named_prompts(self, name: str) -> Sequence[Prompt]:
         """The prompts of a set; see :meth:`named_deals`."""
-        return ExamplePrompts(self.named_examples(name))
+        return self.shown(ExamplePrompts(self.named_examples(name)), name)
 
     def contrasts(self, split: str) -> Iterable[ContrastPair]:
         """Pairs that differ in a card or in the rule, of a set as `named_deals` knows it; ``test`` is the test set."""

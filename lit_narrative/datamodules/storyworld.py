@@ -12,14 +12,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from lit_narrative.datamodules.base import ExamplePrompts, NumberedPrompts, Split, TaskDataModule
+from lit_narrative.datamodules.storyworld_rows import Combined, CompactWorlds, Enriched, Generated, Plays, WithGrammar
 from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.lm.passages import Passages, PassageSettings
 from lit_narrative.sae.quality import FeatureQualitySettings
 from lit_narrative.tasks.storyworld.adherence import adherence
 from lit_narrative.tasks.storyworld.custom import Dealt, custom_examples, custom_worlds
 from lit_narrative.tasks.storyworld.cutting import Cut
-from lit_narrative.tasks.storyworld.enrichment import Nearest, enrich_prompt
-from lit_narrative.tasks.storyworld.generator import Skew, example
+from lit_narrative.tasks.storyworld.formats.parse import as_json
+from lit_narrative.tasks.storyworld.generator import Skew
 from lit_narrative.tasks.storyworld.grammar import prompt_grammar
 from lit_narrative.tasks.storyworld.prompt_space import PromptSpace
 from lit_narrative.tasks.storyworld.repair import RepairEnvironment, Repairs, RepairSettings
@@ -27,7 +28,7 @@ from lit_narrative.tasks.storyworld.rewards import REWARDS, RewardSettings, Scor
 from lit_narrative.tasks.storyworld.similarity import unique_shares
 from lit_narrative.tasks.storyworld.simulator.play import Play
 from lit_narrative.tasks.storyworld.simulator.play import plays as play_world
-from lit_narrative.tasks.storyworld.simulator.playing import PlayEnvironment, PlaySettings, play_prompt, play_verdict
+from lit_narrative.tasks.storyworld.simulator.playing import PlayEnvironment, PlaySettings, play_verdict
 from lit_narrative.tasks.storyworld.states import StateLayout, states
 from lit_narrative.tasks.storyworld.themes import SPLITS
 from lit_narrative.tasks.storyworld.verifiers.base import DEFAULT_WEIGHTS, VerifierConfig
@@ -45,6 +46,8 @@ _IDENTIFIER = re.compile(r'"(\w+)"')
 
 logger = logging.getLogger(__name__)
 
+WorldForm = Literal["json", "compact"]
+"""How the worlds of examples and prompts are written; what a policy writes is read in either form."""
 StateSplit = Literal["worlds", "plays"]
 """What the states of two splits do not share: worlds, or plays of the same worlds."""
 MOST_LOOKED_AT = 256
@@ -84,10 +87,14 @@ class StoryworldData(TaskDataModule):
         repair: examples of worlds that are mended, and what the environment ``repair`` says of a world.
         play: prompts are worlds to be played turn by turn, which the environment ``play`` tells; default: worlds to be
             written.
+        format: how worlds are written in examples, prompts and few-shot prompts: ``json``, or ``compact``, a line for
+            each part, two fifths of the tokens of SmolLM2 (``docs/models.md``). What a policy writes
+            is read in either form, and judged as the JSON that it stands for.
         **kwargs: of :class:`TaskDataModule`.
 
     Raises:
-        UserError: a count is below 1, or worlds to hold out are named without those to train on.
+        UserError: a count is below 1, worlds to hold out are named without those to train on, or settings exclude each
+            other.
     """
 
     rewards = REWARDS
@@ -120,9 +127,17 @@ class StoryworldData(TaskDataModule):
         grammar: bool = False,
         repair: RepairSettings | None = None,
         play: PlaySettings | None = None,
+        format: WorldForm = "json",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_choice("data.format", format, get_args(WorldForm))
+        for name, given in {"repair": repair is not None, "grammar": grammar}.items():
+            if format == "compact" and given:
+                raise UserError(f"data.{name} is of worlds in JSON; leave it out, or set data.format=json")
+        if play is not None and self.few_shot is not None:
+            raise UserError("data.few_shot shows worlds, and with data.play prompts begin plays; leave one of them out")
+        self.form = format
         self.worlds, self.corpus_seed, self.skew = worlds, corpus_seed, skew
         held_out = {"val": val_worlds, "test": test_worlds}
         self.held_out = {split: path for split, path in held_out.items() if path is not None}
@@ -152,17 +167,21 @@ class StoryworldData(TaskDataModule):
         """Prompts with worlds to imitate, with ``repair`` a share of them behind a faulty one and its issues."""
         rows = self._corpus(split)
         if self.repair is None:
-            return rows
+            return self._formed(rows)
         if split not in self._repairs:
             self._repairs[split] = Repairs(rows, self.scorer(), self.repair, f"{self.corpus_seed}/{split}")
         return self._repairs[split]
 
+    def _formed(self, rows: Sequence[Example]) -> Sequence[Example]:
+        return CompactWorlds(rows) if self.form == "compact" else rows
+
     def _corpus(self, split: Split) -> Sequence[Example]:
+        """Prompts with worlds in JSON."""
         if self.worlds is not None:
             if split not in self._custom:
                 self._custom[split] = custom_examples(self._worlds(split), self.cut)
             return self._custom[split]
-        return _Generated(self.sizes[split], self.corpus_seed, self.skew, split)
+        return Generated(self.sizes[split], self.corpus_seed, self.skew, split)
 
     def _worlds(self, split: Split) -> list[CustomWorld]:
         assert self.worlds is not None
@@ -179,19 +198,19 @@ class StoryworldData(TaskDataModule):
         """
         rows: NumberedPrompts
         if self.play is not None:
-            return _Plays(self._corpus(split), self.play)
+            return Plays(self._corpus(split), self.play)
         if self.prompt_space is None:
-            rows = ExamplePrompts(self._corpus(split))
+            rows = ExamplePrompts(self._formed(self._corpus(split)))
         else:
-            rows = _Combined(self.prompt_space, self.sizes[split], self.corpus_seed, split)
+            rows = Combined(self.prompt_space, self.sizes[split], self.corpus_seed, split)
         if self.passages is not None:
-            rows = _Enriched(rows, self._nearest, self.passages_per_prompt)
+            rows = Enriched(rows, self._nearest, self.passages_per_prompt)
         if self.grammar and len(rows) and prompt_grammar(rows[0].columns) is None:
             raise UserError(
                 "data.grammar needs prompts with the columns `cast` and `properties`, which those of data.worlds lack; "
                 "leave it out, or name a grammar by model.sampling.grammar"
             )
-        return _WithGrammar(rows) if self.grammar else rows
+        return WithGrammar(rows) if self.grammar else rows
 
     def _nearest(self, texts: Sequence[str], count: int) -> list[list[str]]:
         assert self.passages is not None
@@ -263,7 +282,9 @@ class StoryworldData(TaskDataModule):
 
         An identifier stands alone between quotes: a character, a variable, an id. ``Bram_trust`` has two words.
         """
-        rows = [(row.prompt, row.completion) for row in islice(self.examples("train"), NAMED_WORLDS)]
+        # In JSON, where names stand between quotes.
+        corpus = self._corpus("train") if self.form == "compact" else self.examples("train")
+        rows = [(row.prompt, row.completion) for row in islice(corpus, NAMED_WORLDS)]
         texts = Counter(word for row in rows for word in set(_WORD.findall(prompt_text(row[0]) + row[1])))
         names = {word for prompt, _ in rows for word in _WORD.findall(prompt_text(prompt))}
         names |= {word for _, world in rows for quoted in _IDENTIFIER.findall(world) for word in _WORD.findall(quoted)}
@@ -339,99 +360,10 @@ def _verdict(strict: Scorer, original: Scorer, rollout: Rollout) -> Verdict:
     score = strict(rollout.text)
     issues = tuple({"path": i.path, "message": i.message, "severity": i.severity} for i in score.issues)
     extra = {
-        "original_total": original(rollout.text).total,
+        "original_total": original(as_json(rollout.text, strict.limits)).total,
         **{name: float(held) for name, held in score.parts.items()},
     }
     if (kept := adherence(score.world, rollout.columns)) is not None:
         extra["adherence"] = kept
     valid = score.components["valid_json"] > 0
     return Verdict(score.total, dict(score.components), valid, issues, extra, funnel(score.parts))
-
-
-class _Plays(NumberedPrompts):
-    """Prompts of worlds to be played; one that has nothing to choose gives its place to the next."""
-
-    def __init__(self, rows: Sequence[Example], settings: PlaySettings) -> None:
-        self.rows, self.settings = rows, settings
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Prompt:  # type: ignore[override]
-        for place in range(index, index + len(self.rows)):
-            row = self.rows[place % len(self.rows)] if place > index else self.rows[index]
-            if (made := play_prompt(row.completion, {**row.meta, "index": index}, self.settings)) is not None:
-                return made
-        raise UserError("data.play: none of the worlds has anything to choose")
-
-
-class _WithGrammar(NumberedPrompts):
-    """Prompts with the grammar of each."""
-
-    def __init__(self, rows: NumberedPrompts) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Prompt:  # type: ignore[override]
-        row = self.rows[index]
-        return replace(row, columns={**row.columns, "grammar": prompt_grammar(row.columns)})
-
-
-class _Enriched(NumberedPrompts):
-    """Prompts with passages above them, found when a prompt is read."""
-
-    def __init__(self, rows: NumberedPrompts, nearest: Nearest, count: int) -> None:
-        self.rows, self.nearest, self.most = rows, nearest, count
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Prompt:  # type: ignore[override]
-        return enrich_prompt(self.rows[index], self.nearest, self.most)
-
-
-class _Combined(NumberedPrompts):
-    """The first prompts of a split of a space, made when asked for."""
-
-    def __init__(self, space: PromptSpace, size: int, seed: int, split: Split) -> None:
-        if size > (most := space.count(split)):
-            raise UserError(
-                f"data.{split}_size is {size:,}, and data.prompt_space has {most:,} prompts for that split; lower it, "
-                "or add settings, themes, names, properties or templates"
-            )
-        self.space, self.size, self.seed, self.split = space, size, seed, split
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: int) -> Prompt:  # type: ignore[override]
-        if not 0 <= index < self.size:
-            raise IndexError(index)
-        return self.space.prompt(index, self.seed, self.split)
-
-
-_KEPT = 2**16
-"""Corpus worlds in memory, about 2 KiB each; those beyond are made again whenever they are read."""
-
-
-class _Generated(Sequence[Example]):
-    """Corpus worlds, made when asked for: row n depends on (seed, split, n) alone."""
-
-    def __init__(self, size: int, seed: int, skew: Skew, split: Split) -> None:
-        self.size, self.seed, self.skew, self.split = size, seed, skew, split
-        self._made: dict[int, Example] = {}
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
-        if not 0 <= index < self.size:
-            raise IndexError(index)
-        if index in self._made:
-            return self._made[index]
-        row = example(index, self.seed, self.skew, self.split)
-        if len(self._made) < _KEPT:
-            self._made[index] = row
-        return row

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from lit_narrative.rl.rewards.model import RewardModel, check_trained
+from lit_narrative.text import asked
 from lit_narrative.views import Rollout
 
 
@@ -60,7 +61,7 @@ class LearnedReward:
 
     def text(self, rollout: Rollout) -> str:
         """The text of a rollout that is scored."""
-        return rollout.prompt + rollout.text if self.prompt else rollout.text
+        return asked(rollout) + rollout.text if self.prompt else rollout.text
 
     def ood_score(self, rollouts: Sequence[Rollout]) -> tuple[list[float], list[bool]]:
         """How far rollouts are out of the distribution that the model was trained on.

@@ -11,7 +11,7 @@ from lit_narrative.errors import UserError
 from lit_narrative.tasks.poetry.grammar import LINES, is_line
 from lit_narrative.tasks.poetry.metrics import topic_shares, whole_lines
 from lit_narrative.tasks.poetry.topics import Topic
-from lit_narrative.text import repetition
+from lit_narrative.text import asked, repetition
 from lit_narrative.views import Rollout
 
 Topics = Mapping[str, Topic]
@@ -53,7 +53,7 @@ def _grammatical(rollout: Rollout, topics: Topics) -> float:
 
 def _complete(rollout: Rollout, topics: Topics) -> float:
     # Lines that the prompt ends are lines of the poem too.
-    lines = rollout.prompt.count("\n") + len(written_lines(rollout))
+    lines = asked(rollout).count("\n") + len(written_lines(rollout))
     return min(lines / LINES[0], 1.0)
 
 
@@ -105,7 +105,7 @@ REWARDS: Mapping[str, Callable[[Topics], TopicShare | VerseReward]] = {
 
 def written_lines(rollout: Rollout) -> list[str]:
     """The whole lines that a completion has written, one that the prompt begins included."""
-    prompt = rollout.prompt.rpartition("\n")[2]
+    prompt = asked(rollout).rpartition("\n")[2]
     return whole_lines(prompt + rollout.text, rollout.finished)
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from lit_narrative.tasks.storyworld.formats.compact import compact_spans, compact_start
 from lit_narrative.tasks.storyworld.simulator.play import Play
 from lit_narrative.tasks.storyworld.world import World
 from lit_narrative.views import Span
@@ -30,8 +31,10 @@ def encounter_spans(text: str) -> list[EncounterSpans]:
     """The encounters of a world's text, in order, whatever their content.
 
     Args:
-        text: JSON; of anything else the answer means nothing.
+        text: JSON, or in the compact form; of anything else the answer means nothing.
     """
+    if not text.startswith("{") and compact_start(text) is not None:
+        return [EncounterSpans(*one) for one in compact_spans(text)]
     found: list[EncounterSpans] = []
     options: list[Span] = []
     opened: list[tuple[str, int, bool]] = []  # key, or "" in an array; first character; whether it is an object

@@ -1,4 +1,7 @@
-"""The parser of texts: a JSON value, bounded in size and depth, and never an exception; and the format it is in."""
+"""The parser of texts: a JSON value, bounded in size and depth, and never an exception; and the format it is in.
+
+A text in the compact form (`formats/compact.py`) is read as the JSON that it stands for.
+"""
 
 import json
 import re
@@ -8,6 +11,7 @@ from itertools import accumulate
 from typing import Any, Literal, NoReturn
 
 from lit_narrative.errors import UserError
+from lit_narrative.tasks.storyworld.formats.compact import CompactError, compact_start, read_compact
 from lit_narrative.tasks.storyworld.issues import Issue
 
 _ESCAPE = re.compile(r"\\.", re.DOTALL)
@@ -34,7 +38,8 @@ class Limits:
         max_depth: deepest nesting of arrays and objects, at most ``DEEPEST``.
         strip_code_fence: read what stands between ```` ``` ```` fences when the whole text is fenced (chat models).
         allow_trailing_text: read the value at the start, leaving what follows it.
-        extract_first_object: start at the first ``{``, leaving what stands before it.
+        extract_first_object: start at the first ``{``, or at the first line of a compact text, leaving what stands
+            before it.
     """
 
     max_chars: int = 2**20
@@ -91,6 +96,8 @@ def parse(text: Any, limits: Limits = _DEFAULT) -> Parsed:
         return _failed(f"{len(text):,} characters; at most {limits.max_chars:,} are read")
     if limits.strip_code_fence:
         text = _unfenced(text)
+    if (first := _compact_start(text, limits.extract_first_object)) is not None:
+        return _decode_compact(text, first, limits)
     start = max(text.find("{"), 0) if limits.extract_first_object else 0
     # Before the parser, which recurses once a level and would exhaust the stack on a text of brackets.
     depth = nesting(text[start:] if start else text, limits.max_depth)
@@ -158,6 +165,34 @@ def _decode(text: str, start: int, allow_trailing_text: bool) -> Parsed:
         return _failed(message, read=error.pos / (len(text) + 1))
     except ValueError as error:  # NaN, or an integer of more digits than Python converts
         return _failed(f"not readable JSON: {str(error)[:120]}")
+    return _checked(text, value, (start, end), pairs, allow_trailing_text)
+
+
+def _compact_start(text: str, anywhere: bool) -> int | None:
+    return None if text.startswith("{") else compact_start(text, anywhere)
+
+
+def _decode_compact(text: str, start: int, limits: Limits) -> Parsed:
+    pairs = _Pairs()
+    decoder = json.JSONDecoder(object_pairs_hook=pairs, parse_constant=_refuse)
+    try:
+        value, length = read_compact(text[start:], decoder, limits.max_depth)
+    except CompactError as error:
+        message = f"not a world in the compact form: {error}"
+        return _failed(message, read=(start + error.place) / (len(text) + 1))
+    return _checked(text, value, (start, start + length), pairs, limits.allow_trailing_text)
+
+
+def as_json(text: str, limits: Limits = _DEFAULT) -> str:
+    """The JSON that a compact text stands for; any other text, also one that cannot be read, as it is."""
+    if _compact_start(text, limits.extract_first_object) is None or not (parsed := parse(text, limits)).ok:
+        return text
+    return json.dumps(parsed.value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _checked(text: str, value: Any, span: tuple[int, int], pairs: _Pairs, allow_trailing_text: bool) -> Parsed:
+    """What was read, unless text follows it or half a character is in it."""
+    start, end = span
     if not allow_trailing_text and text[end:].strip(_BLANK):
         return _failed(f"not JSON: text follows the value (character {end})", read=end / len(text))
     if half := _lone_surrogate(text, value):
