@@ -158,9 +158,15 @@ class _CommandParser(ArgumentParser):
         raise UserError(f"{text}{did_you_mean(wrong, options)} (see `{self.prog} --help`)") from ex
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        # Rich would end with code 1; `cli.main.quiet_closed_pipe` ends every command alike.
+        raise BrokenPipeError
+
+
 def plain_console() -> Console:
     """A console that takes texts as they are: no markup, no emoji codes, no highlighting of numbers."""
-    return Console(markup=False, emoji=False, highlight=False, soft_wrap=False)
+    return _Console(markup=False, emoji=False, highlight=False, soft_wrap=False)
 
 
 def check_places(source: str, **places: str | None) -> None:

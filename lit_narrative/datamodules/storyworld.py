@@ -20,6 +20,7 @@ from lit_narrative.tasks.storyworld.adherence import adherence
 from lit_narrative.tasks.storyworld.custom import Dealt, custom_examples, custom_worlds
 from lit_narrative.tasks.storyworld.cutting import Cut
 from lit_narrative.tasks.storyworld.formats.parse import as_json
+from lit_narrative.tasks.storyworld.formats.simple import KNOWN_KEYS
 from lit_narrative.tasks.storyworld.generator import Skew
 from lit_narrative.tasks.storyworld.grammar import prompt_grammar
 from lit_narrative.tasks.storyworld.prompt_space import PromptSpace
@@ -41,8 +42,11 @@ NAMED_WORLDS = 3_000
 """Worlds that names for the tokenizer are looked for in."""
 IN_EVERY = 0.9
 """Share of the texts from which on a word belongs to the format."""
+FEW_WORLDS = 20
+"""Below so many texts a name may be in all of them: only the words of keys belong to the format then."""
 _WORD = re.compile(r"[^\W\d_]+")
 _IDENTIFIER = re.compile(r'"(\w+)"')
+_FORMAT = {word for key in (*KNOWN_KEYS, "initial", "min", "max", "comparison") for word in _WORD.findall(key)}
 
 logger = logging.getLogger(__name__)
 
@@ -288,7 +292,10 @@ class StoryworldData(TaskDataModule):
         texts = Counter(word for row in rows for word in set(_WORD.findall(prompt_text(row[0]) + row[1])))
         names = {word for prompt, _ in rows for word in _WORD.findall(prompt_text(prompt))}
         names |= {word for _, world in rows for quoted in _IDENTIFIER.findall(world) for word in _WORD.findall(quoted)}
-        yield from sorted(name for name in names if texts[name] < IN_EVERY * len(rows))
+        if len(rows) < FEW_WORLDS:
+            yield from sorted(names - _FORMAT)
+        else:
+            yield from sorted(name for name in names if texts[name] < IN_EVERY * len(rows))
 
     # --- rewards and verifiers --------------------------------------------------------------------------------------
 

@@ -306,7 +306,8 @@ class ExampleReader:
 
     @property
     def _remedy(self) -> str:
-        change = "raise it" if self.max_length is not None else "use a model with more positions"
+        longer = "use a model with more positions (model.model.positions of one that is built)"
+        change = "raise it" if self.max_length is not None else longer
         other = {"error": "truncate or drop", "drop": "truncate", "truncate": "drop"}[self.long_examples]
         return f"shorten it, {change}, or set model.long_examples={other}"
 

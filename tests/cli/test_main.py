@@ -48,7 +48,8 @@ def test_waiting_threads_sleep_unless_the_environment_decides(
     assert os.environ.get("GOMP_SPINCOUNT") == expected
 
 
-@pytest.mark.parametrize("arguments", [["configs", "show", "storyworld/cycle"], ["--help"]])
+# The file is not there, which is a row of the table that `score` prints by Rich.
+@pytest.mark.parametrize("arguments", [["configs", "show", "storyworld/cycle"], ["--help"], ["score", "nowhere.json"]])
 def test_a_closed_pipe_ends_a_command_without_a_word(arguments: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)

@@ -442,3 +442,9 @@ def test_names_for_the_tokenizer_are_those_of_prompts_and_worlds_but_not_of_the_
     names = set(data(train_size=200).tokenizer_names())
     assert {"Bram", "trust", "gold", "tower", "accuse", "lighthouse", "plague"} <= names
     assert not {"encounters", "id", "reactions", "Storyworld", "Cast", "Fever"} & names
+
+
+def test_names_of_a_few_worlds_are_known_though_each_of_them_has_them() -> None:
+    names = set(data(train_size=1).tokenizer_names())
+    assert {*data(train_size=1).prompts("train")[0].columns["cast"]} <= names
+    assert not {"encounters", "id", "reactions", "initial", "max", "state"} & names

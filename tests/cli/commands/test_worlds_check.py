@@ -39,7 +39,7 @@ def test_issues_have_a_place_and_a_repair(tmp_path: Path, capsys: pytest.Capture
         main(["check", str(broken(tmp_path))])
     assert exit_.value.code == 1
     out = " ".join(capsys.readouterr().out.split())
-    assert "1 errors, 0 warnings" in out
+    assert "1 error, 0 warnings" in out
     assert "$.encounters[0].options[0].reactions[0].consequence_id dangling reference" in out
     assert "mend: write 'page_end_" in out
 
@@ -118,7 +118,7 @@ def test_without_out_the_world_goes_to_standard_output(capsys: pytest.CaptureFix
 
 def test_issues_of_a_converted_file_are_counted_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["convert", str(broken(tmp_path)), "--out", str(tmp_path / "new.json")])
-    assert "1 errors, 0 warnings" in capsys.readouterr().err
+    assert "1 error, 0 warnings" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

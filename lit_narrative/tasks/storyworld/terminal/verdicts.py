@@ -162,7 +162,9 @@ def verdict(parts: dict[str, bool]) -> str:
 def count_issues(issues: tuple[Issue, ...]) -> str:
     """How many errors and warnings there are."""
     errors = sum(issue.severity == "error" for issue in issues)
-    return f"{errors} errors, {len(issues) - errors} warnings" if issues else "no issues"
+    warnings = len(issues) - errors
+    said = f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}"
+    return said if issues else "no issues"
 
 
 def _plain(issue: Issue) -> dict[str, str]:
