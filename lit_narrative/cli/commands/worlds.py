@@ -4,6 +4,7 @@ No other file of ``cli/`` knows a task; what these show is made in ``tasks/story
 """
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -337,14 +338,15 @@ def check(files: list[str], editor: bool = False, format: Literal["text", "json"
     """Say what is wrong with files of worlds, where, and the smallest change that mends it.
 
     Args:
-        files: files in the simple format or of SweepWeave, or folders of them (their *.json).
+        files: files in the simple format or of SweepWeave, or folders of them (their *.json); .jsonl files with a world
+            or a sample a line, too.
         editor: whether to say as well what the SweepWeave editor would not load of a SweepWeave file.
         format: text to read, or one JSON list with an object a file: file, dialect, counts, issues.
 
     Raises:
         SystemExit: with code 1, behind the findings of all files, where one of them cannot be read or has an error.
     """
-    rows = [check_file(file, editor) for named in files for file in _within(named)]
+    rows = [row for named in files for file in _within(named) for row in check_file(file, editor)]
     if format == "json":
         print(json.dumps([row.to_json() for row in rows], indent=2))
     else:
@@ -357,22 +359,25 @@ def check(files: list[str], editor: bool = False, format: Literal["text", "json"
 
 def _within(named: str) -> Iterator[str]:
     """The files of a folder in the order of their names; anything else itself, a folder without files too."""
-    yield from [str(path) for path in sorted(Path(named).glob("*.json"))] or [named]
+    # An empty name would be the folder that one is in.
+    found = sorted(Path(named).glob("*.json")) if named and os.path.isdir(named) else []
+    yield from map(str, found) if found else [named]
 
 
-def convert(file: str, to: Format = "simple", out: str | None = None) -> None:
+def convert(file: str, to: Format = "simple", out: str | None = None, sample: int | None = None) -> None:
     """Write a world in another format.
 
     Args:
-        file: a world in the simple format or of SweepWeave.
+        file: a world in the simple format or of SweepWeave, or a .jsonl file of worlds or samples.
         to: simple; sweepweave, as the editor of version 0.1.9 loads it; ink; or twee, for SugarCube.
         out: the file to write, one that exists is replaced; by default the world goes to standard output.
+        sample: number of the one of a .jsonl file, from 1.
 
     Raises:
         UserError: The file cannot be read, holds no world, or has what the other format cannot say.
     """
     check_places(file, out=out)
-    world, reading = read_playable(file, read_world_file(file, FILE_LIMITS.max_chars))
+    world, reading = read_playable(file, read_world_text(file, sample))
     _put(write_world(world, to), out)
     if reading.issues:  # beside the text, which may go to another program
         print(

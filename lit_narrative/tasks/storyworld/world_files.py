@@ -80,6 +80,8 @@ def read_world_file(path: str | os.PathLike[str], max_chars: int = LIMITS.max_ch
     Raises:
         UserError: The file is missing, a pipe or a device, unreadable, not UTF-8, empty, or larger than the limit.
     """
+    if not os.fspath(path):  # which would be the folder that one is in
+        raise WorldFileError("the name of a file is empty; name a file of a world")
     path = Path(path)
     refuse_pipe(path)
     try:

@@ -194,3 +194,32 @@ def test_a_name_that_is_not_unicode_is_written(world: str, tmp_path: Path, capsy
     main(["convert", world, "--out", str(tmp_path / "caf\udce9.json")])
     assert "caf\ufffd.json" in capsys.readouterr().out
     assert b"caf\xe9.json" in os.listdir(os.fsencode(tmp_path))
+
+
+def test_worlds_and_samples_in_lines_are_checked_and_converted(
+    tmp_path: Path, world: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = tmp_path / "samples.jsonl"
+    lines.write_text(json.dumps(lighthouse()) + "\n\n" + json.dumps({"text": "{"}) + "\n", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main(["check", str(lines), world, "--format", "json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["file"] for row in rows] == [f"{lines}:1", f"{lines}:2", world]
+    assert [bool(row["issues"]) for row in rows] == [False, True, False]
+    main(["convert", str(lines), "--sample", "1", "--to", "sweepweave"])
+    assert read_any(capsys.readouterr().out).issues == ()
+    with pytest.raises(SystemExit):
+        main(["convert", str(lines)])
+    assert "choose one by --sample=1 to 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "says"), [("", "the name of a file is empty"), ("x" * 300, "File name too long")])
+def test_a_name_that_is_none_is_said_and_the_other_files_go_on(
+    name: str, says: str, world: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(world).parent)
+    with pytest.raises(SystemExit) as exit_:
+        main(["check", name, world, "--format", "json"])
+    assert exit_.value.code == 1
+    first, second = json.loads(capsys.readouterr().out)
+    assert says in first["issues"][0]["message"] and (second["file"], second["issues"]) == (world, [])

@@ -18,7 +18,7 @@ from lit_narrative.tasks.storyworld.verifiers.base import SIX, VerifierConfig
 from lit_narrative.tasks.storyworld.verifiers.score import FormerMode, Mode, score
 from lit_narrative.tasks.storyworld.verifiers.soundness import LACKS
 from lit_narrative.tasks.storyworld.world import World
-from lit_narrative.tasks.storyworld.world_files import read_world_file, read_world_texts
+from lit_narrative.tasks.storyworld.world_files import read_world_texts
 
 MOST_SHOWN = 30
 """Issues of one file that are listed."""
@@ -54,13 +54,16 @@ class Checked:
         return {"file": self.file, "dialect": self.dialect, **_sizes(self.world), "issues": issues}
 
 
-def check_file(file: str, editor: bool) -> Checked:
-    """Check a file of any format; with ``editor`` also what the SweepWeave editor would not load of its own."""
+def check_file(file: str, editor: bool) -> Iterator[Checked]:
+    """Check the worlds of a file; with ``editor`` also what the SweepWeave editor would not load of its own."""
     try:
-        reading = read_any(read_world_file(file, FILE_LIMITS.max_chars))
+        texts = read_world_texts(file, None, FILE_LIMITS.max_chars)
     except UserError as error:
-        return Checked(file, "unreadable", None, (Issue("$", str(error)),))
-    return Checked(file, reading.dialect, reading.world, (*reading.issues, *_editor_issues(reading, editor)))
+        yield Checked(file, "unreadable", None, (Issue("$", str(error)),))
+        return
+    for name, text in texts:
+        reading = read_any(text)
+        yield Checked(name, reading.dialect, reading.world, (*reading.issues, *_editor_issues(reading, editor)))
 
 
 def _editor_issues(reading: Reading, editor: bool) -> tuple[Issue, ...]:

@@ -74,8 +74,16 @@ class Cast:
             if not is_number(default):
                 self.notes.add("property", (*path, "default_value"), "the default is no number", repair="write 0")
                 default = 0
+            if names[0] in self.depths:
+                message = f"a second property {names[0][:80]!r}; the last counts"
+                self.notes.add("second property", (*path, "id"), message, repair="leave one of them out")
             depth = item.get("depth", 0)
-            self.depths[names[0]] = depth if isinstance(depth, int) else 0
+            if not is_number(depth) or depth not in range(10):
+                self.notes.add(
+                    "depth", (*path, "depth"), f"{str(depth)[:40]!r} is no depth; it counts as 0", repair="write 0"
+                )
+                depth = 0
+            self.depths[names[0]] = int(depth)
             self.defaults.update(dict.fromkeys(names, float(default)))
             self.meta["authored_properties"][names[0]] = keep(item, _PROPERTY_KEYS)
 

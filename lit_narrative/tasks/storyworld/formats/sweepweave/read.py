@@ -76,14 +76,14 @@ class _Reader:
         bound = LARGE_SCALE if large else 1.0
         self._check_bounds(bound)
         properties, defaults = self.cast.properties(bound)
-        title = self.value.get("storyworld_title", self.value.get("title"))
+        title = self._title(self.value, "storyworld_title", ()) or self._title(self.value, "title", ())
         meta = {**keep(self.value, _TOP_KEYS), **self.cast.meta, "spools": self.spool_meta}
         world = World(
             self.cast.characters,
             self.cast.variables(bound),
             encounters,
             properties,
-            title if isinstance(title, str) else "",
+            title,
             self._start(encounters),
             self.spools,
             {name: inner for name, inner in defaults.items() if inner},
@@ -163,7 +163,7 @@ class _Reader:
         if not isinstance(name, str) or not name:
             self.notes.add("encounter", path, "an encounter needs an id; it is left out")
             return None
-        if "options" not in value:
+        if value.get("options") is None:
             self.notes.add("no options", path, "the encounter has no list of options; it is an ending", "warning")
         stray = value.get("reactions") if isinstance(value.get("reactions"), list) else []
         options = [
@@ -172,12 +172,11 @@ class _Reader:
         ]
         text = self._text(value, "text_script", path, "prompt_script")
         turns = (self._turn(value, "earliest_turn", path), self._turn(value, "latest_turn", path))
-        title = value.get("title")
         return Encounter(
             name,
             text,
             tuple([option for option in options if option is not None]),
-            title if isinstance(title, str) else "",
+            self._title(value, "title", path),
             self._spools_of(name, value, path),
             self.scripts.conditions(value.get("acceptability_script"), (*path, "acceptability_script")),
             self._desirability(value, path),
@@ -212,6 +211,14 @@ class _Reader:
         if isinstance(text, str):
             return text
         self.notes.add(f"text {key}", (*path, key), "there is no text", repair="write a String Constant")
+        return ""
+
+    def _title(self, value: dict[str, Any], key: str, path: Path) -> str:
+        title = value.get(key)
+        if isinstance(title, str):
+            return title
+        if title is not None:
+            self.notes.add("title", (*path, key), "the title is no text; it is left out", "warning", "write a text")
         return ""
 
     def _desirability(self, value: dict[str, Any], path: Path) -> Expr:

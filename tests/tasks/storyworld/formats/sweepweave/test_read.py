@@ -68,7 +68,12 @@ def test_our_own_file_is_read_whole() -> None:
 
 
 ODD: list[tuple[str, Callable[[Json], object], str, str]] = [
-    ("top title", lambda v: v.update(title="L", storyworld_title=3), "", ""),
+    ("top title", lambda v: v.update(title="L", storyworld_title=3), "$.storyworld_title", "write a text"),
+    ("title", lambda v: v["encounters"][0].update(title=["Storm"]), "$.encounters[0].title", "write a text"),
+    ("no options", lambda v: v["encounters"][1].update(options=None), "$.encounters[1]", ""),
+    ("second property", lambda v: v["authored_properties"].append(v["authored_properties"][0]), "].id", "leave one"),
+    ("depth", lambda v: v["authored_properties"][0].update(depth="2"), "$.authored_properties[0].depth", "write 0"),
+    ("depth 0.0", lambda v: v["authored_properties"][0].update(depth=0.0), "", ""),
     ("plain about", lambda v: v.update(about_text="A keeper."), "", ""),
     ("ISO time", lambda v: v.update(creation_time="2026-01-02T03:04:05"), "", ""),
     ("unknown key", lambda v: v.update(mood="dark"), "", ""),
