@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,9 +16,11 @@ from lit_narrative.lm.sentence_encoder import StaticEncoder, build_encoder
 from lit_narrative.lookup import shipped_configs
 from lit_narrative.rl.rewards.similarity import SimilarityModel
 
-OVERLAYS = ("logger/", "trainer/")
 RECIPES, SWEEPS = "recipes/", "sweeps/"
-JOBS = [name for name in shipped_configs() if not name.startswith((*OVERLAYS, RECIPES, SWEEPS))]
+OVERLAYS = [
+    name for name in shipped_configs() if name.startswith(("logger/", "trainer/")) or name.endswith("/pretrained")
+]
+JOBS = [name for name in shipped_configs() if name not in OVERLAYS and not name.startswith((RECIPES, SWEEPS))]
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"]
 
 
@@ -109,15 +112,35 @@ def test_first_line_is_a_whole_sentence(name: str) -> None:
     assert said.endswith(".")
 
 
-@pytest.mark.parametrize("name", [name for name in shipped_configs() if name.startswith(OVERLAYS)])
-def test_overlay_fits_over_a_job(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+OVER = {"verbalize/pretrained": ("verbalize/actor_sft", "verbalize/critic_sft", "verbalize/grpo")}
+"""Jobs that an overlay lies over, where they are not SFT, and GRPO, of its task."""
+
+
+def jobs_under(name: str) -> tuple[str, ...]:
+    task = name.partition("/")[0]
+    return OVER.get(name, (f"{task}/sft", f"{task}/grpo") if name.endswith("/pretrained") else ("storyworld/sft",))
+
+
+@pytest.mark.parametrize(("job", "name"), [(job, name) for name in OVERLAYS for job in jobs_under(name)])
+def test_overlay_fits_over_a_job(job: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        main(["fit", "--config", "storyworld/sft", "--config", name, "--print_config"])
+        main(["fit", "--config", job, "--config", name, "--print_config"])
     assert end.value.code == 0
-    printed = yaml.safe_load(capsys.readouterr().out)["trainer"]
-    for key, value in yaml.safe_load(shipped_configs()[name].read_text())["trainer"].items():
-        found = printed[key]
-        assert found["init_args"].items() >= value["init_args"].items() if isinstance(value, dict) else found == value
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert_holds(printed, yaml.safe_load(shipped_configs()[name].read_text()))
+    text = shipped_configs()[name].read_text()
+    assert name.startswith(("logger/", "trainer/")) or (
+        f"--config {job} --config {name}" in text and "On a GPU" in text
+    )
+
+
+def assert_holds(printed: Any, given: Any) -> None:
+    """Whether a whole configuration has the settings of an overlay."""
+    if isinstance(given, dict):
+        for key, value in given.items():
+            assert_holds(printed[key], value)
+    else:
+        assert printed == given or str(printed).endswith(f".{given}")  # a class by its name
 
 
 @pytest.mark.parametrize("name", [name for name in shipped_configs() if name.startswith(RECIPES)])
