@@ -9,6 +9,7 @@ on topic-masked text, and the time that a text takes.
 import argparse
 import csv
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,13 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=2000, help="graded pairs, of which those of originals are read")
     parser.add_argument("--csv")
     given = parser.parse_args()
-    rows = [measure(path, given.books, words, given.pairs) for path in given.judges for words in given.words]
-    for row in [dict(zip(rows[0], rows[0], strict=True)), *rows]:
-        print(" | ".join(f"{value!s:<28}" if name in ("same", "cross") else str(value) for name, value in row.items()))
+    rows = []
+    for path, words in product(given.judges, given.words):
+        rows.append(measure(path, given.books, words, given.pairs))
+        # As they come: on many pairs of long chunks each takes minutes.
+        for row in [dict(zip(rows[0], rows[0], strict=True)), *rows] if len(rows) == 1 else rows[-1:]:
+            cells = [f"{value!s:<28}" if name in ("same", "cross") else str(value) for name, value in row.items()]
+            print(" | ".join(cells), flush=True)
     if given.csv:
         with Path(given.csv).open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
