@@ -10,13 +10,12 @@ from lightning.pytorch.loggers import CSVLogger
 
 
 def bare_trainer(folder: str | Path, steps: int, callback: Callback, **options: Any) -> Trainer:
-    """On the CPU for ``steps`` optimizer steps, its metrics as a table in ``folder``."""
+    """For ``steps`` optimizer steps, on the CPU by default, its metrics as a table in ``folder``."""
     for library in ("lightning.pytorch", "lit_narrative"):  # ours warns that no checkpoint is saved
         logging.getLogger(library).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     return Trainer(
         default_root_dir=folder,
-        accelerator="cpu",
         max_steps=steps,
         logger=CSVLogger(folder),
         callbacks=[callback],
@@ -24,5 +23,5 @@ def bare_trainer(folder: str | Path, steps: int, callback: Callback, **options: 
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        **options,
+        **{"accelerator": "cpu", **options},
     )

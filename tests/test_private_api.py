@@ -88,6 +88,7 @@ PRIVATE = [
     ("lm.fast.kv_cache.is_stateful", "transformers", "PreTrainedModel._is_stateful"),
     ("lm.load.takes_attention_functions", "transformers", "PreTrainedModel._supports_attention_backend"),
     ("lm.fast.kv_cache, steering.past, steering.pplm.one_token", "transformers.cache_utils", "DynamicLayer"),
+    ("lm.fast.pasts", "transformers.cache_utils", "StaticLayer"),
     ("steering.past.check_cache", "transformers.cache_utils", "DynamicSlidingWindowLayer"),
     ("lm.load.blocks", "transformers.modeling_layers", "GradientCheckpointingLayer"),
 ]

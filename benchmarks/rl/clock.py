@@ -130,6 +130,8 @@ class Clock:
 
     def tick(self) -> None:
         """A step is over, and the next one begins."""
+        if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
+            sys.modules["torch"].cuda.synchronize()  # what was asked of the GPU belongs to this step
         self._switch()
         step = Step(
             cpu=time.process_time() - self._cpu,
@@ -147,6 +149,8 @@ class Clock:
 
 
 def peak_memory() -> float:
-    """Peak resident memory of this process so far, in MiB."""
+    """Peak resident memory of this process so far, in MiB; of a GPU that is in use, its own."""
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
+        return float(sys.modules["torch"].cuda.max_memory_allocated() / 2**20)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

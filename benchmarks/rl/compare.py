@@ -42,7 +42,9 @@ def run_worker(side: str, job: str, shape: Shape, folder: Path, note: str = "") 
     out.write_text('{"imported": 0, "versions": {}}', encoding="utf-8")
     command = [sys.executable, "-m", "benchmarks.rl.worker", side, job, json.dumps(shape.as_dict())]
     quiet = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    env = {**os.environ, **quiet, "OMP_NUM_THREADS": str(shape.threads), "CUDA_VISIBLE_DEVICES": ""}
+    env = {**os.environ, **quiet, "OMP_NUM_THREADS": str(shape.threads)}
+    if shape.device == "cpu":
+        env["CUDA_VISIBLE_DEVICES"] = ""
     done = subprocess.run([*command, folder, out], cwd=ROOT, env=env, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{side} failed with code {done.returncode}:\n{done.stderr[-4000:]}")

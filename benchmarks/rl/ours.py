@@ -79,18 +79,18 @@ def run_grpo(shape: Shape, folder: Path, clock: Clock) -> None:
         num_iterations=shape.mu,
         loss=LossSettings(loss_type="dapo", beta=shape.beta),
         model=str(folder),
-        sampling=SamplingParams(shape.completion_tokens),
+        sampling=SamplingParams(shape.completion_tokens, compile=shape.compile),
         lr=shape.lr,
     )
     _time_learning(clock, module)
     clock.wrap(LoopSampler, "sample", "decode", lambda rollouts: sum(len(r.completion_ids) for r in rollouts))
-    clock.wrap(sampler._Prefix, "read", "prefill")
+    clock.wrap(sampler.Prefix, "read", "prefill")
     clock.wrap(RewardRunner, "score", "rewards")
     clock.wrap(RolloutCollector, "_score_under", "reference")
     clock.wrap(module, "score", lambda *a, **k: "policy forward" if torch.is_grad_enabled() else "reference")
     clock.wrap(grpo, "step_loss", "policy forward")
     data = RandomTexts(shape, shape.prompts * shape.batches, shape.prompts)
-    bare_trainer(folder, shape.batches * shape.mu, Ticks(clock, shape.mu), **TRAINER).fit(module, data)
+    bare_trainer(folder, shape.batches * shape.mu, Ticks(clock, shape.mu), **_trainer(shape)).fit(module, data)
 
 
 def run_sft(shape: Shape, folder: Path, clock: Clock) -> None:
@@ -100,7 +100,11 @@ def run_sft(shape: Shape, folder: Path, clock: Clock) -> None:
     clock.wrap(sft, "score_completions", "policy forward")
     clock.wrap(module, "collate", OTHER, lambda batch: batch.ids.numel())
     data = RandomTexts(shape, shape.rows * shape.batches, shape.rows)
-    bare_trainer(folder, shape.batches, Ticks(clock, 1), **TRAINER).fit(module, data)
+    bare_trainer(folder, shape.batches, Ticks(clock, 1), **_trainer(shape)).fit(module, data)
+
+
+def _trainer(shape: Shape) -> dict[str, Any]:
+    return {**TRAINER, "accelerator": shape.device, "devices": 1}
 
 
 def _time_learning(clock: Clock, module: Any) -> None:

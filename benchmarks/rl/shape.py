@@ -36,6 +36,8 @@ class Shape:
         steps: measured batches of completions (SFT: steps).
         threads: of PyTorch.
         seed: of weights and prompts.
+        device: ``cpu`` or ``cuda``; on a GPU wall seconds and its own memory are what counts.
+        compile: our sampler's ``sampling.compile``.
     """
 
     prompts: int = 4
@@ -54,6 +56,8 @@ class Shape:
     steps: int = 5
     threads: int = 1
     seed: int = 0
+    device: Literal["cpu", "cuda"] = "cpu"
+    compile: bool = False
 
     @property
     def rows(self) -> int:

@@ -114,7 +114,7 @@ def _settings(shape: Shape, folder: Path, steps: int) -> dict[str, Any]:
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": "none",
-        "use_cpu": True,
+        "use_cpu": shape.device == "cpu",
         "dataloader_pin_memory": False,
         "disable_tqdm": True,
         "seed": shape.seed,

@@ -239,6 +239,8 @@ class TaskDataModule(Task, LightningDataModule, metaclass=NativeArguments):
             num_workers=self.num_workers,
             collate_fn=partial(_collated, self._module.collate),
             drop_last=drop_last,
+            # From pinned memory a batch is copied to the GPU while the one before is computed.
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
         )
 
     def _replica(self, rows: Sequence[Any]) -> dict[str, int]:

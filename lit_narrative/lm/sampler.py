@@ -8,7 +8,7 @@ batch, nor on the batch split, nor on the number of devices.
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,18 +22,20 @@ from transformers.generation.logits_process import (
 )
 
 from lit_narrative.errors import UserError, first_line
-from lit_narrative.lm.fast.kv_cache import decoding_cache, select_rows
-from lit_narrative.lm.fast.llama_decoding import FusedLlama, can_fuse
-from lit_narrative.lm.fast.prefix_decoding import Groups, can_share_prefix, prefix_decoding
+from lit_narrative.lm.fast.kv_cache import decoding_cache
+from lit_narrative.lm.fast.llama_decoding import can_fuse
+from lit_narrative.lm.fast.pasts import CopiedPast, Past, Prefix, SharedPast, StaticPast
+from lit_narrative.lm.fast.prefix_decoding import can_share_prefix, prefix_decoding
 from lit_narrative.lm.fast.self_check import NEW_TOKENS, PROMPTS, ROWS, allclose, cached_check, too_short
 from lit_narrative.lm.grammar import Constraint
 from lit_narrative.lm.load import base_lm, end_ids
-from lit_narrative.lm.tokenizer import pad_left
-from lit_narrative.lm.vectors.inject import injecting, stack_injections
 from lit_narrative.views import Prompt, Rollout, TokenMasks, prompt_text
 
 # Finished rows leave the batch when at most this share is unfinished: each time the whole cache is copied.
 COMPACT_BELOW = 0.75
+CHECK_EVERY = {"cuda": 16}
+"""Tokens from one look at which rows have ended to the next, by device; elsewhere each token. To look, the processor
+waits for the GPU, which then waits for the processor; rows that have ended draw on, and nothing else depends on it."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class SamplingParams:
         grammar: a JSON Schema that every text keeps to: a file, the name of one that comes along (``storyworld``), or
             ``prompt`` for the one in each prompt's column ``grammar``. It is part of the distribution, in sampling and
             wherever the samples are scored (`lit_narrative.lm.grammar`).
+        compile: draw by a step that ``torch.compile`` made, with keys and values at fixed places; on CUDA a graph. It
+            is compiled anew for other numbers of rows, and pays where many batches of the same sizes are drawn.
     """
 
     max_new_tokens: int = 160
@@ -55,6 +59,7 @@ class SamplingParams:
     top_k: int = 0
     top_p: float = 1.0
     grammar: str | None = None
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
@@ -144,7 +149,8 @@ class LoopSampler:
     ) -> list[Rollout]:
         """Complete every request; the model should be in evaluation mode."""
         rollouts: list[Rollout] = []
-        first_group, ends, way = 0, end_ids(lm, tokenizer), _fastest_way(base_lm(lm))
+        first_group, ends = 0, end_ids(lm, tokenizer)
+        way: Way = "compiled" if params.compile else _fastest_way(base_lm(lm))
         for batch in split_requests(requests, self.rows):
             decoded = _decode(lm, ends, batch, params, way, tokenizer)
             rollouts += as_rollouts(tokenizer, batch, decoded, ends, first_group)
@@ -211,8 +217,8 @@ class Decoded(NamedTuple):
     masks: TokenMasks | None = None
 
 
-Way = Literal["copied", "shared", "fused"]
-"""Every row behind a copy of its prompt; or a group behind one copy; or so by a step of our own."""
+Way = Literal["copied", "shared", "fused", "compiled"]
+"""Every row behind a copy of its prompt; a group behind one copy; so by a step of our own; or by a compiled step."""
 
 
 def _fastest_way(base: PreTrainedModel) -> Way:
@@ -231,7 +237,13 @@ def _decode(
 ) -> Decoded:
     """Sample all completions of ``requests`` in one batch; only grammars ask for the tokenizer."""
     base, device = base_lm(lm), next(lm.parameters()).device
-    prefix = _Prefix(requests, params.max_new_tokens, device)
+    prefix = Prefix(
+        [request.ids for request in requests],
+        [len(request.seeds) for request in requests],
+        [request.prompt.injection for request in requests],
+        params.max_new_tokens,
+        device,
+    )
     noise = draw_uniforms([seed for request in requests for seed in request.seeds], params.max_new_tokens).to(device)
     warp = warper(params)
     if way == "shared" and len(prefix.owner) == len(requests):  # groups of one have nothing to share
@@ -239,7 +251,7 @@ def _decode(
     cache = decoding_cache(base, prefix.width + (params.max_new_tokens if way == "copied" else 0))
     logits = prefix.read(lm, cache)[prefix.owner]
     constraint = None if params.grammar is None else _constraint(params, requests, tokenizer, logits.shape[-1], ends)
-    past = _CopiedPast(prefix, cache, lm) if way == "copied" else _SharedPast(prefix, cache, lm, way == "fused")
+    past = _past(way, prefix, cache, lm)
 
     count, steps = noise.shape
     ids, stops = torch.zeros(count, steps, dtype=torch.long, device=device), torch.tensor(ends, device=device)
@@ -252,10 +264,12 @@ def _decode(
             tokens, ids_logprobs = sample_token(warp(logits), noise[:, step])
             ids[rows, step], logprobs[rows, step] = tokens, ids_logprobs
             alive &= (tokens[:, None] != stops).all(1)
-            unfinished = int(alive.sum())
-            if unfinished == 0 or step + 1 == steps:
+            if step + 1 == steps:
                 break
-            if unfinished <= COMPACT_BELOW * len(rows):
+            unfinished = int(alive.sum()) if (step + 1) % CHECK_EVERY.get(device.type, 1) == 0 else len(rows)
+            if unfinished == 0:
+                break
+            if unfinished <= COMPACT_BELOW * len(rows) and way != "compiled":
                 keep = alive.nonzero().squeeze(1)
                 past.select(keep)
                 if constraint is not None:
@@ -270,6 +284,13 @@ def _decode(
         raise UserError("the policy's logits are not finite: it has diverged; lower model.lr or use a wider precision")
     lengths = (before_end + 1).clamp(max=steps).cpu()
     return Decoded(ids.cpu(), logprobs.cpu(), lengths, None if constraint is None else constraint.masks)
+
+
+def _past(way: Way, prefix: Prefix, cache: Cache, lm: nn.Module) -> Past:
+    """What each row has read: its prompt, which ``cache`` holds."""
+    if way == "compiled":
+        return StaticPast(prefix, cache, lm)
+    return CopiedPast(prefix, cache, lm) if way == "copied" else SharedPast(prefix, cache, lm, way == "fused")
 
 
 def _constraint(
@@ -301,83 +322,6 @@ def warper(params: SamplingParams) -> Callable[[torch.Tensor], torch.Tensor]:
         return logits
 
     return warp
-
-
-class _Prefix:
-    """The prompts of a batch, one a request: read once each, then shared by their completions.
-
-    Prompts of one length need no mask. Others are padded on the left, and the mask for all steps is made ahead.
-    """
-
-    def __init__(self, requests: Sequence[Request], new_tokens: int, device: torch.device) -> None:
-        lengths = torch.tensor([len(request.ids) for request in requests], device=device)
-        counts = torch.tensor([len(request.seeds) for request in requests], device=device)
-        self.width, self.new_tokens = int(lengths.max()), new_tokens
-        self.owner = torch.repeat_interleave(torch.arange(len(requests), device=device), counts)
-        self.ids = pad_left([request.ids for request in requests]).to(device)
-        injections = stack_injections([request.prompt.injection for request in requests])
-        self.injections = None if injections is None else injections.to(device)
-        self.padded = bool((lengths != self.width).any())
-        self.lengths = lengths[self.owner]
-        columns = torch.arange(self.width + new_tokens, device=device)
-        self.mask = columns >= (self.width - lengths)[:, None]  # (prompts, all columns)
-
-    def read(self, lm: nn.Module, cache: Cache) -> torch.Tensor:
-        """Fill the cache with the prompts and their vectors; logits (prompts, vocabulary) of the first new token."""
-        inputs: dict[str, Any] = {}
-        if self.padded:
-            mask = self.mask[:, : self.width].long()
-            inputs = {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
-        inputs |= {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
-        with injecting(lm, self.ids, self.injections, self.mask[:, : self.width]):
-            return lm(input_ids=self.ids, **inputs).logits[:, -1]
-
-
-class _CopiedPast:
-    """Keys and values where every row has a copy of its prompt's in front."""
-
-    def __init__(self, prefix: _Prefix, cache: Cache, lm: nn.Module) -> None:
-        select_rows(cache, prefix.owner)
-        self.lm, self.cache, self.width, self.padded = lm, cache, prefix.width, prefix.padded
-        self.mask, self.lengths = prefix.mask[prefix.owner], prefix.lengths
-
-    def select(self, rows: torch.Tensor) -> None:
-        """Keep only ``rows``."""
-        select_rows(self.cache, rows)
-        self.mask, self.lengths = self.mask[rows], self.lengths[rows]
-
-    def read(self, tokens: torch.Tensor, step: int) -> torch.Tensor:
-        """Logits (rows, vocabulary) behind the tokens of ``step``, (rows,)."""
-        inputs: dict[str, torch.Tensor] = {}
-        if self.padded:  # masks and positions only where prompts differ in length
-            mask = self.mask[:, : self.width + step + 1].long()
-            inputs = {"attention_mask": mask, "position_ids": (self.lengths + step)[:, None]}
-        return self.lm(input_ids=tokens[:, None], past_key_values=self.cache, use_cache=True, **inputs).logits[:, -1]
-
-
-class _SharedPast:
-    """Keys and values where the rows of a group share one copy of their prompt's."""
-
-    def __init__(self, prefix: _Prefix, cache: Cache, lm: nn.Module, fused: bool) -> None:
-        self.groups = Groups(cache, prefix.mask[:, : prefix.width], prefix.owner, prefix.new_tokens)
-        self.lm, self.lengths = lm, prefix.lengths
-        self.step = FusedLlama(base_lm(lm), prefix.width + prefix.new_tokens) if fused else None
-
-    def select(self, rows: torch.Tensor) -> None:
-        """Keep only ``rows``."""
-        self.groups.select(rows)
-        if self.step is not None:
-            self.step.select(rows)
-        self.lengths = self.lengths[rows]
-
-    def read(self, tokens: torch.Tensor, step: int) -> torch.Tensor:
-        """Logits (rows, vocabulary) behind the tokens of ``step``, (rows,)."""
-        positions = self.lengths + step
-        if self.step is not None:
-            return self.step(tokens, positions, self.groups)
-        # Positions always: the cache that the model sees holds completions only, and would count from 0.
-        past = {"past_key_values": self.groups.cache, "groups": self.groups, "position_ids": positions[:, None]}
-        return self.lm(input_ids=tokens[:, None], use_cache=True, **past).logits[:, -1]
 
 
 def _decode_self_check(base: PreTrainedModel, way: Way) -> Decoded:

@@ -235,9 +235,15 @@ class LanguageModule(NarrativeModule):
         """Build what stands beside the policy and is not there yet; an algorithm says what."""
 
     def apply_sharding(self) -> None:
-        """Give each process its part of every model in this module, where the strategy is for that (``fsdp2``)."""
+        """Give each process its part of every model in this module, where the strategy is for that (``fsdp2``).
+
+        Raises:
+            UserError: completions are to be drawn by a compiled step, which asks for weights that stay in place.
+        """
         if self.device_mesh is None:
             return
+        if self.sampling.compile:
+            raise UserError("model.sampling.compile is not for trainer.strategy=fsdp2, whose weights move; take ddp")
         dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
         for part in self.children():
             if next(part.parameters(), None) is not None:

@@ -323,3 +323,17 @@ def test_streams_depend_on_their_seed_alone() -> None:
 def test_impossible_settings_are_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(UserError, match=rf"^model\.sampling\.{message}"):
         SamplingParams(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_rows_may_go_on_behind_their_end(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where one looks every few tokens which of them have ended."""
+    lm, params = tiny_lm(architecture, scale=4.0), SamplingParams(40)
+    expected = sample(lm, requests(), params)
+    assert any(rollout.finished for rollout in expected)
+    for every in (7, 1000):
+        monkeypatch.setattr("lit_narrative.lm.sampler.CHECK_EVERY", {"cpu": every})
+        found = sample(lm, requests(), params)
+        assert completions(found) == completions(expected)
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one.logprobs, other.logprobs, atol=1e-5, rtol=0)

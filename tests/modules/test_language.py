@@ -15,7 +15,7 @@ from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.views import Prompt
-from tests.helpers import PROMPTS, TinyTask, sizes, tiny_lm, tokenizer, trainer
+from tests.helpers import PROMPTS, TinyTask, sizes, tiny_lm, tokenizer, tokenizer_folder, trainer
 
 
 def module(**settings: Any) -> SFTModule:
@@ -185,3 +185,10 @@ def test_numbers_of_the_optimizer_that_mean_nothing_are_refused(name: str, value
 def test_a_negative_warmup_is_refused() -> None:
     with pytest.raises(UserError, match=r"^model\.warmup_steps is -1; it must be 0 or more"):
         module(warmup_steps=-1)
+
+
+def test_a_compiled_step_is_not_for_weights_that_move(tmp_path: Path) -> None:
+    module = SFTModule(sizes(), tokenizer_folder(tmp_path), sampling=SamplingParams(4, compile=True))
+    module._device_mesh = object()  # type: ignore[assignment]
+    with pytest.raises(UserError, match=r"model\.sampling\.compile is not for trainer\.strategy=fsdp2"):
+        module.apply_sharding()
