@@ -13,7 +13,9 @@ from lit_narrative.cli.arguments import parse
 from lit_narrative.cli.commands.extract import extract
 from lit_narrative.cli.faults import in_one_line
 from lit_narrative.cli.lightning import NarrativeCLI, prepare_arguments, quieten
+from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.errors import UserError
+from lit_narrative.lookup import import_named
 from lit_narrative.modules.base import check_precision
 
 
@@ -28,7 +30,24 @@ class _Settings(NarrativeCLI):
         super().parse_arguments(parser, args)
         settings = self.config[self.config.subcommand]
         check_precision(settings.trainer.precision, self.config.subcommand == "fit")
+        check_rewards(settings)
         raise _ParsedError
+
+
+def check_rewards(settings: Any) -> None:
+    """Check that the task, or a module, has the rewards that a model is to learn by.
+
+    Args:
+        settings: of a job, as parsed.
+
+    Raises:
+        UserError: there is no such reward.
+    """
+    rewards = settings.model.get("init_args", {}).get("rewards")
+    module, _, name = settings.data.class_path.rpartition(".") if settings.get("data") else ("", "", "")
+    task = getattr(import_named(module, "data"), name) if module and rewards else None
+    if isinstance(task, type) and issubclass(task, TaskDataModule):
+        task.check_rewards(rewards)
 
 
 def check_job(args: list[str]) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from lit_narrative.errors import UserError, check_choice
 from lit_narrative.lm.turns import Environment
 from lit_narrative.rl.rewards.base import AnyReward
-from lit_narrative.rl.rewards.loading import function_reward, import_reward
+from lit_narrative.rl.rewards.loading import check_path, function_reward, import_reward
 from lit_narrative.views import (
     ContrastPair,
     Example,
@@ -138,6 +138,27 @@ class Task:
         """
         return self
 
+    @classmethod
+    def check_rewards(cls, names: Iterable[str]) -> None:
+        """Check that there are such rewards, before a task is built, and without making any.
+
+        Raises:
+            UserError: a reward is unknown; the message suggests the nearest name.
+        """
+        table = cls.rewards if isinstance(cls.rewards, Mapping) else {}
+        for name in names:
+            if ":" in name:
+                check_path(name)
+            elif table:  # without one the task may make its table as it is built
+                cls._check_reward(name, table)
+
+    @classmethod
+    def _check_reward(cls, name: str, table: Mapping[str, Any]) -> None:
+        # Not check_choice at once: the path of a plain function is not listed, yet a table may know it.
+        if name not in table:
+            where = f"model.rewards of {cls.__name__}"
+            check_choice(where, name, table, "a custom one as package.module:Class")
+
     def reward_functions(self, names: Sequence[str]) -> dict[str, AnyReward]:
         """The named rewards: those of the task's table, and custom ones as ``package.module:Class(…)``.
 
@@ -155,10 +176,7 @@ class Task:
         known = [name for name in names if name not in custom]
         settings = self.reward_settings(known)
         for name in known:
-            # Not check_choice at once: the path of a plain function is not listed, yet a table may know it.
-            if name not in self.rewards:
-                where = f"model.rewards of {type(self).__name__}"
-                check_choice(where, name, self.rewards, "a custom one as package.module:Class")
+            self._check_reward(name, self.rewards)
         return {name: custom[name] if name in custom else self.rewards[name](settings) for name in names}
 
     def environment(self, name: str) -> Environment:

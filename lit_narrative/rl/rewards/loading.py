@@ -83,6 +83,19 @@ def function_reward(path: str) -> FunctionReward:
     return FunctionReward(_attribute(path, module_name, name))
 
 
+def check_path(path: str) -> None:
+    """Check that a module has what a path names; it is imported, and nothing in it is called.
+
+    Args:
+        path: as in `import_reward`.
+
+    Raises:
+        UserError: there is no such module or object, or the path is malformed.
+    """
+    module_name, _, expression = path.partition(":")
+    _attribute(path, module_name, _parsed(path, expression)[0])
+
+
 def import_reward(path: str) -> AnyReward | None:
     """The reward at ``package.module:object``, or built by ``package.module:Class(argument=value, …)``.
 
