@@ -235,11 +235,7 @@ class LanguageModule(NarrativeModule):
         """Build what stands beside the policy and is not there yet; an algorithm says what."""
 
     def apply_sharding(self) -> None:
-        """Give each process its part of every model in this module, where the strategy is for that (``fsdp2``).
-
-        Raises:
-            UserError: completions are to be drawn by a compiled step, which asks for weights that stay in place.
-        """
+        """Give each process its part of every model in this module, where the strategy is for that (``fsdp2``)."""
         if self.device_mesh is None:
             return
         if self.sampling.compile:
@@ -416,8 +412,7 @@ class LanguageModule(NarrativeModule):
         """The optimizer, with decay on matrices only, and a schedule by optimizer steps."""
         optimizer: Optimizer = adamw(self, self.lr, self.weight_decay)
         if self.optimizer == "muon":
-            muon_lr = MUON_LR if self.muon_lr is None else self.muon_lr
-            optimizer = MuonAdamW(self, self.lr, self.weight_decay, muon_lr)
+            optimizer = MuonAdamW(self, self.lr, self.weight_decay, MUON_LR if self.muon_lr is None else self.muon_lr)
         return scheduled(self, optimizer, self.schedule, self.warmup_steps)
 
     def configure_gradient_clipping(
