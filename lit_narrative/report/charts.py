@@ -172,7 +172,11 @@ def _axes(lines: Sequence[Line], levels: Sequence[Level], frame: Frame) -> tuple
     left, right = (min(xs), max(xs)) if min(xs) < max(xs) else (min(xs) - 0.5, max(xs) + 0.5)
     bottom = frame.height - (34 if frame.x_label else 22)
     # A flat curve at a fixed lower bound would have an axis of zero height, and its map would divide by zero.
-    return Axis(left, right, 42, frame.width - 10), Axis(low, max(high, low + 1e-9), bottom, 8)
+    y = Axis(low, max(high, low + 1e-9), bottom, 8)
+    ticks = y.ticks()
+    longest = max((len(tick_label(tick, tick_step(ticks))) for tick in ticks), default=0)
+    # A digit is about 7 wide, and the numbers end 6 before the axis.
+    return Axis(left, right, max(42, 8 + 7 * longest), frame.width - 10), y
 
 
 def _grid(x: Axis, y: Axis, frame: Frame) -> list[Element]:

@@ -29,6 +29,14 @@ def test_everything_lies_inside_the_drawing() -> None:
             assert 0 <= float(element.get(name) or 0) <= frame.height
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-6, -1e-4, 1e5])
+def test_the_numbers_of_the_upright_axis_are_not_cut_off(scale: float) -> None:
+    texts = parts(line_chart("Any", [Line("a", [(0, 0.0), (10, scale)])]), "tick")
+    numbers = [text for text in texts if text.get("text-anchor") == "end"]
+    assert len(numbers) > 2
+    assert all(float(text.get("x") or 0) >= 7 * len(text.text or "") for text in numbers)
+
+
 def test_levels_lie_where_their_value_is() -> None:
     markup = line_chart(
         "Any", [Line("a", [(0, 0.0), (1, 1.0)], marked=True)], [Level("SFT", 0.5)], Frame(low=0, high=1)
