@@ -145,11 +145,11 @@ class Task:
         Raises:
             UserError: a reward is unknown; the message suggests the nearest name.
         """
-        table = cls.rewards if isinstance(cls.rewards, Mapping) else {}
+        table: object = cls.rewards  # of a task that makes its table as it is built, a property
         for name in names:
             if ":" in name:
                 check_path(name)
-            elif table:  # without one the task may make its table as it is built
+            elif isinstance(table, Mapping) and table:
                 cls._check_reward(name, table)
 
     @classmethod
