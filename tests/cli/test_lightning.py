@@ -7,6 +7,7 @@ import os
 import sys
 import time
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -241,6 +242,14 @@ def test_other_loggers_come_beside_the_table_and_into_the_run_folder(config: Pat
     main(["fit", "--config", str(config), "--trainer.logger=CSVLogger", "--trainer.logger.name=beside"])
     (beside,) = (tmp_path / "run" / "beside").rglob("metrics.csv")
     assert len(rows(beside)) == len(rows(tmp_path / "run" / "metrics.csv"))
+
+
+@pytest.mark.skipif(find_spec("tensorboard") is not None, reason="tensorboard is installed")
+def test_a_logger_whose_library_is_missing_is_one_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(config), "--trainer.logger=TensorBoardLogger"])
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "TensorBoardLogger" in error and "pip install" in error
 
 
 class WriteHere(Callback):

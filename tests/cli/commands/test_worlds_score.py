@@ -25,6 +25,15 @@ def files(tmp_path: Path) -> list[str]:
     return [str(tmp_path / name) for name in ("good.json", "broken.json", "empty.json")]
 
 
+def test_all_keys_that_a_world_lacks_are_named_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    part = tmp_path / "part.json"
+    part.write_text('{"characters": {}, "encounters": [{"id": "hall"}]}', encoding="utf-8")
+    main(["score", str(part), "--format", "json"])
+    messages = {issue["path"]: issue["message"] for issue in json.loads(capsys.readouterr().out)[0]["issues"]}
+    assert "'initial_state', 'properties'" in messages["$"]
+    assert "'text', 'options'" in messages["$.encounters[0]"]
+
+
 @pytest.mark.parametrize("mode", ["strict", "original"])
 def test_json_is_one_list_with_a_row_a_file(files: list[str], mode: str, capsys: pytest.CaptureFixture[str]) -> None:
     main(["score", *files, "--mode", mode, "--format", "json"])
