@@ -8,7 +8,6 @@ import pytest
 import yaml
 
 import lit_narrative
-from lit_narrative.cli.check import check_job
 from tests.paths import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -60,6 +59,8 @@ def test_the_version_to_cite_is_the_package_s() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PARSED)
 def test_jobs_and_configurations_parse(name: str, tmp_path: Path) -> None:
+    from lit_narrative.cli.check import check_job  # heavy, and for this test alone
+
     jobs = []
     for block in re.findall(r"```bash\n(.*?)```", page(name), re.DOTALL):
         for line in block.splitlines():
