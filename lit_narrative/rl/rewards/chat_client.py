@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from lit_narrative.errors import UserError, check_finite, check_least
 from lit_narrative.rl.rewards.base import Lost
-from lit_narrative.rl.rewards.http import BadAnswerError, HTTPReward, _run
+from lit_narrative.rl.rewards.http import BadAnswerError, HTTPReward, run_in_thread
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,7 @@ class ChatClient(HTTPReward):
         shared = {"model": self.model, "max_tokens": self.max_tokens, "temperature": self.temperature}
         rows = ({**shared, "messages": [{"role": "user", "content": text}]} for text in questions)
         bodies = [(json.dumps(row).encode(), 1) for row in rows]
-        # In a thread of its own, as rewards are asked: in the caller's an event loop may be running already.
-        with ThreadPoolExecutor(1, thread_name_prefix="chat-client") as pool:
-            found: list[Any] = pool.submit(_run, self._ask_all(bodies)).result()
+        found: list[Any] = run_in_thread(self._ask_all(bodies), "chat-client")
         return found
 
     def _read(self, answer: bytes, count: int) -> list[str]:

@@ -7,8 +7,9 @@ import os
 import re
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import httpx2
 from jsonschema import Draft202012Validator
@@ -17,6 +18,7 @@ from lit_narrative.errors import UserError, check_least
 from lit_narrative.rl.rewards.base import LARGEST, Answer, Lost, TimedOut
 from lit_narrative.views import Rollout
 
+Found = TypeVar("Found")
 RETRIED = {408, 429, 500, 502, 503, 504}
 """Status codes after which the same question may be asked again, as after a connection that failed."""
 FIRST_PAUSE = 0.5
@@ -80,9 +82,7 @@ class HTTPReward:
         """Scores, in order; why there is none where the server fails."""
         rows = [rollouts[start : start + self.batch_size] for start in range(0, len(rollouts), self.batch_size)]
         questions = [(self._question(part), len(part)) for part in rows]
-        # A thread of its own: in the caller's an event loop may be running already, as in a notebook.
-        with ThreadPoolExecutor(1, thread_name_prefix="http-reward") as pool:
-            return pool.submit(_run, self._ask_all(questions)).result()
+        return run_in_thread(self._ask_all(questions), "http-reward")
 
     def _headers(self) -> dict[str, str]:
         return request_headers("HTTPReward: ", self.key_env)
@@ -224,11 +224,28 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"it holds {constant}")
 
 
-def _run(asking: Coroutine[Any, Any, list[Answer]]) -> list[Answer]:
-    """Run a coroutine in an event loop of this thread."""
+def run_in_thread(asking: Coroutine[Any, Any, Found], name: str) -> Found:
+    """Run a coroutine in an event loop and a thread of its own; a caller that is interrupted ends it.
+
+    Args:
+        asking: the coroutine.
+        name: of the thread.
+    """
+    # In the caller's thread an event loop may be running already, as in a notebook.
     loop = asyncio.new_event_loop()
+    task = loop.create_task(asking)
+    with ThreadPoolExecutor(1, thread_name_prefix=name) as pool:
+        try:
+            return pool.submit(_finish, loop, task).result()
+        except BaseException:
+            with suppress(RuntimeError):  # it has ended, and its loop is closed
+                loop.call_soon_threadsafe(task.cancel)
+            raise
+
+
+def _finish(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[Found]") -> Found:
     try:
-        return loop.run_until_complete(asking)
+        return loop.run_until_complete(task)
     finally:
         # Not `asyncio.run`, which would wait for the thread of a name look-up, minutes if no name server answers.
         loop.run_until_complete(loop.shutdown_asyncgens())

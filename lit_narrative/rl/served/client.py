@@ -2,15 +2,21 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import httpx2
 
 from lit_narrative.errors import UserError
-from lit_narrative.rl.rewards.http import FIRST_PAUSE, RETRIED, BadAnswerError, BusyError, exchange, request_headers
+from lit_narrative.rl.rewards.http import (
+    FIRST_PAUSE,
+    RETRIED,
+    BadAnswerError,
+    BusyError,
+    exchange,
+    request_headers,
+    run_in_thread,
+)
 from lit_narrative.rl.served.settings import PREFIX, ServedSettings
 
 Found = TypeVar("Found")
@@ -51,7 +57,7 @@ class Client:
         Raises:
             UserError: the server cannot be reached, is silent, or answers what cannot be used.
         """
-        return _run_in_thread(self._ask_all(calls, read))
+        return run_in_thread(self._ask_all(calls, read), "served")
 
     async def _ask_all(self, calls: Sequence[Call], read: Read[Found]) -> list[Found]:
         most = self.settings.connections
@@ -95,7 +101,7 @@ class Client:
         return read(status, _parsed(content))
 
 
-def excerpt(answer: bytes | str | Any) -> str:
+def excerpt(answer: Any) -> str:
     """The beginning of an answer, on one line, for a message."""
     if isinstance(answer, bytes):
         answer = answer[:1000].decode(errors="replace")
@@ -107,26 +113,3 @@ def _parsed(content: bytes) -> Any:
         return json.loads(content)
     except (ValueError, RecursionError):
         return content.decode(errors="replace")
-
-
-def _run_in_thread(asking: Coroutine[Any, Any, Found]) -> Found:
-    """Run a coroutine in an event loop of its own, in a thread of its own; a caller that is interrupted ends it."""
-    # In the caller's thread an event loop may be running already, as in a notebook.
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(asking)
-    with ThreadPoolExecutor(1, thread_name_prefix="served") as pool:
-        try:
-            return pool.submit(_finish, loop, task).result()
-        except BaseException:
-            with suppress(RuntimeError):  # it has ended, and its loop is closed
-                loop.call_soon_threadsafe(task.cancel)
-            raise
-
-
-def _finish(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[Found]") -> Found:
-    try:
-        return loop.run_until_complete(task)
-    finally:
-        # Not `asyncio.run`, which would wait for the thread of a name look-up, minutes if no name server answers.
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()

@@ -33,7 +33,7 @@ def encounter_spans(text: str) -> list[EncounterSpans]:
     Args:
         text: JSON, or in the compact form; of anything else the answer means nothing.
     """
-    if not text.startswith("{") and compact_start(text) is not None:
+    if compact_start(text) is not None:
         return [EncounterSpans(*one) for one in compact_spans(text)]
     found: list[EncounterSpans] = []
     options: list[Span] = []

@@ -63,7 +63,7 @@ def compact_start(text: str, anywhere: bool = False) -> int | None:
         text: of anything.
         anywhere: whether other lines, without a ``{``, may stand before it.
     """
-    found = _FIRST.search(text)
+    found = None if text.startswith("{") else _FIRST.search(text)  # JSON is not searched
     if found is None:
         return None
     before = text[: found.start()]

@@ -96,7 +96,7 @@ def parse(text: Any, limits: Limits = _DEFAULT) -> Parsed:
         return _failed(f"{len(text):,} characters; at most {limits.max_chars:,} are read")
     if limits.strip_code_fence:
         text = _unfenced(text)
-    if (first := _compact_start(text, limits.extract_first_object)) is not None:
+    if (first := compact_start(text, limits.extract_first_object)) is not None:
         return _decode_compact(text, first, limits)
     start = max(text.find("{"), 0) if limits.extract_first_object else 0
     # Before the parser, which recurses once a level and would exhaust the stack on a text of brackets.
@@ -168,10 +168,6 @@ def _decode(text: str, start: int, allow_trailing_text: bool) -> Parsed:
     return _checked(text, value, (start, end), pairs, allow_trailing_text)
 
 
-def _compact_start(text: str, anywhere: bool) -> int | None:
-    return None if text.startswith("{") else compact_start(text, anywhere)
-
-
 def _decode_compact(text: str, start: int, limits: Limits) -> Parsed:
     pairs = _Pairs()
     decoder = json.JSONDecoder(object_pairs_hook=pairs, parse_constant=_refuse)
@@ -185,7 +181,7 @@ def _decode_compact(text: str, start: int, limits: Limits) -> Parsed:
 
 def as_json(text: str, limits: Limits = _DEFAULT) -> str:
     """The JSON that a compact text stands for; any other text, also one that cannot be read, as it is."""
-    if _compact_start(text, limits.extract_first_object) is None or not (parsed := parse(text, limits)).ok:
+    if compact_start(text, limits.extract_first_object) is None or not (parsed := parse(text, limits)).ok:
         return text
     return json.dumps(parsed.value, ensure_ascii=False, separators=(",", ":"))
 
