@@ -1,5 +1,6 @@
 """What all tests share: no network, one thread, and a seed of the run only where a test sets one."""
 
+import gc
 import os
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +15,17 @@ import torch
 from tests.once import MadeOnce
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_old_is_searched() -> None:
+    """Keep the objects there are out of Python's search for garbage.
+
+    They are millions (the tests themselves, libraries): a search through them takes seconds, and would be taken for the
+    time of whatever it interrupts.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -138,6 +138,6 @@ def test_nothing_is_found_in_nothing() -> None:
 @pytest.mark.parametrize("piece", ["a [", "x. . ", "a    ", "[a a\n", "a   1", "_ ", "ivx  "])
 def test_a_line_as_long_as_a_file_takes_no_longer_than_many(piece: str) -> None:
     text = f"[ {piece * 30_000} b\n{' ' * 50_000}b\n"
-    start = time.process_time()
+    start = time.thread_time()
     find_poems(text)
-    assert time.process_time() - start < 0.3 + 2e-6 * len(text)
+    assert time.thread_time() - start < 0.3 + 2e-6 * len(text)

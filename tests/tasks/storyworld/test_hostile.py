@@ -141,13 +141,13 @@ def test_mutated_worlds(make_text: Any) -> None:
 
 def test_monsters_at_bounded_cost() -> None:
     for text in monsters():
-        start = time.process_time()
+        start = time.thread_time()
         examine(text)
         result = score(text)
         assert isinstance(result.issues, tuple)
         if result.world is not None:
             simulate(result.world, 5, 0)
-        assert time.process_time() - start < 10.0
+        assert time.thread_time() - start < 10.0
     unique_shares([text for text in monsters() if isinstance(text, str)])
 
 

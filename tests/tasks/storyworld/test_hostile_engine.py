@@ -81,19 +81,19 @@ def look_at(text: str) -> None:
 @pytest.mark.parametrize("name", LARGE)
 def test_a_large_world_has_answers_in_bounded_time(name: str) -> None:
     text = json.dumps(LARGE[name](2**16), separators=(",", ":"))
-    start = time.process_time()
+    start = time.thread_time()
     look_at(text)
-    assert time.process_time() - start < 4
+    assert time.thread_time() - start < 4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE)
 def test_half_a_megabyte_has_answers_in_bounded_time(name: str) -> None:
     text = json.dumps(LARGE[name](2**19), separators=(",", ":"))
-    start = time.process_time()
+    start = time.thread_time()
     look_at(text)
     # A busy machine takes twice as long.
-    assert time.process_time() - start < 15
+    assert time.thread_time() - start < 15
 
 
 @pytest.mark.parametrize("seed", (0, 4, 8))
@@ -121,7 +121,7 @@ def test_a_bad_file_is_simulated_or_refused_in_one_line(
 ) -> None:
     file, page = tmp_path / "world.json", tmp_path / "page.html"
     file.write_text(BAD[name], encoding="utf-8")
-    start = time.process_time()
+    start = time.thread_time()
     try:
         main(["simulate", str(file), "--runs", "3", "--max_steps", "20", "--gate_plays", "2", "--out", str(page)])
         check(page.read_text(encoding="utf-8"))
@@ -130,7 +130,7 @@ def test_a_bad_file_is_simulated_or_refused_in_one_line(
         assert read_any(BAD[name]).world is None or not read_any(BAD[name]).world.encounters  # type: ignore[union-attr]
         error = capsys.readouterr().err
         assert "world.json" in error and error.count("\n") == 1
-    assert time.process_time() - start < 10
+    assert time.thread_time() - start < 10
 
 
 def test_a_loop_without_a_way_out_is_cut_off() -> None:

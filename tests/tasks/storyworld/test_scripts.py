@@ -154,10 +154,10 @@ def test_scripts_past_the_bounds_are_refused() -> None:
     shared: Expr = "x"
     for _ in range(24):  # sixteen million parts, were it written out
         shared = Apply("+", (shared, shared))
-    start = time.process_time()
+    start = time.thread_time()
     with pytest.raises(ValueError, match="more than"):
         compile_expr(shared, SLOTS)
-    assert time.process_time() - start < 1
+    assert time.thread_time() - start < 1
     assert value(["+", *["x"] * 9000]) == pytest.approx(3600)
 
 

@@ -157,9 +157,9 @@ def test_damaged_text_never_raises(data: st.DataObject) -> None:
 def test_hostile_text_is_read_in_bounded_time(unit: str) -> None:
     for before in ("cast\n# a: A.\n* b: B.\n> c ", "cast\n# a: A.\n* b: B.\n? ", "cast ", 'cast\n+ {"a":"'):
         text = before + unit * (2**16 // len(unit))
-        began = time.process_time()
+        began = time.thread_time()
         parse(text)
-        assert time.process_time() - began < 2  # that of a square of its length is minutes
+        assert time.thread_time() - began < 2  # that of a square of its length is minutes
 
 
 def test_encounters_are_found_in_it() -> None:

@@ -124,22 +124,22 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_has_an_answer_in_bounded_time(name: str) -> None:
-    start = time.process_time()
+    start = time.thread_time()
     reading = read_any(BAD[name])
     if reading.world is not None:
         loader_issues(reading.value)
         write_sweepweave(reading.world)
-    assert time.process_time() - start < 5
+    assert time.thread_time() - start < 5
     assert bool(reading.issues) is (name != "one operand")
 
 
 def test_two_and_a_half_megabytes_are_checked_in_a_second() -> None:
     text = json.dumps(large())
     assert len(text) > 2_400_000
-    start = time.process_time()
+    start = time.thread_time()
     reading = read_any(text)
     loader_issues(reading.value)
-    assert time.process_time() - start < 1
+    assert time.thread_time() - start < 1
     assert len(reading.world.encounters) == 700  # type: ignore[union-attr]
 
 
@@ -147,9 +147,9 @@ def test_what_perceives_what_is_bounded() -> None:
     value = light()
     names = [f"char_{i}" for i in range(300)]
     value["characters"][0]["bnumber_properties"]["pCalm"] = {name: dict.fromkeys(names, 0.1) for name in names}
-    start = time.process_time()
+    start = time.thread_time()
     reading = read_any(json.dumps(value))
-    assert time.process_time() - start < 2
+    assert time.thread_time() - start < 2
     assert len(reading.world.variables) <= 20_000  # type: ignore[union-attr]
 
 

@@ -52,9 +52,9 @@ def played(ready: Engine, runs: int = 200) -> Tally:
 def test_plays_end_as_they_should(name: str) -> None:
     outcome, endings = OUTCOMES[name]
     ready = engine(name)
-    start = time.process_time()
+    start = time.thread_time()
     found = played(ready)
-    assert found.runs / (time.process_time() - start) > 200
+    assert found.runs / (time.thread_time() - start) > 200
     assert found.outcomes.most_common(1)[0][0] == outcome
     assert len(found.endings) in endings
     assert found.outcomes["dangling"] == found.outcomes["timeout"] == 0

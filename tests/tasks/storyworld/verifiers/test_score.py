@@ -256,12 +256,12 @@ def test_a_world_of_2000_encounters_is_judged_at_bounded_cost() -> None:
         for i in range(2000)
     ]
     text = json.dumps(make(*scenes, encounter("e2000")))
-    start = time.process_time()
+    start = time.thread_time()
     result = score(text)
-    assert time.process_time() - start < 2.0
+    assert time.thread_time() - start < 2.0
     assert 0 < result.components["secrets"] < 0.1  # plays come as far as the 20th encounter
     assert result.components["endings"] == 0.5
     wide = make(encounter("a", *[option(f"o{i}", None, gates=[("logs", ">", i)]) for i in range(5000)]))
-    start = time.process_time()
+    start = time.thread_time()
     assert judge(wide).components["secrets"] == 0.0
-    assert time.process_time() - start < 2.0
+    assert time.thread_time() - start < 2.0

@@ -222,9 +222,9 @@ def test_no_part_replaced_by_junk_stops_the_reader() -> None:
 
 @pytest.mark.parametrize("path", EACH, ids=lambda path: getattr(path, "stem", "absent"))
 def test_a_real_file_is_read_in_time_and_loses_nothing(path: Any) -> None:
-    start = time.process_time()
+    start = time.thread_time()
     reading = read_any(path.read_text(encoding="utf-8"))
-    assert time.process_time() - start < 1
+    assert time.thread_time() - start < 1
     assert reading.world is not None
     assert reading.world.encounters
     assert (reading.dialect == "stub") is (path.stem == "macbeth_storyworld_v2")
