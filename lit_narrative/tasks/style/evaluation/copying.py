@@ -16,6 +16,18 @@ GRAM = 5
 """Words of the runs by which the nearest source is found: such a run is seldom shared by chance."""
 _CAPITAL = re.compile(r"(?<=[\w,;] )[A-Z][a-z]+\b")
 _LEAST = 3
+_WORDS = """
+    Mr Mrs Ms Miss Mister Master Dr Doctor Sir Madam Madame Lady Lord Lords Captain Colonel General Major Judge Reverend
+    Saint St God Christ Christian Christians Christmas Easter Bible Heaven Providence
+    Monday Tuesday Wednesday Thursday Friday Saturday Sunday January February March April May June July August September
+    October November December
+    English Englishman Englishmen French Frenchman Frenchmen German Germans Italian Italians Spanish Dutch Irish
+    Irishman Scotch Swiss Turk Turks Greek Greeks Roman Romans Latin American Americans Indian Indians European Arabian
+    England Britain Scotland Ireland France Germany Italy Spain Switzerland Greece Russia Europe Africa Asia America
+    Americas Union United States London Paris Rome
+"""
+COMMON_NAMES = frozenset(_WORDS.split())
+"""Titles, days, months, peoples and large places: words of everybody's, that give no source away."""
 
 
 class Sources:
@@ -59,10 +71,14 @@ class Sources:
 
 
 def proper_names(texts: Sequence[str], least: int = _LEAST) -> AbstractSet[str]:
-    """Words that texts write with a capital inside of sentences, so many times or more, and never in small letters."""
+    """Words that texts write with a capital inside of sentences, so many times or more, and never in small letters.
+
+    Those that are everybody's (`COMMON_NAMES`) are left out.
+    """
     inside = Counter(word for text in texts for word in _CAPITAL.findall(text))
     small = {word for text in texts for word in re.findall(r"\b[a-z]+\b", text)}
-    return {word for word, count in inside.items() if count >= least and word.lower() not in small}
+    known = (word for word, count in inside.items() if count >= least and word.lower() not in small)
+    return {word for word in known if word not in COMMON_NAMES}
 
 
 def copy_columns(

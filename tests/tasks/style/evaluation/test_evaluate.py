@@ -119,6 +119,11 @@ def test_names_are_written_with_a_capital_and_never_without() -> None:
     assert columns["names_source"] == [1.0, 0.0]
 
 
+def test_titles_days_and_countries_name_no_source() -> None:
+    chunk = "So Mr Darcy came on Monday, and Mrs Bennet spoke of England; but Darcy, whom Mr Bennet knew, left."
+    assert proper_names([chunk] * 3) == {"Darcy", "Bennet"}
+
+
 def test_log_odds_are_positive_for_what_a_model_says_more_often() -> None:
     model, human = count_phrases(["a tapestry of light"] * 40), count_phrases(["a piece of bread"] * 40)
     z = log_odds(model, human)
