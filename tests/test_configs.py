@@ -75,10 +75,20 @@ OTHERWISE = {
 """Few rows; and what a configuration of a large model has to leave out for a tiny one of another architecture."""
 SLOW = {
     "storyworld/repair",
+    "storyworld/repair_sft",
+    "storyworld/distill",
     "storyworld/grpo_dr_grpo",
     "storyworld/grpo_gspo",
     "storyworld/grpo_lora",
+    "storyworld/grpo_ppo",
     "cards/circuits",
+    "poetry/grpo_learned",
+    "style/judge_b",
+    "style/judge_pretrained",
+    "style/grpo_v1",
+    "style/grpo_v2",
+    "style/full",
+    "verbalize/grpo_published",
 }
 RUNS = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in JOBS if name not in COMMANDS]
 

@@ -53,9 +53,9 @@ def test_the_unbroken_run_left_what_the_others_are_compared_by(whole: Path) -> N
     ("hook", "step"),
     [
         ("on_before_optimizer_step", 2),
-        ("on_validation_start", 4),
+        pytest.param("on_validation_start", 4, marks=pytest.mark.slow),
         ("on_train_epoch_start", 4),
-        ("on_train_end", 8),
+        pytest.param("on_train_end", 8, marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_run_leaves_nothing_out_and_does_nothing_twice(
@@ -66,7 +66,7 @@ def test_a_killed_run_leaves_nothing_out_and_does_nothing_twice(
     assert differences(whole, tmp_path) == []
 
 
-@pytest.mark.parametrize("hook", ["on_train_epoch_end", "on_train_epoch_start"])
+@pytest.mark.parametrize("hook", ["on_train_epoch_end", pytest.param("on_train_epoch_start", marks=pytest.mark.slow)])
 def test_a_run_that_is_measured_in_steps_begins_its_next_epoch(
     settings: Path, whole: Path, tmp_path: Path, hook: str
 ) -> None:

@@ -319,6 +319,7 @@ def test_a_module_with_a_chat_template_is_refused(tmp_path: Path) -> None:
         outcome(tmp_path, SFTModule(chat=True))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_reinforcement_is_analysed_by_its_policy(tmp_path: Path) -> None:
     """It holds a reference as well, which is of no use here."""
     fit(policy(), data(), tmp_path, max_steps=1, enable_checkpointing=True)

@@ -100,7 +100,7 @@ def analyse(*args: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["gpt2", "llama", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("qwen2", "qwen3"))]
+    "kind", ["llama", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("gpt2", "qwen2", "qwen3"))]
 )
 def test_every_analysis_of_a_folder(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -28,6 +28,7 @@ def record(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_it_names_the_features_that_tell_or_says_that_none_does(folder: Path) -> None:
     found = record(folder)
     assert [one["frozen"] for one in found["controls"]] == ["encoder", "decoder"]

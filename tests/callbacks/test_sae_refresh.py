@@ -144,6 +144,7 @@ def test_features_keep_their_index_from_cycle_to_cycle(policy: Path, tmp_path: P
     assert found.last["cycle/matched_cosine"] > 0.99
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_cycle(cycle: Cycle, policy: Path, tmp_path: Path) -> None:
     again = run(tmp_path, policy, refresh(threshold=0.01))
     timed = {"cycle/refresh_share": 0, "step_time": 0, "rewards_time": 0}
@@ -252,6 +253,7 @@ def test_the_report_of_a_cycle_has_controls_with_a_random_part(cycle: Cycle) -> 
     assert "cycle/auc_random_encoder" in cycle.last
 
 
+@pytest.mark.slow
 def test_an_sae_of_the_first_cycle_may_stay(policy: Path, tmp_path: Path) -> None:
     found = run(tmp_path, policy, refresh(refresh=False, controls=0))
     assert found.windows.versions == [0, 0, 0, 0]

@@ -171,7 +171,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("command", ["report", "compare", "export"])
+@pytest.mark.parametrize("command", ["report", pytest.param("compare", marks=pytest.mark.slow), "export"])
 def test_a_full_disk_costs_one_line_and_no_file(
     command: str,
     small_disk: Path,

@@ -88,12 +88,14 @@ def rhyme(folder: Path) -> float:
     return share
 
 
+@pytest.mark.slow
 def test_a_task_of_ones_own_is_learned_by_our_algorithms(ran: Path) -> None:
     sft, grpo = rhyme(ran / "runs/limericks/sft"), rhyme(ran / "runs/limericks/grpo")
     assert sft > 0.15  # an untrained model has five lines by accident only
     assert grpo > sft + 0.1
 
 
+@pytest.mark.slow
 def test_an_algorithm_of_ones_own_learns_and_loads(ran: Path) -> None:
     rows = [row for row in read_table(ran / "runs/limericks/orpo/metrics.csv") if row.get("log_odds_ratio")]
     losses, ratios = ([float(row[name]) for row in rows] for name in ("loss", "log_odds_ratio"))
@@ -101,11 +103,13 @@ def test_an_algorithm_of_ones_own_learns_and_loads(ran: Path) -> None:
     assert sum(ratios[-5:]) / 5 > sum(ratios[:5]) / 5 + 0.1
 
 
+@pytest.mark.slow
 def test_a_callback_of_ones_own_wrote(ran: Path) -> None:
     text = (ran / "runs/limericks/sft/scrapbook.txt").read_text()
     assert text.startswith("step 30\nThere once was a baker with a shell,\n") and "step 60\n" in text
 
 
+@pytest.mark.slow
 def test_a_rule_and_an_analysis_of_ones_own_are_used(ran: Path) -> None:
     folder = ran / "runs/limericks/circuits/circuits"
     assert json.loads((folder / "manifest.json").read_text())["extra"] == {"norms": "limericks.norms"}
@@ -115,6 +119,7 @@ def test_a_rule_and_an_analysis_of_ones_own_are_used(ran: Path) -> None:
     assert f"from {norms[0]:.1f} behind the first block to {norms[1]:.1f} behind the last." in page
 
 
+@pytest.mark.slow
 def test_a_report_of_ones_own_ends_a_recipe(ran: Path) -> None:
     out = ran / "runs/whole"
     summary = json.loads((out / "summary.json").read_text())

@@ -105,6 +105,7 @@ def same_texts(mesh: Any) -> None:
         assert all_shares(sharded)
 
 
+@pytest.mark.slow
 def test_processes_write_with_a_gathered_model_without_waiting_for_each_other() -> None:
     two_processes(on_mesh, same_texts)
 

@@ -111,16 +111,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "turns": {"advantage": "gae", "sampling": SamplingParams(24, temperature=0.9, grammar=TALE), "turns": TURNS},
 }
 SETTINGS = {loss_type: {"loss": LossSettings(loss_type)} for loss_type in LOSSES} | VARIANTS
+QUICK = {"dapo", "luspo", "sentence", "top entropy and bonus", "no truncated", "corrected", "divergence in reward"}
+QUICK |= {"gae", "turns"}
+MARKED = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SETTINGS]
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", MARKED)
 def test_the_micro_batch_size_does_not_matter(name: str, tmp_path: Path) -> None:
     """Invariant 3: sixteen completions at once, or in parts that together make the same step."""
     found = []
-    for size, parts in ((16, 1), (8, 2), (4, 4), (3, 6)):
+    for size, parts in ((16, 1), (3, 6)):  # six parts, the last of one row
         module = policy(tmp_path, kind=Plain, micro_batch_size=size, **SETTINGS[name])
-        runner = fit(module, TinyTask(), tmp_path, max_steps=3, accumulate_grad_batches=parts)
-        assert runner.global_step == 3
+        runner = fit(module, TinyTask(), tmp_path, max_steps=2, accumulate_grad_batches=parts)
+        assert runner.global_step == 2
         found.append(weights(module))
     start = weights(initial(tmp_path))
     assert max(float((found[0][f"lm.{name}"] - value).abs().max()) for name, value in start.items()) > 1e-3
@@ -128,7 +131,7 @@ def test_the_micro_batch_size_does_not_matter(name: str, tmp_path: Path) -> None
         same(other, found[0])
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", MARKED)
 def test_the_order_of_rows_does_not_matter(name: str, tmp_path: Path) -> None:
     found = []
     for kind in (Plain, Mixed):

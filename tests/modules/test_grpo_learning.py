@@ -38,7 +38,11 @@ def gain(found: list[float]) -> float:
     return mean(found[-5:]) - mean(found[:5])
 
 
-@pytest.mark.parametrize("loss_type", get_args(LossType))
+QUICK = {"dr_grpo", "cispo"}
+LOSSES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in get_args(LossType)]
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
 def test_it_learns_what_is_rewarded(loss_type: LossType, tmp_path: Path) -> None:
     assert gain(rewards(tmp_path, loss=LossSettings(loss_type))) > 0.2
 
@@ -46,15 +50,14 @@ def test_it_learns_what_is_rewarded(loss_type: LossType, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "settings",
     [
-        {"scale_rewards": "batch"},
-        {"scale_rewards": "none"},
-        {"num_iterations": 2},
-        {"advantage": "rloo"},
+        {"num_iterations": 2, "scale_rewards": "batch"},
         {"advantage": "gae"},
-        {"loss": LossSettings("grpo", "sequence")},
-        {"loss": LossSettings("grpo", "sentence")},
-        {"loss": LossSettings(kl_in_reward=True, kl_estimator="k1")},
-        {"scoring": ScoringSettings(independent=("low",))},
+        pytest.param({"scale_rewards": "none"}, marks=pytest.mark.slow),
+        pytest.param({"advantage": "rloo"}, marks=pytest.mark.slow),
+        pytest.param({"loss": LossSettings("grpo", "sequence")}, marks=pytest.mark.slow),
+        pytest.param({"loss": LossSettings("grpo", "sentence")}, marks=pytest.mark.slow),
+        pytest.param({"loss": LossSettings(kl_in_reward=True, kl_estimator="k1")}, marks=pytest.mark.slow),
+        pytest.param({"scoring": ScoringSettings(independent=("low",))}, marks=pytest.mark.slow),
     ],
 )
 def test_it_learns_with_other_settings(settings: dict[str, Any], tmp_path: Path) -> None:

@@ -172,7 +172,10 @@ class StopAt(Recorder):
 # Of two rollout batches of four micro-batches, or of the first one; saved with the last step, and when the epoch ends.
 @pytest.mark.parametrize("point", ["step", "epoch_end"])
 @pytest.mark.parametrize("limit", [1.0, 4])
-@pytest.mark.parametrize(("micro_batch_size", "batch_size", "steps"), [(8, 4, 2), (2, 4, 8), (4, 8, 4)])
+@pytest.mark.parametrize(
+    ("micro_batch_size", "batch_size", "steps"),
+    [(8, 4, 2), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((2, 4, 8), (4, 8, 4)))],
+)
 def test_they_may_between_cycles(
     point: str, limit: float, micro_batch_size: int, batch_size: int, steps: int, tmp_path: Path
 ) -> None:

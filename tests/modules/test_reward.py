@@ -170,6 +170,7 @@ def transformer(folder: Path) -> Path:
     return folder / "encoder"
 
 
+@pytest.mark.slow
 def test_the_encoder_is_trained_end_to_end(tmp_path: Path) -> None:
     name = str(transformer(tmp_path))
     given = {**SMALL, "encoder": name, "cache": str(tmp_path / "cache"), "finetune_encoder": True, "encoder_lr": 3e-3}

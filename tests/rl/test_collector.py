@@ -124,6 +124,7 @@ class ByPrompt(LowTokens):
         return [float(rollout.prompt.startswith("A")) for rollout in rollouts]
 
 
+@pytest.mark.slow
 def test_the_value_head_learns_what_a_prompt_is_worth(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"advantage": "gae", "rewards": {"by_prompt": 1.0}, "lr": 1e-2}
     value = ValueSettings(value_loss_weight=1.0, value_clip=None)

@@ -77,7 +77,9 @@ def metrics(folder: Path) -> dict[str, float]:
     return {name: float(value) for name, value in found.items() if name not in ("step_time", "rewards_time", "loss")}
 
 
-@pytest.fixture(scope="module", params=[describe, explain], ids=["alone", "along"])
+@pytest.fixture(
+    scope="module", params=[pytest.param(describe, marks=pytest.mark.slow), explain], ids=["alone", "along"]
+)
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Path]:
     job: Job = request.param
     folder = tmp_path_factory.mktemp("runs")
@@ -110,7 +112,7 @@ def test_a_run_goes_on_sharded_from_the_checkpoint_of_one_process(runs: tuple[Jo
     assert difference(critic_weights(folder / "one", 4), critic_weights(tmp_path / "again", 4)) < 1e-5
 
 
-@pytest.mark.parametrize("step", [1, 3])
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_killed_run_goes_on_with_the_critic_as_it_was(tmp_path: Path, step: int) -> None:
     explain(tmp_path / "whole")
     process = multiprocessing.get_context("fork").Process(target=explain, args=(tmp_path / "killed", [KillAt(step)]))

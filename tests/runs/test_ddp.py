@@ -33,6 +33,7 @@ def test_two_processes_train_the_same_cycle_as_one(tmp_path: Path, policy: Path)
         assert difference(weights(one, step), weights(two, step)) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_resumes_in_the_middle_of_a_rollout_batch(tmp_path: Path, policy: Path) -> None:
     options = {"accumulate_grad_batches": 2, "devices": 2, "strategy": "ddp_fork"}
     cycle(tmp_path / "whole", policy, **options)

@@ -69,7 +69,11 @@ def learn(folder: Path, variant: str, devices: int) -> dict[str, float]:
     return {name: float(value) for name, value in run.callback_metrics.items()}
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+QUICK = {"dapo", "ppo", "turns"}
+MARKED = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS]
+
+
+@pytest.mark.parametrize("variant", MARKED)
 def test_two_processes_learn_what_one_learns(tmp_path: Path, variant: str) -> None:
     one, two = learn(tmp_path / "one", variant, 1), learn(tmp_path / "two", variant, 2)
     steps = 3 * VARIANTS[variant].get("num_iterations", 1)

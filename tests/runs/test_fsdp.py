@@ -41,7 +41,7 @@ class Runs(NamedTuple):
     settings: dict[str, Any]
 
 
-SLOW = {"sft_lora", "ppo"}
+SLOW = {"sft_lora", "ppo", "grpo_lora"}
 MARKED = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CASES]
 
 
@@ -84,7 +84,7 @@ def test_every_strategy_measures_and_writes_the_same(runs: Runs) -> None:
     assert len(texts) == (19 if runs.job is imitate else 0)
 
 
-@pytest.mark.parametrize(("start", "step"), [("fsdp", 3), ("ddp", 1)])
+@pytest.mark.parametrize(("start", "step"), [("fsdp", 3), pytest.param("ddp", 1, marks=pytest.mark.slow)])
 def test_a_sharded_run_goes_on_exactly(runs: Runs, start: str, step: int) -> None:
     """From the middle of an epoch, and of a rollout batch; also where the run began under another strategy."""
     again = runs.folder / f"from_{start}"
@@ -147,6 +147,7 @@ def check_folder(folder: Path) -> None:
     assert len(module.state_dict()) > 10
 
 
+@pytest.mark.slow
 def test_yaml_alone_shards_a_run(tmp_path: Path) -> None:
     root = f"--trainer.default_root_dir={tmp_path}"
     two_processes(main, [*FIT, "--config", "trainer/fsdp", root])
@@ -155,6 +156,7 @@ def test_yaml_alone_shards_a_run(tmp_path: Path) -> None:
     assert (tmp_path / "verifiers" / "test.json").is_file()
 
 
+@pytest.mark.slow
 def test_two_nodes_share_a_run_folder(tmp_path: Path) -> None:
     """Each node has a first process; only one of them trains the tokenizer and writes."""
     small = ("--config", "trainer/multinode", "--trainer.devices=1", "--trainer.accelerator=cpu")

@@ -49,7 +49,7 @@ def run_and_kill(folder: Path, policy: Path, step: int) -> Path:
 
 # 8 steps are a cycle, 4 a rollout batch, 2 a pass: between passes, between cycles, within a pass of the second cycle.
 # Every other point is in tests/test_resume.py, on a smaller run.
-@pytest.mark.parametrize("step", [2, 8, 11])
+@pytest.mark.parametrize("step", [*(pytest.param(step, marks=pytest.mark.slow) for step in (2, 8)), 11])
 def test_a_killed_cycle_goes_on_as_if_nothing_had_happened(
     tmp_path: Path, policy: Path, unbroken: Path, step: int
 ) -> None:

@@ -70,7 +70,7 @@ def unbroken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return request.param, folder
 
 
-@pytest.mark.parametrize("step", [3, 11])
+@pytest.mark.parametrize("step", [pytest.param(3, marks=pytest.mark.slow), 11])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, unbroken: tuple[str, Path], step: int) -> None:
     variant, whole = unbroken
     process = multiprocessing.get_context("fork").Process(target=learn, args=(tmp_path, variant, [KillAt(step)]))

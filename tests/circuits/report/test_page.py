@@ -91,6 +91,7 @@ def test_probes_at_chance_are_said_to_be(folder: Path) -> None:
     assert sentences[0] == "id_test_heldout: no probe beats its control and the commonest answer by more than 0.1."
 
 
+@pytest.mark.slow
 def test_weak_splits_are_warned_of(folder: Path) -> None:
     table = (folder / "ablation_base.csv").read_text().splitlines()
     (folder / "ablation_base.csv").write_text("\n".join([table[0], "id_test,24,0.3,-1.0,0.1,0.25", table[2], ""]))

@@ -121,6 +121,7 @@ def teacher() -> Iterator[ThreadingHTTPServer]:
     server.server_close()
 
 
+@pytest.mark.slow
 def test_refills_go_on_where_they_were_and_make_pairs(
     teacher: ThreadingHTTPServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ from lit_narrative.cli.main import main
 from tests.circuits.make_results import make_results
 
 
+@pytest.mark.slow
 def test_two_folders_become_a_page_and_figures(
     circuits: Path, noisy_circuits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -134,6 +134,7 @@ def test_failed_job_ends_the_recipe_with_its_code_and_a_killed_fit_resumes(recip
     assert len(rows(out / "learn" / "metrics.csv")) == 4
 
 
+@pytest.mark.slow
 def test_ending_the_recipe_ends_its_job(recipe: Path, tmp_path: Path) -> None:
     content = yaml.safe_load(recipe.read_text())
     recipe.write_text(yaml.safe_dump({**content, "jobs": content["jobs"][:1]}))  # one job is checked by its own process
@@ -212,6 +213,7 @@ def test_settings_of_all_jobs_are_checked_before_the_first(
     assert not (tmp_path / "out" / "learn").exists()
 
 
+@pytest.mark.slow
 def test_folder_of_somebody_else_is_left_alone(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

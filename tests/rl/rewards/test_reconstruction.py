@@ -152,6 +152,7 @@ def test_it_cannot_be_independent_as_its_critic_changes(checkpoint: str) -> None
         RewardRunner({"words": reward(checkpoint)}, ScoringSettings(independent=("words",)))
 
 
+@pytest.mark.slow
 def test_it_scores_in_worker_processes_too(checkpoint: str) -> None:
     with RewardRunner({"words": reward(checkpoint)}, ScoringSettings(workers=1, timeout=120)) as runner:
         found = runner.score(rollouts()).values[:, 0]

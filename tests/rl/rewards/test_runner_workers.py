@@ -82,6 +82,7 @@ def test_a_hang_costs_a_part_of_the_batch_and_death_a_completion(
     )
 
 
+@pytest.mark.slow
 def test_a_worker_killed_between_batches_is_replaced(runner: RewardRunner) -> None:
     rows = rollouts("1", "2", vector=torch.zeros(1))
     first = int(runner.score(rows).values[0, -2])
@@ -100,6 +101,7 @@ def test_errors_come_from_workers_and_end_them() -> None:
     assert len(multiprocessing.active_children()) == before
 
 
+@pytest.mark.slow
 def test_a_reward_that_only_this_process_knows_is_lost(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -103,7 +103,14 @@ def test_as_the_published_loop(parameters: dict[str, Any]) -> None:
             token = found.argmax(-1, True)
 
 
-@pytest.mark.parametrize("parameters", [{}, {"window_length": 2}, {"window_length": 2, "window_anchor": "oldest"}])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"window_length": 2},
+        pytest.param({"window_length": 2, "window_anchor": "oldest"}, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("model", MODELS)
 def test_a_row_is_steered_the_same_alone_and_beside_others(model: str, parameters: dict[str, Any]) -> None:
     lm, steerer = MODELS[model](), PPLM(PPLMSettings(stepsize=0.1, **parameters), BAGS)
