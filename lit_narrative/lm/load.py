@@ -215,8 +215,19 @@ def load_lm(
         raise UserError(
             f"no causal language model at '{name}' ({reason(error)}); give a hub name, a folder with config.json "
             "and weights, a .ckpt file of this package, or sizes such as `model: {architecture: llama, layers: 2}`"
+            + _newest_checkpoint(name)
         ) from error
     return use_faster_modules(lm)
+
+
+def _newest_checkpoint(name: str) -> str:
+    """What to give in place of a folder of a transformers or TRL run that has its models in folders of their own."""
+    steps = [
+        (int(path.name.removeprefix("checkpoint-")), path)
+        for path in Path(name).glob("checkpoint-*")
+        if path.name.removeprefix("checkpoint-").isdecimal()
+    ]
+    return f"; the newest model of that run is in '{max(steps)[1]}'" if steps else ""
 
 
 def _weight_names(name: str) -> set[str] | None:

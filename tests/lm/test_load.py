@@ -1,5 +1,6 @@
 """Models from sizes, from folders, with adapters."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,27 @@ def test_a_folder_gives_the_same_model_back(tmp_path: Path) -> None:
     lm.save_pretrained(tmp_path)
     torch.testing.assert_close(load_lm(str(tmp_path))(IDS).logits, lm(IDS).logits, atol=0, rtol=0)
     assert load_lm(str(tmp_path), dtype="bfloat16").dtype == torch.bfloat16
+
+
+class Touch:
+    """What a pickle may do as it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_the_folder_of_a_trl_run_is_a_model_and_its_pickle_is_not_read(tmp_path: Path) -> None:
+    lm = tiny_lm()
+    for place in ("whole", "steps/checkpoint-90", "steps/checkpoint-200"):
+        lm.save_pretrained(tmp_path / place)
+        (tmp_path / place / "training_args.bin").write_bytes(pickle.dumps(Touch(tmp_path / "read")))
+    torch.testing.assert_close(load_lm(str(tmp_path / "whole"))(IDS).logits, lm(IDS).logits, atol=0, rtol=0)
+    with pytest.raises(UserError, match=r"the newest model of that run is in '.*steps/checkpoint-200'"):
+        load_lm(str(tmp_path / "steps"))
+    assert not (tmp_path / "read").exists()
 
 
 def test_a_config_survives_as_plain_values() -> None:
