@@ -85,7 +85,7 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     @property
     def lightning_restore_optimizer(self) -> bool:
-        """Yes, by :meth:`load_optimizer_state_dict`."""
+        """Yes, by `load_optimizer_state_dict`."""
         return True
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:

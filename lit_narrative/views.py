@@ -124,7 +124,7 @@ class Prompt:
     Attributes:
         text: of it.
         columns: reach the rewards unchanged.
-        injection: as of an :class:`Example`; it reaches the rewards too.
+        injection: as of an `Example`; it reaches the rewards too.
     """
 
     text: Conversation

@@ -2,18 +2,37 @@
 
 import re
 import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import yaml
 
 import lit_narrative
+from lit_narrative.cli.arguments import parse
+from lit_narrative.cli.main import CONFIGURABLE, find_command
+from lit_narrative.cli.names import check_names
 from tests.paths import ROOT
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-PARSED = ["sae", "sft", "faq", "reproducing"]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "notebooks/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+PARSED = ["sae", "saelens", "sft", "faq", "reproducing"]
 """Pages of which every job and every configuration can be parsed without files of a run."""
 JOBS = ("fit", "validate", "test", "predict")
+NEEDS = {
+    "export": "a shell",
+    "python": "python -m: benchmarks and tests of the checkout",
+    "python3": "run.py",
+    "source": "a shell",
+    "srun": "SLURM",
+    "torchrun": "several processes",
+    "wandb": "an account of W&B",
+}
+"""What a line begins with that is none of the command's -> what it is of."""
 
 
 def page(name: str) -> str:
@@ -26,7 +45,7 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_within_the_project_lead_somewhere(path: Path) -> None:
     lost = []
     for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
@@ -39,7 +58,7 @@ def test_links_within_the_project_lead_somewhere(path: Path) -> None:
     assert lost == []
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_rows_of_a_table_have_as_many_cells_as_its_head(path: Path) -> None:
     wrong, cells = [], 0
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -54,6 +73,41 @@ def test_the_version_to_cite_is_the_package_s() -> None:
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert cited["version"] == lit_narrative.__version__
     assert (cited["type"], cited["license"]) == ("software", "MIT")
+
+
+def commands(path: Path) -> list[list[str]]:
+    """The words of every command line of a page."""
+    blocks = re.findall(r"^ *```(?:bash|sh)\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_command_is_one_that_there_is(path: Path) -> None:
+    """Names of commands, configurations, classes and settings; what a job needs stands above its configuration."""
+    for words in commands(path):
+        while "=" in words[0]:  # of the environment
+            words = words[1:]
+        if words[0] in NEEDS:
+            if "lit_narrative" in words or "lit-narrative" in words:
+                words = words[next(i for i, word in enumerate(words) if word.startswith("lit")) :]
+            else:
+                continue
+        assert words[0] in ("lit-narrative", "lit_narrative"), words
+        check_command(words[1], words[2:])
+
+
+def check_command(name: str, args: list[str]) -> None:
+    """Read a command line as the command does, short of doing anything."""
+    if name in JOBS or name == "write":
+        # A file of the reader's, such as mine.yaml, is not there.
+        own = [i for i, word in enumerate(args) if word == "--config" and args[i + 1].endswith(".yaml")]
+        check_names(name, [word for i, word in enumerate(args) if i not in own and i - 1 not in own])
+        return
+    function = find_command(name)
+    if isinstance(function, Mapping):
+        function, args = function[args[0]], args[1:]
+    parse(function, f"lit-narrative {name}", args, name in CONFIGURABLE)
 
 
 @pytest.mark.slow
@@ -75,3 +129,13 @@ def test_jobs_and_configurations_parse(name: str, tmp_path: Path) -> None:
         jobs.append(["fit", "--config", str(config)])
     for job in jobs:
         check_job(job)
+
+
+@pytest.mark.slow
+def test_the_quick_start_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in commands(ROOT / "docs" / "quickstart.md"):
+        if words[0] == "lit-narrative":
+            subprocess.run([sys.executable, "-m", "lit_narrative", *words[1:]], check=True, capture_output=True)
+    assert (tmp_path / "runs" / "quick" / "report.html").is_file()
+    assert (tmp_path / "runs" / "quick" / "policy" / "config.json").is_file()

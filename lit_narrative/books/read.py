@@ -161,7 +161,7 @@ def book_files(path: str | Path, setting: str = "data.books") -> list[Path]:
 
 
 def read_books(path: str | Path, setting: str = "data.books") -> list[Book]:
-    """The books of :func:`book_files`; one whose header names no author is by whom its folder is named after.
+    """The books of `book_files`; one whose header names no author is by whom its folder is named after.
 
     Raises:
         UserError: there is no text file, or one cannot be read.

@@ -41,7 +41,7 @@ class RolloutModule(Protocol):
 
 
 class RolloutCallback(Callback):
-    """Sees every batch of scored rollouts once; subclasses define :meth:`on_rollouts`."""
+    """Sees every batch of scored rollouts once; subclasses define `on_rollouts`."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a module that samples no rollouts."""

@@ -1,7 +1,7 @@
 """Completion in a shell: what may stand next on a command line, read from the sources in a moment.
 
 ``eval "$(register-python-argcomplete lit-narrative)"`` in a shell's start file switches it on; the shell then runs the
-command with ``_ARGCOMPLETE`` set, and :func:`complete` answers in place of it. Parsers of jobs are made of what the
+command with ``_ARGCOMPLETE`` set, and `complete` answers in place of it. Parsers of jobs are made of what the
 sources say, as those that Lightning makes take many seconds.
 """
 

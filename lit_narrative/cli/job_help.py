@@ -42,7 +42,7 @@ def job_help(command: str, summary: str) -> str:
         command: ``fit``, ``validate``, ``test``, ``predict`` or ``write``.
         summary: what it does.
     """
-    own = _own_classes()
+    own = own_classes()
     groups = [
         ("LightningModule", f"models: --model=NAME; `lit-narrative {command} --model.help NAME` lists its settings"),
         ("LightningDataModule", f"tasks: --data=NAME; `lit-narrative {command} --data.help NAME` lists its settings"),
@@ -60,7 +60,7 @@ def job_help(command: str, summary: str) -> str:
 
 
 @cache
-def _own_classes() -> Sequence[Source]:
+def own_classes() -> Sequence[Source]:
     """The classes of this package that stand in configurations: no bases of others, unless a notebook imports them."""
     found = [find_class(module, name) for name, module in nameable(PACKAGE).items() if not name.startswith("_")]
     classes = [source for source in found if source and descends(source)]

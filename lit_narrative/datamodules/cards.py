@@ -31,7 +31,7 @@ class CardsData(TaskDataModule):
 
     Training examples are in distribution; training prompts, which reinforcement learns on, are a mixture of kinds. No
     hand of cards is in training and in a test. Beside the three splits there are sets to measure on by name, one for
-    each kind of shift: see :meth:`named_prompts`.
+    each kind of shift: see `named_prompts`.
 
     Args:
         game: what is played.
@@ -46,7 +46,7 @@ class CardsData(TaskDataModule):
         label: what the ``labelled`` view tells: the rule, the kind, whether the rule is reworded, or the sign of the
             total. It covers all kinds equally.
         activations: of which model, and where.
-        **kwargs: of :class:`TaskDataModule`.
+        **kwargs: of `TaskDataModule`.
 
     Raises:
         UserError: a size is below 1, a name is unknown, or a kind is both mixed in and held out.
@@ -155,7 +155,7 @@ class CardsData(TaskDataModule):
         return self._dealt[name]
 
     def named_examples(self, name: str) -> Sequence[Example]:
-        """The examples of a set; see :meth:`named_deals`."""
+        """The examples of a set; see `named_deals`."""
         return _Examples(self.named_deals(name), self.game)
 
     @property
@@ -164,7 +164,7 @@ class CardsData(TaskDataModule):
         return TEST_SETS
 
     def named_prompts(self, name: str) -> Sequence[Prompt]:
-        """The prompts of a set; see :meth:`named_deals`."""
+        """The prompts of a set; see `named_deals`."""
         return self.shown(ExamplePrompts(self.named_examples(name)), name)
 
     def contrasts(self, split: str) -> Iterable[ContrastPair]:

@@ -15,7 +15,7 @@ from lit_narrative.progress import batches_begun, batches_learned, begin_at, epo
 class EpochSampler(DistributedSampler[Any]):
     """The rows of this process in an order that depends on seed, epoch and the rows of an optimizer step only.
 
-    Where rows have lengths, those of a step are sorted by them (:func:`sort_within_steps`). A run that resumes within
+    Where rows have lengths, those of a step are sorted by them (`sort_within_steps`). A run that resumes within
     an epoch goes on behind the rows that were learned. They are counted over all processes: whatever its batch size and
     the number of its processes, every row comes once.
 

@@ -61,7 +61,7 @@ class PoetryData(TaskDataModule):
         pairs: rated rows two by two as preferences.
         label: what the ``labelled`` view tells: the topic, or the file that a poem is from.
         seed: of the grammar, the splits and the order of a corpus, and the noise.
-        **kwargs: of :class:`TaskDataModule`.
+        **kwargs: of `TaskDataModule`.
 
     Raises:
         UserError: a number is out of range, a topic is unknown, or a path cannot be read.

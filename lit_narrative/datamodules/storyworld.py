@@ -94,7 +94,7 @@ class StoryworldData(TaskDataModule):
         format: how worlds are written in examples, prompts and few-shot prompts: ``json``, or ``compact``, a line for
             each part, two fifths of the tokens of SmolLM2 (``docs/models.md``). What a policy writes
             is read in either form, and judged as the JSON that it stands for.
-        **kwargs: of :class:`TaskDataModule`.
+        **kwargs: of `TaskDataModule`.
 
     Raises:
         UserError: a count is below 1, worlds to hold out are named without those to train on, or settings exclude each

@@ -71,7 +71,7 @@ class StyleData(StyleSets):
         val_size: rows of each view in validation.
         test_size: rows of each view in the test.
         seed: of the synthetic books, the splits, and the order of everything.
-        **kwargs: of :class:`TaskDataModule`.
+        **kwargs: of `TaskDataModule`.
 
     Raises:
         UserError: a number is out of range, a name unknown, or the books are too few.

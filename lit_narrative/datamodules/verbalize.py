@@ -108,7 +108,7 @@ class VerbalizeData(ExplanationSets):
         val_size: the same for validation; default: all, or 200 stories.
         test_size: the same for the test.
         seed: of stories, and of shuffled vectors.
-        **kwargs: of :class:`TaskDataModule`.
+        **kwargs: of `TaskDataModule`.
 
     Raises:
         UserError: a number is out of range, a name unknown, or the activations are not those that are expected.

@@ -71,7 +71,7 @@ def load_adapters(lm: PreTrainedModel, folder: str) -> Any:
 
 
 def lora_settings(folder: str) -> dict[str, Any]:
-    """The arguments of :class:`~lit_narrative.lm.load.Lora` for adapters like those of a folder.
+    """The arguments of `~lit_narrative.lm.load.Lora` for adapters like those of a folder.
 
     Raises:
         UserError: it has none, or adapters that no such settings describe.

@@ -69,7 +69,7 @@ def chat_example(
         tokenizer: with a chat template.
         prompt: a text or messages.
         answer: the assistant's text.
-        end: the :func:`turn_end`; without one the tokenizer's end token closes the answer.
+        end: the `turn_end`; without one the tokenizer's end token closes the answer.
 
     Raises:
         UserError: the messages are not a prompt, or the template refuses them, writes them otherwise where an answer

@@ -155,7 +155,7 @@ def stored_base(checkpoint: dict[str, Any]) -> BaseModel | None:
 
 
 def fits(checkpoint: dict[str, Any], lm: nn.Module, base: BaseModel | None) -> bool:
-    """Whether ``lm`` is the model that :func:`restore_language_model` would build, apart from its weights.
+    """Whether ``lm`` is the model that `restore_language_model` would build, apart from its weights.
 
     Args:
         checkpoint: as Lightning has read it.

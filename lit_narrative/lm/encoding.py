@@ -1,8 +1,8 @@
 """Prompts, and examples of prompt and completion, as token ids that fit the model.
 
-A prompt is *long* if it has more tokens than :attr:`PromptReader.limit`. By the user's setting a long prompt is an
+A prompt is *long* if it has more tokens than `PromptReader.limit`. By the user's setting a long prompt is an
 error, is left out of the data before training begins, or loses its beginning. An example that is longer than
-:attr:`ExampleReader.limit` is an error, is left out, or is cut on the right. Nothing is cut without being asked for.
+`ExampleReader.limit` is an error, is left out, or is cut on the right. Nothing is cut without being asked for.
 """
 
 from array import array
@@ -211,7 +211,7 @@ LongExamples = Literal["error", "drop", "truncate"]
 
 @dataclass(frozen=True)
 class ExampleReader:
-    """Converts examples to token ids for one model; each is tokenised once (:class:`ExampleIds`).
+    """Converts examples to token ids for one model; each is tokenised once (`ExampleIds`).
 
     Args:
         tokenizer: the model's.
@@ -271,7 +271,7 @@ class ExampleReader:
         """The examples that can be used, in order, and how many are too long: cut, or not among them.
 
         Raises:
-            UserError: as for :meth:`batch`, or all are too long and are to be dropped.
+            UserError: as for `batch`, or all are too long and are to be dropped.
         """
         long: list[bool] = []
 
@@ -317,7 +317,7 @@ class ExampleIds:
 
     Args:
         tokenizer: of the ids.
-        chat: see :func:`example_ids`.
+        chat: see `example_ids`.
         most: tokens that are kept, 4 bytes each; examples beyond are tokenised whenever they are read.
     """
 
@@ -329,7 +329,7 @@ class ExampleIds:
         """Token ids of each example's prompt and completion, int32.
 
         Raises:
-            UserError: see :func:`example_ids`.
+            UserError: see `example_ids`.
         """
         keys = [example_key(row) for row in rows]
         new = {key: row for key, row in zip(keys, rows, strict=True) if key not in self._known}

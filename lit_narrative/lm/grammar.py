@@ -141,7 +141,7 @@ class Constraint:
         self.pending = self._begin(tokens.tolist())
 
     def select(self, rows: torch.Tensor) -> None:
-        """Keep only ``rows``; the next call is :meth:`advance`."""
+        """Keep only ``rows``; the next call is `advance`."""
         kept = rows.tolist()
         self.matchers, self.places = [self.matchers[row] for row in kept], self.places[kept]
 

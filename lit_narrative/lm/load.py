@@ -102,7 +102,7 @@ class Lora:
 
 
 def scratch_config(spec: ScratchModel, vocab_size: int, eos_id: int) -> PretrainedConfig:
-    """The transformers config of a :class:`ScratchModel`."""
+    """The transformers config of a `ScratchModel`."""
     # The padding id is kept out of the config: scoring fills the right side with id 0, which needs no mask.
     ids: dict[str, Any] = {"eos_token_id": eos_id, "bos_token_id": None, "pad_token_id": None}
     if spec.architecture == "gpt2":
@@ -299,7 +299,7 @@ def config_to_dict(lm: PreTrainedModel) -> dict[str, Any]:
 
 
 def config_from_dict(values: dict[str, Any], trust_remote_code: bool = False) -> PretrainedConfig:
-    """Rebuild a config from :func:`config_to_dict`.
+    """Rebuild a config from `config_to_dict`.
 
     Raises:
         UserError: transformers knows no such config, and its own code may not run.

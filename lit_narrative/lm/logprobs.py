@@ -162,7 +162,7 @@ def score_completions(
         value_head: turns the hidden states (N, d) that predict the tokens into their values, (N,) or (N, 1).
         teacher: whose distribution is compared with the model's; without gradient of its own.
         packing: read rows side by side in longer ones of that many tokens at most, without injections
-            (:mod:`lit_narrative.lm.fast.packed_forward`); None: each by itself.
+            (`lit_narrative.lm.fast.packed_forward`); None: each by itself.
         workspace: logits that are in memory at once; one position's V are the least.
     """
     base = base_lm(lm)
@@ -183,7 +183,7 @@ def score_tokens(
     packing: int | None,
     workspace: int,
 ) -> TokenScores:
-    """As :func:`score_completions`, of the transformers model itself.
+    """As `score_completions`, of the transformers model itself.
 
     Hidden states are computed once, and those of a prompt that rows share once for all of them; the output layer then
     runs only on positions that predict a completion token. Where their logits are more than ``workspace``, it runs on
@@ -320,7 +320,7 @@ def output_logits(base: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def check_output_layer(lm: nn.Module) -> None:
-    """Refuse an architecture that transforms its logits in a way that :func:`output_logits` does not implement.
+    """Refuse an architecture that transforms its logits in a way that `output_logits` does not implement.
 
     Args:
         lm: a transformers causal LM in evaluation mode, with or without adapters.

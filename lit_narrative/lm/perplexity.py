@@ -41,7 +41,7 @@ def external_nll(lm: nn.Module, tokenizer: PreTrainedTokenizerBase, rollouts: Se
 
 
 def sampled_nll(lm: nn.Module, rollouts: Sequence[Rollout], temperature: float = 1.0) -> tuple[float, int]:
-    """As :func:`external_nll`, under a model that shares the author's tokenizer: of the sampled ids, the end included.
+    """As `external_nll`, under a model that shares the author's tokenizer: of the sampled ids, the end included.
 
     Args:
         lm: in evaluation mode.

@@ -92,7 +92,7 @@ class PolicySource:
         """Load or build the policy.
 
         Args:
-            tokenizer_folder: where :meth:`prepare` wrote the tokenizer, if it did.
+            tokenizer_folder: where `prepare` wrote the tokenizer, if it did.
             vectors: what the task brings along to inject.
 
         Raises:

@@ -147,7 +147,7 @@ def encoder_files(encoder: "SentenceTransformer") -> dict[str, Tensor]:
 
 
 def encoder_from_files(files: Mapping[str, Tensor], trust_remote_code: bool = False) -> "SentenceTransformer":
-    """Rebuild an encoder from :func:`encoder_files`; no network, no original folder.
+    """Rebuild an encoder from `encoder_files`; no network, no original folder.
 
     Raises:
         UserError: a file name leaves its folder, or the files are not an encoder's, or need code of their own.

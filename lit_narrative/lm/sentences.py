@@ -112,7 +112,7 @@ def _make_table(texts: list[str]) -> EdgeTable:
 
 
 def _end(text: str) -> int:
-    """The class of :attr:`EdgeTable.end`."""
+    """The class of `EdgeTable.end`."""
     body = text.lstrip()
     if "\n" in (body or text):
         return ENDS

@@ -159,7 +159,7 @@ def _text_or_bytes(content: bytes) -> str | bytes:
 
 
 def tokenizer_from_files(files: Mapping[str, str | bytes], trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Rebuild a tokenizer from :func:`tokenizer_files`, without network or original folder.
+    """Rebuild a tokenizer from `tokenizer_files`, without network or original folder.
 
     Raises:
         UserError: a file name leads out of its folder, or the files are not a tokenizer's, or need code of their own.
@@ -187,7 +187,7 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """As :func:`encode_prompts`, of one."""
+    """As `encode_prompts`, of one."""
     return encode_prompts(tokenizer, [prompt])[0]
 
 
@@ -201,7 +201,7 @@ def encode_completions(tokenizer: PreTrainedTokenizerBase, completions: Sequence
 
 
 def encode_completion(tokenizer: PreTrainedTokenizerBase, completion: str) -> list[int]:
-    """As :func:`encode_completions`, of one."""
+    """As `encode_completions`, of one."""
     return encode_completions(tokenizer, [completion])[0]
 
 
@@ -211,7 +211,7 @@ def pad_right(rows: Sequence[Sequence[int] | torch.Tensor], value: int = 0) -> t
 
 
 def pad_left(rows: Sequence[Sequence[int] | torch.Tensor], value: int = 0) -> torch.Tensor:
-    """As :func:`pad_right`, filled on the left."""
+    """As `pad_right`, filled on the left."""
     return _pad(rows, value, "left")
 
 

@@ -27,7 +27,7 @@ class ClassifierModule(LanguageModule):
         classes: names of the labels; default: the task's names for them, or their numbers.
         lr: of the head.
         weight_decay: of the head.
-        **kwargs: of :class:`LanguageModule`.
+        **kwargs: of `LanguageModule`.
 
     Raises:
         UserError: ``chat`` is asked for, though there are no turns.

@@ -88,7 +88,7 @@ class GRPOModule(ReferencedModule):
             deviation of the rewards within their groups; from 0, off, to below 1.
         shuffle_rewards: permute the rewards over the batch: a control run, which should learn nothing. Names of
             rewards: permute these alone, so that what they say of a completion is of another one.
-        **kwargs: of :class:`LanguageModule`.
+        **kwargs: of `LanguageModule`.
     """
 
     view = "prompts"

@@ -86,7 +86,7 @@ class PreferenceModule(ReferencedModule):
             log-probabilities in place of a second model; a test then measures no rewards.
         pairs_per_prompt: pairs made of the completions of one prompt at most, those whose scores differ most.
         threshold: of ``kto``: the score from which on a completion is desirable; None: above the mean of its prompt's.
-        **kwargs: of :class:`LanguageModule`.
+        **kwargs: of `LanguageModule`.
 
     Raises:
         UserError: the settings contradict each other.

@@ -58,7 +58,7 @@ class ScoredBatch(NamedTuple):
 
 
 class RewardModule(NarrativeModule):
-    """Learns to score texts: a head (:class:`RewardHead`) on the vectors of a sentence encoder.
+    """Learns to score texts: a head (`RewardHead`) on the vectors of a sentence encoder.
 
     The rows say what is learned: a row with ``other`` is a preference (Bradley-Terry), any other a rating
     (squared error); a set may hold both.
@@ -172,7 +172,7 @@ class RewardModule(NarrativeModule):
             state[MODEL + name] = state.pop(name)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the encoder as a sentence-transformers folder with the head beside it: :meth:`RewardModel.save`."""
+        """Write the encoder as a sentence-transformers folder with the head beside it: `RewardModel.save`."""
         check_trained(self.model if self.ready else None)
         return self.model.save(folder)
 
@@ -225,7 +225,7 @@ class RewardModule(NarrativeModule):
         return self.score_and_distance(texts)[0]
 
     def score_and_distance(self, texts: Sequence[str]) -> tuple[list[float], list[float]]:
-        """Scores of texts, and how far each is from the training set: :meth:`RewardModel.score_and_distance`."""
+        """Scores of texts, and how far each is from the training set: `RewardModel.score_and_distance`."""
         check_trained(self.model if self.ready else None)
         return self.model.score_and_distance(texts)
 

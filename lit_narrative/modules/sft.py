@@ -22,7 +22,7 @@ from lit_narrative.modules.steps import StepLoader
 
 
 class StepBatch(NamedTuple):
-    """A micro-batch of an optimizer step: a :class:`CompletionBatch`, and what it is a part of.
+    """A micro-batch of an optimizer step: a `CompletionBatch`, and what it is a part of.
 
     Attributes:
         ids: of the examples, and so ``targets`` and ``injections``.
@@ -54,12 +54,12 @@ class SFTModule(LanguageModule):
     micro-batches (``accumulate_grad_batches``) and spread over processes.
 
     Args:
-        model: of :class:`LanguageModule`, as the following two.
+        model: of `LanguageModule`, as the following two.
         tokenizer: of the model.
         lora: adapters.
         packing: read the examples of a micro-batch side by side in rows of that many tokens at most, with a mask that
             keeps them apart, so that little is computed on padding; the loss is the same. None: one a row.
-        **kwargs: of :class:`LanguageModule`.
+        **kwargs: of `LanguageModule`.
 
     Raises:
         UserError: ``packing`` is below 2, or stands beside vectors to inject.

@@ -51,7 +51,7 @@ def pair_losses(found: Tensor, scores: Tensor, loss: Loss = "cosine", margin: fl
 
     ``cosine``: (c - s)², the CosineSimilarityLoss of sentence-transformers. ``contrastive`` (Hadsell et al. 2006, on
     cosines): (1 - c)² of pairs above 0.5, max(0, c - margin)² of those below, and nothing of those at 0.5. The loss of
-    a whole batch (:func:`batch_loss`) has no such part; what is said of its pairs is ``cosine``.
+    a whole batch (`batch_loss`) has no such part; what is said of its pairs is ``cosine``.
     """
     if loss != "contrastive":
         return (found - scores).square()
@@ -201,7 +201,7 @@ class SimilarityModule(NarrativeModule):
             state[MODEL + name] = state.pop(name)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the judge as a sentence-transformers folder: :meth:`SimilarityModel.save`."""
+        """Write the judge as a sentence-transformers folder: `SimilarityModel.save`."""
         return self.model.save(folder)
 
     # --- rows -------------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ class SteeringModule(LanguageModule):
         base: the model that this one was tuned from, or this one; tells how far weights and texts are from it.
         classes: former argument, accepted for one release; it is handed on to ``ClassifierModule``.
         weight_decay: likewise.
-        **kwargs: of :class:`LanguageModule`.
+        **kwargs: of `LanguageModule`.
     """
 
     view = eval_view = "prompts"

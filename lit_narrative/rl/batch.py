@@ -135,7 +135,7 @@ class RolloutBatch(NamedTuple):
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RolloutBatch":
-        """Undo :meth:`as_dict`; older names of fields are understood."""
+        """Undo `as_dict`; older names of fields are understood."""
         fields = {OLD_FIELDS.get(name, name): value for name, value in values.items()}
         batch, totals = CompletionBatch(*fields.pop("batch")), StepTotals(*fields.pop("totals"))
         batch = batch._replace(masks=None if batch.masks is None else TokenMasks(*batch.masks))

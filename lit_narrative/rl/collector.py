@@ -103,7 +103,7 @@ class RolloutCollector:
         return {"tokens": self.tokens, "curriculum": self.sampler.curriculum.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`state_dict`; older checkpoints know nothing of prompts."""
+        """Undo `state_dict`; older checkpoints know nothing of prompts."""
         self.tokens = state["tokens"]
         if "curriculum" in state:
             self.sampler.curriculum.load_state_dict(state["curriculum"])

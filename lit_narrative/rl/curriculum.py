@@ -76,7 +76,7 @@ class Curriculum:
         return {"numbers": list(self.deviations), "deviations": list(self.deviations.values())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`state_dict`."""
+        """Undo `state_dict`."""
         self.deviations = dict(zip(state["numbers"], state["deviations"], strict=True))
 
 

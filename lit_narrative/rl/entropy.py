@@ -57,5 +57,5 @@ class AdaptiveEntropy:
         return {"weight": self.weight, "entropy": self.entropy}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Undo :meth:`state_dict`."""
+        """Undo `state_dict`."""
         self.weight, self.entropy = state["weight"], state["entropy"]

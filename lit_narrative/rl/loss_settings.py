@@ -46,14 +46,14 @@ class LossSettings:
         delta: cap of the ratio where the advantage is negative (two-sided clipping, INTELLECT-2, 2025), at least
             1 + epsilon_high.
         beta: weight of the divergence from the reference, 0 or more; 0 needs no reference.
-        kl_estimator: see :func:`lit_narrative.rl.ratios.kl_divergence`; it is logged at ``beta`` 0 too, with a
+        kl_estimator: see `lit_narrative.rl.ratios.kl_divergence`; it is logged at ``beta`` 0 too, with a
             reference.
         use_bias_correction_kl: multiply the divergence in the loss by the ratio (DeepSeek-V3.2, 2025), which makes the
             gradient of ``k1`` and ``k3`` that of the reverse KL. Not read where the divergence is in the reward: the
             policy gradient of a reward needs no correction.
         kl_in_reward: take beta times the divergence off the reward instead of adding it to the loss.
         entropy_coef: weight of the entropy bonus; with adaptive control its first value.
-        use_adaptive_entropy: see :class:`lit_narrative.rl.entropy.AdaptiveEntropy` for this and the next four.
+        use_adaptive_entropy: see `lit_narrative.rl.entropy.AdaptiveEntropy` for this and the next four.
         entropy_coef_min: lower bound of the weight.
         entropy_coef_max: upper bound of the weight.
         entropy_coef_delta: its change with each optimizer step.
@@ -70,7 +70,7 @@ class LossSettings:
         vespo_k_neg: exponent k where it is negative.
         vespo_lambda_neg: decay lambda where it is negative.
         importance_sampling_mode: correction for a sampler that is not quite the policy, see
-            :func:`lit_narrative.rl.ratios.importance_ratio`; ``auto``: ``token_truncate`` where a server samples, or
+            `lit_narrative.rl.ratios.importance_ratio`; ``auto``: ``token_truncate`` where a server samples, or
             the policy computes in less than float32, whose rounding differs between sampler and trainer, else none;
             None: no correction.
         importance_sampling_clip_min: lower bound of that ratio.

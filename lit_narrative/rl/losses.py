@@ -90,7 +90,7 @@ def policy_loss(
         inputs: the micro-batch.
         totals: of the optimizer step, to divide by.
         settings: which loss.
-        entropy_coef: weight of the bonus in this step, see :class:`lit_narrative.rl.entropy.AdaptiveEntropy`.
+        entropy_coef: weight of the bonus in this step, see `lit_narrative.rl.entropy.AdaptiveEntropy`.
 
     Raises:
         ValueError: the settings need an input that is None.

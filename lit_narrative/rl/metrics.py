@@ -26,7 +26,7 @@ def rollout_metrics(
         lengths: (R,) tokens.
         finished: (R,) 1 where the policy ended the text itself.
         group_size: completions a prompt.
-        scale: as the advantages were scaled; see :func:`zero_deviation`.
+        scale: as the advantages were scaled; see `zero_deviation`.
         aggregation: how several rewards became one advantage.
     """
     metrics = {

@@ -228,7 +228,7 @@ def preference_sums(
     divergence: torch.Tensor | None,
     beta: float,
 ) -> dict[str, torch.Tensor]:
-    """Sums of some rows from which :func:`preference_metrics` makes means.
+    """Sums of some rows from which `preference_metrics` makes means.
 
     Args:
         losses: (n,), n pairs or completions; None where there is no reference.
@@ -265,7 +265,7 @@ def preference_metrics(sums: Mapping[str, float], paired: bool) -> dict[str, flo
     chosen completion is the likelier one, whatever the reference says. A mean of nothing is NaN.
 
     Args:
-        sums: of :func:`preference_sums`, over all rows.
+        sums: of `preference_sums`, over all rows.
         paired: whether they are of pairs.
     """
     kinds = {"chosen": sums["chosen"], "rejected": sums["rejected"]}

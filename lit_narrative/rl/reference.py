@@ -168,7 +168,7 @@ def reference_policy(kind: ReferenceKind, lm: nn.Module, reference: nn.Module | 
     """The model that is the reference within the context; None if there is none.
 
     Args:
-        kind: as :meth:`ReferenceSettings.resolve` says.
+        kind: as `ReferenceSettings.resolve` says.
         lm: the policy; its adapters are switched within the context for ``adapter_off`` and ``adapter_copy``.
         reference: the second model of ``copy``.
     """

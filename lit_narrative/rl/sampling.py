@@ -73,7 +73,7 @@ class GroupSampler:
     """Samples a group of completions of each prompt and rewards them.
 
     With ``curriculum``, some prompts are replaced by earlier ones before anything is sampled
-    (:class:`lit_narrative.rl.curriculum.Curriculum`). With ``dynamic_sampling``, groups whose completions all have the
+    (`lit_narrative.rl.curriculum.Curriculum`). With ``dynamic_sampling``, groups whose completions all have the
     same reward are replaced by groups of other prompts (DAPO, Yu et al. 2025, section 3.2).
 
     Args:

@@ -29,7 +29,7 @@ RESUME_HINT = "resume with the settings that it was saved with, or begin a new r
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Sizes of a rollout batch; see :class:`lit_narrative.modules.grpo.GRPOModule` for each.
+    """Sizes of a rollout batch; see `lit_narrative.modules.grpo.GRPOModule` for each.
 
     Raises:
         UserError: one is out of range, or two of them say the same.
@@ -147,7 +147,7 @@ class BatchPlan:
 
 @dataclass(frozen=True)
 class GRPOSettings:
-    """Settings of a GRPO run, whole and checked; see :class:`lit_narrative.modules.grpo.GRPOModule` for each.
+    """Settings of a GRPO run, whole and checked; see `lit_narrative.modules.grpo.GRPOModule` for each.
 
     Raises:
         UserError: they contradict each other, or one would be ignored.

@@ -104,7 +104,7 @@ def _some(words: Sequence[str]) -> str:
 
 
 def find_words(wanted: str | Words, lists: Mapping[str, WordList]) -> Words:
-    """Words as they are given, those of a list by its name, or those of a file (:func:`read_bag`).
+    """Words as they are given, those of a list by its name, or those of a file (`read_bag`).
 
     Args:
         wanted: words, a name, or a path.

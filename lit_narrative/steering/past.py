@@ -163,7 +163,7 @@ class Past:
     def gradient_step(
         self, tokens: torch.Tensor, positions: Positions, loss: Loss, move: Move, weights: torch.Tensor | None
     ) -> torch.Tensor:
-        """Take one gradient step on the past; see :meth:`MovablePast.gradient_step`."""
+        """Take one gradient step on the past; see `MovablePast.gradient_step`."""
         # The gradient stops at the keys and values of the past; the token itself is read again in every step.
         leaves = [tensor.detach().requires_grad_() for tensor in self.tensors]
         with torch.enable_grad():

@@ -1,6 +1,6 @@
 """Steered decoding: one loop for every steering method.
 
-A :class:`Steerer` reads the prompts and gives, token by token, the log-scores that the next token is sampled from and
+A `Steerer` reads the prompts and gives, token by token, the log-scores that the next token is sampled from and
 those of the plain model. Random streams are those of the plain sampler: without steering the same tokens come out.
 
 Notation: B unfinished rows, V vocabulary.

@@ -53,7 +53,7 @@ class FusedLlama:
     """The weights of a Llama as they are now, joined for decoding, and the completions so far.
 
     Args:
-        base: see :func:`can_fuse`.
+        base: see `can_fuse`.
         positions: those that will be asked for, 0 to ``positions`` - 1.
     """
 

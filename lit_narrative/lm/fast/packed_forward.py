@@ -56,7 +56,7 @@ def packed_states(base: nn.Module, ids: torch.Tensor, targets: torch.Tensor, wid
     """Hidden states (N, d) that predict the completion tokens, example by example in order.
 
     Args:
-        base: a transformers causal LM for which :func:`supports_packing` holds.
+        base: a transformers causal LM for which `supports_packing` holds.
         ids: (B, L) int64, right-padded.
         targets: (B, L) bool, true on the tokens to predict; never in the first column.
         width: tokens of a row at most, unless an example is longer.

@@ -50,7 +50,7 @@ class Groups:
     all prompts. Cells of prompts with fewer rows are zeros, whose results are dropped.
 
     Args:
-        prompts: a cache of :class:`BufferedLayer` that has read the prompts, U rows of P positions.
+        prompts: a cache of `BufferedLayer` that has read the prompts, U rows of P positions.
         mask: (U, P) bool, true where a prompt has a token.
         owner: (R,) the prompt of each row, ascending.
         capacity: tokens of a completion at most.
@@ -180,5 +180,5 @@ AttentionInterface.register(NAME, prefix_attention)  # type: ignore[arg-type]
 
 
 def prefix_decoding(base: PreTrainedModel) -> AbstractContextManager[None]:
-    """Within the context ``base`` attends by :func:`prefix_attention`; every call has to pass ``groups``."""
+    """Within the context ``base`` attends by `prefix_attention`; every call has to pass ``groups``."""
     return attention_function(base, NAME)

@@ -58,7 +58,7 @@ def explained_shares(predicted: Tensor, gold: Tensor, scale: float | None) -> Te
 class FVE(Metric):
     """The fraction of variance explained of all vectors seen, over all processes.
 
-    :meth:`compute` gives a dict: ``fve``; ``fve_median``, the median over vectors of what is explained of each;
+    `compute` gives a dict: ``fve``; ``fve_median``, the median over vectors of what is explained of each;
     ``floor``, the FVE of the best constant answer; ``cosine``, the mean of cos(p, g). NaN where all vectors are the
     same.
 

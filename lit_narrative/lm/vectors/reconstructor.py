@@ -327,14 +327,14 @@ class Reconstructor(nn.Module):
 
     @classmethod
     def rebuild(cls, content: Mapping[str, Any], trust_remote_code: bool = False) -> Self:
-        """The reconstructor of :meth:`content`, without its weights: on the CPU, in float32."""
+        """The reconstructor of `content`, without its weights: on the CPU, in float32."""
         lm = build_lm(config_from_dict(content["config"], trust_remote_code), trust_remote_code=trust_remote_code)
         tokenizer = tokenizer_from_files(content["tokenizer"], trust_remote_code)
         lora = Lora(**content["lora"]) if content["lora"] else None
         return cls(lm, tokenizer, ReconstructorSettings(**content["settings"]), lora)
 
     def save(self, path: str | Path) -> None:
-        """Write a checkpoint that :meth:`load` reads.
+        """Write a checkpoint that `load` reads.
 
         Raises:
             UserError: a weight is not finite.
@@ -350,7 +350,7 @@ class Reconstructor(nn.Module):
         """Read one: on the CPU, in evaluation mode.
 
         Args:
-            path: of a file of :meth:`save`, of a checkpoint of ``ReconstructorModule``, or of one of a run in which it
+            path: of a file of `save`, of a checkpoint of ``ReconstructorModule``, or of one of a run in which it
                 was trained along with the policy (``CriticTraining``).
             trust_remote_code: run the Python code that its model brings along.
 

@@ -19,7 +19,7 @@ class ChatClient(HTTPReward):
         max_tokens: of a text.
         temperature: of the sampling.
 
-    The other arguments are those of :class:`HTTPReward`; ``timeout`` is of a whole call.
+    The other arguments are those of `HTTPReward`; ``timeout`` is of a whole call.
     """
 
     model: str = ""

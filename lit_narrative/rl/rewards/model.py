@@ -36,7 +36,7 @@ LIMIT = 3.0
 
 
 class RewardModel(nn.Module):
-    """Scores of texts: a :class:`RewardHead` on the vectors of a sentence encoder.
+    """Scores of texts: a `RewardHead` on the vectors of a sentence encoder.
 
     Args:
         encoder: its vectors of ``PROBE`` give the head's width.
@@ -117,7 +117,7 @@ class RewardModel(nn.Module):
 
     @torch.no_grad()
     def score_and_distance(self, texts: Sequence[str]) -> tuple[list[float], list[float]]:
-        """Scores of texts, and how far each is from the training set (:meth:`RewardHead.distance`).
+        """Scores of texts, and how far each is from the training set (`RewardHead.distance`).
 
         Raises:
             UserError: nothing was learned yet.
@@ -135,7 +135,7 @@ class RewardModel(nn.Module):
         """Write a folder that ``SentenceTransformer`` reads, with the head beside it.
 
         ``reward_head.safetensors`` holds the head's weights and units, ``reward_head.json`` the arguments of
-        :class:`RewardHead`. The score of a vector is ``score_mean + score_deviation * network(x)``, where x is
+        `RewardHead`. The score of a vector is ``score_mean + score_deviation * network(x)``, where x is
         ``(vector - mean) / deviation``, cut off at ``limit``.
 
         Raises:

@@ -239,5 +239,5 @@ class ReconstructionReward:
         return {"mean": self._baseline.mean, "deviation": self._baseline.deviation}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Undo :meth:`state_dict`."""
+        """Undo `state_dict`."""
         self._baseline.mean, self._baseline.deviation = state["mean"], state["deviation"]

@@ -84,7 +84,7 @@ class SimilarityModel(nn.Module):
         """Read a judge: on the CPU, in evaluation mode, frozen.
 
         Args:
-            path: a folder that :meth:`save` wrote, a checkpoint of ``SimilarityModule``, or any sentence-transformers
+            path: a folder that `save` wrote, a checkpoint of ``SimilarityModule``, or any sentence-transformers
                 model by folder or hub name, which was then never examined.
             trust_remote_code: run the Python code that its encoder brings along.
             setting: what names it, for errors.
@@ -124,7 +124,7 @@ class SimilarityModel(nn.Module):
     def vectors(self, texts: Sequence[str]) -> Tensor:
         """Vectors of unit length (n, d) float32 on the CPU, zeros for a blank text; each text is read once.
 
-        The encoder must not have changed since the last call; :meth:`forget` says that it has.
+        The encoder must not have changed since the last call; `forget` says that it has.
         """
         # Generated text may hold lone surrogates, which strict UTF-8 refuses.
         keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
@@ -163,7 +163,7 @@ class SimilarityModel(nn.Module):
         return (self.vectors(texts) * self.vectors(others)).sum(1).clamp(-1, 1)
 
     def arrays(self, texts: Sequence[str]) -> np.ndarray:
-        """:meth:`vectors` as an array, for what works without torch."""
+        """`vectors` as an array, for what works without torch."""
         return self.vectors(texts).numpy()
 
 

@@ -52,7 +52,7 @@ def one_process(value: Any) -> Any:
 
 
 class ServedSampler:
-    """Samples by a server; see :class:`ServedSettings`.
+    """Samples by a server; see `ServedSettings`.
 
     The ids are the server's own, never tokenised again. Which of them end a completion is said with each request, so
     that a policy ends its texts as it does here. Each completion has a seed; whether it is then the same on another

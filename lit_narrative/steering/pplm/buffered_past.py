@@ -1,8 +1,8 @@
 """The past of texts in buffers of fixed size, moved by outer products; for models with plain attention.
 
-Replaces :class:`lit_narrative.steering.past.Past` where a self-check shows that it gives the same.
+Replaces `lit_narrative.steering.past.Past` where a self-check shows that it gives the same.
 
-Notation: as in :mod:`lit_narrative.steering.pplm.one_token`; T columns in use.
+Notation: as in `lit_narrative.steering.pplm.one_token`; T columns in use.
 """
 
 import torch
@@ -17,7 +17,7 @@ from lit_narrative.steering.past import Loss, Move, Past, Positions, Reading
 from lit_narrative.steering.pplm.flat import EagerPass, Inputs, Pass, make_pass
 
 Layout = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
-"""Positions, bias, column and reach of :class:`lit_narrative.steering.pplm.flat.Inputs`."""
+"""Positions, bias, column and reach of `lit_narrative.steering.pplm.flat.Inputs`."""
 BLOCK = 64  # buffers have a multiple of this many columns, so that few shapes are traced
 
 
@@ -30,7 +30,7 @@ class LastLayout:
 
 
 class BufferedPast:
-    """Keys and values of all blocks in one buffer; see :class:`lit_narrative.steering.past.MovablePast`.
+    """Keys and values of all blocks in one buffer; see `lit_narrative.steering.past.MovablePast`.
 
     Args:
         base: a transformers causal LM.
@@ -95,7 +95,7 @@ class BufferedPast:
     def gradient_step(
         self, tokens: torch.Tensor, positions: Positions, loss: Loss, move: Move, weights: torch.Tensor | None
     ) -> torch.Tensor:
-        """Take one gradient step on the past; see :meth:`lit_narrative.steering.past.MovablePast.gradient_step`."""
+        """Take one gradient step on the past; see `lit_narrative.steering.past.MovablePast.gradient_step`."""
         inputs = self._inputs(tokens, positions, weights)
         steps = self._pass(inputs)
         losses, grad = loss(Reading(*steps.forward(inputs, learns=True)))

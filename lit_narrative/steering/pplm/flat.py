@@ -28,7 +28,7 @@ MAX_TRACES = 8
 
 
 class Inputs(NamedTuple):
-    """Inputs of reading one token, in the notation of :mod:`lit_narrative.steering.pplm.one_token`.
+    """Inputs of reading one token, in the notation of `lit_narrative.steering.pplm.one_token`.
 
     Attributes:
         tokens: (B, 1).
@@ -110,13 +110,13 @@ class FlatPass:
         self.saved: Sequence[torch.Tensor] = ()
 
     def forward(self, inputs: Inputs, learns: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """As :meth:`EagerPass.forward`; values for the backward pass are kept in any case."""
+        """As `EagerPass.forward`; values for the backward pass are kept in any case."""
         with torch.no_grad():
             logits, hidden, *self.saved = self.first(*inputs)
         return logits, hidden
 
     def backward(self, grad: torch.Tensor) -> Gradient:
-        """As :meth:`EagerPass.backward`."""
+        """As `EagerPass.backward`."""
         with torch.no_grad():
             return Gradient(*self.second(*self.saved, grad))
 

@@ -42,7 +42,7 @@ class PPLM:
 
 
 class PPLMDecoding:
-    """Decoding under PPLM; see :class:`lit_narrative.steering.sampler.SteeredDecoding`."""
+    """Decoding under PPLM; see `lit_narrative.steering.sampler.SteeredDecoding`."""
 
     def __init__(self, lm: PreTrainedModel, texts: Texts, steerer: PPLM) -> None:
         check_cache(lm)

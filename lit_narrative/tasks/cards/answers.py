@@ -89,7 +89,7 @@ def judge(text: str, columns: Mapping[str, Any]) -> Judgement:
 
     Args:
         text: the completion alone.
-        columns: of the prompt, as :func:`lit_narrative.tasks.cards.prompts.example` makes them.
+        columns: of the prompt, as `lit_narrative.tasks.cards.prompts.example` makes them.
     """
     parsed = parse(text, columns["classification_labels"])
     expected, totals = str(columns["answer"]), columns["running_totals"]

@@ -114,7 +114,7 @@ def find_poems(text: str, source: str = "") -> list[Poem]:
 
     Args:
         text: without a publisher's header and licence.
-        source: for :attr:`Poem.source`.
+        source: for `Poem.source`.
     """
     parts = list(blocks(text))
     layout = _Layout(_mostly_prose(parts), _wide_gap(parts))

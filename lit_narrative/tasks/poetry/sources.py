@@ -88,7 +88,7 @@ class CorpusVerse:
     A piece that begins like one of another split is left out: of training and validation rather than of the test.
 
     Args:
-        path: file or folder, as :func:`read_corpus` takes it.
+        path: file or folder, as `read_corpus` takes it.
         max_lines: longest piece.
         seed: of the splits, and of the order of their pieces.
         topics: what pieces may be on, by name.

@@ -61,7 +61,7 @@ def compile_expr(expr: Expr, slots: Mapping[Slot, int], nudge: Nudge = "asymptot
 
 
 def compile_condition(condition: Condition, slots: Mapping[Slot, int], nudge: Nudge = "asymptotic") -> Test:
-    """The function from a state to whether a condition holds; arguments and errors of :func:`compile_expr`."""
+    """The function from a state to whether a condition holds; arguments and errors of `compile_expr`."""
     return _compiled(source(condition, slots, nudge))  # type: ignore[return-value]
 
 

@@ -147,7 +147,7 @@ def unique_shares(texts: Sequence[str], limits: Limits = _LIMITS) -> dict[str, f
 
     Returns:
         ``unique``: distinct texts / texts. ``unique_names`` and ``unique_skeleton``: distinct worlds / worlds, among
-        the texts that are worlds. Each 0 where there is nothing to count. Then :func:`shape_measures` of the worlds.
+        the texts that are worlds. Each 0 where there is nothing to count. Then `shape_measures` of the worlds.
     """
     names, skeletons, worlds = [], [], []
     for text in texts:

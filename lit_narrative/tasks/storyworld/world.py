@@ -1,6 +1,6 @@
 """The types of a storyworld, whatever file it was read from, and their JSON in the simple format.
 
-Readers are in ``formats/``; the simulator and the checks know these types alone. A *plain* world (:func:`is_plain`)
+Readers are in ``formats/``; the simulator and the checks know these types alone. A *plain* world (`is_plain`)
 uses none of what engines of storyworlds add: scripts, selection of the next encounter, spools.
 """
 
@@ -79,7 +79,7 @@ class Reaction:
     Attributes:
         effects: changes of the state, in order.
         next_encounter: id of the encounter that follows; ``None`` ends the story here; ``WILD`` leaves it to the
-            engine, which selects one (:class:`Encounter`).
+            engine, which selects one (`Encounter`).
         text: what the reader is told.
         leads: whether the reaction says what follows at all. A reaction without the key ``next_encounter`` only
             changes the state, and the next reaction of the option follows it.
@@ -268,7 +268,7 @@ def bounds_json(low: float, high: float) -> dict[str, float]:
 
 
 def plain_all(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Each number as :func:`plain` gives it."""
+    """Each number as `plain` gives it."""
     return {name: plain(number) for name, number in numbers.items()}
 
 

@@ -124,7 +124,7 @@ AUTHORS: Mapping[str, Author] = MappingProxyType({author.name: author for author
 
 
 def synthetic_books(seed: int = 0) -> Iterator[Book]:
-    """All books of all authors; see :func:`synthetic_book`."""
+    """All books of all authors; see `synthetic_book`."""
     return (synthetic_book(author, number, seed) for author in AUTHORS.values() for number in range(BOOKS))
 
 

@@ -121,7 +121,7 @@ def story(seed: int, split: str, index: int, world: Facts | None = None) -> Stor
 
 
 def stories(seed: int, split: str, count: int, world: Facts | None = None) -> Iterator[Story]:
-    """The first ``count`` stories of a split; see :func:`story`."""
+    """The first ``count`` stories of a split; see `story`."""
     return (story(seed, split, index, world) for index in range(count))
 
 

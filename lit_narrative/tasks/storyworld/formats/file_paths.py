@@ -14,7 +14,7 @@ Path = tuple[str | int, ...]
 def is_kept(kind: str, value: Any) -> bool:
     """Whether the reader keeps an item of a list, where ``kind`` is the key of the list.
 
-    Positions in a :class:`World` count kept items only; this is what turns them into positions in the file.
+    Positions in a `World` count kept items only; this is what turns them into positions in the file.
     """
     bad: Counter[str] = Counter()
     match kind:

@@ -1,6 +1,6 @@
 """The reader of the simple format: lenient, dropping what is malformed and counting it.
 
-``schema_simple_plus.json`` of the task states the same format for other tools. The two agree: :func:`read_world`
+``schema_simple_plus.json`` of the task states the same format for other tools. The two agree: `read_world`
 reports "malformed" for exactly the values that the schema refuses, and for scripts nested too deep.
 """
 
@@ -64,7 +64,7 @@ def read_world(value: Any) -> tuple[World | None, bool]:
 
 
 def read_counting(value: Any) -> tuple[World | None, Counter[str]]:
-    """As :func:`read_world`, with the number of malformed parts by kind.
+    """As `read_world`, with the number of malformed parts by kind.
 
     Kinds: ``keys`` (top level), ``characters``, ``initial_state``, ``properties`` (their entries), ``encounters``,
     ``options``, ``gates`` (conditions of any kind), ``reactions``, ``effects``, ``more`` (the optional top-level keys).

@@ -76,7 +76,7 @@ class WorldEnv:
 
         Returns:
             The story so far; the reward; whether the play has ended; whether ``max_steps`` cut it off; and what is
-            known, as of :meth:`reset`, with ``valid``, and ``told``: what the action led to.
+            known, as of `reset`, with ``valid``, and ``told``: what the action led to.
 
         Raises:
             RuntimeError: the episode is over, or was not begun.

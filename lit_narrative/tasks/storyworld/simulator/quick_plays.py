@@ -193,7 +193,7 @@ def has_gates(plan: Plan) -> bool:
 
 
 def quick_engine_plays(engine: Engine, seed: int, runs: int = 32, max_steps: int = MAX_STEPS) -> QuickPlays:
-    """What :func:`quick_plays` says of a plan, of a world that needs an engine."""
+    """What `quick_plays` says of a plan, of a world that needs an engine."""
     made = engine.affordable(runs, max_steps, MOST_ENGINE_PARTS)
     result, cut = QuickPlays(made, made == runs), list[Moment]()
     draws = iter(_uniform_draws(seed, runs * max_steps))

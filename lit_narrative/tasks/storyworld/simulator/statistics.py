@@ -163,7 +163,7 @@ def tally(
     most: int = MOST_PARTS,
     keep: Callable[[Play], None] | None = None,
 ) -> Tally:
-    """The counts of many plays; arguments and errors of :func:`simulate`."""
+    """The counts of many plays; arguments and errors of `simulate`."""
     if runs < 1:
         raise ValueError(f"runs is {runs}; it must be 1 or more")
     engine = world if isinstance(world, Engine) else Engine(world)

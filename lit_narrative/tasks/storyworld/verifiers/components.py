@@ -55,7 +55,7 @@ def effects(context: Context) -> float:
 
 @component("secrets")
 def secrets(context: Context) -> float:
-    """:func:`gate_curve` of the share of options with live gates (``quick_plays.live_gates``).
+    """`gate_curve` of the share of options with live gates (``quick_plays.live_gates``).
 
     A gate is live where it reads declared variables only and was met both open and closed by seeded plays, at the
     times that its option was offered.

@@ -165,7 +165,7 @@ def drift_scores(
         texts: n of them.
         own: (n,) column of the author named.
         words: of a window.
-        shown: as of :meth:`StyleReferences.likeness`.
+        shown: as of `StyleReferences.likeness`.
     """
     parts = [windows(text, words) for text in texts]
     counts = [len(part) for part in parts]

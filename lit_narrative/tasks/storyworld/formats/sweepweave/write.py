@@ -31,7 +31,7 @@ def write_sweepweave(world: World) -> Json:
     """The world as a SweepWeave file; reading it gives a world that plays the same, on the editor's scale.
 
     Keys that were in the file the world was read from (``extra["meta"]``) are put back, and other keys of
-    :class:`World` and its parts go to ``extra`` of each part.
+    `World` and its parts go to ``extra`` of each part.
     """
     return _Writer(world).write()
 
