@@ -23,8 +23,10 @@ from rich.progress import Progress as Bars
 from transformers import PreTrainedTokenizerBase
 
 from lit_narrative.callbacks.base import dry_run, first_process_works, isolated
+from lit_narrative.circuits.analyses import acdc
+from lit_narrative.circuits.analyses.acdc import PruningSettings
 from lit_narrative.circuits.analysis import Analysis, AnalysisJob, Layers, Metrics
-from lit_narrative.circuits.bridge import build_bridge, check_layers, shape
+from lit_narrative.circuits.bridge import Bounds, block_weights, bounds_of, build_bridge, check_layers, shape
 from lit_narrative.circuits.data import AnalysisData, collect
 from lit_narrative.circuits.hooks import Progress
 from lit_narrative.circuits.report.comparison import write_comparison
@@ -42,6 +44,7 @@ from lit_narrative.circuits.suite import (
 from lit_narrative.errors import UserError, check_choice, check_least
 from lit_narrative.files import atomic_folder, write_json
 from lit_narrative.lm.checkpoint import read_language_model
+from lit_narrative.lm.load import base_lm
 from lit_narrative.modules.language import LanguageModule
 from lit_narrative.report.run_folder import versions
 from lit_narrative.seeds import run_seed
@@ -65,7 +68,9 @@ class CircuitAnalysis(Callback):
     errors); with a ``reference``, the same of that model in ``reference/``, and ``comparison.html``. The list of files
     is in docs/circuits.md.
 
-    An estimate of the work stands before it, and lines of progress where there is no bar. Each analysis is on disk when
+    Unless the settings say otherwise, small models are analysed in all layers on 128 rows, larger ones in a few layers
+    on fewer rows, pairs and edges (`circuits.bridge.BOUNDS`), which is said. An estimate of the work stands before it,
+    and lines of progress where there is no bar. Each analysis is on disk when
     it is done, in ``<folder>.unfinished`` until all are. One that is there, or in the folder of an earlier run, is not
     done again if its settings, the model, the rows, the seed and the packages' versions are the same.
 
@@ -73,8 +78,8 @@ class CircuitAnalysis(Callback):
         analyses: names of analyses (`suite.ANALYSES`: the modules of ``circuits/analyses``); default: all.
         on: when: after the tests, at the end of training, or after every so many epochs of it.
         every_n_epochs: how many, for ``every_n_epochs``; those go to ``<folder>/epoch_<n>``.
-        examples: rows of each split at most, and pairs (of those the settings take fewer).
-        layers: some of them, for analyses whose settings do not name their own, or all.
+        examples: rows of each split at most, and pairs (of those the settings take fewer); None: by the model's size.
+        layers: some of them, for analyses whose settings do not name their own, or all; None: by the model's size.
         splits: ``test``, ``val``, ``train``, or sets of the task by name. The first is the reference split: probes are
             fitted on it, means are taken from it, and the SAE is trained on it.
         settings: of each analysis.
@@ -96,8 +101,8 @@ class CircuitAnalysis(Callback):
         analyses: Sequence[str] = tuple(ANALYSES),
         on: Literal["test", "fit_end", "every_n_epochs"] = "test",
         every_n_epochs: int = 1,
-        examples: int = 128,
-        layers: Layers = "all",
+        examples: int | None = None,
+        layers: Layers | None = None,
         splits: Sequence[str] = ("test",),
         settings: CircuitSettings = CircuitSettings(),  # noqa: B008 (the command line shows the default's fields)
         folder: str | None = None,
@@ -177,19 +182,30 @@ class CircuitAnalysis(Callback):
         """
         with first_process_works(trainer) as first, isolated():
             if first:
-                data = self._collect(trainer, module, self.examples)  # all: a position may be in few of the rows
+                bounds = self._bounds(module)
+                data = self._collect(trainer, module, bounds)  # all: a position may be in few of the rows
                 bridge = build_bridge(module.lm)  # type: ignore[arg-type]
-                check_layers(bridge, self.layers)
-                job = AnalysisJob(bridge, data, self.settings.within(self.layers).groups())
+                layers = self._layers(bridge, bounds)
+                check_layers(bridge, layers)
+                job = AnalysisJob(bridge, data, self.settings.within(layers).groups())
                 for analysis in self.analyses:
                     analysis.check(job)
                 if self.reference is not None:
                     reference_bridge(self.reference, data.tokenizer, bridge, _trusted(module))
 
-    def _collect(self, trainer: Trainer, module: LightningModule, examples: int) -> AnalysisData:
+    def _bounds(self, module: LightningModule) -> Bounds:
+        """What a model of this size is analysed by, with the number of rows and pairs that was asked for."""
+        config = base_lm(module.lm).config.get_text_config()  # type: ignore[arg-type]
+        bounds = bounds_of(config.num_hidden_layers, config.hidden_size)
+        return bounds if self.examples is None else bounds._replace(rows=self.examples, pairs=self.examples)
+
+    def _layers(self, bridge: "TransformerBridge", bounds: Bounds) -> Layers:
+        return bounds.spread(shape(bridge).layers) if self.layers is None else self.layers
+
+    def _collect(self, trainer: Trainer, module: LightningModule, bounds: Bounds) -> AnalysisData:
         source: Any = trainer.datamodule  # type: ignore[attr-defined]
-        paired = any(analysis.paired for analysis in self.analyses)
-        return collect(source, module.tokenizer, self.splits, examples, paired)  # type: ignore[arg-type]
+        pairs = bounds.pairs if any(analysis.paired for analysis in self.analyses) else 0
+        return collect(source, module.tokenizer, self.splits, bounds.rows, pairs)  # type: ignore[arg-type]
 
     def _analyse(self, trainer: Trainer, module: LightningModule, name: str = "") -> Metrics:
         """Analyse on one process; the metrics to log there, none elsewhere."""
@@ -207,11 +223,15 @@ class CircuitAnalysis(Callback):
         """Run every analysis on the model, then on the reference; write the manifest; draw the pages."""
         dry = dry_run(trainer)
         # Read again rather than kept from the check, where they would lie in memory all through training.
-        data = self._collect(trainer, module, 4 if dry else self.examples)
-        settings = self.settings.within(self.layers)
+        bounds = self._bounds(module)
+        data = self._collect(trainer, module, bounds._replace(rows=4, pairs=4) if dry else bounds)
+        bridge = build_bridge(module.lm)  # type: ignore[arg-type]
+        layers = self._layers(bridge, bounds)
+        settings = self.settings.within(layers)
         settings = settings.tiny() if dry else settings
         shown = trainer.progress_bar_callback is not None  # bars only where the user has Lightning's
-        job = AnalysisJob(build_bridge(module.lm), data, settings.groups())  # type: ignore[arg-type]
+        job = AnalysisJob(bridge, data, settings.groups())
+        self._say_bounds(job, bounds, layers)
         manifest = self._manifest(trainer, job)
         target = (Path(self.folder) if self.folder else Path(trainer.default_root_dir, "circuits")) / name
         # Whole analyses wait here until all are done: what was killed resumes with the one that it was at.
@@ -237,6 +257,22 @@ class CircuitAnalysis(Callback):
             errors |= self._draw(target)
             _write_manifest(target, manifest, done, errors)
         return _metrics(done), errors
+
+    def _say_bounds(self, job: AnalysisJob, bounds: Bounds, layers: Layers) -> None:
+        """Say what of a large model is left out because no setting asks for it, and which settings would."""
+        sizes, said = shape(job.bridge), {}
+        if self.layers is None:
+            said["layers"] = f"layers {', '.join(map(str, layers))} of {sizes.layers}"
+        if self.examples is None:
+            said["examples"] = f"{bounds.rows} rows and {bounds.pairs} pairs a split"
+        if job.settings_of(PruningSettings).max_edges is None and acdc.ANALYSIS in self.analyses:
+            said["settings.acdc.max_edges"] = f"{bounds.edges} edges by ACDC"
+        if said and bounds.layers is not None:
+            weights = block_weights(sizes.layers, sizes.width) / 1e6
+            rank_zero_info(
+                f"CircuitAnalysis: the model has {weights:.0f} M weights in its blocks, so that by default it is "
+                f"analysed by {'; '.join(said.values())}; for more set {', '.join(said)}"
+            )
 
     def _run_all(self, job: AnalysisJob, store: Store, shown: bool) -> tuple[dict[str, Done], dict[str, UserError]]:
         """Do the analyses that are not done yet."""

@@ -41,6 +41,42 @@ class Shape(NamedTuple):
     vocabulary: int
 
 
+class Bounds(NamedTuple):
+    """How much of a model is analysed where no setting says it.
+
+    Attributes:
+        layers: how many, spread from the first to the last; None: all.
+        rows: of each split.
+        pairs: of each split.
+        edges: that ACDC tries one by one.
+    """
+
+    layers: int | None
+    rows: int
+    pairs: int
+    edges: int
+
+    def spread(self, count: int) -> tuple[int, ...] | Literal["all"]:
+        """The layers, of a model that has ``count``."""
+        if self.layers is None or self.layers >= count:
+            return "all"
+        return tuple(round(step * (count - 1) / (self.layers - 1)) for step in range(self.layers))
+
+
+BOUNDS = ((10e6, Bounds(None, 128, 128, 2000)), (1e9, Bounds(4, 32, 8, 50)), (float("inf"), Bounds(3, 16, 4, 25)))
+"""By the weights of a model's blocks, up to which: work of minutes on two cores, of larger ones tens of minutes."""
+
+
+def block_weights(layers: int, width: int) -> int:
+    """The weights of a model's blocks, about: 12 · layers · width², as of GPT-2; embeddings are not counted."""
+    return 12 * layers * width**2
+
+
+def bounds_of(layers: int, width: int) -> Bounds:
+    """The bounds for a model of that size."""
+    return next(bounds for most, bounds in BOUNDS if block_weights(layers, width) <= most)
+
+
 def build_bridge(lm: nn.Module) -> "TransformerBridge":
     """Bridge a copy of a causal LM: float32, evaluation mode, adapters merged, parameters frozen.
 
@@ -124,6 +160,7 @@ def run(
     mask: Tensor | None = None,
     hooks: Sequence[Hook] = (),
     columns: Tensor | None = None,
+    layers: int | None = None,
 ) -> Tensor:
     """Logits of one forward pass; gradients are recorded unless the caller switched them off.
 
@@ -133,9 +170,10 @@ def run(
         mask: (n, T) bool, False where a row is padded; None without padding.
         hooks: activations to read or to change.
         columns: (C,) the columns whose logits are computed; None for all.
+        layers: blocks that are run, from the first on; None: all.
 
     Returns:
-        (n, T, V), or (n, C, V).
+        (n, T, V), or (n, C, V); with fewer layers than there are, the stream behind the last one, (n, T, d).
 
     Raises:
         UserError: a hook does not exist; the message has the nearest names. Or the model passes it by, so that nothing
@@ -144,6 +182,8 @@ def run(
     options: dict[str, Any] = {} if columns is None else {"logits_to_keep": columns}
     if mask is not None and not mask.all():
         options["attention_mask"] = mask.long()
+    if layers is not None and layers < shape(bridge).layers:
+        options["stop_at_layer"] = layers
     with _hooked(bridge, hooks):
         return bridge(tokens, use_cache=False, **options)
 

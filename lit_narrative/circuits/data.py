@@ -122,7 +122,7 @@ def _whole(value: Any) -> Any:
 
 
 def collect(
-    source: AnalysisSource, tokenizer: PreTrainedTokenizerBase, splits: Sequence[str], examples: int, paired: bool
+    source: AnalysisSource, tokenizer: PreTrainedTokenizerBase, splits: Sequence[str], examples: int, pairs: int
 ) -> AnalysisData:
     """Read the rows to analyse, and pairs if they are asked for.
 
@@ -130,18 +130,18 @@ def collect(
         source: the task.
         tokenizer: the model's.
         splits: names of sets, the reference split first.
-        examples: rows, and pairs, of each split at most.
-        paired: whether pairs are needed.
+        examples: rows of each split at most.
+        pairs: of each split at most; 0: none are needed.
 
     Raises:
         UserError: there is no such set, it has no rows, or no pair can be used.
     """
     rows = {split: list(islice(source.questions(split), examples)) for split in splits}
     inputs = {split: encode_inputs(split_rows, tokenizer) for split, split_rows in rows.items()}
-    usable = {split: _usable(source.contrasts(split), examples, tokenizer) for split in splits} if paired else {}
-    pairs = {split: kept for split, (kept, _) in usable.items()}
+    usable = {split: _usable(source.contrasts(split), pairs, tokenizer) for split in splits} if pairs else {}
+    kept = {split: found for split, (found, _) in usable.items()}
     dropped = {split: len(reasons) for split, (_, reasons) in usable.items()}
-    return AnalysisData(rows, inputs, pairs, dropped, tokenizer)
+    return AnalysisData(rows, inputs, kept, dropped, tokenizer)
 
 
 def _usable(

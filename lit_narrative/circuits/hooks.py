@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from lit_narrative.circuits.bridge import Hook, skipped
+from lit_narrative.circuits.bridge import Hook, run, skipped
 from lit_narrative.circuits.inputs import AnalysisInputs, Scores, ask
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ Mode = Literal["zero", "mean", "positional_mean", "resample"]
 """What an activation is replaced by in an ablation (`substitute`)."""
 Progress = Callable[[int, int], None]
 """Called with the steps done, and of how many."""
+BLOCK = r"blocks\.(\d+)\."
+"""How the name of a hook within a block begins."""
 
 
 @torch.no_grad()
@@ -39,6 +41,22 @@ def capture(
         rows = inputs.rows(slice(start, start + batch_size))
         parts.append(ask(bridge, rows, [(name, _keeper(batches)) for name, batches in kept.items()]))
     return Scores.join(parts), {name: torch.cat(batches) for name, batches in kept.items()}
+
+
+@torch.no_grad()
+def read_hook(bridge: "TransformerBridge", inputs: AnalysisInputs, name: str, batch_size: int = 256) -> Tensor:
+    """The activations (n, T, …) at a hook, without the blocks behind it and without logits.
+
+    Raises:
+        UserError: the hook does not exist.
+    """
+    kept: list[Tensor] = []
+    inside = re.match(BLOCK, name)
+    for start in range(0, len(inputs), batch_size):
+        rows = inputs.rows(slice(start, start + batch_size)).to(bridge.cfg.device)
+        layers = int(inside[1]) + 1 if inside else None
+        run(bridge, rows.tokens, rows.mask, [(name, _keeper(kept))], rows.columns[:1], layers)
+    return torch.cat(kept)
 
 
 def _keeper(batches: list[Tensor]) -> Callable[[Tensor, Any], None]:
@@ -89,7 +107,7 @@ def _chunks(order: Sequence[int], edits: Sequence[Edit], size: int) -> Iterator[
 
 def _layer(edit: Edit) -> int:
     """The layer of an edit's hook; 0 where it is outside the blocks."""
-    found = re.match(r"blocks\.(\d+)\.", edit[0])
+    found = re.match(BLOCK, edit[0])
     return int(found[1]) if found else 0
 
 

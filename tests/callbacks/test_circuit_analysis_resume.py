@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from lit_narrative.callbacks import circuit_analysis
+from lit_narrative.circuits import bridge
 from lit_narrative.circuits.analyses.ablation import AblationSettings
+from lit_narrative.circuits.analyses.acdc import PruningSettings
 from lit_narrative.circuits.analysis import AnalysisJob
 from lit_narrative.circuits.bridge import build_bridge
 from lit_narrative.circuits.data import AnalysisData, collect
@@ -19,6 +21,8 @@ from lit_narrative.circuits.inputs import encode_inputs
 from lit_narrative.circuits.store import Done, Store, key_of, model_digest
 from lit_narrative.circuits.suite import ANALYSES, duration
 from lit_narrative.datamodules.cards import CardsData
+from lit_narrative.lm.load import ScratchModel
+from lit_narrative.lm.tokenizer import TrainedTokenizer
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.views import Example
 from tests.callbacks.test_circuit_analysis import FIRST, QUICK, data, manifest, outcome, policy
@@ -139,7 +143,7 @@ def test_a_damaged_record_or_file_is_done_again(tmp_path: Path) -> None:
 
 def test_the_key_tells_model_rows_settings_and_source(tmp_path: Path) -> None:
     module, task = built(tmp_path)
-    bridge, rows = build_bridge(module.lm), collect(task, module.tokenizer, ("id_test",), 4, True)
+    bridge, rows = build_bridge(module.lm), collect(task, module.tokenizer, ("id_test",), 4, 4)
     groups, patching, attention = QUICK.within("all").groups(), ANALYSES["patching"], ANALYSES["attention"]
     job, model = AnalysisJob(bridge, rows, groups), model_digest(bridge)
     key = key_of(patching, job, model)
@@ -202,13 +206,38 @@ def test_an_estimate_stands_before_the_work_and_lines_tell_how_far_it_is(
     assert [duration(seconds) for seconds in (8.2, 600, 7200)] == ["8 s", "10 min", "2.0 h"]
 
 
+def test_a_large_model_is_bounded_where_no_setting_asks_for_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, lines: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge, "BOUNDS", ((float("inf"), bridge.Bounds(2, 6, 4, 3)),))
+    given = {"analyses": ("ablation", "acdc"), "splits": ("id_test",), "layers": None, "examples": None}
+    pruning = PruningSettings(draws=1)
+    model = ScratchModel("gpt2", hidden_size=16, layers=3, heads=2, positions=64)
+    deep = SFTModule(model, TrainedTokenizer(kind="words"))
+    outcome(tmp_path, deep, settings=replace(QUICK, acdc=pruning), **given)
+    (told,) = {message for message in caplog.messages if "by default" in message}
+    assert "by layers 0, 2 of 3; 6 rows and 4 pairs a split; 3 edges by ACDC; for more set layers, examples, " in told
+    stored = manifest(tmp_path)
+    assert stored["splits"]["id_test"].items() >= {"examples": 6, "pairs": 4}.items()
+    assert stored["settings"]["ablation"]["layers"] == [0, 2]
+    assert json.loads((tmp_path / "circuits/id_test/acdc.json").read_text())["tried"] == 3
+    caplog.clear()
+    asked = {**given, "layers": "all", "examples": 5}
+    outcome(tmp_path / "more", deep, settings=replace(QUICK, acdc=replace(pruning, max_edges=4)), **asked)
+    assert not [message for message in caplog.messages if "by default" in message]
+    stored = manifest(tmp_path / "more")
+    assert stored["splits"]["id_test"].items() >= {"examples": 5, "pairs": 5}.items()
+    assert stored["settings"]["ablation"]["layers"] == "all"
+    assert json.loads((tmp_path / "more/circuits/id_test/acdc.json").read_text())["tried"] == 4
+
+
 @pytest.mark.slow
 def test_the_estimate_is_near_the_rows_that_are_read(tmp_path: Path) -> None:
     module, task = built(tmp_path)
     bridge, seen = build_bridge(module.lm), []
     for block in bridge.blocks:
         block.original_component.register_forward_pre_hook(lambda block, args: seen.append(len(args[0]) / 2))
-    job = AnalysisJob(bridge, collect(task, module.tokenizer, ("id_test",), 6, True), QUICK.within("all").groups())
+    job = AnalysisJob(bridge, collect(task, module.tokenizer, ("id_test",), 6, 6), QUICK.within("all").groups())
     for name, analysis in ANALYSES.items():
         seen.clear()
         analysis.run(job, tmp_path, None)

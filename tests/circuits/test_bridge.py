@@ -13,7 +13,17 @@ from lit_narrative.circuits.analyses.attention import attend
 from lit_narrative.circuits.analyses.attribution import attribute_edges
 from lit_narrative.circuits.analyses.lens import logit_lens
 from lit_narrative.circuits.analyses.patching import patch
-from lit_narrative.circuits.bridge import build_bridge, check_agreement, check_layers, run, separate_inputs, shape
+from lit_narrative.circuits.bridge import (
+    bounds_of,
+    build_bridge,
+    check_agreement,
+    check_layers,
+    run,
+    separate_inputs,
+    shape,
+)
+from lit_narrative.circuits.hooks import capture, read_hook
+from lit_narrative.circuits.inputs import AnalysisInputs
 from lit_narrative.errors import UserError
 from lit_narrative.lm.load import build_lm
 from tests.circuits.analyses.test_patching import random_contrasts
@@ -193,3 +203,29 @@ def test_what_transformer_lens_does_not_know_of_an_opt_is_said(norm_before: bool
     if width == 8:
         with pytest.raises(UserError, match="the lens reads through the last norm"):
             logit_lens(bridge, pairs.inputs("clean"))
+
+
+@pytest.mark.parametrize("hook", ["blocks.0.hook_resid_pre", "blocks.0.hook_mlp_out", "blocks.1.hook_resid_post"])
+def test_a_hook_is_read_without_the_layers_behind_it(hook: str) -> None:
+    bridge, tokens = build_bridge(make("llama_grouped")), some_tokens()
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    mask[0, :3] = False
+    inputs = AnalysisInputs(tokens, mask, tokens.roll(-1, 1))
+    run_last: list[int] = []
+    handle = bridge.blocks[1].register_forward_hook(lambda *call: run_last.append(1))
+    found = read_hook(bridge, inputs, hook, batch_size=2)
+    handle.remove()
+    assert bool(run_last) == hook.startswith("blocks.1")
+    assert torch.equal(found[mask], capture(bridge, inputs, [hook], batch_size=2)[1][hook][mask])
+    assert run(bridge, tokens, mask).shape == (3, 9, 60)  # the next run is of the whole model
+
+
+def test_of_a_large_model_a_few_layers_rows_and_edges_are_analysed() -> None:
+    assert bounds_of(2, 64).spread(2) == "all"
+    assert bounds_of(30, 576).spread(30) == (0, 10, 19, 29)  # SmolLM2-135M
+    assert bounds_of(32, 4096).spread(32) == (0, 16, 31)
+    assert bounds_of(3, 1024).spread(3) == "all"  # no fewer layers than it has
+    sizes = [bounds_of(layers, width) for layers, width in ((2, 64), (30, 576), (32, 4096))]
+    for name in ("rows", "pairs", "edges"):
+        numbers = [getattr(bounds, name) for bounds in sizes]
+        assert numbers == sorted(numbers, reverse=True) and len(set(numbers)) == 3

@@ -51,7 +51,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Learned:
 def opened(checkpoint: Path) -> Learned:
     lm, tokenizer = read_language_model(checkpoint)
     game = CardGame({"classification": ["sum_above_13"]}, (2, 4), (6, 8))
-    return Learned(build_bridge(lm), collect(CardsData(game), tokenizer, [SPLIT], 500, paired=True))
+    return Learned(build_bridge(lm), collect(CardsData(game), tokenizer, [SPLIT], 500, pairs=500))
 
 
 def test_the_rule_is_read_early_and_the_running_total_late(learned: Learned) -> None:

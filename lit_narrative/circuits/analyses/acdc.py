@@ -29,7 +29,7 @@ from lit_narrative.circuits.analysis import (
     Table,
     labelled,
 )
-from lit_narrative.circuits.bridge import check_layers
+from lit_narrative.circuits.bridge import bounds_of, check_layers, shape
 from lit_narrative.circuits.contrasts import Contrasts
 from lit_narrative.circuits.figures.edges import draw_pruned
 from lit_narrative.circuits.graph import Edge, Graph, edge_mask
@@ -49,7 +49,8 @@ class PruningSettings(AnalysisSettings):
     Args:
         threshold: the change of faithfulness that an edge must cause to stay.
         max_pairs: pairs used at most.
-        max_edges: edges tried at most.
+        max_edges: edges tried at most; None: 2000 of a small model, 50 of one with 10 M weights and more in its blocks,
+            25 from 1,000 M on (`circuits.bridge.BOUNDS`).
         batch_size: rows of one forward pass.
         draws: random parts of the circuit by which its incompleteness is measured afterwards.
         seed: of those.
@@ -58,7 +59,7 @@ class PruningSettings(AnalysisSettings):
 
     threshold: float = 0.01
     max_pairs: int = 16
-    max_edges: int = 2000
+    max_edges: int | None = None
     batch_size: int = 256
     draws: int = 10
     seed: int = 0
@@ -117,9 +118,14 @@ def prune(
 def _candidates(
     bridge: "TransformerBridge", pairs: Contrasts, graph: Graph, settings: PruningSettings
 ) -> Sequence[Edge]:
-    if len(graph.edges) <= settings.max_edges:
+    if len(graph.edges) <= (most := _most_edges(bridge, settings)):
         return graph.edges
-    return attribute_edges(bridge, pairs, _ranking(settings)).ranked()[: settings.max_edges]
+    return attribute_edges(bridge, pairs, _ranking(settings)).ranked()[:most]
+
+
+def _most_edges(bridge: "TransformerBridge", settings: PruningSettings) -> int:
+    sizes = shape(bridge)
+    return settings.max_edges or bounds_of(sizes.layers, sizes.width).edges
 
 
 def _ranking(settings: PruningSettings) -> AttributionSettings:
@@ -155,7 +161,7 @@ def _work(job: AnalysisJob) -> int:
     """At most: where every edge that is tried stays."""
     settings, rows = job.settings_of(PruningSettings), 0
     edges = len(Graph.of(job.bridge, settings.layers).edges)
-    tried = min(edges, settings.max_edges)
+    tried = min(edges, _most_edges(job.bridge, settings))
     ranking = gradient_rows(_ranking(settings)) if edges > tried else 0
     for split in job.data.pairs:
         scored, tested = job.data.half_sizes(split)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lit_narrative.circuits.analysis import AnalysisSettings, Layers
 from lit_narrative.circuits.bridge import Hook
-from lit_narrative.circuits.hooks import Progress, capture
+from lit_narrative.circuits.hooks import Progress, read_hook
 from lit_narrative.circuits.inputs import AnalysisInputs, ask_all
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.sae import autoencoder as sparse
@@ -87,11 +87,11 @@ def residuals(bridge: "TransformerBridge", inputs: AnalysisInputs, hook: str, ba
     Raises:
         UserError: there is no such hook, or its activations are not (n, T, d).
     """
-    _, kept = capture(bridge, inputs, [hook], batch_size)
-    if kept[hook].shape[:2] != inputs.tokens.shape or kept[hook].ndim != 3:
-        raise UserError(f"an SAE needs one vector a token, but {hook} has the shape {tuple(kept[hook].shape)}")
+    kept = read_hook(bridge, inputs, hook, batch_size)
+    if kept.shape[:2] != inputs.tokens.shape or kept.ndim != 3:
+        raise UserError(f"an SAE needs one vector a token, but {hook} has the shape {tuple(kept.shape)}")
     rows, columns = inputs.mask.nonzero().T
-    return Residuals(kept[hook][rows, columns], rows, columns)
+    return Residuals(kept[rows, columns], rows, columns)
 
 
 def train_sae(
