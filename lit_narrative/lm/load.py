@@ -196,14 +196,21 @@ def load_lm(
             raise UserError(f"the base of the adapters in '{name}': {error}") from error
         return merge_adapters(load_adapters(base, name))
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "trust_remote_code": trust_remote_code}
+    missing: list[str] = []
+
+    def read(attention: str) -> PreTrainedModel:
+        both: Any = AutoModelForCausalLM.from_pretrained(
+            name, attn_implementation=attention, output_loading_info=True, **options
+        )
+        lm, found = both
+        missing.extend(sorted(found["missing_keys"]))
+        return lm  # type: ignore[no-any-return]
+
     try:
         # Given as an object, the config is overruled by `attention`: it could name code of the hub to attend by.
         options["config"] = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
         check_layers(options["config"], _weight_names(name))
-        lm = _or_eager(
-            lambda attention: AutoModelForCausalLM.from_pretrained(name, attn_implementation=attention, **options),
-            attention,
-        )
+        lm = _or_eager(read, attention)
     except UserError:
         raise
     except Exception as error:  # libraries raise errors of all kinds on files that are damaged, or of another format
@@ -217,6 +224,11 @@ def load_lm(
             "and weights, a .ckpt file of this package, or sizes such as `model: {architecture: llama, layers: 2}`"
             + _newest_checkpoint(name)
         ) from error
+    if missing:  # transformers draws them at random, with a warning
+        raise UserError(
+            f"'{name}' lacks {len(missing)} of the model's weights, such as '{missing[0]}': a file is missing, or they "
+            "are of another kind of model than config.json says; copy or download it again"
+        )
     return use_faster_modules(lm)
 
 

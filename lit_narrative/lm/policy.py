@@ -29,7 +29,7 @@ from lit_narrative.lm.load import (
 from lit_narrative.lm.logprobs import check_output_layer
 from lit_narrative.lm.quantize import quantize
 from lit_narrative.lm.sampler import check_decoding
-from lit_narrative.lm.tokenizer import TrainedTokenizer, load_tokenizer, train_tokenizer
+from lit_narrative.lm.tokenizer import TrainedTokenizer, check_same_tokens, load_tokenizer, train_tokenizer
 from lit_narrative.lm.vectors.inject import InjectionSettings, add_injector, describe_injector
 from lit_narrative.seeds import run_seed
 from lit_narrative.views import InjectedVectors
@@ -118,6 +118,8 @@ class PolicySource:
         if self.chat:
             check_template(tokenizer)  # before the model is read
         if isinstance(self.model, str):
+            if isinstance(self.tokenizer, str):
+                check_same_tokens(tokenizer, self.tokenizer, self.model)
             return self._with_extras(load_lm(self.model, **self._options), tokenizer, self.adapter)
         config = scratch_config(self.model, len(tokenizer), tokenizer.eos_token_id)
         seed = run_seed() if self.model.seed is None else self.model.seed

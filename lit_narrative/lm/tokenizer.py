@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from lit_narrative.errors import UserError
+from lit_narrative.errors import UserError, first_line
 from lit_narrative.files import inside, write_bytes, write_text
 from lit_narrative.lm.adapter_folder import adapter_base, is_adapter_folder
 from lit_narrative.lm.load import foreign_code, needs_code, reason
@@ -141,6 +141,34 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedToke
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer at '{name}' has no end-of-text token, so completions could never end")
     return tokenizer
+
+
+def check_same_tokens(tokenizer: PreTrainedTokenizerBase, name: str, model: str) -> None:
+    """Refuse a tokenizer of another model: one whose tokens have other numbers than in the model folder's own.
+
+    Args:
+        tokenizer: which was given beside a model.
+        name: of it.
+        model: folder of the model; of a hub name, or where it has no ``tokenizer.json``, nothing is known.
+
+    Raises:
+        UserError: a token has another number; or the model's own cannot be read.
+    """
+    from tokenizers import Tokenizer
+
+    path = Path(model, "tokenizer.json")
+    if not path.is_file():
+        return
+    try:
+        own = Tokenizer.from_file(str(path)).get_vocab()
+    except Exception as error:  # the library raises bare exceptions
+        raise UserError(f"'{path}' is damaged ({first_line(error)}); copy it again, or remove it") from error
+    for token, number in tokenizer.get_vocab().items():
+        if own.get(token, number) != number:
+            raise UserError(
+                f"model.tokenizer={name} is of another model than '{model}': there {token!r} has the number {number}, "
+                f"and in the model's own tokenizer {own[token]}; leave it out (--model.tokenizer=null)"
+            )
 
 
 def tokenizer_files(tokenizer: PreTrainedTokenizerBase) -> dict[str, str | bytes]:

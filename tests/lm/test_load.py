@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import GPTNeoConfig
 
 from lit_narrative.errors import UserError
@@ -129,6 +130,33 @@ def test_the_folder_of_a_trl_run_is_a_model_and_its_pickle_is_not_read(tmp_path:
     with pytest.raises(UserError, match=r"the newest model of that run is in '.*steps/checkpoint-200'"):
         load_lm(str(tmp_path / "steps"))
     assert not (tmp_path / "read").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ("no weights", "no causal language model at '.*' \\(.*model.safetensors.*\\); give a hub name, a folder with"),
+        ("no shard", "no causal language model at '.*' \\(.*model-00002-of-.*\\); give"),
+        (
+            "no tensor",
+            "lacks 1 of the model's weights, such as 'model.norm.weight': a file is missing.*copy or",
+        ),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_refused(damage: str, says: str, tmp_path: Path) -> None:
+    tiny_lm().save_pretrained(tmp_path, max_shard_size="30KB" if damage == "no shard" else "1GB")
+    match damage:
+        case "no weights":
+            (tmp_path / "model.safetensors").unlink()
+        case "no shard":
+            next(tmp_path.glob("model-00002-of-*")).unlink()
+        case "no tensor":
+            weights = load_file(tmp_path / "model.safetensors")
+            del weights["model.norm.weight"]
+            save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=says) as error:
+        load_lm(str(tmp_path))
+    assert "\n" not in str(error.value)
 
 
 def test_a_config_survives_as_plain_values() -> None:

@@ -1,5 +1,6 @@
 """Sources of a policy."""
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,10 @@ from lit_narrative.errors import UserError
 from lit_narrative.lm.checkpoint import store_language_model
 from lit_narrative.lm.load import Lora, end_ids
 from lit_narrative.lm.policy import PolicySource
-from lit_narrative.lm.tokenizer import TrainedTokenizer
+from lit_narrative.lm.sampler import SamplingParams
+from lit_narrative.lm.tokenizer import TrainedTokenizer, check_same_tokens, train_tokenizer
+from lit_narrative.modules.sft import SFTModule
+from lit_narrative.views import Prompt
 from tests.helpers import TEXTS, sizes, tiny_lm, tokenizer, tokenizer_folder
 from tests.rewards import VOCABULARY
 
@@ -102,3 +106,35 @@ def test_every_end_of_a_loaded_model_outlives_a_checkpoint(tmp_path: Path) -> No
     checkpoint: dict[str, object] = {"state_dict": {}}
     store_language_model(checkpoint, found, words)
     assert [end_ids(*policy) for policy in ((found, words), SCRATCH.restore(checkpoint))] == [[1, 7], [1, 7]]
+
+
+def test_a_tokenizer_of_another_model_is_refused_before_the_model_is_read(tmp_path: Path) -> None:
+    model, other = tmp_path / "model", tmp_path / "other"
+    tiny_lm(vocabulary=VOCABULARY).save_pretrained(model)
+    tokenizer().save_pretrained(model)
+    train_tokenizer(["another corpus of other words"] * 9, TrainedTokenizer(VOCABULARY)).save_pretrained(other)
+    (model / "model.safetensors").unlink()  # never looked for
+    source = replace(SCRATCH, model=str(model), tokenizer=str(other))
+    with pytest.raises(UserError, match=r"model\.tokenizer=.*other is of another model than .*; leave it out"):
+        source.build()
+    same = deepcopy(tokenizer())  # the model's own and more
+    same.add_tokens(["<more>"])
+    check_same_tokens(same, "more", str(model))
+    check_same_tokens(same, "more", "a/hub-name")
+    (model / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match=r"tokenizer\.json' is damaged .*copy it again, or remove it"):
+        source.build()
+
+
+def test_a_vocabulary_wider_than_the_tokenizer_is_sampled_scored_and_read(tmp_path: Path) -> None:
+    """Hub models pad their embeddings; a token that the tokenizer does not know has no text."""
+    wide = VOCABULARY + 40
+    tiny_lm(vocabulary=wide).save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    module = SFTModule(str(tmp_path), sampling=SamplingParams(12))
+    rollouts = module.generate([Prompt(TEXTS[0], {"index": n}) for n in range(16)])
+    beyond = [rollout for rollout in rollouts if rollout.completion_ids.max() >= VOCABULARY]
+    assert beyond  # at random, most have such a token
+    for rollout in beyond:
+        known = [token for token in rollout.completion_ids.tolist() if token < VOCABULARY]
+        assert rollout.text == tokenizer().decode(known, skip_special_tokens=True)
