@@ -47,6 +47,8 @@ def warm_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     judge = SimilarityModel(build_encoder(StaticEncoder(8, 300), ["the salt road", "and the sea"]))
     judge.examination = {"fit": True}
     judge.save(folder / "runs" / "style" / "judge" / "judge")
+    (folder / "runs" / "books").mkdir()
+    (folder / "runs" / "books" / "sea.txt").write_text("\n\n".join(f"the {n} of the sea" for n in range(200)))
     row = {"prompt": "the night\n", "text": "the sea", "finished": True, "reward": 0, "components": {"learned": 0}}
     write_jsonl(folder / "runs" / "poetry" / "samples" / "samples" / "predict.jsonl", [row] * 100)
     worlds = [{**row, "prompt": f"Write {n // 2}:", "text": f"{{{n}}}", "reward": n} for n in range(20)]
@@ -70,6 +72,11 @@ OTHERWISE = {
     "poetry/steer": ["--data.eval_batch_size=10"],
     "style/grpo_v1": ["--model.lora=null"],
     "style/judge_pretrained": ["--model.encoder={width: 8, vocab_size: 300}", "--data.books=null", *SHORT],
+    "books/sae": [
+        "--data.activations={model: runs/cards/sft/checkpoints/last.ckpt, hook: blocks.1.hook_resid_pre, cache: null}",
+        "--data.books=runs/books",
+        "--data.passage_words=20",
+    ],
     "style/full": ["--trainer.devices=1", "--trainer.strategy=auto", "--trainer.precision=32-true", *SHORT],
 }
 """Few rows; and what a configuration of a large model has to leave out for a tiny one of another architecture."""

@@ -1,7 +1,9 @@
 """Books as plain text: any usual encoding and line end, without Project Gutenberg's header, licence and credits."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 
 from lit_narrative.errors import UserError
@@ -28,6 +30,9 @@ _CREDITS = re.compile(
 )
 _FIELD = re.compile(r"^(Title|Author|Language|Subject):[ \t]*([^\n]*(?:\n[ \t]+\S[^\n]*)*)", re.MULTILINE)
 _NUMBER = re.compile(r"\[(?:e-?(?:book|text)) ?#?(\d{1,7})\]", re.IGNORECASE)
+PASSAGE_WORDS = 200
+"""Words after which a book is cut into a new passage, at the next end of a paragraph."""
+_PARAGRAPH_END = re.compile(r"\n\s*\n")
 _HEAD = 10_000
 """Characters within which a header names title and author."""
 
@@ -172,3 +177,28 @@ def read_books(path: str | Path, setting: str = "data.books") -> list[Book]:
         below = file.parent != Path(path) and file != Path(path)
         found.append(book if book.author or not below else replace(book, author=file.parent.name))
     return found
+
+
+def passages(text: str, least: int = PASSAGE_WORDS) -> Iterator[str]:
+    """A text in parts of ``least`` words or a little more, each of whole paragraphs; the last one may be shorter."""
+    waiting: list[str] = []
+    words = 0
+    for paragraph in _PARAGRAPH_END.split(text):
+        waiting.append(paragraph)
+        words += len(paragraph.split())
+        if words >= least:
+            yield "\n\n".join(waiting).strip()
+            waiting, words = [], 0
+    if words:
+        yield "\n\n".join(waiting).strip()
+
+
+def split_of(text: str) -> str:
+    """The split that a document, or whatever else is told by its content, belongs to: eight in ten to training."""
+    return {8: "val", 9: "test"}.get(int.from_bytes(text_digest(text), "big") % 10, "train")
+
+
+def text_digest(text: str) -> bytes:
+    """Twelve bytes by which a text is known."""
+    # Lone surrogates, which a JSON escape can make, have no form in UTF-8.
+    return blake2b(text.encode("utf-8", errors="backslashreplace"), digest_size=12).digest()

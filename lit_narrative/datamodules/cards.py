@@ -82,7 +82,7 @@ class CardsData(TaskDataModule):
         self.sizes = {"train": train_size, MIXTURE: prompt_size, "val": val_size}
         self.sizes |= {name: (test_sizes or {}).get(name, test_size) for name in TEST_SETS}
         self._dealt: dict[str, list[Deal]] = {}
-        self.activation_settings, self._activations = activations, dict[str, list[Activation]]()
+        self.activation_settings, self._activations = activations, dict[str, Sequence[Activation]]()
 
     # --- views ------------------------------------------------------------------------------------------------------
 
@@ -104,7 +104,7 @@ class CardsData(TaskDataModule):
         names = self.label_names
         return [Labelled(prompt_text(row.sentence, row.cards), names.index(self._label(row))) for row in dealt]
 
-    def activations(self, split: Split) -> list[Activation]:
+    def activations(self, split: Split) -> Sequence[Activation]:
         """What a model holds at the tokens of the examples; read once.
 
         Raises:

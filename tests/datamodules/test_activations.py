@@ -1,5 +1,6 @@
 """Activations of a model as rows, and a sparse autoencoder that learns on them."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ from transformers import PreTrainedModel
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
 from lit_narrative.cli.commands.export import export
-from lit_narrative.datamodules.activations import ActivationSettings, read_activations
+from lit_narrative.datamodules.activations import ActivationSettings, BookData, read_activations
 from lit_narrative.datamodules.cards import CardsData
 from lit_narrative.errors import UserError
 from lit_narrative.lm.tokenizer import TrainedTokenizer, load_tokenizer, train_tokenizer
 from lit_narrative.modules.sae import SAEModule
 from lit_narrative.modules.sft import SFTModule
+from lit_narrative.sae.activation_file import ActivationFile
 from lit_narrative.tasks.cards.game import CardGame
 from tests.helpers import fit, tiny_lm, trainer
 
@@ -125,6 +127,75 @@ def test_bad_settings_are_named(folder: str) -> None:
     for name in ("rows", "batch_size"):
         with pytest.raises(UserError, match=rf"data\.activations\.{name} is 0"):
             ActivationSettings(**{name: 0})
+
+
+def test_a_cache_is_read_where_model_texts_and_settings_are_the_same(folder: str, tmp_path: Path) -> None:
+    plain = data(model=folder, rows=50, target_hook="blocks.1.hook_mlp_out").activations("val")
+    given = {"model": folder, "rows": 50, "target_hook": "blocks.1.hook_mlp_out", "cache": str(tmp_path)}
+    for _ in range(2):
+        kept = data(**given).activations("val")
+        assert [(row.text, row.position) for row in kept] == [(row.text, row.position) for row in plain]
+        for one, other in zip(kept, plain, strict=True):
+            assert np.array_equal(one.vector, other.vector) and np.array_equal(one.target, other.target)
+        (made,) = tmp_path.iterdir()
+    before = made.stat().st_mtime_ns
+    data(**given).activations("val")
+    assert made.stat().st_mtime_ns == before  # not written again
+    other = shutil.copytree(folder, tmp_path / "other")
+    tiny_lm("gpt2", scale=2, vocabulary=len(load_tokenizer(folder)), positions=64).save_pretrained(other)
+    assert not np.allclose(data(**given | {"model": str(other)}).activations("val")[0].vector, plain[0].vector)
+    data(**given | {"rows": 40}).activations("val")
+    data(**given).activations("test")
+    assert len([path for path in tmp_path.iterdir() if path != other]) == 4
+
+
+def test_the_first_tokens_of_texts_are_left_out(folder: str) -> None:
+    every, some = (data(model=folder, skip=skip).activations("val") for skip in (0, 2))
+    assert [(row.text, row.position) for row in some] == [
+        (row.text, row.position) for row in every if row.position >= 2
+    ]
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Path:
+    """A hundred and twenty paragraphs in the words of the game."""
+    texts = [(row.prompt + row.completion).replace("\n\n", "\n") for row in data().examples("train")]
+    path = tmp_path / "book.txt"
+    path.write_text("\n\n".join(f"{text} {n}" for n, text in enumerate(texts * 3)))
+    return path
+
+
+def test_a_book_is_read_in_passages_that_are_in_one_split_each(folder: str, book: Path, tmp_path: Path) -> None:
+    settings = ActivationSettings(folder, HOOK, rows=60, cache=str(tmp_path / "kept"))
+    task = BookData(str(book), passage_words=2, activations=settings, batch_size=8)
+    texts = {split: [row.prompt + row.completion for row in task.examples(split)] for split in ("train", "val", "test")}
+    whole = [text for found in texts.values() for text in found]
+    assert len(whole) == len(set(whole)) == 120
+    assert min(map(len, texts.values())) > 0 and len(texts["train"]) > 60
+    assert " ".join(" ".join(sorted(whole)).split()) == " ".join(
+        " ".join(sorted(part.strip() for part in book.read_text().split("\n\n"))).split()
+    )
+    assert len(BookData(str(book), passage_words=2, train_size=3).examples("train")) == 3
+    module = SAEModule(view="activations", d_sae=32, k=4, seed=0)
+    figures = fit(module, task, tmp_path, max_epochs=4, limit_val_batches=1.0).callback_metrics
+    assert figures["val/explained_variance"] > 0.3
+    assert isinstance(task.activations("train"), ActivationFile)
+    lm = tiny_lm("gpt2", scale=3, vocabulary=len(load_tokenizer(folder)), positions=64)
+    expected = stream(lm, texts["train"][0], folder)
+    assert np.allclose(task.activations("train")[3].vector, expected[3], atol=1e-4)
+
+
+def test_bad_books_are_named(folder: str, book: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.books: no file or folder none"):
+        BookData("none")
+    with pytest.raises(UserError, match=r"data\.passage_words is 1"):
+        BookData(str(book), passage_words=1)
+    with pytest.raises(UserError, match=r"a text of \d+ tokens is longer than the 64 positions of .*passage_words"):
+        BookData(str(book), activations=ActivationSettings(folder)).activations("train")
+    with pytest.raises(UserError, match=r"data\.activations\.cache is empty"):
+        ActivationSettings(folder, cache="")
+    with pytest.raises(UserError, match=r"no checkpoint at 'none.ckpt'"):
+        data(model="none.ckpt", cache=str(tmp_path)).activations("train")
 
 
 @pytest.mark.parametrize("places", ["all", ["answer"], ["answer", "card1_value"]])

@@ -4,24 +4,19 @@ A corpus gives documents in three splits that share none. Of files the digest of
 belongs, so that it stays there whatever else the corpus holds; a document that comes twice is read once.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lit_narrative.books.read import read_book
+from lit_narrative.books.read import passages, read_book, split_of, text_digest
 from lit_narrative.errors import UserError
 from lit_narrative.files import decode_json, read_utf8
 from lit_narrative.tasks.verbalize.stories import stories
 
-PASSAGE_WORDS = 200
-"""Words after which a text file is cut into a new document, at the next end of a paragraph."""
 LEAST = 2
 """Documents that each split must have: controls exchange activations between documents."""
-_PARAGRAPH_END = re.compile(r"\n\s*\n")
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ class Corpus:
         seen: set[bytes] = set()
 
         def new(text: str) -> bool:
-            key = _digest(text)
+            key = text_digest(text)
             return not (key in seen or seen.add(key))  # type: ignore[func-returns-value]
 
         return islice(filter(new, self.read(split)), most)
@@ -76,20 +71,10 @@ def file_corpus(name: str) -> Corpus:
     paths = _paths(Path(name))
 
     def read(split: str) -> Iterator[str]:
-        texts = (text for path in paths for text in (_json_texts(path) if path.suffix == ".jsonl" else _passages(path)))
+        texts = (text for path in paths for text in _texts(path))
         return (text for text in texts if split_of(text) == split)
 
     return Corpus(name, read)
-
-
-def split_of(text: str) -> str:
-    """The split that a document, or whatever else is told by its content, belongs to: eight in ten to training."""
-    return {8: "val", 9: "test"}.get(int.from_bytes(_digest(text), "big") % 10, "train")
-
-
-def _digest(text: str) -> bytes:
-    # Lone surrogates, which a JSON escape can make, have no form in UTF-8.
-    return blake2b(text.encode("utf-8", errors="backslashreplace"), digest_size=12).digest()
 
 
 def _paths(path: Path) -> list[Path]:
@@ -106,18 +91,8 @@ def _paths(path: Path) -> list[Path]:
     return found
 
 
-def _passages(path: Path) -> Iterator[str]:
-    """A book in parts of `PASSAGE_WORDS` words or a little more, each of whole paragraphs."""
-    waiting: list[str] = []
-    words = 0
-    for paragraph in _PARAGRAPH_END.split(read_book(path).text):
-        waiting.append(paragraph)
-        words += len(paragraph.split())
-        if words >= PASSAGE_WORDS:
-            yield "\n\n".join(waiting).strip()
-            waiting, words = [], 0
-    if words:
-        yield "\n\n".join(waiting).strip()
+def _texts(path: Path) -> Iterator[str]:
+    return _json_texts(path) if path.suffix == ".jsonl" else passages(read_book(path).text)
 
 
 def _json_texts(path: Path) -> Iterator[str]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lit_narrative.books.read import split_of
 from lit_narrative.errors import UserError
-from lit_narrative.tasks.verbalize.corpora import split_of
 from lit_narrative.tasks.verbalize.sidecar import FILE, SPLITS, Sidecar
 from lit_narrative.tasks.verbalize.table import ActivationTable
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lit_narrative.books.read import split_of
 from lit_narrative.errors import UserError
-from lit_narrative.tasks.verbalize.corpora import Corpus, file_corpus, split_of, story_corpus
+from lit_narrative.tasks.verbalize.corpora import Corpus, file_corpus, story_corpus
 from tests.books.mirror import ebook
 
 SPLITS = ("train", "val", "test")
