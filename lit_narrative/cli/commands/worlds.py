@@ -22,7 +22,7 @@ from lit_narrative.errors import UserError, check_finite, check_least, check_mos
 from lit_narrative.files import atomic_folder, refuse_pipe, write_text
 from lit_narrative.report.format import one_line
 from lit_narrative.tasks.storyworld.enrichment import enrich_world
-from lit_narrative.tasks.storyworld.formats.files import FILE_LIMITS, Format, write_world
+from lit_narrative.tasks.storyworld.formats.files import FILE_LIMITS, Format, Reading, read_any, write_world
 from lit_narrative.tasks.storyworld.formats.simple import read_world
 from lit_narrative.tasks.storyworld.generator import titled_world
 from lit_narrative.tasks.storyworld.issues import Issue
@@ -378,10 +378,23 @@ def convert(file: str, to: Format = "simple", out: str | None = None, sample: in
     """
     check_places(file, out=out)
     world, reading = read_playable(file, read_world_text(file, sample))
-    _put(write_world(world, to), out)
+    text = write_world(world, to)
+    _check_nothing_is_lost(file, text, reading, to)
+    _put(text, out)
     if reading.issues:  # beside the text, which may go to another program
         print(
             f"{count_issues(reading.issues)} in '{one_line(file)}'; `lit-narrative check` lists them", file=sys.stderr
+        )
+
+
+def _check_nothing_is_lost(file: str, text: str, reading: Reading, to: Format) -> None:
+    """Read what was written: a script grows where the other format needs more for the same, and may get too deep."""
+    known = {issue.message for issue in reading.issues}
+    lost = [] if to in ("ink", "twee") else [one for one in read_any(text).issues if one.message not in known]
+    if errors := [one for one in lost if one.severity == "error"]:
+        raise UserError(
+            f"'{one_line(file)}' loses a part as {to}: {errors[0].path}: {errors[0].message}; give the world simpler "
+            "scripts, or choose another format"
         )
 
 

@@ -186,13 +186,18 @@ def read_expr(value: Any, depth: int = 0) -> Expr | None:
     args: list[Expr | Condition] = []
     for position, item in enumerate(value[1:]):
         read: Callable[[Any, int], Expr | Condition | None] = read_expr
-        if op in _LOGICAL or (op == "if" and position == 0):
+        if part_kind(op, position) == "condition":
             read = read_condition
         part = read(item, depth + 1)
         if part is None:
             return None
         args.append(part)
     return Apply(op, tuple(args))
+
+
+def part_kind(op: Any, position: int) -> Literal["expr", "condition"]:
+    """What an operator takes at a position, from 0."""
+    return "condition" if type(op) is str and (op in _LOGICAL or (op == "if" and position == 0)) else "expr"
 
 
 def read_condition(value: Any, depth: int = 0) -> Condition | None:

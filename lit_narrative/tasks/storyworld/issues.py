@@ -2,14 +2,21 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from lit_narrative.tasks.storyworld.expressions import DEEPEST, MOST_NODES, is_too_large
+from lit_narrative.tasks.storyworld.expressions import (
+    DEEPEST,
+    MOST_NODES,
+    is_too_large,
+    part_kind,
+    read_condition,
+    read_expr,
+)
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError
@@ -103,11 +110,15 @@ def validator(name: SchemaName = "simple_plus") -> "Validator":
     return Draft202012Validator(schema(name))
 
 
-_SCRIPTS: dict[str, Any] = {
-    "acceptability": [], "gates": [], "performable": [], "desirability": 0, "value": 0, "active": True,
-}  # fmt: skip
-"""Keys of encounters, options, reactions and effects that hold scripts -> a script that fits there."""
+Script = Literal["expr", "condition"]
+_SCRIPTS: dict[str, Script] = {"desirability": "expr", "value": "expr", "active": "condition"}
+_CONDITIONS = frozenset(("acceptability", "gates", "performable"))
+"""Keys of encounters, options, reactions and effects: a script each, or a list of conditions."""
+_NEEDS = {"value": "op", "active": "spool"}
+"""Without the other key these are no scripts."""
 _PARTS = frozenset(("encounters", "options", "reactions", "after_effects"))
+_READ: dict[Script, Callable[[Any], Any]] = {"expr": read_expr, "condition": read_condition}
+_PLAINEST: dict[Script, Any] = {"expr": 0, "condition": {"all": []}}
 
 
 def schema_issues(value: Any) -> list[Issue]:
@@ -118,37 +129,98 @@ def schema_issues(value: Any) -> list[Issue]:
     Departures at the same path of the format (``encounters[*].options``) make one issue, which names the first of
     them and says how many more there are, so that one bad list does not fill the page.
     """
-    large: list[Path] = []
-    value = _without_large_scripts(value, (), large)
+    bad: list[tuple[Path, Script, Any]] = []
+    value = _without_scripts(value, (), bad)
+    large: list[Issue] = []
     groups: dict[tuple[str | int, ...], list[ValidationError]] = {}
     # iter_errors is lazy: the validator stops at the bound, however broken the text is.
-    for error in map(_nearest, islice(validator().iter_errors(value), MOST_ISSUES)):
+    errors = [*islice(validator().iter_errors(value), MOST_ISSUES)]
+    for path, kind, script in bad[:MOST_ISSUES]:
+        found = _script_error(path, kind, script)
+        if found is None:
+            text = f"nested more than {DEEPEST} deep, or of more than {MOST_NODES:,} parts; it is left out"
+            large.append(Issue(json_path(path), text))
+        else:
+            errors.append(found)
+    for error in map(_nearest, errors):
         groups.setdefault(_general(error.absolute_path), []).append(error)
-    too_large = f"nested more than {DEEPEST} deep, or of more than {MOST_NODES:,} parts; it is left out"
-    named = [Issue(json_path(path), too_large) for path in large[:MOST_ISSUES]]
-    return [*(_schema_issue(errors) for errors in groups.values()), *named]
+    return [*(_schema_issue(found) for found in groups.values()), *large]
 
 
-def _is_listed(key: str, inner: Any) -> bool:
-    """Whether what stands under a key is a list of conditions, not one script."""
-    return _SCRIPTS[key] == [] and type(inner) is list
+def _without_scripts(value: Any, path: Path, bad: list[tuple[Path, Script, Any]]) -> Any:
+    """The value with the plainest script in place of each; those that cannot be read are added to ``bad``.
 
-
-def _without_large_scripts(value: Any, path: Path, large: list[Path]) -> Any:
-    """The value with another script for each that is too large, which the validator's stack might not hold."""
+    A validator tries every form of a script, and in each of them every form of its parts: of a nest of unknown
+    operators it would see no end.
+    """
     if type(value) is list:
-        return [_without_large_scripts(item, (*path, i), large) for i, item in enumerate(value)]
+        return [_without_scripts(item, (*path, i), bad) for i, item in enumerate(value)]
     if type(value) is not dict:
         return value
     kept = dict(value)
     for key, inner in value.items():
         at = (*path, key)
         if key in _PARTS:
-            kept[key] = _without_large_scripts(inner, at, large)
-        elif key in _SCRIPTS and any(map(is_too_large, inner if _is_listed(key, inner) else [inner])):
-            large.append(at)
-            kept[key] = _SCRIPTS[key]
+            kept[key] = _without_scripts(inner, at, bad)
+        elif key in _CONDITIONS and type(inner) is list:
+            kept[key] = [_PLAINEST["condition"]] * len(inner)
+            bad += [((*at, i), "condition", one) for i, one in enumerate(inner) if read_condition(one) is None]
+        elif key in _SCRIPTS and type(inner) is not bool:
+            kind = _SCRIPTS[key]
+            kept[key] = _PLAINEST[kind]
+            if _NEEDS.get(key, key) in value and _READ[kind](inner) is None:
+                bad.append((at, kind, inner))
     return kept
+
+
+@cache
+def _script_validator(kind: Script) -> "Validator":
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator({"$ref": f"#/$defs/{kind}", "$defs": schema()["$defs"]})
+
+
+def _script_error(path: Path, kind: Script, script: Any) -> "ValidationError | None":
+    """The fault of the outermost part of a script that is malformed by itself; None where the script is too large."""
+    if is_too_large(script):
+        return None
+    while True:
+        plain, parts = _plain(script, kind)
+        if _READ[kind](plain) is None:
+            error = next(iter(_script_validator(kind).iter_errors(plain)))
+            error.relative_path.extendleft(reversed(path))
+            return error
+        inner = next(((at, of, part) for at, of, part in parts if _READ[of](part) is None), None)
+        if inner is None:
+            return None
+        path, kind, script = (*path, *inner[0]), inner[1], inner[2]
+
+
+def _plain(script: Any, kind: Script) -> tuple[Any, list[tuple[Path, Script, Any]]]:
+    """A script with the plainest parts, and its parts with their places in it."""
+    parts: list[tuple[Path, Script, Any]] = []
+    if type(script) is list and script:
+        op = script[0]
+        kinds = [part_kind(op, i) for i in range(len(script) - 1)]
+        parts = [((i,), of, part) for i, (of, part) in enumerate(zip(kinds, script[1:], strict=True), 1)]
+        return [_bare(op), *(_PLAINEST[of] for of in kinds)], parts
+    if type(script) is not dict:
+        return script, parts
+    plain = {key: _bare(inner) for key, inner in script.items()}
+    for key, inner in script.items():
+        if key in ("any", "all") and type(inner) is list:
+            plain[key] = [_PLAINEST["condition"]] * len(inner)
+            parts += [((key, i), "condition", part) for i, part in enumerate(inner)]
+        elif key in ("not", "expr"):
+            of: Script = "expr" if key == "expr" else "condition"
+            plain[key] = _PLAINEST[of]
+            parts.append(((key,), of, inner))
+    return plain, parts
+
+
+def _bare(value: Any) -> Any:
+    """A value without what is in it."""
+    return type(value)() if type(value) in (list, dict) else value
 
 
 def _nearest(error: "ValidationError") -> "ValidationError":

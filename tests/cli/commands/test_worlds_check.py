@@ -223,3 +223,30 @@ def test_a_name_that_is_none_is_said_and_the_other_files_go_on(
     assert exit_.value.code == 1
     first, second = json.loads(capsys.readouterr().out)
     assert says in first["issues"][0]["message"] and (second["file"], second["issues"]) == (world, [])
+
+
+@pytest.mark.parametrize("depth", [3, 23])
+def test_a_script_that_gets_too_deep_for_the_other_format_is_not_lost_silently(
+    depth: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value: list[object] | str = "oil"
+    for _ in range(depth):
+        value = ["abs", value]
+    world = lighthouse()
+    world["encounters"][0]["options"][0]["reactions"][0]["after_effects"] = [
+        {"variable": "oil", "op": "set", "value": value}
+    ]
+    path, out = tmp_path / "deep.json", tmp_path / "out.json"
+    path.write_text(json.dumps(world), encoding="utf-8")
+    main(["check", str(path)])
+    main(["convert", str(path), "--out", str(out)])
+    out.unlink()
+    if depth == 3:
+        main(["convert", str(path), "--to", "sweepweave", "--out", str(out)])
+        assert all(issue.severity == "warning" for issue in read_any(out.read_text(encoding="utf-8")).issues)
+        return
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_:
+        main(["convert", str(path), "--to", "sweepweave", "--out", str(out)])
+    assert exit_.value.code == 2 and not out.exists()
+    assert "loses a part as sweepweave: $.encounters[0].options[0].reactions[0]" in capsys.readouterr().err
