@@ -174,7 +174,7 @@ class InjectedVectors:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A text with a score, the more the better, or one preferred to another; whole, or behind a prompt."""
+    """A ``text`` with a ``score``, the more the better, or one preferred to ``other``; whole or behind a ``prompt``."""
 
     text: str
     score: float
@@ -212,7 +212,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A text with a class label (discriminators, probes)."""
+    """A ``text`` with the number of its class, its ``label`` (discriminators, probes)."""
 
     text: str
     label: int

@@ -38,7 +38,13 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A horizontal line to compare with."""
+    """A horizontal line to compare with.
+
+    Attributes:
+        name: what it is called beside the chart.
+        value: its height.
+        tone: name of its colour.
+    """
 
     name: str
     value: float
@@ -47,7 +53,16 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Size and bounds of a chart; a bound left at None follows the data."""
+    """Size and bounds of a chart.
+
+    Attributes:
+        width: in pixels.
+        height: likewise.
+        low: lower bound of the upright axis; None: it follows the data.
+        high: upper bound, likewise.
+        x_label: what the level axis counts.
+        marks: places on the level axis with an upright line.
+    """
 
     width: float = 360
     height: float = 190
@@ -86,7 +101,15 @@ def histogram(title: str, counts: Sequence[int], labels: Sequence[str], frame: F
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """A value, with its interval where it has one; ``hollow`` draws a ring."""
+    """A value of a row of dots.
+
+    Attributes:
+        name: of the row.
+        value: its place.
+        tone: name of its colour.
+        interval: lower and upper end; None: it has none.
+        hollow: draw a ring.
+    """
 
     name: str
     value: float
@@ -132,7 +155,15 @@ _WIDTH, _HEIGHT, _LEFT, _FOOT, _LINE = 360.0, 210.0, 42.0, 34.0, 13.0
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A named point; ``interval`` is of its height."""
+    """A named point.
+
+    Attributes:
+        name: what it is called.
+        x: its place on the level axis.
+        y: its height.
+        tone: name of its colour.
+        interval: of its height, lower and upper end; None: it has none.
+    """
 
     name: str
     x: float

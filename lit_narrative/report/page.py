@@ -97,7 +97,13 @@ def fill_page(name: str, lead: str, sections: Sequence[Section], kind: str = "re
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An entry of a chart's legend: ``shape`` is ``line``, ``level``, ``band`` or ``dot``."""
+    """An entry of a chart's legend.
+
+    Attributes:
+        name: what is drawn so.
+        tone: name of its colour.
+        shape: ``line``, ``level``, ``band`` or ``dot``.
+    """
 
     name: str
     tone: str
@@ -106,7 +112,14 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A chart with its heading, its legend, and a sentence on how to read it."""
+    """A chart of a section.
+
+    Attributes:
+        title: its heading.
+        chart: the drawing, as markup.
+        note: a sentence on how to read it.
+        keys: its legend.
+    """
 
     title: str
     chart: Markup
