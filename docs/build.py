@@ -4,7 +4,7 @@
     python -m docs.build --with zensical the same by Zensical
     python -m docs.build --pages         the pages alone, for `mkdocs serve`
 
-Needs the extra ``docs``; Zensical is installed by itself.
+Needs the extra ``docs``; Zensical is installed by itself (0.0.50 builds them without a warning).
 """
 
 import argparse
