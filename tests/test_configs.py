@@ -129,7 +129,10 @@ def test_first_line_is_a_whole_sentence(name: str) -> None:
     assert said.endswith(".")
 
 
-OVER = {"verbalize/pretrained": ("verbalize/actor_sft", "verbalize/critic_sft", "verbalize/grpo")}
+OVER = {
+    "storyworld/pretrained": tuple(f"storyworld/{job}" for job in ("sft", "grpo", "dpo", "distill")),
+    "verbalize/pretrained": ("verbalize/actor_sft", "verbalize/critic_sft", "verbalize/grpo"),
+}
 """Jobs that an overlay lies over, where they are not SFT, and GRPO, of its task."""
 
 
