@@ -6,8 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from transformers import AutoTokenizer
 
 from lit_narrative.cli.main import main
+from lit_narrative.datamodules.style import StyleData
+from lit_narrative.lookup import shipped_configs
+from lit_narrative.tasks.style.chunks import ChunkWords
 from tests.kills import rows
 from tests.paths import DATA
 
@@ -48,6 +53,18 @@ def run(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
         given = [f"--model.model={SFT}", f"--data.judge={JUDGE}", "--data.style.accept_unfit=true"]
         main(["fit", "--config=style/grpo", *QUIET, *TWAIN, *CHAT, *given, *size, *steps])
         yield folder
+
+
+def test_a_text_has_room_to_end(smollm2: Path) -> None:
+    """The overlay's chunks fit into the tokens that it lets a policy write."""
+    overlay = yaml.safe_load(shipped_configs()["style/pretrained"].read_text())
+    most = overlay["model"]["init_args"]["sampling"]["max_new_tokens"]
+    words = ChunkWords(**overlay["data"]["init_args"]["chunk_words"])
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    for books, authors in ((str(BOOKS), ["Mark Twain"]), (None, None)):
+        rows = StyleData(books, authors, chunk_words=words).examples("train")[:500]
+        lengths = [len(tokenizer(row.completion)["input_ids"]) for row in rows]
+        assert sum(length < most for length in lengths) > 0.9 * len(lengths)
 
 
 def test_imitation_and_rewards_run(run: Path) -> None:
