@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 from pathlib import Path
 from zipfile import ZipFile
@@ -11,16 +12,19 @@ import pytest
 
 from tests.paths import ROOT
 
+FILES, FOLDERS = ("pyproject.toml", "setup.py", "README.md", "LICENSE"), ("lit_narrative", "configs")
+"""What a build needs."""
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy of the sources and without the network."""
+    """The wheel, built through an sdist from a copy of the sources and without the network."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+    for name in FILES:
         shutil.copy(ROOT / name, source)
-    for name in ("lit_narrative", "configs"):
+    for name in FOLDERS:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(source / "dist"), str(source)]
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(source / "dist"), str(source)]
     subprocess.run(build, check=True, capture_output=True)
     return next((source / "dist").glob("*.whl"))
 
@@ -38,6 +42,21 @@ def test_wheel_carries_every_module_configuration_and_data_file(wheel: Path) -> 
     with ZipFile(wheel) as archive:
         found = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert sorted(found ^ expected) == [], "name new packages and data files in pyproject.toml"
+
+
+def test_the_sdist_carries_what_a_build_needs_and_no_more(wheel: Path) -> None:
+    (archive,) = wheel.parent.glob("*.tar.gz")
+    with tarfile.open(archive) as stored:
+        names = {name.partition("/")[2].partition("/")[0] for name in stored.getnames()} - {""}
+    assert names == {*FILES, *FOLDERS, "PKG-INFO", "setup.cfg", "lit_narrative.egg-info"}
+
+
+def test_the_image_is_built_from_what_a_build_needs() -> None:
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    copied = {Path(name).name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]}
+    assert copied == {*FILES, *FOLDERS, "constraints.txt"}
+    allowed = [line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"]
+    assert set(allowed) == copied
 
 
 def test_what_a_notebook_needs_comes_from_the_package_itself_and_is_read_when_it_is_asked_for() -> None:

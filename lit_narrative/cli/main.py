@@ -44,6 +44,7 @@ COMMANDS = {
     "explain": "put the activations of a text, or latents of an SAE, into words",
     "data": "make data: books of an author from a mirror or a folder, cleaned",
     "extract": "read a model's activations on a corpus, to put them into words",
+    "plan": "predict the peak memory of a fit, and say what would lower it",
     "doctor": "say what here stands in the way of a run: versions, devices, threads, disk, the hub",
 }
 
@@ -143,6 +144,8 @@ def dispatch(args: list[str]) -> None:
     elif name in JOBS:
         import_module("lit_narrative.cli.names").check_names(name, args[1:])
         _run_job(name, args)
+    elif name == "plan":  # which takes every setting of fit
+        import_module("lit_narrative.cli.commands.plan").run(args[1:])
     elif name in COMMANDS:
         import_module("lit_narrative.cli.arguments").call(
             find_command(name), f"lit-narrative {name}", args[1:], name in CONFIGURABLE
