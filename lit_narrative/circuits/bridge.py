@@ -63,7 +63,7 @@ class Bounds(NamedTuple):
         return tuple(round(step * (count - 1) / (self.layers - 1)) for step in range(self.layers))
 
 
-BOUNDS = ((10e6, Bounds(None, 128, 128, 2000)), (1e9, Bounds(4, 32, 8, 50)), (float("inf"), Bounds(3, 16, 4, 25)))
+BOUNDS = ((10e6, Bounds(None, 128, 128, 2000)), (1e9, Bounds(3, 16, 4, 20)), (float("inf"), Bounds(3, 8, 2, 10)))
 """By the weights of a model's blocks, up to which: work of minutes on two cores, of larger ones tens of minutes."""
 
 

@@ -63,9 +63,9 @@ def test_circuits_of_a_large_model_are_bounded_by_default(
     monkeypatch.chdir(tmp_path)
     few = ["--trainer.callbacks.analyses=[ablation]", "--trainer.callbacks.settings.ablation.units=[mlp]"]
     model = [f"--model.model={smollm2}", "--trainer.callbacks.splits=[id_test]", "--trainer.callbacks.pages=false"]
-    data = ["--data.test_size=32", "--trainer.limit_test_batches=1"]
+    data = ["--data.test_size=16", "--trainer.limit_test_batches=1"]
     main(["test", "--config", "cards/circuits", *QUIET, *few, *model, *data])
     stored = json.loads(Path("runs/cards/circuits/circuits/manifest.json").read_text())
-    assert stored["settings"]["ablation"]["layers"] == [0, 10, 19, 29]
-    assert stored["splits"]["id_test"]["examples"] == 32
+    assert stored["settings"]["ablation"]["layers"] == [0, 14, 29]
+    assert stored["splits"]["id_test"]["examples"] == 16
     assert stored["errors"] == {}

@@ -49,8 +49,8 @@ class PruningSettings(AnalysisSettings):
     Args:
         threshold: the change of faithfulness that an edge must cause to stay.
         max_pairs: pairs used at most.
-        max_edges: edges tried at most; None: 2000 of a small model, 50 of one with 10 M weights and more in its blocks,
-            25 from 1,000 M on (`circuits.bridge.BOUNDS`).
+        max_edges: edges tried at most; None: 2000 of a small model, 20 of one with 10 M weights and more in its blocks,
+            10 from 1,000 M on (`circuits.bridge.BOUNDS`).
         batch_size: rows of one forward pass.
         draws: random parts of the circuit by which its incompleteness is measured afterwards.
         seed: of those.
