@@ -57,6 +57,7 @@ def test_an_autoencoder_of_the_stream_is_what_sae_lens_loads(
     assert ((sae.encode(states) > 0).sum(1) <= 16).all()
 
 
+@pytest.mark.slow
 def test_circuits_of_a_large_model_are_bounded_by_default(
     smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
