@@ -98,8 +98,9 @@ def test_a_run_may_die_in_every_hook_of_every_step(settings: Path, tmp_path: Pat
     ("hook", "step", "number"),
     [
         ("on_before_optimizer_step", 2, signal.SIGTERM),  # in a step, which is finished
-        ("on_train_epoch_start", 0, signal.SIGINT),  # before the first rollouts, which are not begun
-        ("on_validation_start", 4, signal.SIGTERM),  # a validation, which is left
+        # Before the first rollouts, which are not begun; a validation, which is left.
+        pytest.param("on_train_epoch_start", 0, signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("on_validation_start", 4, signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_saves_the_step_reached_and_says_so_in_the_exit_code(

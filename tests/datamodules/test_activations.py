@@ -80,6 +80,7 @@ def test_a_second_hook_gives_what_a_transcoder_predicts(folder: str) -> None:
         np.testing.assert_allclose(row.target, other.vector, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_autoencoder_is_fitted_measured_and_exported(folder: str, tmp_path: Path) -> None:
     from sae_lens import SAE
 

@@ -29,6 +29,7 @@ def fit(folder: Path, policy: Path, *args: str) -> None:
     main(["fit", "--config", "storyworld/grpo", root, f"--model.model={policy}", *SMALL, *QUIET, *GRPO, *args])
 
 
+@pytest.mark.slow
 def test_a_run_resumes_and_is_tested_when_what_it_started_from_is_gone(tmp_path: Path, policy: Path) -> None:
     start = tmp_path / "start.ckpt"
     shutil.copy(policy, start)

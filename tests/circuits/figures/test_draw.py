@@ -34,6 +34,7 @@ def texts(panel: Any) -> list[str]:
     return [label.get_text() for label in panel.get_xticklabels()]
 
 
+@pytest.mark.slow
 def test_all_figures_are_written_as_images(result: CircuitResults, tmp_path: Path) -> None:
     figures = draw_figures({"": result})
     assert {figure.name for figure in figures} == NAMES
