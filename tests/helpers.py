@@ -1,10 +1,11 @@
 """Tiny language models, a tokenizer, a task of a few words, and a quiet Trainer."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch import nn
@@ -162,3 +163,8 @@ def fit(
 def weights(module: nn.Module) -> dict[str, torch.Tensor]:
     """A copy of a module's parameters by name."""
     return {name: value.detach().clone() for name, value in module.named_parameters()}
+
+
+def others_slow(names: Iterable[str], quick: Container[str]) -> list[Any]:
+    """Parameters of a test: those that are not quick are marked slow."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]

@@ -15,6 +15,7 @@ from lit_narrative.files import write_jsonl
 from lit_narrative.lm.sentence_encoder import StaticEncoder, build_encoder
 from lit_narrative.lookup import shipped_configs
 from lit_narrative.rl.rewards.similarity import SimilarityModel
+from tests.helpers import others_slow
 
 RECIPES, SWEEPS = "recipes/", "sweeps/"
 OVERLAYS = [
@@ -95,7 +96,7 @@ QUICK = {
     "verbalize/grpo",
 }
 """One of each kind; the others are parsed here, and run with -m slow."""
-RUNS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in JOBS if name not in COMMANDS]
+RUNS = others_slow([name for name in JOBS if name not in COMMANDS], QUICK)
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -181,6 +181,30 @@ def _at(inputs: AnalysisInputs, places: Sequence[str]) -> Tensor:
     return (columns[:, :, None] == torch.arange(inputs.tokens.shape[1])).any(1)
 
 
+class SplitActivations:
+    """The activations of a task's splits.
+
+    Args:
+        task: whose Trainer, where it has one, says the device.
+        settings: which model, where, and how many vectors.
+        examples: those of a split.
+    """
+
+    def __init__(
+        self, task: TaskDataModule, settings: ActivationSettings, examples: Callable[[Split], Sequence[Example]]
+    ) -> None:
+        self.task, self.settings, self.examples = task, settings, examples
+        # Kept: a test after training asks for the same split again, and reading costs a forward pass of every example.
+        self._kept: dict[Split, Sequence[Activation]] = {}
+
+    def of(self, split: Split) -> Sequence[Activation]:
+        """Those of a split, read when they are first asked for; errors of `read_activations`."""
+        if split not in self._kept:
+            device = "cpu" if self.task.trainer is None else self.task.trainer.strategy.root_device
+            self._kept[split] = read_activations(self.examples(split), self.settings, device)
+        return self._kept[split]
+
+
 class BookData(TaskDataModule):
     """Views ``examples`` (passages of books, of whole paragraphs) and ``activations`` (of a model that reads them).
 
@@ -191,7 +215,7 @@ class BookData(TaskDataModule):
         passage_words: words after which a passage ends, at the next end of a paragraph, 2 or more.
         activations: of which model, and where.
         train_size: passages of training at most, 1 or more; default: all.
-        **kwargs: of :class:`TaskDataModule`.
+        **kwargs: of `TaskDataModule`.
 
     Raises:
         UserError: there is no such file, or a number is out of range.
@@ -210,7 +234,7 @@ class BookData(TaskDataModule):
         check_least("data.train_size", train_size, 1)
         self.train_size = train_size
         self.files, self.passage_words = book_files(books), passage_words
-        self.activation_settings, self._activations = activations, dict[str, Sequence[Activation]]()
+        self._activations = SplitActivations(self, activations, self.examples)
 
     def examples(self, split: Split) -> list[Example]:
         """Passages, to complete from their first word on: no token stands in front of it from which to predict it."""
@@ -225,7 +249,4 @@ class BookData(TaskDataModule):
         Raises:
             UserError: no model is named, or it cannot be read as the settings say.
         """
-        if split not in self._activations:
-            device = "cpu" if self.trainer is None else self.trainer.strategy.root_device
-            self._activations[split] = read_activations(self.examples(split), self.activation_settings, device)
-        return self._activations[split]
+        return self._activations.of(split)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torchmetrics.functional.classification import binary_calibration_error
 
-from lit_narrative.datamodules.activations import ActivationSettings, read_activations
+from lit_narrative.datamodules.activations import ActivationSettings, SplitActivations
 from lit_narrative.datamodules.base import Answered, ExamplePrompts, Split, TaskDataModule
 from lit_narrative.errors import check_least
 from lit_narrative.tasks.cards.answers import REWARDS, Judgement, judge, parse
@@ -82,7 +82,7 @@ class CardsData(TaskDataModule):
         self.sizes = {"train": train_size, MIXTURE: prompt_size, "val": val_size}
         self.sizes |= {name: (test_sizes or {}).get(name, test_size) for name in TEST_SETS}
         self._dealt: dict[str, list[Deal]] = {}
-        self.activation_settings, self._activations = activations, dict[str, Sequence[Activation]]()
+        self._activations = SplitActivations(self, activations, self.questions)
 
     # --- views ------------------------------------------------------------------------------------------------------
 
@@ -110,11 +110,7 @@ class CardsData(TaskDataModule):
         Raises:
             UserError: no model is named, or it cannot be read as the settings say.
         """
-        # Kept: a test after training asks for the same split again, and reading costs a forward pass of every example.
-        if split not in self._activations:
-            device = "cpu" if self.trainer is None else self.trainer.strategy.root_device
-            self._activations[split] = read_activations(self.questions(split), self.activation_settings, device)
-        return self._activations[split]
+        return self._activations.of(split)
 
     @property
     def label_names(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from lit_narrative.modules.reward import RewardModule
 from lit_narrative.modules.sae import SAEModule
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.rl.reference import ReferenceSettings
-from tests.helpers import TinyTask, grpo, sizes, tokenizer_folder, trainer, weights
+from tests.helpers import TinyTask, grpo, others_slow, sizes, tokenizer_folder, trainer, weights
 from tests.modules.labelled import LabelledTask
 from tests.modules.ratings import Ratings
 from tests.modules.test_sae import Data
@@ -63,9 +63,7 @@ MODULES: dict[str, tuple[Callable[[Path], LightningModule], Callable[[], Lightni
 QUICK = ("sft", "grpo", "grpo adapter copy", "grpo gae")
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MODULES]
-)
+@pytest.mark.parametrize("name", others_slow(MODULES, QUICK))
 def test_every_stage_follows_a_fit_on_the_same_module(name: str, tmp_path: Path) -> None:
     make, data = MODULES[name]
     seed_everything(0, verbose=False)

@@ -15,7 +15,7 @@ from lit_narrative.lm.turns import TurnSettings
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.rl.batch import RolloutBatch
 from lit_narrative.rl.loss_settings import LossSettings, LossType
-from tests.helpers import ARCHITECTURES, Recorder, TinyTask, fit, grpo, sizes, weights
+from tests.helpers import ARCHITECTURES, Recorder, TinyTask, fit, grpo, others_slow, sizes, weights
 from tests.rewards import LowTokens
 
 TALE = str(Path(__file__).parents[1] / "data" / "grammars" / "tale.json")
@@ -113,7 +113,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 SETTINGS = {loss_type: {"loss": LossSettings(loss_type)} for loss_type in LOSSES} | VARIANTS
 QUICK = {"dapo", "luspo", "sentence", "top entropy and bonus", "no truncated", "corrected", "divergence in reward"}
 QUICK |= {"gae", "turns"}
-MARKED = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SETTINGS]
+MARKED = others_slow(SETTINGS, QUICK)
 
 
 @pytest.mark.parametrize("name", MARKED)

@@ -16,7 +16,7 @@ from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.rl.loss_settings import LossSettings, LossType
 from lit_narrative.rl.rewards.runner import ScoringSettings
 from lit_narrative.views import Rollout
-from tests.helpers import Recorder, TinyTask, fit, grpo, weights
+from tests.helpers import Recorder, TinyTask, fit, grpo, others_slow, weights
 from tests.rewards import LowTokens
 
 
@@ -38,11 +38,7 @@ def gain(found: list[float]) -> float:
     return mean(found[-5:]) - mean(found[:5])
 
 
-QUICK = {"dr_grpo", "cispo"}
-LOSSES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in get_args(LossType)]
-
-
-@pytest.mark.parametrize("loss_type", LOSSES)
+@pytest.mark.parametrize("loss_type", others_slow(get_args(LossType), {"dr_grpo", "cispo"}))
 def test_it_learns_what_is_rewarded(loss_type: LossType, tmp_path: Path) -> None:
     assert gain(rewards(tmp_path, loss=LossSettings(loss_type))) > 0.2
 

@@ -26,7 +26,7 @@ from lit_narrative.lm.sampler import SamplingParams
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.language import LanguageModule
 from lit_narrative.modules.sft import SFTModule
-from tests.helpers import Recorder, TinyTask, fit, tokenizer, trainer, weights
+from tests.helpers import Recorder, TinyTask, fit, others_slow, tokenizer, trainer, weights
 from tests.paths import ROOT
 from tests.rewards import VOCABULARY
 
@@ -361,9 +361,7 @@ def test_the_page_has_every_architecture() -> None:
     assert [line.split("`")[1] for line in rows_of_page()] == list(CONFIGS)
 
 
-@pytest.mark.parametrize(
-    "architecture", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
-)
+@pytest.mark.parametrize("architecture", others_slow(CONFIGS, QUICK))
 def test_the_page_says_what_an_architecture_goes_through(architecture: str, tmp_path: Path) -> None:
     assert row(architecture, tmp_path) in rows_of_page()
 

@@ -16,7 +16,7 @@ from lit_narrative.rl.gae import ValueSettings
 from lit_narrative.rl.loss_settings import LossSettings
 from lit_narrative.rl.reference import ReferenceSettings
 from lit_narrative.rl.rewards.runner import ScoringSettings
-from tests.helpers import TinyTask, sizes, tokenizer_folder, trainer
+from tests.helpers import TinyTask, others_slow, sizes, tokenizer_folder, trainer
 from tests.runs.jobs import difference, weights
 
 pytestmark = pytest.mark.ddp
@@ -69,11 +69,7 @@ def learn(folder: Path, variant: str, devices: int) -> dict[str, float]:
     return {name: float(value) for name, value in run.callback_metrics.items()}
 
 
-QUICK = {"dapo", "ppo", "turns"}
-MARKED = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS]
-
-
-@pytest.mark.parametrize("variant", MARKED)
+@pytest.mark.parametrize("variant", others_slow(VARIANTS, {"dapo", "ppo", "turns"}))
 def test_two_processes_learn_what_one_learns(tmp_path: Path, variant: str) -> None:
     one, two = learn(tmp_path / "one", variant, 1), learn(tmp_path / "two", variant, 2)
     steps = 3 * VARIANTS[variant].get("num_iterations", 1)

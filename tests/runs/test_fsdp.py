@@ -17,7 +17,7 @@ from lit_narrative.lm.load import Lora
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sft import SFTModule
 from lit_narrative.rl.reference import ReferenceSettings
-from tests.helpers import PROMPTS, tiny_lm, tokenizer
+from tests.helpers import PROMPTS, others_slow, tiny_lm, tokenizer
 from tests.runs.jobs import difference, found, imitate, reinforce, weights
 from tests.runs.processes import two_processes
 
@@ -41,11 +41,7 @@ class Runs(NamedTuple):
     settings: dict[str, Any]
 
 
-SLOW = {"sft_lora", "ppo", "grpo_lora"}
-MARKED = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CASES]
-
-
-@pytest.fixture(scope="module", params=MARKED)
+@pytest.fixture(scope="module", params=others_slow(CASES, {"sft"}))
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """The runs of one case, from a base that is drawn to some tokens."""
     job, architecture, settings = CASES[request.param]
