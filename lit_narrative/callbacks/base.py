@@ -1,12 +1,16 @@
 """Shared parts of callbacks: the base of those that see rollouts, dry runs, and work that must not disturb the run."""
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities.seed import isolate_rng
+from PIL import Image
 
 from lit_narrative.datamodules.base import TaskDataModule
 from lit_narrative.errors import UserError
@@ -86,6 +90,27 @@ def task(trainer: Trainer) -> TaskDataModule:
 def dry_run(trainer: Trainer) -> bool:
     """Whether this is a ``fast_dev_run``, which writes nothing and samples little."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
+def shows_images(trainer: Trainer) -> list[WandbLogger | TensorBoardLogger]:
+    """The loggers of a run that show images: Lightning has no common method for those."""
+    return [target for target in trainer.loggers if isinstance(target, WandbLogger | TensorBoardLogger)]
+
+
+def show_images(trainer: Trainer, images: Mapping[str, bytes]) -> None:
+    """Hand images to the loggers that show them, at the present step.
+
+    Args:
+        trainer: of the run.
+        images: PNG files by name.
+    """
+    for target in shows_images(trainer):
+        for name, content in images.items():
+            image = Image.open(io.BytesIO(content)).convert("RGB")
+            if isinstance(target, WandbLogger):
+                target.log_image(name, [image], step=trainer.global_step)
+            else:
+                target.experiment.add_image(name, np.asarray(image), trainer.global_step, dataformats="HWC")
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import Progress as Bars
 from transformers import PreTrainedTokenizerBase
 
-from lit_narrative.callbacks.base import dry_run, first_process_works, isolated
+from lit_narrative.callbacks.base import dry_run, first_process_works, isolated, show_images
 from lit_narrative.circuits.analyses import acdc
 from lit_narrative.circuits.analyses.acdc import PruningSettings
 from lit_narrative.circuits.analysis import Analysis, AnalysisJob, Layers, Metrics
@@ -66,7 +66,7 @@ class CircuitAnalysis(Callback):
     an hour at most). Logs a few metrics as ``circuits/*`` and writes a folder (replaced as a whole): tables and arrays
     of each analysis, ``circuits.html`` and ``figures/``, and ``manifest.json`` (settings, versions, metrics, files and
     errors); with a ``reference``, the same of that model in ``reference/``, and ``comparison.html``. The list of files
-    is in docs/circuits.md.
+    is in docs/circuits.md. W&B and TensorBoard get the figures as images.
 
     Unless the settings say otherwise, small models are analysed in all layers on 128 rows, larger ones in a few layers
     on fewer rows, pairs and edges (`circuits.bridge.BOUNDS`), which is said. An estimate of the work stands before it,
@@ -255,6 +255,8 @@ class CircuitAnalysis(Callback):
                 shutil.rmtree(waiting, ignore_errors=True)  # what is left there is found and removed the next time
         if self.pages and not dry:  # after the folder is in place: a figure that fails costs no table
             errors |= self._draw(target)
+            figures = {f"circuits/{path.stem}": path.read_bytes() for path in sorted(target.glob("figures/*.png"))}
+            show_images(trainer, figures)
             _write_manifest(target, manifest, done, errors)
         return _metrics(done), errors
 

@@ -212,3 +212,20 @@ def feature_metrics(found: dict[str, Any]) -> dict[str, float]:
     """What is logged of `describe_features`: measures, areas of the readouts, number of significant features."""
     logged = dict(found["metrics"], significant_features=found["significant"])
     return logged | {f"auc_{name}": value for name, value in found["readout"].items() if value is not None}
+
+
+def draw_features(found: dict[str, Any]) -> bytes:
+    """A PNG of `describe_features`: how often each feature fires, and what is told of open options beside controls."""
+    from lit_narrative.circuits.figures.canvas import default_style, sheet, to_png  # brings matplotlib
+
+    told = {name: area for name, area in found["readout"].items() if area is not None}
+    with default_style():
+        figure, ((rates, areas),) = sheet(1, 2, 2.6)
+        rates.bar(range(len(found["density"])), sorted(found["density"], reverse=True), width=1.0)
+        rates.set_xlabel("features, by how often they fire")
+        rates.set_ylabel("share of states")
+        areas.barh(list(told), list(told.values()))
+        areas.set_xlim(0, 1)
+        areas.axvline(0.5, linestyle=":", color="black")
+        areas.set_xlabel("area under the curve; chance is 0.5")
+        return to_png(figure)

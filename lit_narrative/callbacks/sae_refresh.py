@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from lit_narrative.callbacks.base import RolloutCallback, RolloutModule, dry_run, task
+from lit_narrative.callbacks.base import RolloutCallback, RolloutModule, dry_run, show_images, shows_images, task
 from lit_narrative.callbacks.policy_states import (
     Read,
     StateReader,
     View,
     describe_features,
+    draw_features,
     feature_metrics,
     readable,
     state_vectors,
@@ -47,7 +48,7 @@ class SAERefresh(RolloutCallback):
 
     Training starts from the last cycle's weights, and the latents are matched to the old ones, so that a feature keeps
     its index. Metrics ``cycle/*``; ``sae/cycle_<n>/`` holds the SAE (sae-lens reads it), its layout and its features,
-    beside those of controls with a random part.
+    beside those of controls with a random part. W&B and TensorBoard get a figure of them as ``cycle/features``.
 
     Args:
         sae: the SAE and its training. A factory of SAEModule is accepted for one release.
@@ -253,6 +254,8 @@ class SAERefresh(RolloutCallback):
         if trainer.is_global_zero and not dry_run(trainer):
             folder = Path(trainer.default_root_dir, "sae", f"cycle_{cycle:03d}")
             self.sae.save(folder, {"layout.json": read.layout.to_json(), "features.json": summary})
+            if shows_images(trainer):
+                show_images(trainer, {"cycle/features": draw_features(found)})
         logged = feature_metrics(found)
         return logged if matched is None else logged | {"matched_cosine": matched}
 
