@@ -41,12 +41,12 @@ from lit_narrative.rl.reference import DistillationSettings, ReferenceSettings, 
 from lit_narrative.rl.rewards.base import AnyReward
 from lit_narrative.rl.rewards.loading import RewardKey, split_rewards
 from lit_narrative.rl.rewards.runner import RewardRunner, ScoringSettings
-from lit_narrative.rl.sampling import CollectStep
+from lit_narrative.rl.sampling import CollectStep, rollout_seed
 from lit_narrative.rl.served.sampler import ServedSampler, measure_drift
 from lit_narrative.rl.served.settings import DriftBudget, ServedSettings
 from lit_narrative.rl.settings import Advantage, BatchPlan, GRPOSettings
 from lit_narrative.seeds import run_seed, stream_seed
-from lit_narrative.views import Prompt, ScoredRollouts
+from lit_narrative.views import Prompt, ScoredRollouts, prompt_number
 
 ROLLOUTS = "rollouts"
 """Key of a checkpoint under which the state of the rollouts stands."""
@@ -185,7 +185,9 @@ class GRPOModule(ReferencedModule):
             if (served := self.settings.served) is not None:
                 where = Path(self.trainer.default_root_dir, "served")
                 broadcast = self.trainer.strategy.broadcast
-                self.served, self.drift = ServedSampler(served, where, self.global_rank, broadcast), DriftBudget(served)
+                everyone = partial(gather_objects, self.trainer)
+                self.served = ServedSampler(served, where, self.global_rank, broadcast, everyone)
+                self.drift = DriftBudget(served)
 
     def teardown(self, stage: str) -> None:
         """End the processes that score; remove the weights that were written for a server."""
@@ -260,22 +262,51 @@ class GRPOModule(ReferencedModule):
             dry_run=bool(self.trainer.fast_dev_run),  # type: ignore[attr-defined]
         )
         self._prompts = loader.dataset  # type: ignore[assignment]
-        return RolloutLoader(loader, self, sizes, partial(batches_resumed, self.trainer))
+        resumed = partial(batches_resumed, self.trainer)
+        return RolloutLoader(loader, self, sizes, resumed, lambda: self.trainer.num_training_batches)
 
-    def rollout_batch(self, prompts: Sequence[Prompt], number: int, resumed: bool) -> RolloutBatch:
+    def rollout_batch(
+        self, prompts: Sequence[Prompt], number: int, resumed: bool, following: Sequence[Prompt] | None
+    ) -> RolloutBatch:
         """Collect a rollout batch; after a kill in its middle, take it from the checkpoint."""
+        step = CollectStep(self.current_epoch, number, self.trainer.global_step)
         # A kill within its first optimizer step repeats the step: no batch was learned from, yet this one is there.
-        if not resumed and self._collected != (self.current_epoch, number):
-            step = CollectStep(self.current_epoch, number, self.trainer.global_step)
+        fresh = not resumed and self._collected != (self.current_epoch, number)
+        ahead = self.settings.served is not None and self.settings.served.ahead
+        if fresh or (ahead and following is not None):
             # Sampling takes long and changes nothing before its end; several processes leave together, after a step.
             with may_be_left(alone=self.trainer.world_size == 1), self._rollout_sampler():
-                collected = self.collector.collect(self, prompts, step, self._prompts)
-            self._rollout_batch, self.scored, self._rollout_metrics = collected
-            self._collected = (self.current_epoch, number)
-            if self.served is not None:
-                self.drift.update(collected.metrics["sampling/sampling_logp_difference/mean"])
+                if ahead:
+                    self._draw_ahead(prompts if fresh else None, following, step)
+                if fresh:
+                    self._collect(prompts, step)
         assert self._rollout_batch is not None
         return self._rollout_batch
+
+    def _draw_ahead(
+        self, prompts: Sequence[Prompt] | None, following: Sequence[Prompt] | None, step: CollectStep
+    ) -> None:
+        """Have the prompts' completions drawn, unless they are; then ask for those of the following rollout batch."""
+        assert self.served is not None
+        if prompts is not None and not self.served.drawn:  # the first batch of an epoch, or after a resume
+            self._ask_server(prompts, step)
+            self.served.wait()
+        if following is not None:
+            self._ask_server(following, step._replace(number=step.number + 1))
+
+    def _ask_server(self, prompts: Sequence[Prompt], step: CollectStep) -> None:
+        assert self.served is not None
+        streams = [prompt_number(prompt) for prompt in prompts]
+        requests = self.requests(prompts, self.settings.num_generations, rollout_seed(step), streams=streams)
+        self.served.start(self.lm, self.tokenizer, requests, self.sampling)
+
+    def _collect(self, prompts: Sequence[Prompt], step: CollectStep) -> None:
+        collected = self.collector.collect(self, prompts, step, self._prompts)
+        self._rollout_batch, self.scored, self._rollout_metrics = collected
+        self._collected = (step.epoch, step.number)
+        if self.served is not None:
+            self.drift.update(collected.metrics["sampling/sampling_logp_difference/mean"])
+            self._rollout_metrics["sampling/staleness"] = float(step.optimizer_steps - self.served.drawn_step)
 
     def split_minibatches(self, rollouts: RolloutBatch, number: int, iteration: int) -> list[RolloutBatch]:
         """Micro-batches of one pass over a rollout batch: rows go to optimizer steps at random."""
@@ -354,6 +385,11 @@ class GRPOModule(ReferencedModule):
     def on_train_start(self) -> None:
         """The first step's time begins here."""
         self._clock, self._step = time.perf_counter(), StepMetrics()
+
+    def on_train_epoch_end(self) -> None:
+        """What was asked for ahead is of no use where the Trainer ended the epoch early."""
+        if self.served is not None:
+            self.served.forget()
 
     def on_validation_start(self) -> None:
         """A step's time leaves validation out."""

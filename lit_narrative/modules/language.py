@@ -373,13 +373,7 @@ class LanguageModule(NarrativeModule):
         """
         if not self.ready:
             self.load_model()
-        prompts = as_prompts(prompts)
-        numbers = [prompt_number(prompt, position) for position, prompt in enumerate(prompts)]
-        ids = self.prompt_reader(params).encode([prompt.text for prompt in prompts])
-        requests = [
-            Request(prompt, row, [stream_seed(seed, number, n) for n in range(samples)])
-            for number, prompt, row in zip(streams or numbers, prompts, ids, strict=True)
-        ]
+        requests = self.requests(prompts, samples, seed, params, streams)
         answers, sampler = self.environment, self.sampler
         sampler = TurnSampler(sampler, answers, self.turns, self.chat) if self.turns and answers else sampler
         self.lm.eval()
@@ -388,6 +382,23 @@ class LanguageModule(NarrativeModule):
                 return sampler.sample(self.lm, self.tokenizer, requests, params or self.sampling)
         finally:
             self.train(self.training)
+
+    def requests(
+        self,
+        prompts: str | Sequence[Prompt | Conversation],
+        samples: int = 1,
+        seed: int = 0,
+        params: SamplingParams | None = None,
+        streams: Sequence[int] | None = None,
+    ) -> list[Request]:
+        """What `generate` asks its sampler for."""
+        prompts = as_prompts(prompts)
+        numbers = [prompt_number(prompt, position) for position, prompt in enumerate(prompts)]
+        ids = self.prompt_reader(params).encode([prompt.text for prompt in prompts])
+        return [
+            Request(prompt, row, [stream_seed(seed, number, n) for n in range(samples)])
+            for number, prompt, row in zip(streams or numbers, prompts, ids, strict=True)
+        ]
 
     def residuals(self, rollouts: Sequence[Rollout], layer: int) -> Iterator[tuple[int, np.ndarray]]:
         """The number of each completion and what the model holds at its tokens: see `completion_residuals`."""

@@ -5,7 +5,7 @@ of it, ``num_iterations`` times over.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice, pairwise
 from typing import Protocol
 
 from torch.utils.data import DataLoader
@@ -22,8 +22,13 @@ class RolloutSource(Protocol):
     def plan(self) -> BatchPlan:
         """Sizes of a rollout batch."""
 
-    def rollout_batch(self, prompts: Sequence[Prompt], number: int, resumed: bool) -> RolloutBatch:
-        """Rollout batch ``number`` of this epoch; if ``resumed``, the one that was interrupted."""
+    def rollout_batch(
+        self, prompts: Sequence[Prompt], number: int, resumed: bool, following: Sequence[Prompt] | None
+    ) -> RolloutBatch:
+        """Rollout batch ``number`` of this epoch; if ``resumed``, the one that was interrupted.
+
+        ``following`` are the prompts of the next one, None behind the last.
+        """
 
     def split_minibatches(self, rollouts: RolloutBatch, number: int, iteration: int) -> list[RolloutBatch]:
         """Micro-batches of one pass over rollout batch ``number``."""
@@ -38,6 +43,7 @@ class RolloutLoader:
         sizes: by which rollouts are split into batches, by name.
         batches_resumed: micro-batches of this epoch that were learned from already, as the epoch begins; not 0 in a run
             that was resumed in the middle of one.
+        batches: micro-batches of this epoch at most, where the Trainer ends it earlier than the prompts do.
     """
 
     def __init__(
@@ -46,8 +52,10 @@ class RolloutLoader:
         source: RolloutSource,
         sizes: Mapping[str, int],
         batches_resumed: Callable[[], int],
+        batches: Callable[[], float],
     ) -> None:
-        self.prompts, self.source, self.sizes, self.batches_resumed = prompts, source, sizes, batches_resumed
+        self.prompts, self.source, self.sizes = prompts, source, sizes
+        self.batches_resumed, self.batches = batches_resumed, batches
         self.sampler = prompts.sampler  # Lightning looks for this name, to set the epoch on it
 
     @property
@@ -75,8 +83,11 @@ class RolloutLoader:
 
     def __iter__(self) -> Iterator[RolloutBatch]:
         first, offset = divmod(self.batches_resumed(), self.batches_per_rollout)
-        for number, prompts in enumerate(islice(iter(self.prompts), first, None), first):
-            rollouts = self.source.rollout_batch(prompts, number, resumed=offset > 0)
+        rows = chain(islice(iter(self.prompts), first, None), [None])
+        for number, (prompts, following) in enumerate(pairwise(rows), first):
+            assert prompts is not None
+            last = (number + 1) * self.batches_per_rollout >= self.batches()
+            rollouts = self.source.rollout_batch(prompts, number, offset > 0, None if last else following)
             # A pass is split when it begins, so the micro-batches of one pass are in memory at a time.
             passes = range(self.source.plan.num_iterations)
             batches = (batch for n in passes for batch in self.source.split_minibatches(rollouts, number, n))

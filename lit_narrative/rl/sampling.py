@@ -137,10 +137,7 @@ class GroupSampler:
         The random streams belong to ``keys``: a prompt that replaces two others in one round is then completed
         differently each time.
         """
-        seed = stream_seed(run_seed(), step.epoch, step.number)
-        # The first round keeps the plain seed: where no group is replaced, completions are the same without the option.
-        seed = stream_seed(seed, REPLACE + again) if again else seed
-        streams = [prompt_number(prompt) for prompt in keys]
+        seed, streams = rollout_seed(step, again), [prompt_number(prompt) for prompt in keys]
         rollouts = policy.generate(prompts, self.settings.num_generations, seed, streams=streams)
         # Replacements belong to the same rollout batch, so they bring a failing reward no closer to its limit.
         scores = self.scorer.score(rollouts, again=again > 0)
@@ -177,6 +174,13 @@ class GroupSampler:
         """The sum over processes."""
         # Added up in order of rank on each process: all get the same bits, and leave the loop in the same round.
         return self.gather(values[None]).sum(0)
+
+
+def rollout_seed(step: CollectStep, again: int = 0) -> int:
+    """The seed of a rollout batch, and of the groups that replace others in it, by the number of the round."""
+    seed = stream_seed(run_seed(), step.epoch, step.number)
+    # The first round keeps the plain seed: where no group is replaced, completions are the same without the option.
+    return stream_seed(seed, REPLACE + again) if again else seed
 
 
 def _replacement(failed: Prompt, step: CollectStep, again: int, pool: Sequence[Prompt]) -> Prompt:

@@ -254,6 +254,13 @@ class GRPOSettings:
                 "model.served: a server rounds otherwise than the trainer, and model.loss.importance_sampling_mode is "
                 "null, which corrects for nothing; leave that out"
             )
+        # Which prompts come next, or what the policy answers next, is known only when the batch before is rewarded.
+        for name in ("turns", "dynamic_sampling", "curriculum"):
+            if self.served.ahead and getattr(self, name):
+                raise UserError(
+                    f"model.served.ahead: a rollout batch is asked for before the one before it is rewarded, and "
+                    f"model.{name} waits for that; leave one of them out"
+                )
 
     def _check_advantage(self) -> None:
         gae = self.advantage == "gae"

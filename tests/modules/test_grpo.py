@@ -156,9 +156,9 @@ class Ages(GRPOModule):
         self.sampled = -1
         self.ages: list[int] = []
 
-    def rollout_batch(self, prompts: Any, number: int, resumed: bool) -> RolloutBatch:
+    def rollout_batch(self, prompts: Any, number: int, resumed: bool, following: Any) -> RolloutBatch:
         self.sampled = self.trainer.global_step
-        return super().rollout_batch(prompts, number, resumed)
+        return super().rollout_batch(prompts, number, resumed, following)
 
     def training_step(self, batch: RolloutBatch, batch_idx: int) -> torch.Tensor:
         self.ages.append(self.trainer.global_step - self.sampled)

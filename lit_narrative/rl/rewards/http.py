@@ -5,11 +5,13 @@ import json
 import math
 import os
 import re
-from collections.abc import Coroutine, Sequence
+import ssl
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from functools import cache
+from typing import Any, Generic, NoReturn, TypeVar
 
 import httpx2
 from jsonschema import Draft202012Validator
@@ -101,8 +103,8 @@ class HTTPReward:
 
     async def _ask_all(self, questions: Sequence[tuple[bytes, int]]) -> list[Answer]:
         deadline = asyncio.get_running_loop().time() + self.timeout
-        slots, limits = asyncio.Semaphore(self.connections), httpx2.Limits(max_connections=self.connections)
-        async with httpx2.AsyncClient(headers=self._headers(), limits=limits, timeout=None) as client:
+        slots = asyncio.Semaphore(self.connections)
+        async with http_client(self._headers(), self.connections) as client:
             asked = (self._ask(client, slots, deadline, body, count) for body, count in questions)
             return [answer for part in await asyncio.gather(*asked) for answer in part]
 
@@ -136,6 +138,18 @@ class HTTPReward:
         if status != 200:
             raise BadAnswerError(f"the server answered with status {status}")
         return answer
+
+
+def http_client(headers: Mapping[str, str], connections: int) -> httpx2.AsyncClient:
+    """A client without time limits of its own, for requests that are bounded by what asks them."""
+    limits = httpx2.Limits(max_connections=connections)
+    return httpx2.AsyncClient(headers=headers, limits=limits, timeout=None, verify=_certificates())
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Read once: that takes 60 ms, as long as all else in a batch of requests."""
+    return httpx2.create_ssl_context()
 
 
 async def exchange(
@@ -231,16 +245,36 @@ def run_in_thread(asking: Coroutine[Any, Any, Found], name: str) -> Found:
         asking: the coroutine.
         name: of the thread.
     """
-    # In the caller's thread an event loop may be running already, as in a notebook.
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(asking)
-    with ThreadPoolExecutor(1, thread_name_prefix=name) as pool:
+    return InThread(asking, name).result()
+
+
+class InThread(Generic[Found]):
+    """A coroutine that runs in an event loop and a thread of its own, from now until it ends or is cancelled.
+
+    Args:
+        asking: the coroutine.
+        name: of the thread.
+    """
+
+    def __init__(self, asking: Coroutine[Any, Any, Found], name: str) -> None:
+        # In the caller's thread an event loop may be running already, as in a notebook.
+        self._loop = asyncio.new_event_loop()
+        self._task = self._loop.create_task(asking)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._found = self._pool.submit(_finish, self._loop, self._task)
+
+    def result(self) -> Found:
+        """Wait for what it returns or raises; a caller that is interrupted ends it."""
         try:
-            return pool.submit(_finish, loop, task).result()
-        except BaseException:
-            with suppress(RuntimeError):  # it has ended, and its loop is closed
-                loop.call_soon_threadsafe(task.cancel)
-            raise
+            return self._found.result()
+        finally:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """End it where it still runs, and wait for its end."""
+        with suppress(RuntimeError):  # it has ended, and its loop is closed
+            self._loop.call_soon_threadsafe(self._task.cancel)
+        self._pool.shutdown()
 
 
 def _finish(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[Found]") -> Found:

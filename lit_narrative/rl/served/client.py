@@ -14,12 +14,15 @@ from lit_narrative.rl.rewards.http import (
     BadAnswerError,
     BusyError,
     exchange,
+    http_client,
     request_headers,
     run_in_thread,
 )
 from lit_narrative.rl.served.settings import PREFIX, ServedSettings
 
 Found = TypeVar("Found")
+THREAD = "served"
+"""The name of a thread that waits for a server."""
 LONGEST_PAUSE = 30.0
 """Seconds between two attempts at most: a server that starts anew takes minutes."""
 MAX_BYTES = 32_000_000
@@ -57,13 +60,13 @@ class Client:
         Raises:
             UserError: the server cannot be reached, is silent, or answers what cannot be used.
         """
-        return run_in_thread(self._ask_all(calls, read), "served")
+        return run_in_thread(self.ask_all(calls, read), THREAD)
 
-    async def _ask_all(self, calls: Sequence[Call], read: Read[Found]) -> list[Found]:
+    async def ask_all(self, calls: Sequence[Call], read: Read[Found]) -> list[Found]:
+        """As `ask`, within an event loop."""
         most = self.settings.connections
-        headers, limits = request_headers(PREFIX, self.settings.key_env), httpx2.Limits(max_connections=most)
         slots = asyncio.Semaphore(most)
-        async with httpx2.AsyncClient(headers=headers, limits=limits, timeout=None) as http:
+        async with http_client(request_headers(PREFIX, self.settings.key_env), most) as http:
             tasks = [asyncio.create_task(self._ask(http, slots, call, read)) for call in calls]
             try:
                 return await asyncio.gather(*tasks)

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -22,8 +22,9 @@ from lit_narrative.lm.load import base_lm, end_ids
 from lit_narrative.lm.logprobs import to_rows
 from lit_narrative.lm.sampler import Decoded, Request, SamplingParams, as_rollouts
 from lit_narrative.rl.batch import RolloutBatch
+from lit_narrative.rl.rewards.http import InThread, run_in_thread
 from lit_narrative.rl.sampling import Policy
-from lit_narrative.rl.served.client import Call, Client
+from lit_narrative.rl.served.client import THREAD, Call, Client
 from lit_narrative.rl.served.engines import (
     ENGINES,
     LIST_MODELS,
@@ -51,6 +52,25 @@ def one_process(value: Any) -> Any:
     return value
 
 
+def alone(value: Any) -> list[Any]:
+    """What each process says, where there is no other."""
+    return [value]
+
+
+class Drawing(NamedTuple):
+    """Completions that are being drawn while the trainer goes on.
+
+    Attributes:
+        requests: ids and seeds of each, by which its completions are found again.
+        step: optimizer steps of the weights that draw them.
+        work: the completions, in order.
+    """
+
+    requests: list[tuple[list[int], list[int]]]
+    step: int
+    work: InThread[list[Completion]]
+
+
 class ServedSampler:
     """Samples by a server; see `ServedSettings`.
 
@@ -63,20 +83,29 @@ class ServedSampler:
         folder: for the weights, where the settings name none.
         rank: of this process. The first one writes the weights, and has the server load them.
         broadcast: gives every process the value of the first.
+        gather: gives every process the values of all, once all are there.
 
     Attributes:
         weights: those that the server is to have; None before the first update.
         step: optimizer steps that the policy had taken by then.
+        drawn_step: optimizer steps that the policy had taken whose completions `sample` gave last.
     """
 
     def __init__(
-        self, settings: ServedSettings, folder: Path, rank: int = 0, broadcast: Callable[[Any], Any] = one_process
+        self,
+        settings: ServedSettings,
+        folder: Path,
+        rank: int = 0,
+        broadcast: Callable[[Any], Any] = one_process,
+        gather: Callable[[Any], list[Any]] = alone,
     ) -> None:
-        self.settings, self.rank, self.broadcast = settings, rank, broadcast
+        self.settings, self.rank, self.broadcast, self.gather = settings, rank, broadcast, gather
         self.folder = Path(settings.folder or folder).absolute()
         self.engine, self.client = ENGINES[settings.engine], Client(settings)
         self.weights: Weights | None = None
-        self.step = 0
+        self.step = self.drawn_step = 0
+        self._drawing: Drawing | None = None
+        self._drawn: tuple[Drawing, list[Completion]] | None = None
         # Of this run alone: a server may still have weights of an earlier one, by the same number of steps.
         self.run = ""
         self._info: ServerInfo | None = None
@@ -99,7 +128,8 @@ class ServedSampler:
     def update(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase, step: int) -> None:
         """Give the server the policy's weights, where ``sync_steps`` optimizer steps were made since the last time.
 
-        All processes have to call it, and fail together.
+        What is being drawn is waited for: one rollout batch is of one policy. All processes have to call it, and
+        fail together.
 
         Args:
             lm: the policy; of sharded weights every process gathers its part.
@@ -109,6 +139,7 @@ class ServedSampler:
         Raises:
             UserError: they cannot be written, or the server does not take them.
         """
+        self.wait()
         before = self.weights
         if before is not None and step - self.step < self.settings.sync_steps:
             return
@@ -140,7 +171,7 @@ class ServedSampler:
                 lm.save_pretrained(fresh, selected_adapters=["default"], state_dict=state)  # type: ignore[operator]
             else:
                 write_model(base_lm(lm), tokenizer, fresh, state)
-        self._load()
+        run_in_thread(self._load(self.weights), THREAD)
         if before is not None:
             if before.adapters:
                 # A server that has started anew since then knows nothing of them.
@@ -148,22 +179,66 @@ class ServedSampler:
             shutil.rmtree(before.path, ignore_errors=True)
 
     def close(self) -> None:
-        """Remove what was written for the server; the run needs it no longer."""
+        """End what is being drawn, and remove what was written for the server; the run needs it no longer."""
+        self.forget()
         if self.weights is not None and self.rank == 0:
             shutil.rmtree(self.weights.path, ignore_errors=True)
         self.weights = None
 
-    def _load(self) -> None:
-        assert self.weights is not None
-        for call in self.engine.load(self.weights):
-            self.client.ask([call], read_loaded)
+    async def _load(self, weights: Weights) -> None:
+        for call in self.engine.load(weights):
+            await self.client.ask_all([call], read_loaded)
+
+    # --- ahead ------------------------------------------------------------------------------------------------------
+
+    @property
+    def drawn(self) -> bool:
+        """Whether completions wait for the `sample` that takes them."""
+        return self._drawn is not None
+
+    def start(
+        self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request], params: SamplingParams
+    ) -> None:
+        """Begin to draw what `sample` will be asked for, by the weights of the last update; the trainer may go on.
+
+        Raises:
+            UserError: the server reads no sequence as long as these may become.
+        """
+        assert self._drawing is None
+        self._check(requests, params)
+        # The thread gets plain numbers alone: the model and the tokenizer are the trainer's meanwhile.
+        work = InThread(self._draw(*self._calls(requests, params, end_ids(lm, tokenizer))), THREAD)
+        self._drawing = Drawing(_key(requests), self.step, work)
+
+    def wait(self) -> None:
+        """Wait for what was begun; the processes go on together, or fail together.
+
+        Raises:
+            UserError: it could not be drawn.
+        """
+        drawing, self._drawing = self._drawing, None
+        if drawing is None:
+            return
+        failure = None
+        try:
+            self._drawn = drawing, drawing.work.result()
+        except UserError as error:
+            failure = str(error)
+        if failure := next(filter(None, self.gather(failure)), None):
+            raise UserError(failure)
+
+    def forget(self) -> None:
+        """End what is being drawn, and leave out what was."""
+        drawing, self._drawing, self._drawn = self._drawing, None, None
+        if drawing is not None:
+            drawing.work.cancel()
 
     # --- sampling ---------------------------------------------------------------------------------------------------
 
     def sample(
         self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request], params: SamplingParams
     ) -> list[Rollout]:
-        """Complete every request, by the weights of the last update.
+        """Complete every request, by the weights of the last update; what `start` and `wait` have drawn is there.
 
         Where the server has others (it was started anew, or another run uses it), it gets these again and all
         completions are drawn again.
@@ -172,15 +247,15 @@ class ServedSampler:
             UserError: the server does not answer, loses the weights again and again, answers what the policy cannot
                 have written, or reads no sequence as long as these may become; or a request has vectors or a grammar.
         """
-        assert self.weights is not None
         ends = end_ids(lm, tokenizer)
-        self._check(requests, params)
-        calls = [
-            self.engine.complete(self.weights, request.ids, seed, params, ends)
-            for request in requests
-            for seed in request.seeds
-        ]
-        completions = self._draw(calls)
+        if self._drawn is None:
+            self._check(requests, params)
+            self.drawn_step = self.step
+            completions = run_in_thread(self._draw(*self._calls(requests, params, ends)), THREAD)
+        else:
+            (drawing, completions), self._drawn = self._drawn, None
+            assert drawing.requests == _key(requests)
+            self.drawn_step = drawing.step
         self._check_completions(completions, base_lm(lm), params, ends)
         ids = [torch.tensor(completion.ids) for completion in completions]
         logprobs = [torch.tensor(completion.logprobs) for completion in completions]
@@ -188,33 +263,40 @@ class ServedSampler:
         decoded = Decoded(pad_sequence(ids, batch_first=True), pad_sequence(logprobs, batch_first=True), lengths)
         return as_rollouts(tokenizer, requests, decoded, ends, 0)
 
-    def _draw(self, calls: Sequence[Call]) -> list[Completion]:
+    def _calls(
+        self, requests: Sequence[Request], params: SamplingParams, ends: Sequence[int]
+    ) -> tuple[Weights, list[Call]]:
+        assert self.weights is not None
+        return self.weights, [
+            self.engine.complete(self.weights, request.ids, seed, params, ends)
+            for request in requests
+            for seed in request.seeds
+        ]
+
+    async def _draw(self, weights: Weights, calls: Sequence[Call]) -> list[Completion]:
         found: object = None
         for attempt in range(RELOADS + 1):
             if attempt:
                 logger.warning("%s has other weights (%s) than the run's; loading them again", self.where, found)
-                self._load()
+                await self._load(weights)
             try:
-                return self._draw_once(calls)
+                return await self._draw_once(weights, calls)
             except WrongWeightsError as error:
                 found = error
-        assert self.weights is not None
         raise UserError(
-            f"model.served: {self.where} has lost the weights '{self.weights.version}' {RELOADS + 1} times in one "
+            f"model.served: {self.where} has lost the weights '{weights.version}' {RELOADS + 1} times in one "
             f"rollout batch, and has {found}; give each run a server of its own, and see what it logs"
         )
 
-    def _draw_once(self, calls: Sequence[Call]) -> list[Completion]:
-        weights = self.weights
-        assert weights is not None
-        self._check_version(weights)
-        completions = self.client.ask(calls, lambda status, answer: self.engine.read(weights, status, answer))
-        self._check_version(weights)
+    async def _draw_once(self, weights: Weights, calls: Sequence[Call]) -> list[Completion]:
+        await self._check_version(weights)
+        completions = await self.client.ask_all(calls, lambda status, answer: self.engine.read(weights, status, answer))
+        await self._check_version(weights)
         return completions
 
-    def _check_version(self, weights: Weights) -> None:
+    async def _check_version(self, weights: Weights) -> None:
         if call := self.engine.ask_version(weights):
-            (version,) = self.client.ask([call], read_version)
+            (version,) = await self.client.ask_all([call], read_version)
             if version != weights.version:
                 raise WrongWeightsError(version)
 
@@ -251,6 +333,10 @@ class ServedSampler:
                 f"model.served: {self.where} serves '{self.info.model}', which writes {problem}; serve the model that "
                 "is trained"
             )
+
+
+def _key(requests: Sequence[Request]) -> list[tuple[list[int], list[int]]]:
+    return [(list(request.ids), list(request.seeds)) for request in requests]
 
 
 def measure_drift(policy: Policy, prompts: Sequence[Prompt]) -> float:

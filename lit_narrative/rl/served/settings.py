@@ -25,6 +25,8 @@ class ServedSettings:
         folder: for the weights, by the same path on both machines; default: ``served`` in the run's folder. On one
             machine ``/dev/shm/NAME`` spares the disk.
         sync_steps: optimizer steps from one update of the server's weights to the next.
+        ahead: draw each rollout batch but the first of an epoch while the one before it is learned from, by the
+            weights of before that.
         key_env: environment variable with a key, sent as ``Authorization: Bearer …``; the key itself is never stored.
         timeout: seconds that one request may take, a completion or the loading of weights.
         retries: of a request that failed or took too long, after pauses of 0.5, 1, 2 … up to 30 s.
@@ -40,6 +42,7 @@ class ServedSettings:
     url: str
     folder: str | None = None
     sync_steps: int = 1
+    ahead: bool = False
     key_env: str | None = None
     timeout: float = 300.0
     retries: int = 8
@@ -98,8 +101,8 @@ class DriftBudget:
             raise UserError(
                 f"model.served: in {self.above} rollout batches in a row the log-probabilities of "
                 f"{self.settings.where} were too far from the trainer's: {self._figures(drift)}. What is learned from "
-                "them is biased. Lower model.served.sync_steps, serve in the trainer's precision, or raise "
-                "model.served.max_drift"
+                "them is biased. Lower model.served.sync_steps, leave model.served.ahead out, serve in the trainer's "
+                "precision, or raise model.served.max_drift"
             )
 
     def _figures(self, drift: float) -> str:

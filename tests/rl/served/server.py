@@ -3,6 +3,7 @@
 import functools
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def handle_path(self, body: dict[str, Any]) -> None:
         path, _, _ = self.path.partition("?")
-        server, fault = self.server, ""
+        server, fault, drawn = self.server, "", path in ("/v1/completions", "/generate")
         with server.lock:
             server.asked.append((path, body, dict(self.headers)))
-            if path in ("/v1/completions", "/generate") and server.faults:
+            if drawn and server.faults:
                 fault = server.faults.pop(0)
+        time.sleep(server.delay if drawn else 0)
         if fault == "hang":
             self.rfile.read(1)  # until the client closes
         elif fault == "reset":
@@ -87,6 +89,7 @@ class InferenceServer(ThreadingHTTPServer):
     Attributes:
         asked: path, body and headers of each request.
         faults: what goes wrong with the next completions, in order.
+        delay: seconds that every completion takes beside its own time.
         noise: added to the log-probabilities that are answered.
         missing: keys of answers, and endpoints, that an older server does not have.
     """
@@ -99,7 +102,7 @@ class InferenceServer(ThreadingHTTPServer):
         self.engine, self.folder, self.positions, self.raw = engine, folder, positions, raw
         self.lock, self.faults = threading.RLock(), list[str]()
         self.asked: list[tuple[str, dict[str, Any], dict[str, str]]] = []
-        self.noise, self.missing = 0.0, set[str]()
+        self.noise, self.delay, self.missing = 0.0, 0.0, set[str]()
         self.restart()
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
