@@ -76,15 +76,14 @@ def settings() -> list[str]:
     ]
 
 
-def arguments() -> list[str]:
-    """Arguments of what the command line builds, as Class.argument."""
-    found = []
+def arguments(room: str) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Arguments of what the command line builds, as Class.argument, each with the function that takes it."""
     for path, node in classes():
-        function = initializer(node) if path.parent.name in ROOMS else None
-        given = [*function.args.args[1:], *function.args.kwonlyargs] if function else []
-        # SAEModule hands on whatever is in OPTIONS by its name; tests/sae/test_autoencoder.py has those.
-        found += [f"{node.name}.{argument.arg}" for argument in given if argument.arg not in OPTIONS]
-    return found
+        if path.parent.name == room and (function := initializer(node)):
+            for argument in (*function.args.args[1:], *function.args.kwonlyargs):
+                # SAEModule hands on whatever is in OPTIONS by its name; tests/sae/test_autoencoder.py has those.
+                if argument.arg not in OPTIONS:
+                    yield f"{node.name}.{argument.arg}", function
 
 
 def stores(function: ast.FunctionDef, argument: str) -> dict[ast.Name, str]:
@@ -102,21 +101,25 @@ def _parts(node: ast.expr) -> list[ast.expr]:
     return node.elts if isinstance(node, ast.Tuple) else [node]
 
 
-@pytest.mark.parametrize("option", arguments())
-def test_every_argument_is_used(option: str) -> None:
-    name, argument = option.split(".")
-    (function,) = [initializer(node) for path, node in classes() if node.name == name and path.parent.name in ROOMS]
-    assert function is not None
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_argument_is_used(room: str) -> None:
+    options = list(arguments(room))
+    assert options
+    assert {option: fault for option, function in options if (fault := unused(function, option.split(".")[1]))} == {}
+
+
+def unused(function: ast.FunctionDef, argument: str) -> str | None:
+    """What becomes of an argument that changes nothing."""
     uses = [node for node in ast.walk(function) if isinstance(node, ast.Name) and node.id == argument]
+    if not uses:
+        return "is parsed and ignored"
     kept = stores(function, argument)
-    assert uses, f"{option} is parsed and ignored"
-    used_here = any(use not in kept for use in uses)
-    assert used_here or set(kept.values()) & read_attributes(), f"{option} is kept and never read"
+    used = any(use not in kept for use in uses) or set(kept.values()) & read_attributes()
+    return None if used else "is kept and never read"
 
 
-@pytest.mark.parametrize("option", settings())
-def test_every_setting_is_read(option: str) -> None:
-    assert option.split(".")[1] in read_attributes(), f"{option} is never read"
+def test_every_setting_is_read() -> None:
+    assert [option for option in settings() if option.split(".")[1] not in read_attributes()] == []
 
 
 def test_an_argument_that_is_only_kept_is_found() -> None:
@@ -128,4 +131,6 @@ def test_an_argument_that_is_only_kept_is_found() -> None:
     assert function is not None
     assert list(stores(function, "kept").values()) == ["kept_and_forgotten"]
     assert not stores(function, "used")
+    assert unused(function, "kept") == "is kept and never read" and unused(function, "used") is None
+    assert unused(function, "other") == "is parsed and ignored"
     assert "kept_and_forgotten" not in read_attributes()

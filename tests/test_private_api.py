@@ -28,6 +28,7 @@ PRIVATE = [
         "RichProgressBar._get_train_description",
     ),
     ("cli.run_folder.RunLogger", "lightning.fabric.loggers.logger", "rank_zero_experiment"),
+    ("cli.lightning.NarrativeCLI", "lightning.pytorch.cli", "LightningCLI._dump_config"),
     ("cli.lightning.NarrativeCLI", "lightning.pytorch.cli", "LightningCLI._parse_ckpt_path"),
     ("cli.lightning.NarrativeCLI", "lightning.pytorch.cli", "LightningCLI._prepare_subcommand_kwargs"),
     ("cli.run_folder.MetricsTable", "lightning.pytorch.loggers.csv_logs", "ExperimentWriter._check_log_dir_exists"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import Namespace, get_loader, set_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import _get_rank
@@ -157,6 +158,12 @@ class NarrativeCLI(LightningCLI):
         for logger in _as_list(config.trainer.logger):
             if "save_dir" in logger.get("init_args", {}) and logger.init_args.save_dir in {None, "", "."}:
                 logger.init_args.save_dir = config.trainer.default_root_dir
+
+    def _dump_config(self) -> None:
+        """Keep the settings for the checkpoints; the original would check once more what parsing has checked."""
+        if not hasattr(self, "config_dump"):
+            stored = self.parser.dump(self.config, skip_link_targets=False, skip_unset=False, skip_validation=True)
+            self.config_dump = yaml.safe_load(stored)[self.config.subcommand]
 
     def instantiate_classes(self) -> None:
         """Build the data, the model and the trainer.

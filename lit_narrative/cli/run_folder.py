@@ -115,7 +115,8 @@ class SaveRun(SaveConfigCallback):
         """Write ``config.yaml``; called on the first rank."""
         assert trainer.state.fn is not None
         name = stage_file(self.config_filename, trainer.state.fn.value)
-        write_text(Path(trainer.default_root_dir) / name, _without_keys(self.parser.dump(self.config, skip_none=False)))
+        settings = self.parser.dump(self.config, skip_unset=False, skip_validation=True)  # checked as they were parsed
+        write_text(Path(trainer.default_root_dir) / name, _without_keys(settings))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note how many rows of metrics the table has, those that a callback has logged by itself too."""

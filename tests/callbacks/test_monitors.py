@@ -93,15 +93,17 @@ def run(folder: Path, *callbacks: Any, module: GRPOModule | None = None, **optio
     return fit(module or policy(folder), TinyTask(rows=8), folder, *callbacks, **given)
 
 
-def logged(folder: Path) -> list[float]:
+@pytest.fixture(scope="module")
+def kl(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
     """What a run without a ceiling logs as kl, an entry an optimizer step."""
     seen = Recorder()
-    run(folder, seen)
+    run(tmp_path_factory.mktemp("logged"), seen)
     return [row["kl"] for row in seen.metrics[1::2]]
 
 
-def test_training_ends_at_the_first_step_above(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    kl = logged(tmp_path)
+def test_training_ends_at_the_first_step_above(
+    kl: list[float], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert kl[0] == pytest.approx(0, abs=1e-6) and max(kl) > 0.001
     ceiling = (max(kl[:6]) + sorted(kl[:6])[-2]) / 2  # only one of six steps lies above
     with caplog.at_level(logging.WARNING, "lit_narrative"):
@@ -118,22 +120,20 @@ def test_below_the_ceiling_nothing_happens(tmp_path: Path, caplog: pytest.LogCap
 
 
 @pytest.mark.parametrize("patience", [1, 2, 4])
-def test_patience_counts_optimizer_steps_in_a_row(patience: int, tmp_path: Path) -> None:
-    kl = logged(tmp_path)
+def test_patience_counts_optimizer_steps_in_a_row(patience: int, kl: list[float], tmp_path: Path) -> None:
     ceiling = min(kl[1:]) / 2  # all but the first step lie above
     assert run(tmp_path, KLCeiling(ceiling, patience)).global_step == 1 + patience
 
 
-def test_a_step_below_starts_the_count_again(tmp_path: Path) -> None:
-    kl = logged(tmp_path)
+def test_a_step_below_starts_the_count_again(kl: list[float], tmp_path: Path) -> None:
     ceiling = sorted(kl)[len(kl) // 2]
     above = [value > ceiling for value in kl]
     expected = next((n + 1 for n in range(1, len(kl)) if above[n - 1] and above[n]), len(kl))
     assert run(tmp_path, KLCeiling(ceiling, 2)).global_step == expected
 
 
-def test_patience_outlives_a_kill(tmp_path: Path) -> None:
-    ceiling = min(logged(tmp_path)[1:]) / 2
+def test_patience_outlives_a_kill(kl: list[float], tmp_path: Path) -> None:
+    ceiling = min(kl[1:]) / 2
     before, after = KLCeiling(ceiling, 6), KLCeiling(ceiling, 6)
     run(tmp_path, before, max_epochs=1)
     assert before.state_dict() == {"above": 3}

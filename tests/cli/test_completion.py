@@ -7,21 +7,32 @@ from pathlib import Path
 
 import pytest
 
+from lit_narrative.cli.main import main
+from tests.kills import in_a_process
+
 pytest.importorskip("argcomplete")
 
 
+def asked(line: str, folder: Path) -> dict[str, str]:
+    """What a shell sets to ask for what may stand at the end of a command line."""
+    place = {"COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9", "_ARGCOMPLETE": "1"}
+    return {**place, "_ARGCOMPLETE_STDOUT_FILENAME": str(folder / "found.txt")}
+
+
+def answer(folder: Path) -> set[str]:
+    return {word.strip() for word in (folder / "found.txt").read_text(encoding="utf-8").split("\v")}
+
+
 def completed(line: str, folder: Path) -> set[str]:
-    """What may stand at the end of a command line."""
-    found = folder / "found.txt"
-    asked = {"COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9", "_ARGCOMPLETE": "1"}
-    subprocess.run(
-        [sys.executable, "-m", "lit_narrative"],
-        env={**os.environ, **asked, "_ARGCOMPLETE_STDOUT_FILENAME": str(found)},
-        check=True,
-        cwd=folder,
-        timeout=120,
-    )
-    return {word.strip() for word in found.read_text(encoding="utf-8").split("\v")}
+    """What may stand at the end of a command line, by a copy of this process: another would import all anew."""
+
+    def ask() -> None:
+        os.environ.update(asked(line, folder))
+        os.chdir(folder)
+        main([])
+
+    assert in_a_process(ask) == 0
+    return answer(folder)
 
 
 @pytest.mark.parametrize(
@@ -41,3 +52,9 @@ def test_what_may_stand_next(line: str, there: set[str], absent: set[str], tmp_p
     (tmp_path / "storyworld_mine.yaml").write_text("{}", encoding="utf-8")
     found = completed(line, tmp_path)
     assert there <= found and not absent & found
+
+
+def test_a_shell_is_answered_by_the_command_itself(tmp_path: Path) -> None:
+    given = {**os.environ, **asked("lit-narrative s", tmp_path)}
+    subprocess.run([sys.executable, "-m", "lit_narrative"], env=given, check=True, cwd=tmp_path, timeout=120)
+    assert {"sweep", "score", "simulate"} <= answer(tmp_path)

@@ -58,8 +58,12 @@ def gradients(lm: nn.Module, head: nn.Module, workspace: int) -> dict[str, torch
 
 
 def same_gradients(mesh: Any) -> None:
-    for architecture, lora, workspace, checkpointing in product(
-        ARCHITECTURES, (False, True), (600, 2**24), (False, True)
+    for architecture, lora, workspace, checkpointing in (
+        ("gpt2", False, 2**24, True),
+        ("gpt2", True, 600, False),
+        ("llama", False, 600, True),
+        ("llama", True, 600, True),
+        ("llama", True, 2**24, False),
     ):
         whole, sharded = whole_and_sharded(architecture, lora)
         heads = [nn.Linear(16, 1), nn.Linear(16, 1)]
@@ -113,7 +117,7 @@ def test_processes_write_with_a_gathered_model_without_waiting_for_each_other() 
 def same_injection(mesh: Any) -> None:
     vectors = torch.tensor([[1.0, -2.0, 0.5], [0.3, 1.0, 4.0]])
     batch = completion_batch([[1, 2, 3], [4, 5], [1, 2, 3]], [[6, 7], [9], [7, 7]], [vectors[0], None, vectors[1]])
-    for architecture, lora, layers in product(ARCHITECTURES, (False, True), ([0], [0, 2])):
+    for architecture, lora, layers in (("gpt2", False, [0, 2]), ("gpt2", True, [0]), ("llama", True, [0, 2])):
         pair = whole_and_sharded(architecture, lora)
         for lm in pair:
             settings = InjectionSettings("project", layers, marker="~", width=3)

@@ -20,7 +20,7 @@ from lit_narrative.rl.loss_settings import LossSettings
 from lit_narrative.rl.reference import ReferenceSettings
 from lit_narrative.rl.rewards.runner import ScoringSettings
 from lit_narrative.views import Prompt, Rollout
-from tests.helpers import Recorder, TinyTask, fit, grpo, trainer, weights
+from tests.helpers import Recorder, TinyTask, fit, grpo, others_slow, trainer, weights
 from tests.rewards import LowTokens
 from tests.runs.jobs import difference
 from tests.runs.processes import two_processes
@@ -73,7 +73,7 @@ def test_a_module_that_was_loaded_learns_with_itself_as_the_reference(tmp_path: 
     assert all(torch.equal(value, start[name]) for name, value in weights(module.reference).items())
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["command line", "script"])
+@pytest.mark.parametrize("told", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["command line", "script"])
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
@@ -108,15 +108,18 @@ def test_a_reference_that_is_no_longer_asked_for_is_left_out(told: bool, tmp_pat
     assert "reference" not in dict(module.named_modules())
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["command line", "script"])
-@pytest.mark.parametrize(
-    "settings",
-    [{"reference": FOLLOWS}, {"lora": Lora(r=2), "reference": FOLLOWS}, {"advantage": "gae"}],
-    ids=["copy", "adapters", "gae"],
-)
-def test_a_run_goes_on_with_its_reference_however_it_is_resumed(
-    settings: dict[str, Any], told: bool, tmp_path: Path
-) -> None:
+RESUMED: dict[str, dict[str, Any]] = {
+    "copy": {"reference": FOLLOWS},
+    "adapters": {"lora": Lora(r=2), "reference": FOLLOWS},
+    "gae": {"advantage": "gae"},
+}
+WAYS = [f"{name} {way}" for name in RESUMED for way in ("command line", "script")]
+
+
+@pytest.mark.parametrize("case", others_slow(WAYS, {"copy command line", "adapters script", "gae command line"}))
+def test_a_run_goes_on_with_its_reference_however_it_is_resumed(case: str, tmp_path: Path) -> None:
+    name, _, way = case.partition(" ")
+    settings, told = RESUMED[name], way == "command line"
     run(tmp_path / "whole", policy(tmp_path, **settings))
     run(tmp_path / "resumed", policy(tmp_path, **settings), checkpoint(tmp_path / "whole", 3), told)
     found = [

@@ -51,7 +51,7 @@ def test_scores_are_in_the_units_of_the_ratings(tmp_path: Path) -> None:
     assert max(module.score(texts(50, 5))) > 30
 
 
-@pytest.mark.parametrize("kind", ["preferences", "both"])
+@pytest.mark.parametrize("kind", [pytest.param("preferences", marks=pytest.mark.slow), "both"])
 def test_preferences_are_learned(kind: str, tmp_path: Path) -> None:
     module, measured, _ = train(tmp_path, Ratings(kind=kind, noise=0.0), epochs=8, **SMALL)
     assert measured["val/preference_accuracy"] >= 0.85

@@ -12,7 +12,7 @@ from lit_narrative.errors import UserError
 from lit_narrative.lm.sentence_encoder import StaticEncoder, build_encoder
 from lit_narrative.modules.similarity import SimilarityModule, batch_loss, calibration, pair_losses
 from lit_narrative.rl.rewards.similarity import SimilarityModel
-from tests.helpers import trainer, weights
+from tests.helpers import others_slow, trainer, weights
 from tests.modules.pairs import SMALL, Habits, text, train
 
 Learned = tuple[SimilarityModule, dict[str, float], Path]
@@ -62,7 +62,7 @@ def test_calibration_says_where_pairs_lie() -> None:
     assert calibration(torch.tensor([0.6]), torch.tensor([1.0])) == {}
 
 
-@pytest.mark.parametrize("loss", ["cosine", "contrastive", "supervised_contrastive"])
+@pytest.mark.parametrize("loss", others_slow(["cosine", "contrastive", "supervised_contrastive"], {"contrastive"}))
 def test_pairs_are_told_apart(loss: str, tmp_path: Path) -> None:
     module, measured, _ = train(tmp_path, Habits(), loss=loss)
     assert measured["val/auroc"] > 0.95

@@ -18,6 +18,7 @@ from lit_narrative.files import read_table
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"]
 
 
+@pytest.mark.slow
 def test_sixty_steps_learn_something(tmp_path: Path) -> None:
     few = ["--trainer.max_steps=60", "--trainer.val_check_interval=60", "--trainer.log_every_n_steps=1"]
     small = ["--data.train_size=4000", "--data.batch_size=64", "--model.warmup_steps=10"]

@@ -105,6 +105,7 @@ def test_two_processes_learn_what_one_learns(runs: tuple[Job, Path], strategy: s
         assert two[name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_sharded_from_the_checkpoint_of_one_process(runs: tuple[Job, Path], tmp_path: Path) -> None:
     job, folder = runs
     (path,) = (folder / "one" / "checkpoints").glob("*step=2.ckpt")

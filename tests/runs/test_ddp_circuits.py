@@ -73,7 +73,7 @@ def fails(message: str, *args: Any, **options: Any) -> None:
 @pytest.mark.parametrize(
     ("circuits", "message"),
     [
-        ({"settings": TOO_MANY}, "CircuitAnalysis: sae: k must lie in"),
+        pytest.param({"settings": TOO_MANY}, "CircuitAnalysis: sae: k must lie in", marks=pytest.mark.slow),
         ({"layers": (7,)}, "the model has layers 0 to 1"),
     ],
 )

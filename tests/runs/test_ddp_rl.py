@@ -69,7 +69,7 @@ def learn(folder: Path, variant: str, devices: int) -> dict[str, float]:
     return {name: float(value) for name, value in run.callback_metrics.items()}
 
 
-@pytest.mark.parametrize("variant", others_slow(VARIANTS, {"dapo", "ppo", "turns"}))
+@pytest.mark.parametrize("variant", others_slow(VARIANTS, {"dapo", "ppo"}))
 def test_two_processes_learn_what_one_learns(tmp_path: Path, variant: str) -> None:
     one, two = learn(tmp_path / "one", variant, 1), learn(tmp_path / "two", variant, 2)
     steps = 3 * VARIANTS[variant].get("num_iterations", 1)

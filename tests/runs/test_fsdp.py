@@ -109,6 +109,7 @@ def test_the_checkpoint_is_one_file_for_a_notebook(runs: Runs) -> None:
     assert module.tokenizer(PROMPTS[0])["input_ids"] == tokenizer()(PROMPTS[0])["input_ids"]
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_whole_weights_and_learns_alike(tmp_path: Path) -> None:
     tiny_lm("gpt2", scale=3).save_pretrained(tmp_path / "base")
     tokenizer().save_pretrained(tmp_path / "base")

@@ -55,9 +55,8 @@ def test_ranks_agree_on_dead_latents_and_thresholds() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = processes.get_context("spawn")
-    found = context.SimpleQueue()
-    processes.spawn(_sync_on, (port, found), nprocs=2)  # type: ignore[no-untyped-call]
+    found = processes.get_context("fork").SimpleQueue()
+    processes.start_processes(_sync_on, (port, found), nprocs=2, start_method="fork")  # type: ignore[no-untyped-call]
     assert [found.get(), found.get()] == [([3, 0, 2], 1.5)] * 2
 
 

@@ -93,6 +93,7 @@ def test_a_worker_killed_between_batches_is_replaced(runner: RewardRunner) -> No
     assert scores.values[0, -2] != first and gone(first)
 
 
+@pytest.mark.slow
 def test_errors_come_from_workers_and_end_them() -> None:
     before = len(multiprocessing.active_children())
     runner = RewardRunner({"bad": Returns([])}, ScoringSettings(workers=1))

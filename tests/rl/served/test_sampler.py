@@ -21,7 +21,7 @@ from tests.rl.served.conftest import Serve
 from tests.rl.served.server import FAULTS, InferenceServer
 
 PARAMS = SamplingParams(12, temperature=0.8)
-KINDS = [("vllm", False), ("vllm", True), ("sglang", False), ("sglang", True)]
+KINDS: list[Any] = [("vllm", False), ("vllm", True), ("sglang", False), ("sglang", True)]
 
 
 def policy(base: Path, adapters: bool) -> nn.Module:
@@ -111,7 +111,9 @@ def test_faults_that_pass_leave_no_trace(engine: str, base: Path, serve: Serve, 
     assert not server.faults
 
 
-@pytest.mark.parametrize(("engine", "adapters"), KINDS)
+@pytest.mark.parametrize(
+    ("engine", "adapters"), KINDS[1:3] + [pytest.param(*KINDS[n], marks=pytest.mark.slow) for n in (0, 3)]
+)
 def test_a_server_that_started_anew_gets_the_weights_again(
     engine: str, adapters: bool, base: Path, serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -134,12 +134,13 @@ def examine(text: Any) -> None:
             assert all(math.isfinite(value) for step in played.steps for value in step.state.values())
 
 
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 @pytest.mark.parametrize("make_text", [mutated, mistyped])
-def test_mutated_worlds(make_text: Any) -> None:
-    rng = random.Random(0)
-    texts = [make_text(rng) for _ in range(1250)]
+def test_mutated_worlds(make_text: Any, seed: int) -> None:
+    rng = random.Random(seed)
+    texts = [make_text(rng) for _ in range(500)]
     readable = sum(parse(text).ok for text in texts)
-    assert readable > 50
+    assert readable > 20
     for text in texts:
         examine(text)
     for text in texts[:100]:
