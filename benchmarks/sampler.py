@@ -2,7 +2,8 @@
 
 Target: at least 1.5 times the library's tokens per CPU second, on the model of ``storyworld/sft`` and real prompts.
 Lengths are ragged in practice, so the model must know how to end a world: give a trained checkpoint by
-``--checkpoint runs/storyworld/sft/checkpoints/last.ckpt``, or a short warm start is run first (about a minute).
+``--checkpoint runs/storyworld/sft/checkpoints/last.ckpt``, or a short warm start is run first (about a minute). A
+pretrained model is given by ``--model FOLDER``; the target is 1.3 times there.
 
 Both sides get the same prompts, the same temperature, no filters and the same longest completion, and both count the
 tokens up to the end token. Rounds alternate, so that a busy machine slows both; medians and their ratios are printed.
@@ -24,8 +25,9 @@ from benchmarks.rounds import Rates, alternate, print_rates
 from lit_narrative.cli.main import main as lit_narrative
 from lit_narrative.datamodules.storyworld import StoryworldData
 from lit_narrative.lm.checkpoint import read_language_model
+from lit_narrative.lm.load import load_lm
 from lit_narrative.lm.sampler import LoopSampler, Request, SamplingParams
-from lit_narrative.lm.tokenizer import encode_prompt
+from lit_narrative.lm.tokenizer import encode_prompt, load_tokenizer
 from lit_narrative.seeds import stream_seed
 from lit_narrative.views import Prompt
 
@@ -99,7 +101,9 @@ def compare(ours: Sample, theirs: Sample, rounds: int) -> list[list[Rates]]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", help="of storyworld/sft; default: a short warm start")
+    given = parser.add_mutually_exclusive_group()
+    given.add_argument("--checkpoint", help="of storyworld/sft; default: a short warm start")
+    given.add_argument("--model", help="folder of a pretrained model")
     parser.add_argument("--steps", type=int, default=300, help="of the warm start")
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--group", type=int, default=8, help="completions a prompt")
@@ -108,8 +112,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        lm, tokenizer = read_language_model(options.checkpoint or warm_start(folder, options.steps))
+    lm: PreTrainedModel
+    if options.model:
+        lm, tokenizer = load_lm(options.model), load_tokenizer(options.model)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            lm, tokenizer = read_language_model(options.checkpoint or warm_start(folder, options.steps))
     lm.eval()
     prompts = [row.text for row in islice(StoryworldData().prompts("val"), options.prompts)]
     params = SamplingParams(options.max_new_tokens)

@@ -1,4 +1,4 @@
-"""The benchmark against TRL: its clock, and both sides on a tiny model, each in its own process."""
+"""The benchmark against TRL: its clock, and its sides on a tiny model, each in its own process."""
 
 import importlib.util
 import time
@@ -7,9 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from benchmarks.rl import products
 from benchmarks.rl.clock import Clock, Round, Step
-from benchmarks.rl.compare import breakdown, costs, run_worker
+from benchmarks.rl.compare import breakdown, costs, floor, run_worker
 from benchmarks.rl.shape import Lengths, Shape, write_model
+from tests.helpers import tiny_lm
 
 TINY = Shape(
     prompts=2,
@@ -83,6 +85,17 @@ def test_lengths_are_what_they_are_called(lengths: Lengths, tmp_path: Path) -> N
     assert step.tokens == 400 if lengths == "constant" else 4 < step.tokens < 400
 
 
+def test_the_bare_products_of_a_pretrained_model_are_a_side(tmp_path: Path) -> None:
+    tiny_lm().save_pretrained(tmp_path)
+    for run, parts in (
+        (products.run_grpo, {"decode", "reference", "policy forward"}),
+        (products.run_sft, {"policy forward"}),
+    ):
+        clock = Clock(TINY.warmup)
+        run(TINY, tmp_path, clock)
+        assert [set(step.parts) for step in clock.steps] == [parts | {"other"}] * 2
+
+
 def test_ratios_are_those_of_neighbouring_rounds_and_above_one_in_our_favour() -> None:
     def rounds(seconds: list[float]) -> list[Round]:
         return [Round(100, {}, [Step(s, 0.1, s, 50, {"decode": s / 2, "other": s / 2})], 200) for s in seconds]
@@ -92,3 +105,6 @@ def test_ratios_are_those_of_neighbouring_rounds_and_above_one_in_our_favour() -
     assert table["CPU seconds a step"] == ["2.00", "3.00", "2.00 (1.00–3.00)"]
     assert table["tokens a CPU second"][2] == "2.00 (1.00–3.00)"
     assert breakdown(ours, theirs)[0] == ["decode", "1.000", "50.0%", "1.500", "50.0%"]
+    assert floor(ours, theirs, rounds([1.0, 1.0, 2.4])).endswith(
+        "1.00 CPU seconds: 80% of a step of ours and 50% of a step of TRL."
+    )

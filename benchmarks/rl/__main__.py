@@ -1,7 +1,8 @@
 """Our trainers against TRL's on the same model, data and settings: ``python -m benchmarks.rl grpo``, or ``sft``.
 
 Targets: GRPO at least 1.8 times TRL's steps a CPU second with no more memory, and less than 8 % of the step outside of
-the named parts; SFT at least 1.4 times TRL's tokens a CPU second. Needs the extra ``bench``.
+the named parts; SFT at least 1.4 times TRL's tokens a CPU second. ``--model FOLDER`` compares the
+two on adapters of a pretrained model, on shorter texts. Needs the extra ``bench``.
 """
 
 import argparse
@@ -10,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from benchmarks.rl.compare import as_json, measure, show
-from benchmarks.rl.shape import Shape
+from benchmarks.rl.shape import PRETRAINED, Shape
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,6 +23,9 @@ def parser() -> argparse.ArgumentParser:
     common.add_argument("--threads", type=int, default=Shape.threads)
     common.add_argument("--device", choices=("cpu", "cuda"), default=Shape.device)
     common.add_argument("--trl-defaults", action="store_true", help="TRL in bfloat16 with gradient checkpointing")
+    common.add_argument(
+        "--model", help="folder of a pretrained model, with adapters of rank 16; sizes are smaller then"
+    )
     common.add_argument("--json", type=Path, help="write all that was measured to this file")
     common.add_argument("--markdown", action="store_true", help="print the tables as in docs/benchmarks.md")
     whole = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -39,16 +43,17 @@ def main() -> None:
     """Measure, print, write."""
     options = parser().parse_args()
     given = vars(options)
-    shape = Shape(**{item.name: given[item.name] for item in fields(Shape) if item.name in given})
-    ours, theirs = measure(options.job, shape, options.rounds)
+    sizes = PRETRAINED[options.job] if options.model else {}
+    shape = Shape(**sizes, **{item.name: given[item.name] for item in fields(Shape) if item.name in given})
+    sides = measure(options.job, shape, options.rounds)
     command = ["python", "-m", "benchmarks.rl", options.job]
     defaults = vars(parser().parse_args([options.job]))
     for name, value in given.items():
         if value != defaults[name] and name not in ("json", "markdown"):
             command += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     if options.json:
-        options.json.write_text(json.dumps(as_json(command, shape, ours, theirs), indent=1), encoding="utf-8")
-    show(command, shape, ours, theirs, options.markdown)
+        options.json.write_text(json.dumps(as_json(command, shape, sides), indent=1), encoding="utf-8")
+    show(command, shape, sides, options.markdown)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,14 @@ from benchmarks.rounds import alternate, print_markdown, print_table, ratios
 
 ROOT = Path(__file__).parents[2]
 SIDES = ("ours", "theirs")
+PRODUCTS = "products"
+"""The bare products, a third side where the model is a pretrained one."""
 Rows = list[list[str]]
 
 
-def measure(job: str, shape: Shape, rounds: int) -> tuple[list[Round], list[Round]]:
-    """Rounds of ours and of TRL's."""
+def measure(job: str, shape: Shape, rounds: int) -> list[list[Round]]:
+    """Rounds of ours and of TRL's; on a pretrained model of the bare products too."""
+    sides = (*SIDES, PRODUCTS) if shape.model else SIDES
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run_worker("files", job, shape, folder)
@@ -30,8 +33,7 @@ def measure(job: str, shape: Shape, rounds: int) -> tuple[list[Round], list[Roun
         def side(which: str) -> Callable[[int], Round]:
             return lambda number: run_worker(which, job, shape, folder, f"round {number} of {rounds}: {which}")
 
-        ours, theirs = alternate([side(which) for which in SIDES], rounds)
-    return ours, theirs
+        return alternate([side(which) for which in sides], rounds)
 
 
 def run_worker(side: str, job: str, shape: Shape, folder: Path, note: str = "") -> Round:
@@ -76,6 +78,13 @@ def costs(ours: Sequence[Round], theirs: Sequence[Round]) -> Rows:
     ]
 
 
+def floor(ours: Sequence[Round], theirs: Sequence[Round], products: Sequence[Round]) -> str:
+    """How much of the CPU time of a step the bare products are."""
+    a, b, bare = ([median(step.cpu for step in each.steps) for each in side] for side in (ours, theirs, products))
+    shares = [f"{median(ratios(bare, side)):.0%} of a step of {name}" for name, side in (("ours", a), ("TRL", b))]
+    return f"The bare matrix products take {median(bare):.2f} CPU seconds: {' and '.join(shares)}."
+
+
 def breakdown(ours: Sequence[Round], theirs: Sequence[Round]) -> Rows:
     """CPU seconds and per cent of each part, medians over all steps."""
     names = [name for name in PARTS if any(step.parts.get(name) for side in (ours, theirs) for step in steps(side))]
@@ -101,8 +110,9 @@ def machine(shape: Shape, *sides: Sequence[Round]) -> str:
     return f"{cores}; Python {platform.python_version()}, {known}"
 
 
-def show(command: Sequence[str], shape: Shape, ours: Sequence[Round], theirs: Sequence[Round], markdown: bool) -> None:
+def show(command: Sequence[str], shape: Shape, sides: Sequence[Sequence[Round]], markdown: bool) -> None:
     """Print both tables."""
+    ours, theirs = sides[:2]
     table = print_markdown if markdown else print_table
     counted = f"{len(ours)} rounds of {shape.steps} measured steps a side, alternating, each in a separate process"
     where = f"{counted}; {machine(shape, ours, theirs)}."
@@ -110,10 +120,12 @@ def show(command: Sequence[str], shape: Shape, ours: Sequence[Round], theirs: Se
     table(["", "ours", "TRL", "ratio (range)"], costs(ours, theirs))
     print()
     table(["CPU seconds of a step", "ours", "share", "TRL", "share"], breakdown(ours, theirs))
+    if shape.model:
+        print(f"\n{floor(*sides)}")
 
 
-def as_json(command: Sequence[str], shape: Shape, ours: Sequence[Round], theirs: Sequence[Round]) -> dict[str, Any]:
+def as_json(command: Sequence[str], shape: Shape, sides: Sequence[Sequence[Round]]) -> dict[str, Any]:
     """Everything that was measured."""
-    rounds = {name: [r.as_dict() for r in side] for name, side in zip(SIDES, (ours, theirs), strict=True)}
+    rounds = {name: [r.as_dict() for r in side] for name, side in zip((*SIDES, PRODUCTS), sides, strict=False)}
     where = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
     return {"command": shlex.join(command), "shape": shape.as_dict(), "where": where, **rounds}

@@ -13,6 +13,7 @@ from benchmarks.rl.shape import Shape, distinct_words, texts
 from benchmarks.trainer import bare_trainer
 from lit_narrative.datamodules.base import Split, TaskDataModule
 from lit_narrative.lm import sampler
+from lit_narrative.lm.load import Lora
 from lit_narrative.lm.sampler import LoopSampler, SamplingParams
 from lit_narrative.modules import grpo, sft
 from lit_narrative.modules.grpo import GRPOModule
@@ -81,6 +82,7 @@ def run_grpo(shape: Shape, folder: Path, clock: Clock) -> None:
         model=str(folder),
         sampling=SamplingParams(shape.completion_tokens, compile=shape.compile),
         lr=shape.lr,
+        lora=_lora(shape),
     )
     _time_learning(clock, module)
     clock.wrap(LoopSampler, "sample", "decode", lambda rollouts: sum(len(r.completion_ids) for r in rollouts))
@@ -95,12 +97,17 @@ def run_grpo(shape: Shape, folder: Path, clock: Clock) -> None:
 
 def run_sft(shape: Shape, folder: Path, clock: Clock) -> None:
     """Train on examples."""
-    module = SFTModule(model=str(folder), lr=shape.lr)
+    module = SFTModule(model=str(folder), lr=shape.lr, lora=_lora(shape))
     _time_learning(clock, module)
     clock.wrap(sft, "score_completions", "policy forward")
     clock.wrap(module, "collate", OTHER, lambda batch: batch.ids.numel())
     data = RandomTexts(shape, shape.rows * shape.batches, shape.rows)
     bare_trainer(folder, shape.batches, Ticks(clock, 1), **_trainer(shape)).fit(module, data)
+
+
+def _lora(shape: Shape) -> Lora | None:
+    adapted = ["q_proj", "v_proj"]
+    return Lora(shape.rank, alpha=2.0 * shape.rank, target_modules=adapted) if shape.model else None
 
 
 def _trainer(shape: Shape) -> dict[str, Any]:

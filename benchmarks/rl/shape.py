@@ -1,18 +1,28 @@
-"""The shape of the comparison with TRL: a seeded GPT-2, its tokenizer, prompts, and a trivial reward.
+"""The shape of the comparison with TRL: a model, its tokenizer, prompts, and a trivial reward.
+
+The model is a seeded GPT-2, or one of a folder with adapters.
 
 The end token has a dimension of the hidden state to itself, which the last layer norm sets to a constant: with
 ``constant`` lengths that constant makes the end token impossible, so that every completion has the full length; with
-``ragged`` ones it has about the same probability at every step.
+``ragged`` ones it has about the same probability at every step. A model of a folder gets another end token, one of
+those special ones that a text never holds.
 """
 
 import math
 import random
+import re
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 END, PAD = "<end>", "<pad>"
 Lengths = Literal["constant", "ragged"]
+PRETRAINED: dict[str, dict[str, Any]] = {
+    "grpo": {"prompts": 2, "group": 4, "prompt_tokens": 32, "completion_tokens": 48},
+    "sft": {"prompts": 2, "group": 1, "prompt_tokens": 64, "completion_tokens": 192},
+}
+"""Sizes for a model of a folder, by job."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,8 @@ class Shape:
         seed: of weights and prompts.
         device: ``cpu`` or ``cuda``; on a GPU wall seconds and its own memory are what counts.
         compile: our sampler's ``sampling.compile``.
+        model: folder of a pretrained model with a tokenizer whose words begin with a space, in place of the GPT-2.
+        rank: of the adapters on the queries and values of that, with a scale of twice it.
     """
 
     prompts: int = 4
@@ -58,6 +70,8 @@ class Shape:
     seed: int = 0
     device: Literal["cpu", "cuda"] = "cpu"
     compile: bool = False
+    model: str | None = None
+    rank: int = 16
 
     @property
     def rows(self) -> int:
@@ -74,15 +88,21 @@ class Shape:
         return asdict(self)
 
 
+@cache
 def words(shape: Shape) -> list[str]:
-    """The vocabulary without its special tokens."""
-    return [f"w{number}" for number in range(shape.vocabulary - 2)]
+    """The vocabulary without its special tokens; of a pretrained one the whole words, a token each behind a space."""
+    if shape.model is None:
+        return [f"w{number}" for number in range(shape.vocabulary - 2)]
+    from transformers import AutoTokenizer
+
+    vocabulary = AutoTokenizer.from_pretrained(shape.model).get_vocab()
+    return sorted(token[1:] for token in vocabulary if re.fullmatch("[\u0120\u2581][a-z]{2,}", token))
 
 
 def texts(shape: Shape, count: int, tokens: int, stream: int) -> list[str]:
-    """``count`` random texts of ``tokens`` words."""
+    """``count`` random texts of ``tokens`` words, with a space before each."""
     rng, known = random.Random(f"{shape.seed}/{stream}"), words(shape)
-    return [" ".join(rng.choices(known, k=tokens)) for _ in range(count)]
+    return ["".join(f" {word}" for word in rng.choices(known, k=tokens)) for _ in range(count)]
 
 
 def distinct_words(text: str) -> float:
@@ -93,6 +113,9 @@ def distinct_words(text: str) -> float:
 
 def write_model(shape: Shape, folder: Path) -> None:
     """Save the model and its tokenizer where both sides load them from."""
+    if shape.model is not None:
+        copy_model(shape.model, folder)
+        return
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -121,4 +144,16 @@ def write_model(shape: Shape, folder: Path) -> None:
         lm.transformer.wte.weight[ids[END], 0] = 1.0
         lm.transformer.ln_f.weight[0] = 0.0
         lm.transformer.ln_f.bias[0] = -50.0 if shape.lengths == "constant" else math.log(shape.vocabulary / 40)
+    lm.save_pretrained(folder)
+
+
+def copy_model(name: str, folder: Path) -> None:
+    """Save a pretrained model as one whose completions have their full length, and its tokenizer."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer, lm = AutoTokenizer.from_pretrained(name), AutoModelForCausalLM.from_pretrained(name)
+    used = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token}
+    tokenizer.eos_token = next(token for token in reversed(list(tokenizer.get_added_vocab())) if token not in used)
+    tokenizer.save_pretrained(folder)
+    lm.config.eos_token_id = lm.generation_config.eos_token_id = tokenizer.eos_token_id
     lm.save_pretrained(folder)

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationMixin, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
@@ -49,13 +51,16 @@ def run_grpo(shape: Shape, folder: Path, clock: Clock) -> None:
         args=config,
         train_dataset=Dataset.from_dict({"prompt": rows}),
         processing_class=AutoTokenizer.from_pretrained(folder, padding_side="left"),
+        peft_config=_lora(shape),
         callbacks=[Ticks(clock, shape.mu)],
     )
 
     def scored(model: Any, *args: Any, **kwargs: Any) -> str:
         if torch.is_grad_enabled():
             return "policy forward"
-        return "reference" if model is trainer.ref_model else "old log-probs"
+        # Without a copy of its own the reference is the policy with its adapters off.
+        off = any(layer.disable_adapters for layer in model.modules() if isinstance(layer, BaseTunerLayer))
+        return "reference" if model is trainer.ref_model or off else "old log-probs"
 
     _time_learning(clock, trainer)
     clock.wrap(trainer, "_generate_single_turn", "decode", lambda result: sum(map(len, result[0])))
@@ -75,8 +80,9 @@ def run_sft(shape: Shape, folder: Path, clock: Clock) -> None:
     trainer = SFTTrainer(
         model=_model(folder),
         args=SFTConfig(**_settings(shape, folder, shape.batches), completion_only_loss=True),
-        train_dataset=Dataset.from_dict({"prompt": [f"{text} " for text in prompts], "completion": completions}),
+        train_dataset=Dataset.from_dict({"prompt": prompts, "completion": completions}),
         processing_class=AutoTokenizer.from_pretrained(folder),
+        peft_config=_lora(shape),
         callbacks=[Ticks(clock, 1)],
     )
     _time_learning(clock, trainer)
@@ -91,6 +97,11 @@ def run_sft(shape: Shape, folder: Path, clock: Clock) -> None:
 
 def _model(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def _lora(shape: Shape) -> LoraConfig | None:
+    adapted = ["q_proj", "v_proj"]
+    return LoraConfig(r=shape.rank, lora_alpha=2 * shape.rank, target_modules=adapted) if shape.model else None
 
 
 def _time_learning(clock: Clock, trainer: Any) -> None:

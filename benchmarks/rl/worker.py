@@ -16,7 +16,7 @@ from benchmarks.rl.shape import Shape, write_model
 def main() -> None:
     """Measure and write the round as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("side", choices=("ours", "theirs", "files"))
+    parser.add_argument("side", choices=("ours", "theirs", "products", "files"))
     parser.add_argument("job", choices=("grpo", "sft"))
     parser.add_argument("shape", type=lambda text: Shape(**json.loads(text)), help="as JSON")
     parser.add_argument("folder", type=Path, help="of the model and the tokenizer")

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
+from benchmarks.rl.shape import Shape, texts
 from lit_narrative.cli.main import main
 from lit_narrative.modules.grpo import GRPOModule
 from lit_narrative.modules.sft import SFTModule
@@ -62,3 +63,9 @@ def test_export_is_the_model_and_answers_a_chat(warm_start: Path, smollm2: Path,
     assert (ours - theirs).abs().max() < 1e-3 < 0.1 < (ours - base).abs().max()
     answer = pipeline("text-generation", model=str(tmp_path / "model"))(messages, max_new_tokens=4)
     assert answer[0]["generated_text"][-1]["role"] == "assistant"
+
+
+def test_the_texts_of_the_benchmark_have_the_tokens_that_they_say(smollm2: Path) -> None:
+    words = AutoTokenizer.from_pretrained(smollm2)
+    for text in texts(Shape(model=str(smollm2)), count=20, tokens=100, stream=0):
+        assert len(words(text)["input_ids"]) == 100
