@@ -409,7 +409,7 @@ def test_the_verifiers_settings_count() -> None:
 
 
 def test_weights_of_ones_own_leave_the_original_total_alone() -> None:
-    text = data().examples("train")[0].completion
+    text = data(skew=Skew(encounters=(1, 0, 0, 0, 0))).examples("train")[0].completion  # without a gate
     weights = {"valid_json": 0.5, "playability": 0.5}
     (own,), (usual,) = (made.verify([rollout(text)]) for made in (data(verifiers=VerifierConfig(weights)), data()))
     assert "playability" in own.components

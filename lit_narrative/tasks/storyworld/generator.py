@@ -28,6 +28,8 @@ AT_LEAST = 0.85
 ACTIONS = list(themes.ACTIONS)
 USUAL = 2
 """The value that gates ask for wherever it is undecided, so that worlds resemble each other in this."""
+MOST_DRAWS = 20
+"""How often a world is drawn again for want of a gate: a skew may leave none a place."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +43,21 @@ class Skew:
         variables: weights of worlds whose effects change 1, 2 and 3 distinct variables.
         options: weights of encounters with 1, 2 and 3 options.
         gates: probability of a gate for each option that may have one (never the first, so that no scene is shut).
+        gated: share of worlds that are drawn until there is a gate in them.
         structures: weights of the ways of leading on, in the order of ``STRUCTURES``.
         dangling: share of worlds with an option that leads to a scene that does not exist.
         unreferenced: share of worlds with a scene that no option leads to.
         third_character: share of worlds with three characters instead of two.
     """
 
-    encounters: tuple[float, ...] = (0.2, 0.4, 0.25, 0.1, 0.05)
+    encounters: tuple[float, ...] = (0.0, 0.6, 0.3, 0.1, 0.0)
     second_ending: float = 1.0
     closing_option: float = 0.15
     variables: tuple[float, ...] = (0.2, 0.5, 0.3)
     options: tuple[float, ...] = (0.1, 0.85, 0.05)
     gates: float = 0.9
-    structures: tuple[float, ...] = (0.15, 0.4, 0.35, 0.1)
+    gated: float = 1.0
+    structures: tuple[float, ...] = (0.1, 0.35, 0.45, 0.1)
     dangling: float = 0.0
     unreferenced: float = 0.0
     third_character: float = 0.25
@@ -68,7 +72,8 @@ class Skew:
             weights = getattr(self, name)
             if len(weights) != length or min(weights) < 0 or sum(weights) <= 0:
                 raise UserError(f"skew.{name} must be {length} weights >= 0, not all zero; got {weights}")
-        for name in ("second_ending", "closing_option", "gates", "dangling", "unreferenced", "third_character"):
+        shares = ("second_ending", "closing_option", "gates", "gated", "dangling", "unreferenced", "third_character")
+        for name in shares:
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"skew.{name} must lie in 0..1; got {getattr(self, name)}")
 
@@ -120,7 +125,7 @@ def titled_world(index: int, seed: int) -> Json:
 def draw_premise(rng: Random, skew: Skew, split: Split) -> Premise:
     """Draw a theme and a cast of the split, and three properties."""
     size = 3 if rng.random() < skew.third_character else 2
-    cast = rng.choice([cast for cast in themes.casts(split) if len(cast) == size])
+    cast = rng.choice(themes.casts(split, size))
     personal, shared = rng.choice(list(themes.PERSONAL)), rng.sample(list(themes.SHARED), 2)
     return Premise(rng.choice(themes.themes(split)), cast, (personal, shared[0], shared[1]))
 
@@ -137,8 +142,18 @@ def draw_world(rng: Random, skew: Skew, premise: Premise) -> Json:
         "characters": {name: {f"initial_{personal}": value} for name, value in initial.items()},
         "initial_state": state,
         "properties": {name: {"min": low, "max": high} for name, (low, high) in bounds.items()},
-        "encounters": _Plot(rng, skew, premise, state, limits).encounters(),
+        "encounters": _draw_encounters(rng, skew, premise, state, limits),
     }
+
+
+def _draw_encounters(rng: Random, skew: Skew, premise: Premise, state: dict[str, int], bounds: Bounds) -> list[Json]:
+    """Encounters; in a share of the worlds drawn again until some option has a gate, at most `MOST_DRAWS` times."""
+    wanted = skew.gates > 0 and rng.random() < skew.gated
+    for _ in range(MOST_DRAWS if wanted else 1):
+        encounters = _Plot(rng, skew, premise, state, bounds).encounters()
+        if any(option["gates"] for encounter in encounters for option in encounter["options"]):
+            break
+    return encounters
 
 
 class _Plot:

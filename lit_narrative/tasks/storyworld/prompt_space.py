@@ -33,7 +33,6 @@ THEMES = (
     "duty", "freedom", "truth", "jealousy", "inheritance", "survival", "faith", "revenge", "friendship", "temptation",
     "memory", "power", "courage", "shame",
 )  # fmt: skip
-MORE_NAMES = ("Anouk", "Cyril", "Dara", "Edda", "Farid", "Greta", "Ilya", "Juno", "Kofi", "Livia")
 MORE_PROPERTIES = ("honour", "debt", "suspicion", "courage", "rumour", "rank")
 TEMPLATES = (
     "Storyworld about {themes}, set in {setting}. Cast: {cast}. Track: {properties}.",
@@ -63,7 +62,7 @@ class PromptSpace:
 
     settings: Sequence[str] = SETTINGS
     themes: Sequence[str] = THEMES
-    names: Sequence[str] = (*NAMES, *MORE_NAMES)
+    names: Sequence[str] = NAMES
     properties: Sequence[str] = (*PERSONAL, *SHARED, *MORE_PROPERTIES)
     templates: Sequence[str] = TEMPLATES
     cast: tuple[int, int] = (2, 3)

@@ -38,7 +38,11 @@ TROUBLES: dict[str, tuple[str, ...]] = {
     "in a flood": ("Water fills the {}.", "Mud covers the {}."),
 }
 ENDINGS = ("It ends at the {}.", "All is lost at the {}.", "Peace comes to the {}.")
-NAMES = ("Mara", "Teo", "Ines", "Bram", "Lena", "Omar", "Ruth", "Silas", "Vera", "Hugo")
+NAMES = (
+    "Mara", "Teo", "Ines", "Bram", "Lena", "Omar", "Ruth", "Silas", "Vera", "Hugo",
+    "Anouk", "Cyril", "Dara", "Edda", "Farid", "Greta", "Ilya", "Juno", "Kofi", "Livia",
+)  # fmt: skip
+"""Twenty, so that a thousand casts are trained on and a hundred held out: of a few dozen each is remembered."""
 ACTIONS = {
     "wait": "Wait for {}.",
     "help": "Help {}.",
@@ -74,11 +78,10 @@ def themes(split: Split) -> tuple[Theme, ...]:
 
 
 @cache
-def casts(split: Split) -> tuple[Cast, ...]:
-    """The casts of a split (two or three names in alphabetical order); the three splits are disjoint."""
+def casts(split: Split, size: int) -> tuple[Cast, ...]:
+    """The casts of a split, ``size`` names each in alphabetical order; the three splits are disjoint."""
     # Alphabetical, so that a cast has one form and cannot come back in another split in another order.
-    names = sorted(NAMES)
-    return tuple(cast for size in (2, 3) for cast in _share(list(combinations(names, size)), split))
+    return tuple(_share(list(combinations(sorted(NAMES), size)), split))
 
 
 def _share(items: list[Words], split: Split) -> list[Words]:

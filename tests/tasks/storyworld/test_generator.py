@@ -45,7 +45,7 @@ def test_splits_hold_out_themes_and_casts_whatever_the_seed() -> None:
 
 def test_splits_share_out_every_theme_and_cast() -> None:
     assert sum(len(themes.themes(split)) for split in themes.SPLITS) == len(themes.PLACES) * len(themes.TROUBLES)
-    assert all(len(themes.casts(split)) > 10 for split in themes.SPLITS)
+    assert all(len(themes.casts(split, 2)) > 15 for split in themes.SPLITS)
 
 
 def test_the_prompt_names_what_the_world_holds() -> None:
@@ -125,6 +125,7 @@ def changed(world: dict[str, Any]) -> set[str]:
                 == 2
             ),
         ),
+        ("gated", 0.0, 1.0, gated),
         (
             "structures",
             (1, 0, 0, 0),
@@ -136,6 +137,11 @@ def changed(world: dict[str, Any]) -> set[str]:
 def test_every_knob_moves_the_corpus(knob: str, low: Any, high: Any, measure: Any) -> None:
     few, many = ([measure(world) for world in worlds(150, skew=Skew(**{knob: value}))] for value in (low, high))
     assert share(many) > share(few) + 0.2
+
+
+@pytest.mark.parametrize("skew", [Skew(gates=0), Skew(encounters=(1, 0, 0, 0, 0))], ids=["no gates", "no place"])
+def test_worlds_that_cannot_have_a_gate_are_drawn_without(skew: Skew) -> None:
+    assert not any(gated(world) for world in worlds(20, skew=skew))
 
 
 def test_a_knob_out_of_range_is_refused_by_name() -> None:
@@ -156,12 +162,10 @@ def test_a_story_walks_the_round_of_rooms_of_its_place() -> None:
             assert actions == sorted(set(actions))
 
 
-def test_the_default_corpus_has_no_faults_and_is_modest() -> None:
-    """What a policy imitates is right; gates that matter are left for rewards to make common."""
+def test_the_default_corpus_has_no_faults_and_works_in_play() -> None:
     scores = [
         score(row.completion, config=VerifierConfig(weights={"playable": 1, "sound": 1})) for row in corpus(300, 5)
     ]
     assert all(one.components["schema"] == 1 for one in scores)
     shares = {name: sum(one.components[name] for one in scores) / 300 for name in ("playable", "sound")}
-    assert shares["playable"] > 0.95
-    assert 0.4 < shares["sound"] < 0.65
+    assert min(shares.values()) > 0.95

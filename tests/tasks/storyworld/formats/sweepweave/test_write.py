@@ -22,7 +22,14 @@ from tests.tasks.storyworld.lighthouse import beacon, encounter, lighthouse, mak
 from tests.tasks.storyworld.reference_play import every_path
 
 Json = dict[str, Any]
-RICH = Skew(encounters=(0, 0, 0.4, 0.3, 0.3), second_ending=0.9, gates=0.6, variables=(0, 0, 1), options=(0, 0.6, 0.4))
+RICH = Skew(
+    encounters=(0, 0, 0.4, 0.3, 0.3),
+    second_ending=0.9,
+    gates=0.6,
+    variables=(0, 0, 1),
+    options=(0, 0.6, 0.4),
+    structures=(0.2, 0.4, 0.4, 0),  # a round has more plays than the searches below go through
+)
 REAL = sorted(WORLDS.glob("*.json"))
 EACH = REAL or [pytest.param(None, marks=pytest.mark.skip(f"no SweepWeave files in {WORLDS}; set LIT_WORLDS"))]
 
