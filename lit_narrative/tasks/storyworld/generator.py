@@ -147,12 +147,11 @@ def draw_world(rng: Random, skew: Skew, premise: Premise) -> Json:
 
 
 def _draw_encounters(rng: Random, skew: Skew, premise: Premise, state: dict[str, int], bounds: Bounds) -> list[Json]:
-    """Encounters; in a share of the worlds drawn again until some option has a gate, at most `MOST_DRAWS` times."""
-    wanted = skew.gates > 0 and rng.random() < skew.gated
-    for _ in range(MOST_DRAWS if wanted else 1):
-        encounters = _Plot(rng, skew, premise, state, bounds).encounters()
-        if any(option["gates"] for encounter in encounters for option in encounter["options"]):
-            break
+    """Encounters; in a share of the worlds drawn again until some option has a gate, `MOST_DRAWS` times at most."""
+    again = MOST_DRAWS if skew.gates > 0 and rng.random() < skew.gated else 0
+    encounters = _Plot(rng, skew, premise, state, bounds).encounters()
+    while again and not any(option["gates"] for encounter in encounters for option in encounter["options"]):
+        encounters, again = _Plot(rng, skew, premise, state, bounds).encounters(), again - 1
     return encounters
 
 
