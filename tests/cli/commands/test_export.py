@@ -45,8 +45,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     main(["export", last(folder / "sft"), str(folder / "hf")])
     adapters = ["--model.lora.r=2", '--model.lora.target_modules=["q_proj"]']
     fit("lora", "storyworld/sft", f"--model.model={folder / 'hf'}", "--model.tokenizer=null", *adapters)
-    group = ["--model.num_generations=2", "--model.sampling.max_new_tokens=4", "--data.batch_size=2"]
+    group = ["--model.num_generations=2", "--model.sampling.max_new_tokens=8", "--data.batch_size=2"]
     group += ["--model.micro_batch_size=2", "--trainer.accumulate_grad_batches=2"]
+    group += ['--model.rewards={"tests.rewards:LowTokens": 1}']  # what an untrained model writes is no world
     fit("grpo", "storyworld/grpo", f"--model.model={folder / 'hf'}", "--model.tokenizer=null", *adapters, *group)
     fit("sae", "storyworld/sae", "--data.state_worlds=8")
     return folder
