@@ -29,7 +29,8 @@ from lit_narrative.lm.fast.prefix_decoding import can_share_prefix, prefix_decod
 from lit_narrative.lm.fast.self_check import NEW_TOKENS, PROMPTS, ROWS, allclose, cached_check, too_short
 from lit_narrative.lm.grammar import Constraint
 from lit_narrative.lm.load import base_lm, end_ids
-from lit_narrative.views import Prompt, Rollout, TokenMasks, prompt_text
+from lit_narrative.seeds import stream_seed
+from lit_narrative.views import Prompt, Rollout, TokenMasks, prompt_number, prompt_text
 
 # Finished rows leave the batch when at most this share is unfinished: each time the whole cache is copied.
 COMPACT_BELOW = 0.75
@@ -93,6 +94,30 @@ class Request:
     prompt: Prompt
     ids: Sequence[int]
     seeds: Sequence[int]
+
+
+def seeded_requests(
+    prompts: Sequence[Prompt],
+    ids: Sequence[Sequence[int]],
+    samples: int,
+    seed: int,
+    streams: Sequence[int] | None = None,
+) -> list[Request]:
+    """A request for ``samples`` completions of each prompt.
+
+    Args:
+        prompts: text and columns of each.
+        ids: token ids of each.
+        samples: completions a prompt.
+        seed: of all of them.
+        streams: the number of each prompt, on which its random streams depend with ``seed`` and the number of the
+            sample; default: `prompt_number`, the position in ``prompts`` where a prompt has none.
+    """
+    numbers = streams or [prompt_number(prompt, position) for position, prompt in enumerate(prompts)]
+    return [
+        Request(prompt, row, [stream_seed(seed, number, n) for n in range(samples)])
+        for number, prompt, row in zip(numbers, prompts, ids, strict=True)
+    ]
 
 
 class Sampler(Protocol):

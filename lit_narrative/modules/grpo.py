@@ -25,6 +25,7 @@ from lit_narrative.errors import UserError
 from lit_narrative.interrupts import may_be_left
 from lit_narrative.lm.load import base_lm
 from lit_narrative.lm.logprobs import CompletionBatch, Teacher, TokenScores, score_completions
+from lit_narrative.lm.sampler import seeded_requests
 from lit_narrative.lm.vectors.inject import describe_injector
 from lit_narrative.modules.base import as_settings
 from lit_narrative.modules.referenced import ReferencedModule
@@ -296,8 +297,9 @@ class GRPOModule(ReferencedModule):
 
     def _ask_server(self, prompts: Sequence[Prompt], step: CollectStep) -> None:
         assert self.served is not None
+        ids = self.prompt_reader().encode([prompt.text for prompt in prompts])
         streams = [prompt_number(prompt) for prompt in prompts]
-        requests = self.requests(prompts, self.settings.num_generations, rollout_seed(step), streams=streams)
+        requests = seeded_requests(prompts, ids, self.settings.num_generations, rollout_seed(step), streams)
         self.served.start(self.lm, self.tokenizer, requests, self.sampling)
 
     def _collect(self, prompts: Sequence[Prompt], step: CollectStep) -> None:

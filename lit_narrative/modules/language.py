@@ -34,15 +34,15 @@ from lit_narrative.lm.load import Attention, Dtype, Lora, ScratchModel, add_end_
 from lit_narrative.lm.logprobs import CompletionBatch, score_completions
 from lit_narrative.lm.optim import MUON_LR, GradientGuard, MuonAdamW, OptimizerName, Schedule, adamw
 from lit_narrative.lm.policy import PolicySource
-from lit_narrative.lm.sampler import LoopSampler, Request, Sampler, SamplingParams
+from lit_narrative.lm.sampler import LoopSampler, Sampler, SamplingParams, seeded_requests
 from lit_narrative.lm.shard import gathered, shard
 from lit_narrative.lm.tokenizer import TrainedTokenizer
 from lit_narrative.lm.turns import Environment, TurnSampler, TurnSettings
 from lit_narrative.lm.vectors.inject import InjectionSettings
 from lit_narrative.lm.vectors.residual import completion_residuals
 from lit_narrative.modules.base import NarrativeModule, as_settings, guard_gradients, plain, scheduled
-from lit_narrative.seeds import run_seed, stream_seed
-from lit_narrative.views import Conversation, Example, Prompt, Rollout, as_prompts, prompt_number
+from lit_narrative.seeds import run_seed
+from lit_narrative.views import Conversation, Example, Prompt, Rollout, as_prompts
 
 logger = logging.getLogger(__name__)
 
@@ -373,7 +373,9 @@ class LanguageModule(NarrativeModule):
         """
         if not self.ready:
             self.load_model()
-        requests = self.requests(prompts, samples, seed, params, streams)
+        prompts = as_prompts(prompts)
+        ids = self.prompt_reader(params).encode([prompt.text for prompt in prompts])
+        requests = seeded_requests(prompts, ids, samples, seed, streams)
         answers, sampler = self.environment, self.sampler
         sampler = TurnSampler(sampler, answers, self.turns, self.chat) if self.turns and answers else sampler
         self.lm.eval()
@@ -382,23 +384,6 @@ class LanguageModule(NarrativeModule):
                 return sampler.sample(self.lm, self.tokenizer, requests, params or self.sampling)
         finally:
             self.train(self.training)
-
-    def requests(
-        self,
-        prompts: str | Sequence[Prompt | Conversation],
-        samples: int = 1,
-        seed: int = 0,
-        params: SamplingParams | None = None,
-        streams: Sequence[int] | None = None,
-    ) -> list[Request]:
-        """What `generate` asks its sampler for."""
-        prompts = as_prompts(prompts)
-        numbers = [prompt_number(prompt, position) for position, prompt in enumerate(prompts)]
-        ids = self.prompt_reader(params).encode([prompt.text for prompt in prompts])
-        return [
-            Request(prompt, row, [stream_seed(seed, number, n) for n in range(samples)])
-            for number, prompt, row in zip(streams or numbers, prompts, ids, strict=True)
-        ]
 
     def residuals(self, rollouts: Sequence[Rollout], layer: int) -> Iterator[tuple[int, np.ndarray]]:
         """The number of each completion and what the model holds at its tokens: see `completion_residuals`."""
