@@ -48,7 +48,7 @@ SHORT = {
     "fit": ["--trainer.max_steps=2", "--trainer.limit_val_batches=1"],
     "validate": ["--trainer.limit_val_batches=1"],
     "test": ["--trainer.limit_test_batches=1"],
-    "predict": ["--trainer.limit_predict_batches=4"],
+    "predict": ["--trainer.limit_predict_batches=1"],
 }
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"]
 
