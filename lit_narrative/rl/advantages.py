@@ -92,7 +92,8 @@ def group_advantages(
     Raises:
         ValueError: if R is not a multiple of G.
     """
-    groups = _grouped(totals, group_size)
+    # Doubles: a float32 mean of equal totals may be off by a rounding, which the tiny deviation below would blow up.
+    groups = _grouped(totals.double(), group_size)
     scored = (~groups.isnan()).sum(1, keepdim=True)
     # One completion alone is its own mean: 0 here, where leave-one-out would divide by 0 below.
     centred = (groups - groups.nanmean(dim=1, keepdim=True)).where(scored > 1, 0.0)
@@ -102,8 +103,8 @@ def group_advantages(
         centred = centred / (nanstd(groups) + EPS)
     elif scale == "batch":
         # The deviation alone is the batch's; the mean taken off above is still the group's.
-        centred = centred / (nanstd(totals[None]) + EPS)
-    return _finite(centred)
+        centred = centred / (nanstd(totals[None].double()) + EPS)
+    return _finite(centred).to(totals.dtype)
 
 
 def nanstd(values: torch.Tensor) -> torch.Tensor:
