@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from lit_narrative.errors import UserError, check_least
 from lit_narrative.lm.chat import chat_prompt
 from lit_narrative.lm.checkpoint import load_checkpoint, read_language_model
-from lit_narrative.lm.load import base_lm
+from lit_narrative.lm.load import base_lm, max_positions
 from lit_narrative.lm.sampler import LoopSampler, Request, SamplingParams
 from lit_narrative.lm.tokenizer import encode_prompt
 from lit_narrative.lm.vectors.inject import Injector
@@ -55,7 +55,7 @@ class Verbalizer:
         template: the actor's prompt, with ``{marker}`` once.
         parse: cuts the explanation out of an answer; None where it has none.
         critic: finds vectors again; None: nothing is scored.
-        max_new_tokens: longest answer.
+        max_new_tokens: longest answer; less where the model's positions end before.
         chat: write the prompt by the tokenizer's chat template, as the actor learned to read it.
 
     Raises:
@@ -146,8 +146,12 @@ class Verbalizer:
             )
             for number, row in enumerate(rows)
         ]
+        # A model that has not learned to end its answers would write on behind its last position.
+        longest = min(self.max_new_tokens, (max_positions(self.lm) or 2**31) - len(ids))
+        if longest < 1:
+            raise UserError(f"the actor has no position left behind its prompt of {len(ids)} tokens")
         # Of one candidate the likeliest token is certain, whatever the random stream.
-        params = SamplingParams(self.max_new_tokens, top_k=1 if samples == 1 else 0)
+        params = SamplingParams(longest, top_k=1 if samples == 1 else 0)
         return LoopSampler().sample(self.lm, self.tokenizer, requests, params)
 
     def _scores(self, texts: Sequence[str | None], rows: Tensor) -> list[float | None]:

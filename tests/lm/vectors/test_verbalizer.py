@@ -10,6 +10,8 @@ import torch
 
 from lit_narrative.errors import UserError
 from lit_narrative.lm.checkpoint import store_language_model
+from lit_narrative.lm.load import max_positions
+from lit_narrative.lm.tokenizer import encode_prompt
 from lit_narrative.lm.vectors.inject import InjectionSettings, add_injector
 from lit_narrative.lm.vectors.reconstructor import Reconstructor, ReconstructorSettings
 from lit_narrative.lm.vectors.verbalizer import Verbalizer
@@ -63,6 +65,14 @@ def test_an_actor_of_a_chat_reads_the_prompt_by_its_template() -> None:
     plain = Verbalizer(lm, words, f"salt {TEMPLATE} sea", stripped, max_new_tokens=6)
     assert chat.explain(VECTORS) == plain.explain(VECTORS)
     assert chat.explain(VECTORS) != Verbalizer(lm, words, TEMPLATE, stripped, max_new_tokens=6).explain(VECTORS)
+
+
+def test_an_answer_ends_where_the_positions_of_the_model_do() -> None:
+    found = verbalizer(critic=False)
+    found.max_new_tokens = 10_000
+    lengths = [len(one.completion_ids) for one in found._answers(torch.as_tensor(VECTORS), 1, 0)]
+    positions = max_positions(found.lm) or 0
+    assert max(lengths) <= positions - len(encode_prompt(found.tokenizer, found.prompt))
 
 
 def test_directions_take_a_norm() -> None:
