@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import Progress as Bars
 from transformers import PreTrainedTokenizerBase
 
-from lit_narrative.callbacks.base import dry_run, first_process_works, isolated, show_images
+from lit_narrative.callbacks.base import dry_run, first_process_works, isolated, show_images, shows_images
 from lit_narrative.circuits.analyses import acdc
 from lit_narrative.circuits.analyses.acdc import PruningSettings
 from lit_narrative.circuits.analysis import Analysis, AnalysisJob, Layers, Metrics
@@ -255,8 +255,9 @@ class CircuitAnalysis(Callback):
                 shutil.rmtree(waiting, ignore_errors=True)  # what is left there is found and removed the next time
         if self.pages and not dry:  # after the folder is in place: a figure that fails costs no table
             errors |= self._draw(target)
-            figures = {f"circuits/{path.stem}": path.read_bytes() for path in sorted(target.glob("figures/*.png"))}
-            show_images(trainer, figures)
+            if shows_images(trainer):
+                figures = sorted(target.glob("figures/*.png"))
+                show_images(trainer, {f"circuits/{path.stem}": path.read_bytes() for path in figures})
             _write_manifest(target, manifest, done, errors)
         return _metrics(done), errors
 

@@ -1,6 +1,6 @@
 """A task's prompts and rewards as a taskset of ``verifiers``, Prime Intellect's library of environments for models.
 
-Its evaluation and its trainer import a taskset by the name of a module that exports one; docs/rewards.md shows such a
+Its evaluation and its trainer import a taskset by the name of a module that exports one; docs/rl.md shows such a
 module. Only this file imports the library, of the extra ``verifiers``.
 """
 
