@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loops.optimization.automatic import Closure
 
 from benchmarks.rl.clock import OTHER, Clock
-from benchmarks.rl.shape import Shape, distinct_words, texts
+from benchmarks.rl.shape import ADAPTED, Shape, distinct_words, texts
 from benchmarks.trainer import bare_trainer
 from lit_narrative.datamodules.base import Split, TaskDataModule
 from lit_narrative.lm import sampler
@@ -106,8 +106,7 @@ def run_sft(shape: Shape, folder: Path, clock: Clock) -> None:
 
 
 def _lora(shape: Shape) -> Lora | None:
-    adapted = ["q_proj", "v_proj"]
-    return Lora(shape.rank, alpha=2.0 * shape.rank, target_modules=adapted) if shape.model else None
+    return Lora(shape.rank, alpha=shape.alpha, target_modules=ADAPTED) if shape.model else None
 
 
 def _trainer(shape: Shape) -> dict[str, Any]:

@@ -23,6 +23,8 @@ PRETRAINED: dict[str, dict[str, Any]] = {
     "sft": {"prompts": 2, "group": 1, "prompt_tokens": 64, "completion_tokens": 192},
 }
 """Sizes for a model of a folder, by job."""
+ADAPTED = ["q_proj", "v_proj"]
+"""Layers of such a model that both sides adapt."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,11 @@ class Shape:
     compile: bool = False
     model: str | None = None
     rank: int = 16
+
+    @property
+    def alpha(self) -> int:
+        """Scale of the adapters, divided by their rank."""
+        return 2 * self.rank
 
     @property
     def rows(self) -> int:

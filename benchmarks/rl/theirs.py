@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationMixin, T
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from benchmarks.rl.clock import Clock
-from benchmarks.rl.shape import Shape, distinct_words, texts
+from benchmarks.rl.shape import ADAPTED, Shape, distinct_words, texts
 
 VERSIONS = ("trl", "accelerate", "transformers", "torch")
 
@@ -100,8 +100,7 @@ def _model(folder: Path) -> Any:
 
 
 def _lora(shape: Shape) -> LoraConfig | None:
-    adapted = ["q_proj", "v_proj"]
-    return LoraConfig(r=shape.rank, lora_alpha=2 * shape.rank, target_modules=adapted) if shape.model else None
+    return LoraConfig(r=shape.rank, lora_alpha=shape.alpha, target_modules=ADAPTED) if shape.model else None
 
 
 def _time_learning(clock: Clock, trainer: Any) -> None:
